@@ -1,0 +1,6 @@
+//! svp builds, sets up and runs *servicepacks*: directories of scripts that install, set up and run one
+//! service.
+
+pub mod error;
+pub mod oci;
+pub mod progress;

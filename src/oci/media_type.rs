@@ -1,0 +1,82 @@
+//! Media types of image-spec (media-types.md) and Docker's older names for the same things.
+
+use crate::error::{Error, Result};
+
+/// An OCI image manifest.
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// An OCI image index.
+pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// An OCI image config.
+pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// An OCI layer, a plain tar.
+pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+/// An OCI layer, a tar compressed with gzip.
+pub const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+/// An OCI layer, a tar compressed with zstd.
+pub const LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+/// Docker's manifest, schema 2.
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// Docker's manifest list.
+pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// Docker's image config.
+pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+/// Docker's layer, compressed with gzip.
+pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+/// Docker's layer, a plain tar.
+pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
+/// Docker's layer, compressed with zstd (written by buildx and skopeo).
+pub const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
+
+/// How a layer's tar is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// A plain tar.
+    None,
+    /// RFC 1952; one or more members.
+    Gzip,
+    /// RFC 8878; one or more frames.
+    Zstd,
+}
+
+impl Compression {
+    /// The OCI media type of a layer compressed so.
+    pub fn layer_media_type(self) -> &'static str {
+        match self {
+            Compression::None => LAYER,
+            Compression::Gzip => LAYER_GZIP,
+            Compression::Zstd => LAYER_ZSTD,
+        }
+    }
+
+    /// The compression that a layer's media type promises.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the media type is no layer's that svp knows;
+    /// foreign (non-distributable) layers are among the unknown.
+    pub fn of_layer(media_type: &str) -> Result<Self> {
+        match media_type {
+            LAYER | DOCKER_LAYER => Ok(Compression::None),
+            LAYER_GZIP | DOCKER_LAYER_GZIP => Ok(Compression::Gzip),
+            LAYER_ZSTD | DOCKER_LAYER_ZSTD => Ok(Compression::Zstd),
+            other => Err(Error::bad_input(format!("unknown layer media type {other:?}")).hint(
+                "svp reads layers that are tar, tar+gzip or tar+zstd, as OCI and Docker name them",
+            )),
+        }
+    }
+}
+
+/// Whether `media_type` is an image index (OCI's or Docker's).
+pub fn is_index(media_type: &str) -> bool {
+    matches!(media_type, INDEX | DOCKER_INDEX)
+}
+
+/// Whether `media_type` is an image manifest (OCI's or Docker's).
+pub fn is_manifest(media_type: &str) -> bool {
+    matches!(media_type, MANIFEST | DOCKER_MANIFEST)
+}
+
+/// Whether `media_type` is an image config (OCI's or Docker's).
+pub fn is_config(media_type: &str) -> bool {
+    matches!(media_type, CONFIG | DOCKER_CONFIG)
+}
