@@ -2,9 +2,20 @@
 //!
 //! Pure data: nothing here knows of processes or of the network.
 
+pub mod config;
+pub mod descriptor;
 pub mod digest;
+pub mod image;
+pub mod json;
+pub mod manifest;
 pub mod media_type;
+pub mod platform;
 pub mod reference;
 
+pub use config::{Config, History};
+pub use descriptor::Descriptor;
 pub use digest::{Digest, DigestReader, DigestWriter};
+pub use image::{Image, Layer, chain_ids};
+pub use manifest::{Document, Index, Manifest};
+pub use platform::Platform;
 pub use reference::Reference;

@@ -1,0 +1,349 @@
+//! Image configs (image-spec, config.md), edited as JSON so that nothing that svp doesn't know is lost.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::json::{MAX_CONFIG, canonical, parse};
+use super::{Digest, Platform};
+use crate::error::{Error, Result};
+
+/// An image config: a JSON object of which every field is kept, known or not.
+///
+/// Go reads keys without regard to case, so a key that differs from a known one in case alone is taken
+/// for it when it is replaced or removed: a base can't keep a `cmd` past the loss of its `Cmd`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config(Map<String, Value>);
+
+/// One entry of an image's history.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// When, as RFC 3339.
+    pub created: Option<String>,
+    /// What made the layer.
+    pub created_by: String,
+    /// Why, or with what.
+    pub comment: Option<String>,
+    /// Whether the entry made no layer.
+    pub empty_layer: bool,
+}
+
+impl Config {
+    /// The config of an image without a layer, for `platform`.
+    pub fn new(platform: &Platform) -> Self {
+        let mut map = Map::new();
+        map.insert("architecture".into(), json!(platform.architecture));
+        map.insert("os".into(), json!(platform.os));
+        if let Some(variant) = &platform.variant {
+            map.insert("variant".into(), json!(variant));
+        }
+        map.insert("config".into(), json!({}));
+        map.insert("rootfs".into(), json!({"type": "layers", "diff_ids": []}));
+        map.insert("history".into(), json!([]));
+        Config(map)
+    }
+
+    /// Parses a config and checks what the specification requires of it.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if it is too large, no JSON object, or lacks
+    /// platform or root file system, or if a field that svp reads has another type than it must.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        if bytes.len() as u64 > MAX_CONFIG {
+            return Err(Error::bad_input(format!(
+                "the image config has {} bytes; svp takes up to {MAX_CONFIG}",
+                bytes.len()
+            )));
+        }
+        let config = Config(parse(bytes, "the image config")?);
+        for key in ["architecture", "os"] {
+            if !config.0.get(key).is_some_and(|v| v.as_str().is_some_and(|s| !s.is_empty())) {
+                return Err(Error::bad_input(format!("the image config has no {key:?}")));
+            }
+        }
+        config.diff_ids()?;
+        config.check_types()?;
+        Ok(config)
+    }
+
+    /// The bytes of the config, in svp's one form.
+    pub fn encode(&self) -> Vec<u8> {
+        canonical(&self.0)
+    }
+
+    /// The whole as JSON.
+    pub fn as_json(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
+    /// What the image runs on.
+    pub fn platform(&self) -> Platform {
+        let text = |key: &str| self.0.get(key).and_then(Value::as_str).map(str::to_owned);
+        Platform {
+            architecture: text("architecture").unwrap_or_default(),
+            os: text("os").unwrap_or_default(),
+            variant: text("variant").filter(|v| !v.is_empty()),
+        }
+    }
+
+    /// When the image was made, as RFC 3339, if it says.
+    pub fn created(&self) -> Option<&str> {
+        self.0.get("created").and_then(Value::as_str)
+    }
+
+    /// Sets when the image was made; see [`timestamp`].
+    pub fn set_created(&mut self, rfc3339: &str) {
+        self.0.insert("created".into(), json!(rfc3339));
+    }
+
+    /// The digests of the layers' uncompressed tars, the lowest first.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the config has no such list.
+    pub fn diff_ids(&self) -> Result<Vec<Digest>> {
+        let rootfs = self.0.get("rootfs").unwrap_or(&Value::Null);
+        if rootfs.get("type").and_then(Value::as_str) != Some("layers") {
+            return Err(Error::bad_input("the image config's rootfs is not of type \"layers\""));
+        }
+        match rootfs.get("diff_ids") {
+            Some(Value::Null) => Ok(Vec::new()),
+            Some(ids) => serde_json::from_value(ids.clone()).map_err(|error| {
+                Error::bad_input("the image config's diff_ids can't be understood").source(error)
+            }),
+            None => Err(Error::bad_input("the image config has no diff_ids")),
+        }
+    }
+
+    /// The environment as the image has it, `NAME=VALUE` each.
+    pub fn env(&self) -> Vec<String> {
+        self.strings("Env")
+    }
+
+    /// The entry point; empty if there is none.
+    pub fn entrypoint(&self) -> Vec<String> {
+        self.strings("Entrypoint")
+    }
+
+    /// The command; empty if there is none.
+    pub fn cmd(&self) -> Vec<String> {
+        self.strings("Cmd")
+    }
+
+    /// The working directory, if it isn't empty.
+    pub fn working_dir(&self) -> Option<&str> {
+        self.field("WorkingDir").and_then(Value::as_str).filter(|s| !s.is_empty())
+    }
+
+    /// The user, if it isn't empty.
+    pub fn user(&self) -> Option<&str> {
+        self.field("User").and_then(Value::as_str).filter(|s| !s.is_empty())
+    }
+
+    /// The exposed ports, such as `3306/tcp`.
+    pub fn exposed_ports(&self) -> Vec<String> {
+        self.keys("ExposedPorts")
+    }
+
+    /// The volumes' paths.
+    pub fn volumes(&self) -> Vec<String> {
+        self.keys("Volumes")
+    }
+
+    /// The labels.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        let labels = self.field("Labels").and_then(Value::as_object);
+        let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+        labels
+            .map(|map| map.iter().map(|(k, v)| (k.clone(), text(v))).collect())
+            .unwrap_or_default()
+    }
+
+    /// The label `name`.
+    pub fn label(&self, name: &str) -> Option<&str> {
+        self.field("Labels")?.get(name)?.as_str()
+    }
+
+    /// Sets one environment variable: in its place if the image has it, else at the end.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        let mut env = self.env();
+        let is_it = |entry: &String| entry.split_once('=').map_or(&**entry, |(n, _)| n) == name;
+        match env.iter_mut().find(|entry| is_it(entry)) {
+            Some(entry) => *entry = format!("{name}={value}"),
+            None => env.push(format!("{name}={value}")),
+        }
+        self.set_field("Env", Some(json!(env)));
+    }
+
+    /// Sets the entry point and drops the command, which would become its arguments.
+    pub fn set_entrypoint(&mut self, entrypoint: &[&str]) {
+        self.set_field("Entrypoint", Some(json!(entrypoint)));
+        self.set_field("Cmd", None);
+    }
+
+    /// Sets the command; none if it is empty.
+    pub fn set_cmd(&mut self, cmd: &[&str]) {
+        self.set_field("Cmd", (!cmd.is_empty()).then(|| json!(cmd)));
+    }
+
+    /// Sets the working directory.
+    pub fn set_working_dir(&mut self, path: &str) {
+        self.set_field("WorkingDir", Some(json!(path)));
+    }
+
+    /// Makes the image run as root.
+    pub fn clear_user(&mut self) {
+        self.set_field("User", None);
+    }
+
+    /// Adds an exposed port, such as `3306/tcp`.
+    pub fn add_exposed_port(&mut self, port: &str) {
+        self.insert_into("ExposedPorts", port, json!({}));
+    }
+
+    /// Adds a volume.
+    pub fn add_volume(&mut self, path: &str) {
+        self.insert_into("Volumes", path, json!({}));
+    }
+
+    /// Sets the label `name`.
+    pub fn set_label(&mut self, name: &str, value: &str) {
+        self.insert_into("Labels", name, json!(value));
+    }
+
+    /// Removes the label `name`, if it is there.
+    pub fn remove_label(&mut self, name: &str) {
+        if let Some(labels) = self.inner().get_mut("Labels").and_then(Value::as_object_mut) {
+            labels.remove(name);
+        }
+    }
+
+    /// The history, as far as it can be understood.
+    pub fn history(&self) -> Vec<History> {
+        let entries = self.0.get("history").and_then(Value::as_array);
+        let text = |v: &Value, key: &str| v.get(key).and_then(Value::as_str).map(str::to_owned);
+        let entry = |v: &Value| History {
+            created: text(v, "created"),
+            created_by: text(v, "created_by").unwrap_or_default(),
+            comment: text(v, "comment"),
+            empty_layer: v.get("empty_layer").and_then(Value::as_bool).unwrap_or(false),
+        };
+        entries.map(|list| list.iter().map(entry).collect()).unwrap_or_default()
+    }
+
+    /// Adds a layer's diff ID and its entry in the history.
+    ///
+    /// Where the base tells less history than it has layers, entries that say so are put in first, so that
+    /// ours stand for our layers.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the base has no usable list of diff IDs.
+    pub fn append_layer(&mut self, diff_id: Digest, entry: &History) -> Result<()> {
+        let mut ids = self.diff_ids()?;
+        let told = self.history().iter().filter(|h| !h.empty_layer).count();
+        let mut history = match self.0.remove("history") {
+            Some(Value::Array(list)) => list,
+            _ => Vec::new(),
+        };
+        for _ in told..ids.len() {
+            history
+                .push(json!({"comment": "the base image does not tell how this layer was made"}));
+        }
+        let mut new = Map::new();
+        if let Some(created) = &entry.created {
+            new.insert("created".into(), json!(created));
+        }
+        new.insert("created_by".into(), json!(entry.created_by));
+        if let Some(comment) = &entry.comment {
+            new.insert("comment".into(), json!(comment));
+        }
+        history.push(Value::Object(new));
+        ids.push(diff_id);
+        self.0.insert("history".into(), Value::Array(history));
+        self.0["rootfs"]["diff_ids"] = json!(ids);
+        Ok(())
+    }
+
+    fn check_types(&self) -> Result<()> {
+        let wrong = |key: &str, must: &str| {
+            Err(Error::bad_input(format!("the image config's {key:?} is not {must}")))
+        };
+        let null_or = |key: &str, ok: &dyn Fn(&Value) -> bool| {
+            self.field(key).is_none_or(|v| v.is_null() || ok(v))
+        };
+        let strings =
+            |v: &Value| v.as_array().is_some_and(|list| list.iter().all(Value::is_string));
+        if !self.0.get("config").is_none_or(|v| v.is_null() || v.is_object()) {
+            return wrong("config", "an object");
+        }
+        for key in ["Env", "Entrypoint", "Cmd"] {
+            if !null_or(key, &strings) {
+                return wrong(key, "a list of strings");
+            }
+        }
+        for key in ["ExposedPorts", "Volumes", "Labels"] {
+            if !null_or(key, &Value::is_object) {
+                return wrong(key, "an object");
+            }
+        }
+        for key in ["WorkingDir", "User"] {
+            if !null_or(key, &Value::is_string) {
+                return wrong(key, "a string");
+            }
+        }
+        Ok(())
+    }
+
+    fn field(&self, key: &str) -> Option<&Value> {
+        self.0.get("config")?.get(key)
+    }
+
+    fn strings(&self, key: &str) -> Vec<String> {
+        let list = self.field(key).and_then(Value::as_array);
+        let text = |v: &Value| v.as_str().map(str::to_owned);
+        list.map(|list| list.iter().filter_map(text).collect()).unwrap_or_default()
+    }
+
+    fn keys(&self, key: &str) -> Vec<String> {
+        let map = self.field(key).and_then(Value::as_object);
+        map.map(|map| map.keys().cloned().collect()).unwrap_or_default()
+    }
+
+    fn inner(&mut self) -> &mut Map<String, Value> {
+        let slot = self.0.entry("config").or_insert_with(|| json!({}));
+        if !slot.is_object() {
+            *slot = json!({});
+        }
+        slot.as_object_mut().expect("made one above")
+    }
+
+    fn set_field(&mut self, key: &str, value: Option<Value>) {
+        let map = self.inner();
+        map.retain(|k, _| !k.eq_ignore_ascii_case(key));
+        if let Some(value) = value {
+            map.insert(key.to_owned(), value);
+        }
+    }
+
+    fn insert_into(&mut self, key: &str, name: &str, value: Value) {
+        let mut map = self.field(key).and_then(Value::as_object).cloned().unwrap_or_default();
+        map.insert(name.to_owned(), value);
+        self.set_field(key, Some(Value::Object(map)));
+    }
+}
+
+/// `seconds` since 1970 as RFC 3339 in UTC, as configs and labels have it.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::error::Kind::Usage) if the year has more than four digits.
+pub fn timestamp(seconds: i64) -> Result<String> {
+    let in_range = |t: &jiff::Timestamp| (0..=253_402_300_799).contains(&t.as_second());
+    match jiff::Timestamp::from_second(seconds).ok().filter(in_range) {
+        Some(time) => Ok(time.to_string()),
+        None => Err(Error::usage(format!("{seconds} is no time between 1970 and 9999"))
+            .hint("SOURCE_DATE_EPOCH is a number of seconds since 1970")),
+    }
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

@@ -1,0 +1,106 @@
+use super::*;
+
+const BASE: &str = r#"{
+  "architecture": "arm64", "os": "linux", "variant": "v8", "docker_version": "20.10", "made.up": {"b": [1], "a": null},
+  "config": {"Cmd": ["bash"], "cmd": ["sneaky"], "Env": ["PATH=/bin", "A=1", "EMPTY"], "User": "nobody",
+             "Healthcheck": {"Test": ["CMD", "true"], "Interval": 30000000000}, "OnBuild": ["RUN x"],
+             "Shell": ["/bin/ash"], "Labels": {"a": "1", "b": "2"}, "ExposedPorts": {"80/tcp": {}}, "Volumes": null},
+  "history": [{"created_by": "ADD rootfs", "author": "someone"}, {"created_by": "CMD", "empty_layer": true}],
+  "rootfs": {"type": "layers", "diff_ids": ["sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"]}
+}"#;
+
+fn base() -> Config {
+    Config::parse(BASE.as_bytes()).unwrap()
+}
+
+#[test]
+fn everything_unknown_survives_an_edit() {
+    let mut config = base();
+    config.set_entrypoint(&["/service/bin/run"]);
+    config.set_working_dir("/service");
+    config.clear_user();
+    let mut expected: Value = serde_json::from_str(BASE).unwrap();
+    let inner = expected["config"].as_object_mut().unwrap();
+    inner.remove("Cmd");
+    inner.remove("cmd");
+    inner.remove("User");
+    inner.insert("Entrypoint".into(), json!(["/service/bin/run"]));
+    inner.insert("WorkingDir".into(), json!("/service"));
+    assert_eq!(serde_json::from_slice::<Value>(&config.encode()).unwrap(), expected);
+    assert_eq!(config.platform().to_string(), "linux/arm64/v8");
+}
+
+#[test]
+fn env_keeps_its_order() {
+    let mut config = base();
+    config.set_env("A", "2=3");
+    config.set_env("NEW", "");
+    config.set_env("EMPTY", "x");
+    assert_eq!(config.env(), ["PATH=/bin", "A=2=3", "EMPTY=x", "NEW="]);
+}
+
+#[test]
+fn maps_are_merged() {
+    let mut config = base();
+    config.set_label("b", "3");
+    config.set_label("c", "4");
+    config.remove_label("a");
+    config.add_exposed_port("3306/tcp");
+    config.add_volume("/var/lib/mysql");
+    assert_eq!(json!(config.labels()), json!({"b": "3", "c": "4"}));
+    assert_eq!(config.exposed_ports(), ["3306/tcp", "80/tcp"]);
+    assert_eq!(config.volumes(), ["/var/lib/mysql"]);
+}
+
+#[test]
+fn history_has_one_entry_for_each_layer() {
+    let entry = History { created_by: "svp build".into(), ..Default::default() };
+    let mut config = base();
+    config.append_layer(Digest::of("1"), &entry).unwrap();
+    let by: Vec<_> = config.history().into_iter().map(|h| h.created_by).collect();
+    assert_eq!(by, ["ADD rootfs", "CMD", "svp build"]);
+    assert_eq!(config.as_json()["history"][0]["author"], "someone");
+    assert_eq!(config.diff_ids().unwrap(), [Digest::of("abc"), Digest::of("1")]);
+
+    let mut silent: Value = serde_json::from_str(BASE).unwrap();
+    silent.as_object_mut().unwrap().remove("history");
+    let mut config = Config::parse(&canonical(&silent)).unwrap();
+    config.append_layer(Digest::of("1"), &entry).unwrap();
+    assert_eq!(config.history().len(), 2);
+    assert_eq!(config.history()[1].created_by, "svp build");
+}
+
+#[test]
+fn refuses_configs_that_lack_or_twist_what_is_needed() {
+    let edit = |path: &str, to: Value| {
+        let mut value: Value = serde_json::from_str(BASE).unwrap();
+        *value.pointer_mut(path).unwrap() = to;
+        canonical(&value)
+    };
+    let cases = [
+        (b"[]".to_vec(), "not an object"),
+        (edit("/os", json!("")), "no os"),
+        (edit("/architecture", Value::Null), "no architecture"),
+        (edit("/rootfs", Value::Null), "no rootfs"),
+        (edit("/rootfs/type", json!("windows")), "another rootfs type"),
+        (edit("/rootfs/diff_ids", json!(["md5:00"])), "another algorithm"),
+        (edit("/config", json!([])), "config is a list"),
+        (edit("/config/Env", json!([1])), "Env of numbers"),
+        (edit("/config/Cmd", json!("sh")), "Cmd is a string"),
+        (edit("/config/Labels", json!([])), "Labels is a list"),
+        (edit("/config/User", json!(0)), "User is a number"),
+        (vec![b' '; MAX_CONFIG as usize + 1], "too large"),
+    ];
+    for (bytes, name) in cases {
+        let error = Config::parse(&bytes).expect_err(name);
+        assert_eq!(error.kind().exit_code(), 65, "{name}");
+    }
+}
+
+#[test]
+fn times() {
+    assert_eq!(timestamp(0).unwrap(), "1970-01-01T00:00:00Z");
+    assert_eq!(timestamp(1_700_000_000).unwrap(), "2023-11-14T22:13:20Z");
+    assert!(timestamp(-1).is_err());
+    assert!(timestamp(i64::MAX).is_err());
+}

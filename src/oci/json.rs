@@ -1,0 +1,46 @@
+//! JSON as svp writes and reads it: sorted keys, no white space, bounded input.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Result};
+
+/// The most bytes that a manifest or an index may have; registries allow 4 MiB too.
+pub const MAX_MANIFEST: u64 = 4 << 20;
+/// The most bytes that an image config may have.
+pub const MAX_CONFIG: u64 = 8 << 20;
+
+/// The one form in which svp writes JSON documents: keys sorted, no white space, UTF-8. The same value
+/// gives the same bytes, and so the same digest.
+pub fn canonical(value: &impl Serialize) -> Vec<u8> {
+    // A `Value`'s maps are sorted; a struct's fields come in the order of the source.
+    let value = serde_json::to_value(value).expect("svp's documents have string keys");
+    serde_json::to_vec(&value).expect("a Value serialises")
+}
+
+/// Parses a document, called `what` in the error.
+///
+/// # Errors
+/// [`Kind::BadInput`](crate::error::Kind::BadInput) if it isn't JSON of the right shape.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| Error::bad_input(format!("{what} can't be understood")).source(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_sorted_at_every_level() {
+        let value: serde_json::Value =
+            parse(br#"{"b":{"z":1,"a":[{"y":1,"x":2}]},"a":null}"#, "x").unwrap();
+        assert_eq!(canonical(&value), br#"{"a":null,"b":{"a":[{"x":2,"y":1}],"z":1}}"#);
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_and_does_not_overflow_the_stack() {
+        let deep = "[".repeat(1 << 20);
+        assert!(parse::<serde_json::Value>(deep.as_bytes(), "x").is_err());
+    }
+}

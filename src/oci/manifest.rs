@@ -1,0 +1,263 @@
+//! Image manifests and indexes (image-spec, manifest.md and image-index.md), and Docker's.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::descriptor::or_null;
+use super::json::{canonical, parse};
+use super::media_type::{self, MANIFEST};
+use super::{Descriptor, Platform};
+use crate::error::{Error, Result};
+
+/// A parsed image manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    /// The image config.
+    pub config: Descriptor,
+    /// The layers, the lowest first.
+    pub layers: Vec<Descriptor>,
+    /// Free-form notes.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// A parsed image index: one image for each of several platforms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Index {
+    /// The manifests, in the index's order.
+    pub manifests: Vec<Descriptor>,
+}
+
+/// Either of the two things that a name can stand for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Document {
+    /// One image.
+    Manifest(Manifest),
+    /// A choice of images.
+    Index(Index),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Wire {
+    schema_version: Option<u32>,
+    #[serde(default, deserialize_with = "or_null")]
+    media_type: String,
+    config: Option<Descriptor>,
+    layers: Option<Vec<Descriptor>>,
+    manifests: Option<Vec<Descriptor>>,
+    #[serde(default, deserialize_with = "or_null")]
+    annotations: BTreeMap<String, String>,
+    fs_layers: Option<Value>,
+}
+
+impl Document {
+    /// Parses a manifest or an index that was announced as `announced` (empty if it wasn't).
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if it is neither, if it is both (an ambiguous
+    /// document is an attack on whoever reads it the other way), if it contradicts what was announced, or
+    /// if its config or a layer has a media type that is no image's.
+    pub fn parse(bytes: &[u8], announced: &str) -> Result<Self> {
+        let wire: Wire = parse(bytes, "the manifest")?;
+        if wire.schema_version == Some(1) || wire.fs_layers.is_some() {
+            return Err(Error::bad_input("the manifest is Docker's schema 1").hint(
+                "no tool has written it since 2017; pull the image with an old docker and push it again",
+            ));
+        }
+        if wire.schema_version != Some(2) {
+            return Err(Error::bad_input("the manifest lacks \"schemaVersion\": 2"));
+        }
+        check_announced(&wire.media_type, announced)?;
+        let media_type = if wire.media_type.is_empty() { announced } else { &wire.media_type };
+        match (wire.config, wire.layers, wire.manifests) {
+            (Some(config), Some(layers), None) if !media_type::is_index(media_type) => {
+                check_media_types(&config, &layers)?;
+                Ok(Document::Manifest(Manifest { config, layers, annotations: wire.annotations }))
+            }
+            (None, None, Some(manifests)) if !media_type::is_manifest(media_type) => {
+                Ok(Document::Index(Index { manifests }))
+            }
+            _ => Err(Error::bad_input(format!(
+                "the document announced as {media_type:?} is neither an image manifest (config and layers) nor an image index (manifests)"
+            ))),
+        }
+    }
+}
+
+fn check_announced(own: &str, announced: &str) -> Result<()> {
+    for name in [own, announced] {
+        let known = media_type::is_manifest(name) || media_type::is_index(name);
+        // Plain http servers announce these for any file.
+        let vague =
+            matches!(name, "" | "application/json" | "application/octet-stream" | "text/plain");
+        if !known && !vague {
+            return Err(Error::bad_input(format!("unknown media type {name:?} of a manifest"))
+                .hint("svp reads OCI's and Docker's image manifests and indexes"));
+        }
+    }
+    let known = |name: &str| media_type::is_manifest(name) || media_type::is_index(name);
+    if known(own) && known(announced) && own != announced {
+        return Err(Error::bad_input(format!(
+            "a manifest was announced as {announced} and calls itself {own}"
+        )));
+    }
+    Ok(())
+}
+
+fn check_media_types(config: &Descriptor, layers: &[Descriptor]) -> Result<()> {
+    if !media_type::is_config(&config.media_type) {
+        return Err(Error::bad_input(format!(
+            "unknown media type {:?} of the config {}: this is no container image",
+            config.media_type, config.digest
+        )));
+    }
+    for layer in layers {
+        media_type::Compression::of_layer(&layer.media_type)
+            .map_err(|error| error.context(format!("layer {}", layer.digest)))?;
+    }
+    Ok(())
+}
+
+impl Manifest {
+    /// The manifest as svp writes it: OCI's media types, canonical JSON.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut value = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": self.config,
+            "layers": self.layers,
+        });
+        if !self.annotations.is_empty() {
+            value["annotations"] = json!(self.annotations);
+        }
+        canonical(&value)
+    }
+}
+
+impl Index {
+    /// The entry that serves `platform` best, the first of equals.
+    ///
+    /// An entry without a platform serves any, if it is the only image there is.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput), listing what there is, if none serves.
+    pub fn select(&self, platform: &Platform) -> Result<&Descriptor> {
+        let known = |d: &&Descriptor| {
+            media_type::is_manifest(&d.media_type) || media_type::is_index(&d.media_type)
+        };
+        let images: Vec<&Descriptor> = self
+            .manifests
+            .iter()
+            .filter(known)
+            .filter(|d| d.platform.as_ref().is_none_or(|p| !p.is_unknown()))
+            .collect();
+        let ranked = images.iter().filter_map(|d| {
+            d.platform.as_ref().and_then(|p| platform.rank(p)).map(|rank| (rank, *d))
+        });
+        if let Some((_, best)) = ranked.min_by_key(|(rank, _)| *rank) {
+            return Ok(best);
+        }
+        if let [only] = images[..]
+            && only.platform.is_none()
+        {
+            return Ok(only);
+        }
+        let mut there: Vec<String> = images
+            .iter()
+            .map(|d| d.platform.as_ref().map_or("(none named)".into(), Platform::to_string))
+            .collect();
+        there.dedup();
+        let there = if there.is_empty() { "no image at all".to_owned() } else { there.join(", ") };
+        Err(Error::bad_input(format!("the image index has no image for {platform}"))
+            .hint(format!("there is: {there}; choose one with --platform OS/ARCH[/VARIANT]")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::Digest;
+    use crate::oci::media_type::{CONFIG, DOCKER_MANIFEST, INDEX, LAYER};
+
+    fn descriptor(media_type: &str) -> Value {
+        json!({"mediaType": media_type, "digest": Digest::of("x"), "size": 1})
+    }
+
+    fn manifest() -> Value {
+        json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": descriptor(CONFIG),
+               "layers": [descriptor(LAYER)]})
+    }
+
+    fn with(mut value: Value, key: &str, to: Value) -> Value {
+        value[key] = to;
+        value
+    }
+
+    #[test]
+    fn refuses_what_is_no_image() {
+        let cases = [
+            ("not json", json!("x"), ""),
+            ("schema 1", with(manifest(), "schemaVersion", json!(1)), ""),
+            ("no version", with(manifest(), "schemaVersion", Value::Null), ""),
+            ("ambiguous", with(manifest(), "manifests", json!([])), ""),
+            ("announced as another", manifest(), DOCKER_MANIFEST),
+            ("announced as an index", with(manifest(), "mediaType", Value::Null), INDEX),
+            ("announced as html", manifest(), "text/html"),
+            ("an artifact", with(manifest(), "config", descriptor("application/x")), ""),
+            ("a strange layer", with(manifest(), "layers", json!([descriptor("a/b")])), ""),
+            ("no layers", with(manifest(), "layers", Value::Null), ""),
+            (
+                "negative size",
+                with(
+                    manifest(),
+                    "config",
+                    json!({"mediaType": CONFIG, "digest": Digest::of(""), "size": -1}),
+                ),
+                "",
+            ),
+        ];
+        assert!(Document::parse(&canonical(&manifest()), MANIFEST).is_ok());
+        for (name, value, announced) in cases {
+            let result = Document::parse(&canonical(&value), announced);
+            assert_eq!(result.err().map(|e| e.kind().exit_code()), Some(65), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let bytes = canonical(&manifest());
+        let Document::Manifest(parsed) = Document::parse(&bytes, MANIFEST).unwrap() else {
+            panic!("a manifest")
+        };
+        assert_eq!(parsed.encode(), bytes);
+    }
+
+    #[test]
+    fn selects_by_platform_and_skips_attestations() {
+        let entry = |platform: &str, content: &str| Descriptor {
+            platform: (!platform.is_empty()).then(|| platform.parse().unwrap()),
+            ..Descriptor::of(MANIFEST, content.as_bytes())
+        };
+        let index = Index {
+            manifests: vec![
+                entry("unknown/unknown", "attestation"),
+                entry("linux/arm/v6", "v6"),
+                entry("linux/arm/v7", "v7"),
+                entry("linux/amd64", "amd64"),
+            ],
+        };
+        let select = |p: &str| {
+            index.select(&p.parse().unwrap()).map(|d| d.digest).map_err(|e| format!("{e:?}"))
+        };
+        assert_eq!(select("linux/arm/v7").unwrap(), Digest::of("v7"));
+        assert_eq!(select("linux/arm/v6").unwrap(), Digest::of("v6"));
+        assert_eq!(select("linux/amd64").unwrap(), Digest::of("amd64"));
+        let error = select("linux/s390x").unwrap_err();
+        assert!(error.contains("linux/arm/v6, linux/arm/v7, linux/amd64"), "{error}");
+        assert!(!error.contains("unknown"), "{error}");
+        let sole = Index { manifests: vec![entry("", "x")] };
+        assert!(sole.select(&Platform::host()).is_ok());
+    }
+}
