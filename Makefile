@@ -1,0 +1,37 @@
+# Two commands do everything on a fresh Debian or Ubuntu with Rust:
+#   make demo    build a real service image and show each step
+#   make test    the whole suite, as root and as an ordinary user
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test deps build check fmt soak static bench
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+demo: deps ## build and set up a redis service on a real Debian, each step shown
+	@scripts/demo.sh
+
+test: deps ## every test: as root and as an ordinary user (as the caller alone, if that is not root)
+	@scripts/test.sh
+
+deps: ## install by apt what demo and tests use; quick when it is all there
+	@scripts/deps.sh
+
+build: ## a debug build
+	cargo build --locked
+
+check: ## formatting, clippy, dependencies
+	@scripts/check.sh
+
+fmt: ## format the code
+	cargo fmt
+
+soak: deps ## the long tests: large layers, peak memory
+	@scripts/test.sh --soak
+
+static: ## a static release binary, and the proof that it is one
+	@scripts/static.sh
+
+bench: ## svp beside its peers, in one run (needs hyperfine)
+	@benches/bench.sh

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Formatting, lints and the rules for dependencies (deny.toml).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+echo "check: cargo fmt"
+cargo fmt --check
+cargo fmt --check --manifest-path tests/conformance/Cargo.toml
+
+echo "check: cargo clippy"
+cargo clippy --locked --quiet --all-targets -- -D warnings
+
+deny=$(command -v cargo-deny || true)
+if [[ -z $deny ]]; then
+  # Built once and kept outside the clone.
+  tools=${XDG_CACHE_HOME:-$HOME/.cache}/svp-dev
+  deny=$tools/bin/cargo-deny
+  if [[ ! -x $deny ]]; then
+    echo "check: building cargo-deny, once, into $tools"
+    cargo install --quiet --locked --root "$tools" --version '^0.18' cargo-deny
+  fi
+fi
+echo "check: cargo deny"
+"$deny" --locked check --hide-inclusion-graph bans licenses sources

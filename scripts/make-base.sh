@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# usage: scripts/make-base.sh debian|busybox
+# Makes a root file system as a tar archive, once, and prints its path.
+#   debian   bookworm's minimal system, by mmdebstrap from the Debian archive
+#   busybox  the static busybox of this machine with links for all its applets
+# The archives are kept in $SVP_TEST_CACHE, else $XDG_CACHE_HOME/svp-dev, else ~/.cache/svp-dev.
+set -euo pipefail
+
+cache=${SVP_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/svp-dev}
+name=${1:?"say debian or busybox"}
+tar=$cache/$name.tar
+export SOURCE_DATE_EPOCH=1735689600
+
+if [[ -s $tar ]]; then
+  echo "$tar"
+  exit
+fi
+mkdir -p "$cache"
+# Tests ask for the same archive at the same time.
+exec {lock}>"$cache/$name.lock"
+flock "$lock"
+if [[ -s $tar ]]; then
+  echo "$tar"
+  exit
+fi
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+debian() {
+  echo "make-base: mmdebstrap bookworm (minutes, once)" >&2
+  mmdebstrap --quiet --variant=minbase --include=ca-certificates --format=tar \
+    --aptopt='APT::Sandbox::User "root"' \
+    --dpkgopt='path-exclude=/usr/share/man/*' \
+    --dpkgopt='path-exclude=/usr/share/locale/*' \
+    bookworm "$work/root.tar" >&2
+}
+
+busybox() {
+  local root=$work/root applet
+  install -d -m 755 "$root"/{bin,dev,etc,proc,sbin,sys,usr,usr/bin,usr/sbin,var,var/log,run,home}
+  install -d -m 700 "$root/root"
+  install -d -m 1777 "$root/tmp"
+  install -m 755 /bin/busybox "$root/bin/busybox"
+  for applet in $(/bin/busybox --list); do
+    [[ $applet == busybox ]] || ln -s busybox "$root/bin/$applet"
+  done
+  printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n' >"$root/etc/passwd"
+  printf 'root:x:0:\nnogroup:x:65534:\n' >"$root/etc/group"
+  printf 'ID=busybox\nNAME=BusyBox\n' >"$root/etc/os-release"
+  chmod 644 "$root"/etc/*
+  tar -C "$root" --sort=name --numeric-owner --owner=0 --group=0 --mtime="@$SOURCE_DATE_EPOCH" \
+    -cf "$work/root.tar" .
+}
+
+case $name in
+  debian | busybox) "$name" ;;
+  *)
+    echo "make-base: there is no base named $name: say debian or busybox" >&2
+    exit 2
+    ;;
+esac
+# On one file system with its final name, so that the archive appears whole or not at all.
+cp "$work/root.tar" "$cache/$name.tar.new"
+chmod 644 "$cache/$name.tar.new"
+mv "$cache/$name.tar.new" "$tar"
+echo "$tar"

@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# usage: scripts/test.sh [--soak] [FILTER...]
+# The whole suite. Root runs it twice: as root, and as the ordinary user svptest, who is made for it. Anyone
+# else runs it as themselves. --soak runs the long tests instead (those marked #[ignore]).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+repo=$PWD
+user=svptest
+
+arguments=()
+if [[ ${1:-} == --soak ]]; then
+  shift
+  arguments+=(--ignored --test-threads=1)
+fi
+arguments+=("$@")
+
+echo "test: building"
+cargo test --locked --no-run --quiet
+cargo test --locked --no-run --message-format=json 2>/dev/null |
+  jq -r 'select(.executable != null and .profile.test) | [.target.kind[0], .target.name, .executable] | @tsv' \
+    >target/test-binaries
+cargo build --locked --quiet --manifest-path tests/conformance/Cargo.toml --target-dir target/conformance
+export SVP_CONFORMANCE=$repo/target/conformance/debug/svp-conformance
+for base in busybox debian; do
+  scripts/make-base.sh "$base" >/dev/null
+done
+export SVP_TEST_CACHE=${SVP_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/svp-dev}
+
+echo "test: as $(id -un)"
+cargo test --locked --quiet --no-fail-fast -- "${arguments[@]}"
+
+if ((EUID != 0)); then
+  echo "test: all passed as $(id -un); run it as root to have it run as root too"
+  exit
+fi
+
+if ! id "$user" >/dev/null 2>&1; then
+  echo "test: making the user $user"
+  useradd --create-home --shell /bin/sh "$user"
+fi
+for kind in uid gid; do
+  grep -q "^$user:" "/etc/sub$kind" 2>/dev/null || {
+    first=$(awk -F: '{ end = $2 + $3; if (end > max) max = end } END { print (max > 100000) ? max : 100000 }' \
+      "/etc/sub$kind" 2>/dev/null || echo 100000)
+    usermod "--add-sub${kind}s" "$first-$((first + 65535))" "$user"
+  }
+done
+
+# The user gets a copy of the repository and the test binaries, readable whatever the umask and wherever the
+# clone is, mounted where the binaries were built to find it: in a mount namespace of its own.
+copy=$(mktemp -d /var/tmp/svp-user-test.XXXXXX)
+trap 'rm -rf "$copy"' EXIT
+mkdir "$copy/repo" "$copy/cache" "$copy/tmp"
+git ls-files -z --cached --others --exclude-standard | tar --null -T - -c --ignore-failed-read | tar -x -C "$copy/repo"
+while IFS=$'\t' read -r _ _ executable; do
+  install -D "$executable" "$copy/repo/${executable#"$repo"/}"
+done <target/test-binaries
+install target/debug/svp "$copy/repo/target/debug/svp"
+install "$SVP_CONFORMANCE" "$copy/svp-conformance"
+cp "$SVP_TEST_CACHE"/{busybox,debian}.tar "$copy/cache/"
+chmod -R u=rwX,go=rX "$copy"
+chown -R "$user" "$copy/repo" "$copy/cache" "$copy/tmp"
+
+run_as_user() {
+  # In the new mount namespace: hide what the user may not enter, then put the copy in the repository's place.
+  local hidden=$repo
+  while ! runuser -u "$user" -- test -x "$(dirname "$hidden")"; do
+    hidden=$(dirname "$hidden")
+  done
+  if [[ $hidden != "$repo" ]]; then
+    mount -t tmpfs -o mode=755 tmpfs "$(dirname "$hidden")"
+    mkdir -p "$repo"
+  fi
+  mount --bind "$copy/repo" "$repo"
+  cd "$repo"
+  local failed=() kind name executable
+  while IFS=$'\t' read -r kind name executable; do
+    echo "     Running $name ($kind) as $user"
+    runuser -u "$user" -- env -i HOME="$(getent passwd "$user" | cut -d: -f6)" USER="$user" LOGNAME="$user" \
+      PATH="$PATH_OF_USER" LANG=C.UTF-8 TMPDIR="$copy/tmp" CI="${CI:-}" \
+      CARGO_MANIFEST_DIR="$repo" SVP_TEST_CACHE="$copy/cache" SVP_CONFORMANCE="$copy/svp-conformance" \
+      "$executable" --quiet "${arguments[@]}" </dev/null || failed+=("$name")
+  done <"$copy/repo/target/test-binaries"
+  if ((${#failed[@]})); then
+    echo "test: as $user these failed: ${failed[*]}" >&2
+    return 1
+  fi
+}
+
+cp target/test-binaries "$copy/repo/target/"
+export PATH_OF_USER=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export repo copy user
+echo "test: as $user"
+unshare --mount --propagation private bash -euo pipefail -c "
+  $(declare -f run_as_user)
+  $(declare -p arguments)
+  run_as_user"
+echo "test: all passed, as root and as $user"

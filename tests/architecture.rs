@@ -1,0 +1,142 @@
+//! The import graph: who may use whom, and that only the command line prints. See docs/architecture.md.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// A module of the crate and the modules that it may import. What is not listed here may not exist.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("error", &[]),
+    ("progress", &[]),
+    ("oci", BASE),
+    ("rootfs", BASE),
+    ("layer", LOW),
+    ("store", LOW),
+    ("secret", LOW),
+    ("registry", LOW),
+    ("pack", LOW),
+    ("sandbox", &["error", "progress", "oci", "rootfs", "layer", "store"]),
+    ("source", &["error", "progress", "oci", "rootfs", "layer", "store", "registry"]),
+    ("build", WORK),
+    ("setup", WORK_AND_BUILD),
+    ("pipeline", WORK),
+    ("service", WORK),
+];
+
+const BASE: &[&str] = &["error", "progress"];
+const LOW: &[&str] = &["error", "progress", "oci", "rootfs"];
+const WORK: &[&str] = &[
+    "error", "progress", "oci", "rootfs", "layer", "store", "secret", "registry", "pack",
+    "sandbox", "source", "service",
+];
+const WORK_AND_BUILD: &[&str] = &[
+    "error", "progress", "oci", "rootfs", "layer", "store", "secret", "registry", "pack",
+    "sandbox", "source", "service", "build",
+];
+
+/// The command line stands above all of them, and the crate's root names them all.
+const ABOVE: &[&str] = &["cli", "lib", "main"];
+
+fn sources() -> Vec<(String, PathBuf)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut pending = vec![root.clone()];
+    let mut found = Vec::new();
+    while let Some(dir) = pending.pop() {
+        for entry in std::fs::read_dir(&dir).expect("src") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                pending.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let below = path.strip_prefix(&root).expect("below src");
+                let first = below.components().next().expect("a name");
+                let module = Path::new(first.as_os_str()).with_extension("");
+                found.push((module.display().to_string(), path));
+            }
+        }
+    }
+    assert!(found.len() > 5, "no sources found below {}", root.display());
+    found
+}
+
+/// The code of a file: no comments, and nothing from its unit tests on (they close a file).
+fn code(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).expect("a source file");
+    let text = text.split("#[cfg(test)]\nmod tests {").next().expect("a first part");
+    let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The top-level modules named by `crate::NAME` or `crate::{NAME, …}`.
+fn imports(code: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for rest in code.split("crate::").skip(1) {
+        if let Some(group) = rest.strip_prefix('{') {
+            let mut depth = 0;
+            let mut name = String::new();
+            for character in group.chars() {
+                match character {
+                    '{' => depth += 1,
+                    '}' if depth == 0 => break,
+                    '}' => depth -= 1,
+                    ',' if depth == 0 => found.extend(first_name(&std::mem::take(&mut name))),
+                    _ if depth == 0 => name.push(character),
+                    _ => {}
+                }
+            }
+            found.extend(first_name(&name));
+        } else {
+            found.extend(first_name(rest));
+        }
+    }
+    found
+}
+
+fn first_name(text: &str) -> Option<String> {
+    let text = text.trim_start();
+    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
+    (end > 0).then(|| text[..end].to_string())
+}
+
+#[test]
+fn imports_follow_the_arrows() {
+    let mut wrong = Vec::new();
+    for (module, path) in sources() {
+        if ABOVE.contains(&module.as_str()) {
+            continue;
+        }
+        let Some((_, allowed)) = ARROWS.iter().find(|(name, _)| *name == module) else {
+            wrong.push(format!("{}: the module {module} has no place in ARROWS", path.display()));
+            continue;
+        };
+        for import in imports(&code(&path)) {
+            if import != module && !allowed.contains(&import.as_str()) {
+                wrong.push(format!("{}: {module} may not import {import}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn only_the_command_line_prints() {
+    let mut wrong = Vec::new();
+    for (module, path) in sources() {
+        if ["cli", "main"].contains(&module.as_str()) {
+            continue;
+        }
+        for word in
+            ["println!", "print!", "eprintln!", "eprint!", "dbg!", "io::stdout", "io::stderr"]
+        {
+            if code(&path).contains(word) {
+                wrong.push(format!("{}: {word}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "only cli prints:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_reader_of_imports_reads_imports() {
+    let text = "use crate::error::Error;\nuse crate::{oci::{Digest, Reference}, store};\nlet x = crate::layer::f();";
+    let found = imports(text).into_iter().collect::<Vec<_>>();
+    assert_eq!(found, ["error", "layer", "oci", "store"]);
+}

@@ -1,0 +1,1 @@
+//! podman with storage of its own, by the flags that work as root and as an ordinary user.
