@@ -4,3 +4,4 @@
 pub mod error;
 pub mod oci;
 pub mod progress;
+pub mod store;

@@ -57,7 +57,7 @@ impl Config {
         }
         let config = Config(parse(bytes, "the image config")?);
         for key in ["architecture", "os"] {
-            if !config.0.get(key).is_some_and(|v| v.as_str().is_some_and(|s| !s.is_empty())) {
+            if config.0.get(key).and_then(Value::as_str).unwrap_or_default().is_empty() {
                 return Err(Error::bad_input(format!("the image config has no {key:?}")));
             }
         }

@@ -89,6 +89,7 @@ impl From<Digest> for String {
 }
 
 /// Writes through to `W`, counting and hashing.
+#[derive(Debug)]
 pub struct DigestWriter<W> {
     inner: W,
     hasher: Sha256,
@@ -99,6 +100,11 @@ impl<W: Write> DigestWriter<W> {
     /// Hashes what is written to `inner`.
     pub fn new(inner: W) -> Self {
         DigestWriter { inner, hasher: Sha256::new(), size: 0 }
+    }
+
+    /// The writer underneath. What is written to it directly is not hashed.
+    pub fn get_ref(&self) -> &W {
+        &self.inner
     }
 
     /// The writer, the digest and the number of bytes written.

@@ -1,0 +1,98 @@
+//! Collection: removing the blobs that no tag reaches.
+
+use std::collections::HashSet;
+use std::fs;
+
+use super::{Store, sync_dir};
+use crate::error::{Error, IoContext, Result};
+use crate::oci::{Digest, Image};
+
+/// What a collection did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Blobs removed.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Store {
+    /// Removes every blob that no tag reaches. `None` if another process uses the store: what it has
+    /// written may not be tagged yet, so nothing is removed.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if a tagged image can't be read: as what it
+    /// reaches can't be told, nothing is removed. [`Kind::Storage`](crate::error::Kind::Storage).
+    pub fn collect(&mut self) -> Result<Option<Collected>> {
+        let path = self.root.join("lock");
+        match self.lock.try_lock() {
+            Ok(()) => {}
+            // The shared lock may be lost in the attempt.
+            Err(fs::TryLockError::WouldBlock) => {
+                self.lock.lock_shared().io("lock", &path)?;
+                return Ok(None);
+            }
+            Err(fs::TryLockError::Error(error)) => return Err(Error::io("lock", &path, error)),
+        }
+        let collected = self.remove_unreached();
+        self.lock.lock_shared().io("lock", &path)?;
+        collected.map(Some)
+    }
+
+    /// The images that tags stand for, each once.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if one can't be read.
+    pub fn tagged_images(&self) -> Result<Vec<Image>> {
+        let mut seen = HashSet::new();
+        let mut images = Vec::new();
+        for record in self.tags()? {
+            let record = record?;
+            if seen.insert(record.manifest.digest) {
+                images.push(self.load_image(&record.manifest)?);
+            }
+        }
+        Ok(images)
+    }
+
+    /// The chain IDs of all layers of tagged images: the unpacked layers worth keeping.
+    ///
+    /// # Errors
+    /// As [`Store::tagged_images`].
+    pub fn reachable_chain_ids(&self) -> Result<HashSet<Digest>> {
+        Ok(self.tagged_images()?.iter().flat_map(Image::chain_ids).collect())
+    }
+
+    fn remove_unreached(&self) -> Result<Collected> {
+        let reached = self.reached()?;
+        let dir = self.blobs_dir();
+        let mut collected = Collected::default();
+        for entry in fs::read_dir(&dir).io("list", &dir)? {
+            let entry = entry.io("list", &dir)?;
+            let name = entry.file_name();
+            let digest: Option<Digest> = format!("sha256:{}", name.to_string_lossy()).parse().ok();
+            if digest.is_some_and(|digest| reached.contains(&digest)) {
+                continue;
+            }
+            let size = entry.metadata().map(|m| m.len()).unwrap_or_default();
+            fs::remove_file(entry.path()).io("remove", entry.path())?;
+            collected.blobs += 1;
+            collected.bytes += size;
+        }
+        sync_dir(&dir)?;
+        Ok(collected)
+    }
+
+    fn reached(&self) -> Result<HashSet<Digest>> {
+        let mut reached = HashSet::new();
+        for record in self.tags()? {
+            let record = record?;
+            if reached.insert(record.manifest.digest) {
+                let manifest = self.load_manifest(&record.manifest)?;
+                reached.insert(manifest.config.digest);
+                reached.extend(manifest.layers.iter().map(|layer| layer.digest));
+            }
+        }
+        Ok(reached)
+    }
+}

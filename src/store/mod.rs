@@ -1,0 +1,160 @@
+//! The local store: blobs as an OCI layout has them, one small file a tag, staging, locks.
+//!
+//! ```text
+//! ROOT/lock               marks a store; shared while it is used, exclusive while it is collected
+//! ROOT/blobs/sha256/HEX   as in an OCI layout, written whole or not at all
+//! ROOT/tags/NAME          one small JSON file for each REPO:TAG
+//! ROOT/tmp/RANDOM/        staging, each locked by its owner; swept when the owner is gone
+//! ROOT/instances, logs, trees   belong to other modules
+//! ```
+//!
+//! Everything that others may see is written as temporary file → fsync → rename → fsync of the directory.
+//! A process killed at any instant leaves only staging, which the next [`Store::open`] removes. Any
+//! number of processes may use a store at once.
+
+mod blobs;
+mod collect;
+mod images;
+mod staging;
+mod tags;
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use crate::error::{Error, IoContext, Kind, Result};
+
+pub use blobs::BlobWriter;
+pub use collect::Collected;
+pub use staging::Staging;
+pub use tags::TagRecord;
+
+const FORMAT: &[u8] = b"1\n";
+
+/// An open store. It holds the store's shared lock as long as it lives.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    lock: File,
+    staging: OnceLock<Staging>,
+}
+
+impl Store {
+    /// Where the store is unless told otherwise: `SVP_ROOT`, else `$XDG_DATA_HOME/svp`, else
+    /// `~/.local/share/svp`.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] if none of these is an absolute path.
+    pub fn default_root() -> Result<PathBuf> {
+        let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty());
+        let candidates = [
+            variable("SVP_ROOT").map(PathBuf::from),
+            variable("XDG_DATA_HOME").map(|v| Path::new(&v).join("svp")),
+            variable("HOME").map(|v| Path::new(&v).join(".local/share/svp")),
+        ];
+        let root = candidates.into_iter().flatten().next().ok_or_else(|| {
+            Error::usage("there is no place for the store: neither SVP_ROOT nor HOME is set")
+                .hint("set SVP_ROOT to a directory of your own")
+        })?;
+        if !root.is_absolute() {
+            return Err(Error::usage(format!("the store's path {} is relative", root.display()))
+                .hint("SVP_ROOT and XDG_DATA_HOME take absolute paths"));
+        }
+        Ok(root)
+    }
+
+    /// Opens the store at `root`, which is made (0700) if it doesn't exist or is empty, and sweeps the
+    /// staging of processes that are gone. Waits while another process collects.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] if `root` is something else than a store, or of a newer format;
+    /// [`Kind::Storage`] if it can't be made or locked.
+    pub fn open(root: &Path) -> Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(root).io("make", root)?;
+        let lock_path = root.join("lock");
+        if !lock_path.exists()
+            && fs::read_dir(root).io("list", root)?.next().is_some()
+            // Another process may have begun to make the store after the first look.
+            && !lock_path.exists()
+        {
+            return Err(Error::usage(format!("{} is not a store of svp", root.display()))
+                .hint("SVP_ROOT must name an empty directory, or one that svp made"));
+        }
+        // Others may not look in, whoever made the directory: images of instances hold secrets.
+        if fs::metadata(root).io("read", root)?.mode() & 0o077 != 0 {
+            fs::set_permissions(root, Permissions::from_mode(0o700)).io("protect", root)?;
+        }
+        let lock = open_lock(&lock_path)?;
+        for dir in ["blobs", "blobs/sha256", "tags", "tmp", "instances", "logs"] {
+            let path = root.join(dir);
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(Error::io("make", &path, error));
+                }
+                _ => {}
+            }
+        }
+        let store = Store { root: root.to_owned(), lock, staging: OnceLock::new() };
+        staging::sweep(&store.root.join("tmp"));
+        Ok(store)
+    }
+
+    /// The store's directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A directory of one's own under the store, on the same file system, that goes when it is dropped.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`].
+    pub fn stage(&self) -> Result<Staging> {
+        Staging::new(&self.root.join("tmp"))
+    }
+
+    /// The staging directory that all blob writers of this process share.
+    fn shared_staging(&self) -> Result<&Path> {
+        if let Some(staging) = self.staging.get() {
+            return Ok(staging.path());
+        }
+        // Of two threads that come here at once one's directory is dropped again.
+        let staging = self.stage()?;
+        Ok(self.staging.get_or_init(|| staging).path())
+    }
+}
+
+fn open_lock(path: &Path) -> Result<File> {
+    let lock = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .io("open", path)?;
+    lock.lock_shared().io("lock", path)?;
+    let mut format = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(&lock, 64), &mut format).io("read", path)?;
+    match &format[..] {
+        // Two makers at once write the same bytes at the same place.
+        b"" => std::os::unix::fs::FileExt::write_all_at(&lock, FORMAT, 0).io("write", path)?,
+        FORMAT => {}
+        _ => {
+            let text = format!(
+                "the store {} is of a format that this svp doesn't know",
+                path.parent().unwrap_or(path).display()
+            );
+            return Err(
+                Error::new(Kind::Usage, text).hint("use the svp that made it, or another SVP_ROOT")
+            );
+        }
+    }
+    Ok(lock)
+}
+
+/// Makes what was renamed into or removed from `dir` last.
+fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir).and_then(|d| d.sync_all()).io("sync", dir)
+}

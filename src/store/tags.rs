@@ -1,0 +1,183 @@
+//! Tags: one small file for each `REPO:TAG`.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Store, sync_dir};
+use crate::error::{Error, IoContext, Result};
+use crate::oci::json::parse;
+use crate::oci::{Descriptor, Digest, Reference};
+
+/// What a tag stands for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagRecord {
+    /// The name, `[REGISTRY/]REPO:TAG`.
+    pub name: String,
+    /// The image's manifest.
+    pub manifest: Descriptor,
+    /// When the image was made, as RFC 3339, if it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+}
+
+impl TagRecord {
+    /// The name as a reference.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if someone wrote a bad one into the store.
+    pub fn reference(&self) -> Result<Reference> {
+        self.name.parse::<Reference>().map_err(|e| e.with_kind(crate::error::Kind::BadInput))
+    }
+}
+
+/// The most bytes a tag's file may have.
+const MAX_TAG_FILE: u64 = 64 << 10;
+/// What a file name may have, in bytes, on every Linux file system.
+const MAX_FILE_NAME: usize = 255;
+
+impl Store {
+    /// The tag `[REGISTRY/]REPO:TAG`, if there is one. A digest in the reference is not looked at.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the tag's file is damaged.
+    pub fn tag(&self, reference: &Reference) -> Result<Option<TagRecord>> {
+        let name = reference.tagged();
+        Ok(read(&self.tags_dir().join(file_name(&name)))?.filter(|record| record.name == name))
+    }
+
+    /// The image that `reference` names, by its digest if it has one, else by its tag.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the store has no such image.
+    pub fn resolve(&self, reference: &Reference) -> Result<TagRecord> {
+        let found = match reference.digest() {
+            None => self.tag(reference)?,
+            Some(digest) => self.find_digest(reference, digest)?,
+        };
+        found.ok_or_else(|| {
+            let shown = reference.digest().map_or(reference.tagged(), |_| reference.to_string());
+            let far = reference.clone().with_default_registry();
+            Error::bad_input(format!("the store has no image {shown}")).hint(format!(
+                "`svp images` lists what it has; an image of a registry is written docker://{far}"
+            ))
+        })
+    }
+
+    fn find_digest(&self, reference: &Reference, digest: Digest) -> Result<Option<TagRecord>> {
+        for record in self.tags()? {
+            let record = record?;
+            if record.manifest.digest == digest && record.reference()?.name() == reference.name() {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes `reference` (its tag, `latest` if none) stand for an image; what it stood for is replaced.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`](crate::error::Kind::Usage) if the reference has a digest;
+    /// [`Kind::Storage`](crate::error::Kind::Storage).
+    pub fn set_tag(
+        &self,
+        reference: &Reference,
+        manifest: &Descriptor,
+        created: Option<&str>,
+    ) -> Result<()> {
+        if reference.digest().is_some() {
+            return Err(Error::usage(format!("{reference} has a digest, so it can't be a tag"))
+                .hint("write it as REPOSITORY:TAG"));
+        }
+        let record = TagRecord {
+            name: reference.tagged(),
+            manifest: manifest.clone(),
+            created: created.map(str::to_owned),
+        };
+        let dir = self.tags_dir();
+        let target = dir.join(file_name(&record.name));
+        let bytes = serde_json::to_vec(&record).expect("a record serialises");
+        let mut file =
+            tempfile::NamedTempFile::new_in(self.shared_staging()?).io("make", &target)?;
+        file.write_all(&bytes).io("write", &target)?;
+        file.as_file().sync_all().io("sync", &target)?;
+        file.persist(&target).map_err(|error| Error::io("write", &target, error.error))?;
+        sync_dir(&dir)
+    }
+
+    /// Removes a tag; `false` if there was none. The image's blobs stay.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`](crate::error::Kind::Storage).
+    pub fn remove_tag(&self, reference: &Reference) -> Result<bool> {
+        let dir = self.tags_dir();
+        let path = dir.join(file_name(&reference.tagged()));
+        match fs::remove_file(&path) {
+            Ok(()) => sync_dir(&dir).map(|()| true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::io("remove", &path, error)),
+        }
+    }
+
+    /// All tags, in no order. A tag that is removed meanwhile may be missing.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`](crate::error::Kind::Storage) if the directory can't be listed; an item is
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if its file is damaged.
+    pub fn tags(&self) -> Result<impl Iterator<Item = Result<TagRecord>> + use<>> {
+        let dir = self.tags_dir();
+        let entries = fs::read_dir(&dir).io("list", &dir)?;
+        Ok(entries.filter_map(move |entry| match entry {
+            Ok(entry) => read(&entry.path()).transpose(),
+            Err(error) => Some(Err(Error::io("list", &dir, error))),
+        }))
+    }
+
+    fn tags_dir(&self) -> PathBuf {
+        self.root.join("tags")
+    }
+}
+
+fn read(path: &Path) -> Result<Option<TagRecord>> {
+    let file = match fs::File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.io("open", path)?,
+    };
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut io::Read::take(file, MAX_TAG_FILE), &mut bytes).io("read", path)?;
+    parse(&bytes, &format!("the tag {}", path.display()))
+        .map_err(|error| error.hint("remove that file and tag the image again"))
+        .map(Some)
+}
+
+/// The name percent-encoded; one too long for a file name as its digest, for the name is in the file too.
+fn file_name(name: &str) -> String {
+    let mut out = String::with_capacity(name.len() + 8);
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'-' => out.push(byte as char),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    if out.len() > MAX_FILE_NAME { format!("%{}", Digest::of(name).hex()) } else { out }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_names_are_plain_and_distinct() {
+        let long = format!("{}:t", "a/".repeat(120) + "b");
+        let longer = format!("{long}u");
+        let names = ["a:b", "a/b:c", "a.b/c:d", "[::1]:5000/a:b", "a:B", &long, &longer];
+        let files: std::collections::BTreeSet<_> = names.iter().map(|n| file_name(n)).collect();
+        assert_eq!(files.len(), names.len());
+        for file in &files {
+            assert!(file.len() <= 255 && !file.contains('/') && !file.starts_with('.'), "{file}");
+        }
+        assert_eq!(file_name("mysql:8"), "mysql%3A8");
+    }
+}
