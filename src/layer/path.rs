@@ -1,0 +1,196 @@
+//! Names inside a layer: bytes, relative, without `.` and `..`; and the names that OCI reserves for
+//! whiteouts (image-spec, layer.md, "Whiteouts").
+
+use crate::error::{Error, Result};
+
+/// The longest path that is taken from a layer or put into one, in bytes. The kernel takes 4096 at a
+/// time, but svp walks name by name, and a script can make deeper trees than one call can name.
+pub const MAX_PATH: usize = 64 * 1024;
+/// The longest single name (Linux `NAME_MAX`), in bytes.
+const MAX_NAME: usize = 255;
+
+/// The prefix of every whiteout's name.
+const WHITEOUT: &[u8] = b".wh.";
+/// The name of the mark that hides all that lower layers have in its directory.
+const OPAQUE: &[u8] = b".wh..wh..opq";
+/// The prefix of aufs's own bookkeeping files, which old layers still hold.
+const AUFS: &[u8] = b".wh..wh.";
+
+/// A path inside a layer: names joined by single slashes, none of them empty, `.` or `..`; the empty
+/// path is the root.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntryPath(Vec<u8>);
+
+impl EntryPath {
+    /// Normalises a path as an archive has it: leading slashes, empty names and `.` don't count.
+    ///
+    /// # Errors
+    /// `BadInput` for a `..`, a NUL, a name above 255 bytes and a path above [`MAX_PATH`].
+    pub fn parse(raw: &[u8]) -> Result<Self> {
+        let bad = |why: &str| Err(Error::bad_input(format!("{} {why}", show(raw))));
+        if raw.len() > MAX_PATH {
+            return bad(&format!("is a path of more than {MAX_PATH} bytes"));
+        }
+        if raw.contains(&0) {
+            return bad("has a NUL in its name");
+        }
+        let mut path = Vec::with_capacity(raw.len());
+        for name in raw.split(|&byte| byte == b'/') {
+            match name {
+                b"" | b"." => continue,
+                b".." => return bad("leads out of its directory by \"..\""),
+                name if name.len() > MAX_NAME => return bad("has a name of more than 255 bytes"),
+                name => {
+                    if !path.is_empty() {
+                        path.push(b'/');
+                    }
+                    path.extend_from_slice(name);
+                }
+            }
+        }
+        Ok(EntryPath(path))
+    }
+
+    /// The normalised bytes, empty for the root.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Whether this is the root itself.
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The names from the root down; none for the root.
+    pub fn names(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.split(|&byte| byte == b'/').filter(|name| !name.is_empty())
+    }
+
+    /// The parent's path and the last name; `None` for the root.
+    pub fn split(&self) -> Option<(&[u8], &[u8])> {
+        if self.is_root() {
+            return None;
+        }
+        match self.0.iter().rposition(|&byte| byte == b'/') {
+            Some(at) => Some((&self.0[..at], &self.0[at + 1..])),
+            None => Some((b"", &self.0)),
+        }
+    }
+}
+
+/// What a layer's name asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning<'a> {
+    /// An ordinary name.
+    Plain,
+    /// `.wh.NAME`: lower layers' NAME is gone.
+    Whiteout(&'a [u8]),
+    /// `.wh..wh..opq`: everything that lower layers have in this directory is gone.
+    Opaque,
+    /// aufs's bookkeeping: without meaning.
+    Ignored,
+}
+
+/// Reads the whiteout names out of ordinary ones.
+///
+/// # Errors
+/// `BadInput` for a whiteout of no name, `.` or `..`.
+pub fn meaning(name: &[u8]) -> Result<Meaning<'_>> {
+    if name == OPAQUE {
+        return Ok(Meaning::Opaque);
+    }
+    if name.starts_with(AUFS) {
+        return Ok(Meaning::Ignored);
+    }
+    match name.strip_prefix(WHITEOUT) {
+        None => Ok(Meaning::Plain),
+        Some(b"" | b"." | b"..") => {
+            Err(Error::bad_input(format!("{} is a whiteout of nothing", show(name))))
+        }
+        Some(hidden) => Ok(Meaning::Whiteout(hidden)),
+    }
+}
+
+/// Whether a real file of this name can't be put into a layer.
+pub fn is_reserved(name: &[u8]) -> bool {
+    name.starts_with(WHITEOUT)
+}
+
+/// The name of the whiteout of `name`.
+pub fn whiteout_of(name: &[u8]) -> Vec<u8> {
+    [WHITEOUT, name].concat()
+}
+
+/// `path` in quotes for a message, unprintable bytes escaped, cut after 300 bytes.
+pub fn show(path: &[u8]) -> String {
+    let cut = &path[..path.len().min(300)];
+    let dots = if cut.len() < path.len() { "…" } else { "" };
+    let mut text = String::from("\"");
+    for chunk in cut.utf8_chunks() {
+        text.extend(chunk.valid().chars().flat_map(char::escape_debug));
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    text + dots + "\""
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_normalised() {
+        let table: &[(&[u8], &[u8])] = &[
+            (b"", b""),
+            (b".", b""),
+            (b"./", b""),
+            (b"/", b""),
+            (b"a/b/", b"a/b"),
+            (b"./a//./b", b"a/b"),
+            (b"///etc/passwd", b"etc/passwd"),
+            (b"...", b"..."),
+            (b"a/\xff\xfe\n", b"a/\xff\xfe\n"),
+        ];
+        for (raw, expected) in table {
+            assert_eq!(EntryPath::parse(raw).unwrap().as_bytes(), *expected, "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn paths_that_leave_or_lie_are_refused() {
+        let long = vec![b'x'; 256];
+        let longer = b"x/".repeat(MAX_PATH);
+        for raw in [&b".."[..], b"../x", b"a/..", b"a/../b", b"/..", b"a\0b", &long, &longer] {
+            assert!(EntryPath::parse(raw).is_err(), "{}", show(raw));
+        }
+    }
+
+    #[test]
+    fn names_split() {
+        let path = EntryPath::parse(b"a/b/c").unwrap();
+        assert_eq!(path.split(), Some((&b"a/b"[..], &b"c"[..])));
+        assert_eq!(path.names().count(), 3);
+        assert_eq!(EntryPath::default().split(), None);
+        assert_eq!(EntryPath::default().names().count(), 0);
+    }
+
+    #[test]
+    fn whiteout_names() {
+        assert_eq!(meaning(b"x").unwrap(), Meaning::Plain);
+        assert_eq!(meaning(b".wh.x").unwrap(), Meaning::Whiteout(b"x"));
+        assert_eq!(meaning(b".wh..x").unwrap(), Meaning::Whiteout(b".x"));
+        assert_eq!(meaning(b".wh..wh..opq").unwrap(), Meaning::Opaque);
+        assert_eq!(meaning(b".wh..wh.plnk").unwrap(), Meaning::Ignored);
+        assert_eq!(meaning(b".whx").unwrap(), Meaning::Plain);
+        for nothing in [&b".wh."[..], b".wh..", b".wh..."] {
+            assert!(meaning(nothing).is_err());
+        }
+        assert_eq!(whiteout_of(b"x"), b".wh.x");
+    }
+
+    #[test]
+    fn messages_show_every_byte() {
+        assert_eq!(show(b"a\xff\"\n\xc3\xa9"), "\"a\\xff\\\"\\n\u{e9}\"");
+    }
+}

@@ -1,0 +1,285 @@
+//! Extended headers of the pax interchange format (POSIX.1-2024, pax, "Extended Header"), read and
+//! written strictly.
+//!
+//! ```text
+//! record = length " " keyword "=" value "\n"
+//! ```
+//!
+//! The length counts the whole record, itself included. It alone says where a record ends: values may
+//! hold newlines and NULs, and a reader that splits at newlines can be made to see other records.
+
+use crate::error::{Error, Result};
+use crate::layer::entry::{Timestamp, Xattrs};
+
+/// The most bytes of one extended header.
+pub const MAX_HEADER: u64 = 1 << 20;
+/// The keyword prefix under which the container tools keep extended attributes.
+const XATTR: &[u8] = b"SCHILY.xattr.";
+
+/// What an extended header says about the entry after it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pax {
+    /// The entry's path.
+    pub path: Option<Vec<u8>>,
+    /// The link's target.
+    pub linkpath: Option<Vec<u8>>,
+    /// Bytes of content.
+    pub size: Option<u64>,
+    /// The owner.
+    pub uid: Option<u64>,
+    /// The group.
+    pub gid: Option<u64>,
+    /// The time of last modification.
+    pub mtime: Option<Timestamp>,
+    /// Extended attributes.
+    pub xattrs: Xattrs,
+}
+
+/// Reads an extended header. Of two records with one keyword the last counts; one with an empty value
+/// takes back what was said before; unknown keywords say nothing.
+///
+/// # Errors
+/// `BadInput` for anything that doesn't follow the grammar, for a path with a NUL, for a number that
+/// isn't one, and for GNU's sparse files.
+pub fn parse(mut data: &[u8]) -> Result<Pax> {
+    let mut pax = Pax::default();
+    while !data.is_empty() {
+        let (record, rest) = split_record(data)?;
+        data = rest;
+        let equals = record
+            .iter()
+            .position(|&byte| byte == b'=')
+            .filter(|&at| at > 0)
+            .ok_or_else(|| bad("a record without a keyword"))?;
+        let (keyword, value) = (&record[..equals], &record[equals + 1..]);
+        if keyword.contains(&0) {
+            return Err(bad("a keyword with a NUL"));
+        }
+        take_record(&mut pax, keyword, value)?;
+    }
+    Ok(pax)
+}
+
+fn take_record(pax: &mut Pax, keyword: &[u8], value: &[u8]) -> Result<()> {
+    let some = |value: &[u8]| (!value.is_empty()).then(|| value.to_vec());
+    match keyword {
+        b"path" | b"linkpath" if value.contains(&0) => return Err(bad("a path with a NUL")),
+        b"path" => pax.path = some(value),
+        b"linkpath" => pax.linkpath = some(value),
+        b"size" => pax.size = number(value)?,
+        b"uid" => pax.uid = number(value)?,
+        b"gid" => pax.gid = number(value)?,
+        b"mtime" => pax.mtime = time(value)?,
+        _ if keyword.starts_with(b"GNU.sparse.") => {
+            return Err(bad("a sparse file").hint("archive it again without tar's --sparse"));
+        }
+        _ => {
+            if let Some(name) = keyword.strip_prefix(XATTR) {
+                if name.is_empty() || name.len() > 255 {
+                    return Err(bad("an extended attribute with a bad name"));
+                }
+                if value.is_empty() {
+                    // Attributes may be empty, so that this is no taking back.
+                    pax.xattrs.insert(name.to_vec(), Vec::new());
+                } else {
+                    pax.xattrs.insert(name.to_vec(), value.to_vec());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn bad(what: &str) -> Error {
+    Error::bad_input(format!("the layer's tar has a pax header with {what}"))
+}
+
+/// The first record without its length and newline, and what follows it.
+fn split_record(data: &[u8]) -> Result<(&[u8], &[u8])> {
+    let space = data.iter().take(9).position(|&byte| byte == b' ');
+    let space = space.ok_or_else(|| bad("a record without a length"))?;
+    let length = number(&data[..space])?.ok_or_else(|| bad("a record without a length"))?;
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    if length > data.len() || length < space + 2 || data[length - 1] != b'\n' {
+        return Err(bad("a record whose length is wrong"));
+    }
+    Ok((&data[space + 1..length - 1], &data[length..]))
+}
+
+/// A decimal number without sign; `None` if there is nothing.
+fn number(text: &[u8]) -> Result<Option<u64>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if !text.iter().all(u8::is_ascii_digit) {
+        return Err(bad("a number that is none"));
+    }
+    let text = std::str::from_utf8(text).expect("digits");
+    text.parse().map(Some).map_err(|_| bad("a number that is too big"))
+}
+
+/// A time as `[-]SECONDS[.FRACTION]`; digits after the ninth are cut off.
+fn time(text: &[u8]) -> Result<Option<Timestamp>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let (negative, digits) = match text.strip_prefix(b"-") {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let mut parts = digits.splitn(2, |&byte| byte == b'.');
+    let whole = number(parts.next().unwrap_or_default())?;
+    let whole = whole.and_then(|n| i64::try_from(n).ok());
+    let mut seconds = whole.ok_or_else(|| bad("a time that is none"))?;
+    let fraction = parts.next().unwrap_or_default();
+    if !fraction.iter().all(u8::is_ascii_digit) {
+        return Err(bad("a time that is none"));
+    }
+    let mut nanoseconds = 0;
+    for place in 0..9 {
+        nanoseconds =
+            nanoseconds * 10 + fraction.get(place).map_or(0, |digit| u32::from(digit - b'0'));
+    }
+    if negative {
+        seconds = -seconds;
+        if nanoseconds > 0 {
+            seconds -= 1;
+            nanoseconds = 1_000_000_000 - nanoseconds;
+        }
+    }
+    Ok(Some(Timestamp { seconds, nanoseconds }))
+}
+
+/// Appends a record to `out`.
+pub fn push_record(out: &mut Vec<u8>, keyword: &[u8], value: &[u8]) {
+    let rest = keyword.len() + value.len() + 3;
+    let mut length = rest + 1;
+    while length != rest + decimal_digits(length) {
+        length = rest + decimal_digits(length);
+    }
+    out.extend_from_slice(length.to_string().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(keyword);
+    out.push(b'=');
+    out.extend_from_slice(value);
+    out.push(b'\n');
+}
+
+/// Appends an extended attribute.
+///
+/// # Errors
+/// `BadInput` for a name with `=`, which no keyword can have.
+pub fn push_xattr(out: &mut Vec<u8>, name: &[u8], value: &[u8]) -> Result<()> {
+    if name.contains(&b'=') {
+        let name = crate::layer::path::show(name);
+        return Err(Error::bad_input(format!(
+            "the extended attribute {name} can't be put into a layer: its name has a \"=\""
+        )));
+    }
+    push_record(out, &[XATTR, name].concat(), value);
+    Ok(())
+}
+
+/// A time as a record's value, without zeros at its end.
+pub fn time_value(time: Timestamp) -> String {
+    let Timestamp { mut seconds, mut nanoseconds } = time;
+    let mut sign = "";
+    if seconds < 0 {
+        sign = "-";
+        if nanoseconds > 0 {
+            seconds += 1;
+            nanoseconds = 1_000_000_000 - nanoseconds;
+        }
+    }
+    let seconds = seconds.unsigned_abs();
+    if nanoseconds == 0 {
+        return format!("{sign}{seconds}");
+    }
+    let fraction = format!("{nanoseconds:09}");
+    format!("{sign}{seconds}.{}", fraction.trim_end_matches('0'))
+}
+
+fn decimal_digits(number: usize) -> usize {
+    number.checked_ilog10().unwrap_or(0) as usize + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(keyword: &str, value: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        push_record(&mut out, keyword.as_bytes(), value);
+        out
+    }
+
+    #[test]
+    fn lengths_count_themselves() {
+        for length in 0..1200 {
+            let bytes = record("path", &vec![b'x'; length]);
+            let text = String::from_utf8_lossy(&bytes);
+            let told: usize = text.split(' ').next().unwrap().parse().unwrap();
+            assert_eq!(told, bytes.len());
+        }
+    }
+
+    #[test]
+    fn values_may_hold_anything() {
+        let value = b"\x01\0\0\x02\n20 linkpath=/etc/x\n\0";
+        let pax = parse(&record("SCHILY.xattr.security.capability", value)).unwrap();
+        assert_eq!(pax.xattrs[&b"security.capability"[..]], value);
+        assert_eq!(pax.linkpath, None);
+    }
+
+    #[test]
+    fn the_last_of_two_counts_and_an_empty_one_takes_back() {
+        let data = [record("path", b"a"), record("path", b"b")].concat();
+        assert_eq!(parse(&data).unwrap().path.unwrap(), b"b");
+        let data = [record("size", b"7"), record("size", b"")].concat();
+        assert_eq!(parse(&data).unwrap().size, None);
+    }
+
+    #[test]
+    fn times_go_there_and_back() {
+        for (text, seconds, nanoseconds) in [
+            ("0", 0, 0),
+            ("1.5", 1, 500_000_000),
+            ("1350244992.023960108", 1_350_244_992, 23_960_108),
+            ("-1", -1, 0),
+            ("-0.5", -1, 500_000_000),
+            ("-1.000000001", -2, 999_999_999),
+        ] {
+            let expected = Timestamp { seconds, nanoseconds };
+            assert_eq!(time(text.as_bytes()).unwrap(), Some(expected), "{text}");
+            assert_eq!(time_value(expected), text);
+        }
+        assert_eq!(time(b"1.0000000019").unwrap().unwrap().nanoseconds, 1);
+        for text in ["-", ".5", "1.x", "1e5", "--1", "99999999999999999999"] {
+            assert!(time(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn crooked_headers_are_refused() {
+        for data in [
+            &b"x"[..],
+            b"8 path=a",
+            b"11 path=a\n",
+            b"8 path=a\n",
+            b"0 path=a\n",
+            b"3 \n",
+            b"5 =a\n",
+            b"-9 path=a\n",
+            b"+9 path=a\n",
+            b"7 path\n",
+            b"99999999999 path=a\n",
+            b"11 path=\0a\n",
+            b"11 size=-1\n",
+            b"29 size=99999999999999999999\n",
+            b"22 GNU.sparse.major=1\n",
+            b"11 p\0th=ab\n",
+        ] {
+            assert!(parse(data).is_err(), "{:?}", String::from_utf8_lossy(data));
+        }
+    }
+}

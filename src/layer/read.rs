@@ -1,0 +1,510 @@
+//! Reads a layer's tar: ustar, GNU's long names and numbers, pax. Streams; believes no size before it is
+//! bounded; where an archive can be read in two ways, takes Go's `archive/tar`'s, which every container
+//! tool takes, or refuses.
+
+use std::io::Read;
+
+use tar::Header;
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::layer::compress::read_full;
+use crate::layer::entry::{Entry, EntryKind, Timestamp};
+use crate::layer::path::{MAX_PATH, show};
+use crate::layer::pax::{self, Pax};
+use crate::layer::write::BLOCK;
+
+/// A reader of the entries of a tar, one after the other.
+pub struct TarReader<'a> {
+    input: &'a mut dyn Read,
+    /// Bytes of the current entry's content that are still to be read, and the padding after them.
+    left: u64,
+    padding: u64,
+    ended: bool,
+}
+
+impl<'a> TarReader<'a> {
+    /// A reader of the tar that `input` streams.
+    pub fn new(input: &'a mut dyn Read) -> Self {
+        TarReader { input, left: 0, padding: 0, ended: false }
+    }
+
+    /// The next entry, whose content (a file's) is then read with [`TarReader::read_content`]; `None`
+    /// after the last one. What was not read of the entry before is skipped.
+    ///
+    /// # Errors
+    /// `BadInput` for a tar that is damaged, cut off inside an entry, or holds what no layer may hold
+    /// (sparse files, unknown types, negative sizes); `Storage` if the input can't be read.
+    pub fn next_entry(&mut self) -> Result<Option<Entry>> {
+        let mut pax: Option<Pax> = None;
+        let mut long_name: Option<Vec<u8>> = None;
+        let mut long_link: Option<Vec<u8>> = None;
+        loop {
+            self.skip_rest()?;
+            let Some(header) = self.header()? else {
+                if pax.is_some() || long_name.is_some() || long_link.is_some() {
+                    return Err(bad("ends after the extended header of an entry that is missing"));
+                }
+                return Ok(None);
+            };
+            match header.as_old().linkflag[0] {
+                b'x' => once(&mut pax, pax::parse(&self.extension(&header, pax::MAX_HEADER)?)?)?,
+                // git's comments. Go's reader applies no global header to what follows.
+                b'g' => drop(pax::parse(&self.extension(&header, pax::MAX_HEADER)?)?),
+                b'L' => once(&mut long_name, self.long_text(&header)?)?,
+                b'K' => once(&mut long_link, self.long_text(&header)?)?,
+                flag => {
+                    let mut pax = pax.unwrap_or_default();
+                    take_long(&mut pax.path, long_name)?;
+                    take_long(&mut pax.linkpath, long_link)?;
+                    let entry = entry(&header, flag, pax)?;
+                    self.left = entry.size;
+                    self.padding = padding(entry.size);
+                    return Ok(Some(entry));
+                }
+            }
+        }
+    }
+
+    /// Reads the current file's content; 0 at its end.
+    ///
+    /// # Errors
+    /// `BadInput` if the tar ends first; `Storage` if the input can't be read.
+    pub fn read_content(&mut self, buf: &mut [u8]) -> Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buf.len());
+        if most == 0 {
+            return Ok(0);
+        }
+        loop {
+            match self.input.read(&mut buf[..most]) {
+                Ok(0) => return Err(bad("ends inside a file's content")),
+                Ok(read) => {
+                    self.left -= read as u64;
+                    return Ok(read);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(input_error(error)),
+            }
+        }
+    }
+
+    /// Reads what follows the end mark, so that whoever hashes the input sees all of it.
+    ///
+    /// # Errors
+    /// `Storage` or `BadInput` if the input can't be read.
+    pub fn drain(&mut self) -> Result<()> {
+        std::io::copy(self.input, &mut std::io::sink()).map(drop).map_err(input_error)
+    }
+
+    fn skip_rest(&mut self) -> Result<()> {
+        let count = self.left + self.padding;
+        (self.left, self.padding) = (0, 0);
+        let skipped = std::io::copy(&mut (&mut *self.input).take(count), &mut std::io::sink())
+            .map_err(input_error)?;
+        if skipped < count { Err(bad("ends inside an entry")) } else { Ok(()) }
+    }
+
+    /// The next header block; `None` at the end mark, or where the input ends between entries.
+    fn header(&mut self) -> Result<Option<Header>> {
+        if self.ended {
+            return Ok(None);
+        }
+        let mut header = Header::new_old();
+        let read = read_full(self.input, header.as_mut_bytes()).map_err(input_error)?;
+        if read == 0 || (read == BLOCK && header.as_bytes().iter().all(|&byte| byte == 0)) {
+            self.ended = true;
+            return Ok(None);
+        }
+        if read < BLOCK {
+            return Err(bad("ends inside a header"));
+        }
+        let told = octal(&header.as_old().cksum).filter(|&sum| sum == checksum(&header));
+        if told.is_none() {
+            return Err(bad("has a header with a wrong checksum: it is no tar, or damaged"));
+        }
+        Ok(Some(header))
+    }
+
+    /// The content of an extension, of at most `limit` bytes.
+    fn extension(&mut self, header: &Header, limit: u64) -> Result<Vec<u8>> {
+        let size = size(header)?;
+        if size > limit {
+            return Err(bad(&format!("has an extended header of {size} bytes")));
+        }
+        let mut content = vec![0; size as usize];
+        let read = read_full(self.input, &mut content).map_err(input_error)?;
+        if read < content.len() {
+            return Err(bad("ends inside an extended header"));
+        }
+        self.padding = padding(size);
+        Ok(content)
+    }
+
+    /// A GNU long name: ends at its first NUL.
+    fn long_text(&mut self, header: &Header) -> Result<Vec<u8>> {
+        let mut text = self.extension(header, MAX_PATH as u64 + 1)?;
+        text.truncate(text.iter().position(|&byte| byte == 0).unwrap_or(text.len()));
+        if text.is_empty() {
+            return Err(bad("has an empty long name"));
+        }
+        Ok(text)
+    }
+}
+
+fn once<T>(slot: &mut Option<T>, value: T) -> Result<()> {
+    if slot.replace(value).is_some() {
+        return Err(bad("has two extended headers of one kind for one entry"));
+    }
+    Ok(())
+}
+
+fn take_long(slot: &mut Option<Vec<u8>>, long: Option<Vec<u8>>) -> Result<()> {
+    match long {
+        Some(long) => once(slot, long),
+        None => Ok(()),
+    }
+}
+
+fn entry(header: &Header, flag: u8, pax: Pax) -> Result<Entry> {
+    let path = pax.path.unwrap_or_else(|| header.path_bytes().into_owned());
+    let kind = match flag {
+        // In the oldest format a directory is a file whose name ends in a slash.
+        0 if path.ends_with(b"/") => EntryKind::Directory,
+        0 | b'0' | b'7' => EntryKind::File,
+        b'1' => EntryKind::HardLink,
+        b'2' => EntryKind::Symlink,
+        b'3' => EntryKind::CharDevice,
+        b'4' => EntryKind::BlockDevice,
+        b'5' => EntryKind::Directory,
+        b'6' => EntryKind::Fifo,
+        b'S' => {
+            return Err(bad(&format!("has the sparse file {}", show(&path)))
+                .hint("archive it again without tar's --sparse"));
+        }
+        _ => {
+            let flag = char::from(flag).escape_default();
+            return Err(bad(&format!("has {} of the unknown type '{flag}'", show(&path))));
+        }
+    };
+    let name = show(&path);
+    let size = match (kind, pax.size) {
+        (EntryKind::File, Some(size)) => size,
+        (EntryKind::File, None) => size(header).context(&name)?,
+        (EntryKind::Directory, _) if flag == 0 && size(header)? > 0 => {
+            return Err(bad(&format!("has the directory {name} with content")));
+        }
+        // Whatever their size field says, nothing follows the others.
+        _ => 0,
+    };
+    if size > i64::MAX as u64 {
+        return Err(bad(&format!("has {name} of {size} bytes")));
+    }
+    let old = header.as_old();
+    let owner = |pax: Option<u64>, field: &[u8], what: &str| -> Result<u32> {
+        let id = match pax {
+            Some(id) => Some(id),
+            None => number(field).and_then(|id| u64::try_from(id).ok()),
+        };
+        id.and_then(|id| u32::try_from(id).ok())
+            .filter(|&id| id != u32::MAX)
+            .ok_or_else(|| bad(&format!("has {name} whose {what} is no {what}")))
+    };
+    let mtime = match pax.mtime {
+        Some(mtime) => mtime,
+        None => Timestamp {
+            seconds: number(&old.mtime)
+                .ok_or_else(|| bad(&format!("has {name} whose time is none")))?,
+            nanoseconds: 0,
+        },
+    };
+    let (major, minor) = device(header, kind, &name)?;
+    let mode = number(&old.mode).ok_or_else(|| bad(&format!("has {name} whose mode is none")))?;
+    Ok(Entry {
+        kind,
+        mode: (mode & 0o7777) as u32,
+        uid: owner(pax.uid, &old.uid, "owner")?,
+        gid: owner(pax.gid, &old.gid, "group")?,
+        mtime,
+        xattrs: pax.xattrs,
+        link: match kind {
+            EntryKind::HardLink | EntryKind::Symlink => {
+                pax.linkpath.unwrap_or_else(|| until_nul(&old.linkname).to_vec())
+            }
+            _ => Vec::new(),
+        },
+        major,
+        minor,
+        size,
+        path,
+    })
+}
+
+fn device(header: &Header, kind: EntryKind, name: &str) -> Result<(u32, u32)> {
+    if !matches!(kind, EntryKind::CharDevice | EntryKind::BlockDevice) {
+        return Ok((0, 0));
+    }
+    let fields = header
+        .as_ustar()
+        .map(|ustar| (ustar.dev_major, ustar.dev_minor))
+        .or_else(|| header.as_gnu().map(|gnu| (gnu.dev_major, gnu.dev_minor)));
+    let part = |field: &[u8], bits: u32| number(field).filter(|&n| (0..1 << bits).contains(&n));
+    // Linux: 12 bits of major, 20 of minor (include/linux/kdev_t.h).
+    fields
+        .and_then(|(major, minor)| Some((part(&major, 12)? as u32, part(&minor, 20)? as u32)))
+        .ok_or_else(|| bad(&format!("has the device {name} whose number is none")))
+}
+
+fn size(header: &Header) -> Result<u64> {
+    number(&header.as_old().size)
+        .and_then(|size| u64::try_from(size).ok())
+        .ok_or_else(|| bad("has an entry whose size is negative or no number"))
+}
+
+/// A numeric field: octal, or GNU's base 256, which may be negative. `None` if it is neither, or if 64
+/// bits don't hold it.
+fn number(field: &[u8]) -> Option<i64> {
+    if field[0] & 0x80 == 0 {
+        return octal(field).and_then(|number| i64::try_from(number).ok());
+    }
+    // Two's complement in all bits but the first, big end first.
+    let negative = field[0] & 0x40 != 0;
+    let mut value: i128 = if negative { -1 } else { 0 };
+    for (at, &byte) in field.iter().enumerate() {
+        let byte = match at {
+            0 if negative => byte,
+            0 => byte & 0x7f,
+            _ => byte,
+        };
+        value = (value << 8) | i128::from(byte);
+    }
+    i64::try_from(value).ok()
+}
+
+/// Octal digits between spaces and NULs; nothing at all counts as 0.
+fn octal(field: &[u8]) -> Option<u64> {
+    let start = field.iter().position(|byte| !matches!(byte, b' ' | 0)).unwrap_or(field.len());
+    let digits = &field[start..];
+    let end = digits.iter().position(|byte| matches!(byte, b' ' | 0)).unwrap_or(digits.len());
+    if !digits[end..].iter().all(|byte| matches!(byte, b' ' | 0)) {
+        return None;
+    }
+    digits[..end].iter().try_fold(0u64, |value, &digit| match digit {
+        b'0'..=b'7' => value.checked_mul(8)?.checked_add(u64::from(digit - b'0')),
+        _ => None,
+    })
+}
+
+/// The sum of the header's bytes, its checksum taken as spaces.
+fn checksum(header: &Header) -> u64 {
+    let bytes = header.as_bytes().iter().enumerate();
+    bytes.map(|(at, &byte)| u64::from(if (148..156).contains(&at) { b' ' } else { byte })).sum()
+}
+
+fn until_nul(field: &[u8]) -> &[u8] {
+    &field[..field.iter().position(|&byte| byte == 0).unwrap_or(field.len())]
+}
+
+fn padding(size: u64) -> u64 {
+    (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64
+}
+
+fn bad(what: &str) -> Error {
+    Error::bad_input(format!("the layer's tar {what}"))
+}
+
+/// A failure of the input: damaged data is the layer's fault, the rest the storage's. An error of this
+/// library that came through a reader comes out as it was.
+fn input_error(error: std::io::Error) -> Error {
+    use std::io::ErrorKind::{InvalidData, UnexpectedEof};
+    match error.downcast::<Error>() {
+        Ok(ours) => ours,
+        Err(error) if matches!(error.kind(), InvalidData | UnexpectedEof) => {
+            Error::bad_input("the layer is damaged or cut off").source(error)
+        }
+        Err(error) => Error::new(Kind::Storage, "can't read the layer").source(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::write::TarWriter;
+
+    fn write(entries: &[(Entry, &[u8])]) -> Vec<u8> {
+        let mut writer = TarWriter::new(Vec::new());
+        for (entry, content) in entries {
+            writer.append(entry, &mut &content[..]).unwrap();
+        }
+        writer.finish().unwrap()
+    }
+
+    fn read(mut tar: &[u8]) -> Result<Vec<(Entry, Vec<u8>)>> {
+        let mut reader = TarReader::new(&mut tar);
+        let mut entries = Vec::new();
+        while let Some(entry) = reader.next_entry()? {
+            let mut content = Vec::new();
+            let mut buf = [0; 300];
+            loop {
+                match reader.read_content(&mut buf)? {
+                    0 => break,
+                    n => content.extend_from_slice(&buf[..n]),
+                }
+            }
+            entries.push((entry, content));
+        }
+        Ok(entries)
+    }
+
+    /// Entries with everything that a ustar header can't hold.
+    fn samples() -> Vec<(Entry, Vec<u8>)> {
+        let mut entries = vec![(Entry::new("d/", EntryKind::Directory, 0o1777), Vec::new())];
+        for (length, byte) in [(1, b'a'), (99, b'b'), (100, b'c'), (101, b'd'), (200, 0xff)] {
+            let mut file = Entry::new(vec![byte; length], EntryKind::File, 0o4755);
+            file.size = length as u64 * 7;
+            entries.push((file, vec![byte; length * 7]));
+        }
+        for slash in [1, 50, 99, 100, 101, 155, 156, 157] {
+            let mut path = vec![b'p'; 200];
+            path[slash] = b'/';
+            entries.push((Entry::new(path, EntryKind::File, 0o644), Vec::new()));
+        }
+        let mut odd = Entry::new("odd", EntryKind::Symlink, 0o777);
+        odd.link = [&b"/to/\xfe"[..], &[b'l'; 150]].concat();
+        odd.uid = 4_000_000_000;
+        odd.gid = 0o777_7777;
+        odd.mtime = Timestamp { seconds: -7, nanoseconds: 1 };
+        odd.xattrs.insert(b"user.a b".to_vec(), b"\n\0=\n".to_vec());
+        odd.xattrs.insert(b"user.empty".to_vec(), Vec::new());
+        entries.push((odd, Vec::new()));
+        let mut device = Entry::new("dev", EntryKind::BlockDevice, 0o660);
+        (device.major, device.minor) = (4095, 1_048_575);
+        device.mtime = Timestamp { seconds: 1 << 40, nanoseconds: 0 };
+        entries.push((device, Vec::new()));
+        entries
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let samples = samples();
+        let entries: Vec<_> = samples.iter().map(|(e, c)| (e.clone(), &c[..])).collect();
+        let tar = write(&entries);
+        assert_eq!(tar, write(&entries));
+        assert_eq!(read(&tar).unwrap(), samples);
+    }
+
+    #[test]
+    fn content_may_be_left_unread() {
+        let samples = samples();
+        let entries: Vec<_> = samples.iter().map(|(e, c)| (e.clone(), &c[..])).collect();
+        let tar = write(&entries);
+        let mut input = &tar[..];
+        let mut reader = TarReader::new(&mut input);
+        let mut count = 0;
+        while reader.next_entry().unwrap().is_some() {
+            count += 1;
+        }
+        assert_eq!(count, samples.len());
+    }
+
+    #[test]
+    fn a_tar_cut_anywhere_inside_an_entry_is_refused() {
+        let mut file = Entry::new("f", EntryKind::File, 0o644);
+        file.size = 700;
+        file.mtime.nanoseconds = 5;
+        let tar = write(&[(file, &[7; 700])]);
+        for cut in (1..tar.len() - 1024).filter(|cut| cut % 97 == 0 || cut % 512 == 0) {
+            assert!(read(&tar[..cut]).is_err(), "cut at {cut}");
+        }
+        assert_eq!(read(&tar[..tar.len() - 1024]).unwrap().len(), 1);
+        assert_eq!(read(&[]).unwrap().len(), 0);
+    }
+
+    /// A header block of `flag` whose fields `change` sets.
+    fn block(flag: u8, change: impl FnOnce(&mut Header)) -> Vec<u8> {
+        let mut header = Header::new_gnu();
+        header.as_old_mut().name[0] = b'n';
+        header.as_old_mut().linkflag = [flag];
+        header.set_mode(0o644);
+        header.set_uid(1);
+        header.set_gid(2);
+        header.set_mtime(3);
+        header.set_size(0);
+        change(&mut header);
+        header.set_cksum();
+        header.as_bytes().to_vec()
+    }
+
+    fn extension(flag: u8, content: &[u8]) -> Vec<u8> {
+        let mut bytes = block(flag, |header| header.set_size(content.len() as u64));
+        bytes.extend_from_slice(content);
+        bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
+        bytes
+    }
+
+    #[test]
+    fn gnu_names_and_numbers() {
+        let long = vec![b'z'; 5000];
+        let file = block(b'0', |header| {
+            header.set_uid(3_000_000_000);
+            header.as_old_mut().mtime = [0xff; 12];
+        });
+        let tar = [extension(b'L', &[&long[..], b"\0"].concat()), file].concat();
+        let (entry, _) = read(&tar).unwrap().remove(0);
+        assert_eq!(entry.path, long);
+        assert_eq!(entry.uid, 3_000_000_000);
+        assert_eq!(entry.mtime.seconds, -1);
+        let tar = [extension(b'K', b"target"), block(b'2', |_| ())].concat();
+        assert_eq!(read(&tar).unwrap()[0].0.link, b"target");
+    }
+
+    #[test]
+    fn sizes_of_all_but_files_mean_nothing() {
+        for flag in [b'1', b'2', b'5', b'6'] {
+            let tar =
+                [block(flag, |header| header.set_size(1 << 20)), block(b'0', |_| ())].concat();
+            assert_eq!(read(&tar).unwrap().len(), 2, "{flag}");
+        }
+    }
+
+    #[test]
+    fn crooked_tars_are_refused() {
+        let size = |bytes: [u8; 12]| block(b'0', |header| header.as_old_mut().size = bytes);
+        let mut huge = [0xff; 12];
+        huge[0] = 0x80;
+        let mut damaged = block(b'0', |_| ());
+        damaged[0] = b'm';
+        let x = |record: &[u8]| extension(b'x', record);
+        for (name, tar) in [
+            ("negative size", size([0xff; 12])),
+            ("size beyond 64 bits", size(huge)),
+            ("size of letters", size(*b"0000000000x\0")),
+            ("size that the input lacks", size(*b"77777777777\0")),
+            ("wrong checksum", damaged),
+            ("not a tar", b"<!doctype html>".repeat(50)),
+            ("sparse", block(b'S', |_| ())),
+            ("unknown type", block(b'V', |_| ())),
+            ("extension without entry", x(b"11 path=ab\n")),
+            ("two extensions", [x(b"11 path=ab\n"), x(b"11 path=ab\n")].concat()),
+            ("huge pax", block(b'x', |header| header.set_size(1 << 21))),
+            ("huge pax by base 256", block(b'x', |header| header.as_old_mut().size = huge)),
+            ("huge long name", block(b'L', |header| header.set_size(1 << 20))),
+            ("empty long name", [extension(b'L', b"\0"), block(b'0', |_| ())].concat()),
+            (
+                "two long names",
+                [extension(b'L', b"a\0"), x(b"11 path=ab\n"), block(b'0', |_| ())].concat(),
+            ),
+            ("owner -1", [x(b"18 uid=4294967295\n"), block(b'0', |_| ())].concat()),
+            ("negative owner", block(b'0', |header| header.as_old_mut().uid = [0xff; 8])),
+            ("size by pax", [x(b"28 size=9223372036854775808\n"), block(b'0', |_| ())].concat()),
+            ("crooked global", [extension(b'g', b"5 x\n"), block(b'0', |_| ())].concat()),
+        ] {
+            let error = read(&tar).expect_err(name);
+            assert_eq!(error.kind(), Kind::BadInput, "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_global_header_changes_nothing() {
+        let tar = [extension(b'g', b"11 path=ab\n"), block(b'0', |_| ())].concat();
+        assert_eq!(read(&tar).unwrap()[0].0.path, b"n");
+    }
+}
