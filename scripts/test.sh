@@ -48,9 +48,9 @@ done
 
 # The user gets a copy of the repository and the test binaries, readable whatever the umask and wherever the
 # clone is, mounted where the binaries were built to find it: in a mount namespace of its own.
-copy=$(mktemp -d /var/tmp/svp-user-test.XXXXXX)
+copy=$(mktemp -d /var/tmp/svp-ut.XXXXXX)
 trap 'rm -rf "$copy"' EXIT
-mkdir "$copy/repo" "$copy/cache" "$copy/tmp"
+mkdir "$copy/repo" "$copy/cache" "$copy/t"
 git ls-files -z --cached --others --exclude-standard | tar --null -T - -c --ignore-failed-read | tar -x -C "$copy/repo"
 while IFS=$'\t' read -r _ _ executable; do
   install -D "$executable" "$copy/repo/${executable#"$repo"/}"
@@ -59,7 +59,7 @@ install target/debug/svp "$copy/repo/target/debug/svp"
 install "$SVP_CONFORMANCE" "$copy/svp-conformance"
 cp "$SVP_TEST_CACHE"/{busybox,debian}.tar "$copy/cache/"
 chmod -R u=rwX,go=rX "$copy"
-chown -R "$user" "$copy/repo" "$copy/cache" "$copy/tmp"
+chown -R "$user" "$copy/repo" "$copy/cache" "$copy/t"
 
 run_as_user() {
   # In the new mount namespace: hide what the user may not enter, then put the copy in the repository's place.
@@ -77,7 +77,7 @@ run_as_user() {
   while IFS=$'\t' read -r kind name executable; do
     echo "     Running $name ($kind) as $user"
     runuser -u "$user" -- env -i HOME="$(getent passwd "$user" | cut -d: -f6)" USER="$user" LOGNAME="$user" \
-      PATH="$PATH_OF_USER" LANG=C.UTF-8 TMPDIR="$copy/tmp" CI="${CI:-}" \
+      PATH="$PATH_OF_USER" LANG=C.UTF-8 TMPDIR="$copy/t" CI="${CI:-}" \
       CARGO_MANIFEST_DIR="$repo" SVP_TEST_CACHE="$copy/cache" SVP_CONFORMANCE="$copy/svp-conformance" \
       "$executable" --quiet "${arguments[@]}" </dev/null || failed+=("$name")
   done <"$copy/repo/target/test-binaries"

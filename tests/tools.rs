@@ -2,6 +2,7 @@
 
 mod support;
 
+use support::podman::Podman;
 use support::registry::Registry;
 use support::{Place, busybox_base, check_schema, conformance, success};
 
@@ -80,4 +81,21 @@ fn svp_starts() {
     let place = Place::new();
     success(&mut place.svp(["--version"]));
     place.assert_nothing_left();
+}
+
+#[test]
+fn podman_loads_and_runs() {
+    let place = Place::new();
+    let layout = umoci_layout(&place);
+    let archive = place.path("image.tar");
+    let mut copy = place.command("skopeo");
+    copy.arg("copy").arg(format!("oci:{}:base", layout.display()));
+    success(copy.arg(format!("oci-archive:{}:localhost/base:1", archive.display())));
+
+    let podman = Podman::new(&place);
+    assert_eq!(podman.load(&archive), "localhost/base:1");
+    assert_eq!(podman.run(&["--network=none", "localhost/base:1", "/bin/echo", "hi"]), "hi\n");
+    let sleeper = podman.start(&["--network=host", "localhost/base:1", "/bin/sleep", "1000"]);
+    let user = sleeper.exec_until_ok(std::time::Duration::from_secs(20), &["/bin/id", "-u"]);
+    assert_eq!(user, "0\n");
 }

@@ -235,6 +235,25 @@ impl Place {
     }
 }
 
+impl Drop for Place {
+    /// Removes what belongs to subordinate ids too, which the temporary directory's own removal can't.
+    fn drop(&mut self) {
+        if !as_root() {
+            let mut remove = Command::new("unshare");
+            remove.args([
+                "--user",
+                "--map-root-user",
+                "--map-auto",
+                "rm",
+                "-rf",
+                "--one-file-system",
+            ]);
+            remove.args(["store", "tmp", "work", "home"].map(|name| self.dir().join(name)));
+            remove.status().ok();
+        }
+    }
+}
+
 /// The processes that belong to a place: those whose environment, arguments, directory or mounts name it. A script of
 /// a container has none of that but its mounts.
 pub fn processes_of(place: &Path) -> Vec<String> {
