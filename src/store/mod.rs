@@ -14,6 +14,7 @@
 
 mod blobs;
 mod collect;
+mod export;
 mod images;
 mod staging;
 mod tags;

@@ -1,0 +1,252 @@
+//! Writing into an image layout, so that it is a whole one at every instant and other tags stay.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use tempfile::NamedTempFile;
+
+use super::descriptor::{CONTAINERD_NAME, REF_NAME};
+use super::json::canonical;
+use super::layout::{INDEX_FILE, Layout, MARKER, MARKER_CONTENT, empty_index};
+use super::{Descriptor, DigestReader, Reference};
+use crate::error::{Error, IoContext, Result};
+
+/// What temporary files in a layout are called; those of killed writers are swept by the next.
+const TEMPORARY: &str = ".svp-";
+
+/// Writes one image into a layout. Until [`LayoutWriter::commit`] nothing is there: dropped before, it takes
+/// away again what it wrote. It holds the layout's lock, so that writers come one after the other.
+#[derive(Debug)]
+pub struct LayoutWriter {
+    layout: Layout,
+    /// What to take away again unless committed, in the order of making.
+    made: Vec<PathBuf>,
+    _lock: File,
+}
+
+/// Refuses a `path` into which [`LayoutWriter::begin`] would not write, before any work is done.
+///
+/// # Errors
+/// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is something that is neither an empty
+/// directory nor a layout that svp understands.
+pub fn check_target(path: &Path) -> Result<()> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::io("look at", path, error)),
+        Ok(there) if !there.is_dir() => Err(refusal(path, "no directory")),
+        Ok(_) if is_empty(path)? => Ok(()),
+        Ok(_) if !path.join(MARKER).exists() => {
+            Err(refusal(path, "neither empty nor an OCI image layout"))
+        }
+        Ok(_) => Layout::open(path)?.index_json().map(drop),
+    }
+}
+
+impl LayoutWriter {
+    /// Makes the layout at `path` if there is none, and locks it.
+    ///
+    /// # Errors
+    /// As [`check_target`]; [`Kind::Storage`](crate::error::Kind::Storage).
+    pub fn begin(path: &Path) -> Result<Self> {
+        loop {
+            check_target(path)?;
+            let undo = Undo(make_dirs(path)?);
+            let lock = File::open(path).io("open", path)?;
+            lock.lock().io("lock", path)?;
+            // The writer that held the lock may have taken away what it had made.
+            let held = lock.metadata().io("look at", path)?;
+            match fs::metadata(path) {
+                Ok(there) if (there.dev(), there.ino()) == (held.dev(), held.ino()) => {
+                    return Self::under_lock(path, lock, undo);
+                }
+                _ => continue,
+            }
+        }
+    }
+
+    fn under_lock(path: &Path, lock: File, mut undo: Undo) -> Result<Self> {
+        sweep(path)?;
+        check_target(path)?;
+        if is_empty(path)? {
+            let index = canonical(&empty_index());
+            for (name, content) in [(INDEX_FILE, &index[..]), (MARKER, MARKER_CONTENT)] {
+                undo.0.push(path.join(name));
+                replace(path, name, content)?;
+            }
+        }
+        let layout = Layout::open(path)?;
+        Ok(LayoutWriter { layout, made: undo.defuse(), _lock: lock })
+    }
+
+    /// Copies a blob in, verifying it. One that is there and whole is kept.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if `content` is not what the descriptor says;
+    /// [`Kind::Storage`](crate::error::Kind::Storage).
+    pub fn put_blob(&mut self, descriptor: &Descriptor, content: impl Read) -> Result<()> {
+        if self.layout.open_blob(descriptor).is_ok_and(|blob| blob.drain().is_ok()) {
+            return Ok(());
+        }
+        let dir = self.layout.path().join("blobs/sha256");
+        self.made.extend(make_dirs(&dir)?);
+        let target = self.layout.blob_path(&descriptor.digest);
+        let mut file = temporary(self.layout.path())?;
+        let mut content =
+            DigestReader::expecting(content, descriptor.digest, Some(descriptor.size));
+        io::copy(&mut content, &mut file).map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData => {
+                Error::bad_input(format!("the blob {} is damaged", descriptor.digest)).source(error)
+            }
+            _ => Error::io("write", &target, error),
+        })?;
+        file.as_file().sync_all().io("sync", &target)?;
+        let new = fs::symlink_metadata(&target).is_err();
+        file.persist(&target).map_err(|error| Error::io("write", &target, error.error))?;
+        if new {
+            self.made.push(target);
+        }
+        sync(&dir)
+    }
+
+    /// Makes `reference` (its tag, `latest` if none) stand for the manifest `descriptor`: in the place of
+    /// what it stood for. Other entries, and everything else in the index, stay as they are.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the index is damaged;
+    /// [`Kind::Storage`](crate::error::Kind::Storage).
+    pub fn commit(mut self, descriptor: &Descriptor, reference: &Reference) -> Result<()> {
+        let path = self.layout.path();
+        let mut index = self.layout.index_json()?;
+        let name = reference.tagged();
+        let mut list = match index["manifests"].take() {
+            Value::Array(list) => list,
+            _ => Vec::new(),
+        };
+        list.retain(|entry| entry["annotations"][REF_NAME] != json!(name));
+        list.push(json!(named(descriptor, reference)));
+        index["manifests"] = Value::Array(list);
+        replace(path, INDEX_FILE, &canonical(&index))?;
+        self.made.clear();
+        Ok(())
+    }
+
+    /// How many names the layout has, the new one not counted.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the index is damaged.
+    pub fn other_names(&self, reference: &Reference) -> Result<usize> {
+        let name = reference.tagged();
+        let entries = self.layout.entries()?;
+        Ok(entries.iter().filter(|d| d.ref_name() != Some(&name)).count())
+    }
+}
+
+impl Drop for LayoutWriter {
+    fn drop(&mut self) {
+        drop(Undo(std::mem::take(&mut self.made)));
+    }
+}
+
+/// The descriptor as an index has it: with its names.
+pub(super) fn named(descriptor: &Descriptor, reference: &Reference) -> Descriptor {
+    let mut named = descriptor.clone();
+    let full = reference.clone().with_default_registry();
+    named.annotations.insert(REF_NAME.into(), reference.tagged());
+    named.annotations.insert(CONTAINERD_NAME.into(), full.tagged());
+    named
+}
+
+/// Removes what it lists, the last first. A directory that isn't empty stays.
+struct Undo(Vec<PathBuf>);
+
+impl Undo {
+    fn defuse(mut self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.0)
+    }
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        for path in self.0.iter().rev() {
+            let _ = fs::remove_file(path).or_else(|_| fs::remove_dir(path));
+        }
+    }
+}
+
+/// Makes `path` and its parents; returns those that were made, the outermost first.
+fn make_dirs(path: &Path) -> Result<Vec<PathBuf>> {
+    let mut missing = Vec::new();
+    for dir in path.ancestors() {
+        if dir.as_os_str().is_empty() || dir.exists() {
+            break;
+        }
+        missing.push(dir.to_owned());
+    }
+    missing.reverse();
+    let mut undo = Undo(Vec::new());
+    for dir in missing {
+        match fs::create_dir(&dir) {
+            Ok(()) => undo.0.push(dir),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(Error::io("make", &dir, error)),
+        }
+    }
+    Ok(undo.defuse())
+}
+
+fn is_temporary(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(TEMPORARY.as_bytes())
+}
+
+/// Whether the directory has nothing but what killed writers left.
+fn is_empty(path: &Path) -> Result<bool> {
+    for entry in fs::read_dir(path).io("list", path)? {
+        if !is_temporary(&entry.io("list", path)?.file_name()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Removes what killed writers left; the lock says that no other is alive.
+fn sweep(path: &Path) -> Result<()> {
+    for entry in fs::read_dir(path).io("list", path)? {
+        let entry = entry.io("list", path)?;
+        if is_temporary(&entry.file_name()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    Ok(())
+}
+
+fn temporary(dir: &Path) -> Result<NamedTempFile> {
+    // As other tools write them: for all to read, as the umask allows.
+    tempfile::Builder::new()
+        .prefix(TEMPORARY)
+        .permissions(fs::Permissions::from_mode(0o666))
+        .tempfile_in(dir)
+        .io("make a file in", dir)
+}
+
+/// Writes `dir/name` whole or not at all.
+fn replace(dir: &Path, name: &str, content: &[u8]) -> Result<()> {
+    let target = dir.join(name);
+    let mut file = temporary(dir)?;
+    file.write_all(content).io("write", &target)?;
+    file.as_file().sync_all().io("sync", &target)?;
+    file.persist(&target).map_err(|error| Error::io("write", &target, error.error))?;
+    sync(dir)
+}
+
+fn sync(dir: &Path) -> Result<()> {
+    File::open(dir).and_then(|d| d.sync_all()).io("sync", dir)
+}
+
+fn refusal(path: &Path, why: &str) -> Error {
+    Error::bad_input(format!("{} is {why}", path.display()))
+        .hint("name a directory that doesn't exist, an empty one, or an OCI image layout")
+}
