@@ -4,5 +4,6 @@
 pub mod error;
 pub mod layer;
 pub mod oci;
+pub mod pack;
 pub mod progress;
 pub mod store;

@@ -1,0 +1,273 @@
+//! `.svpignore`: which files of a pack stay out of its layer, in the language of `.gitignore`.
+//!
+//! One pattern a line. Empty lines and lines that begin with `#` say nothing; a backslash takes the meaning
+//! from the character after it; spaces at a line's end don't count. `!` before a pattern takes files back
+//! in. `/` at the end matches directories alone. A pattern with another `/` is relative to the pack, one
+//! without matches at any depth. `*`, `?` and `[a-z]` don't match a `/`; `**/`, `/**` and `/**/` match any
+//! number of directories. The last pattern that matches decides, and nothing inside a directory that is left
+//! out can be taken back in. There is one file, at the pack's top; `[[:alpha:]]` is not understood.
+
+/// The most bytes of a `.svpignore`.
+pub(super) const MAX_SIZE: u64 = 64 << 10;
+
+/// The patterns of a `.svpignore`.
+#[derive(Debug, Default)]
+pub(super) struct Rules(Vec<Rule>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Rule {
+    negated: bool,
+    dirs_only: bool,
+    /// Never empty; `**` stands alone in its segment.
+    segments: Vec<Vec<u8>>,
+}
+
+impl Rules {
+    /// Reads the patterns in `text`; nothing in it is an error.
+    pub fn parse(text: &[u8]) -> Rules {
+        Rules(text.split(|&byte| byte == b'\n').filter_map(rule).collect())
+    }
+
+    /// Whether `path`, relative to the pack and with no parent that is left out, is left out.
+    pub fn excludes(&self, path: &[u8], is_dir: bool) -> bool {
+        let names: Vec<&[u8]> = path.split(|&byte| byte == b'/').collect();
+        let found = self
+            .0
+            .iter()
+            .rev()
+            .find(|rule| (is_dir || !rule.dirs_only) && matches_path(&rule.segments, &names));
+        found.is_some_and(|rule| !rule.negated)
+    }
+
+    /// Whether the file `path` is left out, by itself or with one of its parents.
+    pub fn excludes_file(&self, path: &str) -> bool {
+        let parents = path.match_indices('/').map(|(at, _)| &path[..at]);
+        parents.into_iter().any(|dir| self.excludes(dir.as_bytes(), true))
+            || self.excludes(path.as_bytes(), false)
+    }
+}
+
+fn rule(line: &[u8]) -> Option<Rule> {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let line = trim_end(line);
+    if line.starts_with(b"#") {
+        return None;
+    }
+    let (negated, line) = match line.strip_prefix(b"!") {
+        Some(rest) => (true, rest),
+        None => (false, line),
+    };
+    let (dirs_only, line) = match line.strip_suffix(b"/") {
+        Some(rest) => (true, rest),
+        None => (false, line),
+    };
+    let anchored = line.contains(&b'/');
+    let line = line.strip_prefix(b"/").unwrap_or(line);
+    if line.is_empty() {
+        return None;
+    }
+    let mut segments: Vec<Vec<u8>> = Vec::new();
+    if !anchored {
+        segments.push(b"**".to_vec());
+    }
+    segments.extend(line.split(|&byte| byte == b'/').map(<[u8]>::to_vec));
+    Some(Rule { negated, dirs_only, segments })
+}
+
+/// Without the spaces at the end, unless a backslash is before one.
+fn trim_end(mut line: &[u8]) -> &[u8] {
+    while let Some(rest) = line.strip_suffix(b" ") {
+        let escapes = rest.iter().rev().take_while(|&&byte| byte == b'\\').count();
+        if escapes % 2 == 1 {
+            break;
+        }
+        line = rest;
+    }
+    line
+}
+
+/// Matches whole names; `**` takes any number of them, and at the end one at least.
+fn matches_path(pattern: &[Vec<u8>], names: &[&[u8]]) -> bool {
+    let (mut p, mut n) = (0, 0);
+    // Where to go on when a name doesn't match: after the last `**`, one name further.
+    let mut retry: Option<(usize, usize)> = None;
+    while n < names.len() {
+        match pattern.get(p) {
+            Some(segment) if segment == b"**" && p + 1 == pattern.len() => return true,
+            Some(segment) if segment == b"**" => {
+                p += 1;
+                retry = Some((p, n));
+            }
+            Some(segment) if matches_name(segment, names[n]) => {
+                p += 1;
+                n += 1;
+            }
+            _ => {
+                let Some((after, from)) = retry else { return false };
+                retry = Some((after, from + 1));
+                (p, n) = (after, from + 1);
+            }
+        }
+    }
+    p == pattern.len()
+}
+
+/// Matches one name against `*`, `?`, `[...]` and escapes.
+fn matches_name(pattern: &[u8], name: &[u8]) -> bool {
+    let (mut p, mut n) = (0, 0);
+    let mut retry: Option<(usize, usize)> = None;
+    while n < name.len() {
+        if pattern.get(p) == Some(&b'*') {
+            p += 1;
+            retry = Some((p, n));
+            continue;
+        }
+        if let Some(used) = matches_byte(&pattern[p..], name[n]) {
+            p += used;
+            n += 1;
+            continue;
+        }
+        let Some((after, from)) = retry else { return false };
+        retry = Some((after, from + 1));
+        (p, n) = (after, from + 1);
+    }
+    pattern[p..].iter().all(|&byte| byte == b'*')
+}
+
+/// How many bytes of the pattern match this byte of a name; `None` where they don't.
+fn matches_byte(pattern: &[u8], byte: u8) -> Option<usize> {
+    match pattern.first()? {
+        b'?' => Some(1),
+        b'[' => {
+            let (used, matched) = class(&pattern[1..], byte)?;
+            matched.then_some(used + 1)
+        }
+        b'\\' => (*pattern.get(1)? == byte).then_some(2),
+        &other => (other == byte).then_some(1),
+    }
+}
+
+/// A class after its `[`: how many bytes it has, and whether `byte` is in it; `None` where it has no end.
+fn class(pattern: &[u8], byte: u8) -> Option<(usize, bool)> {
+    let negated = matches!(pattern.first(), Some(b'!' | b'^'));
+    let mut at = usize::from(negated);
+    let (first, mut matched) = (at, false);
+    loop {
+        let mut low = *pattern.get(at)?;
+        if low == b']' && at > first {
+            return Some((at + 1, matched != negated));
+        }
+        if low == b'\\' {
+            at += 1;
+            low = *pattern.get(at)?;
+        }
+        at += 1;
+        let mut high = low;
+        if pattern.get(at) == Some(&b'-') && !matches!(pattern.get(at + 1), None | Some(b']')) {
+            high = pattern[at + 1];
+            at += 2;
+            if high == b'\\' {
+                high = *pattern.get(at)?;
+                at += 1;
+            }
+        }
+        matched |= (low..=high).contains(&byte);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    /// What `git check-ignore` says with these rules.
+    fn git_says(rules: &str, path: &str) -> bool {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(".gitignore"), rules).unwrap();
+        let git = |args: &[&str]| {
+            let mut command = std::process::Command::new("git");
+            command.current_dir(dir.path()).args(args);
+            command.status().expect("this test needs git").code()
+        };
+        assert_eq!(git(&["init", "-q"]), Some(0));
+        if path.ends_with('/') {
+            std::fs::create_dir_all(dir.path().join(path)).unwrap();
+        }
+        let name = path.trim_end_matches('/');
+        git(&["check-ignore", "--no-index", "-q", "--", name]) == Some(0)
+    }
+
+    #[rstest]
+    #[case("*.log", "a.log", true)]
+    #[case("*.log", "x/y/a.log", true)]
+    #[case("*.log", "a.logs", false)]
+    #[case("/a.log", "a.log", true)]
+    #[case("/a.log", "x/a.log", false)]
+    #[case("x/a", "x/a", true)]
+    #[case("x/a", "y/x/a", false)]
+    #[case("tests/", "tests/", true)]
+    #[case("tests/", "tests", false)]
+    #[case("tests/", "x/tests/", true)]
+    #[case("**/a", "a", true)]
+    #[case("**/a", "x/y/a", true)]
+    #[case("a/**", "a/", false)]
+    #[case("a/**", "a/x", true)]
+    #[case("a/**", "a/x/y", true)]
+    #[case("a/**/b", "a/b", true)]
+    #[case("a/**/b", "a/x/y/b", true)]
+    #[case("a/**/b", "a/x/y/c", false)]
+    #[case("a/*/b", "a/x/b", true)]
+    #[case("a/*/b", "a/x/y/b", false)]
+    #[case("a/*/b", "a/b", false)]
+    #[case("a?c", "abc", true)]
+    #[case("a?c", "a/c", false)]
+    #[case("[a-c]x", "bx", true)]
+    #[case("[!a-c]x", "bx", false)]
+    #[case("[^a-c]x", "dx", true)]
+    #[case("[]-]x", "]x", true)]
+    #[case("[]-]x", "-x", true)]
+    #[case("[a", "[a", false)]
+    #[case("# a", "# a", false)]
+    #[case("\\#a", "#a", true)]
+    #[case("\\!a", "!a", true)]
+    #[case("a\\*", "a*", true)]
+    #[case("a\\*", "ab", false)]
+    #[case("a  ", "a", true)]
+    #[case("a\\ ", "a ", true)]
+    #[case("", "a", false)]
+    #[case("/", "a", false)]
+    #[case("*", ".hidden", true)]
+    #[case("*.log\n!keep.log", "keep.log", false)]
+    #[case("*.log\n!keep.log", "x/keep.log", false)]
+    #[case("!keep.log\n*.log", "keep.log", true)]
+    #[case("*\n!bin/", "bin/", false)]
+    #[case("a*b*c*d", "aXbYcZd", true)]
+    #[case("a*b*c*d", "aXbYcZ", false)]
+    fn patterns_match_as_gits_do(#[case] rules: &str, #[case] path: &str, #[case] out: bool) {
+        let name = path.trim_end_matches('/');
+        let is_dir = path.ends_with('/');
+        assert_eq!(Rules::parse(rules.as_bytes()).excludes(name.as_bytes(), is_dir), out);
+        assert_eq!(git_says(rules, path), out, "git");
+    }
+
+    #[test]
+    fn crlf_does_not_matter() {
+        assert!(Rules::parse(b"a\r\nb\r\n").excludes(b"a", false));
+    }
+
+    #[test]
+    fn a_file_is_left_out_with_its_directory() {
+        let rules = Rules::parse(b"bin/\n!bin/query\n");
+        assert!(rules.excludes_file("bin/query"));
+        assert!(!rules.excludes_file("binary"));
+    }
+
+    #[test]
+    fn many_stars_take_no_exponential_time() {
+        let rules = Rules::parse(format!("{}b", "a*".repeat(200)).as_bytes());
+        assert!(!rules.excludes("a".repeat(4000).as_bytes(), false));
+        let rules = Rules::parse(format!("{}b", "**/a/".repeat(100)).as_bytes());
+        assert!(!rules.excludes("a/".repeat(500).as_bytes(), false));
+    }
+}

@@ -1,0 +1,1 @@
+//! Finds every problem of a pack at once.

@@ -1,0 +1,113 @@
+//! A servicepack: a directory of executable scripts that installs, configures and runs one service.
+//!
+//! [`Pack::open`] checks that a directory is one. [`query`] holds the strict parsers of what `bin/query`
+//! prints; who runs the script, and in which sandbox, is the caller's matter. The pack becomes an image's
+//! layer by [`Pack::write_layer`], normalised so that the same content has the same digest from any clone.
+//! `lint` finds every problem of a pack at once, `scaffold` starts a new one.
+
+mod archive;
+mod ignore;
+mod lint;
+pub mod query;
+mod revision;
+mod scaffold;
+
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+
+pub use archive::{PREFIX, PackDigest};
+pub use query::{Answers, Key, RawAnswer};
+
+use crate::error::{Error, IoContext, Result};
+
+/// The scripts that every pack has.
+pub const REQUIRED: [&str; 2] = ["bin/query", "bin/build"];
+
+/// A directory that holds a servicepack.
+#[derive(Debug)]
+pub struct Pack {
+    path: PathBuf,
+    dir: std::os::fd::OwnedFd,
+}
+
+impl Pack {
+    /// Opens the pack in the directory `dir`.
+    ///
+    /// `bin/query` and `bin/build` must be there, be files (or links to files) and be executable by their
+    /// owner. Everything else is found out when it is used. Errors are [`crate::error::Kind::BadInput`].
+    pub fn open(dir: &Path) -> Result<Pack> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(CWD, dir, flags, Mode::empty()).map_err(|error| {
+            let error = Error::bad_input(format!("{} is no servicepack", dir.display()))
+                .source(std::io::Error::from(error));
+            error.hint(
+                "name a directory that holds bin/query and bin/build; `svp new NAME` makes one",
+            )
+        })?;
+        let pack = Pack { path: dir.to_owned(), dir: fd };
+        for script in REQUIRED {
+            pack.require(script)?;
+        }
+        Ok(pack)
+    }
+
+    /// The directory as the user named it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether `script` (such as `bin/client`) is there and executable.
+    pub fn has(&self, script: &str) -> bool {
+        matches!(self.script(script), Ok(Script::Executable))
+    }
+
+    /// Refuses a pack whose `script` (such as `bin/run`) can't be started, and says how to mend it.
+    pub fn require(&self, script: &str) -> Result<()> {
+        let path = self.path.join(script);
+        let bad = |why: &str| Error::bad_input(format!("{} {why}", path.display()));
+        match self.script(script)? {
+            Script::Executable => Ok(()),
+            Script::Missing => Err(bad("is missing")
+                .hint("a servicepack has bin/query and bin/build, and bin/run to be run")),
+            Script::NotAFile => Err(bad("is not a file")),
+            Script::NotExecutable => {
+                Err(bad("is not executable").hint(format!("chmod +x {}", path.display())))
+            }
+        }
+    }
+
+    /// What stands at `script`, links followed.
+    fn script(&self, script: &str) -> Result<Script> {
+        match rustix::fs::statat(&self.dir, script, AtFlags::empty()) {
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(Script::Missing),
+            Err(error) => Err(error).io("look at", self.path.join(script)),
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile => {
+                Ok(Script::NotAFile)
+            }
+            // The owner's bit decides: it is the one that the normalised layer keeps.
+            Ok(stat) if stat.st_mode & 0o100 == 0 => Ok(Script::NotExecutable),
+            Ok(_) => Ok(Script::Executable),
+        }
+    }
+
+    /// The commit that the pack's `.git` has checked out, read without running git.
+    ///
+    /// `None` where there is no `.git`, or where it can't be told (reftable, an unborn branch).
+    pub fn revision(&self) -> Option<String> {
+        revision::revision(&self.path)
+    }
+}
+
+/// What stands where a script should be.
+enum Script {
+    Missing,
+    NotAFile,
+    NotExecutable,
+    Executable,
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

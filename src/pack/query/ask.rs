@@ -1,0 +1,284 @@
+//! Asking a pack its keys, one by one, through whoever can run the script.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::lines::{Source, is_empty, shorten};
+use super::values::{EnvVar, Os, overlap};
+use super::{Port, SCRIPT};
+use super::{
+    parse_components, parse_env, parse_health, parse_os, parse_ports, parse_secrets, parse_version,
+    parse_volumes, ports_from_env,
+};
+use crate::error::{Error, Result};
+
+/// What `bin/query` can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// The version of the servicepack API.
+    Version,
+    /// The operating system to build on.
+    Os,
+    /// The names of the secrets that svp makes.
+    Secrets,
+    /// The environment that tells clients how to reach the service.
+    Env,
+    /// The processes that the service has.
+    Components,
+    /// The ports that it listens on.
+    Ports,
+    /// The directories that hold its data.
+    Volumes,
+    /// The command that tells whether it is well.
+    Health,
+}
+
+impl Key {
+    /// Every key, in the order in which a pack is asked.
+    pub const ALL: [Key; 8] = [
+        Key::Version,
+        Key::Os,
+        Key::Secrets,
+        Key::Env,
+        Key::Components,
+        Key::Ports,
+        Key::Volumes,
+        Key::Health,
+    ];
+
+    /// The argument that the script gets.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Key::Version => "version",
+            Key::Os => "os",
+            Key::Secrets => "secrets",
+            Key::Env => "env",
+            Key::Components => "components",
+            Key::Ports => "ports",
+            Key::Volumes => "volumes",
+            Key::Health => "health",
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Key {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Key::ALL.into_iter().find(|key| key.as_str() == text).ok_or_else(|| {
+            let keys: Vec<&str> = Key::ALL.iter().map(|key| key.as_str()).collect();
+            Error::usage(format!("{} is no key", shorten(text.as_bytes())))
+                .hint(format!("the keys are {}", keys.join(", ")))
+        })
+    }
+}
+
+/// What running `bin/query KEY` gave.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawAnswer {
+    /// Everything on its standard output; the caller has bounded it.
+    pub stdout: Vec<u8>,
+    /// The exit code as a shell has it: 128 and the signal's number for one that a signal ended.
+    pub status: i32,
+    /// The end of its standard error, for the error's sake.
+    pub stderr_tail: String,
+}
+
+impl RawAnswer {
+    /// The bytes to parse. A key that prints nothing is unanswered whatever the script exits with; one that
+    /// prints and fails is refused, for half an answer is none.
+    fn checked(&self, key: Key, script: &str) -> Result<&[u8]> {
+        if self.status == 0 || is_empty(&self.stdout) {
+            return Ok(&self.stdout);
+        }
+        let source = Source { script, key: key.as_str() };
+        let printed = shorten(self.stdout.split(|&b| b == b'\n').next().unwrap_or_default());
+        let error =
+            source.bad(format_args!("prints {printed} but {}{}", ending(self.status), self.said()));
+        Err(error.hint("a key that the pack doesn't answer prints nothing on standard output; one that it answers exits with 0"))
+    }
+
+    /// ": what it said last", or nothing.
+    fn said(&self) -> String {
+        let last = self.stderr_tail.lines().rev().find(|line| !line.trim().is_empty());
+        last.map(|line| format!(": {}", shorten(line.trim().as_bytes()))).unwrap_or_default()
+    }
+}
+
+fn ending(status: i32) -> String {
+    match status {
+        129..=192 => format!("is killed by signal {}", status - 128),
+        _ => format!("exits with {status}"),
+    }
+}
+
+/// Runs `bin/query` with a key, sandboxed: the caller knows how.
+pub type Asker<'a> = dyn FnMut(Key) -> Result<RawAnswer> + 'a;
+
+/// Everything that a pack says of itself. What it doesn't answer is empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answers {
+    /// The API's version, always 0.
+    pub version: u32,
+    /// The operating system to build on.
+    pub os: Os,
+    /// Names of secrets, in the pack's order.
+    pub secrets: Vec<String>,
+    /// The environment, in the pack's order; no secret's name is in it.
+    pub env: Vec<EnvVar>,
+    /// Names of components; empty for a service of one process.
+    pub components: Vec<String>,
+    /// What `ports` answered; see [`Answers::exposed_ports`].
+    pub ports: Vec<Port>,
+    /// Absolute paths.
+    pub volumes: Vec<String>,
+    /// A command for `/bin/sh -c`.
+    pub health: Option<String>,
+}
+
+impl Answers {
+    /// The service's ports: as answered, else from the environment's `PORT` and `*_PORT`. Where both say
+    /// nothing, the base image's ExposedPorts stay.
+    pub fn exposed_ports(&self) -> Vec<Port> {
+        if self.ports.is_empty() { ports_from_env(&self.env) } else { self.ports.clone() }
+    }
+}
+
+/// Asks one key and gives the bytes of its answer, not parsed.
+pub fn ask(asker: &mut Asker<'_>, key: Key) -> Result<RawAnswer> {
+    let answer = asker(key)?;
+    answer.checked(key, SCRIPT)?;
+    if key == Key::Os && is_empty(&answer.stdout) {
+        let source = Source { script: SCRIPT, key: key.as_str() };
+        let how = format!("prints nothing and {}{}", ending(answer.status), answer.said());
+        return Err(source
+            .bad(how)
+            .hint("every pack says its operating system: print NAME/VERSION, such as debian/12"));
+    }
+    Ok(answer)
+}
+
+/// Asks every key, version first, and parses the answers. A secret's name that `env` repeats is refused.
+pub fn ask_all(asker: &mut Asker<'_>) -> Result<Answers> {
+    let mut output = |key| ask(asker, key).map(|answer| answer.stdout);
+    let version = parse_version(&output(Key::Version)?, SCRIPT)?;
+    let os = parse_os(&output(Key::Os)?, SCRIPT)?;
+    let secrets = parse_secrets(&output(Key::Secrets)?, SCRIPT)?;
+    let env = parse_env(&output(Key::Env)?, SCRIPT)?;
+    overlap(&secrets, &env, SCRIPT)?;
+    Ok(Answers {
+        version,
+        os,
+        secrets,
+        env,
+        components: parse_components(&output(Key::Components)?, SCRIPT)?,
+        ports: parse_ports(&output(Key::Ports)?, SCRIPT)?,
+        volumes: parse_volumes(&output(Key::Volumes)?, SCRIPT)?,
+        health: parse_health(&output(Key::Health)?, SCRIPT)?,
+    })
+}
+
+/// Checks the answer to one key and gives its values, a line each, as `svp query` prints them.
+pub fn validate(key: Key, answer: &RawAnswer, script: &str) -> Result<Vec<String>> {
+    fn shown<T: fmt::Display>(values: Vec<T>) -> Vec<String> {
+        values.iter().map(T::to_string).collect()
+    }
+    let output = answer.checked(key, script)?;
+    if is_empty(output) && key != Key::Os {
+        return Ok(Vec::new());
+    }
+    Ok(match key {
+        Key::Version => vec![parse_version(output, script)?.to_string()],
+        Key::Os => vec![parse_os(output, script)?.to_string()],
+        Key::Secrets => parse_secrets(output, script)?,
+        Key::Env => shown(parse_env(output, script)?),
+        Key::Components => parse_components(output, script)?,
+        Key::Ports => shown(parse_ports(output, script)?),
+        Key::Volumes => parse_volumes(output, script)?,
+        Key::Health => parse_health(output, script)?.into_iter().collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answers(table: &[(Key, &str, i32)]) -> Result<Answers> {
+        ask_all(&mut |key| {
+            let found = table.iter().find(|(k, ..)| *k == key);
+            let (stdout, status) = found.map_or(("", 1), |(_, out, status)| (*out, *status));
+            let stderr_tail = "no such key\n".to_owned();
+            Ok(RawAnswer { stdout: stdout.into(), status, stderr_tail })
+        })
+    }
+
+    #[test]
+    fn the_specifications_own_pack_is_understood() {
+        let answers = answers(&[
+            (Key::Os, "ubuntu/13.04\n", 0),
+            (Key::Secrets, "MYSQL_PASSWORD\n", 0),
+            (Key::Env, "MYSQL_PORT=3306\nMYSQL_USER=user\nMYSQL_HOST=%IP\n", 0),
+        ])
+        .unwrap();
+        assert_eq!(answers.version, 0);
+        assert_eq!(answers.os.to_string(), "ubuntu/13.04");
+        assert_eq!(answers.secrets, ["MYSQL_PASSWORD"]);
+        assert_eq!(answers.exposed_ports()[0].to_string(), "3306/tcp");
+        assert!(answers.env[2].needs_ip());
+        assert!(answers.components.is_empty() && answers.health.is_none());
+    }
+
+    #[test]
+    fn ports_that_are_answered_win_over_the_environments() {
+        let answers = answers(&[
+            (Key::Os, "debian/12\n", 0),
+            (Key::Env, "A_PORT=1\n", 0),
+            (Key::Ports, "2/udp\n", 0),
+        ])
+        .unwrap();
+        let ports: Vec<_> = answers.exposed_ports().iter().map(Port::to_string).collect();
+        assert_eq!(ports, ["2/udp"]);
+    }
+
+    #[rstest::rstest]
+    #[case(&[], "`bin/query os` prints nothing and exits with 1: \"no such key\"")]
+    #[case(&[(Key::Os, "debian/12\n", 1)], "`bin/query os` prints \"debian/12\" but exits with 1")]
+    #[case(&[(Key::Os, "debian/12\n", 137)], "is killed by signal 9")]
+    #[case(&[(Key::Version, "1\n", 0)], "a version of the servicepack API")]
+    #[case(&[(Key::Os, "debian/12\n", 0), (Key::Health, "usage: query\n", 2)], "`bin/query health` prints \"usage: query\" but exits with 2")]
+    #[case(&[(Key::Os, "debian/12\n", 0), (Key::Env, "A=1\n", 0), (Key::Secrets, "A\n", 0)], "repeats the secret A")]
+    fn a_pack_that_answers_badly_is_refused(
+        #[case] table: &[(Key, &str, i32)],
+        #[case] says: &str,
+    ) {
+        let error = answers(table).unwrap_err();
+        assert_eq!(error.kind(), crate::error::Kind::BadInput);
+        assert!(error.to_string().contains(says), "{error}");
+    }
+
+    #[test]
+    fn keys_are_read_as_they_are_written() {
+        for key in Key::ALL {
+            assert_eq!(key.to_string().parse::<Key>().unwrap(), key);
+        }
+        let error = "nonsense".parse::<Key>().unwrap_err();
+        assert!(error.hint_text().unwrap().contains("components"));
+    }
+
+    #[test]
+    fn one_key_is_checked_and_shown() {
+        let answer = |stdout: &str| RawAnswer { stdout: stdout.into(), ..RawAnswer::default() };
+        let show = |key, stdout| validate(key, &answer(stdout), SCRIPT);
+        assert_eq!(show(Key::Ports, "80\n").unwrap(), ["80/tcp"]);
+        assert_eq!(show(Key::Env, "A=1\nB=\n").unwrap(), ["A=1", "B="]);
+        assert!(show(Key::Version, "").unwrap().is_empty());
+        assert!(show(Key::Os, "").is_err());
+        assert!(show(Key::Ports, "80\nx\n").is_err());
+    }
+}

@@ -1,0 +1,163 @@
+//! Names of environment variables, and those that no pack may set.
+
+use std::fmt;
+
+/// Variables that change how programs load or what a shell runs, by their whole name. A pack's variables
+/// reach its own scripts, the service, and every client that its user hands the environment lines to.
+const REFUSED: &[(&str, &str)] = &[
+    ("PATH", "says where programs are found"),
+    ("HOME", "svp sets it"),
+    ("PWD", "the shell sets it"),
+    ("OLDPWD", "the shell sets it"),
+    ("SHELL", "svp sets it"),
+    ("TERM", "svp sets it"),
+    ("IFS", "changes how shells read scripts"),
+    ("ENV", "names a file that shells run"),
+    ("BASH_ENV", "names a file that shells run"),
+    ("BASHOPTS", "changes how shells read scripts"),
+    ("SHELLOPTS", "changes how shells read scripts"),
+    ("POSIXLY_CORRECT", "changes how shells read scripts"),
+    ("PROMPT_COMMAND", "is run by shells"),
+    ("PS4", "is run by shells"),
+    ("CDPATH", "changes how shells read scripts"),
+    ("GLOBIGNORE", "changes how shells read scripts"),
+    ("GLIBC_TUNABLES", "changes how programs load"),
+    ("GCONV_PATH", "loads code into programs"),
+    ("LOCPATH", "changes how programs load"),
+    ("NLSPATH", "changes how programs load"),
+    ("HOSTALIASES", "changes how names resolve"),
+    ("LOCALDOMAIN", "changes how names resolve"),
+    ("RES_OPTIONS", "changes how names resolve"),
+    ("RESOLV_HOST_CONF", "changes how names resolve"),
+    ("OPENSSL_CONF", "loads code into programs"),
+    ("OPENSSL_ENGINES", "loads code into programs"),
+    ("OPENSSL_MODULES", "loads code into programs"),
+    ("PYTHONPATH", "loads code into programs"),
+    ("PYTHONHOME", "loads code into programs"),
+    ("PYTHONSTARTUP", "loads code into programs"),
+    ("PERL5LIB", "loads code into programs"),
+    ("PERLLIB", "loads code into programs"),
+    ("PERL5OPT", "loads code into programs"),
+    ("PERL5DB", "loads code into programs"),
+    ("RUBYLIB", "loads code into programs"),
+    ("RUBYOPT", "loads code into programs"),
+    ("NODE_OPTIONS", "loads code into programs"),
+    ("NODE_PATH", "loads code into programs"),
+    ("JAVA_TOOL_OPTIONS", "loads code into programs"),
+    ("JDK_JAVA_OPTIONS", "loads code into programs"),
+    ("_JAVA_OPTIONS", "loads code into programs"),
+    ("CLASSPATH", "loads code into programs"),
+    ("LUA_INIT", "loads code into programs"),
+    ("LUA_PATH", "loads code into programs"),
+    ("LUA_CPATH", "loads code into programs"),
+    ("GIT_SSH", "makes git run programs"),
+    ("GIT_SSH_COMMAND", "makes git run programs"),
+    ("GIT_EXEC_PATH", "makes git run programs"),
+    ("PHPRC", "loads code into programs"),
+    ("PHP_INI_SCAN_DIR", "loads code into programs"),
+];
+
+/// The same by how the name begins.
+const REFUSED_PREFIXES: &[(&str, &str)] = &[
+    ("LD_", "changes how programs load"),
+    ("DYLD_", "changes how programs load"),
+    ("BASH_FUNC_", "defines a shell function"),
+    ("SVP_", "belongs to svp"),
+];
+
+/// The longest name, in bytes.
+const MAX_NAME: usize = 255;
+
+/// Why a name can't be a variable of a pack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameProblem {
+    /// It doesn't match `[A-Za-z_][A-Za-z0-9_]*`, or is longer than 255 bytes.
+    Grammar,
+    /// It is one that no pack may set; the text says why.
+    Refused(&'static str),
+}
+
+impl fmt::Display for NameProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NameProblem::Grammar => {
+                f.write_str("not a variable's name: [A-Za-z_][A-Za-z0-9_]*, at most 255 characters")
+            }
+            NameProblem::Refused(why) => write!(f, "a pack may not set this variable: it {why}"),
+        }
+    }
+}
+
+/// Checks a variable's name: `[A-Za-z_][A-Za-z0-9_]*` and none that [`why_refused`] knows.
+pub fn check_name(name: &str) -> Result<(), NameProblem> {
+    let mut bytes = name.bytes();
+    let first = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    if !first || name.len() > MAX_NAME || !bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        return Err(NameProblem::Grammar);
+    }
+    why_refused(name).map_or(Ok(()), |why| Err(NameProblem::Refused(why)))
+}
+
+/// Why no pack may set the variable `name`, if that is so.
+pub fn why_refused(name: &str) -> Option<&'static str> {
+    let exact = REFUSED.iter().find(|(refused, _)| *refused == name);
+    let prefix = || REFUSED_PREFIXES.iter().find(|(prefix, _)| name.starts_with(prefix));
+    exact.or_else(prefix).map(|(_, why)| *why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[rstest::rstest]
+    #[case("MYSQL_PASSWORD")]
+    #[case("_")]
+    #[case("a1")]
+    #[case("LDAP_PORT")]
+    #[case("LD")]
+    #[case("MYSQL_PATH")]
+    #[case("PATHS")]
+    #[case("ENVIRONMENT")]
+    #[case("path")]
+    fn names_that_are_fine(#[case] name: &str) {
+        assert_eq!(check_name(name), Ok(()));
+    }
+
+    #[rstest::rstest]
+    #[case("")]
+    #[case("1A")]
+    #[case("A-B")]
+    #[case("A B")]
+    #[case(" A")]
+    #[case("A ")]
+    #[case("A.B")]
+    #[case("\u{e4}")]
+    #[case("BASH_FUNC_ls%%")]
+    #[case("$A")]
+    fn names_that_are_none(#[case] name: &str) {
+        assert_eq!(check_name(name), Err(NameProblem::Grammar));
+    }
+
+    #[rstest::rstest]
+    #[case("PATH")]
+    #[case("LD_PRELOAD")]
+    #[case("LD_LIBRARY_PATH")]
+    #[case("LD_")]
+    #[case("BASH_ENV")]
+    #[case("ENV")]
+    #[case("IFS")]
+    #[case("PYTHONPATH")]
+    #[case("PERL5LIB")]
+    #[case("NODE_OPTIONS")]
+    #[case("SVP_ROOT")]
+    #[case("GLIBC_TUNABLES")]
+    fn names_that_change_how_programs_load(#[case] name: &str) {
+        assert!(matches!(check_name(name), Err(NameProblem::Refused(_))), "{name}");
+    }
+
+    #[test]
+    fn a_name_has_at_most_255_characters() {
+        assert_eq!(check_name(&"A".repeat(255)), Ok(()));
+        assert_eq!(check_name(&"A".repeat(256)), Err(NameProblem::Grammar));
+    }
+}

@@ -1,0 +1,91 @@
+//! A script's first line, read as the kernel reads it.
+
+/// The most bytes of the first line that the kernel looks at, the line feed included.
+const MAX_LINE: usize = 255;
+
+/// How a file is started.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Start<'a> {
+    /// By the interpreter at this absolute path, with this argument.
+    Interpreter(&'a str, Option<&'a str>),
+    /// It is an ELF program.
+    Program,
+    /// It isn't: the text says why.
+    Bad(&'static str),
+}
+
+/// Reads how a file starts that begins with `head`, at least 256 bytes of it if it has as many.
+pub(super) fn start(head: &[u8]) -> Start<'_> {
+    if head.starts_with(b"\x7fELF") {
+        return Start::Program;
+    }
+    let head = match head.strip_prefix(b"\xef\xbb\xbf") {
+        Some(rest) if rest.starts_with(b"#!") => {
+            return Start::Bad("begins with a byte order mark, so that its #! is not seen");
+        }
+        _ => head,
+    };
+    let Some(rest) = head.strip_prefix(b"#!") else {
+        return Start::Bad("has no #! line that names its interpreter");
+    };
+    let Some(line) = rest.split(|&byte| byte == b'\n').next().filter(|l| l.len() + 3 <= MAX_LINE) else {
+        return Start::Bad("has a #! line longer than the 255 bytes that the kernel reads");
+    };
+    if line.ends_with(b"\r") {
+        return Start::Bad("has a #! line that ends in CRLF: the kernel takes the CR for a part of the name");
+    }
+    let Ok(line) = std::str::from_utf8(line) else {
+        return Start::Bad("has a #! line that is not UTF-8");
+    };
+    let line = line.trim_matches([' ', '\t']);
+    let (interpreter, argument) = match line.split_once([' ', '\t']) {
+        Some((interpreter, argument)) => (interpreter, Some(argument.trim_start_matches([' ', '\t']))),
+        None => (line, None),
+    };
+    match interpreter {
+        "" => Start::Bad("has a #! line that names no interpreter"),
+        name if !name.starts_with('/') => {
+            Start::Bad("has a #! line whose interpreter is not an absolute path")
+        }
+        name => Start::Interpreter(name, argument),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[rstest::rstest]
+    #[case("#!/bin/sh\necho", "/bin/sh", None)]
+    #[case("#!/bin/sh", "/bin/sh", None)]
+    #[case("#! /bin/sh -eu \n", "/bin/sh", Some("-eu"))]
+    #[case("#!/usr/bin/env  python3 -u\n", "/usr/bin/env", Some("python3 -u"))]
+    fn interpreters_are_found(
+        #[case] text: &str,
+        #[case] interpreter: &str,
+        #[case] argument: Option<&str>,
+    ) {
+        assert_eq!(start(text.as_bytes()), Start::Interpreter(interpreter, argument));
+    }
+
+    #[rstest::rstest]
+    #[case(b"", "no #! line")]
+    #[case(b"echo hi\n", "no #! line")]
+    #[case(b"\n#!/bin/sh\n", "no #! line")]
+    #[case(b"#!\n", "names no interpreter")]
+    #[case(b"#!/bin/sh\r\n", "CRLF")]
+    #[case(b"#!sh\n", "absolute")]
+    #[case(b"#!/bin/\xff\n", "UTF-8")]
+    #[case(b"\xef\xbb\xbf#!/bin/sh\n", "byte order mark")]
+    fn files_that_the_kernel_will_not_start(#[case] head: &[u8], #[case] says: &str) {
+        assert!(matches!(start(head), Start::Bad(why) if why.contains(says)), "{:?}", start(head));
+    }
+
+    #[test]
+    fn a_long_line_is_not_seen_whole() {
+        let line = |n: usize| format!("#!/{}\n", "x".repeat(n));
+        assert!(matches!(start(line(251).as_bytes()), Start::Interpreter(..)));
+        assert!(matches!(start(line(252).as_bytes()), Start::Bad(why) if why.contains("255")));
+        assert_eq!(start(b"\x7fELF\x02"), Start::Program);
+    }
+}

@@ -1,0 +1,34 @@
+//! Packs for tests.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use tempfile::TempDir;
+
+/// Writes `text` to the file at `path` in `dir`, with the mode 0755 below `bin/` and 0644 elsewhere.
+pub fn write(dir: &Path, path: &str, text: &str) {
+    let mode = if path.starts_with("bin/") { 0o755 } else { 0o644 };
+    let full = dir.join(path);
+    fs::create_dir_all(full.parent().unwrap()).unwrap();
+    fs::write(&full, text).unwrap();
+    fs::set_permissions(&full, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// A directory with these files.
+pub fn dir(files: &[(&str, &str)]) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (path, text) in files {
+        write(dir.path(), path, text);
+    }
+    dir
+}
+
+/// The smallest pack, and these files.
+pub fn pack(files: &[(&str, &str)]) -> TempDir {
+    let dir = dir(&[("bin/query", "#!/bin/sh\n"), ("bin/build", "#!/bin/sh\n")]);
+    for (path, text) in files {
+        write(dir.path(), path, text);
+    }
+    dir
+}
