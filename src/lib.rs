@@ -6,4 +6,5 @@ pub mod layer;
 pub mod oci;
 pub mod pack;
 pub mod progress;
+pub mod registry;
 pub mod store;

@@ -1,0 +1,350 @@
+//! Credentials: where podman, skopeo and docker keep them (containers-auth.json(5), docker's config.json).
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde::Deserialize;
+
+use super::helper;
+use crate::error::{Error, IoContext, Result};
+
+/// The most that an auth file may hold.
+const LARGEST_FILE: u64 = 4 << 20;
+
+/// A secret text that shows itself to nobody.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Password(String);
+
+impl Password {
+    /// Hides `text`.
+    pub fn new(text: impl Into<String>) -> Self {
+        Password(text.into())
+    }
+
+    /// The text, for the wire alone.
+    pub(super) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
+/// What an auth file or a credential helper holds for a registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Login {
+    /// A name and its password.
+    Basic {
+        /// The user's name.
+        username: String,
+        /// The user's password.
+        password: Password,
+    },
+    /// An OAuth2 refresh token, to be exchanged at the token server.
+    IdentityToken(Password),
+    /// A token that the registry takes as it is.
+    RegistryToken(Password),
+}
+
+/// The files that credentials are looked up in, in this order.
+#[derive(Clone, Debug)]
+pub struct AuthFiles {
+    files: Vec<PathBuf>,
+    /// A file that the user named must exist.
+    required: bool,
+}
+
+impl AuthFiles {
+    /// No file: everything is anonymous.
+    pub fn none() -> Self {
+        AuthFiles { files: Vec::new(), required: false }
+    }
+
+    /// `path` alone, which must exist.
+    pub fn only(path: impl Into<PathBuf>) -> Self {
+        AuthFiles { files: vec![path.into()], required: true }
+    }
+
+    /// `--authfile` alone if given; else `REGISTRY_AUTH_FILE` alone if set; else
+    /// `$XDG_RUNTIME_DIR/containers/auth.json`, `~/.config/containers/auth.json` and
+    /// `~/.docker/config.json` (`$DOCKER_CONFIG/config.json`).
+    pub fn from_env(authfile: Option<&Path>) -> Self {
+        if let Some(path) = authfile {
+            return Self::only(path);
+        }
+        let dir = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        if let Some(path) = dir("REGISTRY_AUTH_FILE") {
+            return AuthFiles { files: vec![path], required: false };
+        }
+        let home = dir("HOME");
+        let config = dir("XDG_CONFIG_HOME").or_else(|| home.as_ref().map(|h| h.join(".config")));
+        let docker = dir("DOCKER_CONFIG").or_else(|| home.as_ref().map(|h| h.join(".docker")));
+        let files = [
+            dir("XDG_RUNTIME_DIR").map(|d| d.join("containers/auth.json")),
+            config.map(|d| d.join("containers/auth.json")),
+            docker.map(|d| d.join("config.json")),
+        ];
+        AuthFiles { files: files.into_iter().flatten().collect(), required: false }
+    }
+
+    /// The login for `repository` of `registry` (its `HOST[:PORT]`), and where it was found.
+    ///
+    /// # Errors
+    /// A file that can't be read or understood, a named file that is missing, a credential helper that
+    /// fails.
+    pub fn find(&self, registry: &str, repository: &str) -> Result<Option<(Login, String)>> {
+        for path in &self.files {
+            let Some(file) = read(path, self.required)? else { continue };
+            if let Some(found) = file.find(path, registry, repository)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct AuthFile {
+    auths: BTreeMap<String, Entry>,
+    #[serde(rename = "credHelpers")]
+    helpers: BTreeMap<String, String>,
+    #[serde(rename = "credsStore")]
+    store: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Entry {
+    auth: Option<Password>,
+    username: Option<String>,
+    password: Option<Password>,
+    identitytoken: Option<Password>,
+    registrytoken: Option<Password>,
+}
+
+fn read(path: &Path, required: bool) -> Result<Option<AuthFile>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => return Ok(None),
+        Err(error) => return Err(Error::io("read the auth file", path, error)),
+    };
+    let mut text = Vec::new();
+    file.take(LARGEST_FILE + 1).read_to_end(&mut text).io("read the auth file", path)?;
+    if text.len() as u64 > LARGEST_FILE {
+        return Err(Error::bad_input(format!("the auth file {} is too large", path.display())));
+    }
+    if text.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Some(AuthFile::default()));
+    }
+    serde_json::from_slice(&text).map(Some).map_err(|error| {
+        // serde's message may quote the file's text: only the place is told.
+        let (line, column) = (error.line(), error.column());
+        Error::bad_input(format!(
+            "the auth file {} is not understood (line {line}, column {column})",
+            path.display()
+        ))
+        .hint("write it with `podman login`, `skopeo login` or `docker login`")
+    })
+}
+
+impl AuthFile {
+    fn find(
+        &self,
+        path: &Path,
+        registry: &str,
+        repository: &str,
+    ) -> Result<Option<(Login, String)>> {
+        let helper_for = |name: &str, may_be_missing| {
+            let found = helper::get(name, server_name(registry), may_be_missing)?;
+            Ok::<_, Error>(found.map(|login| (login, format!("docker-credential-{name}"))))
+        };
+        let own_helper = self.helpers.iter().find(|(key, _)| canonical(key) == registry);
+        if let Some((_, name)) = own_helper
+            && let Some(found) = helper_for(name, false)?
+        {
+            return Ok(Some(found));
+        }
+        for candidate in candidates(registry, repository) {
+            let entries = self.auths.iter().filter(|(key, _)| canonical(key) == candidate);
+            for (key, entry) in entries {
+                let login = entry.login().map_err(|why| {
+                    Error::bad_input(format!("{}: entry {key:?} {why}", path.display()))
+                })?;
+                if let Some(login) = login {
+                    return Ok(Some((login, path.display().to_string())));
+                }
+            }
+        }
+        match &self.store {
+            // Docker Desktop leaves its store's name behind when it goes; what it held is gone with it.
+            Some(name) => helper_for(name, true),
+            None => Ok(None),
+        }
+    }
+}
+
+impl Entry {
+    /// The login; none for the empty entries that docker leaves beside a credential store.
+    fn login(&self) -> Result<Option<Login>, &'static str> {
+        if let Some(token) = self.identitytoken.clone().filter(|t| !t.0.is_empty()) {
+            return Ok(Some(Login::IdentityToken(token)));
+        }
+        if let Some(token) = self.registrytoken.clone().filter(|t| !t.0.is_empty()) {
+            return Ok(Some(Login::RegistryToken(token)));
+        }
+        if let (Some(username), Some(password)) = (&self.username, &self.password) {
+            return Ok(Some(Login::Basic {
+                username: username.clone(),
+                password: password.clone(),
+            }));
+        }
+        let Some(auth) = self.auth.as_ref().filter(|a| !a.0.is_empty()) else { return Ok(None) };
+        let bad = "does not hold base64 of USER:PASSWORD";
+        let decoded = BASE64_STANDARD.decode(auth.0.trim()).map_err(|_| bad)?;
+        let decoded = String::from_utf8(decoded).map_err(|_| bad)?;
+        let (username, password) = decoded.split_once(':').ok_or(bad)?;
+        // Old docker padded the password with NULs.
+        let password = Password::new(password.trim_end_matches('\0'));
+        Ok(Some(Login::Basic { username: username.to_owned(), password }))
+    }
+}
+
+/// `registry/a/b`, `registry/a`, `registry`: the most specific key first.
+fn candidates(registry: &str, repository: &str) -> Vec<String> {
+    let mut key = format!("{registry}/{repository}");
+    let mut keys = vec![key.clone()];
+    while let Some((shorter, _)) = key.rsplit_once('/') {
+        key = shorter.to_owned();
+        keys.push(key.clone());
+    }
+    keys
+}
+
+/// A key of an auth file without what docker once wrote around it: `https://index.docker.io/v1/`.
+fn canonical(key: &str) -> String {
+    let bare = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://"));
+    // A key written as a URL names a host; its path is an API's, not a repository's.
+    let key = bare.map_or(key, |bare| bare.split('/').next().unwrap_or(bare));
+    let key = key.trim_end_matches('/');
+    let (host, rest) = match key.split_once('/') {
+        Some((host, rest)) => (host, Some(rest)),
+        None => (key, None),
+    };
+    let host = match host {
+        "index.docker.io" | "registry-1.docker.io" => "docker.io",
+        other => other,
+    };
+    rest.map_or_else(|| host.to_owned(), |rest| format!("{host}/{rest}"))
+}
+
+/// What credential helpers know a registry as.
+fn server_name(registry: &str) -> &str {
+    if registry == "docker.io" { "https://index.docker.io/v1/" } else { registry }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(found: Result<Option<(Login, String)>>) -> Option<String> {
+        match found.unwrap() {
+            Some((Login::Basic { username, .. }, _)) => Some(username),
+            Some(other) => panic!("{other:?}"),
+            None => None,
+        }
+    }
+
+    fn file(text: &str) -> (tempfile::NamedTempFile, AuthFiles) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let files = AuthFiles::only(file.path());
+        (file, files)
+    }
+
+    fn entry(user: &str) -> String {
+        let auth = BASE64_STANDARD.encode(format!("{user}:hunter:2"));
+        format!("{{\"auth\":\"{auth}\"}}")
+    }
+
+    #[test]
+    fn the_most_specific_key_wins() {
+        let text = format!(
+            r#"{{"auths":{{"r.example":{},"r.example/a":{},"r.example/a/b":{},"r.example:5":{},
+                 "https://index.docker.io/v1/":{},"http://old.example/v2/":{},"empty.example":{{}}}}}}"#,
+            entry("host"),
+            entry("space"),
+            entry("repo"),
+            entry("port"),
+            entry("hub"),
+            entry("old")
+        );
+        let (_keep, files) = file(&text);
+        let cases = [
+            ("r.example", "x", Some("host")),
+            ("r.example", "ab", Some("host")),
+            ("r.example", "a", Some("space")),
+            ("r.example", "a/c/d", Some("space")),
+            ("r.example", "a/b", Some("repo")),
+            ("r.example", "a/b/c", Some("repo")),
+            ("r.example:5", "a", Some("port")),
+            ("docker.io", "library/debian", Some("hub")),
+            ("old.example", "x", Some("old")),
+            ("empty.example", "x", None),
+            ("other.example", "x", None),
+        ];
+        for (registry, repository, expected) in cases {
+            let found = user(files.find(registry, repository));
+            assert_eq!(found.as_deref(), expected, "{registry}/{repository}");
+        }
+    }
+
+    #[test]
+    fn a_password_may_hold_colons_and_is_never_shown() {
+        let (_keep, files) = file(&format!(r#"{{"auths":{{"r.example":{}}}}}"#, entry("u")));
+        let (login, place) = files.find("r.example", "x").unwrap().unwrap();
+        assert!(!format!("{login:?} {place}").contains("hunter"));
+        let Login::Basic { password, .. } = login else { panic!() };
+        assert_eq!(password.reveal(), "hunter:2");
+    }
+
+    #[test]
+    fn bad_files_are_named_and_not_quoted() {
+        let cases = [
+            "{\"auths\":{\"r.example\":{\"auth\":\"hunter2\"",
+            "{\"auths\":{\"r.example\":{\"auth\":\"hunter2!\"}}}",
+            "{\"auths\":{\"r.example\":{\"auth\":\"aHVudGVyMg==\"}}}",
+            "{\"auths\":\"hunter2\"}",
+        ];
+        for text in cases {
+            let (keep, files) = file(text);
+            let error = files.find("r.example", "x").unwrap_err();
+            let shown = format!("{error:?}");
+            assert!(shown.contains(keep.path().to_str().unwrap()), "{shown}");
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+        assert!(AuthFiles::only("/nonexistent/auth.json").find("r.example", "x").is_err());
+        let (_keep, files) = file("  \n");
+        assert!(files.find("r.example", "x").unwrap().is_none());
+    }
+
+    #[test]
+    fn tokens() {
+        let (_keep, files) = file(
+            r#"{"auths":{"a.example":{"auth":"","identitytoken":"t1"},"b.example":{"registrytoken":"t2"}}}"#,
+        );
+        let find = |registry| files.find(registry, "x").unwrap().unwrap().0;
+        assert_eq!(find("a.example"), Login::IdentityToken(Password::new("t1")));
+        assert_eq!(find("b.example"), Login::RegistryToken(Password::new("t2")));
+    }
+}

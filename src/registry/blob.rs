@@ -1,0 +1,253 @@
+//! Blobs as they stream: paced, taken up again after a cut, never longer than promised.
+
+use std::io::{self, Read};
+use std::time::{Duration, Instant};
+
+use super::Client;
+use super::fault::Fault;
+use super::http::{Get, Response};
+use super::options::ClientOptions;
+use super::{retry, status};
+use crate::error::{Error, Result};
+use crate::oci::{Digest, Reference};
+
+/// A connection that brought that much was worth having: its end doesn't count as a failure in a row.
+const PROGRESS: u64 = 1 << 20;
+
+/// The bytes of a blob, exactly as many as were asked for, over as many connections as it takes.
+///
+/// It does not verify the digest: read it through
+/// [`DigestReader`](crate::oci::DigestReader::expecting). Its I/O errors hold this library's error:
+/// [`read_error`] takes it out.
+pub struct BlobReader {
+    client: Client,
+    reference: Reference,
+    digest: Digest,
+    size: u64,
+    position: u64,
+    stream: Option<Stream>,
+    failures: u32,
+    /// Bytes since the present connection began.
+    delivered: u64,
+}
+
+impl BlobReader {
+    pub(super) fn open(
+        client: Client,
+        reference: Reference,
+        digest: Digest,
+        size: u64,
+    ) -> Result<Self> {
+        let mut reader = BlobReader {
+            client,
+            reference,
+            digest,
+            size,
+            position: 0,
+            stream: None,
+            failures: 0,
+            delivered: 0,
+        };
+        let options = reader.client.options().clone();
+        let stream = retry::run(&options, || reader.connect());
+        reader.stream = Some(stream.map_err(|error| reader.named(error))?);
+        Ok(reader)
+    }
+
+    /// A connection that goes on at `position`.
+    fn connect(&self) -> Result<Stream, Fault> {
+        let options = self.client.options();
+        let rest = self.size - self.position;
+        let slowest = Duration::from_secs(rest / options.minimum_rate.max(1));
+        let get = Get {
+            from: (self.position > 0).then_some(self.position),
+            body_time: Some(slowest + options.rate_window),
+            ..Get::default()
+        };
+        let path = format!("blobs/{}", self.digest);
+        let response = self.client.get(&self.reference, &path, get)?;
+        let server = response.url.authority();
+        let lies = |what: String| Fault::last(Error::registry(format!("{server} sends {what}")));
+        let (skip, expected) = match response.status {
+            200 => (self.position, self.size),
+            206 if self.position > 0 => {
+                self.check_range(&response).map_err(lies)?;
+                (0, rest)
+            }
+            404 => {
+                let error = format!("{server} does not have the blob {}", self.digest);
+                return Err(Fault::last(Error::registry(error).hint(
+                    "the manifest names it: the image in the registry is damaged; push it again",
+                )));
+            }
+            _ => return Err(status::fault(response, "a blob")),
+        };
+        if response.content_type().as_deref() == Some("text/html") {
+            return Err(lies("a web page instead of a blob".into()));
+        }
+        if let Some(length) = response.content_length().filter(|length| *length != expected) {
+            return Err(lies(format!("{length} bytes where {expected} are due")));
+        }
+        let endless = response.content_length().is_none();
+        let mut stream = Stream::new(response, endless, options);
+        stream.skip(skip).map_err(|error| Fault::of_io(&server, error))?;
+        Ok(stream)
+    }
+
+    /// Whether a 206 is the part that was asked for (RFC 9110, section 14.4).
+    fn check_range(&self, response: &Response) -> Result<(), String> {
+        let range = response.header("content-range").unwrap_or_default();
+        let parsed = range.strip_prefix("bytes ").and_then(|range| {
+            let (span, total) = range.split_once('/')?;
+            let (first, last) = span.split_once('-')?;
+            Some((first.parse::<u64>().ok()?, last.parse::<u64>().ok()?, total))
+        });
+        match parsed {
+            Some((first, last, total))
+                if first == self.position
+                    && last.checked_add(1) == Some(self.size)
+                    && (total == "*" || total == self.size.to_string()) =>
+            {
+                Ok(())
+            }
+            _ => Err(format!("another part of the blob than svp asked for ({range:?})")),
+        }
+    }
+
+    /// The connection is gone: wait, or give up.
+    fn failed(&mut self, fault: Fault) -> Result<()> {
+        if self.delivered >= PROGRESS {
+            self.failures = 0;
+        }
+        self.delivered = 0;
+        self.stream = None;
+        retry::pause(self.client.options(), fault, &mut self.failures).map_err(|e| self.named(e))
+    }
+
+    fn named(&self, error: Error) -> Error {
+        error.context(format!("blob {} of {}", self.digest.short(), self.reference))
+    }
+
+    fn next(&mut self, buf: &mut [u8]) -> Result<usize> {
+        loop {
+            let Some(stream) = &mut self.stream else {
+                match self.connect() {
+                    Ok(stream) => self.stream = Some(stream),
+                    Err(fault) => self.failed(fault)?,
+                }
+                continue;
+            };
+            let rest = self.size - self.position;
+            let most = usize::try_from(rest).unwrap_or(usize::MAX).min(buf.len());
+            let server = stream.server.clone();
+            let fault = match stream.read(&mut buf[..most]) {
+                Ok(0) => Fault::of_io(&server, io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => {
+                    self.position += n as u64;
+                    self.delivered += n as u64;
+                    return Ok(n);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => Fault::of_io(&server, error),
+            };
+            let at = format!("after {} of {} bytes", self.position, self.size);
+            self.failed(Fault { error: fault.error.context(at), ..fault })?;
+        }
+    }
+
+    /// Everything has come: there must be nothing more.
+    fn end(&mut self) -> Result<()> {
+        let Some(mut stream) = self.stream.take().filter(|stream| stream.endless) else {
+            return Ok(());
+        };
+        // A connection that fails now has done its work.
+        if matches!(stream.read(&mut [0]), Ok(1)) {
+            let error = format!("{} sends more than the {} bytes due", stream.server, self.size);
+            return Err(self.named(Error::registry(error)));
+        }
+        Ok(())
+    }
+}
+
+impl Read for BlobReader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let outcome =
+            if self.position == self.size { self.end().map(|()| 0) } else { self.next(buf) };
+        outcome.map_err(io::Error::other)
+    }
+}
+
+/// The error of reading a [`BlobReader`], perhaps through a
+/// [`DigestReader`](crate::oci::DigestReader): always of
+/// [`Kind::Registry`](crate::error::Kind::Registry).
+pub fn read_error(error: io::Error) -> Error {
+    match error.downcast::<Error>() {
+        Ok(own) => own,
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Error::registry(format!(
+            "the registry sends a wrong blob: {error}"
+        ))
+        .hint("try again; if it stays so, the image in the registry is damaged: push it again"),
+        Err(error) => Error::registry("the download failed").source(error),
+    }
+}
+
+/// One connection's body, which must arrive at a minimum rate.
+struct Stream {
+    body: ureq::BodyReader<'static>,
+    server: String,
+    /// The server did not say how long it is.
+    endless: bool,
+    least: u64,
+    window: Duration,
+    /// Time spent waiting in this window; the caller's own time is not the server's fault.
+    waited: Duration,
+    received: u64,
+}
+
+impl Stream {
+    fn new(response: Response, endless: bool, options: &ClientOptions) -> Self {
+        let window = options.rate_window;
+        Stream {
+            server: response.url.authority(),
+            body: response.into_reader(),
+            endless,
+            least: options.minimum_rate.saturating_mul(window.as_millis() as u64) / 1000,
+            window,
+            waited: Duration::ZERO,
+            received: 0,
+        }
+    }
+
+    fn skip(&mut self, bytes: u64) -> io::Result<()> {
+        let mut left = bytes;
+        let mut buffer = vec![0; 16 << 10];
+        while left > 0 {
+            let most = left.min(buffer.len() as u64) as usize;
+            match self.read(&mut buffer[..most])? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => left -= n as u64,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let started = Instant::now();
+        let n = self.body.read(buf)?;
+        self.waited += started.elapsed();
+        self.received += n as u64;
+        if self.waited >= self.window {
+            if n > 0 && self.received < self.least {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            self.waited = Duration::ZERO;
+            self.received = 0;
+        }
+        Ok(n)
+    }
+}

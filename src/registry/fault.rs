@@ -1,0 +1,159 @@
+//! What can go wrong on the way to a registry, in sentences, and whether trying again may help.
+
+use std::time::Duration;
+
+use crate::error::Error;
+
+/// A failed attempt.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) error: Error,
+    pub(super) retry: Retry,
+    pub(super) nature: Nature,
+}
+
+/// What a loopback registry's scheme is told by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Nature {
+    /// The server answered a TLS greeting with something else.
+    NotTls,
+    /// The server closed the connection.
+    Cut,
+    Other,
+}
+
+/// Whether the same request may succeed later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Retry {
+    Never,
+    /// After the client's own delay or, if the server named one and it is longer, that.
+    After(Option<Duration>),
+}
+
+impl Fault {
+    /// Trying again won't help.
+    pub(super) fn last(error: Error) -> Self {
+        Fault { error, retry: Retry::Never, nature: Nature::Other }
+    }
+
+    /// Trying again may help.
+    pub(super) fn passing(error: Error) -> Self {
+        Fault { error, retry: Retry::After(None), nature: Nature::Other }
+    }
+
+    /// What ureq says of a connection to `server` (`HOST[:PORT]`) that failed.
+    pub(super) fn of_transport(server: &str, error: ureq::Error) -> Self {
+        match error {
+            ureq::Error::Io(error) => Self::of_io(server, error),
+            ureq::Error::Rustls(error) => Self::of_tls(server, &error),
+            ureq::Error::Timeout(timeout) => Self::of_timeout(server, timeout),
+            ureq::Error::HostNotFound => Fault::last(
+                Error::registry(format!("the host {server} is not found"))
+                    .hint("check the registry's name, and this machine's network and name service"),
+            ),
+            ureq::Error::ConnectProxyFailed(why) => Fault::last(
+                Error::registry(format!(
+                    "the proxy does not connect to {server}: {}",
+                    printable(&why, 200)
+                ))
+                .hint("check HTTPS_PROXY and NO_PROXY"),
+            ),
+            ureq::Error::Tls(why) => Fault::last(Error::registry(format!("{server}: {why}"))),
+            other => Fault::last(Error::registry(format!(
+                "{server} does not answer in proper HTTP: {}",
+                printable(&other.to_string(), 200)
+            ))),
+        }
+    }
+
+    /// An I/O error while connecting to, writing to or reading from `server`.
+    pub(super) fn of_io(server: &str, error: std::io::Error) -> Self {
+        use std::io::ErrorKind;
+        let error = match error.downcast::<ureq::Error>() {
+            Ok(ureq::Error::Io(error)) | Err(error) => error,
+            Ok(inner) => return Self::of_transport(server, inner),
+        };
+        let error = match error.downcast::<rustls::Error>() {
+            Ok(tls) => return Self::of_tls(server, &tls),
+            Err(error) => error,
+        };
+        match error.kind() {
+            ErrorKind::ConnectionRefused => Fault::last(
+                Error::registry(format!("{server} refuses the connection"))
+                    .hint("is the registry running, and is the port right?"),
+            ),
+            ErrorKind::UnexpectedEof
+            | ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::BrokenPipe => Fault {
+                nature: Nature::Cut,
+                ..Fault::passing(Error::registry(format!("{server} cut the connection")))
+            },
+            ErrorKind::TimedOut | ErrorKind::WouldBlock => {
+                Fault::passing(Error::registry(format!("{server} does not answer in time")))
+            }
+            _ => Fault::passing(
+                Error::registry(format!("the connection to {server} failed"))
+                    .hint("check this machine's network")
+                    .source(error),
+            ),
+        }
+    }
+
+    fn of_timeout(server: &str, timeout: ureq::Timeout) -> Self {
+        use ureq::Timeout;
+        let what = match timeout {
+            Timeout::Resolve | Timeout::Connect => "can't be reached in time",
+            Timeout::PerRead | Timeout::RecvResponse => "stopped answering",
+            Timeout::PerWrite | Timeout::SendRequest => "stopped reading",
+            _ => "answers too slowly",
+        };
+        Fault::passing(
+            Error::registry(format!("{server} {what}"))
+                .hint("check the network to the registry, or try again later"),
+        )
+    }
+
+    fn of_tls(server: &str, error: &rustls::Error) -> Self {
+        match error {
+            rustls::Error::InvalidMessage(_) => Fault {
+                nature: Nature::NotTls,
+                ..Fault::last(
+                    Error::registry(format!("{server} does not speak TLS"))
+                        .hint("svp speaks plain http to loopback registries alone"),
+                )
+            },
+            rustls::Error::InvalidCertificate(why) => Fault::last(
+                Error::registry(format!("the certificate of {server} is not trusted: {why}")).hint(
+                    "if the registry has its own certificate authority, name it with --cacert FILE; \
+                     if none is trusted, install ca-certificates",
+                ),
+            ),
+            other => Fault::last(
+                Error::registry(format!("TLS with {server} failed: {other}"))
+                    .hint("if the registry has its own certificate authority, use --cacert FILE"),
+            ),
+        }
+    }
+}
+
+/// A server's words, fit for a terminal: one line of at most `limit` characters, no control characters.
+pub(super) fn printable(text: &str, limit: usize) -> String {
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let clean: String = words.chars().filter(|c| !c.is_control()).collect();
+    if clean.chars().count() <= limit {
+        return clean;
+    }
+    clean.chars().take(limit).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_servers_words_are_tamed() {
+        assert_eq!(printable("a\n\x1b[31mb\t c\0", 99), "a [31mb c");
+        assert_eq!(printable(&"x".repeat(500), 3), "xxx…");
+    }
+}

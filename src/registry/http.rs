@@ -1,0 +1,248 @@
+//! One HTTP request: which agent, which headers, which redirects. No authentication, no retries.
+
+use std::io::{self, Read};
+use std::time::Duration;
+
+use ureq::Agent;
+use ureq::http::HeaderMap;
+use ureq::http::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, LOCATION, RANGE,
+};
+
+use super::fault::{Fault, printable};
+use super::options::ClientOptions;
+use super::proxy::Proxies;
+use super::tls;
+use super::url::{Scheme, Url};
+use crate::error::{Error, Kind, Result};
+
+const REDIRECTS: usize = 8;
+/// A body that short is worth reading to keep the connection.
+const SHORT: u64 = 16 << 10;
+
+/// The connections of a client.
+pub(super) struct Http {
+    direct: Agent,
+    proxied: Option<Agent>,
+    proxies: Proxies,
+    /// Why https can't be spoken, and the way out.
+    no_tls: Option<(String, String)>,
+    request_timeout: Duration,
+}
+
+/// What a GET asks for.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Get<'a> {
+    pub(super) accept: Option<&'a str>,
+    /// Sent to the first URL's origin alone, whatever redirects say.
+    pub(super) authorization: Option<&'a str>,
+    /// The first byte wanted, if not the first of all.
+    pub(super) from: Option<u64>,
+    /// How long the body may take; without it the whole request is held to the request timeout.
+    pub(super) body_time: Option<Duration>,
+}
+
+/// An answer whose body is still to be read.
+pub(super) struct Response {
+    /// Where redirects ended.
+    pub(super) url: Url,
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    body: ureq::Body,
+}
+
+impl Http {
+    pub(super) fn new(options: &ClientOptions) -> Result<Self> {
+        let (tls, no_tls) = match tls::config(&options.cacert) {
+            Ok(config) => (Some(config), None),
+            // Plain http to loopback still works.
+            Err(error) if error.kind() == Kind::Registry => {
+                let hint = error.hint_text().unwrap_or_default().to_owned();
+                (None, Some((error.message().to_owned(), hint)))
+            }
+            Err(error) => return Err(error),
+        };
+        let agent = |proxy: Option<ureq::Proxy>| {
+            let mut config = Agent::config_builder()
+                .user_agent(concat!("svp/", env!("CARGO_PKG_VERSION")))
+                .http_status_as_error(false)
+                .max_redirects(0)
+                .max_redirects_will_error(false)
+                .proxy(proxy)
+                .timeout_resolve(Some(options.connect_timeout))
+                .timeout_connect(Some(options.connect_timeout))
+                .timeout_send_request(Some(options.idle_timeout))
+                .timeout_recv_response(Some(options.idle_timeout))
+                .timeout_per_read(Some(options.idle_timeout))
+                .timeout_per_write(Some(options.idle_timeout))
+                .max_response_header_size(64 << 10);
+            if let Some(tls) = &tls {
+                config = config.tls_config(tls.clone());
+            }
+            config.build().new_agent()
+        };
+        Ok(Http {
+            direct: agent(None),
+            proxied: options.proxies.to_ureq()?.map(|proxy| agent(Some(proxy))),
+            proxies: options.proxies.clone(),
+            no_tls,
+            request_timeout: options.request_timeout,
+        })
+    }
+
+    /// Whether https can be spoken at all.
+    pub(super) fn has_tls(&self) -> bool {
+        self.no_tls.is_none()
+    }
+
+    /// GETs `url`, following redirects as far as [`Url::may_send_to`] allows.
+    pub(super) fn get(&self, url: &Url, get: Get<'_>) -> Result<Response, Fault> {
+        let mut at = url.clone();
+        for _ in 0..=REDIRECTS {
+            let mut request = self.agent_for(&at)?.get(at.full());
+            request = request.header(ACCEPT_ENCODING, "identity");
+            if let Some(accept) = get.accept {
+                request = request.header(ACCEPT, accept);
+            }
+            if let Some(authorization) = get.authorization.filter(|_| at.same_origin(url)) {
+                request = request.header(AUTHORIZATION, authorization);
+            }
+            if let Some(from) = get.from {
+                request = request.header(RANGE, format!("bytes={from}-"));
+            }
+            let config = request.config();
+            let config = match get.body_time {
+                Some(time) => config.timeout_recv_body(Some(time)),
+                None => config.timeout_global(Some(self.request_timeout)),
+            };
+            let answer = config.build().call();
+            let answer = answer.map_err(|error| Fault::of_transport(&at.authority(), error))?;
+            let response = Response::new(at, answer)?;
+            match response.redirect()? {
+                Some(next) => {
+                    response.discard();
+                    at = next;
+                }
+                None => return Ok(response),
+            }
+        }
+        Err(Fault::last(Error::registry(format!("{url} redirects more than {REDIRECTS} times"))))
+    }
+
+    /// POSTs a form to `url`; a redirect is not followed, for the form may hold a token.
+    pub(super) fn post_form(&self, url: &Url, form: &str) -> Result<Response, Fault> {
+        let request = self
+            .agent_for(url)?
+            .post(url.full())
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(ACCEPT_ENCODING, "identity");
+        let request = request.config().timeout_global(Some(self.request_timeout)).build();
+        let answer = request.send(form);
+        Response::new(
+            url.clone(),
+            answer.map_err(|error| Fault::of_transport(&url.authority(), error))?,
+        )
+    }
+
+    fn agent_for(&self, url: &Url) -> Result<&Agent, Fault> {
+        if url.scheme() == Scheme::Https
+            && let Some((why, hint)) = &self.no_tls
+        {
+            return Err(Fault::last(Error::registry(why.clone()).hint(hint.clone())));
+        }
+        match &self.proxied {
+            Some(agent) if self.proxies.applies_to(url.host(), url.port()) => Ok(agent),
+            _ => Ok(&self.direct),
+        }
+    }
+}
+
+impl Response {
+    fn new(url: Url, answer: ureq::http::Response<ureq::Body>) -> Result<Self, Fault> {
+        let (parts, body) = answer.into_parts();
+        let response =
+            Response { url, status: parts.status.as_u16(), headers: parts.headers, body };
+        match response.header(CONTENT_ENCODING.as_str()) {
+            // A digest is of the bytes as sent; who encodes them unasked hides what they are.
+            Some(coding) if !coding.eq_ignore_ascii_case("identity") => {
+                Err(Fault::last(Error::registry(format!(
+                    "{} sends the content encoding {:?}, which svp did not ask for",
+                    response.url,
+                    printable(coding, 40)
+                ))))
+            }
+            _ => Ok(response),
+        }
+    }
+
+    /// A header's text; none if it is absent or not ASCII.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The media type of `Content-Type`, without parameters, in lower case.
+    pub(super) fn content_type(&self) -> Option<String> {
+        let value = self.header(CONTENT_TYPE.as_str())?;
+        Some(value.split(';').next().unwrap_or(value).trim().to_ascii_lowercase())
+    }
+
+    /// The body's length where the server names it.
+    pub(super) fn content_length(&self) -> Option<u64> {
+        self.body.content_length()
+    }
+
+    /// The whole body, which may hold `limit` bytes.
+    pub(super) fn read(self, limit: u64, what: &str) -> Result<Vec<u8>, Fault> {
+        let server = self.url.authority();
+        let too_long = || {
+            let error = format!("{server} sends more than {limit} bytes as {what}");
+            Fault::last(Error::registry(error))
+        };
+        if self.content_length().is_some_and(|length| length > limit) {
+            return Err(too_long());
+        }
+        let expected = self.content_length();
+        let mut bytes = Vec::new();
+        self.into_reader()
+            .take(limit + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| Fault::of_io(&server, error))?;
+        if bytes.len() as u64 > limit {
+            return Err(too_long());
+        }
+        if expected.is_some_and(|expected| expected != bytes.len() as u64) {
+            return Err(Fault::passing(Error::registry(format!("{server} cut the connection"))));
+        }
+        Ok(bytes)
+    }
+
+    /// The body as it comes, however long.
+    pub(super) fn into_reader(self) -> ureq::BodyReader<'static> {
+        self.body.into_reader()
+    }
+
+    /// Reads a short body to its end, so that the connection can serve the next request.
+    pub(super) fn discard(self) {
+        if self.content_length().is_some_and(|length| length <= SHORT) {
+            // A failure here only costs the connection.
+            let _ = io::copy(&mut self.into_reader().take(SHORT), &mut io::sink());
+        }
+    }
+
+    fn redirect(&self) -> Result<Option<Url>, Fault> {
+        if !matches!(self.status, 301 | 302 | 303 | 307 | 308) {
+            return Ok(None);
+        }
+        let refused =
+            |why: &str| Fault::last(Error::registry(format!("{} redirects, but {why}", self.url)));
+        let location = self.header(LOCATION.as_str()).ok_or_else(|| refused("says not where"))?;
+        let next = self
+            .url
+            .join(location)
+            .map_err(|why| refused(&format!("not where svp follows: {why}")))?;
+        self.url
+            .may_send_to(&next)
+            .map_err(|why| refused(&format!("to {next}, where svp does not follow: {why}")))?;
+        Ok(Some(next))
+    }
+}

@@ -1,0 +1,155 @@
+//! Manifests and indexes, fetched whole: bounded, checked to be what they say, their digest computed.
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::fault::printable;
+use crate::error::{Error, Result};
+use crate::oci::Digest;
+use crate::oci::media_type;
+
+/// The most that a manifest may hold: 4 MiB, as distribution-spec recommends to registries.
+pub const LARGEST_MANIFEST: u64 = 4 << 20;
+
+/// The manifest types that svp reads, for `Accept`.
+pub(super) const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
+     application/vnd.oci.image.index.v1+json, \
+     application/vnd.docker.distribution.manifest.v2+json, \
+     application/vnd.docker.distribution.manifest.list.v2+json";
+
+/// A manifest or index as a registry sent it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawManifest {
+    /// The bytes whose digest is `digest`.
+    pub bytes: Vec<u8>,
+    /// One of the manifest and index types of [`media_type`].
+    pub media_type: String,
+    /// Computed from `bytes`; a requested digest was compared with it.
+    pub digest: Digest,
+}
+
+/// What tells manifests and indexes apart.
+#[derive(Deserialize)]
+struct Shape {
+    #[serde(rename = "mediaType")]
+    media_type: Option<String>,
+    manifests: Option<IgnoredAny>,
+    config: Option<IgnoredAny>,
+    layers: Option<IgnoredAny>,
+    #[serde(rename = "fsLayers")]
+    fs_layers: Option<IgnoredAny>,
+}
+
+/// Checks what `server` sent as a manifest, with the media type of its `Content-Type`.
+///
+/// # Errors
+/// [`Kind::Registry`](crate::error::Kind::Registry) for what is no manifest, is of a kind that svp doesn't
+/// read, or says of itself something else than the registry says of it.
+pub(super) fn check(
+    server: &str,
+    content_type: Option<&str>,
+    bytes: Vec<u8>,
+) -> Result<RawManifest> {
+    let sent = |what: String| Error::registry(format!("{server} sends {what}"));
+    let content_type = content_type.map(|text| printable(text, 80));
+    if content_type.as_deref() == Some("text/html") {
+        return Err(sent("a web page instead of a manifest".into())
+            .hint("is this a registry? a proxy or a login page of the network may be in between"));
+    }
+    // serde takes an array for a structure; a manifest is an object.
+    let is_object = bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{');
+    let shape: Option<Shape> = if is_object { serde_json::from_slice(&bytes).ok() } else { None };
+    let Some(shape) = shape else {
+        let kind = content_type.unwrap_or_else(|| "of no type".into());
+        return Err(
+            sent(format!("no JSON object as manifest ({kind})")).hint("is this a registry?")
+        );
+    };
+    if shape.fs_layers.is_some() {
+        return Err(sent("a manifest of Docker's old schema 1".into())
+            .hint("push the image again with a current tool"));
+    }
+    let looks_like_index = shape.manifests.is_some();
+    let looks_like_manifest = shape.config.is_some() && shape.layers.is_some();
+    let known = |text: &str| media_type::is_index(text) || media_type::is_manifest(text);
+    let declared = content_type.filter(|text| known(text));
+    let media_type = match (declared, shape.media_type) {
+        (Some(header), Some(own)) if header != own => {
+            return Err(sent(format!(
+                "a manifest as {header} that calls itself {:?}",
+                printable(&own, 80)
+            )));
+        }
+        (Some(header), _) => header,
+        (None, Some(own)) if known(&own) => own,
+        (None, Some(own)) => {
+            return Err(sent(format!("a manifest of unknown type {:?}", printable(&own, 80))));
+        }
+        (None, None) if looks_like_index => media_type::INDEX.to_owned(),
+        (None, None) => media_type::MANIFEST.to_owned(),
+    };
+    let fits = if media_type::is_index(&media_type) {
+        looks_like_index && shape.layers.is_none()
+    } else {
+        looks_like_manifest && !looks_like_index
+    };
+    if !fits {
+        return Err(sent(format!("as {media_type} what is none")));
+    }
+    Ok(RawManifest { digest: Digest::of(&bytes), bytes, media_type })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::media_type::{DOCKER_INDEX, DOCKER_MANIFEST, INDEX, MANIFEST};
+
+    #[test]
+    fn tells_manifests_from_other_things() {
+        let manifest = r#"{"config":{},"layers":[]}"#;
+        let index = r#" {"manifests":[]}"#;
+        let own = format!(r#"{{"mediaType":"{DOCKER_MANIFEST}","config":{{}},"layers":[]}}"#);
+        let json = "application/json";
+        let cases: &[(Option<&str>, &str, Result<&str, &str>)] = &[
+            (Some(MANIFEST), manifest, Ok(MANIFEST)),
+            (Some(DOCKER_INDEX), index, Ok(DOCKER_INDEX)),
+            (None, manifest, Ok(MANIFEST)),
+            (Some(json), index, Ok(INDEX)),
+            (Some(json), &own, Ok(DOCKER_MANIFEST)),
+            (Some(DOCKER_MANIFEST), &own, Ok(DOCKER_MANIFEST)),
+            (Some(MANIFEST), &own, Err("calls itself")),
+            (Some(MANIFEST), index, Err("what is none")),
+            (Some(INDEX), manifest, Err("what is none")),
+            (Some(INDEX), r#"{"manifests":[],"config":{},"layers":[]}"#, Err("what is none")),
+            (Some(MANIFEST), r#"{"manifests":[],"config":{},"layers":[]}"#, Err("what is none")),
+            (Some(json), r#"{"mediaType":"text/x","config":{},"layers":[]}"#, Err("unknown type")),
+            (Some(json), r#"{"fsLayers":[]}"#, Err("schema 1")),
+            (Some("text/html"), "<html>", Err("web page")),
+            (Some("text/html"), manifest, Err("web page")),
+            (Some(MANIFEST), "<html>", Err("no JSON object")),
+            (Some(MANIFEST), "[null,null,{},[],null]", Err("no JSON object")),
+            (Some(MANIFEST), "", Err("no JSON object")),
+            (Some(MANIFEST), "{\"config\":{},\"layers\":[]} x", Err("no JSON object")),
+        ];
+        for (content_type, text, expected) in cases {
+            let got = check("r", *content_type, text.as_bytes().to_vec());
+            match (got, expected) {
+                (Ok(got), Ok(expected)) => {
+                    assert_eq!(got.media_type, *expected, "{text}");
+                    assert_eq!(got.digest, Digest::of(text));
+                }
+                (Err(error), Err(expected)) => {
+                    assert!(error.to_string().contains(expected), "{text}: {error}");
+                }
+                (got, _) => panic!("{text}: {got:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn every_type_is_asked_for() {
+        for media_type in [MANIFEST, INDEX, DOCKER_MANIFEST, DOCKER_INDEX] {
+            assert!(ACCEPT.split(", ").any(|accepted| accepted == media_type), "{media_type}");
+        }
+    }
+}

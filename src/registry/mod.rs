@@ -1,0 +1,249 @@
+//! A client of image registries (distribution-spec): the pull side.
+//!
+//! Everything that a server sends is a claim. Sizes are bounded before they are believed, manifests are
+//! checked against the digest that was asked for, blobs stream and are the caller's to verify with
+//! [`DigestReader`](crate::oci::DigestReader). Plain http is spoken to loopback alone, credentials stay
+//! with the registry that they are for, and nothing waits forever.
+//!
+//! From below: `url`, `tls` and `proxy`; `http`, one request with its redirects; `fault` and `status`, what
+//! failures mean; `retry`; `challenge`, `auth`, `helper` and `token`, who we are; `manifest` and `blob`.
+//! What sends a request with authentication ([`Client`]'s own part) knows nothing of pulling.
+
+mod auth;
+mod blob;
+mod challenge;
+mod fault;
+mod helper;
+mod http;
+mod manifest;
+mod options;
+mod proxy;
+mod retry;
+mod status;
+mod tls;
+mod token;
+mod url;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::Deserialize;
+
+pub use auth::{AuthFiles, Login, Password};
+pub use blob::{BlobReader, read_error};
+pub use manifest::{LARGEST_MANIFEST, RawManifest};
+pub use options::ClientOptions;
+pub use proxy::Proxies;
+
+use crate::error::{Error, Result};
+use crate::oci::{Digest, Reference};
+use fault::{Fault, Nature, printable};
+use http::{Get, Http, Response};
+use url::{Scheme, Url};
+
+/// The most that a list of tags, shown in a hint, may hold.
+const LARGEST_TAG_LIST: u64 = 1 << 20;
+
+/// A registry client: connections, tokens and what was learnt of servers, shared by its clones and threads.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    options: ClientOptions,
+    http: Http,
+    authorizer: token::Authorizer,
+    /// Which scheme each loopback registry speaks.
+    schemes: Mutex<HashMap<String, Scheme>>,
+}
+
+impl Client {
+    /// A client; nothing is sent yet.
+    ///
+    /// # Errors
+    /// A `--cacert` file that can't be read or holds no certificate; a proxy that isn't understood.
+    pub fn new(options: ClientOptions) -> Result<Self> {
+        let http = Http::new(&options)?;
+        let authorizer = token::Authorizer::new(options.auth_files.clone());
+        Ok(Client(Arc::new(Inner { options, http, authorizer, schemes: Mutex::default() })))
+    }
+
+    /// The manifest or index that `reference` names: by its digest if it has one, else by its tag.
+    ///
+    /// # Errors
+    /// [`Kind::Registry`](crate::error::Kind::Registry): the registry can't be reached, refuses, has no such
+    /// image, or sends something that is no manifest, is larger than [`LARGEST_MANIFEST`] or has not the
+    /// digest that was asked for.
+    pub fn manifest(&self, reference: &Reference) -> Result<RawManifest> {
+        let reference = reference.clone().with_default_registry();
+        retry::run(&self.0.options, || self.manifest_once(&reference))
+            .map_err(|error| error.context(&reference))
+    }
+
+    fn manifest_once(&self, reference: &Reference) -> Result<RawManifest, Fault> {
+        let name = reference.digest().map(|digest| digest.to_string());
+        let name = name.as_deref().unwrap_or(reference.tag_or_latest());
+        let get = Get { accept: Some(manifest::ACCEPT), ..Get::default() };
+        let response = self.get(reference, &format!("manifests/{name}"), get)?;
+        match response.status {
+            200 => {}
+            404 => return Err(self.not_found(reference, response)),
+            _ => return Err(status::fault(response, "a manifest")),
+        }
+        let server = response.url.authority();
+        let content_type = response.content_type();
+        let bytes = response.read(LARGEST_MANIFEST, "a manifest")?;
+        let found =
+            manifest::check(&server, content_type.as_deref(), bytes).map_err(Fault::last)?;
+        // Docker-Content-Digest is the server's claim and is not asked: this is what was sent.
+        match reference.digest().filter(|digest| *digest != found.digest) {
+            Some(_) => Err(Fault::last(Error::registry(format!(
+                "{server} sends another manifest, whose digest is {}",
+                found.digest
+            )))),
+            None => Ok(found),
+        }
+    }
+
+    /// The blob `digest` of `size` bytes in the repository that `reference` names.
+    ///
+    /// The first answer is awaited here, so that a missing blob is an error of this call. The reader's own
+    /// errors are turned into this library's by [`read_error`].
+    ///
+    /// # Errors
+    /// As [`Client::manifest`].
+    pub fn blob(&self, reference: &Reference, digest: &Digest, size: u64) -> Result<BlobReader> {
+        let reference = reference.clone().with_default_registry();
+        BlobReader::open(self.clone(), reference, *digest, size)
+    }
+
+    fn options(&self) -> &ClientOptions {
+        &self.0.options
+    }
+
+    /// GETs `/v2/REPOSITORY/path`, answering one challenge on the way.
+    fn get(&self, reference: &Reference, path: &str, get: Get<'_>) -> Result<Response, Fault> {
+        let registry = reference.registry().unwrap_or("docker.io");
+        let url = self.url(registry, &format!("/v2/{}/{path}", reference.repository()))?;
+        let place = (registry.to_owned(), reference.repository().to_owned());
+        let mut answered = false;
+        loop {
+            let header = self.0.authorizer.header(&place);
+            let authorization = header.as_ref().map(Password::reveal);
+            let response = self.0.http.get(&url, Get { authorization, ..get })?;
+            if response.status != 401 {
+                return Ok(response);
+            }
+            // Whoever a redirect led to gets no credentials; and a registry that refuses what it has just
+            // granted would do so forever.
+            if answered || !response.url.same_origin(&url) {
+                return Err(match self.0.authorizer.source(&place) {
+                    Some(from) if answered => token::refused(&url, &from),
+                    _ => status::fault(response, &reference.name()),
+                });
+            }
+            let values = response.headers.get_all("www-authenticate");
+            let challenges = challenge::parse(values.iter().filter_map(|v| v.to_str().ok()));
+            response.discard();
+            let authorizer = &self.0.authorizer;
+            authorizer.answer(&self.0.http, &url, &place, &challenges, header.as_ref())?;
+            answered = true;
+        }
+    }
+
+    /// The URL of `path` at a registry named as in a reference.
+    fn url(&self, registry: &str, path: &str) -> Result<Url, Fault> {
+        // Docker Hub's registry has another name than its images.
+        let authority = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
+        let scheme = if url::is_loopback(url::host_of(authority)) {
+            self.loopback_scheme(authority)?
+        } else {
+            Scheme::Https
+        };
+        Url::new(scheme, authority, path).map_err(|why| {
+            Fault::last(Error::registry(format!("{authority:?} is no registry's host: {why}")))
+        })
+    }
+
+    /// https if the loopback registry speaks it, else plain http.
+    ///
+    /// Asked once, without credentials. Only a server that answers TLS with something else, or by hanging
+    /// up, is spoken to plainly: a certificate that isn't trusted is an error there as elsewhere.
+    fn loopback_scheme(&self, authority: &str) -> Result<Scheme, Fault> {
+        let mut schemes = self.0.schemes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(scheme) = schemes.get(authority) {
+            return Ok(*scheme);
+        }
+        let scheme = if self.0.http.has_tls() { self.probe(authority)? } else { Scheme::Http };
+        schemes.insert(authority.to_owned(), scheme);
+        Ok(scheme)
+    }
+
+    fn probe(&self, authority: &str) -> Result<Scheme, Fault> {
+        let url = Url::new(Scheme::Https, authority, "/v2/")
+            .map_err(|why| Fault::last(Error::registry(format!("{authority:?}: {why}"))))?;
+        match self.0.http.get(&url, Get::default()) {
+            Ok(response) => {
+                response.discard();
+                Ok(Scheme::Https)
+            }
+            Err(fault) if fault.nature != Nature::Other => Ok(Scheme::Http),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// Says whether it is the repository or the tag that a registry doesn't have.
+    fn not_found(&self, reference: &Reference, response: Response) -> Fault {
+        let server = response.url.authority();
+        let repository = reference.repository();
+        let (code, _) = status::explanation(response);
+        let no_repository = || {
+            Fault::last(
+                Error::registry(format!("{server} has no repository {repository}"))
+                    .hint("check the image's name"),
+            )
+        };
+        if code == "NAME_UNKNOWN" {
+            return no_repository();
+        }
+        let tags = match self.get(reference, "tags/list", Get::default()) {
+            Ok(list) if list.status == 404 => return no_repository(),
+            Ok(list) if list.status == 200 => tags(list),
+            _ => Vec::new(),
+        };
+        let missing = match reference.digest() {
+            Some(digest) => format!("no manifest {digest}"),
+            None => format!("no tag {}", reference.tag_or_latest()),
+        };
+        let hint = match tags.len() {
+            0 => "check the tag".to_owned(),
+            _ => format!("it has {}", tags.join(", ")),
+        };
+        Fault::last(Error::registry(format!("{server} has {missing} in {repository}")).hint(hint))
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Client").field(&self.0.options).finish()
+    }
+}
+
+/// The first tags of a repository, for a hint.
+fn tags(list: Response) -> Vec<String> {
+    #[derive(Default, Deserialize)]
+    struct List {
+        #[serde(default)]
+        tags: Option<Vec<String>>,
+    }
+    let bytes = list.read(LARGEST_TAG_LIST, "a list of tags").unwrap_or_default();
+    let list: List = serde_json::from_slice(&bytes).unwrap_or_default();
+    let mut tags: Vec<_> = list.tags.unwrap_or_default();
+    let more = tags.len() > 10;
+    tags.truncate(10);
+    let mut shown: Vec<_> = tags.iter().map(|tag| printable(tag, 128)).collect();
+    if more {
+        shown.push("…".into());
+    }
+    shown
+}

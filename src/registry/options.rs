@@ -1,0 +1,89 @@
+//! What a caller may choose of a registry client.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::auth::AuthFiles;
+use super::proxy::Proxies;
+use crate::progress::Reporter;
+
+/// How a [`Client`](super::Client) works. [`ClientOptions::default`] is what a command wants: the
+/// environment's proxies and auth files.
+#[derive(Clone)]
+pub struct ClientOptions {
+    /// PEM files of certificate authorities to trust besides the system's.
+    pub cacert: Vec<PathBuf>,
+    /// Where credentials are looked up.
+    pub auth_files: AuthFiles,
+    /// Which proxies lead to which hosts.
+    pub proxies: Proxies,
+    /// The longest that looking up a host, connecting to it and the TLS handshake may take, each address
+    /// tried in turn within it.
+    pub connect_timeout: Duration,
+    /// The longest that a server may send nothing.
+    pub idle_timeout: Duration,
+    /// The longest that a manifest, a token or a probe may take, redirects apart.
+    pub request_timeout: Duration,
+    /// Bytes a second that a blob must arrive at, measured over `rate_window` of waiting for it.
+    pub minimum_rate: u64,
+    /// The span over which `minimum_rate` is measured.
+    pub rate_window: Duration,
+    /// How often a request is tried again after a failure that may pass.
+    pub retries: u32,
+    /// The first wait between attempts; it doubles each time.
+    pub backoff: Duration,
+    /// The longest wait between attempts, whatever a server asks for.
+    pub longest_wait: Duration,
+    /// Is told when svp waits to try again.
+    pub reporter: Option<Arc<dyn Reporter>>,
+}
+
+impl ClientOptions {
+    /// Nothing from the environment: no proxies, no credentials.
+    pub fn isolated() -> Self {
+        ClientOptions {
+            cacert: Vec::new(),
+            auth_files: AuthFiles::none(),
+            proxies: Proxies::none(),
+            connect_timeout: Duration::from_secs(15),
+            idle_timeout: Duration::from_secs(30),
+            request_timeout: Duration::from_secs(60),
+            minimum_rate: 1024,
+            rate_window: Duration::from_secs(30),
+            retries: 4,
+            backoff: Duration::from_millis(500),
+            longest_wait: Duration::from_secs(60),
+            reporter: None,
+        }
+    }
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        ClientOptions {
+            auth_files: AuthFiles::from_env(None),
+            proxies: Proxies::from_env(),
+            ..Self::isolated()
+        }
+    }
+}
+
+impl fmt::Debug for ClientOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientOptions")
+            .field("cacert", &self.cacert)
+            .field("auth_files", &self.auth_files)
+            .field("proxies", &self.proxies)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("idle_timeout", &self.idle_timeout)
+            .field("request_timeout", &self.request_timeout)
+            .field("minimum_rate", &self.minimum_rate)
+            .field("rate_window", &self.rate_window)
+            .field("retries", &self.retries)
+            .field("backoff", &self.backoff)
+            .field("longest_wait", &self.longest_wait)
+            .finish_non_exhaustive()
+    }
+}

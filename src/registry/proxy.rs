@@ -1,0 +1,182 @@
+//! Which proxy leads to which host: `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`, upper or lower case.
+//!
+//! svp speaks plain http to loopback alone, and loopback is never proxied, so that `HTTP_PROXY`, which is
+//! for plain http, never has a use here.
+
+use std::env;
+use std::fmt;
+use std::net::IpAddr;
+
+use super::url::is_loopback;
+use crate::error::{Error, Result};
+
+/// The proxy for https and the hosts that are reached without it.
+#[derive(Clone, Default)]
+pub struct Proxies {
+    /// A URL that may hold a password.
+    https: Option<String>,
+    except: Vec<Exception>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Exception {
+    All,
+    /// A domain and everything below it; or an address as written. Perhaps on one port.
+    Domain(String, Option<u16>),
+    /// A network: address and prefix length.
+    Network(IpAddr, u8),
+}
+
+impl Proxies {
+    /// No proxy for any host.
+    pub fn none() -> Self {
+        Proxies::default()
+    }
+
+    /// As the environment says.
+    pub fn from_env() -> Self {
+        let get = |names: &[&str]| {
+            names.iter().filter_map(|name| env::var(name).ok()).find(|value| !value.is_empty())
+        };
+        Self::new(
+            get(&["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]),
+            &get(&["NO_PROXY", "no_proxy"]).unwrap_or_default(),
+        )
+    }
+
+    /// `https` is the proxy's URL; `except` is a comma-separated list of domains, addresses, networks
+    /// (`10.0.0.0/8`) and `*`.
+    pub fn new(https: Option<String>, except: &str) -> Self {
+        let except = except.split(',').map(str::trim).filter(|e| !e.is_empty());
+        Proxies { https, except: except.map(Exception::parse).collect() }
+    }
+
+    /// Whether `host:port` is reached through the proxy.
+    pub(super) fn applies_to(&self, host: &str, port: u16) -> bool {
+        self.https.is_some()
+            && !is_loopback(host)
+            && !self.except.iter().any(|exception| exception.matches(host, port))
+    }
+
+    /// The proxy for ureq.
+    ///
+    /// # Errors
+    /// If the URL is malformed or of a kind that svp doesn't speak; it is not shown, for it may hold a
+    /// password.
+    pub(super) fn to_ureq(&self) -> Result<Option<ureq::Proxy>> {
+        let Some(url) = &self.https else { return Ok(None) };
+        let bad = || {
+            Error::usage("the proxy that HTTPS_PROXY or ALL_PROXY names is not understood")
+                .hint("write it as http://[USER:PASSWORD@]HOST:PORT or https://HOST:PORT")
+        };
+        let proxy = ureq::Proxy::new(url).map_err(|_| bad())?;
+        match proxy.protocol() {
+            ureq::ProxyProtocol::Http | ureq::ProxyProtocol::Https => Ok(Some(proxy)),
+            _ => Err(bad()),
+        }
+    }
+}
+
+impl fmt::Debug for Proxies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxies")
+            .field("https", &self.https.as_ref().map(|_| "…"))
+            .field("except", &self.except)
+            .finish()
+    }
+}
+
+impl Exception {
+    fn parse(text: &str) -> Self {
+        if text == "*" {
+            return Exception::All;
+        }
+        if let Some((address, prefix)) = text.split_once('/')
+            && let (Ok(address), Ok(prefix)) = (address.parse(), prefix.parse())
+        {
+            return Exception::Network(address, prefix);
+        }
+        let text = text.to_ascii_lowercase();
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
+                (host, port.parse().ok())
+            }
+            _ => (text.as_str(), None),
+        };
+        let host = host.trim_start_matches("*.").trim_start_matches('.').trim_matches(['[', ']']);
+        Exception::Domain(host.to_owned(), port)
+    }
+
+    fn matches(&self, host: &str, port: u16) -> bool {
+        let host = host.trim_matches(['[', ']']).trim_end_matches('.').to_ascii_lowercase();
+        match self {
+            Exception::All => true,
+            Exception::Domain(domain, only) => {
+                only.is_none_or(|only| only == port)
+                    && (host == *domain
+                        || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.')))
+            }
+            Exception::Network(network, prefix) => {
+                host.parse().is_ok_and(|address| in_network(address, *network, *prefix))
+            }
+        }
+    }
+}
+
+fn in_network(address: IpAddr, network: IpAddr, prefix: u8) -> bool {
+    let (a, b, width) = match (address, network) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => (u32::from(a).into(), u32::from(b).into(), 32),
+        (IpAddr::V6(a), IpAddr::V6(b)) => (u128::from(a), u128::from(b), 128),
+        _ => return false,
+    };
+    let prefix = u32::from(prefix);
+    // A shift by the whole width of u128 is no shift; checked_shr makes it the zero that it means.
+    prefix <= width && (a ^ b).checked_shr(width - prefix).unwrap_or(0) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exceptions() {
+        let list = "a.example, .b.example,*.c.example,10.0.0.0/8,fd00::/16,1.2.3.4,d.example:444,";
+        let proxies = Proxies::new(Some("http://p:1".into()), list);
+        let cases = [
+            ("r.example", true),
+            ("a.example", false),
+            ("x.A.example", false),
+            ("xa.example", true),
+            ("b.example", false),
+            ("y.b.example", false),
+            ("z.c.example", false),
+            ("10.200.0.1", false),
+            ("11.0.0.1", true),
+            ("[fd00::1]", false),
+            ("[fd01::1]", true),
+            ("1.2.3.4", false),
+            ("d.example", true),
+            ("127.0.0.9", false),
+            ("localhost", false),
+            ("[::1]", false),
+        ];
+        for (host, proxied) in cases {
+            assert_eq!(proxies.applies_to(host, 443), proxied, "{host}");
+        }
+        assert!(!proxies.applies_to("d.example", 444));
+        assert!(!Proxies::none().applies_to("r.example", 443));
+        assert!(!Proxies::new(Some("http://p:1".into()), "*").applies_to("r.example", 443));
+        assert!(in_network("8.8.8.8".parse().unwrap(), "0.0.0.0".parse().unwrap(), 0));
+        assert!(in_network("::8".parse().unwrap(), "::".parse().unwrap(), 0));
+    }
+
+    #[test]
+    fn a_bad_proxy_is_refused_without_its_password() {
+        for url in ["socks5://u:hunter2@x:1", "nonsense://u:hunter2@x", "http://u:hunter2@"] {
+            let proxies = Proxies::new(Some(url.into()), "");
+            let error = proxies.to_ureq().unwrap_err();
+            assert!(!format!("{error:?} {proxies:?}").contains("hunter2"), "{url}");
+        }
+        assert!(Proxies::new(Some("http://u:p@x:1".into()), "").to_ureq().unwrap().is_some());
+    }
+}

@@ -1,0 +1,76 @@
+//! What a status that is no success means.
+
+use std::time::SystemTime;
+
+use serde::Deserialize;
+
+use super::fault::{Fault, Nature, Retry, printable};
+use super::http::Response;
+use super::retry::parse_retry_after;
+use crate::error::Error;
+
+const LARGEST_ERROR: u64 = 64 << 10;
+
+/// The errors of a registry's answer (distribution-spec, "Error Codes").
+#[derive(Default, Deserialize)]
+struct Errors {
+    #[serde(default)]
+    errors: Vec<RegistryError>,
+}
+
+#[derive(Default, Deserialize)]
+struct RegistryError {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
+}
+
+/// The code and message that a registry gives with a failure; empty where it gives none.
+pub(super) fn explanation(response: Response) -> (String, String) {
+    let body = response.read(LARGEST_ERROR, "an error message").unwrap_or_default();
+    let errors: Errors = serde_json::from_slice(&body).unwrap_or_default();
+    let first = errors.errors.into_iter().next().unwrap_or_default();
+    (printable(&first.code, 60), printable(&first.message, 200))
+}
+
+/// The fault that a status other than 2xx, 401 and 404 stands for, when `what` was asked for.
+pub(super) fn fault(response: Response, what: &str) -> Fault {
+    let status = response.status;
+    let server = response.url.authority();
+    let asked = response
+        .header("retry-after")
+        .and_then(|value| parse_retry_after(value, SystemTime::now()));
+    let (code, message) = explanation(response);
+    let said = match (code.is_empty(), message.is_empty()) {
+        (true, true) => String::new(),
+        (true, false) => format!(" ({message})"),
+        (false, true) => format!(" ({code})"),
+        (false, false) => format!(" ({code}: {message})"),
+    };
+    let error = match status {
+        401 => Error::registry(format!("{server} wants a login for {what}{said}")).hint(LOG_IN),
+        403 => Error::registry(format!("{server} forbids svp {what}{said}"))
+            .hint("log in as a user who may read it, or ask its owner for access"),
+        404 => Error::registry(format!("{server} does not have {what}{said}")),
+        429 => Error::registry(format!("{server} says that it was asked too often{said}"))
+            .hint("wait a while, or log in: registries allow their users more"),
+        416 => Error::registry(format!("{server} does not send the rest of {what}{said}")),
+        500.. => Error::registry(format!("{server} failed to send {what}: status {status}{said}"))
+            .hint("the failure is the registry's: try again later"),
+        _ => Error::registry(format!(
+            "{server} answers with status {status} when asked for {what}{said}"
+        )),
+    };
+    let retry = match status {
+        408 | 429 | 500 | 502..=504 => Retry::After(asked),
+        _ => Retry::Never,
+    };
+    Fault { error, retry, nature: Nature::Other }
+}
+
+/// The way out of a refused or missing login.
+pub(super) const LOG_IN: &str = "log in with `podman login`, `skopeo login` or `docker login`, or name a \
+     file with --authfile (else svp reads REGISTRY_AUTH_FILE, $XDG_RUNTIME_DIR/containers/auth.json, \
+     ~/.config/containers/auth.json and ~/.docker/config.json); some registries say the same of a \
+     repository that does not exist";

@@ -1,0 +1,92 @@
+//! TLS: who computes it, and whom it trusts.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider};
+
+use crate::error::{Error, IoContext, Result};
+
+/// The configuration of every https connection, trusting the system's authorities and those in `cacert`.
+///
+/// # Errors
+/// A file of `cacert` that can't be read or holds no certificate; a processor that the built-in
+/// cryptography can't run on.
+pub(super) fn config(cacert: &[PathBuf]) -> Result<TlsConfig> {
+    let provider = provider()?;
+    // A file of the system's that can't be read is no reason to fail: what it would have vouched for
+    // fails by itself, with the hint to use --cacert.
+    let system = rustls_native_certs::load_native_certs().certs;
+    let mut roots: Vec<_> =
+        system.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
+    for path in cacert {
+        roots.extend(read(path)?);
+    }
+    Ok(TlsConfig::builder()
+        .provider(TlsProvider::Rustls)
+        .unversioned_rustls_crypto_provider(Arc::new(provider))
+        .root_certs(RootCerts::Specific(Arc::new(roots)))
+        .build())
+}
+
+/// The certificates in a PEM file that the user named.
+pub(super) fn read(path: &Path) -> Result<Vec<Certificate<'static>>> {
+    let pem = std::fs::read(path).io("read the certificate file", path)?;
+    let bad = || {
+        Error::bad_input(format!("{} holds no PEM certificate", path.display()))
+            .hint("--cacert takes certificates between -----BEGIN CERTIFICATE----- and its END")
+    };
+    let mut found = Vec::new();
+    for item in ureq::tls::parse_pem(&pem) {
+        if let PemItem::Certificate(certificate) = item.map_err(|_| bad())? {
+            found.push(certificate);
+        }
+    }
+    if found.is_empty() { Err(bad()) } else { Ok(found) }
+}
+
+/// graviola where the processor can run it, else ring, each where it was compiled in.
+fn provider() -> Result<CryptoProvider> {
+    #[cfg(feature = "tls-graviola")]
+    if processor_runs_graviola() {
+        return Ok(rustls_graviola::default_provider());
+    }
+    #[cfg(feature = "tls-ring")]
+    return Ok(rustls::crypto::ring::default_provider());
+    #[cfg(all(feature = "tls-graviola", not(feature = "tls-ring")))]
+    return Err(Error::registry(format!(
+        "svp's TLS can't run on this processor: it needs {NEEDED}"
+    ))
+    .hint(
+        "build svp with `--no-default-features --features tls-ring`, or use an image from a file",
+    ));
+    #[cfg(not(any(feature = "tls-graviola", feature = "tls-ring")))]
+    return Err(Error::registry("this svp was built without TLS")
+        .hint("build it with the feature tls-graviola or tls-ring"));
+}
+
+#[cfg(all(feature = "tls-graviola", target_arch = "x86_64"))]
+const NEEDED: &str = "AES, PCLMULQDQ, BMI1, BMI2, ADX, AVX and AVX2";
+
+/// graviola itself panics where these are missing.
+#[cfg(all(feature = "tls-graviola", target_arch = "x86_64"))]
+fn processor_runs_graviola() -> bool {
+    use std::arch::is_x86_feature_detected as has;
+    has!("aes")
+        && has!("pclmulqdq")
+        && has!("bmi1")
+        && has!("bmi2")
+        && has!("adx")
+        && has!("avx")
+        && has!("avx2")
+}
+
+#[cfg(all(feature = "tls-graviola", target_arch = "aarch64"))]
+const NEEDED: &str = "NEON, AES, PMULL and SHA-2";
+
+#[cfg(all(feature = "tls-graviola", target_arch = "aarch64"))]
+fn processor_runs_graviola() -> bool {
+    use std::arch::is_aarch64_feature_detected as has;
+    has!("neon") && has!("aes") && has!("pmull") && has!("sha2")
+}

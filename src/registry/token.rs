@@ -1,0 +1,236 @@
+//! Answers to a registry's challenges: basic credentials, or a bearer token from its token server.
+//!
+//! What was granted is kept for a registry's repository, sent with every further request, and asked for
+//! anew when the registry no longer takes it (distribution's "Token Authentication Specification").
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde::Deserialize;
+
+use super::auth::{AuthFiles, Login, Password};
+use super::challenge::Challenge;
+use super::fault::Fault;
+use super::http::{Get, Http, Response};
+use super::status;
+use super::url::{Url, percent_encode};
+use crate::error::{Error, Result};
+
+const LARGEST_TOKEN: u64 = 1 << 20;
+/// The token specification's default, in seconds.
+const DEFAULT_LIFE: u64 = 60;
+
+/// A registry's `HOST[:PORT]` as the reference names it, and a repository of it.
+pub(super) type Place = (String, String);
+
+/// Holds what registries granted.
+pub(super) struct Authorizer {
+    files: AuthFiles,
+    granted: Mutex<HashMap<Place, Grant>>,
+}
+
+#[derive(Clone)]
+struct Grant {
+    /// The value of `Authorization`.
+    header: Password,
+    until: Option<Instant>,
+    /// Where the login is from; none if the grant is anonymous.
+    from: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct TokenAnswer {
+    token: Option<Password>,
+    access_token: Option<Password>,
+    expires_in: Option<u64>,
+}
+
+impl Authorizer {
+    pub(super) fn new(files: AuthFiles) -> Self {
+        Authorizer { files, granted: Mutex::default() }
+    }
+
+    /// The `Authorization` to send for `place`, if one was granted and has not expired.
+    pub(super) fn header(&self, place: &Place) -> Option<Password> {
+        let granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+        let grant = granted.get(place)?;
+        let alive = grant.until.is_none_or(|until| Instant::now() < until);
+        alive.then(|| grant.header.clone())
+    }
+
+    /// Where the login that `place` was granted for is from; none if it was granted to anybody.
+    pub(super) fn source(&self, place: &Place) -> Option<String> {
+        let granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+        granted.get(place)?.from.clone()
+    }
+
+    /// Gets a new `Authorization` for `place`, after `registry` refused `used` with `challenges`.
+    ///
+    /// Threads that are refused together wait for one of them to ask.
+    pub(super) fn answer(
+        &self,
+        http: &Http,
+        registry: &Url,
+        place: &Place,
+        challenges: &[Challenge],
+        used: Option<&Password>,
+    ) -> Result<(), Fault> {
+        let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+        if granted.get(place).is_some_and(|grant| Some(&grant.header) != used) {
+            return Ok(());
+        }
+        granted.remove(place);
+        let found = self.files.find(&place.0, &place.1).map_err(Fault::last)?;
+        let grant = match (best(challenges), found) {
+            (Some(Challenge::Bearer { realm, service, scope }), found) => {
+                let asked = Asked { registry, place, realm, service: service.as_deref() };
+                asked.token(http, scope.as_deref(), found)?
+            }
+            (Some(Challenge::Basic), Some((Login::Basic { username, password }, from))) => {
+                let header = basic(&username, &password);
+                if used == Some(&header) {
+                    return Err(refused(registry, &from));
+                }
+                Grant { header, until: None, from: Some(from) }
+            }
+            (Some(Challenge::Basic), Some((_, from))) => {
+                return Err(Fault::last(
+                    Error::registry(format!(
+                        "{} wants a user name and a password, and {from} holds a token",
+                        registry.authority()
+                    ))
+                    .hint(status::LOG_IN),
+                ));
+            }
+            (Some(Challenge::Basic), None) => {
+                let error = format!("{} wants a login for {}", registry.authority(), place.1);
+                return Err(Fault::last(Error::registry(error).hint(status::LOG_IN)));
+            }
+            (None, _) => {
+                return Err(Fault::last(
+                    Error::registry(format!(
+                        "{} wants a login of a kind that svp does not know",
+                        registry.authority()
+                    ))
+                    .hint("svp knows basic and bearer authentication"),
+                ));
+            }
+        };
+        granted.insert(place.clone(), grant);
+        Ok(())
+    }
+}
+
+/// A token is worth less to a thief than a password: it is preferred.
+fn best(challenges: &[Challenge]) -> Option<&Challenge> {
+    let bearer = challenges.iter().find(|c| matches!(c, Challenge::Bearer { .. }));
+    bearer.or_else(|| challenges.first())
+}
+
+/// The error of a login that the server did not take.
+pub(super) fn refused(registry: &Url, from: &str) -> Fault {
+    let error = format!("{} refuses the login that {from} holds", registry.authority());
+    Fault::last(Error::registry(error).hint(status::LOG_IN))
+}
+
+/// A bearer challenge being answered.
+struct Asked<'a> {
+    registry: &'a Url,
+    place: &'a Place,
+    realm: &'a str,
+    service: Option<&'a str>,
+}
+
+impl Asked<'_> {
+    fn token(
+        &self,
+        http: &Http,
+        scope: Option<&str>,
+        login: Option<(Login, String)>,
+    ) -> Result<Grant, Fault> {
+        let realm = self.realm_url()?;
+        let own_scope = format!("repository:{}:pull", self.place.1);
+        let scope = scope.unwrap_or(&own_scope);
+        let mut query = vec![("scope", scope)];
+        query.extend(self.service.map(|service| ("service", service)));
+        let (login, from) = login.unzip();
+        let response = match login {
+            Some(Login::RegistryToken(token)) => {
+                return Ok(Grant { header: bearer(&token)?, until: None, from });
+            }
+            Some(Login::IdentityToken(token)) => {
+                query.extend([
+                    ("grant_type", "refresh_token"),
+                    ("client_id", "svp"),
+                    ("refresh_token", token.reveal()),
+                ]);
+                let form: Vec<_> = query
+                    .iter()
+                    .map(|(name, value)| format!("{name}={}", percent_encode(value)))
+                    .collect();
+                http.post_form(&realm, &form.join("&"))?
+            }
+            Some(Login::Basic { username, password }) => {
+                query.push(("account", &username));
+                let header = basic(&username, &password);
+                let get = Get { authorization: Some(header.reveal()), ..Get::default() };
+                http.get(&realm.with_query(&query), get)?
+            }
+            None => http.get(&realm.with_query(&query), Get::default())?,
+        };
+        self.read(response, &realm, from)
+    }
+
+    fn realm_url(&self) -> Result<Url, Fault> {
+        let refuse = |why: String| {
+            Fault::last(Error::registry(format!(
+                "{} sends svp for a token to a place where svp does not go: {why}",
+                self.registry.authority()
+            )))
+        };
+        let realm = Url::parse(self.realm).map_err(refuse)?;
+        self.registry.may_send_to(&realm).map_err(|why| refuse(format!("{realm}: {why}")))?;
+        Ok(realm)
+    }
+
+    fn read(&self, response: Response, realm: &Url, from: Option<String>) -> Result<Grant, Fault> {
+        match response.status {
+            200 => {}
+            400 | 401 | 403 => {
+                let server = realm.authority();
+                let (_, message) = status::explanation(response);
+                let said = if message.is_empty() { message } else { format!(" ({message})") };
+                let error = match &from {
+                    Some(from) => format!("{server} refuses the login that {from} holds{said}"),
+                    None => format!("{server} wants a login for {}{said}", self.place.1),
+                };
+                return Err(Fault::last(Error::registry(error).hint(status::LOG_IN)));
+            }
+            _ => return Err(status::fault(response, "a token")),
+        }
+        let text = response.read(LARGEST_TOKEN, "a token")?;
+        let bad = || Fault::last(Error::registry(format!("{} sends no token", realm.authority())));
+        let answer: TokenAnswer = serde_json::from_slice(&text).map_err(|_| bad())?;
+        let token = answer.token.or(answer.access_token).ok_or_else(bad)?;
+        // A token about to expire would only be refused.
+        let life = answer.expires_in.unwrap_or(DEFAULT_LIFE).saturating_sub(5).min(86_400);
+        let until = Some(Instant::now() + Duration::from_secs(life));
+        Ok(Grant { header: bearer(&token)?, until, from })
+    }
+}
+
+fn basic(username: &str, password: &Password) -> Password {
+    let pair = BASE64_STANDARD.encode(format!("{username}:{}", password.reveal()));
+    Password::new(format!("Basic {pair}"))
+}
+
+fn bearer(token: &Password) -> Result<Password, Fault> {
+    let token = token.reveal();
+    if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(Fault::last(Error::registry("the registry's token is malformed")));
+    }
+    Ok(Password::new(format!("Bearer {token}")))
+}

@@ -1,0 +1,260 @@
+//! URLs of registries, and where a registry may send us.
+//!
+//! A [`Url`] shows itself without its query: a redirect's query often is a signature that grants access.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ureq::http::Uri;
+
+/// The two schemes that svp speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Scheme {
+    Http,
+    Https,
+}
+
+/// An absolute http or https URL without user information.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct Url {
+    scheme: Scheme,
+    /// Lower case; IPv6 addresses with their brackets.
+    host: String,
+    port: u16,
+    /// Starts with `/`; includes the query.
+    path: String,
+}
+
+impl Url {
+    /// `SCHEME://AUTHORITY/PATH`, where `authority` is a checked `HOST[:PORT]`.
+    pub(super) fn new(scheme: Scheme, authority: &str, path: &str) -> Result<Self, String> {
+        let scheme = match scheme {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        };
+        Url::parse(&format!("{scheme}://{authority}{path}"))
+    }
+
+    /// Parses an absolute URL.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let (scheme, _) = text.split_once("://").ok_or("it is no absolute URL")?;
+        let (scheme, default_port) = match scheme.to_ascii_lowercase().as_str() {
+            "http" => (Scheme::Http, 80),
+            "https" => (Scheme::Https, 443),
+            _ => return Err("svp follows http and https alone".into()),
+        };
+        // A fragment is the client's own business and is never sent.
+        let text = text.split('#').next().unwrap_or(text);
+        let uri: Uri = text.parse().map_err(|_| "it is malformed")?;
+        let authority = uri.authority().ok_or("it names no host")?;
+        if authority.as_str().contains('@') {
+            return Err("it carries a user name".into());
+        }
+        let host = authority.host().to_ascii_lowercase();
+        if host.is_empty() {
+            return Err("it names no host".into());
+        }
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        Ok(Url { scheme, host, port: authority.port_u16().unwrap_or(default_port), path })
+    }
+
+    /// Resolves a `Location` against this URL (RFC 3986, section 5.2, dot segments left to the server).
+    pub(super) fn join(&self, location: &str) -> Result<Self, String> {
+        if location.contains("://") && !location.starts_with(['/', '?']) {
+            return Url::parse(location);
+        }
+        let has_scheme = location
+            .split(['/', '?', '#'])
+            .next()
+            .is_some_and(|head| head.contains(':') && !head.starts_with(':'));
+        if has_scheme {
+            return Err("svp follows http and https alone".into());
+        }
+        let scheme = if self.scheme == Scheme::Https { "https" } else { "http" };
+        if let Some(rest) = location.strip_prefix("//") {
+            return Url::parse(&format!("{scheme}://{rest}"));
+        }
+        let own_path = self.path.split('?').next().unwrap_or("/");
+        let path = if location.starts_with('/') {
+            location.to_owned()
+        } else if location.starts_with('?') {
+            format!("{own_path}{location}")
+        } else {
+            let directory = own_path.rsplit_once('/').map_or("", |(directory, _)| directory);
+            format!("{directory}/{location}")
+        };
+        Url::parse(&format!("{scheme}://{}{path}", self.authority()))
+    }
+
+    /// The same URL with a query added.
+    pub(super) fn with_query(&self, pairs: &[(&str, &str)]) -> Self {
+        let mut path = self.path.clone();
+        for (name, value) in pairs {
+            path.push(if path.contains('?') { '&' } else { '?' });
+            path.push_str(&format!("{name}={}", percent_encode(value)));
+        }
+        Url { path, ..self.clone() }
+    }
+
+    /// `HOST[:PORT]`, the port where it is not the scheme's own.
+    pub(super) fn authority(&self) -> String {
+        match (self.scheme, self.port) {
+            (Scheme::Http, 80) | (Scheme::Https, 443) => self.host.clone(),
+            (_, port) => format!("{}:{port}", self.host),
+        }
+    }
+
+    /// The host in lower case, IPv6 addresses with their brackets.
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(super) fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// Whether both are of one server: scheme, host and port. Credentials stay within an origin.
+    pub(super) fn same_origin(&self, other: &Url) -> bool {
+        (self.scheme, &self.host, self.port) == (other.scheme, &other.host, other.port)
+    }
+
+    /// The whole URL, query included: for the wire, not for messages.
+    pub(super) fn full(&self) -> String {
+        let scheme = if self.scheme == Scheme::Https { "https" } else { "http" };
+        format!("{scheme}://{}{}", self.authority(), self.path)
+    }
+
+    /// Whether a server of this origin may send us to `next`, by a redirect or as a token's realm.
+    ///
+    /// Plain http goes to loopback only, and a registry elsewhere has no business with this host's
+    /// loopback: it could use svp to reach services that listen to nobody else.
+    pub(super) fn may_send_to(&self, next: &Url) -> Result<(), String> {
+        if is_loopback(&next.host) {
+            if is_loopback(&self.host) {
+                return Ok(());
+            }
+            return Err("a registry elsewhere may not send svp to this host's loopback".into());
+        }
+        if next.scheme == Scheme::Http {
+            return Err("svp speaks plain http to loopback alone".into());
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.scheme == Scheme::Https { "https" } else { "http" };
+        let path = self.path.split('?').next().unwrap_or("/");
+        write!(f, "{scheme}://{}{path}", self.authority())
+    }
+}
+
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Whether `host` (no port; IPv6 with or without brackets) is loopback: 127.0.0.0/8, `::1`, `localhost`.
+pub(super) fn is_loopback(host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    bare.eq_ignore_ascii_case("localhost")
+        || bare.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+        || bare.parse::<Ipv6Addr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// The host of a checked `HOST[:PORT]`.
+pub(super) fn host_of(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !host.is_empty() => host,
+        _ => authority,
+    }
+}
+
+/// Escapes everything but RFC 3986's unreserved characters.
+pub(super) fn percent_encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parses_and_hides_the_query() {
+        let url = Url::parse("HTTPS://Example.com:8443/a/b?X-Signature=secret#f").unwrap();
+        assert_eq!(url.full(), "https://example.com:8443/a/b?X-Signature=secret");
+        assert_eq!(url.to_string(), "https://example.com:8443/a/b");
+        assert_eq!(format!("{url:?}"), "https://example.com:8443/a/b");
+        let bad =
+            ["file:///etc/passwd", "ftp://x/y", "//x/y", "/x", "", "http://", "http://u:p@x/y"];
+        for text in bad {
+            assert!(Url::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn resolves_locations() {
+        let base = Url::parse("https://r.example:5000/v2/a/blobs/x?y=1").unwrap();
+        let cases = [
+            ("https://cdn.example/z?s=1", "https://cdn.example/z?s=1"),
+            ("//cdn.example/z", "https://cdn.example/z"),
+            ("/z?u=https://other/", "https://r.example:5000/z?u=https://other/"),
+            ("z", "https://r.example:5000/v2/a/blobs/z"),
+            ("?q=2", "https://r.example:5000/v2/a/blobs/x?q=2"),
+        ];
+        for (location, expected) in cases {
+            assert_eq!(base.join(location).unwrap().full(), expected, "{location}");
+        }
+        for location in ["file:///etc/passwd", "file:/etc/passwd", "data:,x", "javascript:1"] {
+            assert!(base.join(location).is_err(), "{location}");
+        }
+    }
+
+    #[test]
+    fn plain_http_and_loopback_are_fenced() {
+        let url = |text: &str| Url::parse(text).unwrap();
+        let cases = [
+            ("https://r.example/", "https://cdn.example/", true),
+            ("https://r.example/", "http://cdn.example/", false),
+            ("https://r.example/", "http://127.0.0.1/", false),
+            ("https://r.example/", "https://localhost/", false),
+            ("https://r.example/", "https://[::1]:1/", false),
+            ("http://localhost:5000/", "http://127.8.9.1:80/", true),
+            ("http://localhost:5000/", "http://[::1]:80/", true),
+            ("http://localhost:5000/", "https://cdn.example/", true),
+            ("http://localhost:5000/", "http://cdn.example/", false),
+            ("http://localhost:5000/", "http://localhost.example/", false),
+        ];
+        for (from, to, allowed) in cases {
+            assert_eq!(url(from).may_send_to(&url(to)).is_ok(), allowed, "{from} -> {to}");
+        }
+    }
+
+    #[test]
+    fn origins_and_encoding() {
+        let url = |text: &str| Url::parse(text).unwrap();
+        assert!(url("https://a/x").same_origin(&url("https://A:443/y")));
+        assert!(!url("https://a/x").same_origin(&url("https://a:444/x")));
+        assert!(!url("https://a:80/x").same_origin(&url("http://a:80/x")));
+        let realm = url("https://a/token?x=1").with_query(&[("scope", "repository:b/c:pull")]);
+        assert_eq!(realm.full(), "https://a/token?x=1&scope=repository%3Ab%2Fc%3Apull");
+        assert_eq!(host_of("[::1]:5000"), "[::1]");
+        assert_eq!(host_of("[::1]"), "[::1]");
+        assert_eq!(host_of("a.b:1"), "a.b");
+    }
+}
