@@ -116,6 +116,7 @@ fn a_directory_that_is_no_layout_is_refused_and_left_alone() {
         ("no index", &|p| {
             fs::create_dir(p).unwrap();
             fs::write(p.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+            fs::create_dir(p.join("blobs")).unwrap();
         }),
         ("a damaged index", &|p| {
             fs::create_dir(p).unwrap();
@@ -167,6 +168,7 @@ fn what_a_killed_writer_left_is_swept() {
     let world = World::new();
     fs::create_dir(world.out()).unwrap();
     fs::write(world.out().join(".svp-abc"), "half").unwrap();
+    fs::write(world.out().join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
     check_target(&world.out()).unwrap();
     world.save("1", "a");
     assert!(!world.out().join(".svp-abc").exists());

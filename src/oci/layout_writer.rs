@@ -34,15 +34,32 @@ pub struct LayoutWriter {
 /// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is something that is neither an empty
 /// directory nor a layout that svp understands.
 pub fn check_target(path: &Path) -> Result<()> {
-    match fs::metadata(path) {
+    match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(Error::io("look at", path, error)),
-        Ok(there) if !there.is_dir() => Err(refusal(path, "no directory")),
-        Ok(_) if is_empty(path)? => Ok(()),
-        Ok(_) if !path.join(MARKER).exists() => {
-            Err(refusal(path, "neither empty nor an OCI image layout"))
+        Err(error) => Err(Error::io("open", path, error)),
+        Ok(lock) => {
+            // Another may be making it.
+            lock.lock_shared().io("lock", path)?;
+            check_locked(path).map(drop)
         }
-        Ok(_) => Layout::open(path)?.index_json().map(drop),
+    }
+}
+
+/// Whether the layout is still to be made.
+fn check_locked(path: &Path) -> Result<bool> {
+    if !path.is_dir() {
+        return Err(refusal(path, "no directory"));
+    }
+    let marked = match fs::symlink_metadata(path.join(MARKER)) {
+        Ok(_) => Some(Layout::open(path)?),
+        Err(_) => None,
+    };
+    if is_unmade(path)? {
+        return Ok(true);
+    }
+    match marked {
+        Some(layout) => layout.index_json().map(|_| false),
+        None => Err(refusal(path, "neither empty nor an OCI image layout")),
     }
 }
 
@@ -53,7 +70,6 @@ impl LayoutWriter {
     /// As [`check_target`]; [`Kind::Storage`](crate::error::Kind::Storage).
     pub fn begin(path: &Path) -> Result<Self> {
         loop {
-            check_target(path)?;
             let undo = Undo(make_dirs(path)?);
             let lock = File::open(path).io("open", path)?;
             lock.lock().io("lock", path)?;
@@ -69,16 +85,15 @@ impl LayoutWriter {
     }
 
     fn under_lock(path: &Path, lock: File, mut undo: Undo) -> Result<Self> {
-        sweep(path)?;
-        check_target(path)?;
-        if is_empty(path)? {
+        if check_locked(path)? {
             let index = canonical(&empty_index());
-            for (name, content) in [(INDEX_FILE, &index[..]), (MARKER, MARKER_CONTENT)] {
+            for (name, content) in [(MARKER, MARKER_CONTENT), (INDEX_FILE, &index[..])] {
                 undo.0.push(path.join(name));
                 replace(path, name, content)?;
             }
         }
         let layout = Layout::open(path)?;
+        sweep(path)?;
         Ok(LayoutWriter { layout, made: undo.defuse(), _lock: lock })
     }
 
@@ -202,10 +217,11 @@ fn is_temporary(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(TEMPORARY.as_bytes())
 }
 
-/// Whether the directory has nothing but what killed writers left.
-fn is_empty(path: &Path) -> Result<bool> {
+/// Whether the directory is empty, or has only what a writer left that was killed while it made the layout.
+fn is_unmade(path: &Path) -> Result<bool> {
     for entry in fs::read_dir(path).io("list", path)? {
-        if !is_temporary(&entry.io("list", path)?.file_name()) {
+        let name = entry.io("list", path)?.file_name();
+        if name != MARKER && !is_temporary(&name) {
             return Ok(false);
         }
     }
