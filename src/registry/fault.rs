@@ -108,10 +108,13 @@ impl Fault {
             Timeout::PerWrite | Timeout::SendRequest => "stopped reading",
             _ => "answers too slowly",
         };
-        Fault::passing(
-            Error::registry(format!("{server} {what}"))
-                .hint("check the network to the registry, or try again later"),
-        )
+        let error = Error::registry(format!("{server} {what}"))
+            .hint("check the network to the registry, or try again later");
+        match timeout {
+            // Waiting as long again for a host that isn't there helps nobody.
+            Timeout::Resolve | Timeout::Connect => Fault::last(error),
+            _ => Fault::passing(error),
+        }
     }
 
     fn of_tls(server: &str, error: &rustls::Error) -> Self {
@@ -139,8 +142,8 @@ impl Fault {
 
 /// A server's words, fit for a terminal: one line of at most `limit` characters, no control characters.
 pub(super) fn printable(text: &str, limit: usize) -> String {
-    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let clean: String = words.chars().filter(|c| !c.is_control()).collect();
+    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let clean = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if clean.chars().count() <= limit {
         return clean;
     }
@@ -153,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_servers_words_are_tamed() {
-        assert_eq!(printable("a\n\x1b[31mb\t c\0", 99), "a [31mb c");
+        assert_eq!(printable("a\n\x1b[31mb\t \u{9b} c\0", 99), "a [31mb c");
         assert_eq!(printable(&"x".repeat(500), 3), "xxx…");
     }
 }

@@ -98,13 +98,11 @@ impl RealRegistry {
     }
 
     /// The certificate authority of a registry with TLS.
-    #[allow(dead_code)]
     pub fn ca_file(&self) -> PathBuf {
         self.dir.path().join("ca.pem")
     }
 
     /// An auth file with the user's name and `password`.
-    #[allow(dead_code)]
     pub fn auth_file(&self, password: &str) -> PathBuf {
         use base64::Engine as _;
         let pair = format!("{}:{password}", Self::USER);
