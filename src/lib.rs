@@ -7,4 +7,5 @@ pub mod oci;
 pub mod pack;
 pub mod progress;
 pub mod registry;
+pub mod rootfs;
 pub mod store;

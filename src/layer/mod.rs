@@ -5,7 +5,12 @@
 
 pub mod compress;
 pub mod entry;
+mod link;
+pub mod meta;
 pub mod path;
 pub mod pax;
+mod place;
 pub mod read;
+mod tree;
+pub mod unpack;
 pub mod write;

@@ -1,0 +1,151 @@
+//! Hard links: to what the same layer has, or, in an overlay, to what only a lower layer has, which is
+//! then copied up first, as overlayfs itself would.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{
+    AtFlags, FileType, Mode as Permissions, OFlags, fstat, linkat, openat, readlinkat,
+};
+use rustix::io::Errno;
+
+use crate::error::{Context, Error, Result};
+use crate::layer::entry::{Entry, EntryKind};
+use crate::layer::meta::{self, Ownership};
+use crate::layer::path::{EntryPath, is_reserved, show};
+use crate::layer::tree::{Found, Tree, copied, failure};
+
+impl Tree {
+    /// Makes `name` in the current directory another name of `target`.
+    pub fn link(&mut self, name: &[u8], target: &[u8]) -> Result<()> {
+        let target = EntryPath::parse(target).context("its target")?;
+        let parents = target.names().collect::<Vec<_>>();
+        let Some((&last, parents)) = parents.split_last() else {
+            return Err(Error::bad_input("it is a hard link to the root"));
+        };
+        let wrong = |why| {
+            let target = show(target.as_bytes());
+            Err(Error::bad_input(format!("it is a hard link to {target}, which {why}")))
+        };
+        if parents.iter().chain([&last]).any(|name| is_reserved(name)) {
+            return wrong("is a whiteout");
+        }
+        let here = self.cursor.names().to_vec();
+        let found = if self.find_parent(parents)? { self.look(last)? } else { Found::Nothing };
+        match found {
+            Found::File(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+                return wrong("is a directory");
+            }
+            Found::File(_) => {}
+            Found::Whiteout => return wrong("the layer hides"),
+            Found::Nothing => {
+                if !self.copy_up(parents, last)? {
+                    return wrong("is neither in this layer nor in those below");
+                }
+            }
+        }
+        let source = rustix::io::fcntl_dupfd_cloexec(self.cursor.dir(), 3)
+            .map_err(|error| failure("open", target.as_bytes(), error))?;
+        let same_names = self.cursor.names() == here && last == name;
+        self.return_to(&here)?;
+        if same_names {
+            return wrong("is itself");
+        }
+        let linked = self.make(name, |dir, name| {
+            match linkat(&source, last, dir, name, AtFlags::empty()) {
+                // Nothing else can have taken it away but making room for its own link.
+                Err(Errno::NOENT) => Ok(false),
+                other => other.map(|()| true),
+            }
+        })?;
+        if linked { Ok(()) } else { wrong("it replaces") }
+    }
+
+    /// Goes to the directory `names`, through links that this layer made; false if it isn't there.
+    fn find_parent(&mut self, names: &[&[u8]]) -> Result<bool> {
+        let failed = |error| failure("open", &names.join(&b'/'), error);
+        let common = self.cursor.rise_to_common(names).map_err(failed)?;
+        let mut todo: Vec<Vec<u8>> =
+            names[common..].iter().rev().map(|name| name.to_vec()).collect();
+        let mut links = 0;
+        while let Some(name) = todo.pop() {
+            match self.cursor.push(&name) {
+                Ok(()) => {}
+                Err(Errno::NOENT) => return Ok(false),
+                Err(Errno::NOTDIR) => {
+                    let path = self.cursor.path_of(&name);
+                    if !self.is_own(&path) {
+                        return Ok(false);
+                    }
+                    let Ok(target) = readlinkat(self.cursor.dir(), &*name, Vec::new()) else {
+                        return Ok(false);
+                    };
+                    links += 1;
+                    if links > super::tree::MOST_LINKS {
+                        return Err(Error::bad_input("too many symbolic links lead to its target"));
+                    }
+                    self.turn(target.as_bytes(), &mut todo)?;
+                }
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Copies `name` in the directory `parents` from the lower layers into this one, and stays in that
+    /// directory; false if they don't have it.
+    fn copy_up(&mut self, parents: &[&[u8]], name: &[u8]) -> Result<bool> {
+        let path = EntryPath::parse(&[&parents.join(&b'/')[..], b"/", name].concat())?;
+        let failed = |what, error| failure(what, path.as_bytes(), error);
+        let Some(lower) = self.open_below(parents) else { return Ok(false) };
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let stat = match openat(&lower, name, flags, Permissions::empty()) {
+            Ok(file) => fstat(&file).map_err(|error| failed("read", error))?,
+            Err(Errno::NOENT) => return Ok(false),
+            Err(error) => return Err(failed("open", error)),
+        };
+        self.go_to_parent(parents)?;
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => EntryKind::File,
+            FileType::Symlink => EntryKind::Symlink,
+            FileType::Fifo => EntryKind::Fifo,
+            _ => return Err(Error::bad_input("its target is no file")),
+        };
+        let mut entry = Entry::new(path.as_bytes(), kind, stat.st_mode & 0o7777);
+        (entry.uid, entry.gid, entry.mtime) = (stat.st_uid, stat.st_gid, meta::mtime(&stat));
+        match kind {
+            EntryKind::File => {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let from = openat(&lower, name, flags, Permissions::empty())
+                    .map_err(|error| failed("open", error))?;
+                let shown =
+                    meta::read_xattrs(from.as_fd()).map_err(|error| failed("read", error))?;
+                let to = File::from(self.create_file(name)?);
+                self.copy_content(&File::from(from), &to, path.as_bytes())?;
+                let xattrs = copied(shown);
+                let ownership = Ownership::of(&stat);
+                self.give_file(to.as_fd(), name, ownership, entry.mtime, &xattrs)?;
+            }
+            EntryKind::Symlink => {
+                let target = readlinkat(&lower, name, Vec::new());
+                entry.link = target.map_err(|error| failed("read", error))?.into_bytes();
+                self.make_symlink(name, &entry)?;
+            }
+            _ => self.make_fifo(name, &entry)?,
+        }
+        Ok(true)
+    }
+
+    /// Opens the lower layers' directory `names`; `None` if it isn't there.
+    fn open_below(&mut self, names: &[&[u8]]) -> Option<OwnedFd> {
+        let lower = self.lower.as_mut()?;
+        lower.go(names).ok()?;
+        rustix::io::fcntl_dupfd_cloexec(lower.dir(), 3).ok()
+    }
+
+    /// Goes back to the directory of these names.
+    fn return_to(&mut self, names: &[Box<[u8]>]) -> Result<()> {
+        let names: Vec<&[u8]> = names.iter().map(|name| &**name).collect();
+        self.cursor.go(&names).map_err(|error| failure("open", &names.join(&b'/'), error))
+    }
+}

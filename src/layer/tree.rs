@@ -1,0 +1,379 @@
+//! The tree that a layer is unpacked into: where the next entry goes, what whiteouts hide, and the
+//! directories' times, which are set last.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{
+    AtFlags, FileType, Mode as Permissions, Stat, XattrFlags, fstat, mkdirat, statat,
+};
+use rustix::io::Errno;
+
+use crate::error::{Error, Kind, Result};
+use crate::layer::entry::{Timestamp, Xattrs};
+use crate::layer::meta::{self, IdRanges, OPAQUE, Ownership};
+use crate::layer::path::show;
+use crate::layer::unpack::{Mode, UnpackOptions, UnpackReport};
+use crate::rootfs::{self, Cursor};
+
+/// As many links on the way to one entry as the kernel follows.
+pub(super) const MOST_LINKS: usize = 40;
+/// The longest link target that the kernel makes.
+const MAX_TARGET: usize = 4096;
+
+/// What a directory gets when all is in it.
+#[derive(Clone, Copy)]
+pub(super) struct Last {
+    pub mtime: Timestamp,
+    /// The permissions, where the owner must do without some of his own.
+    pub mode: Option<u32>,
+}
+
+/// A tree being changed by one layer.
+pub(super) struct Tree {
+    /// Stands on the parent of the current entry. What is replaced lies below it, so that its own
+    /// descriptors stay what their names say.
+    pub cursor: Cursor,
+    pub lower: Option<Cursor>,
+    pub mode: Mode,
+    pub ids: IdRanges,
+    pub report: UnpackReport,
+    /// The directories that entries of this layer are in, by path.
+    pub last: BTreeMap<Box<[u8]>, Last>,
+    /// In a plain tree, the paths that this layer made; in an overlay's layer there are no others.
+    made: BTreeSet<Box<[u8]>>,
+    pub buffer: Vec<u8>,
+}
+
+/// What is at a name.
+pub(super) enum Found {
+    Nothing,
+    /// A whiteout that this layer made.
+    Whiteout,
+    File(Box<Stat>),
+}
+
+impl Tree {
+    pub fn new(root: BorrowedFd<'_>, options: &UnpackOptions<'_>) -> Result<Self> {
+        let cursor = Cursor::new(root).map_err(|error| failure("open", b"", error))?;
+        let lower = options.lower.map(Cursor::new).transpose();
+        let mut tree = Tree {
+            cursor,
+            lower: lower.map_err(|error| failure("open", b"", error))?,
+            mode: options.mode,
+            ids: options.ids.clone(),
+            report: UnpackReport::default(),
+            last: BTreeMap::new(),
+            made: BTreeSet::new(),
+            buffer: vec![0; 256 * 1024],
+        };
+        match tree.mode {
+            Mode::Overlay => tree.inherit_metadata(&[])?,
+            Mode::Plain => tree.remember_time()?,
+        }
+        Ok(tree)
+    }
+
+    /// Sets what had to wait, deepest directories first.
+    pub fn finish(mut self) -> Result<UnpackReport> {
+        for (path, last) in std::mem::take(&mut self.last).into_iter().rev() {
+            let names: Vec<&[u8]> =
+                path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()).collect();
+            match self.cursor.go(&names) {
+                Ok(()) => {}
+                // Replaced or hidden since.
+                Err(Errno::NOENT | Errno::NOTDIR) => continue,
+                Err(error) => return Err(failure("open", &path, error)),
+            }
+            let dir = self.cursor.dir();
+            if let Some(mode) = last.mode {
+                rustix::fs::fchmod(dir, Permissions::from_raw_mode(mode))
+                    .map_err(|error| failure("set the mode of", &path, error))?;
+            }
+            rustix::fs::futimens(dir, &times(last.mtime))
+                .map_err(|error| failure("set the time of", &path, error))?;
+        }
+        Ok(self.report)
+    }
+
+    pub fn rise_to_root(&mut self) -> Result<()> {
+        self.cursor.truncate(0).map_err(|error| failure("open", b"", error))
+    }
+
+    /// Whether this layer made what is at `path`.
+    pub fn is_own(&self, path: &[u8]) -> bool {
+        self.mode == Mode::Overlay || self.made.contains(path)
+    }
+
+    /// Notes that this layer made `name` in the current directory.
+    pub fn made(&mut self, name: &[u8]) {
+        if self.mode == Mode::Plain {
+            self.made.insert(self.cursor.path_of(name).into());
+        }
+    }
+
+    /// Goes to the directory `names`, making what is missing. Links that this layer made are followed
+    /// inside the root; those of lower layers give way to a directory, as they do in an overlay.
+    pub fn go_to_parent(&mut self, names: &[&[u8]]) -> Result<()> {
+        let common = self.cursor.rise_to_common(names);
+        let common = common.map_err(|error| failure("open", &names.join(&b'/'), error))?;
+        // The names still to go, the next one last.
+        let mut todo: Vec<Vec<u8>> =
+            names[common..].iter().rev().map(|name| name.to_vec()).collect();
+        let mut links = 0;
+        while let Some(name) = todo.pop() {
+            match self.cursor.push(&name) {
+                Ok(()) => self.remember_time()?,
+                Err(Errno::NOENT) => self.make_parent(&name, false)?,
+                Err(Errno::NOTDIR) => {
+                    let Some(target) = self.enter_other(&name)? else { continue };
+                    links += 1;
+                    if links > MOST_LINKS {
+                        return Err(Error::bad_input("too many symbolic links lead there"));
+                    }
+                    self.turn(&target, &mut todo)?;
+                }
+                Err(error) => return Err(failure("open", &self.cursor.path_of(&name), error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Enters `name`, which is no directory: tells the target if it is a link to follow, else makes it a
+    /// directory and enters that.
+    fn enter_other(&mut self, name: &[u8]) -> Result<Option<Vec<u8>>> {
+        let path = self.cursor.path_of(name);
+        match self.look(name)? {
+            Found::File(stat) if self.is_own(&path) => {
+                if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+                    let path = show(&path);
+                    return Err(Error::bad_input(format!("{path} is no directory in this layer")));
+                }
+                let target = rustix::fs::readlinkat(self.cursor.dir(), name, Vec::new())
+                    .map_err(|error| failure("read", &path, error))?;
+                Ok(Some(target.into_bytes()))
+            }
+            found => {
+                let hidden = matches!(found, Found::Whiteout);
+                self.clear(name)?;
+                self.make_parent(name, hidden)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Puts a link's target before the names still to go.
+    pub fn turn(&mut self, target: &[u8], todo: &mut Vec<Vec<u8>>) -> Result<()> {
+        debug_assert!(target.len() <= MAX_TARGET);
+        if target.starts_with(b"/") {
+            self.rise_to_root()?;
+        }
+        let mut up = 0;
+        let mut down: Vec<&[u8]> = Vec::new();
+        for name in target.split(|&byte| byte == b'/') {
+            match name {
+                b"" | b"." => {}
+                // Without looking whether what it leaves is a directory: stricter is of no use here.
+                b".." => {
+                    if down.pop().is_none() {
+                        up += 1;
+                    }
+                }
+                name => down.push(name),
+            }
+        }
+        let depth = self.cursor.depth().saturating_sub(up);
+        self.cursor.truncate(depth).map_err(|error| failure("open", target, error))?;
+        todo.extend(down.into_iter().rev().map(<[u8]>::to_vec));
+        Ok(())
+    }
+
+    /// Makes a directory that the layer doesn't mention (yet) and enters it.
+    fn make_parent(&mut self, name: &[u8], opaque: bool) -> Result<()> {
+        let path = self.cursor.path_of(name);
+        mkdirat(self.cursor.dir(), name, Permissions::from_raw_mode(0o700))
+            .map_err(|error| failure("make", &path, error))?;
+        self.made(name);
+        self.cursor.push(name).map_err(|error| failure("open", &path, error))?;
+        let names: Vec<&[u8]> = path.split(|&byte| byte == b'/').collect();
+        self.inherit_metadata(&names)?;
+        if opaque { self.set_opaque() } else { Ok(()) }
+    }
+
+    /// Gives the current directory, `names`, the metadata that it has in the lower layers, or what a
+    /// directory has by default.
+    fn inherit_metadata(&mut self, names: &[&[u8]]) -> Result<()> {
+        let mut ownership = Ownership { uid: 0, gid: 0, mode: 0o755 };
+        let mut mtime = Timestamp::default();
+        let mut xattrs = Xattrs::new();
+        if let Some(lower) = &mut self.lower
+            && lower.go(names).is_ok()
+        {
+            let failed = |error| failure("read", &names.join(&b'/'), error);
+            let stat = fstat(lower.dir()).map_err(failed)?;
+            ownership = Ownership::of(&stat);
+            mtime = meta::mtime(&stat);
+            let shown = meta::read_xattrs(lower.dir()).map_err(failed)?;
+            xattrs = copied(shown);
+        }
+        self.give_directory(ownership, mtime, &xattrs, false)
+    }
+
+    /// Remembers the current directory's time, which making entries in it changes.
+    fn remember_time(&mut self) -> Result<()> {
+        let path = self.cursor.path_of(b"");
+        if !self.last.contains_key(&*path) {
+            let stat = fstat(self.cursor.dir()).map_err(|error| failure("read", &path, error))?;
+            self.last.insert(path.into(), Last { mtime: meta::mtime(&stat), mode: None });
+        }
+        Ok(())
+    }
+
+    pub fn look(&self, name: &[u8]) -> Result<Found> {
+        match statat(self.cursor.dir(), name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if self.mode == Mode::Overlay && is_whiteout(&stat) => Ok(Found::Whiteout),
+            Ok(stat) => Ok(Found::File(Box::new(stat))),
+            Err(Errno::NOENT) => Ok(Found::Nothing),
+            Err(error) => Err(failure("read", &self.cursor.path_of(name), error)),
+        }
+    }
+
+    /// Removes whatever is at `name`; tells whether it was a whiteout.
+    pub fn clear(&mut self, name: &[u8]) -> Result<bool> {
+        let whiteout = matches!(self.look(name)?, Found::Whiteout);
+        self.remove(name, false)?;
+        Ok(whiteout)
+    }
+
+    fn remove(&mut self, name: &[u8], keep_own: bool) -> Result<()> {
+        let path = self.cursor.path_of(name);
+        let prefix = self.cursor.path_of(b"");
+        let made = &self.made;
+        let keep = |below: &[u8]| {
+            let slash: &[u8] = if prefix.is_empty() { b"" } else { b"/" };
+            keep_own && made.contains(&*[&prefix[..], slash, below].concat())
+        };
+        rootfs::remove(self.cursor.dir(), name, &keep)
+            .map_err(|error| failure("remove", &path, error))?;
+        self.forget(&path, keep_own);
+        Ok(())
+    }
+
+    /// Forgets what was to be set on directories that are gone.
+    fn forget(&mut self, path: &[u8], keep_own: bool) {
+        let inside = [path, b"/"].concat();
+        let gone = |key: &[u8]| key == path || key.starts_with(&inside);
+        let keys: Vec<_> = self
+            .last
+            .range::<[u8], _>((std::ops::Bound::Included(path), std::ops::Bound::Unbounded))
+            .map(|(key, _)| key)
+            // Names that sort between "path" and "path/" share its first bytes.
+            .take_while(|key| key.starts_with(path))
+            .filter(|key| gone(key) && !(keep_own && self.made.contains(*key)))
+            .cloned()
+            .collect();
+        for key in keys {
+            self.last.remove(&key);
+        }
+        if keep_own {
+            return;
+        }
+        let made: Vec<_> = self
+            .made
+            .range::<[u8], _>((std::ops::Bound::Included(path), std::ops::Bound::Unbounded))
+            .take_while(|key| key.starts_with(path))
+            .filter(|key| gone(key))
+            .cloned()
+            .collect();
+        for key in made {
+            self.made.remove(&key);
+        }
+    }
+
+    /// Hides the lower layers' `name`. What this layer has there stays.
+    pub fn hide(&mut self, name: &[u8]) -> Result<()> {
+        if self.mode == Mode::Plain {
+            return self.remove(name, true);
+        }
+        match self.look(name)? {
+            Found::Whiteout => Ok(()),
+            Found::Nothing => {
+                let (dir, device) = (self.cursor.dir(), rustix::fs::makedev(0, 0));
+                let none = Permissions::empty();
+                rustix::fs::mknodat(dir, name, FileType::CharacterDevice, none, device).map_err(
+                    |error| failure("make a whiteout of", &self.cursor.path_of(name), error),
+                )
+            }
+            Found::File(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+                let path = self.cursor.path_of(name);
+                self.cursor.push(name).map_err(|error| failure("open", &path, error))?;
+                self.set_opaque()
+            }
+            Found::File(_) => Ok(()),
+        }
+    }
+
+    /// Hides all that lower layers have in the current directory.
+    pub fn hide_all(&mut self) -> Result<()> {
+        if self.mode == Mode::Overlay && self.cursor.depth() > 0 {
+            return self.set_opaque();
+        }
+        // A plain tree holds the lower layers' entries itself; and overlayfs knows no opaque root.
+        let below = match (&mut self.lower, self.mode) {
+            (_, Mode::Plain) => self.cursor.dir(),
+            (Some(lower), _) => {
+                lower.truncate(0).map_err(|error| failure("open", b"", error))?;
+                lower.dir()
+            }
+            (None, _) => return Ok(()),
+        };
+        let names = rootfs::list(below).map_err(|error| failure("read", b"", error))?;
+        for name in names {
+            self.hide(&name.bytes)?;
+            if self.mode == Mode::Overlay {
+                self.rise_to_root()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the current directory hide what lower layers have in it.
+    pub fn set_opaque(&mut self) -> Result<()> {
+        if self.mode == Mode::Plain {
+            return Ok(());
+        }
+        rustix::fs::fsetxattr(self.cursor.dir().as_fd(), OPAQUE, b"y", XattrFlags::empty())
+            .map_err(|error| failure("mark as opaque", &self.cursor.path_of(b""), error))
+    }
+}
+
+/// Attributes as a merged view shows them, in the form that a layer of it stores.
+pub(super) fn copied(shown: Xattrs) -> Xattrs {
+    shown
+        .into_iter()
+        .filter(|(name, _)| meta::is_portable(name))
+        .map(|(name, value)| (meta::escape(&name), value))
+        .collect()
+}
+
+/// Whether a file of a layer on disk is a whiteout.
+pub(super) fn is_whiteout(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+        && stat.st_rdev == rustix::fs::makedev(0, 0)
+}
+
+/// `time` for the calls that set times; a layer knows no other than that of modification.
+pub(super) fn times(time: Timestamp) -> rustix::fs::Timestamps {
+    let time = rustix::fs::Timespec { tv_sec: time.seconds, tv_nsec: time.nanoseconds.into() };
+    rustix::fs::Timestamps { last_access: time, last_modification: time }
+}
+
+/// The kernel's refusal of a name or a link is the layer's fault, the rest the storage's.
+pub(super) fn failure(what: &str, path: &[u8], error: Errno) -> Error {
+    let error_kind = match error {
+        Errno::NAMETOOLONG | Errno::LOOP | Errno::INVAL | Errno::ILSEQ => Kind::BadInput,
+        _ => Kind::Storage,
+    };
+    let path = if path.is_empty() { "the root".to_owned() } else { show(path) };
+    Error::io(what, path, error).with_kind(error_kind)
+}
