@@ -8,4 +8,5 @@ pub mod pack;
 pub mod progress;
 pub mod registry;
 pub mod rootfs;
+pub mod source;
 pub mod store;

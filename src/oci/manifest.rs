@@ -11,6 +11,9 @@ use super::media_type::{self, MANIFEST};
 use super::{Descriptor, Platform};
 use crate::error::{Error, Result};
 
+/// The most layers that an image may have: more can't be stacked.
+const MAX_LAYERS: usize = 500;
+
 /// A parsed image manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
@@ -113,6 +116,12 @@ fn check_media_types(config: &Descriptor, layers: &[Descriptor]) -> Result<()> {
             config.media_type, config.digest
         )));
     }
+    if layers.len() > MAX_LAYERS {
+        return Err(Error::bad_input(format!(
+            "the manifest has {} layers; svp takes up to {MAX_LAYERS}",
+            layers.len()
+        )));
+    }
     for layer in layers {
         media_type::Compression::of_layer(&layer.media_type)
             .map_err(|error| error.context(format!("layer {}", layer.digest)))?;
@@ -121,6 +130,15 @@ fn check_media_types(config: &Descriptor, layers: &[Descriptor]) -> Result<()> {
 }
 
 impl Manifest {
+    /// The manifest's own media type, which its config's decides.
+    pub fn media_type(&self) -> &'static str {
+        if self.config.media_type == media_type::DOCKER_CONFIG {
+            media_type::DOCKER_MANIFEST
+        } else {
+            MANIFEST
+        }
+    }
+
     /// The manifest as svp writes it: OCI's media types, canonical JSON.
     pub fn encode(&self) -> Vec<u8> {
         let mut value = json!({
@@ -207,6 +225,11 @@ mod tests {
             ("announced as html", manifest(), "text/html"),
             ("an artifact", with(manifest(), "config", descriptor("application/x")), ""),
             ("a strange layer", with(manifest(), "layers", json!([descriptor("a/b")])), ""),
+            (
+                "too many layers",
+                with(manifest(), "layers", json!(vec![descriptor(LAYER); 501])),
+                "",
+            ),
             ("no layers", with(manifest(), "layers", Value::Null), ""),
             (
                 "negative size",

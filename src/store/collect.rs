@@ -76,6 +76,9 @@ impl Store {
             }
             let size = entry.metadata().map(|m| m.len()).unwrap_or_default();
             fs::remove_file(entry.path()).io("remove", entry.path())?;
+            if let Some(digest) = digest {
+                self.forget_diff_id(&digest);
+            }
             collected.blobs += 1;
             collected.bytes += size;
         }

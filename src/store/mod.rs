@@ -3,6 +3,7 @@
 //! ```text
 //! ROOT/lock               marks a store; shared while it is used, exclusive while it is collected
 //! ROOT/blobs/sha256/HEX   as in an OCI layout, written whole or not at all
+//! ROOT/diff-ids/HEX       what a layer's blob is uncompressed, once that was computed
 //! ROOT/tags/NAME          one small JSON file for each REPO:TAG
 //! ROOT/tmp/RANDOM/        staging, each locked by its owner; swept when the owner is gone
 //! ROOT/instances, logs, trees   belong to other modules
@@ -14,6 +15,7 @@
 
 mod blobs;
 mod collect;
+mod diff_ids;
 mod export;
 mod images;
 mod staging;
@@ -88,7 +90,7 @@ impl Store {
             fs::set_permissions(root, Permissions::from_mode(0o700)).io("protect", root)?;
         }
         let lock = open_lock(&lock_path)?;
-        for dir in ["blobs", "blobs/sha256", "tags", "tmp", "instances", "logs"] {
+        for dir in ["blobs", "blobs/sha256", "diff-ids", "tags", "tmp", "instances", "logs"] {
             let path = root.join(dir);
             match DirBuilder::new().mode(0o700).create(&path) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {

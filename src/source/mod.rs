@@ -1,0 +1,139 @@
+//! Where images come from: `docker://REF`, `oci:DIR[:REF]`, `oci-archive:FILE[:REF]`, or the local store.
+//!
+//! A source is pulled *into the store*; from then on it is an image like any other. Whatever a source
+//! says is a claim: manifests and configs are bounded, and digest, size and diff ID of every layer are
+//! verified while it streams, before anything of the image becomes visible.
+
+mod archive;
+mod directory;
+mod docker;
+mod layer;
+mod origin;
+mod pull;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
+use crate::oci::Reference;
+
+pub use pull::{PullOptions, pull};
+
+/// Where to find an image.
+///
+/// Grammar, as skopeo has it:
+///
+/// ```text
+/// source := "docker://" reference | "oci:" dir [":" ref] | "oci-archive:" file [":" ref] | reference
+/// ```
+///
+/// `dir` and `file` end at the first colon; `ref` is the text of `org.opencontainers.image.ref.name`. A
+/// plain reference names an image of the store, never a registry's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// An image of the store.
+    Local(Reference),
+    /// An image of a registry; the registry is always named.
+    Docker(Reference),
+    /// An image in a layout.
+    Oci {
+        /// The layout's directory.
+        dir: PathBuf,
+        /// Which image, if the layout has several.
+        reference: Option<String>,
+    },
+    /// An image in a tar archive of a layout.
+    OciArchive {
+        /// The archive.
+        file: PathBuf,
+        /// Which image, if the archive has several.
+        reference: Option<String>,
+    },
+}
+
+impl FromStr for Source {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if let Some(rest) = text.strip_prefix("docker://") {
+            return Ok(Source::Docker(rest.parse::<Reference>()?.with_default_registry()));
+        }
+        if let Some(rest) = text.strip_prefix("oci:") {
+            let (dir, reference) = path_and_ref(text, rest)?;
+            return Ok(Source::Oci { dir, reference });
+        }
+        if let Some(rest) = text.strip_prefix("oci-archive:") {
+            let (file, reference) = path_and_ref(text, rest)?;
+            return Ok(Source::OciArchive { file, reference });
+        }
+        let transport = text.split_once(':').map(|(transport, _)| transport).unwrap_or_default();
+        let foreign = ["docker-archive", "dir", "containers-storage", "docker-daemon", "ostree"];
+        if foreign.contains(&transport) || text.contains("://") {
+            return Err(Error::usage(format!("{text:?} is not an image source that svp reads"))
+                .hint("write docker://REF, oci:DIR[:REF], oci-archive:FILE[:REF], or the name of an image of the store; skopeo copies others into an oci: layout"));
+        }
+        Ok(Source::Local(text.parse()?))
+    }
+}
+
+fn path_and_ref(whole: &str, rest: &str) -> Result<(PathBuf, Option<String>)> {
+    let (path, reference) = match rest.split_once(':') {
+        Some((path, reference)) => (path, Some(reference)),
+        None => (rest, None),
+    };
+    if path.is_empty() || reference == Some("") {
+        return Err(Error::usage(format!("{whole:?} lacks its path or what follows the colon"))
+            .hint("write oci:DIR[:REF] or oci-archive:FILE[:REF]"));
+    }
+    Ok((path.into(), reference.map(str::to_owned)))
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (transport, path, reference) = match self {
+            Source::Local(reference) => return reference.fmt(f),
+            Source::Docker(reference) => return write!(f, "docker://{reference}"),
+            Source::Oci { dir, reference } => ("oci", dir, reference),
+            Source::OciArchive { file, reference } => ("oci-archive", file, reference),
+        };
+        write!(f, "{transport}:{}", path.display())?;
+        match reference {
+            Some(reference) => write!(f, ":{reference}"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parses_and_shows() {
+        let cases = [
+            ("mysql", "mysql"),
+            ("team/mysql:8", "team/mysql:8"),
+            ("docker://debian:12", "docker://docker.io/library/debian:12"),
+            ("docker://localhost:5000/a", "docker://localhost:5000/a"),
+            ("oci:out", "oci:out"),
+            ("oci:/a/b:team/mysql:latest", "oci:/a/b:team/mysql:latest"),
+            ("oci-archive:x.tar:1", "oci-archive:x.tar:1"),
+        ];
+        for (text, shown) in cases {
+            assert_eq!(text.parse::<Source>().unwrap().to_string(), shown);
+        }
+        let Source::Oci { dir, reference } = "oci:/a:b:c".parse().unwrap() else { panic!("oci") };
+        assert_eq!((dir, reference), ("/a".into(), Some("b:c".to_owned())));
+    }
+
+    #[test]
+    fn refuses() {
+        let cases =
+            ["", "oci:", "oci::x", "oci:a:", "docker://", "https://x/y", "docker-archive:x", "A"];
+        for text in cases {
+            let error = text.parse::<Source>().expect_err(text);
+            assert_eq!(error.kind().exit_code(), 2, "{text}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Pulling: from a source into the store.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use super::Source;
+use super::archive::Archive;
+use super::directory::Directory;
+use super::docker::Docker;
+use super::layer::{Fetched, Transfers};
+use super::origin::Origin;
+use crate::error::{Context, Error, Result};
+use crate::oci::json::MAX_CONFIG;
+use crate::oci::layout::read_verified;
+use crate::oci::{Descriptor, Digest, Document, Image, Layer, Manifest, Platform};
+use crate::progress::Reporter;
+use crate::registry::{Client, ClientOptions};
+use crate::store::Store;
+
+/// How many layers are transferred at once.
+const TRANSFERS: usize = 4;
+/// How deep an index may lie in an index.
+const MAX_DEPTH: usize = 4;
+
+/// How to pull.
+#[derive(Clone, Debug)]
+pub struct PullOptions {
+    /// Which image of an index.
+    pub platform: Platform,
+    /// How to talk to registries.
+    pub client: ClientOptions,
+}
+
+impl Default for PullOptions {
+    fn default() -> Self {
+        PullOptions { platform: Platform::host(), client: ClientOptions::default() }
+    }
+}
+
+/// Brings the image that `source` names into the store and gives its manifest's descriptor. Nothing is
+/// tagged. What the store has already is not transferred again; on failure the store is as it was.
+///
+/// # Errors
+/// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is no such image or it is not what its
+/// digests say; [`Kind::Registry`](crate::error::Kind::Registry) if the registry fails;
+/// [`Kind::Storage`](crate::error::Kind::Storage).
+pub fn pull(
+    source: &Source,
+    store: &Store,
+    options: &PullOptions,
+    reporter: &dyn Reporter,
+) -> Result<Descriptor> {
+    let origin: Box<dyn Origin> = match source {
+        Source::Local(reference) => {
+            let descriptor = store.resolve(reference)?.manifest;
+            store.load_image(&descriptor)?;
+            return Ok(descriptor);
+        }
+        Source::Docker(reference) => {
+            Box::new(Docker::new(Client::new(options.client.clone())?, reference))
+        }
+        Source::Oci { dir, reference } => Box::new(Directory::open(dir, reference.as_deref())?),
+        Source::OciArchive { file, reference } => {
+            Box::new(Archive::open(file, reference.as_deref(), store)?)
+        }
+    };
+    reporter.step(&format!("pulling {source}"));
+    from_origin(&*origin, store, &options.platform, reporter).context(source)
+}
+
+fn from_origin(
+    origin: &dyn Origin,
+    store: &Store,
+    platform: &Platform,
+    reporter: &dyn Reporter,
+) -> Result<Descriptor> {
+    let (descriptor, bytes, manifest) = find_manifest(origin, platform)?;
+    let reader = origin.blob(&manifest.config)?;
+    let config = read_verified(reader, &manifest.config, MAX_CONFIG, "the source".as_ref())?;
+    let image = Image::from_parts(&manifest, &config)?;
+    let offered = image.config().platform();
+    if platform.rank(&offered).is_none() {
+        reporter.warning(&format!("the image is for {offered}, not for {platform}"));
+    }
+    let fetched = fetch_layers(origin, store, image.layers(), reporter)?;
+    for layer in fetched {
+        layer.publish(store)?;
+    }
+    store.put_blob(&config)?;
+    store.put_blob(&bytes)?;
+    Ok(Descriptor {
+        platform: Some(offered),
+        ..Descriptor::new(&descriptor.media_type, descriptor.digest, descriptor.size)
+    })
+}
+
+/// Follows indexes down to the manifest for `platform`.
+fn find_manifest(
+    origin: &dyn Origin,
+    platform: &Platform,
+) -> Result<(Descriptor, Vec<u8>, Manifest)> {
+    let (mut descriptor, mut bytes) = origin.root(platform)?;
+    for _ in 0..MAX_DEPTH {
+        match Document::parse(&bytes, &descriptor.media_type)? {
+            Document::Manifest(manifest) => {
+                // What announced nothing, the manifest itself has told.
+                if !crate::oci::media_type::is_manifest(&descriptor.media_type) {
+                    descriptor.media_type = manifest.media_type().to_owned();
+                }
+                return Ok((descriptor, bytes, manifest));
+            }
+            Document::Index(index) => {
+                descriptor = index.select(platform)?.clone();
+                bytes = origin.manifest(&descriptor)?;
+            }
+        }
+    }
+    Err(Error::bad_input(format!("image indexes lie more than {MAX_DEPTH} deep in each other")))
+}
+
+/// Brings the layers that the store lacks, several at once. None becomes a blob unless all are right.
+fn fetch_layers(
+    origin: &dyn Origin,
+    store: &Store,
+    layers: &[Layer],
+    reporter: &dyn Reporter,
+) -> Result<Vec<Fetched>> {
+    let mut seen: HashSet<(Digest, Digest)> = HashSet::new();
+    let layers: Vec<&Layer> =
+        layers.iter().filter(|l| seen.insert((l.descriptor.digest, l.diff_id))).collect();
+    let transfers = Transfers { origin, store, reporter, stop: AtomicBool::new(false) };
+    let next = AtomicUsize::new(0);
+    let fetched = Mutex::new(Ok(Vec::new()));
+    let work = || {
+        while let Some(layer) = layers.get(next.fetch_add(1, Ordering::Relaxed))
+            && !transfers.stop.load(Ordering::Relaxed)
+        {
+            let result = transfers.fetch(layer);
+            let mut fetched = fetched.lock().expect("no thread panics with it");
+            match (result, &mut *fetched) {
+                (Ok(layer), Ok(list)) => list.extend(layer),
+                (Err(error), slot @ Ok(_)) => {
+                    *slot = Err(error);
+                    transfers.stop.store(true, Ordering::Relaxed);
+                }
+                // The first failure is the one to tell.
+                (_, Err(_)) => {}
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..TRANSFERS.min(layers.len()) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    fetched.into_inner().expect("no thread panics with it")
+}
