@@ -43,7 +43,7 @@ show svp lint fixtures/packs/redis
 
 step "Find a Debian" "The pack wants debian/12: from Docker Hub where it can be reached, else made here by mmdebstrap."
 base=()
-if timeout 8 bash -c 'exec 3<>/dev/tcp/registry-1.docker.io/443' 2>/dev/null; then
+if skopeo --command-timeout 15s inspect --raw docker://docker.io/library/debian:12 >/dev/null 2>&1; then
   echo "   Docker Hub answers: svp will pull docker.io/library/debian:12 by itself."
 else
   echo "   Docker Hub does not answer: any root file system will do."

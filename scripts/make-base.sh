@@ -29,11 +29,16 @@ trap 'rm -rf "$work"' EXIT
 
 debian() {
   echo "make-base: mmdebstrap bookworm (minutes, once)" >&2
-  mmdebstrap --quiet --variant=minbase --include=ca-certificates --format=tar \
+  mmdebstrap --quiet --variant=minbase --include=usr-is-merged --format=tar \
+    --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
     --aptopt='APT::Sandbox::User "root"' \
     --dpkgopt='path-exclude=/usr/share/man/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' \
-    bookworm "$work/root.tar" >&2
+    bookworm "$work/root.tar" >"$work/log" 2>&1 || {
+    cat "$work/log" >&2
+    echo "make-base: mmdebstrap failed: what it said is above" >&2
+    exit 1
+  }
 }
 
 busybox() {

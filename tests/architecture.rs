@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 const ARROWS: &[(&str, &[&[&str]])] = &[
     ("error", &[]),
     ("progress", &[]),
+    ("sys", &[GROUND]),
+    ("interrupt", &[GROUND]),
     ("oci", &[GROUND]),
     ("rootfs", &[GROUND]),
     ("layer", &[GROUND, PURE]),
@@ -18,12 +20,11 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("source", &[GROUND, PURE, &["layer", "store", "registry"]]),
     ("import", &[GROUND, PURE, &["layer", "store", "source"]]),
     ("service", &[GROUND, PURE, PARTS]),
-    ("build", &[GROUND, PURE, PARTS, &["service"]]),
-    ("setup", &[GROUND, PURE, PARTS, &["service", "build"]]),
+    ("pipeline", &[GROUND, PURE, PARTS, &["service"]]),
 ];
 
 const GROUND: &[&str] = &["error", "progress"];
-const PURE: &[&str] = &["oci", "rootfs"];
+const PURE: &[&str] = &["sys", "interrupt", "oci", "rootfs"];
 const PARTS: &[&str] =
     &["layer", "secret", "registry", "store", "pack", "sandbox", "source", "import"];
 

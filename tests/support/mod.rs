@@ -284,6 +284,18 @@ pub fn processes_of(place: &Path) -> Vec<String> {
     found
 }
 
+/// The processes whose arguments (each ended by a NUL) contain `text`.
+pub fn processes_with(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
+        let arguments = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        if arguments.windows(text.len()).any(|window| window == text.as_bytes()) {
+            found.push(String::from_utf8_lossy(&arguments).replace('\0', " "));
+        }
+    }
+    found
+}
+
 /// Has ocidir check the layout; what it says. Builds the checker where `make test` has not.
 #[track_caller]
 pub fn conformance(layout: &Path) -> String {
