@@ -2,6 +2,7 @@
 //! service.
 
 pub mod error;
+pub mod import;
 pub mod layer;
 pub mod oci;
 pub mod pack;

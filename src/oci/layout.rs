@@ -11,11 +11,11 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::descriptor::CONTAINERD_NAME;
-use super::json::parse;
+use super::descriptor::{CONTAINERD_NAME, REF_NAME};
+use super::json::{canonical, parse};
 use super::manifest::Index;
 use super::media_type::INDEX;
-use super::{Descriptor, Digest, DigestReader, Platform};
+use super::{Descriptor, Digest, DigestReader, Platform, Reference};
 use crate::error::{Error, IoContext, Result};
 
 /// The file that marks a layout.
@@ -290,6 +290,25 @@ fn there_is(entries: &[Descriptor]) -> String {
 pub(super) fn not_a_layout(path: &Path) -> Error {
     Error::bad_input(format!("{} is not an OCI image layout", path.display()))
         .hint("it must have a file oci-layout, as skopeo, umoci and svp write it")
+}
+
+/// The files beside the blobs, by name, of a layout that has one image alone.
+pub fn archive_files(
+    descriptor: &Descriptor,
+    reference: &Reference,
+) -> [(&'static str, Vec<u8>); 2] {
+    let mut index = empty_index();
+    index["manifests"] = json!([named(descriptor, reference)]);
+    [(INDEX_FILE, canonical(&index)), (MARKER, MARKER_CONTENT.to_vec())]
+}
+
+/// The descriptor as an index has it: with its names.
+pub(super) fn named(descriptor: &Descriptor, reference: &Reference) -> Descriptor {
+    let mut named = descriptor.clone();
+    let full = reference.clone().with_default_registry();
+    named.annotations.insert(REF_NAME.into(), reference.tagged());
+    named.annotations.insert(CONTAINERD_NAME.into(), full.tagged());
+    named
 }
 
 /// The index of a layout without an image.

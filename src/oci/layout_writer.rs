@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
-use super::descriptor::{CONTAINERD_NAME, REF_NAME};
+use super::descriptor::REF_NAME;
 use super::json::canonical;
-use super::layout::{INDEX_FILE, Layout, MARKER, MARKER_CONTENT, empty_index};
+use super::layout::{INDEX_FILE, Layout, MARKER, MARKER_CONTENT, empty_index, named};
 use super::{Descriptor, DigestReader, Reference};
 use crate::error::{Error, IoContext, Result};
 
@@ -164,15 +164,6 @@ impl Drop for LayoutWriter {
     fn drop(&mut self) {
         drop(Undo(std::mem::take(&mut self.made)));
     }
-}
-
-/// The descriptor as an index has it: with its names.
-pub(super) fn named(descriptor: &Descriptor, reference: &Reference) -> Descriptor {
-    let mut named = descriptor.clone();
-    let full = reference.clone().with_default_registry();
-    named.annotations.insert(REF_NAME.into(), reference.tagged());
-    named.annotations.insert(CONTAINERD_NAME.into(), full.tagged());
-    named
 }
 
 /// Removes what it lists, the last first. A directory that isn't empty stays.

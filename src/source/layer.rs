@@ -1,15 +1,15 @@
 //! One layer on its way into the store: digest, size and diff ID are verified in the same pass.
 
 use std::cell::RefCell;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::origin::Origin;
+use super::tee::{Failure, Handle, Tee, decompress, undecodable};
 use crate::error::{Context, Error, Kind, Result};
-use crate::layer::compress::decoder;
 use crate::oci::media_type::Compression;
-use crate::oci::{Descriptor, Digest, DigestWriter, Layer};
+use crate::oci::{Descriptor, Digest, Layer};
 use crate::progress::{Event, Reporter};
 use crate::store::{BlobWriter, Store};
 
@@ -68,14 +68,10 @@ impl Transfers<'_> {
             self.reporter.event(Event::Transfer { id: &id, done, total: Some(descriptor.size) });
         };
         tell(0);
-        let tee = Rc::new(RefCell::new(Tee {
-            input: self.origin.blob(descriptor)?,
-            output: self.store.blob_writer()?,
-            done: 0,
-            failure: None,
-        }));
+        let tee = Tee::new(self.origin.blob(descriptor)?, self.store.blob_writer()?);
+        let tee = Rc::new(RefCell::new(tee));
         let mut told = 0;
-        let result = hash(tee.clone(), compression(layer)?, &mut || {
+        let result = hash(&tee, compression(layer)?, &mut || {
             let done = tee.borrow().done;
             if done >= told + STRIDE {
                 told = done;
@@ -119,88 +115,36 @@ fn check(layer: &Layer, found: Digest) -> Result<()> {
 /// The diff ID of a layer in the store, whose blob is verified too.
 fn stored_diff_id(store: &Store, layer: &Layer) -> Result<Digest> {
     let reader = Rc::new(RefCell::new(store.blob_reader(&layer.descriptor)?));
-    hash(reader, compression(layer)?, &mut || Ok(()))
+    hash(&reader, compression(layer)?, &mut || Ok(()))
 }
 
-/// Decompresses `input` and gives the digest of the tar. All of `input` is read, so that a reader that
-/// verifies has done so. `at_each` is called for each piece and may stop the work.
+/// Reads a layer's `input` to its end and gives the diff ID. `at_each` is called for each piece and may
+/// stop the work.
 fn hash<R: Read + 'static>(
-    input: Rc<RefCell<R>>,
+    input: &Rc<RefCell<R>>,
     compression: Compression,
     at_each: &mut dyn FnMut() -> Result<()>,
 ) -> Result<Digest> {
-    let bad = |error| Error::bad_input("the layer can't be decompressed").source(error);
-    let mut tar = decoder(Handle(input.clone()), compression)?;
-    let mut hasher = DigestWriter::new(io::sink());
-    let mut buffer = vec![0; 64 << 10];
-    let mut size = 0;
-    loop {
-        let n = match tar.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(n) => n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => {
-                // If the blob isn't what its digest says, that is what to tell.
-                drop(tar);
-                io::copy(&mut Handle(input), &mut io::sink()).map_err(bad)?;
-                return Err(bad(error));
+    let result = decompress(input, compression, |tar| {
+        let mut buffer = vec![0; 64 << 10];
+        let mut size = 0;
+        loop {
+            match tar.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(n) => size += n as u64,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(undecodable(error)),
             }
-        };
-        size += n as u64;
-        if size > MAX_TAR {
-            return Err(Error::bad_input(format!(
-                "the layer inflates to more than {MAX_TAR} bytes"
-            )));
-        }
-        hasher.write_all(&buffer[..n]).expect("a sink takes all");
-        at_each()?;
-    }
-    drop(tar);
-    io::copy(&mut Handle(input), &mut io::sink()).map_err(bad)?;
-    Ok(hasher.finish().1)
-}
-
-/// A reader that others hold too.
-struct Handle<R>(Rc<RefCell<R>>);
-
-impl<R: Read> Read for Handle<R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.0.borrow_mut().read(buf)
-    }
-}
-
-/// Copies what is read into a blob, and keeps the first failure.
-struct Tee {
-    input: Box<dyn Read + Send>,
-    output: BlobWriter,
-    done: u64,
-    failure: Option<Failure>,
-}
-
-enum Failure {
-    Read(io::Error),
-    Write(io::Error),
-}
-
-impl Read for Tee {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let failed = || io::Error::other("the transfer has failed");
-        if self.failure.is_some() {
-            return Err(failed());
-        }
-        let n = match self.input.read(buf) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
-            Err(error) => {
-                self.failure = Some(Failure::Read(error));
-                return Err(failed());
+            if size > MAX_TAR {
+                let text = format!("the layer inflates to more than {MAX_TAR} bytes");
+                return Err(Error::bad_input(text));
             }
-            Ok(n) => n,
-        };
-        if let Err(error) = self.output.write_all(&buf[..n]) {
-            self.failure = Some(Failure::Write(error));
-            return Err(failed());
+            at_each()?;
         }
-        self.done += n as u64;
-        Ok(n)
+    });
+    if result.as_ref().is_err_and(|error| error.kind() == Kind::BadInput) {
+        // If the blob isn't what its digest says, that is what to tell.
+        io::copy(&mut Handle(input.clone()), &mut io::sink()).map_err(undecodable)?;
     }
+    result.map(|(diff_id, ())| diff_id)
 }

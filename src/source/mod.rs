@@ -10,6 +10,7 @@ mod docker;
 mod layer;
 mod origin;
 mod pull;
+pub(crate) mod tee;
 
 use std::fmt;
 use std::path::PathBuf;

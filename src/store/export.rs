@@ -1,9 +1,16 @@
-//! Writing an image of the store into an OCI image layout.
+//! Writing an image of the store into an OCI image layout, or a tar archive of one.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use super::Store;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, IoContext, Result};
+use crate::layer::entry::{Entry, EntryKind};
+use crate::layer::write::TarWriter;
+use crate::oci::layout::archive_files;
 use crate::oci::{Descriptor, LayoutWriter, Reference};
-use std::path::Path;
 
 impl Store {
     /// Writes the image whose manifest is `descriptor` into the layout at `dir`, as `reference`; returns
@@ -29,6 +36,76 @@ impl Store {
         let others = writer.other_names(reference)?;
         writer.commit(descriptor, reference)?;
         Ok(others)
+    }
+
+    /// Writes the image whose manifest is `descriptor` into the archive `file`, as `reference`. A file that is
+    /// there is replaced when the new one is whole; a device or pipe is written to.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if a blob of the image is missing or damaged;
+    /// [`Kind::Storage`](crate::error::Kind::Storage).
+    pub fn save_to_archive(
+        &self,
+        descriptor: &Descriptor,
+        file: &Path,
+        reference: &Reference,
+    ) -> Result<()> {
+        let special = fs::metadata(file).is_ok_and(|there| !there.is_file() && !there.is_dir());
+        if special {
+            let mut output = File::options().write(true).open(file).io("open", file)?;
+            return self.write_archive(descriptor, &mut output, reference);
+        }
+        let dir = match file.parent() {
+            Some(dir) if !dir.as_os_str().is_empty() => dir,
+            _ => Path::new("."),
+        };
+        let mut output = tempfile::Builder::new()
+            .prefix(".svp-")
+            .permissions(Permissions::from_mode(0o666))
+            .tempfile_in(dir)
+            .io("make a file in", dir)?;
+        self.write_archive(descriptor, &mut output, reference)?;
+        output.as_file().sync_all().io("sync", file)?;
+        output.persist(file).map_err(|error| Error::io("write", file, error.error))?;
+        super::sync_dir(dir)
+    }
+
+    /// Writes the archive to `output`: the same image, the same bytes.
+    ///
+    /// # Errors
+    /// As [`Store::save_to_archive`].
+    pub fn write_archive(
+        &self,
+        descriptor: &Descriptor,
+        output: &mut dyn Write,
+        reference: &Reference,
+    ) -> Result<()> {
+        let mut blobs = self.image_blobs(descriptor)?;
+        blobs.sort_by_key(|blob| blob.digest);
+        let mut tar = TarWriter::new(io::BufWriter::with_capacity(128 << 10, output));
+        for dir in ["blobs/", "blobs/sha256/"] {
+            tar.append(&Entry::new(dir, EntryKind::Directory, 0o755), &mut io::empty())?;
+        }
+        let mut file = |name: String, size: u64, content: &mut dyn Read| {
+            let entry = Entry { size, ..Entry::new(name, EntryKind::File, 0o644) };
+            tar.append(&entry, content)
+        };
+        for blob in &blobs {
+            let mut content = self.blob_reader(blob)?;
+            file(format!("blobs/sha256/{}", blob.digest.hex()), blob.size, &mut content)
+                .map_err(|error| self.explain(error, blob))?;
+        }
+        for (name, content) in archive_files(descriptor, reference) {
+            file(name.to_owned(), content.len() as u64, &mut &content[..])?;
+        }
+        tar.finish()?.flush().io("write", "the archive")
+    }
+
+    /// A blob that can't be read because it is damaged is no failure of the disk.
+    fn explain(&self, error: Error, blob: &Descriptor) -> Error {
+        let cause = std::error::Error::source(&error).and_then(|e| e.downcast_ref::<io::Error>());
+        let damaged = cause.is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidData);
+        if damaged { self.damaged(&blob.digest) } else { error }
     }
 
     /// Everything that an image consists of: manifest, config and layers, each once.

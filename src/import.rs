@@ -1,0 +1,154 @@
+//! `svp import`: any root file system's tar becomes an image of one layer.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::rc::Rc;
+
+use crate::error::{Context, Error, IoContext, Kind, Result};
+use crate::layer::compress::{Encoder, detect, read_full};
+use crate::layer::entry::EntryKind;
+use crate::layer::path::EntryPath;
+use crate::layer::read::TarReader;
+use crate::oci::config::timestamp;
+use crate::oci::media_type::Compression;
+use crate::oci::{Descriptor, Digest, History, Image, Platform, Reference};
+use crate::progress::Reporter;
+use crate::source::tee::{Failure, Tee, decompress};
+use crate::store::Store;
+
+/// What `PATH` is in an imported image, as Docker and podman have it.
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How to import.
+#[derive(Clone, Debug)]
+pub struct ImportOptions {
+    /// What the root file system's programs run on.
+    pub platform: Platform,
+    /// The image's time, in seconds since 1970.
+    pub created: i64,
+    /// How many threads compress a tar that isn't compressed yet.
+    pub threads: usize,
+}
+
+/// A root file system's tar, compressed or not, and what to call it in messages.
+pub struct Input {
+    reader: Box<dyn Read + Send>,
+    name: String,
+}
+
+impl Input {
+    /// Opens `path`, or stdin for `-`.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`] if there is no such file.
+    pub fn open(path: &Path) -> Result<Self> {
+        let name = path.display().to_string();
+        if name == "-" {
+            return Ok(Input { reader: Box::new(io::stdin()), name: "stdin".into() });
+        }
+        let missing = |error: Error| match path.exists() {
+            true => error,
+            false => error.with_kind(Kind::BadInput),
+        };
+        let file = File::open(path).io("open", path).map_err(missing)?;
+        if file.metadata().io("read", path)?.is_dir() {
+            return Err(Error::bad_input(format!("{name} is a directory")).hint(format!(
+                "import its tar: tar -C {name} --numeric-owner --xattrs -c . | svp import - -t REF"
+            )));
+        }
+        Ok(Input { reader: Box::new(file), name })
+    }
+
+    /// Reads from `reader`, called `name` in messages.
+    pub fn new(reader: impl Read + Send + 'static, name: &str) -> Self {
+        Input { reader: Box::new(reader), name: name.to_owned() }
+    }
+}
+
+/// Makes an image of a root file system and tags it. A tar that is compressed with gzip or zstd keeps its
+/// bytes; a plain one is compressed with gzip. On failure the store is as it was.
+///
+/// # Errors
+/// [`Kind::BadInput`] if the input is no tar, is damaged, empty, or an image's archive rather than a root
+/// file system's; [`Kind::Storage`].
+pub fn import(
+    input: Input,
+    store: &Store,
+    reference: &Reference,
+    options: &ImportOptions,
+    reporter: &dyn Reporter,
+) -> Result<Descriptor> {
+    let Input { mut reader, name } = input;
+    let created = timestamp(options.created)?;
+    reporter.step(&format!("importing {name} as {}", reference.tagged()));
+    let mut head = [0; 6];
+    let length = read_full(&mut reader, &mut head).io("read", &name)?;
+    let reader = Box::new(io::Cursor::new(head[..length].to_vec()).chain(reader));
+    let found = detect(&head[..length]);
+    let writer = store.blob_writer()?;
+    let (writer, diff_id) = match found {
+        Compression::None => {
+            let encoder = Encoder::new(writer, Compression::Gzip, None, options.threads)?;
+            let (encoder, diff_id) = copy(reader, encoder, found, &name)?;
+            (encoder.finish()?, diff_id)
+        }
+        _ => copy(reader, writer, found, &name)?,
+    };
+    let kept = if found == Compression::None { Compression::Gzip } else { found };
+    let mut image = Image::new(&options.platform);
+    let config = image.config_mut();
+    config.set_created(&created);
+    if let Some((name, value)) = PATH.split_once('=') {
+        config.set_env(name, value);
+    }
+    let (digest, size) = writer.finish()?;
+    store.note_diff_id(&digest, &diff_id)?;
+    let entry =
+        History { created: Some(created), created_by: "svp import".into(), ..Default::default() };
+    image.append_layer(Descriptor::new(kept.layer_media_type(), digest, size), diff_id, &entry)?;
+    store.insert_image(&image, reference)
+}
+
+/// Reads the whole tar, checking it, while its bytes go to `output`.
+fn copy<W: io::Write + 'static>(
+    reader: Box<dyn Read + Send>,
+    output: W,
+    compression: Compression,
+    name: &str,
+) -> Result<(W, Digest)> {
+    let tee = Rc::new(RefCell::new(Tee::new(reader, output)));
+    let result = decompress(&tee, compression, check);
+    let tee = Rc::into_inner(tee).expect("the decoder is gone").into_inner();
+    match (tee.failure, result) {
+        (Some(Failure::Read(error)), _) => Err(Error::io("read", name, error)),
+        (Some(Failure::Write(error)), _) => Err(Error::io("write a layer of", name, error)),
+        (None, Err(error)) => Err(error).context(name).hint(
+            "svp imports the tar of a root file system, plain or compressed with gzip or zstd",
+        ),
+        (None, Ok((diff_id, ()))) => Ok((tee.output, diff_id)),
+    }
+}
+
+/// Reads a tar's entries and refuses what is no root file system's.
+fn check(mut tar: &mut dyn Read) -> Result<()> {
+    let mut reader = TarReader::new(&mut tar);
+    let (mut entries, mut layout, mut docker) = (0u64, false, false);
+    while let Some(entry) = reader.next_entry()? {
+        entries += 1;
+        let path = EntryPath::parse(&entry.path)?;
+        let file = entry.kind == EntryKind::File;
+        layout |= file && path.as_bytes() == b"oci-layout";
+        docker |= file && path.as_bytes() == b"manifest.json";
+    }
+    let hint = match (entries, layout, docker) {
+        (0, ..) => return Err(Error::bad_input("the tar is empty")),
+        (_, true, _) => "it is an OCI image already: name it as oci-archive:FILE",
+        (_, _, true) => {
+            "it was written by docker save: `skopeo copy docker-archive:FILE oci:DIR:REF`, and name that"
+        }
+        _ => return reader.drain(),
+    };
+    Err(Error::bad_input("the tar is an image's, not a root file system's").hint(hint))
+}

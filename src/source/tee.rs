@@ -1,0 +1,89 @@
+//! Reading a stream once for two ends: its bytes are kept while its content is looked into.
+
+use std::cell::RefCell;
+use std::io::{self, Read, Write};
+use std::rc::Rc;
+
+use crate::error::{Error, Result};
+use crate::layer::compress::decoder;
+use crate::oci::media_type::Compression;
+use crate::oci::{Digest, DigestReader};
+
+/// Copies what is read from a source to `output`, and keeps the first failure: a decoder above it may wrap
+/// what it gets.
+pub(crate) struct Tee<W> {
+    input: Box<dyn Read + Send>,
+    /// Where the bytes go.
+    pub(crate) output: W,
+    /// Bytes copied so far.
+    pub(crate) done: u64,
+    /// What went wrong first.
+    pub(crate) failure: Option<Failure>,
+}
+
+/// Which end of a [`Tee`] failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The source.
+    Read(io::Error),
+    /// The output.
+    Write(io::Error),
+}
+
+impl<W: Write> Tee<W> {
+    /// Nothing is read yet.
+    pub(crate) fn new(input: Box<dyn Read + Send>, output: W) -> Self {
+        Tee { input, output, done: 0, failure: None }
+    }
+}
+
+impl<W: Write> Read for Tee<W> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let failed = || io::Error::other("the transfer has failed");
+        if self.failure.is_some() {
+            return Err(failed());
+        }
+        let n = match self.input.read(buf) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
+            Err(error) => {
+                self.failure = Some(Failure::Read(error));
+                return Err(failed());
+            }
+            Ok(n) => n,
+        };
+        if let Err(error) = self.output.write_all(&buf[..n]) {
+            self.failure = Some(Failure::Write(error));
+            return Err(failed());
+        }
+        self.done += n as u64;
+        Ok(n)
+    }
+}
+
+/// A reader that others hold too.
+pub(crate) struct Handle<R>(pub(crate) Rc<RefCell<R>>);
+
+impl<R: Read> Read for Handle<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.borrow_mut().read(buf)
+    }
+}
+
+/// Decompresses `input` for `consume` and gives the digest of the whole tar. All of the input is read, so
+/// that a reader that verifies has done so.
+pub(crate) fn decompress<R: Read + 'static, T>(
+    input: &Rc<RefCell<R>>,
+    compression: Compression,
+    consume: impl FnOnce(&mut dyn Read) -> Result<T>,
+) -> Result<(Digest, T)> {
+    let mut tar = DigestReader::new(decoder(Handle(input.clone()), compression)?);
+    let consumed = consume(&mut tar)?;
+    let (digest, _) = tar.drain().map_err(undecodable)?;
+    io::copy(&mut Handle(input.clone()), &mut io::sink()).map_err(undecodable)?;
+    Ok((digest, consumed))
+}
+
+/// The error for a stream that is not what its compression promises.
+pub(crate) fn undecodable(error: io::Error) -> Error {
+    Error::bad_input("the layer can't be decompressed").source(error)
+}
