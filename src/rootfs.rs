@@ -54,12 +54,12 @@ fn is_single(name: &[u8]) -> bool {
 }
 
 /// One name of a directory.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name {
     /// The bytes of the name.
     pub bytes: Box<[u8]>,
-    /// Whether it is a directory (and no link to one).
-    pub is_dir: bool,
+    /// What it is, a link being a link.
+    pub kind: FileType,
 }
 
 /// The names in a directory, sorted by their bytes.
@@ -78,17 +78,16 @@ pub fn list(dir: BorrowedFd<'_>) -> Result<Vec<Name>, Errno> {
         if matches!(bytes, b"." | b"..") {
             continue;
         }
-        let is_dir = match entry.file_type() {
-            FileType::Directory => true,
+        let kind = match entry.file_type() {
             FileType::Unknown => {
                 let stat = rustix::fs::statat(&dir, bytes, AtFlags::SYMLINK_NOFOLLOW)?;
-                FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+                FileType::from_raw_mode(stat.st_mode)
             }
-            _ => false,
+            kind => kind,
         };
-        names.push(Name { bytes: bytes.into(), is_dir });
+        names.push(Name { bytes: bytes.into(), kind });
     }
-    names.sort_unstable();
+    names.sort_unstable_by(|a, b| a.bytes.cmp(&b.bytes));
     Ok(names)
 }
 

@@ -6,7 +6,18 @@ use std::collections::BTreeMap;
 pub type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// A time, as tar and the kernel have it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 pub struct Timestamp {
     /// Seconds since 1970, rounded down; may be negative.
     pub seconds: i64,

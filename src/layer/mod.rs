@@ -3,7 +3,9 @@
 //!
 //! Functions over descriptors: nothing here knows of processes, stores or registries.
 
+mod changes;
 pub mod compress;
+pub mod diff;
 pub mod entry;
 mod link;
 pub mod meta;
@@ -11,6 +13,7 @@ pub mod path;
 pub mod pax;
 mod place;
 pub mod read;
+pub mod snapshot;
 mod tree;
 pub mod unpack;
 pub mod write;

@@ -1,0 +1,194 @@
+//! Computes a layer from what a container changed.
+//!
+//! `before` is what the container saw at its start, `upper` the overlay's upper directory at its end, when
+//! nothing runs in it any more. The layer holds what changed and nothing more: applied to `before` it
+//! gives what the container saw at its end. docs/decisions/003-diff.md has the rules and their reasons.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat};
+
+use crate::error::Result;
+use crate::layer::changes::{self, Change, Changes, comparable_upper, take_records};
+use crate::layer::entry::{Entry, EntryKind, Timestamp, Xattrs};
+use crate::layer::meta::{self, Ownership};
+use crate::layer::path::whiteout_of;
+use crate::layer::tree::failure;
+use crate::layer::write::TarWriter;
+use crate::rootfs::Cursor;
+
+/// What to compare.
+#[derive(Clone, Copy, Debug)]
+pub struct DiffRequest<'a> {
+    /// The upper directory itself (not the mount) of an overlay mounted with `userxattr`, whose root had
+    /// the metadata of `before`'s at the start (see
+    /// [`copy_directory_metadata`](crate::layer::unpack::copy_directory_metadata)).
+    pub upper: BorrowedFd<'a>,
+    /// A read-only merged view of the layers below.
+    pub before: BorrowedFd<'a>,
+    /// The file system's time before the container started: the ctime of a file just made in it.
+    pub started: Timestamp,
+    /// Later times are written as this one, in seconds: `SOURCE_DATE_EPOCH`.
+    pub clamp_mtime: Option<i64>,
+}
+
+/// What a layer holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DiffReport {
+    /// Entries written.
+    pub entries: u64,
+    /// Paths (their bytes) of sockets, which no layer can hold and which were left out.
+    pub sockets: Vec<Vec<u8>>,
+}
+
+/// Writes the layer of the changes to `tar`; one without entries where nothing changed.
+///
+/// # Errors
+/// `BadInput` for a file that no layer can hold (a name that begins with `.wh.`); `Sandbox` for an overlay
+/// mounted in a way that keeps files in parts; `Storage` if reading or writing fails.
+pub fn diff(request: &DiffRequest<'_>, tar: &mut dyn Write) -> Result<DiffReport> {
+    let changes = changes::find(request.upper, request.before, request.started)?;
+    let cursor = Cursor::new(request.upper).map_err(|error| failure("open", b"", error))?;
+    let mut emitter = Emitter {
+        cursor,
+        clamp: request.clamp_mtime,
+        writer: TarWriter::new(tar),
+        first_names: Vec::new(),
+    };
+    let mut report = DiffReport { entries: 0, sockets: Vec::new() };
+    for index in 0..changes.items.len() {
+        if changes.items[index].emit {
+            emitter.emit(&changes, index)?;
+            report.entries += 1;
+        }
+    }
+    emitter.writer.finish()?;
+    report.sockets = changes.sockets;
+    Ok(report)
+}
+
+struct Emitter<W: Write> {
+    cursor: Cursor,
+    clamp: Option<i64>,
+    writer: TarWriter<W>,
+    /// The item of each group's first name, by group.
+    first_names: Vec<Option<u32>>,
+}
+
+impl<W: Write> Emitter<W> {
+    fn emit(&mut self, changes: &Changes, index: usize) -> Result<()> {
+        let names = changes.names(index);
+        let path = names.join(&b'/');
+        match changes.items[index].change {
+            Change::Directory => {
+                self.cursor.go(&names).map_err(|error| failure("open", &path, error))?;
+                self.directory(path)
+            }
+            Change::Whiteout => {
+                let Some((name, parents)) = names.split_last() else { return Ok(()) };
+                let mut path = parents.join(&b'/');
+                if !path.is_empty() {
+                    path.push(b'/');
+                }
+                path.extend_from_slice(&whiteout_of(name));
+                let mut entry = Entry::new(path, EntryKind::File, 0);
+                entry.mtime.seconds = self.clamp.unwrap_or(0);
+                self.writer.append(&entry, &mut std::io::empty())
+            }
+            Change::File => self.file(&names, path, None),
+            Change::Linked(group) => {
+                let group = group as usize;
+                if self.first_names.len() <= group {
+                    self.first_names.resize(group + 1, None);
+                }
+                let first = *self.first_names[group].get_or_insert(index as u32) as usize;
+                let link = (first != index).then(|| changes.names(first).join(&b'/'));
+                self.file(&names, path, link)
+            }
+        }
+    }
+
+    fn directory(&mut self, path: Vec<u8>) -> Result<()> {
+        let dir = self.cursor.dir();
+        let stat = fstat(dir).map_err(|error| failure("read", &path, error))?;
+        let raw = meta::read_xattrs(dir).map_err(|error| failure("read", &path, error))?;
+        let path = if path.is_empty() { b"./".to_vec() } else { path };
+        let entry = self.entry(path, EntryKind::Directory, &stat, raw);
+        self.writer.append(&entry, &mut std::io::empty())
+    }
+
+    /// Writes a file, or a further name of the file `link`.
+    fn file(&mut self, names: &[&[u8]], path: Vec<u8>, link: Option<Vec<u8>>) -> Result<()> {
+        let Some((&name, parents)) = names.split_last() else { return Ok(()) };
+        let failed = |error| failure("read", &path, error);
+        self.cursor.go(parents).map_err(failed)?;
+        let dir = self.cursor.dir();
+        let stat = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => EntryKind::File,
+            FileType::Symlink => EntryKind::Symlink,
+            FileType::Fifo => EntryKind::Fifo,
+            FileType::BlockDevice => EntryKind::BlockDevice,
+            _ => EntryKind::CharDevice,
+        };
+        let mut content = None;
+        let raw = if kind == EntryKind::File {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file = openat(dir, name, flags, Mode::empty()).map_err(failed)?;
+            let raw = meta::read_xattrs(file.as_fd()).map_err(failed)?;
+            content = Some(File::from(file));
+            raw
+        } else {
+            meta::read_xattrs_at(dir, name, kind).map_err(failed)?
+        };
+        let target = match kind {
+            EntryKind::Symlink => readlinkat(dir, name, Vec::new()).map_err(failed)?.into_bytes(),
+            _ => Vec::new(),
+        };
+        let mut entry = self.entry(path, kind, &stat, raw);
+        entry.link = target;
+        if let Some(link) = link {
+            (entry.kind, entry.link, entry.size) = (EntryKind::HardLink, link, 0);
+        }
+        match content {
+            Some(mut file) if entry.kind == EntryKind::File => {
+                self.writer.append(&entry, &mut file)
+            }
+            _ => self.writer.append(&entry, &mut std::io::empty()),
+        }
+    }
+
+    /// The metadata that a file is meant to have.
+    fn entry(&self, path: Vec<u8>, kind: EntryKind, stat: &Stat, raw: Xattrs) -> Entry {
+        let mut xattrs = comparable_upper(raw);
+        let (owner, node) = take_records(&mut xattrs);
+        let found = Ownership::of(stat);
+        let meant = owner.map_or(found, |record| found.meant(&record));
+        let mut entry = Entry::new(path, kind, meant.mode);
+        (entry.uid, entry.gid) = (meant.uid, meant.gid);
+        entry.mtime = meta::mtime(stat);
+        if let Some(clamp) = self.clamp
+            && entry.mtime > (Timestamp { seconds: clamp, nanoseconds: 0 })
+        {
+            entry.mtime = Timestamp { seconds: clamp, nanoseconds: 0 };
+        }
+        entry.xattrs = xattrs;
+        match kind {
+            EntryKind::File => {
+                entry.size = stat.st_size as u64;
+                let device = node.and_then(|record| meta::parse_node(&record));
+                if let (0, Some((kind, major, minor))) = (entry.size, device) {
+                    (entry.kind, entry.major, entry.minor) = (kind, major, minor);
+                }
+            }
+            EntryKind::CharDevice | EntryKind::BlockDevice => {
+                entry.major = rustix::fs::major(stat.st_rdev);
+                entry.minor = rustix::fs::minor(stat.st_rdev);
+            }
+            _ => {}
+        }
+        entry
+    }
+}
