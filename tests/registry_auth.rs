@@ -148,6 +148,32 @@ fn a_token_that_expires_between_is_renewed() {
 }
 
 #[test]
+fn a_token_that_expires_within_a_blob_is_renewed() {
+    let (issued, counter) = {
+        let issued = Arc::new(AtomicUsize::new(0));
+        (issued.clone(), issued)
+    };
+    let server = FaultRegistry::start(move |seen| {
+        let token = seen.header("authorization").unwrap_or_default();
+        match (seen.path(), seen.header("range"), token) {
+            ("/token", ..) => {
+                let number = counter.fetch_add(1, Ordering::SeqCst);
+                Reply::status(200).body(format!("{{\"token\":\"t{number}\"}}"))
+            }
+            (_, None, "Bearer t0") => Reply::status(200)
+                .header("Content-Length", "4")
+                .pieces(vec![fault_registry::Piece::Bytes(b"bl".to_vec())]),
+            (_, Some("bytes=2-"), "Bearer t1") => {
+                Reply::status(206).header("Content-Range", "bytes 2-3/4").body("ob")
+            }
+            _ => bearer(seen),
+        }
+    });
+    assert_eq!(blob(&client_for(&[&server]), &server).unwrap(), b"blob");
+    assert_eq!(issued.load(Ordering::SeqCst), 2);
+}
+
+#[test]
 fn threads_ask_for_one_token() {
     let (server, issued) = token_registry(|_, _| true);
     let client = client_for(&[&server]);

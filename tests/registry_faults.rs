@@ -412,6 +412,31 @@ fn the_digest_is_computed_and_not_believed() {
 }
 
 #[test]
+fn tls_greetings_that_lead_nowhere_end() {
+    // The head of a handshake record of 16 KiB.
+    let head = || Piece::Bytes(vec![0x16, 3, 3, 0x40, 0]);
+    let stalling: Vec<fn() -> Piece> =
+        vec![|| Piece::Hang, || Piece::Forever(vec![2], Duration::from_millis(50))];
+    let options = ClientOptions { connect_timeout: Duration::from_millis(600), ..options() };
+    for piece in stalling {
+        let server =
+            FaultRegistry::with_greeting(move || vec![head(), piece()], |_| good_manifest());
+        let client = Client::new(options.clone()).unwrap();
+        let result = bounded(|| client.manifest(&reference(&server)));
+        assert_error(result, "can't be reached in time");
+        assert!(server.seen().is_empty());
+    }
+    // A server that hangs up on TLS speaks plain http, or nothing.
+    let server = FaultRegistry::with_greeting(Vec::new, |_| good_manifest());
+    get_manifest(&server).unwrap();
+    // A TLS alert is TLS: no plain http after it.
+    let alert = || vec![Piece::Bytes(vec![0x15, 3, 3, 0, 2, 2, 40])];
+    let server = FaultRegistry::with_greeting(alert, |_| good_manifest());
+    assert_error(get_manifest(&server), "TLS with");
+    assert!(server.seen().is_empty());
+}
+
+#[test]
 fn never_plain_http_past_loopback() {
     // A proxy gives a name that isn't loopback, without leaving it.
     let proxy = FaultRegistry::start(|_| {

@@ -92,6 +92,14 @@ impl Fault {
             ErrorKind::TimedOut | ErrorKind::WouldBlock => {
                 Fault::passing(Error::registry(format!("{server} does not answer in time")))
             }
+            ErrorKind::NetworkUnreachable
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkDown
+            | ErrorKind::PermissionDenied => Fault::last(
+                Error::registry(format!("{server} can't be reached"))
+                    .hint("check this machine's network and firewall, and HTTPS_PROXY")
+                    .source(error),
+            ),
             _ => Fault::passing(
                 Error::registry(format!("the connection to {server} failed"))
                     .hint("check this machine's network")

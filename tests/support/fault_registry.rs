@@ -86,6 +86,7 @@ type Handler = dyn Fn(&Seen) -> Reply + Send + Sync;
 
 struct Shared {
     handler: Box<Handler>,
+    greeting: Box<dyn Fn() -> Vec<Piece> + Send + Sync>,
     seen: Mutex<Vec<Seen>>,
     stop: AtomicBool,
 }
@@ -98,10 +99,21 @@ pub struct FaultRegistry {
 
 impl FaultRegistry {
     pub fn start(handler: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
+        // As common servers of plain http answer TLS.
+        let answer = b"HTTP/1.0 400 Bad Request\r\n\r\nnot here\n";
+        Self::with_greeting(|| vec![Piece::Bytes(answer.to_vec())], handler)
+    }
+
+    /// A server that answers a TLS greeting with `greeting`.
+    pub fn with_greeting(
+        greeting: impl Fn() -> Vec<Piece> + Send + Sync + 'static,
+        handler: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             handler: Box::new(handler),
+            greeting: Box::new(greeting),
             seen: Mutex::default(),
             stop: AtomicBool::new(false),
         });
@@ -149,8 +161,10 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
     let mut first = [0];
     stream.peek(&mut first)?;
     if first[0] == 0x16 {
-        // A TLS greeting: answered as common servers of plain http do.
-        return stream.write_all(b"HTTP/1.0 400 Bad Request\r\n\r\nnot here\n");
+        for piece in (shared.greeting)() {
+            send(&mut stream, piece, shared)?;
+        }
+        return Ok(());
     }
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut line = String::new();
