@@ -4,6 +4,8 @@
 # else runs it as themselves. --soak runs the long tests instead (those marked #[ignore]).
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# Whatever the caller's is: the other user reads what is made here.
+umask 022
 repo=$PWD
 user=svptest
 
@@ -68,7 +70,7 @@ run_as_user() {
     hidden=$(dirname "$hidden")
   done
   if [[ $hidden != "$repo" ]]; then
-    mount -t tmpfs -o mode=755 tmpfs "$(dirname "$hidden")"
+    mount -t tmpfs -o mode=755 tmpfs "$hidden"
     mkdir -p "$repo"
   fi
   mount --bind "$copy/repo" "$repo"
