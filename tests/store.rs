@@ -187,9 +187,9 @@ fn collection_keeps_what_tags_reach_and_waits_for_nobody() {
     store.remove_tag(&name("gone")).unwrap();
 
     let other = Store::open(store.root()).unwrap();
-    assert_eq!(store.collect().unwrap(), None);
+    assert_eq!(store.collect(None).unwrap(), None);
     drop(other);
-    let collected = store.collect().unwrap().unwrap();
+    let collected = store.collect(None).unwrap().unwrap();
     assert_eq!(collected.blobs, 3);
     assert!(collected.bytes > 4);
     let record = store.resolve(&name("kept")).unwrap();
@@ -204,6 +204,54 @@ fn collection_removes_nothing_where_a_manifest_is_damaged() {
     let descriptor = store.insert_image(&image(&store, "1"), &name("a")).unwrap();
     store.put_blob(b"unreached").unwrap();
     fs::remove_file(store.blob_path(&descriptor.digest)).unwrap();
-    assert_eq!(store.collect().unwrap_err().kind(), Kind::BadInput);
+    assert_eq!(store.collect(None).unwrap_err().kind(), Kind::BadInput);
     assert!(store.has_blob(&Digest::of("unreached")));
+}
+
+#[test]
+fn removing_an_image_takes_what_no_other_tag_reaches() {
+    let (_dir, mut store) = new();
+    let base = image(&store, "base");
+    let mut more = base.clone();
+    let digest = store.put_blob(b"more").unwrap();
+    more.append_layer(Descriptor::new(LAYER, digest, 4), digest, &History::default()).unwrap();
+    let base = store.insert_image(&base, &name("base")).unwrap();
+    store.insert_image(&more, &name("more")).unwrap();
+    store.set_tag(&name("also"), &base, None).unwrap();
+    // What isn't tagged yet may be a base that was pulled: it is for prune.
+    store.put_blob(b"unreached").unwrap();
+
+    assert_eq!(store.remove_image(&name("also")).unwrap().collected.unwrap().blobs, 0);
+    let removed = store.remove_image(&name("more")).unwrap();
+    assert_eq!((&*removed.tag, removed.collected.unwrap().blobs), ("more:latest", 3));
+    assert!(!store.has_blob(&digest) && store.has_blob(&Digest::of("unreached")));
+    store.load_image(&base).unwrap();
+    assert_eq!(store.remove_image(&name("more")).unwrap_err().kind(), Kind::BadInput);
+
+    let other = Store::open(store.root()).unwrap();
+    assert_eq!(store.remove_image(&name("base")).unwrap().collected, None);
+    assert!(other.has_blob(&base.digest));
+}
+
+#[test]
+fn lists_and_inspections() {
+    let (_dir, store) = new();
+    let mut image = image(&store, "content");
+    image.config_mut().set_created("2024-01-02T03:04:05Z");
+    image.config_mut().set_label("a", "b");
+    let descriptor = store.insert_image(&image, &name("h.x/b:2")).unwrap();
+    store.insert_image(&image, &name("a")).unwrap();
+    let listed = store.list().unwrap();
+    let lines: Vec<_> = listed.iter().map(|l| (&*l.repository, &*l.tag, l.size)).collect();
+    assert_eq!(lines, [("a", "latest", Some(7)), ("h.x/b", "2", Some(7))]);
+    let told = store.inspect(&name("a")).unwrap();
+    assert_eq!(told.tags, ["a:latest", "h.x/b:2"]);
+    assert_eq!((told.digest, told.size), (descriptor.digest, 7));
+    assert_eq!(told.created.as_deref(), Some("2024-01-02T03:04:05Z"));
+    assert_eq!(told.config["config"]["Labels"]["a"], "b");
+    assert_eq!(told.layers[0].diff_id, Digest::of("content"));
+
+    fs::remove_file(store.blob_path(&descriptor.digest)).unwrap();
+    assert_eq!(store.list().unwrap()[0].size, None);
+    assert_eq!(store.inspect(&name("a")).unwrap_err().kind(), Kind::BadInput);
 }

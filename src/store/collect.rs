@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::fs;
 
 use super::{Store, sync_dir};
-use crate::error::{Error, IoContext, Result};
-use crate::oci::{Digest, Image};
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::oci::{Digest, Image, Reference};
 
 /// What a collection did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,14 +16,43 @@ pub struct Collected {
     pub bytes: u64,
 }
 
+/// What removing an image did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removed {
+    /// The tag that is gone.
+    pub tag: String,
+    /// What became of its blobs; `None` if they stay for now, because another process uses the store or
+    /// another image is damaged.
+    pub collected: Option<Collected>,
+}
+
 impl Store {
-    /// Removes every blob that no tag reaches. `None` if another process uses the store: what it has
-    /// written may not be tagged yet, so nothing is removed.
+    /// Removes the tag that `reference` names, and those blobs of its image that no other tag reaches.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is no such image;
+    /// [`Kind::Storage`](crate::error::Kind::Storage).
+    pub fn remove_image(&mut self, reference: &Reference) -> Result<Removed> {
+        let record = self.resolve(reference)?;
+        // An image that can't be read has no other blobs that are known of.
+        let blobs = self.image_blobs(&record.manifest).unwrap_or_else(|_| vec![record.manifest]);
+        let blobs: HashSet<Digest> = blobs.iter().map(|blob| blob.digest).collect();
+        self.remove_tag(&record.name.parse()?)?;
+        let collected = match self.collect(Some(&blobs)) {
+            // Another image is damaged, so what it reaches isn't known: the blobs stay.
+            Err(error) if error.kind() == Kind::BadInput => None,
+            other => other?,
+        };
+        Ok(Removed { tag: record.name, collected })
+    }
+
+    /// Removes every blob (of `among`, if given) that no tag reaches. `None` if another process uses the
+    /// store: what it has written may not be tagged yet, so nothing is removed.
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if a tagged image can't be read: as what it
     /// reaches can't be told, nothing is removed. [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn collect(&mut self) -> Result<Option<Collected>> {
+    pub fn collect(&mut self, among: Option<&HashSet<Digest>>) -> Result<Option<Collected>> {
         let path = self.root.join("lock");
         match self.lock.try_lock() {
             Ok(()) => {}
@@ -34,7 +63,7 @@ impl Store {
             }
             Err(fs::TryLockError::Error(error)) => return Err(Error::io("lock", &path, error)),
         }
-        let collected = self.remove_unreached();
+        let collected = self.remove_unreached(among);
         self.lock.lock_shared().io("lock", &path)?;
         collected.map(Some)
     }
@@ -63,7 +92,7 @@ impl Store {
         Ok(self.tagged_images()?.iter().flat_map(Image::chain_ids).collect())
     }
 
-    fn remove_unreached(&self) -> Result<Collected> {
+    fn remove_unreached(&self, among: Option<&HashSet<Digest>>) -> Result<Collected> {
         let reached = self.reached()?;
         let dir = self.blobs_dir();
         let mut collected = Collected::default();
@@ -71,7 +100,13 @@ impl Store {
             let entry = entry.io("list", &dir)?;
             let name = entry.file_name();
             let digest: Option<Digest> = format!("sha256:{}", name.to_string_lossy()).parse().ok();
-            if digest.is_some_and(|digest| reached.contains(&digest)) {
+            let kept = match (digest, among) {
+                (Some(digest), Some(among)) if !among.contains(&digest) => true,
+                (None, Some(_)) => true,
+                (Some(digest), _) => reached.contains(&digest),
+                (None, None) => false,
+            };
+            if kept {
                 continue;
             }
             let size = entry.metadata().map(|m| m.len()).unwrap_or_default();

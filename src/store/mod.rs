@@ -18,6 +18,7 @@ mod collect;
 mod diff_ids;
 mod export;
 mod images;
+mod info;
 mod staging;
 mod tags;
 
@@ -30,7 +31,8 @@ use std::sync::OnceLock;
 use crate::error::{Error, IoContext, Kind, Result};
 
 pub use blobs::BlobWriter;
-pub use collect::Collected;
+pub use collect::{Collected, Removed};
+pub use info::{InspectedLayer, Inspection, Listed};
 pub use staging::Staging;
 pub use tags::TagRecord;
 
