@@ -1,0 +1,30 @@
+//! `svp images`.
+
+use super::common::{Context, Format};
+use super::table::{self, Table};
+use crate::error::Result;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The form of the list
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+}
+
+pub(super) fn run(args: Args, context: &Context) -> Result<()> {
+    let list = context.store()?.list()?;
+    if args.format == Format::Json {
+        return context.print(&table::json(&list));
+    }
+    let mut table = Table::new(["REPOSITORY", "TAG", "DIGEST", "CREATED", "SIZE"]);
+    for image in list {
+        table.row([
+            image.repository,
+            image.tag,
+            image.digest.short(),
+            table::time(image.created.as_deref()),
+            image.size.map_or("damaged".into(), table::size),
+        ]);
+    }
+    context.print(&table.to_string())
+}

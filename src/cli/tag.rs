@@ -1,0 +1,22 @@
+//! `svp tag`.
+
+use super::common::Context;
+use crate::error::Result;
+use crate::oci::Reference;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// An image of the store
+    #[arg(value_name = "IMAGE")]
+    image: Reference,
+    /// Its new name; an image that has it loses it
+    #[arg(value_name = "REPO[:TAG]")]
+    name: Reference,
+}
+
+pub(super) fn run(args: Args, context: &Context) -> Result<()> {
+    let store = context.store()?;
+    let record = store.resolve(&args.image)?;
+    store.load_image(&record.manifest)?;
+    store.set_tag(&args.name, &record.manifest, record.created.as_deref())
+}
