@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::io::{self, Read};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use super::origin::Origin;
 use super::tee::{Failure, Handle, Tee, decompress, undecodable};
@@ -25,6 +26,9 @@ pub(super) struct Transfers<'a> {
     pub(super) reporter: &'a dyn Reporter,
     /// Set when one has failed, so that the others stop.
     pub(super) stop: AtomicBool,
+    /// Held by whoever decodes zstd: its window may take 32 MiB, and several would break the bound on svp's
+    /// memory.
+    pub(super) zstd: Mutex<()>,
 }
 
 /// A verified layer that isn't a blob yet.
@@ -46,6 +50,8 @@ impl Fetched {
 impl Transfers<'_> {
     /// Brings one layer; `None` if the store has it, verified.
     pub(super) fn fetch(&self, layer: &Layer) -> Result<Option<Fetched>> {
+        let zstd = compression(layer)? == Compression::Zstd;
+        let _alone = zstd.then(|| self.zstd.lock().unwrap_or_else(PoisonError::into_inner));
         let Descriptor { digest, size, .. } = layer.descriptor;
         if self.store.blob_size(&digest) == Some(size) {
             if self.store.noted_diff_id(&digest) == Some(layer.diff_id) {

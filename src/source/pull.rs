@@ -129,7 +129,8 @@ fn fetch_layers(
     let mut seen: HashSet<(Digest, Digest)> = HashSet::new();
     let layers: Vec<&Layer> =
         layers.iter().filter(|l| seen.insert((l.descriptor.digest, l.diff_id))).collect();
-    let transfers = Transfers { origin, store, reporter, stop: AtomicBool::new(false) };
+    let (stop, zstd) = (AtomicBool::new(false), Mutex::new(()));
+    let transfers = Transfers { origin, store, reporter, stop, zstd };
     let next = AtomicUsize::new(0);
     let fetched = Mutex::new(Ok(Vec::new()));
     let work = || {
