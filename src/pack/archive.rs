@@ -60,6 +60,12 @@ impl Pack {
         self.write_layer(&mut io::sink(), PREFIX)
     }
 
+    /// Whether `.svpignore` leaves out the file at `path`.
+    pub(super) fn leaves_out(&self, path: &str) -> bool {
+        self.rules().is_ok_and(|rules| rules.excludes_file(path))
+    }
+
+    /// The rules of `.svpignore`, which must leave in what every pack has.
     fn rules(&self) -> Result<Rules> {
         const NAME: &str = ".svpignore";
         let path = self.path().join(NAME);

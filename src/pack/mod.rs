@@ -11,13 +11,16 @@ mod lint;
 pub mod query;
 mod revision;
 mod scaffold;
+mod shebang;
 
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 
 pub use archive::{PREFIX, PackDigest};
+pub use lint::{Problem, Severity, lint};
 pub use query::{Answers, Key, RawAnswer};
+pub use scaffold::scaffold;
 
 use crate::error::{Error, IoContext, Result};
 
@@ -37,6 +40,15 @@ impl Pack {
     /// `bin/query` and `bin/build` must be there, be files (or links to files) and be executable by their
     /// owner. Everything else is found out when it is used. Errors are [`crate::error::Kind::BadInput`].
     pub fn open(dir: &Path) -> Result<Pack> {
+        let pack = Pack::open_dir(dir)?;
+        for script in REQUIRED {
+            pack.require(script)?;
+        }
+        Ok(pack)
+    }
+
+    /// Opens the directory, whatever is in it.
+    fn open_dir(dir: &Path) -> Result<Pack> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(CWD, dir, flags, Mode::empty()).map_err(|error| {
             let error = Error::bad_input(format!("{} is no servicepack", dir.display()))
@@ -45,11 +57,7 @@ impl Pack {
                 "name a directory that holds bin/query and bin/build; `svp new NAME` makes one",
             )
         })?;
-        let pack = Pack { path: dir.to_owned(), dir: fd };
-        for script in REQUIRED {
-            pack.require(script)?;
-        }
-        Ok(pack)
+        Ok(Pack { path: dir.to_owned(), dir: fd })
     }
 
     /// The directory as the user named it.

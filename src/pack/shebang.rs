@@ -28,18 +28,23 @@ pub(super) fn start(head: &[u8]) -> Start<'_> {
     let Some(rest) = head.strip_prefix(b"#!") else {
         return Start::Bad("has no #! line that names its interpreter");
     };
-    let Some(line) = rest.split(|&byte| byte == b'\n').next().filter(|l| l.len() + 3 <= MAX_LINE) else {
+    let Some(line) = rest.split(|&byte| byte == b'\n').next().filter(|l| l.len() + 3 <= MAX_LINE)
+    else {
         return Start::Bad("has a #! line longer than the 255 bytes that the kernel reads");
     };
     if line.ends_with(b"\r") {
-        return Start::Bad("has a #! line that ends in CRLF: the kernel takes the CR for a part of the name");
+        return Start::Bad(
+            "has a #! line that ends in CRLF: the kernel takes the CR for a part of the name",
+        );
     }
     let Ok(line) = std::str::from_utf8(line) else {
         return Start::Bad("has a #! line that is not UTF-8");
     };
     let line = line.trim_matches([' ', '\t']);
     let (interpreter, argument) = match line.split_once([' ', '\t']) {
-        Some((interpreter, argument)) => (interpreter, Some(argument.trim_start_matches([' ', '\t']))),
+        Some((interpreter, argument)) => {
+            (interpreter, Some(argument.trim_start_matches([' ', '\t'])))
+        }
         None => (line, None),
     };
     match interpreter {

@@ -1,1 +1,0 @@
-//! Finds every problem of a pack at once.

@@ -1,0 +1,88 @@
+//! What the pack answers.
+
+use super::{Asker, Key, Problems, Severity};
+use crate::error::Kind;
+use crate::pack::query::{
+    EnvVar, RawAnswer, SCRIPT, ask, parse_env, parse_ports, parse_secrets, ports_from_env, validate,
+};
+
+/// Asks every key, and notes each answer that can't be used.
+pub(super) fn check(asker: &mut Asker<'_>, problems: &mut Problems) {
+    let (mut secrets, mut env, mut ports) = (None, None, None);
+    for key in Key::ALL {
+        let answer = match ask(asker, key) {
+            Ok(answer) => answer,
+            Err(error) => {
+                problems.error(SCRIPT, &error);
+                // Without a sandbox the next key fares no better, and after Ctrl-C nobody waits for it.
+                if matches!(error.kind(), Kind::Sandbox | Kind::Interrupted) {
+                    return;
+                }
+                continue;
+            }
+        };
+        if let Err(error) = validate(key, &answer, SCRIPT) {
+            problems.error(SCRIPT, &error);
+            continue;
+        }
+        match key {
+            Key::Secrets => secrets = parsed(&answer, parse_secrets),
+            Key::Env => env = parsed(&answer, parse_env),
+            Key::Ports => ports = parsed(&answer, parse_ports),
+            _ => {}
+        }
+    }
+    let env = env.unwrap_or_default();
+    repeated(&secrets.unwrap_or_default(), &env, problems);
+    keys(&env, problems);
+    if ports.is_some_and(|ports| ports.is_empty()) && ports_from_env(&env).is_empty() {
+        let what = "`query ports` says nothing, and no env value is named PORT or *_PORT";
+        let hint = "the image will expose the base image's ports, if any";
+        problems.add(Severity::Note, SCRIPT, what, hint);
+    }
+}
+
+fn parsed<T>(
+    answer: &RawAnswer,
+    parse: impl Fn(&[u8], &str) -> crate::error::Result<T>,
+) -> Option<T> {
+    parse(&answer.stdout, SCRIPT).ok()
+}
+
+/// Each secret that env repeats.
+fn repeated(secrets: &[String], env: &[EnvVar], problems: &mut Problems) {
+    for var in env.iter().filter(|var| secrets.contains(&var.name)) {
+        let what = format!("`{SCRIPT} env` repeats the secret {}", var.name);
+        let hint = "svp makes the secret's value: `query env` must leave the name out";
+        problems.add(Severity::Error, SCRIPT, what, hint);
+    }
+}
+
+/// Each `%KEY` that svp doesn't know and so leaves alone.
+fn keys(env: &[EnvVar], problems: &mut Problems) {
+    for var in env {
+        for key in unknown_keys(&var.value) {
+            let what = format!("`{SCRIPT} env`: {} has {key}, which svp leaves as it is", var.name);
+            let hint = "the one key is %IP, the container's address";
+            problems.add(Severity::Warning, SCRIPT, what, hint);
+        }
+    }
+}
+
+/// What looks like a key, `%` and a word in capitals, and is none. A `%` and two hexadecimal digits are an
+/// encoded byte of a URL.
+pub(super) fn unknown_keys(value: &str) -> Vec<&str> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut out = Vec::new();
+    for (at, _) in value.match_indices('%') {
+        let rest = &value[at + 1..];
+        let word = &rest[..rest.find(|c| !is_word(c)).unwrap_or(rest.len())];
+        let capital = word.starts_with(|c: char| c.is_ascii_uppercase());
+        let lower = word.contains(|c: char| c.is_ascii_lowercase());
+        let encoded = word.get(..2).is_some_and(|two| two.bytes().all(|b| b.is_ascii_hexdigit()));
+        if capital && !lower && !encoded && word.len() > 1 && word != "IP" {
+            out.push(&value[at..=at + word.len()]);
+        }
+    }
+    out
+}
