@@ -1,5 +1,7 @@
 //! Pulling from layouts, archives and a real registry into the store.
 
+#[path = "support/fault_registry.rs"]
+mod fault_registry;
 mod support;
 
 use std::fs;
@@ -8,6 +10,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use fault_registry::{FaultRegistry, Piece, Reply};
 use serde_json::{Value, json};
 use support::registry::Registry;
 use svp::error::{Error, Kind};
@@ -345,4 +348,67 @@ fn what_is_no_archive_is_refused() {
     assert_eq!(world.pull(&shown).unwrap_err().kind(), Kind::BadInput, "missing");
     fs::create_dir(&path).unwrap();
     assert_eq!(world.pull(&shown).unwrap_err().kind(), Kind::BadInput, "a directory");
+}
+
+/// Serves the image that the layout `out` has alone; `fault` may answer for a blob instead.
+fn serve(
+    out: &Path,
+    fault: impl Fn(&str, &[u8]) -> Option<Reply> + Send + Sync + 'static,
+) -> FaultRegistry {
+    let layout = Layout::open(out).unwrap();
+    let manifest = layout.entries().unwrap().remove(0);
+    let bytes = layout.read_blob(&manifest, 1 << 20).unwrap();
+    FaultRegistry::start(move |request| {
+        let path = request.path();
+        if path == "/v2/" {
+            return Reply::status(200).body("{}");
+        }
+        if path.contains("/manifests/") {
+            return Reply::status(200).header("Content-Type", &manifest.media_type).body(&bytes);
+        }
+        let digest: Digest = path.rsplit('/').next().unwrap().parse().unwrap();
+        let blob = fs::read(layout.blob_path(&digest)).unwrap();
+        fault(&digest.to_string(), &blob).unwrap_or_else(|| Reply::status(200).body(blob))
+    })
+}
+
+#[test]
+fn a_registry_that_lies_is_the_registrys_failure_and_leaves_the_store_as_it_was() {
+    let world = World::new();
+    let image = world.image(HOST);
+    let saved = world.save(&image, "base:1");
+    let config = world.maker.load_manifest(&saved).unwrap().config.digest.to_string();
+    let blobs = [config, image.layers()[1].descriptor.digest.to_string()];
+    let faults: [(&str, fn(&[u8]) -> Reply); 5] = [
+        ("another blob", |blob| {
+            let mut bytes = blob.to_vec();
+            bytes[40] ^= 1;
+            Reply::status(200).body(bytes)
+        }),
+        ("half a blob", |blob| {
+            let (length, half) = (blob.len().to_string(), blob[..blob.len() / 2].to_vec());
+            Reply::status(200).header("Content-Length", &length).pieces(vec![Piece::Bytes(half)])
+        }),
+        ("too much", |blob| Reply::status(200).body([blob, b"more"].concat())),
+        ("gone", |_| Reply::status(404).body("")),
+        ("broken", |_| Reply::status(500).body("")),
+    ];
+    let mut options = options();
+    options.client.retries = 1;
+    options.client.backoff = std::time::Duration::from_millis(1);
+    let before = files(world.store.root());
+    for (what, fault) in faults {
+        for bad in &blobs {
+            let wanted = bad.clone();
+            let registry =
+                serve(&world.out(), move |digest, blob| (digest == wanted).then(|| fault(blob)));
+            let source = format!("docker://{}/x:1", registry.address()).parse().unwrap();
+            let error = pull(&source, &world.store, &options, &Silent).unwrap_err();
+            assert_eq!(error.kind(), Kind::Registry, "{what}: {error}");
+            assert!(error.to_string().contains(&bad[7..19]), "{what} of {bad}: {error}");
+            assert_eq!(files(world.store.root()), before, "{what}");
+        }
+    }
+    let registry = serve(&world.out(), |_, _| None);
+    world.assert_pulls(&format!("docker://{}/x:1", registry.address()), &image);
 }

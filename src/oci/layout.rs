@@ -120,12 +120,22 @@ impl Layout {
     /// # Errors
     /// As [`Layout::open_blob`]; also if it has more than `max` bytes or another digest.
     pub fn read_blob(&self, descriptor: &Descriptor, max: u64) -> Result<Vec<u8>> {
-        read_verified(
-            self.open_blob(descriptor)?,
-            descriptor,
-            max,
-            &self.blob_path(&descriptor.digest),
-        )
+        let digest = descriptor.digest;
+        if descriptor.size > max {
+            return Err(Error::bad_input(format!("the blob {digest} has more than {max} bytes")));
+        }
+        let shown = self.blob_path(&digest);
+        let mut bytes = Vec::new();
+        self.open_blob(descriptor)?.read_to_end(&mut bytes).map_err(|error| {
+            match error.kind() {
+                io::ErrorKind::InvalidData => {
+                    Error::bad_input(format!("the blob {digest} in {} is damaged", shown.display()))
+                        .source(error)
+                }
+                _ => Error::io("read", &shown, error),
+            }
+        })?;
+        Ok(bytes)
     }
 
     /// Where the blob is.
@@ -175,29 +185,6 @@ impl Layout {
         }
         Ok(file.into())
     }
-}
-
-/// Reads a whole blob of at most `max` bytes, verifying it.
-pub(crate) fn read_verified(
-    reader: impl Read,
-    descriptor: &Descriptor,
-    max: u64,
-    shown: &Path,
-) -> Result<Vec<u8>> {
-    let digest = descriptor.digest;
-    if descriptor.size > max {
-        return Err(Error::bad_input(format!("the blob {digest} has more than {max} bytes")));
-    }
-    let mut bytes = Vec::new();
-    let mut reader = DigestReader::expecting(reader, digest, Some(descriptor.size));
-    reader.read_to_end(&mut bytes).map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidData => {
-            Error::bad_input(format!("the blob {digest} in {} is damaged", shown.display()))
-                .source(error)
-        }
-        _ => Error::io("read", shown, error),
-    })?;
-    Ok(bytes)
 }
 
 /// Checks the content of the file `oci-layout`.

@@ -19,7 +19,7 @@ use crate::layer::compress::{decoder, detect};
 use crate::layer::entry::EntryKind;
 use crate::layer::read::TarReader;
 use crate::oci::json::{MAX_MANIFEST, parse};
-use crate::oci::layout::{MAX_INDEX, check_marker, find, index_entries, read_verified};
+use crate::oci::layout::{MAX_INDEX, check_marker, find, index_entries};
 use crate::oci::media_type::Compression;
 use crate::oci::{Descriptor, Digest, DigestReader, Platform};
 use crate::store::{Staging, Store};
@@ -83,7 +83,7 @@ impl Origin for Archive {
     }
 
     fn manifest(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
-        read_verified(self.blob(descriptor)?, descriptor, MAX_MANIFEST, &self.path)
+        self.read(descriptor, MAX_MANIFEST)
     }
 
     fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>> {

@@ -19,4 +19,21 @@ pub(super) trait Origin: Sync {
 
     /// What a failure to read a blob means.
     fn read_error(&self, error: io::Error) -> Error;
+
+    /// The verified content of a small blob.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if it has more than `max` bytes; else as
+    /// [`Origin::read_error`] says.
+    fn read(&self, descriptor: &Descriptor, max: u64) -> Result<Vec<u8>> {
+        let Descriptor { digest, size, .. } = *descriptor;
+        if size > max {
+            return Err(Error::bad_input(format!("the blob {digest} has more than {max} bytes")));
+        }
+        let mut bytes = Vec::new();
+        // The stream itself ends at the size that the descriptor tells.
+        let read = self.blob(descriptor)?.read_to_end(&mut bytes);
+        read.map_err(|error| self.read_error(error).context(format!("blob {digest}")))?;
+        Ok(bytes)
+    }
 }

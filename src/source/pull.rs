@@ -12,7 +12,6 @@ use super::layer::{Fetched, Transfers};
 use super::origin::Origin;
 use crate::error::{Context, Error, Result};
 use crate::oci::json::MAX_CONFIG;
-use crate::oci::layout::read_verified;
 use crate::oci::{Descriptor, Digest, Document, Image, Layer, Manifest, Platform};
 use crate::progress::Reporter;
 use crate::registry::{Client, ClientOptions};
@@ -76,8 +75,7 @@ fn from_origin(
     reporter: &dyn Reporter,
 ) -> Result<Descriptor> {
     let (descriptor, bytes, manifest) = find_manifest(origin, platform)?;
-    let reader = origin.blob(&manifest.config)?;
-    let config = read_verified(reader, &manifest.config, MAX_CONFIG, "the source".as_ref())?;
+    let config = origin.read(&manifest.config, MAX_CONFIG)?;
     let image = Image::from_parts(&manifest, &config)?;
     let offered = image.config().platform();
     if platform.rank(&offered).is_none() {
