@@ -63,6 +63,20 @@ fn podman_loads_and_runs_it() {
 }
 
 #[test]
+fn podman_loads_a_directory_with_one_tag() {
+    let (place, store, descriptor, _) = world();
+    // podman 4.3 names the image after the directory, and an image's name is lower case.
+    let number = std::process::id().to_string();
+    let out = tempfile::Builder::new().prefix("svp-load-").suffix(&number).rand_bytes(0).tempdir();
+    let out = out.unwrap();
+    store.save_to_layout(&descriptor, out.path(), &reference()).unwrap();
+    let podman = Podman::new(&place);
+    let name = podman.load(out.path());
+    let said = podman.run(&["--rm", "--net=none", &name, "/bin/busybox", "echo", "hello"]);
+    assert_eq!(said.trim(), "hello");
+}
+
+#[test]
 fn a_pipe_is_written_to_and_a_file_is_replaced_when_whole() {
     let (_place, store, descriptor, archive) = world();
     fs::write(&archive, "old").unwrap();
