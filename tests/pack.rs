@@ -1,0 +1,126 @@
+//! The fixture packs, as a pack author would check them: what they answer, and that lint has nothing to say.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rstest::rstest;
+use svp::error::Result;
+use svp::pack::{Answers, Key, PREFIX, Pack, RawAnswer, Severity, lint, query};
+
+fn packs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/packs")
+}
+
+/// Runs `bin/query` without a sandbox: these packs are ours.
+fn ask(pack: &Path, key: Key) -> Result<RawAnswer> {
+    let mut command = Command::new(pack.join("bin/query"));
+    let output = command.arg(key.as_str()).env_clear().output().expect("bin/query starts");
+    Ok(RawAnswer {
+        stdout: output.stdout,
+        status: output.status.code().expect("no signal"),
+        stderr_tail: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
+}
+
+fn answers(name: &str) -> Answers {
+    let pack = packs().join(name);
+    query::ask_all(&mut |key| ask(&pack, key)).expect("a pack that answers")
+}
+
+#[test]
+fn every_fixture_is_tested_here() {
+    let mut names: Vec<String> = std::fs::read_dir(packs())
+        .expect("fixtures/packs")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"))
+        .collect();
+    names.sort();
+    assert_eq!(names, ["hello", "hipache", "mariadb", "postgresql", "redis", "spec-mysql"]);
+}
+
+#[rstest]
+#[case("hello")]
+#[case("hipache")]
+#[case("mariadb")]
+#[case("postgresql")]
+#[case("redis")]
+fn lint_has_nothing_to_say_of_a_whole_pack(#[case] name: &str) {
+    let pack = packs().join(name);
+    assert_eq!(lint(&pack, &mut |key| ask(&pack, key)), []);
+}
+
+#[test]
+fn the_specifications_pack_only_lacks_what_it_may() {
+    let pack = packs().join("spec-mysql");
+    let problems = lint(&pack, &mut |key| ask(&pack, key));
+    assert!(problems.iter().all(|problem| problem.severity == Severity::Note), "{problems:?}");
+}
+
+#[rstest]
+#[case("hello", "busybox/1.36", &["HELLO_PASSWORD"], &["8080/tcp"], &[])]
+#[case("redis", "debian/12", &["REDIS_PASSWORD"], &["6379/tcp"], &[])]
+#[case("mariadb", "debian/12", &["MYSQL_PASSWORD"], &["3306/tcp"], &[])]
+#[case("postgresql", "debian/12", &["POSTGRES_PASSWORD"], &["5432/tcp"], &[])]
+#[case("hipache", "debian/12", &["REDIS_PASSWORD"], &["8080/tcp", "6379/tcp"], &["hipache", "redis"])]
+#[case("spec-mysql", "ubuntu/13.04", &["MYSQL_PASSWORD"], &["3306/tcp"], &[])]
+fn the_fixtures_answer(
+    #[case] name: &str,
+    #[case] os: &str,
+    #[case] secrets: &[&str],
+    #[case] ports: &[&str],
+    #[case] components: &[&str],
+) {
+    let answers = answers(name);
+    assert_eq!(answers.os.to_string(), os);
+    assert_eq!(answers.secrets, secrets);
+    assert_eq!(answers.components, components);
+    let exposed: Vec<String> = answers.exposed_ports().iter().map(ToString::to_string).collect();
+    assert_eq!(exposed, ports);
+    // Each says where it is, and that is not known before it runs.
+    let host = answers.env.iter().find(|var| var.name.ends_with("_HOST")).expect("a host");
+    assert!(host.needs_ip());
+    assert_eq!(host.with_ip("10.0.0.2"), "10.0.0.2");
+}
+
+#[test]
+fn every_script_is_one_that_a_shell_reads() {
+    let mut seen = 0;
+    for pack in std::fs::read_dir(packs()).expect("fixtures/packs") {
+        let pack = pack.expect("an entry").path();
+        for dir in ["bin", "lib"] {
+            let Ok(entries) = std::fs::read_dir(pack.join(dir)) else { continue };
+            for script in entries {
+                let script = script.expect("an entry").path();
+                let is_sh = script.extension().is_none_or(|extension| extension == "sh");
+                if is_sh {
+                    let status = Command::new("sh").arg("-n").arg(&script).status().expect("sh");
+                    assert!(status.success(), "{}", script.display());
+                    seen += 1;
+                }
+            }
+        }
+    }
+    assert!(seen > 30, "{seen}");
+}
+
+#[test]
+fn what_packs_share_is_the_same_in_each() {
+    let text = |name: &str| std::fs::read(packs().join(name).join("lib/debian.sh")).expect(name);
+    for name in ["hipache", "mariadb", "postgresql"] {
+        assert_eq!(text(name), text("redis"), "{name}");
+    }
+}
+
+/// Two clones with different umasks and times have one digest.
+#[test]
+fn a_clone_has_the_same_digest() {
+    let pack = packs().join("redis");
+    let clone = tempfile::tempdir().expect("a directory");
+    let script = "umask 077; mkdir \"$1/p\"; cp -R --no-preserve=mode \"$0\"/. \"$1/p\"; chmod 700 \"$1\"/p/bin/*";
+    let mut copy = Command::new("sh");
+    assert!(
+        copy.arg("-c").arg(script).arg(&pack).arg(clone.path()).status().expect("sh").success()
+    );
+    let mut layer = Vec::new();
+    let digest = Pack::open(&pack).and_then(|pack| pack.write_layer(&mut layer, PREFIX)).unwrap();
+    assert_eq!(Pack::open(&clone.path().join("p")).unwrap().content_digest().unwrap(), digest);
+}
