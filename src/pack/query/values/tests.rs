@@ -190,3 +190,27 @@ fn a_secret_is_not_repeated_by_env() {
     let error = overlap(&["C".into(), "B".into()], &env, SCRIPT).unwrap_err();
     assert!(error.to_string().contains("repeats the secret B"), "{error}");
 }
+
+proptest::proptest! {
+    /// No parser panics, whatever a script prints, and what one takes is shown again as it was written.
+    #[test]
+    fn any_output_is_parsed_or_refused(output in proptest::collection::vec(
+        proptest::prop_oneof![
+            3 => proptest::sample::select(b"A_Z=%IP/.:-09 \t\n".to_vec()),
+            1 => proptest::prelude::any::<u8>(),
+        ], 0..60))
+    {
+        let _ = (parse_version(&output, SCRIPT), parse_os(&output, SCRIPT));
+        let _ = (parse_secrets(&output, SCRIPT), parse_components(&output, SCRIPT));
+        let _ = (parse_volumes(&output, SCRIPT), parse_health(&output, SCRIPT));
+        let _ = super::super::parse_ports(&output, SCRIPT);
+        if let Ok(env) = parse_env(&output, SCRIPT) {
+            let shown: String = env.iter().map(|var| format!("{var}\n")).collect();
+            let text = String::from_utf8(output).unwrap();
+            proptest::prop_assert_eq!(shown.trim_end_matches('\n'), text.trim_end_matches('\n'));
+            for var in &env {
+                proptest::prop_assert_eq!(var.with_ip("%IP"), &var.value[..]);
+            }
+        }
+    }
+}
