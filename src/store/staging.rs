@@ -18,15 +18,28 @@ pub struct Staging {
 
 impl Staging {
     pub(super) fn new(tmp: &Path) -> Result<Self> {
+        let (name, dir) = Staging::lock_new(tmp)?;
+        Ok(Staging { path: tmp.join(name), _dir: dir })
+    }
+
+    /// Makes and locks a directory with a fresh name in `tmp`, for an owner that removes it in a way of
+    /// its own; gives its name and the lock.
+    pub(crate) fn lock_new(tmp: &Path) -> Result<(String, File)> {
         loop {
             let name: [u8; 12] = rand::random();
             let name: String = name.iter().map(|b| format!("{b:02x}")).collect();
-            let path = tmp.join(name);
+            let path = tmp.join(&name);
             fs::DirBuilder::new().mode(0o700).create(&path).io("make", &path)?;
             // Until it is locked, a sweeper may take it for an orphan; then another is made.
-            let Some(dir) = lock(&path).io("lock", &path)? else { continue };
-            return Ok(Staging { path, _dir: dir });
+            if let Some(dir) = lock(&path).io("lock", &path)? {
+                return Ok((name, dir));
+            }
         }
+    }
+
+    /// Locks a directory whose owner is gone; `None` if the owner lives, or it is gone itself.
+    pub(crate) fn lock_dead(path: &Path) -> io::Result<Option<File>> {
+        lock(path)
     }
 
     /// The directory.

@@ -1,0 +1,86 @@
+//! The configuration file: which image serves for which operating system.
+//!
+//! ```toml
+//! [os]
+//! "debian/12" = "docker://registry.example.com/debian:12"
+//! "ubuntu/13.04" = "oci:/srv/images/ubuntu:13.04"
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+
+/// The configuration, and where it was read.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    path: PathBuf,
+    file: File,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    os: BTreeMap<String, String>,
+}
+
+impl Config {
+    /// `$XDG_CONFIG_HOME/svp/config.toml`, else `~/.config/svp/config.toml`.
+    pub fn default_path() -> Option<PathBuf> {
+        let dir = std::env::var_os("XDG_CONFIG_HOME")
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+            .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".config")))?;
+        Some(dir.join("svp/config.toml"))
+    }
+
+    /// Reads the configuration; there need not be one.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`](crate::error::Kind::Usage) if the file is not what it must be,
+    /// [`Kind::Storage`](crate::error::Kind::Storage) if it can't be read.
+    pub fn load() -> Result<Config> {
+        let Some(path) = Config::default_path() else { return Ok(Config::default()) };
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Config::parse(path, &text),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Ok(Config { path, file: File::default() })
+            }
+            Err(error) => Err(Error::io("read", path, error)),
+        }
+    }
+
+    fn parse(path: PathBuf, text: &str) -> Result<Config> {
+        let file = toml::from_str(text).map_err(|error| {
+            Error::usage(format!("the configuration {} is wrong", path.display())).source(error)
+        })?;
+        Ok(Config { path, file })
+    }
+
+    /// The source for an operating system, as `NAME/VERSION`.
+    pub fn os(&self, os: &str) -> Option<&str> {
+        self.file.os.get(os).map(String::as_str)
+    }
+
+    /// Where the configuration is, or would be.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_os_table_and_refuses_what_it_does_not_know() {
+        let parse = |text| Config::parse("/x".into(), text);
+        let config = parse("[os]\n\"debian/12\" = \"oci:/a\"\n").unwrap();
+        assert_eq!(config.os("debian/12"), Some("oci:/a"));
+        assert_eq!(config.os("debian/11"), None);
+        assert!(parse("[oss]\n").unwrap_err().to_string().contains("/x"));
+        assert!(parse("os = 1").is_err());
+    }
+}

@@ -1,0 +1,83 @@
+//! Ctrl-C: one flag that work looks at, and the processes that must not outlive it.
+//!
+//! The first SIGINT, SIGTERM or SIGHUP sets the flag and kills the stages that run. Whatever waited for
+//! them returns, finds the flag set, and cleans up as after any failure. Whoever waits for a network that
+//! doesn't answer can't look at the flag: for them the process ends by itself after a short grace, and
+//! its staging, held by locks that die with it, is swept by the next command.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
+use nix::unistd::Pid;
+
+use crate::error::{Error, Kind, Result};
+
+static REQUESTED: AtomicBool = AtomicBool::new(false);
+static CHILDREN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+
+/// How long an interrupted command may take to clean up after itself.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Whether the user asked svp to stop.
+pub fn requested() -> bool {
+    REQUESTED.load(Ordering::SeqCst)
+}
+
+/// Fails with [`Kind::Interrupted`] if the user asked svp to stop.
+pub fn check() -> Result<()> {
+    if requested() { Err(error()) } else { Ok(()) }
+}
+
+/// The error that an interrupted command ends with.
+pub fn error() -> Error {
+    Error::new(Kind::Interrupted, "interrupted")
+}
+
+/// Begins to listen for signals. Call once, before any other thread exists: threads inherit the mask.
+pub fn install() {
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        signals.add(signal);
+    }
+    if sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), None).is_err() {
+        return;
+    }
+    std::thread::spawn(move || {
+        if signals.wait().is_err() {
+            return;
+        }
+        REQUESTED.store(true, Ordering::SeqCst);
+        kill_children();
+        std::thread::sleep(GRACE);
+        std::process::exit(i32::from(Kind::Interrupted.exit_code()));
+    });
+}
+
+fn kill_children() {
+    if let Ok(children) = CHILDREN.lock() {
+        for pid in children.iter() {
+            let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+        }
+    }
+}
+
+/// Registers a child to be killed by an interrupt. It is killed at once if there was one already.
+pub(crate) fn watch_child(pid: u32) {
+    let pid = pid as i32;
+    if let Ok(mut children) = CHILDREN.lock() {
+        children.insert(pid);
+    }
+    if requested() {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+}
+
+/// Forgets a child. Call before it is reaped: afterwards its number may be another's.
+pub(crate) fn forget_child(pid: u32) {
+    if let Ok(mut children) = CHILDREN.lock() {
+        children.remove(&(pid as i32));
+    }
+}

@@ -1,0 +1,229 @@
+//! Which users of the host a container's users are.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, IoContext, Result};
+use crate::oci::Digest;
+
+/// The host ids that root's containers use: a range that no distribution assigns (systemd's
+/// UIDS-GIDS lists 0x70000000 to 0x7fffffff as unused).
+const ROOT_BASE: u32 = 0x7000_0000;
+const ROOT_COUNT: u32 = 0x1000_0000;
+
+/// `count` ids from `inside` (in the container) on are those from `outside` (on the host) on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extent {
+    /// The first id in the container.
+    pub inside: u32,
+    /// The first id on the host.
+    pub outside: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// The user and group ids of a user namespace, as `user_namespaces(7)` writes them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMap {
+    /// User ids.
+    pub uids: Vec<Extent>,
+    /// Group ids.
+    pub gids: Vec<Extent>,
+    /// How the kernel is told.
+    pub how: How,
+}
+
+/// Who may write the map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum How {
+    /// svp itself, which has the privilege over the ids.
+    Direct,
+    /// The setuid helpers `newuidmap` and `newgidmap`, from /etc/subuid and /etc/subgid.
+    Helpers,
+    /// svp itself, one id alone, after giving up `setgroups`.
+    Single,
+}
+
+impl IdMap {
+    /// The best map that the calling user may have.
+    ///
+    /// Root maps to a high range of its own, so that a container's root is nobody on the host; in a
+    /// namespace too small for that, to the ids there are. An ordinary user maps to themselves and to
+    /// their subordinate ranges; without such a range, or without the helpers, to themselves alone.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`](crate::error::Kind::Storage) if /proc can't be read.
+    pub fn for_caller() -> Result<IdMap> {
+        let uid = rustix::process::geteuid().as_raw();
+        let gid = rustix::process::getegid().as_raw();
+        if uid == 0 {
+            let uids = root_extents(&read("/proc/self/uid_map")?);
+            let gids = root_extents(&read("/proc/self/gid_map")?);
+            return Ok(IdMap { uids, gids, how: How::Direct });
+        }
+        let name = user_name(uid);
+        let uids = subordinate(Path::new("/etc/subuid"), uid, name.as_deref());
+        let gids = subordinate(Path::new("/etc/subgid"), uid, name.as_deref());
+        let single = |outside| vec![Extent { inside: 0, outside, count: 1 }];
+        if uids.is_empty() || gids.is_empty() || helper("newuidmap").is_none() {
+            return Ok(IdMap { uids: single(uid), gids: single(gid), how: How::Single });
+        }
+        let all = |outside, ranges: Vec<(u32, u32)>| {
+            let mut extents = single(outside);
+            let mut inside = 1u32;
+            for (start, count) in ranges {
+                let count = count.min(u32::MAX - inside);
+                extents.push(Extent { inside, outside: start, count });
+                inside += count;
+            }
+            extents
+        };
+        Ok(IdMap { uids: all(uid, uids), gids: all(gid, gids), how: How::Helpers })
+    }
+
+    /// The host's user and group for the container's root.
+    pub fn root(&self) -> (u32, u32) {
+        (self.uids[0].outside, self.gids[0].outside)
+    }
+
+    /// A short name of this map for the places that depend on it.
+    pub fn key(&self) -> String {
+        Digest::of(format!("{:?}{:?}", self.uids, self.gids)).hex()[..16].to_owned()
+    }
+
+    /// Tells the kernel the map of the user namespace that process `pid` has just made.
+    ///
+    /// # Errors
+    /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) with what newuidmap or the kernel said.
+    pub fn write(&self, pid: u32) -> Result<()> {
+        if self.how == How::Helpers {
+            run_helper("newuidmap", pid, &self.uids, "/etc/subuid")?;
+            return run_helper("newgidmap", pid, &self.gids, "/etc/subgid");
+        }
+        let put = |file: &str, text: String| {
+            let path = format!("/proc/{pid}/{file}");
+            fs::write(&path, text).map_err(|error| {
+                Error::sandbox(format!("can't write the id map {path}"))
+                    .source(error)
+                    .hint("see what `svp check` says of this host")
+            })
+        };
+        if self.how == How::Single {
+            put("setgroups", "deny".into())?;
+        }
+        put("uid_map", lines(&self.uids))?;
+        put("gid_map", lines(&self.gids))
+    }
+}
+
+fn read(path: &str) -> Result<String> {
+    fs::read_to_string(path).io("read", path)
+}
+
+fn lines(extents: &[Extent]) -> String {
+    extents.iter().map(|e| format!("{} {} {}\n", e.inside, e.outside, e.count)).collect()
+}
+
+/// What root maps to, given the map of the namespace that svp runs in.
+fn root_extents(own: &str) -> Vec<Extent> {
+    let own: Vec<(u32, u32)> = own
+        .lines()
+        .filter_map(|line| {
+            let mut numbers = line.split_whitespace().map(|n| n.parse::<u32>().ok());
+            let (start, _, count) = (numbers.next()??, numbers.next()??, numbers.next()??);
+            Some((start, count))
+        })
+        .collect();
+    let end = u64::from(ROOT_BASE) + u64::from(ROOT_COUNT);
+    let whole = |(start, count): &(u32, u32)| {
+        *start <= ROOT_BASE && u64::from(*start) + u64::from(*count) >= end
+    };
+    if own.iter().any(whole) {
+        return vec![Extent { inside: 0, outside: ROOT_BASE, count: ROOT_COUNT }];
+    }
+    own.into_iter().map(|(start, count)| Extent { inside: start, outside: start, count }).collect()
+}
+
+/// The ranges of a file in the format of subuid(5) that belong to the user.
+fn subordinate(path: &Path, uid: u32, name: Option<&str>) -> Vec<(u32, u32)> {
+    let Ok(text) = fs::read_to_string(path) else { return Vec::new() };
+    parse_subordinate(&text, uid, name)
+}
+
+fn parse_subordinate(text: &str, uid: u32, name: Option<&str>) -> Vec<(u32, u32)> {
+    let number = uid.to_string();
+    text.lines()
+        .filter_map(|line| {
+            let mut fields = line.split(':');
+            let owner = fields.next()?;
+            let start = fields.next()?.trim().parse::<u32>().ok()?;
+            let count = fields.next()?.trim().parse::<u32>().ok()?;
+            let ours = Some(owner) == name || owner == number;
+            (ours && count > 0 && start.checked_add(count).is_some()).then_some((start, count))
+        })
+        .collect()
+}
+
+/// The login name, from /etc/passwd: asking NSS would need a C library that can load modules.
+fn user_name(uid: u32) -> Option<String> {
+    let text = fs::read_to_string("/etc/passwd").ok()?;
+    let uid = uid.to_string();
+    let found = text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid).then(|| name.to_owned())
+    });
+    found.or_else(|| std::env::var("USER").ok())
+}
+
+/// Where a program is, if it is installed: in PATH, or where Debian puts programs.
+pub(super) fn helper(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
+    std::env::split_paths(&path)
+        .chain(["/usr/bin", "/usr/sbin"].map(PathBuf::from))
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file())
+}
+
+fn run_helper(name: &str, pid: u32, extents: &[Extent], file: &str) -> Result<()> {
+    let path = helper(name).unwrap_or_else(|| PathBuf::from(name));
+    let mut command = Command::new(&path);
+    command.arg(pid.to_string());
+    for extent in extents {
+        command.args([extent.inside, extent.outside, extent.count].map(|n| n.to_string()));
+    }
+    let output = command.output().map_err(|error| {
+        Error::sandbox(format!("can't run {}", path.display()))
+            .source(error)
+            .hint("install the package uidmap (Debian, Ubuntu) or shadow-utils")
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(Error::sandbox(format!("{name} refused: {}", said.trim()))
+        .hint(format!("check that {file} has a line for you, and that {name} is setuid root")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subordinate_ranges_are_found_by_name_and_by_number() {
+        let text = "a:100000:65536\n1000:200000:10\n\nbad\nb:1:x\na:5:0\na:4294967295:2\n";
+        assert_eq!(parse_subordinate(text, 1000, Some("a")), vec![(100_000, 65536), (200_000, 10)]);
+        assert_eq!(parse_subordinate(text, 7, None), vec![]);
+    }
+
+    #[test]
+    fn root_takes_a_high_range_or_what_there_is() {
+        let high = Extent { inside: 0, outside: ROOT_BASE, count: ROOT_COUNT };
+        assert_eq!(root_extents("         0          0 4294967295\n"), vec![high]);
+        let same = |inside, count| Extent { inside, outside: inside, count };
+        assert_eq!(root_extents("0 1000 1\n1 100000 65536\n"), vec![same(0, 1), same(1, 65536)]);
+    }
+}

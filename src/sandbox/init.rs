@@ -1,0 +1,180 @@
+//! A container's process 1, and the process that becomes the command.
+//!
+//! Process 1 makes the container's file system, starts the command, buries the dead, and says how the
+//! command ended. When it ends, the kernel kills whatever the command has left behind.
+//!
+//! The process that becomes the command is started *before* pivot_root: afterwards a start of svp would
+//! load the image's C library.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{chdir, pivot_root};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use serde::{Deserialize, Serialize};
+
+use super::channel::Channel;
+use super::launch::Stage;
+use super::mounts::{self, Step};
+use super::run::RunRequest;
+use super::spec::{End, Rootfs};
+use super::stages::{Request, die_with_parent, reply};
+use super::{overlay, privileges, seccomp, trees};
+use crate::error::{Error, IoContext, Result};
+
+/// The command for the process that becomes it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ExecRequest {
+    argv: Vec<String>,
+    env: Vec<(String, String)>,
+    cwd: String,
+}
+
+/// Process 1.
+pub(super) fn init(
+    channel: &Channel,
+    request: &RunRequest,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    pack: Option<OwnedFd>,
+) -> Result<()> {
+    let spec = &request.spec;
+    let root = match &spec.rootfs {
+        Rootfs::Layers(_) => layers_root(request)?,
+        Rootfs::HostTools => host_tools_root(request, pack)?,
+    };
+    nix::unistd::sethostname(&spec.hostname)
+        .map_err(|errno| Error::sandbox("can't set the host name").source(errno))?;
+    let exec =
+        ExecRequest { argv: spec.argv.clone(), env: spec.env.clone(), cwd: spec.cwd.clone() };
+    let mut command =
+        Stage::start(Path::new("/"), &Request::Exec(exec), &[stdout.as_fd(), stderr.as_fd()])?;
+    drop((stdout, stderr));
+    // Its libraries are loaded: from here on it needs no file of the host's.
+    command.recv::<()>()?;
+    pivot(&root)?;
+    drop(root);
+    command.send(&(), &[])?;
+    let started = command.wait_for_exec();
+    let end = bury(command.pid())?;
+    command.forget();
+    started?;
+    reply(channel, &end)
+}
+
+/// The overlay with /proc, /dev, resolv.conf and hosts; gives its root.
+fn layers_root(request: &RunRequest) -> Result<OwnedFd> {
+    let root = overlay::open("../merged")?;
+    mounts::apply(root.as_fd(), &mounts::proc_and_dev(request.tty_group))?;
+    let files = Path::new("../files");
+    mount("tmpfs", files, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=755")
+        .io("mount a file system at", files)?;
+    for (name, content) in [("resolv.conf", &request.resolv_conf), ("hosts", &request.hosts)] {
+        let file = files.join(name);
+        std::fs::write(&file, content).io("write", &file)?;
+        let source = file.to_string_lossy().into_owned();
+        let step = Step::Bind { source, at: format!("etc/{name}"), read_only: false };
+        // Only an image whose /etc is a link to nowhere has no place for them.
+        let _ = mounts::apply(root.as_fd(), &[step]);
+    }
+    Ok(root)
+}
+
+/// A tmpfs with the host's programs read-only and the pack at /service; gives its root.
+fn host_tools_root(request: &RunRequest, pack: Option<OwnedFd>) -> Result<OwnedFd> {
+    let at = "/tmp";
+    mount("tmpfs", at, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=755")
+        .io("mount a file system at", at)?;
+    let root = overlay::open(at)?;
+    mounts::apply(root.as_fd(), &mounts::host_tools())?;
+    mounts::apply(root.as_fd(), &mounts::proc_and_dev(request.tty_group))?;
+    if let Some(pack) = pack {
+        trees::unpack_pack(pack, &root)?;
+    }
+    mounts::apply(root.as_fd(), &[Step::ReadOnly("service".into())])?;
+    Ok(root)
+}
+
+/// Makes `root` the root of every process here, and lets go of the host's.
+fn pivot(root: &OwnedFd) -> Result<()> {
+    let failed = |errno: nix::errno::Errno| Error::sandbox("pivot_root").source(errno);
+    nix::unistd::fchdir(root).map_err(failed)?;
+    pivot_root(".", ".").map_err(failed)?;
+    unmount(".", UnmountFlags::DETACH)
+        .map_err(|error| Error::sandbox("pivot_root").source(std::io::Error::from(error)))?;
+    chdir("/").map_err(failed)
+}
+
+/// Waits for the command to end, reaping whatever else ends meanwhile.
+fn bury(command: u32) -> Result<End> {
+    loop {
+        match waitpid(None, None) {
+            Ok(WaitStatus::Exited(pid, code)) if pid.as_raw() as u32 == command => {
+                return Ok(End::Exited(code));
+            }
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid.as_raw() as u32 == command => {
+                return Ok(End::Signaled(signal as i32));
+            }
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(Error::sandbox("can't wait for the command").source(errno)),
+        }
+    }
+}
+
+/// The process that becomes the command.
+pub(super) fn exec(
+    channel: &Channel,
+    request: ExecRequest,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+) -> Result<()> {
+    reply(channel, &())?;
+    // Process 1 says when the file system is the container's.
+    let go = channel.recv::<()>().map_err(|error| Error::sandbox("process 1").source(error))?;
+    if go.is_none() {
+        return Ok(());
+    }
+    seccomp::install()?;
+    privileges::drop_capabilities()?;
+    die_with_parent();
+    let program = &request.argv[0];
+    let error = Command::new(program)
+        .args(&request.argv[1..])
+        .env_clear()
+        .envs(request.env)
+        .current_dir(&request.cwd)
+        .stdin(Stdio::null())
+        .stdout(stdout)
+        .stderr(stderr)
+        .exec();
+    Err(cannot_run(program, &request.cwd, error))
+}
+
+/// Says why the command could not be run: ENOENT may mean the script, its interpreter, or the directory.
+fn cannot_run(program: &str, cwd: &str, error: std::io::Error) -> Error {
+    let text = format!("can't run {program} in the container");
+    if error.kind() != std::io::ErrorKind::NotFound {
+        return Error::bad_input(text).source(error);
+    }
+    if !Path::new(cwd).is_dir() {
+        return Error::bad_input(format!("{text}: there is no directory {cwd}"));
+    }
+    if !Path::new(program).exists() {
+        return Error::bad_input(format!("{text}: there is no such file"));
+    }
+    let mut head = [0; 256];
+    let length = std::fs::File::open(program)
+        .and_then(|mut file| std::io::Read::read(&mut file, &mut head))
+        .unwrap_or(0);
+    let head = String::from_utf8_lossy(&head[..length]);
+    let Some(line) = head.strip_prefix("#!").and_then(|rest| rest.lines().next()) else {
+        return Error::bad_input(format!("{text}: its loader is not in the image")).source(error);
+    };
+    let interpreter = line.trim().split(' ').next().unwrap_or_default();
+    Error::bad_input(format!("{text}: its interpreter {interpreter:?} is not in the image")).hint(
+        "install the interpreter in the base image, or write the script for one that is there",
+    )
+}

@@ -1,0 +1,107 @@
+//! The sandbox: one user namespace, and stages in it that unpack, run, diff and remove.
+//!
+//! svp itself never enters a namespace, which a threaded program can't. It starts *stages*: fresh starts
+//! of itself, from a sealed copy in memory, that join the user namespace, make the other namespaces, and
+//! do one thing. They work in the *tree area*, a directory of the container's root, by relative paths and
+//! by the descriptors they are handed.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `spec` | what to run, as plain data |
+//! | `idmap` | which of the host's users the container's are |
+//! | `launch`, `channel`, `stages` | starting stages, talking to them, what they are |
+//! | `run`, `init`, `mounts`, `overlay`, `network`, `netlink`, `privileges`, `seccomp` | a container |
+//! | `trees`, `remove` | unpack, diff, remove |
+//! | `area` | the tree area: unpacked layers, scratch places, locks |
+
+mod area;
+mod channel;
+mod idmap;
+mod init;
+mod launch;
+mod mounts;
+mod netlink;
+mod network;
+mod overlay;
+mod privileges;
+mod remove;
+mod run;
+mod seccomp;
+mod spec;
+mod stages;
+mod trees;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+pub use area::{DiffOptions, LayerSource, Scratch};
+pub use idmap::{Extent, How, IdMap};
+pub use run::Output;
+pub use spec::{End, Limits, Network, Overlay, Rootfs, RunSpec, Stream};
+pub use stages::run_if_stage;
+pub use trees::WrittenLayer;
+
+use crate::error::{Error, Result};
+use launch::Stage;
+use stages::Request;
+
+/// A user namespace, and the directory whose trees belong to its root.
+#[derive(Debug)]
+pub struct Sandbox {
+    namespace: OwnedFd,
+    map: IdMap,
+    area: PathBuf,
+}
+
+impl Sandbox {
+    /// Makes the user namespace, and under `trees` the area for its id map; sweeps what was left there by
+    /// commands that were killed.
+    ///
+    /// # Errors
+    /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) with what to do about it, if this host lets the
+    /// caller make no user namespace; [`Kind::Storage`](crate::error::Kind::Storage).
+    pub fn enter(trees: &Path) -> Result<Sandbox> {
+        let map = IdMap::for_caller()?;
+        let area = area::make(trees, &map)?;
+        let namespace = make_namespace(&map)?;
+        let sandbox = Sandbox { namespace, map, area };
+        sandbox.sweep();
+        Ok(sandbox)
+    }
+
+    /// A sandbox without a tree area, for [`Rootfs::HostTools`] alone.
+    ///
+    /// # Errors
+    /// As [`Sandbox::enter`].
+    pub fn without_area() -> Result<Sandbox> {
+        let map = IdMap::for_caller()?;
+        let namespace = make_namespace(&map)?;
+        Ok(Sandbox { namespace, map, area: PathBuf::from("/") })
+    }
+
+    /// Which of the host's users the container's are.
+    pub fn map(&self) -> &IdMap {
+        &self.map
+    }
+
+    fn area(&self) -> &Path {
+        &self.area
+    }
+
+    fn namespace(&self) -> BorrowedFd<'_> {
+        self.namespace.as_fd()
+    }
+
+    fn namespace_fd(&self) -> &OwnedFd {
+        &self.namespace
+    }
+}
+
+fn make_namespace(map: &IdMap) -> Result<OwnedFd> {
+    let mut stage = Stage::start(Path::new("/"), &Request::UserNamespace, &[])?;
+    let ((), mut fds) = stage.recv()?;
+    let namespace = fds.pop().ok_or_else(|| Error::sandbox("no user namespace"))?;
+    map.write(stage.pid())?;
+    stage.send(&(), &[])?;
+    Ok(namespace)
+}

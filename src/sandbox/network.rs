@@ -1,0 +1,218 @@
+//! A container's network: pasta for a private one, and the files that make names resolve in it.
+//!
+//! pasta (of passt.top) copies the host's addresses into a network namespace and carries its connections
+//! without any privilege. It runs in the container's user namespace, so that it is as little on the host
+//! as the container's root is, and always without its gateway mapping and its automatic port maps, by
+//! which a container would reach the host's loopback.
+
+use std::fs;
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::io::FdFlags;
+use serde::{Deserialize, Serialize};
+
+use super::channel::Channel;
+use super::idmap::helper;
+use super::launch::Stage;
+use super::stages::{Request, reply_with};
+use crate::error::{Error, Result};
+
+/// How pasta is started.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct PastaRequest {
+    program: String,
+    dns_forward: Option<IpAddr>,
+}
+
+/// The name server that a container asks where the host's is one that only the host reaches; pasta
+/// forwards it.
+const FORWARDED_DNS: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+
+/// Where clouds tell a machine its credentials: no business of a pack's script.
+pub(super) const CLOUD_METADATA: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+];
+
+/// How long pasta may take to be ready.
+const READY: Duration = Duration::from_secs(5);
+
+/// A network's resolver: the content of /etc/resolv.conf, and the address that pasta must forward.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Resolver {
+    pub(super) file: String,
+    forward: Option<IpAddr>,
+}
+
+impl Resolver {
+    /// The host's own, for a container in the host's network.
+    pub(super) fn of_host() -> Resolver {
+        Resolver { file: read_bounded("/etc/resolv.conf"), forward: None }
+    }
+
+    /// None at all, for a container without a network.
+    pub(super) fn none() -> Resolver {
+        Resolver { file: String::new(), forward: None }
+    }
+
+    /// One that works in a private network.
+    pub(super) fn private() -> Resolver {
+        Resolver::private_from(&read_bounded("/etc/resolv.conf"))
+    }
+
+    fn private_from(host: &str) -> Resolver {
+        let servers: Vec<IpAddr> = host.lines().filter_map(name_server).collect();
+        let local = |ip: &IpAddr| match ip {
+            IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified(),
+            IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified(),
+        };
+        if !servers.is_empty() && servers.iter().any(|ip| !local(ip)) {
+            let kept = host.lines().filter(|line| name_server(line).is_none_or(|ip| !local(&ip)));
+            let file = kept.map(|line| format!("{line}\n")).collect();
+            return Resolver { file, forward: None };
+        }
+        let others = host.lines().filter(|line| !line.trim_start().starts_with("nameserver"));
+        let mut file: String = others.map(|line| format!("{line}\n")).collect();
+        file.push_str(&format!("nameserver {FORWARDED_DNS}\n"));
+        Resolver { file, forward: Some(IpAddr::V4(FORWARDED_DNS)) }
+    }
+}
+
+fn name_server(line: &str) -> Option<IpAddr> {
+    let mut words = line.split_whitespace();
+    if words.next() != Some("nameserver") {
+        return None;
+    }
+    // An address with a zone (fe80::1%eth0) is link-local, and of no use elsewhere.
+    let address = words.next()?;
+    address.split('%').next()?.parse().ok()
+}
+
+/// /etc/hosts for a container: the host's own lines, and the container's name.
+pub(super) fn hosts(hostname: &str, share_host: bool) -> String {
+    let mut text =
+        String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    if share_host {
+        let theirs = read_bounded("/etc/hosts");
+        let useful = theirs.lines().filter(|line| {
+            let mut words = line.split_whitespace();
+            let address = words.next().and_then(|word| word.parse::<IpAddr>().ok());
+            address.is_some_and(|ip| !ip.is_loopback())
+        });
+        useful.for_each(|line| text.push_str(&format!("{line}\n")));
+    }
+    text.push_str(&format!("127.0.0.1\t{hostname}\n"));
+    text
+}
+
+fn read_bounded(path: &str) -> String {
+    let mut text = String::new();
+    if let Ok(file) = fs::File::open(path) {
+        let _ = file.take(65536).read_to_string(&mut text);
+    }
+    text
+}
+
+/// Why this host can't make a private network, or nothing if it can.
+pub(super) fn why_not_private() -> Option<&'static str> {
+    if helper("pasta").is_none() {
+        return Some("pasta is not installed (package passt)");
+    }
+    let tun = rustix::fs::access(
+        "/dev/net/tun",
+        rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK,
+    );
+    let open_to_all =
+        rustix::fs::stat("/dev/net/tun").is_ok_and(|stat| stat.st_mode & 0o006 == 0o006);
+    // A container's root is not root on the host: the device must be open to all.
+    if tun.is_err() || (rustix::process::geteuid().is_root() && !open_to_all) {
+        return Some("/dev/net/tun is not there or not open to all users (chmod 666 /dev/net/tun)");
+    }
+    None
+}
+
+/// Starts pasta for a network namespace and waits until it carries packets. Dropped means stopped.
+pub(super) fn start_pasta(
+    user_namespace: &OwnedFd,
+    network_namespace: &OwnedFd,
+    resolver: &Resolver,
+) -> Result<Stage> {
+    let failed = |why: &str| Error::sandbox(format!("pasta: {why}"));
+    let program = helper("pasta").ok_or_else(|| failed("not installed"))?;
+    let request = PastaRequest {
+        program: program.to_string_lossy().into_owned(),
+        dns_forward: resolver.forward,
+    };
+    let fds = [user_namespace.as_fd(), network_namespace.as_fd()];
+    let mut stage = Stage::start(Path::new("/"), &Request::Pasta(request), &fds)?;
+    let ((), mut fds) = stage.recv()?;
+    let ready = std::fs::File::from(fds.pop().ok_or_else(|| failed("no pipe"))?);
+    let timeout = rustix::event::Timespec { tv_sec: READY.as_secs() as i64, tv_nsec: 0 };
+    let mut poll = [rustix::event::PollFd::new(&ready, rustix::event::PollFlags::IN)];
+    let polled = rustix::event::poll(&mut poll, Some(&timeout));
+    // pasta writes its number when it is ready, and keeps the pipe open.
+    let said = match polled {
+        Ok(1) => (&ready).read(&mut [0; 16]).unwrap_or(0),
+        _ => 0,
+    };
+    if said > 0 {
+        return Ok(stage);
+    }
+    stage.wait_for_exec()?;
+    Err(failed("it did not get ready"))
+}
+
+/// Becomes pasta; returns only if that fails. Hands back the pipe that pasta writes to when it is ready,
+/// made here because pasta opens it by name, and so it must be the container's root's.
+pub(super) fn become_pasta(
+    channel: &Channel,
+    request: &PastaRequest,
+    network: &OwnedFd,
+) -> Result<()> {
+    let failed = |error: std::io::Error| Error::sandbox("can't run pasta").source(error);
+    let (read_end, ready) = std::io::pipe().map_err(failed)?;
+    reply_with(channel, &(), &[read_end.into()])?;
+    for fd in [network.as_fd(), ready.as_fd()] {
+        rustix::io::fcntl_setfd(fd, FdFlags::empty()).map_err(|error| failed(error.into()))?;
+    }
+    let mut command = Command::new(&request.program);
+    command.args(["--foreground", "--quiet", "--config-net", "--no-map-gw", "--no-netns-quit"]);
+    command.args(["-t", "none", "-u", "none", "-T", "none", "-U", "none"]);
+    if let Some(address) = request.dns_forward {
+        command.args(["--dns-forward", &address.to_string()]);
+    }
+    command.arg("--pid").arg(format!("/proc/self/fd/{}", ready.as_raw_fd()));
+    command.arg("--netns-only");
+    command.arg("--netns").arg(format!("/proc/self/fd/{}", network.as_raw_fd()));
+    command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    Err(failed(command.exec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resolver_that_only_the_host_reaches_is_replaced() {
+        let through =
+            Resolver::private_from("search x\nnameserver 10.0.0.1\nnameserver 127.0.0.53\n");
+        assert_eq!(through.file, "search x\nnameserver 10.0.0.1\n");
+        assert_eq!(through.forward, None);
+        for host in ["nameserver 127.0.0.53\noptions edns0\n", "nameserver fe80::1%eth0\n", ""] {
+            let replaced = Resolver::private_from(host);
+            assert!(replaced.file.ends_with("nameserver 169.254.1.1\n"), "{host:?}");
+            assert!(replaced.forward.is_some());
+        }
+    }
+
+    #[test]
+    fn hosts_has_the_containers_name() {
+        assert!(hosts("svp", false).ends_with("127.0.0.1\tsvp\n"));
+    }
+}

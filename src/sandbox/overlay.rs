@@ -1,0 +1,133 @@
+//! The overlay that a script works in, and the view of what was there before.
+//!
+//! A scratch place in the tree area has: `l/N`, links to the layers (short names, so that hundreds fit in
+//! a page of mount options); `before`, the layers merged and read-only; `scaffold`, a layer of ours with
+//! the mount points that the image lacks, so that the upper directory never sees them; `upper` and
+//! `work`; `merged`, what the script sees.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+
+use super::spec::Overlay;
+use crate::error::{Error, IoContext, Result};
+use crate::layer::unpack::copy_directory_metadata;
+
+/// The kernel's limit on lower directories, less ours (the scaffold and the empty one).
+const MAX_LAYERS: usize = 498;
+
+/// Makes this mount namespace's mounts its own: nothing mounted here is seen elsewhere.
+pub(super) fn make_private() -> Result<()> {
+    let flags = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
+    mount_change("/", flags).map_err(|error| {
+        Error::sandbox("can't make mounts private").source(std::io::Error::from(error))
+    })
+}
+
+/// Makes the scratch place's directories and mounts `before`. Works from the tree area and leaves this
+/// process in `SCRATCH/l`, which the other functions expect.
+pub(super) fn enter(overlay: &Overlay) -> Result<()> {
+    if overlay.lowers.len() > MAX_LAYERS {
+        return Err(Error::bad_input(format!(
+            "an image of {} layers: overlayfs takes {MAX_LAYERS} at most",
+            overlay.lowers.len()
+        ))
+        .hint("flatten the base image, for example with `svp unpack` and `svp import`"));
+    }
+    let scratch = Path::new(&overlay.scratch);
+    let links = scratch.join("l");
+    for name in ["l", "before", "scaffold", "upper", "work", "merged", "empty", "files"] {
+        make_dir(&scratch.join(name))?;
+    }
+    // Numbered from the lowest, which stays as layers are added.
+    for (n, lower) in overlay.lowers.iter().rev().enumerate() {
+        let link = links.join(n.to_string());
+        match symlink(Path::new("../../..").join(lower), &link) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            other => other.io("make the link", &link)?,
+        }
+    }
+    std::env::set_current_dir(&links).io("enter", &links)?;
+    let lowers = lower_names(overlay.lowers.len(), &["../empty"]);
+    mount_overlay("../before", &format!("lowerdir={lowers},userxattr"))
+}
+
+/// Mounts what the script sees at `../merged`: the layers, the scaffold, and the upper directory, whose
+/// root begins as the image's root is.
+pub(super) fn mount_merged(layers: usize) -> Result<()> {
+    copy_attributes("../before", "../upper")?;
+    // A place that was mounted before refuses: "volatile" leaves a mark. Queries are asked one after
+    // another in the same place.
+    let _ = fs::remove_dir_all("../work/work");
+    let lowers = format!("../scaffold:{}", lower_names(layers, &[]));
+    let options = "upperdir=../upper,workdir=../work,userxattr,volatile";
+    mount_overlay("../merged", &format!("lowerdir={lowers},{options}"))
+}
+
+fn lower_names(layers: usize, more: &[&str]) -> String {
+    let mut names: Vec<String> = (0..layers).rev().map(|n| n.to_string()).collect();
+    names.extend(more.iter().map(|name| (*name).to_owned()));
+    if names.is_empty() { "../empty".to_owned() } else { names.join(":") }
+}
+
+fn make_dir(path: &Path) -> Result<()> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.io("make the directory", path),
+    }
+}
+
+fn mount_overlay(at: &str, options: &str) -> Result<()> {
+    let options = std::ffi::CString::new(options).expect("no NUL in our options");
+    mount("overlay", at, "overlay", MountFlags::empty(), options.as_c_str()).map_err(|error| {
+        Error::sandbox("can't mount an overlay in a user namespace")
+            .source(std::io::Error::from(error))
+            .hint(
+                "it takes Linux 5.11 or later, and a store on ext4, xfs, btrfs or tmpfs \
+                 (not on another overlay): set SVP_ROOT to such a place",
+            )
+    })
+}
+
+/// Makes the mount points that the image lacks, in the scaffold.
+///
+/// `/proc` and `/dev` must be directories. `/etc/resolv.conf` and `/etc/hosts` must be plain files, in a
+/// directory that looks as the image's own: the topmost layer's attributes are the ones seen.
+pub(super) fn make_scaffold() -> Result<()> {
+    let before = Path::new("../before");
+    let scaffold = Path::new("../scaffold");
+    for name in ["proc", "dev"] {
+        if !before.join(name).symlink_metadata().is_ok_and(|found| found.is_dir()) {
+            make_dir(&scaffold.join(name))?;
+        }
+    }
+    let (etc, own_etc) = (before.join("etc"), scaffold.join("etc"));
+    let etc_is_dir = match etc.symlink_metadata() {
+        Ok(found) if found.is_dir() => true,
+        // An image whose /etc is a link keeps it: the files are mounted where they are, if they are.
+        Ok(_) => return Ok(()),
+        Err(_) => false,
+    };
+    make_dir(&own_etc)?;
+    for name in ["resolv.conf", "hosts"] {
+        if !etc.join(name).symlink_metadata().is_ok_and(|found| found.is_file()) {
+            fs::write(own_etc.join(name), b"").io("write", own_etc.join(name))?;
+        }
+    }
+    if etc_is_dir { copy_attributes("../before/etc", "../scaffold/etc") } else { Ok(()) }
+}
+
+/// Gives the directory `to` the mode, owner, extended attributes and times of `from`.
+fn copy_attributes(from: &str, to: &str) -> Result<()> {
+    copy_directory_metadata(open(from)?.as_fd(), open(to)?.as_fd())
+}
+
+/// Opens a directory of the scratch place to read it.
+pub(super) fn open(name: &str) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(name, flags, Mode::empty()).io("open", name)
+}

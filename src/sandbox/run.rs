@@ -1,0 +1,275 @@
+//! Running a command in a container: the stage that makes its namespaces, and svp's side, which listens.
+
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::Instant;
+
+use nix::sched::{CloneFlags, unshare};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::{Deserialize, Serialize};
+
+use super::channel::Channel;
+use super::launch::Stage;
+use super::network::{self, Resolver};
+use super::spec::{End, Limits, Network, Rootfs, RunSpec, Stream};
+use super::stages::{Request, reply, reply_with};
+use super::{Sandbox, netlink, overlay};
+use crate::error::{Error, Result};
+use crate::interrupt;
+use crate::progress::Reporter;
+
+/// A command with all that the stage needs to know of the host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct RunRequest {
+    pub(super) spec: RunSpec,
+    /// Whether group 5, tty, is in the id map.
+    pub(super) tty_group: bool,
+    /// Whether the container has a network namespace of its own.
+    own_network: bool,
+    /// Whether svp attaches something to that namespace first.
+    attach: bool,
+    pub(super) resolv_conf: String,
+    pub(super) hosts: String,
+}
+
+/// The stage: makes the namespaces and the overlay, starts process 1, passes on how it ended.
+pub(super) fn stage(
+    channel: &Channel,
+    request: &RunRequest,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    pack: Option<OwnedFd>,
+) -> Result<()> {
+    let mut flags = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS;
+    if request.own_network {
+        flags |= CloneFlags::CLONE_NEWNET;
+    }
+    unshare(flags)
+        .map_err(|errno| Error::sandbox("can't make the container's namespaces").source(errno))?;
+    // Where the kernel has no cgroup namespaces, nothing depends on one.
+    let _ = unshare(CloneFlags::CLONE_NEWCGROUP);
+    overlay::make_private()?;
+    if let Rootfs::Layers(layers) = &request.spec.rootfs {
+        overlay::enter(layers)?;
+        overlay::make_scaffold()?;
+        overlay::mount_merged(layers.lowers.len())?;
+    }
+    if request.own_network {
+        prepare_network(channel, request.attach)?;
+    }
+    let mut fds = vec![stdout.as_fd(), stderr.as_fd()];
+    fds.extend(pack.as_ref().map(AsFd::as_fd));
+    let process_1 = Stage::start(Path::new("."), &Request::Init(request.clone()), &fds)?;
+    // Else the pipes would seem open for as long as this stage lives.
+    drop((stdout, stderr, pack));
+    let end: End = process_1.finish()?;
+    reply(channel, &end)
+}
+
+fn prepare_network(channel: &Channel, attach: bool) -> Result<()> {
+    let failed = |what: &str, error| Error::sandbox(what.to_owned()).source(error);
+    netlink::bring_loopback_up()
+        .map_err(|error| failed("can't bring the loopback interface up", error))?;
+    if !attach {
+        return Ok(());
+    }
+    let namespace = std::fs::File::open("/proc/self/ns/net")
+        .map_err(|error| failed("can't open the network namespace", error))?;
+    reply_with(channel, &(), &[namespace.into()])?;
+    let go = channel.recv::<()>().map_err(|error| failed("svp", error))?;
+    go.ok_or_else(|| Error::sandbox("svp is gone"))?;
+    for address in network::CLOUD_METADATA {
+        // A network without IPv6 has no such route to refuse.
+        let _ = netlink::refuse_route_to(address);
+    }
+    Ok(())
+}
+
+/// What a command's output is handed to, piece by piece as it comes.
+pub type Output<'a> = dyn FnMut(Stream, &[u8]) + 'a;
+
+impl Sandbox {
+    /// Runs a command in a container and waits for its end. Whatever it started is dead on return.
+    ///
+    /// `pack` is the tar of a pack for [`Rootfs::HostTools`]. Output is handed to `output` as it comes.
+    ///
+    /// # Errors
+    /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if the container can't be made,
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the command can't be executed,
+    /// [`Kind::Interrupted`](crate::error::Kind::Interrupted) on Ctrl-C. A command that fails is no error.
+    pub fn run(
+        &self,
+        spec: &RunSpec,
+        pack: Option<&OwnedFd>,
+        limits: Limits,
+        reporter: &dyn Reporter,
+        output: &mut Output<'_>,
+    ) -> Result<End> {
+        let mut network = spec.network;
+        if network == Network::Auto
+            && let Some(why) = network::why_not_private()
+        {
+            reporter.note(&format!("{why}: using the host's network"));
+            network = Network::Host;
+        }
+        match self.run_in(spec, network, pack, limits, output) {
+            Err(Attempt::NoPasta(error)) => {
+                reporter.note(&format!("{error}: using the host's network"));
+                self.run_in(spec, Network::Host, pack, limits, output).map_err(Attempt::into_error)
+            }
+            other => other.map_err(Attempt::into_error),
+        }
+    }
+
+    fn run_in(
+        &self,
+        spec: &RunSpec,
+        network: Network,
+        pack: Option<&OwnedFd>,
+        limits: Limits,
+        output: &mut Output<'_>,
+    ) -> Result<End, Attempt> {
+        let resolver = match network {
+            Network::Auto => Resolver::private(),
+            Network::Host => Resolver::of_host(),
+            Network::None => Resolver::none(),
+        };
+        let request = RunRequest {
+            spec: spec.clone(),
+            tty_group: self.map().gids.iter().any(|e| e.inside <= 5 && 5 - e.inside < e.count),
+            own_network: network != Network::Host,
+            attach: network == Network::Auto,
+            resolv_conf: resolver.file.clone(),
+            hosts: network::hosts(&spec.hostname, network != Network::None),
+        };
+        let pipe = || std::io::pipe().map_err(|e| Error::sandbox("can't make a pipe").source(e));
+        let ((stdout, stdout_end), (stderr, stderr_end)) = (pipe()?, pipe()?);
+        let mut fds = vec![self.namespace(), stdout_end.as_fd(), stderr_end.as_fd()];
+        fds.extend(pack.map(AsFd::as_fd));
+        let mut stage = Stage::start(self.area(), &Request::Run(request), &fds)?;
+        drop((stdout_end, stderr_end));
+        let _pasta = if network == Network::Auto {
+            let (_, mut fds) = stage.recv::<()>()?;
+            let namespace = fds.pop().ok_or_else(|| Error::sandbox("no network namespace"))?;
+            let pasta = network::start_pasta(self.namespace_fd(), &namespace, &resolver);
+            let pasta = pasta.map_err(|error| {
+                if interrupt::requested() {
+                    Attempt::Failed(error)
+                } else {
+                    Attempt::NoPasta(error)
+                }
+            })?;
+            stage.send(&(), &[])?;
+            Some(pasta)
+        } else {
+            None
+        };
+        Ok(listen(stage, stdout.into(), stderr.into(), limits, output)?)
+    }
+}
+
+/// Why a run failed: without its network, another may do.
+enum Attempt {
+    NoPasta(Error),
+    Failed(Error),
+}
+
+impl Attempt {
+    fn into_error(self) -> Error {
+        match self {
+            Attempt::NoPasta(error) | Attempt::Failed(error) => error,
+        }
+    }
+}
+
+impl From<Error> for Attempt {
+    fn from(error: Error) -> Self {
+        Attempt::Failed(error)
+    }
+}
+
+/// Hands on what the command prints until it has ended and all of it is read, or a limit is passed.
+fn listen(
+    mut stage: Stage,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    limits: Limits,
+    output: &mut Output<'_>,
+) -> Result<End> {
+    let started = Instant::now();
+    let mut printed = 0u64;
+    let mut end = None;
+    let mut pipes = [
+        (Stream::Stdout, Some(std::fs::File::from(stdout))),
+        (Stream::Stderr, Some(stderr.into())),
+    ];
+    let mut buffer = vec![0; 65536];
+    while end.is_none() || pipes.iter().any(|(_, pipe)| pipe.is_some()) {
+        let left = limits.time.map(|time| time.saturating_sub(started.elapsed()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Ok(End::TimedOut);
+        }
+        let ready = wait(&stage, end.is_none(), &pipes, left)?;
+        for ((stream, pipe), ready) in pipes.iter_mut().zip(&ready[1..]) {
+            let (true, Some(file)) = (ready, pipe.as_mut()) else { continue };
+            match file.read(&mut buffer) {
+                Ok(0) => *pipe = None,
+                Ok(length) => {
+                    printed += length as u64;
+                    if limits.output.is_some_and(|most| printed > most) {
+                        return Ok(End::TooMuchOutput);
+                    }
+                    output(*stream, &buffer[..length]);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(_) => *pipe = None,
+            }
+        }
+        // Only once nothing is left to read: a failing stage closes the pipes before it says why.
+        if ready[0] && end.is_none() {
+            end = Some(stage.recv::<End>()?.0);
+        }
+    }
+    // The stage ends after process 1 is reaped, and with that everything in the container.
+    end.ok_or_else(|| Error::sandbox("the container ended without a word"))
+}
+
+/// Which of the channel, stdout and stderr have something to read, after waiting for one of them.
+fn wait(
+    stage: &Stage,
+    listen: bool,
+    pipes: &[(Stream, Option<std::fs::File>); 2],
+    left: Option<std::time::Duration>,
+) -> Result<[bool; 3]> {
+    let mut sources = Vec::new();
+    if listen {
+        sources.push((0, stage.channel().as_fd()));
+    }
+    for (n, (_, pipe)) in pipes.iter().enumerate() {
+        sources.extend(pipe.as_ref().map(|pipe| (n + 1, pipe.as_fd())));
+    }
+    let mut fds: Vec<PollFd<'_>> =
+        sources.iter().map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    let timeout = left.map(|left| Timespec {
+        tv_sec: left.as_secs() as i64,
+        tv_nsec: i64::from(left.subsec_nanos()),
+    });
+    let mut ready = [false; 3];
+    match poll(&mut fds, timeout.as_ref()) {
+        Ok(_) => {}
+        Err(rustix::io::Errno::INTR) => return Ok(ready),
+        Err(error) => {
+            return Err(
+                Error::sandbox("can't listen to the container").source(std::io::Error::from(error))
+            );
+        }
+    }
+    for ((n, _), fd) in sources.iter().zip(&fds) {
+        ready[*n] = !fd.revents().is_empty();
+    }
+    Ok(ready)
+}

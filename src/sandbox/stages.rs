@@ -1,0 +1,205 @@
+//! The stages: what each fresh start of svp is asked to do, and how it enters its namespaces.
+//!
+//! This and its neighbours (`init`, `overlay`, `trees`, `network`) are the only callers of unshare, setns,
+//! mount and pivot_root.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use rustix::process::{
+    DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal,
+};
+use serde::{Deserialize, Serialize};
+
+use super::channel::Channel;
+use super::launch::STAGE_NAME;
+use super::{init, network, run, trees};
+use crate::error::{Error, Kind, Result};
+
+/// What a stage is asked to do. The descriptors that go with each are named in its comment, in order.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Request {
+    /// Make a user namespace and hand it back. No descriptors.
+    UserNamespace,
+    /// Unpack a layer. The user namespace, the blob.
+    Unpack(trees::UnpackRequest),
+    /// Diff an upper directory against the layers below it. The user namespace, the file for the blob.
+    Diff(trees::DiffRequest),
+    /// Remove trees. The user namespace.
+    Remove(Vec<String>),
+    /// Run a command. The user namespace, its stdout, its stderr, and a pack's tar for host tools.
+    Run(run::RunRequest),
+    /// Be a container's process 1. Stdout, stderr, a pack's tar for host tools.
+    Init(run::RunRequest),
+    /// Become the command. Stdout, stderr.
+    Exec(init::ExecRequest),
+    /// Become pasta for a network namespace. The user namespace, the network namespace.
+    Pasta(network::PastaRequest),
+}
+
+/// An [`Error`] as it crosses the socket.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct WireError {
+    kind: Kind,
+    message: String,
+    hint: Option<String>,
+}
+
+impl From<Error> for WireError {
+    fn from(error: Error) -> Self {
+        WireError {
+            kind: error.kind(),
+            message: error.to_string(),
+            hint: error.hint_text().map(str::to_owned),
+        }
+    }
+}
+
+impl From<WireError> for Error {
+    fn from(wire: WireError) -> Self {
+        let error = Error::new(wire.kind, wire.message);
+        match wire.hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+}
+
+/// Does a stage's work if this process was started as one; `main` calls it before anything else.
+pub fn run_if_stage() -> Option<ExitCode> {
+    if std::env::args_os().next()? != STAGE_NAME {
+        return None;
+    }
+    Some(match stage() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(()) => ExitCode::FAILURE,
+    })
+}
+
+fn stage() -> Result<(), ()> {
+    close_inherited();
+    die_with_parent();
+    // A session of its own: no terminal for what runs here, and Ctrl-C is svp's to handle.
+    let _ = nix::unistd::setsid();
+    rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
+    let channel = Channel::from_stdin().map_err(drop)?;
+    let (request, fds) = channel.recv::<Request>().map_err(drop)?.ok_or(())?;
+    dispatch(&channel, request, fds).map_err(|error| {
+        let _ = reply_error(&channel, error);
+    })
+}
+
+fn dispatch(channel: &Channel, request: Request, fds: Vec<OwnedFd>) -> Result<()> {
+    let mut fds = fds.into_iter();
+    let mut fd =
+        || fds.next().ok_or_else(|| Error::sandbox("a stage was started without a descriptor"));
+    match request {
+        Request::UserNamespace => make_user_namespace(channel),
+        Request::Init(request) => init::init(channel, &request, fd()?, fd()?, fds.next()),
+        Request::Exec(request) => init::exec(channel, request, fd()?, fd()?),
+        Request::Unpack(request) => {
+            join(fd()?)?;
+            reply(channel, &trees::unpack(&request, fd()?)?)
+        }
+        Request::Diff(request) => {
+            join(fd()?)?;
+            reply(channel, &trees::diff(&request, fd()?)?)
+        }
+        Request::Remove(paths) => {
+            join(fd()?)?;
+            reply(channel, &trees::remove(&paths)?)
+        }
+        Request::Run(request) => {
+            join(fd()?)?;
+            run::stage(channel, &request, fd()?, fd()?, fds.next())
+        }
+        Request::Pasta(request) => {
+            join(fd()?)?;
+            network::become_pasta(channel, &request, &fd()?)
+        }
+    }
+}
+
+/// Sends a stage's answer.
+pub(super) fn reply<T: Serialize>(channel: &Channel, value: &T) -> Result<()> {
+    reply_with(channel, value, &[])
+}
+
+/// Sends a stage's answer with descriptors.
+pub(super) fn reply_with<T: Serialize>(
+    channel: &Channel,
+    value: &T,
+    fds: &[OwnedFd],
+) -> Result<()> {
+    let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    channel
+        .send(&Ok::<_, WireError>(value), &fds)
+        .map_err(|error| Error::sandbox("svp is gone").source(error))
+}
+
+fn reply_error(channel: &Channel, error: Error) -> std::io::Result<()> {
+    channel.send(&Err::<(), _>(WireError::from(error)), &[])
+}
+
+/// Only the channel comes along: whatever else svp's own caller left open is no stage's business.
+fn close_inherited() {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
+    let numbers: Vec<i32> = entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|number| *number > 2)
+        .collect();
+    for number in numbers {
+        let _ = nix::unistd::close(number);
+    }
+}
+
+/// Nothing outlives svp, however it ends. The kernel forgets this when credentials change.
+pub(super) fn die_with_parent() {
+    let _ = set_parent_process_death_signal(Some(Signal::KILL));
+}
+
+fn make_user_namespace(channel: &Channel) -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWUSER).map_err(no_user_namespace)?;
+    let namespace = std::fs::File::open("/proc/self/ns/user")
+        .map_err(|error| Error::io("open", "/proc/self/ns/user", error))?;
+    reply_with(channel, &(), &[namespace.into()])?;
+    // The parent writes the map, and only then lets this process end.
+    let _ = channel.recv::<()>();
+    Ok(())
+}
+
+fn no_user_namespace(errno: nix::errno::Errno) -> Error {
+    let error = Error::sandbox("this host lets you make no user namespace").source(errno);
+    let sysctl = |path: &str, off: &str| {
+        std::fs::read_to_string(path).is_ok_and(|value| value.trim() == off)
+    };
+    error.hint(if sysctl("/proc/sys/kernel/unprivileged_userns_clone", "0") {
+        "ask the administrator for `sysctl kernel.unprivileged_userns_clone=1`"
+    } else if sysctl("/proc/sys/user/max_user_namespaces", "0") {
+        "ask the administrator for `sysctl user.max_user_namespaces=10000`"
+    } else if sysctl("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
+        "AppArmor forbids it: ask the administrator for an AppArmor profile that allows svp `userns`, \
+         or for `sysctl kernel.apparmor_restrict_unprivileged_userns=0`"
+    } else {
+        "in a container, its runtime must allow it (docker: --security-opt seccomp=unconfined; \
+         podman and Kubernetes: see docs/ci.md); on a host, see `svp check`"
+    })
+}
+
+/// Becomes root of the user namespace.
+fn join(namespace: OwnedFd) -> Result<()> {
+    let failed = |errno: nix::errno::Errno| {
+        Error::sandbox("can't enter the user namespace that svp made").source(errno)
+    };
+    setns(namespace, CloneFlags::CLONE_NEWUSER).map_err(failed)?;
+    let root = (Uid::from_raw(0), Gid::from_raw(0));
+    // A map of a single id has given setgroups up; there the caller's groups stay, and mean nothing.
+    let _ = setgroups(&[]);
+    setresgid(root.1, root.1, root.1).map_err(failed)?;
+    setresuid(root.0, root.0, root.0).map_err(failed)?;
+    let _ = set_dumpable_behavior(DumpableBehavior::Dumpable);
+    die_with_parent();
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! Unpacking, diffing and removing trees: the stages' side, as root of the user namespace and with
+//! nothing of the host in reach.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Seek, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nix::sched::{CloneFlags, unshare};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
+use serde::{Deserialize, Serialize};
+
+use super::overlay;
+use super::remove::remove_tree;
+use super::spec::Overlay;
+use crate::error::{Context, Error, IoContext, Result};
+use crate::layer::compress::{Encoder, decoder};
+use crate::layer::diff;
+use crate::layer::entry::Timestamp;
+use crate::layer::meta::IdRanges;
+use crate::layer::unpack::{Mode as UnpackMode, UnpackOptions, UnpackReport, unpack_layer};
+use crate::oci::media_type::Compression;
+use crate::oci::{Digest, DigestReader, DigestWriter};
+
+/// A layer to unpack.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct UnpackRequest {
+    /// The empty directory to unpack into, relative to the tree area.
+    pub(super) into: String,
+    pub(super) compression: Compression,
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+    pub(super) diff_id: Digest,
+    /// The layers below, for hard links to their files.
+    pub(super) below: Overlay,
+    pub(super) ids: IdRanges,
+}
+
+/// A script's changes to write as a layer.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct DiffRequest {
+    pub(super) overlay: Overlay,
+    pub(super) compression: Compression,
+    pub(super) level: Option<u32>,
+    pub(super) threads: usize,
+    /// The file system's clock when the script began: seconds, nanoseconds.
+    pub(super) started: (i64, u32),
+    pub(super) clamp_mtime: Option<i64>,
+}
+
+/// A layer that was written.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WrittenLayer {
+    /// Of the blob as stored.
+    pub digest: Digest,
+    /// Of the blob as stored; bytes.
+    pub size: u64,
+    /// Of the uncompressed tar.
+    pub diff_id: Digest,
+    /// How many entries the tar has.
+    pub entries: u64,
+    /// Sockets that were left out; a layer can't hold them.
+    pub sockets: Vec<String>,
+}
+
+/// Unpacks a layer, verifying the blob's digest and size and the tar's diff ID as they stream.
+pub(super) fn unpack(request: &UnpackRequest, blob: OwnedFd) -> Result<UnpackReport> {
+    own_mounts()?;
+    let lower = if request.below.lowers.is_empty() {
+        None
+    } else {
+        let here = overlay::open(".")?;
+        overlay::enter(&request.below)?;
+        let lower = overlay::open("../before")?;
+        nix::unistd::fchdir(&here)
+            .map_err(|errno| Error::sandbox("can't go back to the tree area").source(errno))?;
+        Some(lower)
+    };
+    let root = confine_to(&request.into)?;
+    let blob = DigestReader::expecting(File::from(blob), request.digest, Some(request.size));
+    let name = format!("layer {}", request.digest);
+    let tar = decoder(blob, request.compression).context(&name)?;
+    let mut tar = DigestReader::expecting(tar, request.diff_id, None);
+    let options = UnpackOptions {
+        mode: UnpackMode::Overlay,
+        ids: request.ids.clone(),
+        lower: lower.as_ref().map(AsFd::as_fd),
+    };
+    let report = unpack_layer(&mut tar, root.as_fd(), &options).context(&name)?;
+    tar.drain().map_err(|error| match error.raw_os_error() {
+        Some(_) => Error::io("read", &name, error),
+        None => Error::bad_input(name.clone()).source(error),
+    })?;
+    rustix::fs::syncfs(&root).io("sync", &name)?;
+    Ok(report)
+}
+
+/// Unpacks a pack's tar at `root`, in a file system of its own.
+pub(super) fn unpack_pack(tar: OwnedFd, root: &OwnedFd) -> Result<()> {
+    let mut tar = File::from(tar);
+    tar.rewind().io("rewind", "the pack's tar")?;
+    let options = UnpackOptions { mode: UnpackMode::Plain, ids: IdRanges::up_to(0), lower: None };
+    unpack_layer(&mut tar, root.as_fd(), &options).context("the pack").map(drop)
+}
+
+/// Writes what a script changed as a compressed layer.
+pub(super) fn diff(request: &DiffRequest, blob: OwnedFd) -> Result<WrittenLayer> {
+    own_mounts()?;
+    overlay::enter(&request.overlay)?;
+    let before = overlay::open("../before")?;
+    let upper = overlay::open("../upper")?;
+    confine_to("../empty")?;
+    let stored = DigestWriter::new(BufWriter::with_capacity(1 << 18, File::from(blob)));
+    let encoder = Encoder::new(stored, request.compression, request.level, request.threads)?;
+    let mut tar = DigestWriter::new(encoder);
+    let (seconds, nanoseconds) = request.started;
+    let changes = diff::DiffRequest {
+        upper: upper.as_fd(),
+        before: before.as_fd(),
+        started: Timestamp { seconds, nanoseconds },
+        clamp_mtime: request.clamp_mtime,
+    };
+    let report = diff::diff(&changes, &mut tar)?;
+    let (encoder, diff_id, _) = tar.finish();
+    let (mut file, digest, size) = encoder.finish()?.finish();
+    file.flush().io("write", "the new layer")?;
+    let sockets = report.sockets.iter().map(|p| String::from_utf8_lossy(p).into_owned()).collect();
+    Ok(WrittenLayer { digest, size, diff_id, entries: report.entries, sockets })
+}
+
+/// Removes trees of the tree area.
+pub(super) fn remove(paths: &[String]) -> Result<()> {
+    let here = overlay::open(".")?;
+    paths.iter().try_for_each(|path| remove_tree(here.as_fd(), path).io("remove", path))
+}
+
+fn own_mounts() -> Result<()> {
+    // Unpacking has no use for a network or for System V IPC either.
+    let flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC;
+    unshare(flags).map_err(|errno| Error::sandbox("can't make a mount namespace").source(errno))?;
+    overlay::make_private()
+}
+
+/// Makes this process's root an empty file system with the directory at `path` in it, and nothing of
+/// the host but this process's own descriptors, at the path where every library looks for them.
+fn confine_to(path: &str) -> Result<OwnedFd> {
+    let inside = overlay::open(path)?;
+    confine(path, &inside).map_err(|error| {
+        Error::sandbox(format!("can't confine a stage to {path}")).source(error)
+    })?;
+    overlay::open("/tree")
+}
+
+fn confine(at: &str, tree: &OwnedFd) -> io::Result<()> {
+    mount("svp", at, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=755,size=64k")?;
+    std::env::set_current_dir(at)?;
+    std::fs::create_dir("tree")?;
+    std::fs::create_dir_all("proc/self/fd")?;
+    mount_bind(format!("/proc/self/fd/{}", tree.as_raw_fd()), "tree")?;
+    mount_bind("/proc/self/fd", "proc/self/fd")?;
+    nix::unistd::pivot_root(".", ".")?;
+    unmount(".", UnmountFlags::DETACH)?;
+    std::env::set_current_dir("/")
+}
