@@ -1,0 +1,130 @@
+//! Running `bin/query`: before there is an image on the host, with the host's programs and nothing else of
+//! it; afterwards in the image.
+
+use std::cell::RefCell;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use super::environment;
+use super::packed::PackedPack;
+use crate::error::{Error, Result};
+use crate::oci::Image;
+use crate::pack::{Answers, Key, Pack, RawAnswer, query};
+use crate::progress::Reporter;
+use crate::sandbox::{End, Limits, Network, Rootfs, RunSpec, Sandbox, Stream};
+use crate::store::Store;
+
+/// What a query may take; nothing that it does needs more.
+const LIMITS: Limits = Limits { time: Some(Duration::from_secs(20)), output: Some(1 << 20) };
+
+/// How much of a query's standard error is kept.
+const TAIL: usize = 4096;
+
+/// A pack ready to be asked on the host.
+pub struct HostPack {
+    sandbox: Sandbox,
+    tar: OwnedFd,
+}
+
+impl HostPack {
+    /// Prepares to ask a pack on the host. No store is needed.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the pack can't be read,
+    /// [`Kind::Sandbox`](crate::error::Kind::Sandbox).
+    pub fn new(pack: &Pack) -> Result<HostPack> {
+        let tar = PackedPack::new(pack)?.tar()?;
+        Ok(HostPack { sandbox: Sandbox::without_area()?, tar })
+    }
+
+    /// Asks one key.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the script hangs, prints without end or can't
+    /// be run, [`Kind::Sandbox`](crate::error::Kind::Sandbox).
+    pub fn ask(&self, key: Key, reporter: &dyn Reporter) -> Result<RawAnswer> {
+        ask_host(&self.sandbox, &self.tar, key, reporter)
+    }
+}
+
+/// Asks a pack all its keys on the host.
+pub(super) fn all_on_host(
+    sandbox: &Sandbox,
+    packed: &PackedPack,
+    reporter: &dyn Reporter,
+) -> Result<Answers> {
+    let tar = packed.tar()?;
+    query::ask_all(&mut |key| ask_host(sandbox, &tar, key, reporter))
+}
+
+fn ask_host(
+    sandbox: &Sandbox,
+    tar: &OwnedFd,
+    key: Key,
+    reporter: &dyn Reporter,
+) -> Result<RawAnswer> {
+    let env = environment::plain();
+    one(sandbox, Rootfs::HostTools, env, Some(tar), key, reporter)
+}
+
+/// Asks a pack all its keys in its image, whose `/service/bin/query` it is, with the layers that
+/// `more` puts on top.
+pub(super) fn all_in_image(
+    store: &Store,
+    sandbox: &Sandbox,
+    image: &Image,
+    more: Option<&PackedPack>,
+    reporter: &dyn Reporter,
+) -> Result<Answers> {
+    let scratch = RefCell::new(super::script::scratch(store, sandbox, image, more, reporter)?);
+    query::ask_all(&mut |key| {
+        let rootfs = scratch.borrow_mut().rootfs();
+        one(sandbox, rootfs, environment::of_image(image), None, key, reporter)
+    })
+}
+
+fn one(
+    sandbox: &Sandbox,
+    rootfs: Rootfs,
+    env: Vec<(String, String)>,
+    pack: Option<&OwnedFd>,
+    key: Key,
+    reporter: &dyn Reporter,
+) -> Result<RawAnswer> {
+    let spec = RunSpec {
+        rootfs,
+        argv: vec!["/service/bin/query".into(), key.as_str().into()],
+        env,
+        cwd: "/service".into(),
+        hostname: "svp-query".into(),
+        network: Network::None,
+    };
+    let mut stdout = Vec::new();
+    let mut stderr = Vec::new();
+    let end = sandbox.run(&spec, pack, LIMITS, reporter, &mut |stream, bytes| match stream {
+        Stream::Stdout => stdout.extend_from_slice(bytes),
+        Stream::Stderr => {
+            stderr.extend_from_slice(bytes);
+            let excess = stderr.len().saturating_sub(TAIL);
+            stderr.drain(..excess);
+        }
+    })?;
+    let refused = |why: String| {
+        Error::bad_input(format!("`bin/query {key}` {why}"))
+            .hint("a query prints its answer at once and ends; it has no network and no secrets")
+    };
+    let status = match end {
+        End::Exited(code) => code,
+        End::Signaled(signal) => 128 + signal,
+        End::TimedOut => {
+            let seconds = LIMITS.time.unwrap_or_default().as_secs();
+            return Err(refused(format!("did not end within {seconds} seconds")));
+        }
+        End::TooMuchOutput => {
+            let most = LIMITS.output.unwrap_or_default() >> 20;
+            return Err(refused(format!("prints more than {most} MiB")));
+        }
+    };
+    let stderr_tail = String::from_utf8_lossy(&stderr).into_owned();
+    Ok(RawAnswer { stdout, status, stderr_tail })
+}

@@ -1,0 +1,56 @@
+//! Where a base image comes from: `--base`, the configuration's `[os]` table, or Docker Hub.
+
+use crate::config::Config;
+use crate::error::{Context, Result};
+use crate::oci::{Descriptor, Image};
+use crate::pack::query::Os;
+use crate::progress::Reporter;
+use crate::source::{PullOptions, Source, pull};
+use crate::store::Store;
+
+/// A base image in the store.
+pub(super) struct Base {
+    /// The name it was asked for by.
+    pub(super) name: String,
+    pub(super) descriptor: Descriptor,
+    pub(super) image: Image,
+}
+
+/// The source of the base image for an operating system.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::error::Kind::Usage) if the configuration names no source.
+pub(super) fn source(os: &Os, asked: Option<&Source>, config: &Config) -> Result<Source> {
+    if let Some(source) = asked {
+        return Ok(source.clone());
+    }
+    if let Some(configured) = config.os(&os.to_string()) {
+        return configured.parse().context(format!(
+            "[os] {:?} in {}",
+            os.to_string(),
+            config.path().display()
+        ));
+    }
+    format!("docker://docker.io/library/{}:{}", os.name, os.version)
+        .parse()
+        .context(format!("the pack's os {os}"))
+}
+
+/// Brings the base image into the store.
+///
+/// # Errors
+/// As [`pull`]; the hint says how to name another source.
+pub(super) fn provide(
+    store: &Store,
+    source: &Source,
+    os: &Os,
+    options: &PullOptions,
+    reporter: &dyn Reporter,
+) -> Result<Base> {
+    reporter.step(&format!("base image {source}"));
+    let descriptor = pull(source, store, options, reporter)
+        .context(format!("the base image {source} (the pack's os is {os})"))
+        .hint("name another source of it with --base, such as oci:DIR or docker://REF")?;
+    let image = store.load_image(&descriptor)?;
+    Ok(Base { name: source.to_string(), descriptor, image })
+}

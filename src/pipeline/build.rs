@@ -1,0 +1,147 @@
+//! `svp build`: a service type's base image, or with `--phase all` an instance at once.
+
+use std::path::PathBuf;
+
+use super::base::{self, Base};
+use super::label::{self, Making, Phase};
+use super::output::{self, Output};
+use super::packed::PackedPack;
+use super::script::{self, Script};
+use super::{ask, environment, names, setup};
+use crate::config::Config;
+use crate::error::Result;
+use crate::oci::config::History;
+use crate::oci::media_type::Compression;
+use crate::oci::{Descriptor, Reference};
+use crate::pack::Pack;
+use crate::progress::Reporter;
+use crate::sandbox::{Network, Sandbox};
+use crate::service::State;
+use crate::source::{PullOptions, Source};
+use crate::store::Store;
+
+/// What to build.
+#[derive(Debug)]
+pub struct BuildRequest {
+    /// The pack's directory.
+    pub pack: PathBuf,
+    /// The tag to give.
+    pub tag: Reference,
+    /// [`Phase::Base`], or [`Phase::All`].
+    pub phase: Phase,
+    /// The base image's source, if not what the pack's os leads to.
+    pub base: Option<Source>,
+    /// How to pull it.
+    pub pull: PullOptions,
+    /// The script's network.
+    pub network: Network,
+    /// Variables for the build alone.
+    pub env: Vec<(String, String)>,
+    /// Secrets that the user brings, for [`Phase::All`].
+    pub secrets: setup::SecretOptions,
+    /// Replace an instance of that name.
+    pub force: bool,
+    /// Where the image goes besides the store.
+    pub outputs: Vec<Output>,
+    /// How hard to compress the layers; `None` for the default.
+    pub level: Option<u32>,
+    /// SOURCE_DATE_EPOCH; seconds since 1970.
+    pub source_date_epoch: Option<i64>,
+}
+
+/// What was built.
+#[derive(Debug)]
+pub struct Built {
+    /// The manifest.
+    pub descriptor: Descriptor,
+    /// The instance's environment, secrets first; of [`Phase::All`] alone.
+    pub environment: Option<Vec<(String, String)>>,
+}
+
+/// Builds an image from a pack.
+///
+/// On failure there is no image, no tag and no state; a base image that was pulled stays for the next try.
+///
+/// # Errors
+/// Of every kind; each names what failed.
+pub fn build(request: &BuildRequest, store: &Store, reporter: &dyn Reporter) -> Result<Built> {
+    let pack = Pack::open(&request.pack)?;
+    check(request, store)?;
+    let packed = PackedPack::new(&pack)?;
+    let sandbox = Sandbox::enter(&store.root().join("trees"))?;
+    let answers = ask::all_on_host(&sandbox, &packed, reporter)?;
+    let secrets = match request.phase {
+        Phase::All => request.secrets.provide(&answers.secrets, store, &request.tag)?,
+        _ => Vec::new(),
+    };
+    let source = base::source(&answers.os, request.base.as_ref(), &Config::load()?)?;
+    let base = base::provide(store, &source, &answers.os, &request.pull, reporter)?;
+    let Base { mut image, .. } = base;
+    let mut scratch = script::scratch(store, &sandbox, &image, Some(&packed), reporter)?;
+    let layer = script::run(
+        store,
+        &sandbox,
+        &mut scratch,
+        Script {
+            phase: request.phase,
+            env: environment::of_build(
+                &image,
+                &answers.env,
+                &secrets,
+                &request.env,
+                request.source_date_epoch,
+            ),
+            network: request.network,
+            name: &request.tag.tagged(),
+            compression: Compression::Gzip,
+            level: request.level,
+            source_date_epoch: request.source_date_epoch,
+        },
+        reporter,
+    )?;
+    let pack_blob = packed.blob(store, Compression::Gzip)?;
+    let created = label::creation_time(request.source_date_epoch);
+    let history = |what: String| -> Result<History> {
+        let created = Some(crate::oci::config::timestamp(created)?);
+        Ok(History { created, created_by: what, ..History::default() })
+    };
+    let digest = packed.digest();
+    let what = history(format!("svp build: the pack {} at /service", digest.short()))?;
+    image.append_layer(pack_blob.descriptor.clone(), digest, &what)?;
+    let what = history(format!("svp build: /service/bin/build {}", request.phase))?;
+    image.append_layer(layer.descriptor.clone(), layer.written.diff_id, &what)?;
+    label::configure(
+        &mut image,
+        &Making {
+            phase: request.phase,
+            answers: &answers,
+            reference: &request.tag,
+            pack: Some(&pack),
+            pack_digest: Some(digest),
+            created,
+            base: (base.name, base.descriptor.digest),
+        },
+    )?;
+    pack_blob.writer.adopt_verified(pack_blob.descriptor.digest, pack_blob.descriptor.size)?;
+    layer.writer.adopt_verified(layer.descriptor.digest, layer.descriptor.size)?;
+    let environment = setup::environment_lines(&answers.env, &secrets);
+    let state = (request.phase == Phase::All)
+        .then(|| State::new(&request.tag, &answers, secrets, request.source_date_epoch));
+    let descriptor =
+        setup::publish(store, &image, &request.tag, state, &request.outputs, reporter)?;
+    let environment = (request.phase == Phase::All).then_some(environment);
+    Ok(Built { descriptor, environment })
+}
+
+/// Refuses what can't end well, before any work is done.
+fn check(request: &BuildRequest, store: &Store) -> Result<()> {
+    names::check_tag(&request.tag)?;
+    output::check(&request.outputs)?;
+    match request.phase {
+        Phase::All => {
+            let may = request.force || request.secrets.keep;
+            names::check_for_instance(store, &request.tag, may)
+        }
+        _ => names::check_for_base(store, &request.tag, request.force),
+    }
+}

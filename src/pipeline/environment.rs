@@ -1,0 +1,70 @@
+//! What a script finds in its environment, and nothing else: the image's, the pack's, the secrets, and
+//! what the caller gives for the build alone.
+
+use crate::oci::Image;
+use crate::pack::query::EnvVar;
+use crate::secret::Secret;
+
+/// Docker's and podman's PATH for an image that says none.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Names by which programs know a proxy.
+const PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"];
+
+/// The least environment: PATH and HOME.
+pub(super) fn plain() -> Vec<(String, String)> {
+    vec![("PATH".into(), PATH.into()), ("HOME".into(), "/root".into())]
+}
+
+/// The environment that an image gives: its config's Env over the least.
+pub(super) fn of_image(image: &Image) -> Vec<(String, String)> {
+    let mut env = plain();
+    for variable in image.config().env() {
+        let (name, value) = variable.split_once('=').unwrap_or((&variable, ""));
+        set(&mut env, name, value);
+    }
+    env
+}
+
+/// What `bin/build` finds: the image's environment, the pack's without what has an address yet to be
+/// known, the proxies of svp's own environment, SOURCE_DATE_EPOCH, `extra`, and the secrets.
+pub(super) fn of_build(
+    image: &Image,
+    pack: &[EnvVar],
+    secrets: &[(String, Secret)],
+    extra: &[(String, String)],
+    source_date_epoch: Option<i64>,
+) -> Vec<(String, String)> {
+    let mut env = of_image(image);
+    for variable in pack.iter().filter(|variable| !variable.needs_ip()) {
+        set(&mut env, &variable.name, &variable.value);
+    }
+    for name in PROXIES {
+        for name in [name.to_owned(), name.to_lowercase()] {
+            if let Ok(value) = std::env::var(&name) {
+                set(&mut env, &name, &value);
+            }
+        }
+    }
+    if let Some(seconds) = source_date_epoch {
+        set(&mut env, "SOURCE_DATE_EPOCH", &seconds.to_string());
+    }
+    for (name, value) in extra {
+        set(&mut env, name, value);
+    }
+    for (name, secret) in secrets {
+        set(&mut env, name, secret.expose());
+    }
+    env
+}
+
+fn set(env: &mut Vec<(String, String)>, name: &str, value: &str) {
+    // An image's config may have anything in it; execve can't pass these.
+    if name.is_empty() || name.contains('\0') || value.contains('\0') {
+        return;
+    }
+    match env.iter_mut().find(|(known, _)| known == name) {
+        Some((_, old)) => value.clone_into(old),
+        None => env.push((name.to_owned(), value.to_owned())),
+    }
+}

@@ -1,0 +1,124 @@
+//! The config that an image of ours has, beside what its base gave it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
+use crate::oci::config::timestamp;
+use crate::oci::{Digest, Image, Reference};
+use crate::pack::{Answers, Pack};
+
+/// Which phase of `bin/build` made the image.
+pub const LABEL_PHASE: &str = "dev.servicepack.phase";
+/// The content digest of the pack in the image.
+pub(super) const LABEL_PACK: &str = "dev.servicepack.pack";
+
+/// A phase of `bin/build`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// What all services of a type need; no secrets.
+    Base,
+    /// What one instance needs on top.
+    Setup,
+    /// Both at once.
+    All,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Phase::Base => "base",
+            Phase::Setup => "setup",
+            Phase::All => "all",
+        })
+    }
+}
+
+impl FromStr for Phase {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "base" => Ok(Phase::Base),
+            "setup" => Ok(Phase::Setup),
+            "all" => Ok(Phase::All),
+            _ => Err(Error::bad_input(format!("{text:?} is no phase of a build"))),
+        }
+    }
+}
+
+/// What an image's config says of its making.
+pub(super) struct Making<'a> {
+    pub(super) phase: Phase,
+    pub(super) answers: &'a Answers,
+    pub(super) reference: &'a Reference,
+    /// The pack outside the image, for its revision; `None` keeps what the image has.
+    pub(super) pack: Option<&'a Pack>,
+    pub(super) pack_digest: Option<Digest>,
+    /// Seconds since 1970.
+    pub(super) created: i64,
+    /// The base image: its name, and its manifest's digest.
+    pub(super) base: (String, Digest),
+}
+
+/// Edits an image's config as the design's section 5 says.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::error::Kind::Usage) if the time is out of range.
+pub(super) fn configure(image: &mut Image, making: &Making<'_>) -> Result<()> {
+    let answers = making.answers;
+    let created = timestamp(making.created)?;
+    let config = image.config_mut();
+    config.set_created(&created);
+    config.set_entrypoint(&["/service/bin/run"]);
+    config.set_working_dir("/service");
+    config.clear_user();
+    for variable in answers.env.iter().filter(|variable| !variable.needs_ip()) {
+        config.set_env(&variable.name, &variable.value);
+    }
+    for port in answers.exposed_ports() {
+        config.add_exposed_port(&port.to_string());
+    }
+    for volume in &answers.volumes {
+        config.add_volume(volume);
+    }
+    let (base_name, base_digest) = &making.base;
+    let base_digest = base_digest.to_string();
+    // The whole name: two instances never have the same config, by which their state is found.
+    let title = making.reference.name();
+    for (name, value) in [
+        ("created", created.as_str()),
+        ("title", &title),
+        ("version", making.reference.tag_or_latest()),
+        ("base.name", base_name),
+        ("base.digest", &base_digest),
+    ] {
+        config.set_label(&format!("org.opencontainers.image.{name}"), value);
+    }
+    if let Some(pack) = making.pack {
+        const REVISION: &str = "org.opencontainers.image.revision";
+        match pack.revision() {
+            Some(revision) => config.set_label(REVISION, &revision),
+            // The base's own revision says nothing of this image.
+            None => config.remove_label(REVISION),
+        }
+    }
+    if let Some(digest) = making.pack_digest {
+        config.set_label(LABEL_PACK, &digest.to_string());
+    }
+    for (name, value) in [
+        ("version", answers.version.to_string()),
+        ("os", answers.os.to_string()),
+        ("components", answers.components.join(" ")),
+        ("secrets", answers.secrets.join(" ")),
+    ] {
+        config.set_label(&format!("dev.servicepack.{name}"), &value);
+    }
+    config.set_label(LABEL_PHASE, &making.phase.to_string());
+    Ok(())
+}
+
+/// Now, or what SOURCE_DATE_EPOCH says instead; seconds since 1970.
+pub(super) fn creation_time(source_date_epoch: Option<i64>) -> i64 {
+    source_date_epoch.unwrap_or_else(|| jiff::Timestamp::now().as_second())
+}

@@ -1,0 +1,29 @@
+//! The two pipelines: [`build`](build::build) makes a service type's base image from a pack,
+//! [`setup`](setup::setup) one instance of it. The rest of this module is their steps.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `build`, `setup` | the recipes |
+//! | `ask` | running `bin/query`, on the host or in an image |
+//! | `base` | where a base image comes from |
+//! | `packed` | a pack as a layer |
+//! | `script` | running `bin/build` on an image, and writing what it changed |
+//! | `label` | the config that an image of ours has |
+//! | `environment` | what a script finds in its environment |
+//! | `output` | where an image goes besides the store |
+//! | `names` | which tags may be written to |
+
+pub mod ask;
+pub mod base;
+pub mod build;
+pub mod environment;
+mod label;
+mod names;
+pub mod output;
+mod packed;
+mod script;
+pub mod setup;
+
+pub use build::{BuildRequest, Built, build};
+pub use label::{LABEL_PHASE, Phase};
+pub use setup::{SetUp, SetupRequest, setup};

@@ -1,0 +1,68 @@
+//! Which tags may be written to: an instance has secrets that its image alone knows, and is not replaced
+//! by accident.
+
+use super::label::{LABEL_PHASE, Phase};
+use crate::error::{Error, Result};
+use crate::oci::{Image, Reference};
+use crate::store::Store;
+
+/// What an image is to svp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    /// Made by `svp build`.
+    Base,
+    /// Made by `svp setup`, or by `svp build --phase all`.
+    Instance,
+    /// Any other image.
+    Foreign,
+}
+
+/// What an image's labels say it is.
+pub(super) fn what(image: &Image) -> What {
+    match image.config().label(LABEL_PHASE).and_then(|phase| phase.parse().ok()) {
+        Some(Phase::Base) => What::Base,
+        Some(Phase::Setup | Phase::All) => What::Instance,
+        None => What::Foreign,
+    }
+}
+
+/// What a tag stands for, if there is one.
+pub(super) fn what_is(store: &Store, reference: &Reference) -> Result<Option<What>> {
+    match store.tag(reference)? {
+        None => Ok(None),
+        // A tag whose image is damaged may be written over.
+        Some(tag) => Ok(Some(store.load_image(&tag.manifest).map_or(What::Foreign, |i| what(&i)))),
+    }
+}
+
+/// Refuses to build a base image over an instance.
+pub(super) fn check_for_base(store: &Store, reference: &Reference, force: bool) -> Result<()> {
+    if !force && what_is(store, reference)? == Some(What::Instance) {
+        return Err(Error::usage(format!(
+            "{} is an instance, which has secrets",
+            reference.tagged()
+        ))
+        .hint("choose another tag, or replace the instance with --force"));
+    }
+    Ok(())
+}
+
+/// Refuses to set up an instance under a name that exists.
+pub(super) fn check_for_instance(store: &Store, reference: &Reference, may: bool) -> Result<()> {
+    if !may && what_is(store, reference)?.is_some() {
+        return Err(Error::usage(format!("{} exists", reference.tagged())).hint(
+            "choose another tag; or set it up anew with its secrets by --keep-secrets, \
+             with fresh ones by --force",
+        ));
+    }
+    Ok(())
+}
+
+/// Checks a reference to write to.
+pub(super) fn check_tag(reference: &Reference) -> Result<()> {
+    if reference.digest().is_some() {
+        return Err(Error::usage(format!("{reference} has a digest, so it can't be a tag"))
+            .hint("write it as REPOSITORY:TAG"));
+    }
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! A pack as a layer: written once as a normalised tar, from which its query answers, its layer is
+//! unpacked, and its blob is made.
+
+use std::fs::File;
+use std::io::{BufWriter, Read, Seek, Write};
+use std::os::fd::OwnedFd;
+
+use crate::error::{IoContext, Result};
+use crate::layer::compress::Encoder;
+use crate::oci::media_type::Compression;
+use crate::oci::{Descriptor, Digest, DigestWriter};
+use crate::pack::{PREFIX, Pack};
+use crate::sandbox::LayerSource;
+use crate::store::{BlobWriter, Store};
+
+/// A pack's normalised tar, in a file without a name.
+pub(super) struct PackedPack {
+    tar: File,
+    digest: Digest,
+    size: u64,
+}
+
+/// A pack's layer as a blob that is not in the store yet.
+pub(super) struct PackBlob {
+    pub(super) writer: BlobWriter,
+    pub(super) descriptor: Descriptor,
+}
+
+impl PackedPack {
+    /// Writes the pack's tar. Its digest is the pack's content digest and its layer's diff ID.
+    pub(super) fn new(pack: &Pack) -> Result<PackedPack> {
+        let file = tempfile::tempfile().io("make", "a temporary file")?;
+        let mut writer = BufWriter::with_capacity(1 << 16, file);
+        let digest = pack.write_layer(&mut writer, PREFIX)?;
+        writer.flush().io("write", "a temporary file")?;
+        let tar = writer
+            .into_inner()
+            .map_err(|error| error.into_error())
+            .io("write", "a temporary file")?;
+        let size = tar.metadata().io("look at", "a temporary file")?.len();
+        Ok(PackedPack { tar, digest, size })
+    }
+
+    /// The content digest.
+    pub(super) fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The tar, for a sandbox that unpacks it.
+    pub(super) fn tar(&self) -> Result<OwnedFd> {
+        Ok(self.rewound()?.into())
+    }
+
+    /// The tar as a layer to unpack.
+    pub(super) fn layer(&self, chain_id: Digest) -> Result<LayerSource> {
+        Ok(LayerSource {
+            blob: self.rewound()?,
+            digest: self.digest,
+            size: self.size,
+            compression: Compression::None,
+            diff_id: self.digest,
+            chain_id,
+        })
+    }
+
+    /// Compresses the tar into a blob that is not in the store before it is finished.
+    pub(super) fn blob(&self, store: &Store, compression: Compression) -> Result<PackBlob> {
+        let writer = store.blob_writer()?;
+        let file = writer.as_file().try_clone().io("open", "a new blob")?;
+        let stored = DigestWriter::new(BufWriter::new(file));
+        let mut encoder = Encoder::new(stored, compression, None, 1)?;
+        let mut tar = self.rewound()?;
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            match tar.read(&mut buffer).io("read", "the pack's tar")? {
+                0 => break,
+                length => encoder.write_all(&buffer[..length]).io("write", "a new blob")?,
+            }
+        }
+        let (mut file, digest, size) = encoder.finish()?.finish();
+        file.flush().io("write", "a new blob")?;
+        let descriptor = Descriptor::new(compression.layer_media_type(), digest, size);
+        Ok(PackBlob { writer, descriptor })
+    }
+
+    fn rewound(&self) -> Result<File> {
+        let mut tar = self.tar.try_clone().io("open", "the pack's tar")?;
+        tar.rewind().io("rewind", "the pack's tar")?;
+        Ok(tar)
+    }
+}

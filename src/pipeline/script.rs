@@ -1,0 +1,212 @@
+//! Running `bin/build` on an image, and writing what it changed as a layer.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+
+use super::label::Phase;
+use super::packed::PackedPack;
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::oci::image::chain_ids;
+use crate::oci::media_type::Compression;
+use crate::oci::{Descriptor, Image};
+use crate::progress::{Event, Reporter};
+use crate::sandbox::{
+    DiffOptions, End, LayerSource, Limits, Network, RunSpec, Sandbox, Scratch, WrittenLayer,
+};
+use crate::store::{BlobWriter, Store};
+
+/// How many lines of a failed script are shown with the error.
+const LAST_LINES: usize = 10;
+
+/// How many logs are kept in the store.
+const LOGS: usize = 50;
+
+/// What to run on an image.
+pub(super) struct Script<'a> {
+    pub(super) phase: Phase,
+    pub(super) env: Vec<(String, String)>,
+    pub(super) network: Network,
+    pub(super) name: &'a str,
+    pub(super) compression: Compression,
+    pub(super) level: Option<u32>,
+    pub(super) source_date_epoch: Option<i64>,
+}
+
+/// A layer that is not in the store yet.
+pub(super) struct NewLayer {
+    pub(super) writer: BlobWriter,
+    pub(super) written: WrittenLayer,
+    pub(super) descriptor: Descriptor,
+}
+
+/// The image's layers, unpacked, with the pack on top if there is one to put there.
+pub(super) fn scratch<'s>(
+    store: &Store,
+    sandbox: &'s Sandbox,
+    image: &Image,
+    pack: Option<&PackedPack>,
+    reporter: &dyn Reporter,
+) -> Result<Scratch<'s>> {
+    let layers = image.layers().iter().zip(image.chain_ids()).map(|(layer, chain_id)| {
+        let descriptor = &layer.descriptor;
+        Ok(LayerSource {
+            blob: store.open_blob(&descriptor.digest)?,
+            digest: descriptor.digest,
+            size: descriptor.size,
+            compression: Compression::of_layer(&descriptor.media_type)?,
+            diff_id: layer.diff_id,
+            chain_id,
+        })
+    });
+    let mut scratch = sandbox.scratch(layers, &mut |layer| {
+        reporter.step(&format!("unpacking layer {}", layer.digest.short()));
+    })?;
+    if let Some(pack) = pack {
+        let ids = image.layers().iter().map(|layer| layer.diff_id).chain([pack.digest()]);
+        let chain_id = chain_ids(ids).pop().unwrap_or(pack.digest());
+        scratch.add_own(&pack.layer(chain_id)?)?;
+    }
+    Ok(scratch)
+}
+
+/// Runs `bin/build PHASE` in a scratch place and writes what it changed.
+///
+/// # Errors
+/// [`Kind::Script`] with the last lines and the log's path if the script fails; whatever making the
+/// container or the layer may fail with.
+pub(super) fn run(
+    store: &Store,
+    sandbox: &Sandbox,
+    scratch: &mut Scratch<'_>,
+    script: Script<'_>,
+    reporter: &dyn Reporter,
+) -> Result<NewLayer> {
+    reporter.step(&format!("running /service/bin/build {}", script.phase));
+    let mut log = Log::create(store, script.name)?;
+    let spec = RunSpec {
+        rootfs: scratch.rootfs(),
+        argv: vec!["/service/bin/build".into(), script.phase.to_string()],
+        env: script.env,
+        cwd: "/service".into(),
+        hostname: "svp-build".into(),
+        network: script.network,
+    };
+    let end = sandbox.run(&spec, None, Limits::default(), reporter, &mut |_, bytes| {
+        log.take(bytes);
+        reporter.event(Event::ScriptOutput(bytes));
+    });
+    let end = end?;
+    let log = log.finish()?;
+    if end != End::Exited(0) {
+        return Err(failure(script.phase, end, &log));
+    }
+    reporter.step("writing the layer");
+    let writer = store.blob_writer()?;
+    let written = scratch.diff(
+        writer.as_file(),
+        DiffOptions {
+            compression: script.compression,
+            level: script.level,
+            clamp_mtime: script.source_date_epoch,
+        },
+    )?;
+    for socket in &written.sockets {
+        reporter.note(&format!("left out the socket /{socket}: a layer can't hold one"));
+    }
+    let media_type = script.compression.layer_media_type();
+    let descriptor = Descriptor::new(media_type, written.digest, written.size);
+    Ok(NewLayer { writer, written, descriptor })
+}
+
+fn failure(phase: Phase, end: End, log: &Finished) -> Error {
+    let how = match end {
+        End::Exited(code) => format!("exited with {code}"),
+        End::Signaled(signal) => format!("was killed by signal {signal}{}", signal_name(signal)),
+        End::TimedOut | End::TooMuchOutput => "was stopped".to_owned(),
+    };
+    let mut text = format!("the script /service/bin/build {phase} {how}");
+    if log.tail.is_empty() {
+        text.push_str(", without a word");
+    } else {
+        text.push_str("; it said last:");
+        for line in &log.tail {
+            text.push_str("\n  | ");
+            text.push_str(line);
+        }
+    }
+    let mut hint = format!("its whole output is in {}", log.path.display());
+    if phase == Phase::Base {
+        hint.push_str(
+            "; a pack that knows no phases is built at once with `svp build --phase all`",
+        );
+    }
+    Error::new(Kind::Script, text).hint(hint)
+}
+
+fn signal_name(signal: i32) -> String {
+    nix::sys::signal::Signal::try_from(signal)
+        .map(|signal| format!(" ({})", signal.as_str()))
+        .unwrap_or_default()
+}
+
+/// A script's output on its way to the log file, with its last lines at hand.
+struct Log {
+    path: PathBuf,
+    file: File,
+    result: std::io::Result<()>,
+    tail: Vec<u8>,
+}
+
+struct Finished {
+    path: PathBuf,
+    tail: Vec<String>,
+}
+
+impl Log {
+    fn create(store: &Store, name: &str) -> Result<Log> {
+        let dir = store.root().join("logs");
+        prune(&dir);
+        let name: String =
+            name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        let file = tempfile::Builder::new()
+            .prefix(&format!("{}-{name}-", jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ")))
+            .suffix(".log")
+            .rand_bytes(4)
+            .tempfile_in(&dir)
+            .io("make a log in", &dir)?;
+        let (file, path) = file.keep().map_err(|error| Error::io("keep", &dir, error.error))?;
+        Ok(Log { path, file, result: Ok(()), tail: Vec::new() })
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        if self.result.is_ok() {
+            self.result = self.file.write_all(bytes);
+        }
+        self.tail.extend_from_slice(bytes);
+        let excess = self.tail.len().saturating_sub(16 << 10);
+        self.tail.drain(..excess);
+    }
+
+    fn finish(self) -> Result<Finished> {
+        self.result.io("write", &self.path)?;
+        let text = String::from_utf8_lossy(&self.tail);
+        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        let tail = lines[lines.len().saturating_sub(LAST_LINES)..]
+            .iter()
+            .map(|line| line.chars().take(500).collect())
+            .collect();
+        Ok(Finished { path: self.path, tail })
+    }
+}
+
+/// Keeps the newest logs; their names begin with the time.
+fn prune(dir: &std::path::Path) {
+    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    let mut logs: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    logs.sort();
+    let old = logs.len().saturating_sub(LOGS - 1);
+    for path in &logs[..old] {
+        let _ = std::fs::remove_file(path);
+    }
+}

@@ -1,0 +1,277 @@
+//! `svp setup`: one instance of a service, on a base image, with fresh secrets.
+
+use std::path::PathBuf;
+
+use super::label::{self, LABEL_PACK, Making, Phase};
+use super::names::{self, What};
+use super::output::{self, Output};
+use super::packed::PackedPack;
+use super::script::{self, Script};
+use super::{ask, environment};
+use crate::error::{Error, Result};
+use crate::oci::config::{History, timestamp};
+use crate::oci::media_type::Compression;
+use crate::oci::{Descriptor, Image, Reference};
+use crate::pack::Pack;
+use crate::pack::query::EnvVar;
+use crate::progress::Reporter;
+use crate::sandbox::{Network, Sandbox};
+use crate::secret::Secret;
+use crate::service::State;
+use crate::store::Store;
+
+/// What to set up.
+#[derive(Debug)]
+pub struct SetupRequest {
+    /// The pack's directory, if given: the image's own pack is what runs.
+    pub pack: Option<PathBuf>,
+    /// The base image, as `-i` gave it.
+    pub image: Reference,
+    /// The tag to give, as `-t` gave it.
+    pub tag: Reference,
+    /// The script's network.
+    pub network: Network,
+    /// Variables for the build alone.
+    pub env: Vec<(String, String)>,
+    /// Which secrets to use instead of fresh ones.
+    pub secrets: SecretOptions,
+    /// Replace an image of that name.
+    pub force: bool,
+    /// Lay the pack over the image's own first.
+    pub update_pack: bool,
+    /// Where the image goes besides the store.
+    pub outputs: Vec<Output>,
+    /// How hard to compress the layers; `None` for the default.
+    pub level: Option<u32>,
+    /// SOURCE_DATE_EPOCH; seconds since 1970.
+    pub source_date_epoch: Option<i64>,
+}
+
+/// Secrets that are not made afresh.
+#[derive(Debug, Default)]
+pub struct SecretOptions {
+    /// Those that the user brought.
+    pub own: Vec<(String, Secret)>,
+    /// Take those of the instance that has the tag now.
+    pub keep: bool,
+}
+
+/// What was set up.
+#[derive(Debug)]
+pub struct SetUp {
+    /// The manifest.
+    pub descriptor: Descriptor,
+    /// The tag that the instance has.
+    pub tag: Reference,
+    /// Secrets first, then the pack's environment, `%IP` as it is.
+    pub environment: Vec<(String, String)>,
+}
+
+/// Sets an instance up.
+///
+/// On failure there is no image, no tag and no state.
+///
+/// # Errors
+/// Of every kind; each names what failed.
+pub fn setup(request: &SetupRequest, store: &Store, reporter: &dyn Reporter) -> Result<SetUp> {
+    let (base, tag) = order(request, store, reporter)?;
+    check(request, store, &tag)?;
+    let found = store.resolve(&base)?;
+    let mut image = store.load_image(&found.manifest)?;
+    check_is_base(&image, &base)?;
+    let pack = request.pack.as_deref().map(Pack::open).transpose()?;
+    let update = pack_update(request, pack.as_ref(), &image, reporter)?;
+    let sandbox = Sandbox::enter(&store.root().join("trees"))?;
+    let answers = ask::all_in_image(store, &sandbox, &image, update.as_ref(), reporter)?;
+    let secrets = request.secrets.provide(&answers.secrets, store, &tag)?;
+    let mut scratch = script::scratch(store, &sandbox, &image, update.as_ref(), reporter)?;
+    let layer = script::run(
+        store,
+        &sandbox,
+        &mut scratch,
+        Script {
+            phase: Phase::Setup,
+            env: environment::of_build(
+                &image,
+                &answers.env,
+                &secrets,
+                &request.env,
+                request.source_date_epoch,
+            ),
+            network: request.network,
+            name: &tag.tagged(),
+            compression: Compression::Gzip,
+            level: request.level,
+            source_date_epoch: request.source_date_epoch,
+        },
+        reporter,
+    )?;
+    let created = label::creation_time(request.source_date_epoch);
+    let history = |what: &str| -> Result<History> {
+        let created = Some(timestamp(created)?);
+        Ok(History { created, created_by: what.to_owned(), ..History::default() })
+    };
+    if let Some(update) = &update {
+        let blob = update.blob(store, Compression::Gzip)?;
+        let what = history("svp setup: the pack over /service")?;
+        image.append_layer(blob.descriptor.clone(), update.digest(), &what)?;
+        blob.writer.adopt_verified(blob.descriptor.digest, blob.descriptor.size)?;
+    }
+    let what = history("svp setup: /service/bin/build setup")?;
+    image.append_layer(layer.descriptor.clone(), layer.written.diff_id, &what)?;
+    layer.writer.adopt_verified(layer.descriptor.digest, layer.descriptor.size)?;
+    label::configure(
+        &mut image,
+        &Making {
+            phase: Phase::Setup,
+            answers: &answers,
+            reference: &tag,
+            pack: update.as_ref().and(pack.as_ref()),
+            pack_digest: update.as_ref().map(PackedPack::digest),
+            created,
+            base: (base.tagged(), found.manifest.digest),
+        },
+    )?;
+    let environment = environment_lines(&answers.env, &secrets);
+    let state = State::new(&tag, &answers, secrets, request.source_date_epoch);
+    let descriptor = publish(store, &image, &tag, Some(state), &request.outputs, reporter)?;
+    Ok(SetUp { descriptor, tag, environment })
+}
+
+/// Which of `-i` and `-t` is the base. The specification's example has them the other way round than its
+/// synopsis; it is understood where it can mean nothing else.
+fn order(
+    request: &SetupRequest,
+    store: &Store,
+    reporter: &dyn Reporter,
+) -> Result<(Reference, Reference)> {
+    let (image, tag) = (&request.image, &request.tag);
+    let swapped = image.digest().is_none()
+        && store.tag(image)?.is_none()
+        && names::what_is(store, tag)? == Some(What::Base);
+    if !swapped {
+        return Ok((image.clone(), tag.clone()));
+    }
+    reporter.note(&format!(
+        "there is no image {}, and {} is a base image: setting up {} on it, \
+         as `-i {} -t {}` would say",
+        image.tagged(),
+        tag.tagged(),
+        image.tagged(),
+        tag,
+        image,
+    ));
+    Ok((tag.clone(), image.clone()))
+}
+
+/// Refuses what can't end well, before any work is done.
+fn check(request: &SetupRequest, store: &Store, tag: &Reference) -> Result<()> {
+    names::check_tag(tag)?;
+    output::check(&request.outputs)?;
+    if request.update_pack && request.pack.is_none() {
+        return Err(Error::usage("--update-pack needs a pack: -b PACK"));
+    }
+    names::check_for_instance(store, tag, request.force || request.secrets.keep)
+}
+
+fn check_is_base(image: &Image, reference: &Reference) -> Result<()> {
+    let why = match names::what(image) {
+        What::Base => return Ok(()),
+        What::Instance => "is an instance already",
+        What::Foreign => "is not a base image that svp built",
+    };
+    Err(Error::bad_input(format!("{} {why}", reference.tagged()))
+        .hint("make one with `svp build -b PACK -t REPO`, and name it with -i"))
+}
+
+/// The pack to lay over the image's own, if that was asked for; a difference is told if it was not.
+fn pack_update(
+    request: &SetupRequest,
+    pack: Option<&Pack>,
+    image: &Image,
+    reporter: &dyn Reporter,
+) -> Result<Option<PackedPack>> {
+    let Some(pack) = pack else { return Ok(None) };
+    let packed = PackedPack::new(pack)?;
+    if image.config().label(LABEL_PACK) == Some(&packed.digest().to_string()) {
+        return Ok(None);
+    }
+    if request.update_pack {
+        return Ok(Some(packed));
+    }
+    reporter.warning(&format!(
+        "{} is not the pack that the base image was built with; the image's own is used \
+         (--update-pack lays yours over it, `svp build` makes a new base)",
+        pack.path().display()
+    ));
+    Ok(None)
+}
+
+impl SecretOptions {
+    /// A value for each name: the user's own, the one that the instance has now, or a fresh one.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`](crate::error::Kind::Usage) for a secret that the pack doesn't ask for, or if there
+    /// is no instance to take secrets from.
+    pub(super) fn provide(
+        &self,
+        names: &[String],
+        store: &Store,
+        tag: &Reference,
+    ) -> Result<Vec<(String, Secret)>> {
+        if let Some((name, _)) = self.own.iter().find(|(name, _)| !names.contains(name)) {
+            let list = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            return Err(Error::usage(format!("the pack asks for no secret {name}"))
+                .hint(format!("it asks for {list}")));
+        }
+        let kept = if self.keep { kept(store, tag)? } else { Vec::new() };
+        let value = |name: &String| {
+            let known = self.own.iter().chain(&kept).find(|(known, _)| known == name);
+            Ok((name.clone(), known.map_or_else(Secret::generate, |(_, value)| Ok(value.clone()))?))
+        };
+        names.iter().map(value).collect()
+    }
+}
+
+/// The secrets of the instance that has the tag.
+fn kept(store: &Store, tag: &Reference) -> Result<Vec<(String, Secret)>> {
+    let Some(record) = store.tag(tag)? else { return Ok(Vec::new()) };
+    let state = State::load(store, &record.manifest)?.ok_or_else(|| {
+        Error::usage(format!("{} has no secrets to keep", tag.tagged()))
+            .hint("it is not an instance that was set up in this store; use --force")
+    })?;
+    Ok(state.secrets)
+}
+
+/// The lines that setup prints: secrets first, then the pack's environment as it is.
+pub(super) fn environment_lines(
+    env: &[EnvVar],
+    secrets: &[(String, Secret)],
+) -> Vec<(String, String)> {
+    let secrets = secrets.iter().map(|(name, value)| (name.clone(), value.expose().to_owned()));
+    secrets.chain(env.iter().map(|v| (v.name.clone(), v.value.clone()))).collect()
+}
+
+/// Writes the image, its state and its outputs, and last of all its tag.
+pub(super) fn publish(
+    store: &Store,
+    image: &Image,
+    tag: &Reference,
+    state: Option<State>,
+    outputs: &[Output],
+    reporter: &dyn Reporter,
+) -> Result<Descriptor> {
+    let descriptor = store.write_image(image)?;
+    let saved = state.map(|state| state.save(store, image)).transpose()?;
+    let finish = || {
+        output::write(store, outputs, &descriptor, tag, reporter)?;
+        store.set_tag(tag, &descriptor, image.config().created())
+    };
+    if let Err(error) = finish() {
+        if let Some(saved) = saved {
+            saved.forget();
+        }
+        return Err(error);
+    }
+    Ok(descriptor)
+}

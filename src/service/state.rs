@@ -1,0 +1,105 @@
+//! An instance's state: what running it needs and no image should say, above all its secrets.
+//!
+//! One file (0600) an instance in the store, named by the digest of the image's config, so that tagging,
+//! saving and loading the image don't lose it.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, IoContext, Result};
+use crate::oci::{Descriptor, Digest, Image, Reference};
+use crate::pack::Answers;
+use crate::secret::Secret;
+use crate::store::Store;
+
+/// The state of an instance.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct State {
+    /// The version of this file's format.
+    pub format: u32,
+    /// The tag that the instance was set up as.
+    pub name: String,
+    /// When; seconds since 1970.
+    pub created: i64,
+    /// The secrets, in the pack's order.
+    pub secrets: Vec<(String, Secret)>,
+    /// The pack's environment, in its order; `%IP` as it is.
+    pub env: Vec<(String, String)>,
+}
+
+/// A state that was written, and is unwritten again if what it belongs to fails.
+#[derive(Debug)]
+pub struct Saved {
+    path: PathBuf,
+    previous: Option<Vec<u8>>,
+}
+
+impl State {
+    /// The state of an instance that has just been set up.
+    pub fn new(
+        tag: &Reference,
+        answers: &Answers,
+        secrets: Vec<(String, Secret)>,
+        source_date_epoch: Option<i64>,
+    ) -> State {
+        State {
+            format: 1,
+            name: tag.tagged(),
+            created: source_date_epoch.unwrap_or_else(|| jiff::Timestamp::now().as_second()),
+            secrets,
+            env: answers.env.iter().map(|v| (v.name.clone(), v.value.clone())).collect(),
+        }
+    }
+
+    /// Keeps the state for the image.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`](crate::error::Kind::Storage).
+    pub fn save(&self, store: &Store, image: &Image) -> Result<Saved> {
+        let path = path(store, image.encode().config_descriptor.digest);
+        let dir = store.root().join("instances");
+        let previous = std::fs::read(&path).ok();
+        let mut file = tempfile::Builder::new().tempfile_in(&dir).io("make a file in", &dir)?;
+        let text = serde_json::to_vec_pretty(self).expect("a state is plain data");
+        file.write_all(&text).io("write", &path)?;
+        file.as_file().sync_all().io("sync", &path)?;
+        file.persist(&path).map_err(|error| Error::io("write", &path, error.error))?;
+        std::fs::File::open(&dir).and_then(|dir| dir.sync_all()).io("sync", &dir)?;
+        Ok(Saved { path, previous })
+    }
+
+    /// The state of the instance whose image's manifest is `descriptor`, if it has one here.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the image or the state is damaged.
+    pub fn load(store: &Store, descriptor: &Descriptor) -> Result<Option<State>> {
+        let manifest = store.load_manifest(descriptor)?;
+        let path = path(store, manifest.config.digest);
+        let text = match std::fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            other => other.io("read", &path)?,
+        };
+        let state: State = serde_json::from_slice(&text).map_err(|error| {
+            Error::bad_input(format!("the instance's state {} is damaged", path.display()))
+                .source(error)
+        })?;
+        Ok(Some(state))
+    }
+}
+
+impl Saved {
+    /// Takes the state back: what was there before is there again.
+    pub fn forget(self) {
+        // This runs because something else failed, and that is the error to tell.
+        let _ = match self.previous {
+            None => std::fs::remove_file(self.path),
+            Some(previous) => std::fs::write(self.path, previous),
+        };
+    }
+}
+
+fn path(store: &Store, config: Digest) -> PathBuf {
+    store.root().join("instances").join(format!("{}.json", config.hex()))
+}
