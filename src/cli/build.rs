@@ -1,0 +1,182 @@
+//! `svp build`.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use serde_json::json;
+
+use super::common::{Context, OutputArgs, env_argument, source_date_epoch};
+use super::setup::{EnvFormat, SecretArgs, environment_text};
+use crate::error::{Error, IoContext, Result};
+use crate::oci::{Descriptor, Reference};
+use crate::pipeline::output::Output;
+use crate::pipeline::{self, BuildRequest, Phase};
+use crate::registry::AuthFiles;
+use crate::sandbox::Network;
+use crate::source::{PullOptions, Source};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The pack's directory
+    #[arg(short = 'b', long = "build-dir", visible_alias = "pack", value_name = "PACK")]
+    pack: PathBuf,
+    /// The tag to give the image
+    #[arg(short, long, value_name = "REPO[:TAG]")]
+    tag: Reference,
+    /// The base image, instead of the one that the pack's os leads to: docker://REF, oci:DIR[:REF],
+    /// oci-archive:FILE[:REF], or an image of the store
+    #[arg(long, value_name = "SOURCE")]
+    base: Option<Source>,
+    /// What bin/build is asked for: the base of all instances, or an instance at once
+    #[arg(long, value_enum, default_value = "base")]
+    phase: PhaseArg,
+    /// Replace an instance that has the tag
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(flatten)]
+    secrets: SecretArgs,
+    /// How to print the environment of `--phase all`
+    #[arg(long, value_enum, default_value = "dotenv")]
+    env_format: EnvFormat,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    pull: PullArgs,
+}
+
+/// How a script runs, and how its layer is written.
+#[derive(Debug, clap::Args)]
+pub(super) struct RunArgs {
+    /// The script's network: one of its own where that can be made, else the host's; the host's; none
+    #[arg(long, value_enum, default_value = "auto")]
+    network: NetworkArg,
+    /// A variable for the script alone; it does not reach the image
+    #[arg(short, long = "env", value_name = "NAME[=VALUE]", value_parser = env_argument)]
+    pub(super) env: Vec<(String, String)>,
+    /// How hard to compress layers
+    #[arg(long, value_name = "1-9", value_parser = clap::value_parser!(u32).range(1..=9))]
+    pub(super) compression_level: Option<u32>,
+}
+
+impl RunArgs {
+    pub(super) fn network(&self) -> Network {
+        match self.network {
+            NetworkArg::Auto => Network::Auto,
+            NetworkArg::Host => Network::Host,
+            NetworkArg::None => Network::None,
+        }
+    }
+}
+
+/// How to talk to registries.
+#[derive(Debug, clap::Args)]
+pub(super) struct PullArgs {
+    /// Trust the certificates in FILE (PEM) too
+    #[arg(long, value_name = "FILE")]
+    cacert: Vec<PathBuf>,
+    /// Read registry credentials from FILE
+    #[arg(long, value_name = "FILE")]
+    authfile: Option<PathBuf>,
+    /// Take the image of an index for this platform
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<crate::oci::Platform>,
+}
+
+impl PullArgs {
+    pub(super) fn options(self) -> PullOptions {
+        let mut options = PullOptions::default();
+        options.client.cacert = self.cacert;
+        options.client.auth_files = AuthFiles::from_env(self.authfile.as_deref());
+        if let Some(platform) = self.platform {
+            options.platform = platform;
+        }
+        options
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PhaseArg {
+    Base,
+    All,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum NetworkArg {
+    Auto,
+    Host,
+    None,
+}
+
+pub(super) fn run(args: Args, context: &Context) -> Result<()> {
+    let phase = match args.phase {
+        PhaseArg::Base => Phase::Base,
+        PhaseArg::All => Phase::All,
+    };
+    if phase == Phase::Base && args.secrets.any() {
+        return Err(Error::usage("the phase base has no secrets")
+            .hint("they belong to `svp setup`, or to `svp build --phase all`"));
+    }
+    let outputs = outputs(&args.output)?;
+    let request = BuildRequest {
+        pack: args.pack,
+        tag: args.tag.clone(),
+        phase,
+        base: args.base,
+        pull: args.pull.options(),
+        network: args.run.network(),
+        env: args.run.env,
+        secrets: args.secrets.options()?,
+        force: args.force,
+        outputs,
+        level: args.run.compression_level,
+        source_date_epoch: source_date_epoch()?,
+    };
+    let store = context.store()?;
+    let built = pipeline::build(&request, &store, context.reporter())?;
+    write_metadata(&args.output, &built.descriptor, &args.tag)?;
+    let digest = format!("{}\n", built.descriptor.digest);
+    match built.environment {
+        Some(environment) => {
+            context.reporter().step(&format!("built {} {}", args.tag.tagged(), digest.trim()));
+            print_data(context, &request.outputs, &environment_text(&environment, args.env_format))
+        }
+        None => print_data(context, &request.outputs, &digest),
+    }
+}
+
+/// The outputs that the arguments name.
+pub(super) fn outputs(args: &OutputArgs) -> Result<Vec<Output>> {
+    let mut outputs: Vec<Output> = args.oci_dir.iter().cloned().map(Output::Layout).collect();
+    for text in &args.output {
+        outputs.push(text.parse()?);
+    }
+    Ok(outputs)
+}
+
+/// Prints a command's data: on standard error where an archive has standard output.
+pub(super) fn print_data(context: &Context, outputs: &[Output], text: &str) -> Result<()> {
+    if outputs.iter().any(Output::is_stdout) {
+        context.finish();
+        eprint!("{text}");
+        return Ok(());
+    }
+    context.print(text)
+}
+
+/// Writes `--metadata-file`.
+pub(super) fn write_metadata(
+    args: &OutputArgs,
+    descriptor: &Descriptor,
+    tag: &Reference,
+) -> Result<()> {
+    let Some(path) = &args.metadata_file else { return Ok(()) };
+    let metadata = json!({
+        "name": tag.tagged(),
+        "digest": descriptor.digest,
+        "size": descriptor.size,
+        "mediaType": descriptor.media_type,
+    });
+    std::fs::write(path, format!("{metadata:#}\n")).io("write", path)
+}

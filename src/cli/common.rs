@@ -1,0 +1,115 @@
+//! What the commands share: global options, the store, printing data.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+use super::progress::{self, Style};
+use crate::error::{Error, Kind, Result};
+use crate::progress::Reporter;
+use crate::store::Store;
+
+/// Options of every command.
+#[derive(Debug, clap::Args)]
+pub(super) struct GlobalArgs {
+    /// How to tell of progress, on standard error
+    #[arg(long, global = true, value_enum, default_value = "auto")]
+    progress: Style,
+}
+
+/// The form of printed data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// For people
+    #[default]
+    Table,
+    /// For programs
+    Json,
+}
+
+/// What a command works with.
+pub(super) struct Context {
+    reporter: progress::Terminal,
+}
+
+impl Context {
+    pub(super) fn new(args: &GlobalArgs) -> Self {
+        Context { reporter: progress::Terminal::new(args.progress) }
+    }
+
+    pub(super) fn reporter(&self) -> &dyn Reporter {
+        &self.reporter
+    }
+
+    /// Opens the store, which is made if there is none.
+    pub(super) fn store(&self) -> Result<Store> {
+        Store::open(&Store::default_root()?)
+    }
+
+    /// Clears what progress has drawn.
+    pub(super) fn finish(&self) {
+        self.reporter.finish();
+    }
+
+    /// Prints data on standard output.
+    pub(super) fn print(&self, text: &str) -> Result<()> {
+        self.finish();
+        print(text)
+    }
+}
+
+/// Writes `text` to standard output, all of it.
+pub(super) fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.map_err(|error| {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            // As a program that SIGPIPE ends: whoever closed the pipe wants no message.
+            std::process::exit(141);
+        }
+        Error::new(Kind::Storage, "can't write to standard output").source(error)
+    })
+}
+
+/// SOURCE_DATE_EPOCH, if it is set: seconds since 1970.
+pub(super) fn source_date_epoch() -> Result<Option<i64>> {
+    let Some(value) = std::env::var_os("SOURCE_DATE_EPOCH").filter(|value| !value.is_empty())
+    else {
+        return Ok(None);
+    };
+    let parsed = value.to_str().and_then(|text| text.parse::<i64>().ok()).filter(|n| *n >= 0);
+    parsed.map(Some).ok_or_else(|| {
+        Error::usage(format!("SOURCE_DATE_EPOCH={} is not a time", value.to_string_lossy()))
+            .hint("it is a number of seconds since 1970")
+    })
+}
+
+/// Parses `NAME=VALUE`, or `NAME` for the value that svp's own environment has.
+pub(super) fn env_argument(text: &str) -> Result<(String, String), String> {
+    let (name, value) = match text.split_once('=') {
+        Some((name, value)) => (name, value.to_owned()),
+        None => match std::env::var(text) {
+            Ok(value) => (text, value),
+            Err(_) => return Err(format!("{text} is not set; write {text}=VALUE")),
+        },
+    };
+    let valid = !name.is_empty()
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if valid { Ok((name.to_owned(), value)) } else { Err(format!("{name:?} is not a name")) }
+}
+
+/// Where to write an image beside the store.
+#[derive(Debug, clap::Args)]
+pub(super) struct OutputArgs {
+    /// Add the image to the OCI image layout DIR, which is made if it isn't there; other tags stay
+    #[arg(long, value_name = "DIR")]
+    pub(super) oci_dir: Option<PathBuf>,
+    /// Write the image to an archive: oci-archive:FILE, or oci-archive:- for standard output
+    #[arg(short, long = "output", value_name = "oci-archive:FILE")]
+    pub(super) output: Vec<String>,
+    /// Write what was made to FILE, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(super) metadata_file: Option<PathBuf>,
+}

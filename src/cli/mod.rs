@@ -1,0 +1,78 @@
+//! The command line: a file a command, each turning its arguments into a request for the library and
+//! printing what comes back. Only this module prints.
+
+mod build;
+mod common;
+mod error;
+mod progress;
+mod query;
+mod setup;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::interrupt;
+use common::Context;
+
+/// Builds servicepacks into OCI images and sets up instances of them, without root and without a daemon.
+#[derive(Debug, Parser)]
+#[command(name = "svp", version, propagate_version = true, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(flatten)]
+    global: common::GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Places:
+  the store          SVP_ROOT, else $XDG_DATA_HOME/svp, else ~/.local/share/svp
+  the configuration  $XDG_CONFIG_HOME/svp/config.toml, else ~/.config/svp/config.toml
+
+Exit codes:
+  0   done
+  1   a script of the pack failed
+  2   the command line is wrong
+  65  bad input: an image, layer, layout or pack is not what it must be
+  69  a registry or the network failed
+  74  storage: the disk is full, or reading or writing failed
+  77  the sandbox can't be made on this host: see `svp check`
+  130 interrupted";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build the base image of a service type from a pack
+    Build(build::Args),
+    /// Set up one instance of a service on a base image, with fresh secrets
+    Setup(setup::Args),
+    /// Ask a pack one key, such as os, secrets or env
+    Query(query::Args),
+    /// List the ports that a pack's service listens on
+    Ports(query::PortsArgs),
+}
+
+/// Parses the command line, does what it says, and gives the exit code.
+pub fn main() -> ExitCode {
+    interrupt::install();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() { 2 } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let context = Context::new(&cli.global);
+    let result = match cli.command {
+        Command::Build(args) => build::run(args, &context),
+        Command::Setup(args) => setup::run(args, &context),
+        Command::Query(args) => query::run(args, &context),
+        Command::Ports(args) => query::run_ports(args, &context),
+    };
+    context.finish();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error::report(&error),
+    }
+}

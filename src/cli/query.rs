@@ -1,0 +1,52 @@
+//! `svp query` and `svp ports`: what a pack says of itself.
+
+use std::path::PathBuf;
+
+use super::common::{Context, Format};
+use crate::error::Result;
+use crate::pack::{Key, Pack, query};
+use crate::pipeline::ask::HostPack;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The pack's directory
+    #[arg(short = 'b', long = "build-dir", visible_alias = "pack", value_name = "PACK")]
+    pack: PathBuf,
+    /// What to ask: version, os, secrets, env, components, ports, volumes or health
+    key: Key,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct PortsArgs {
+    /// The pack's directory
+    #[arg(short = 'b', long = "build-dir", visible_alias = "pack", value_name = "PACK")]
+    pack: PathBuf,
+    /// The form of the answer
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+}
+
+pub(super) fn run(args: Args, context: &Context) -> Result<()> {
+    let pack = HostPack::new(&Pack::open(&args.pack)?)?;
+    let answer = query::ask(&mut |key| pack.ask(key, context.reporter()), args.key)?;
+    let values = query::validate(args.key, &answer, query::SCRIPT)?;
+    print_values(&values, args.format, context)
+}
+
+pub(super) fn run_ports(args: PortsArgs, context: &Context) -> Result<()> {
+    let pack = HostPack::new(&Pack::open(&args.pack)?)?;
+    let answers = query::ask_all(&mut |key| pack.ask(key, context.reporter()))?;
+    let ports: Vec<String> = answers.exposed_ports().iter().map(ToString::to_string).collect();
+    print_values(&ports, args.format, context)
+}
+
+fn print_values(values: &[String], format: Format, context: &Context) -> Result<()> {
+    let text = match format {
+        Format::Table => values.iter().map(|value| format!("{value}\n")).collect(),
+        Format::Json => format!("{}\n", serde_json::json!(values)),
+    };
+    context.print(&text)
+}

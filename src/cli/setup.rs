@@ -1,0 +1,163 @@
+//! `svp setup`.
+
+use std::io::Read;
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+use super::build::{RunArgs, outputs, print_data, write_metadata};
+use super::common::{Context, OutputArgs, source_date_epoch};
+use crate::error::{Error, IoContext, Result};
+use crate::oci::Reference;
+use crate::pipeline::setup::SecretOptions;
+use crate::pipeline::{self, SetupRequest};
+use crate::secret::Secret;
+
+/// The longest secret that a file may bring, in bytes.
+const MAX_SECRET: u64 = 64 << 10;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The pack's directory; the base image's own pack is what runs
+    #[arg(short = 'b', long = "build-dir", visible_alias = "pack", value_name = "PACK")]
+    pack: Option<PathBuf>,
+    /// The base image, one that `svp build` made
+    #[arg(short, long, value_name = "BASE[:TAG]")]
+    image: Reference,
+    /// The tag to give the instance
+    #[arg(short, long, value_name = "REPO[:TAG]")]
+    tag: Reference,
+    /// Replace what has the tag, with fresh secrets
+    #[arg(long)]
+    force: bool,
+    /// Lay the pack of -b over the image's own first
+    #[arg(long)]
+    update_pack: bool,
+    #[command(flatten)]
+    secrets: SecretArgs,
+    /// How to print the environment
+    #[arg(long, value_enum, default_value = "dotenv")]
+    env_format: EnvFormat,
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Secrets that are not made afresh.
+#[derive(Debug, clap::Args)]
+pub(super) struct SecretArgs {
+    /// Use the content of FILE as the secret NAME; - is standard input
+    #[arg(long, value_name = "NAME=@FILE")]
+    secret: Vec<String>,
+    /// Replace the instance that has the tag, and keep its secrets
+    #[arg(long, conflicts_with = "force")]
+    keep_secrets: bool,
+}
+
+/// How to print an environment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum EnvFormat {
+    /// NAME=VALUE, a line each, as it is
+    Dotenv,
+    /// One JSON object
+    Json,
+    /// export NAME='VALUE', for a shell to read
+    Shell,
+}
+
+impl SecretArgs {
+    /// Whether anything is said of secrets.
+    pub(super) fn any(&self) -> bool {
+        self.keep_secrets || !self.secret.is_empty()
+    }
+
+    /// Reads the secrets.
+    pub(super) fn options(&self) -> Result<SecretOptions> {
+        let mut own: Vec<(String, Secret)> = Vec::new();
+        for text in &self.secret {
+            let Some((name, file)) = text.split_once("=@") else {
+                return Err(Error::usage("--secret takes NAME=@FILE").hint(
+                    "a secret on the command line could be read by every user of this machine: \
+                     put it into a file, or pipe it to --secret NAME=@-",
+                ));
+            };
+            if own.iter().any(|(known, _)| known == name) {
+                return Err(Error::usage(format!("the secret {name} is given twice")));
+            }
+            own.push((name.to_owned(), read_secret(name, file)?));
+        }
+        Ok(SecretOptions { own, keep: self.keep_secrets })
+    }
+}
+
+fn read_secret(name: &str, file: &str) -> Result<Secret> {
+    let mut value = Vec::new();
+    let read = if file == "-" {
+        std::io::stdin().lock().take(MAX_SECRET + 1).read_to_end(&mut value)
+    } else {
+        std::fs::File::open(file).and_then(|f| f.take(MAX_SECRET + 1).read_to_end(&mut value))
+    };
+    read.io("read the secret from", file)?;
+    if value.len() as u64 > MAX_SECRET {
+        return Err(Error::usage(format!("the secret {name} is longer than {MAX_SECRET} bytes")));
+    }
+    let mut value = String::from_utf8(value)
+        .map_err(|_| Error::usage(format!("the secret {name} is not UTF-8 text")))?;
+    let kept = value.trim_end_matches(['\n', '\r']).len();
+    value.truncate(kept);
+    Secret::new(name, value)
+}
+
+pub(super) fn run(args: Args, context: &Context) -> Result<()> {
+    let request = SetupRequest {
+        pack: args.pack,
+        image: args.image,
+        tag: args.tag,
+        network: args.run.network(),
+        secrets: args.secrets.options()?,
+        force: args.force,
+        update_pack: args.update_pack,
+        outputs: outputs(&args.output)?,
+        level: args.run.compression_level,
+        env: args.run.env,
+        source_date_epoch: source_date_epoch()?,
+    };
+    let store = context.store()?;
+    let made = pipeline::setup(&request, &store, context.reporter())?;
+    write_metadata(&args.output, &made.descriptor, &made.tag)?;
+    context.reporter().step(&format!("set up {} {}", made.tag.tagged(), made.descriptor.digest));
+    print_data(context, &request.outputs, &environment_text(&made.environment, args.env_format))
+}
+
+/// An environment in the format that was asked for.
+pub(super) fn environment_text(environment: &[(String, String)], format: EnvFormat) -> String {
+    match format {
+        EnvFormat::Dotenv => environment.iter().map(|(n, v)| format!("{n}={v}\n")).collect(),
+        EnvFormat::Shell => environment
+            .iter()
+            .map(|(name, value)| format!("export {name}='{}'\n", value.replace('\'', r"'\''")))
+            .collect(),
+        EnvFormat::Json => {
+            let pairs = environment.iter().map(|(n, v)| (n.clone(), v.clone().into()));
+            let map: serde_json::Map<String, serde_json::Value> = pairs.collect();
+            format!("{:#}\n", serde_json::Value::Object(map))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats() {
+        let env = vec![("B".to_owned(), "it's".to_owned()), ("A".to_owned(), "%IP".to_owned())];
+        assert_eq!(environment_text(&env, EnvFormat::Dotenv), "B=it's\nA=%IP\n");
+        let shell = "export B='it'\\''s'\nexport A='%IP'\n";
+        assert_eq!(environment_text(&env, EnvFormat::Shell), shell);
+        let json: serde_json::Value =
+            serde_json::from_str(&environment_text(&env, EnvFormat::Json)).unwrap();
+        assert_eq!(json["B"], "it's");
+    }
+}
