@@ -7,7 +7,8 @@
 //! | [`pipeline`] | `svp build` and `svp setup` as recipes |
 //! | [`service`] | instances: their state |
 //! | [`pack`] | servicepacks: opening, asking, checking, writing as a layer |
-//! | [`source`], [`registry`] | where images come from |
+//! | [`source`], [`registry`], [`import`] | where images come from |
+//! | [`unpack`] | an image in a directory |
 //! | [`layer`] | unpacking, diffing, writing, compressing layers |
 //! | [`store`] | blobs, tags, staging |
 //! | [`sandbox`] | namespaces: unpack, run, diff and remove in them |
@@ -33,3 +34,4 @@ pub mod service;
 pub mod source;
 pub mod store;
 mod sys;
+pub mod unpack;

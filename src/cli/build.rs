@@ -14,6 +14,7 @@ use crate::pipeline::{self, BuildRequest, Phase};
 use crate::registry::AuthFiles;
 use crate::sandbox::Network;
 use crate::source::{PullOptions, Source};
+use crate::store::Store;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -137,13 +138,14 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     let built = pipeline::build(&request, &store, context.reporter())?;
     write_metadata(&args.output, &built.descriptor, &args.tag)?;
     let digest = format!("{}\n", built.descriptor.digest);
-    match built.environment {
+    let text = match built.environment {
         Some(environment) => {
             context.reporter().step(&format!("built {} {}", args.tag.tagged(), digest.trim()));
-            print_data(context, &request.outputs, &environment_text(&environment, args.env_format))
+            environment_text(&environment, args.env_format)
         }
-        None => print_data(context, &request.outputs, &digest),
-    }
+        None => digest,
+    };
+    print_data(context, &store, &request.outputs, (&built.descriptor, &args.tag), &text)
 }
 
 /// The outputs that the arguments name.
@@ -155,14 +157,21 @@ pub(super) fn outputs(args: &OutputArgs) -> Result<Vec<Output>> {
     Ok(outputs)
 }
 
-/// Prints a command's data: on standard error where an archive has standard output.
-pub(super) fn print_data(context: &Context, outputs: &[Output], text: &str) -> Result<()> {
-    if outputs.iter().any(Output::is_stdout) {
-        context.finish();
-        eprint!("{text}");
-        return Ok(());
+/// Prints a command's data; where an archive has standard output, the data goes to standard error.
+pub(super) fn print_data(
+    context: &Context,
+    store: &Store,
+    outputs: &[Output],
+    image: (&Descriptor, &Reference),
+    text: &str,
+) -> Result<()> {
+    if !outputs.contains(&Output::Stdout) {
+        return context.print(text);
     }
-    context.print(text)
+    context.finish();
+    store.write_archive(image.0, &mut std::io::stdout().lock(), image.1)?;
+    eprint!("{text}");
+    Ok(())
 }
 
 /// Writes `--metadata-file`.

@@ -2,11 +2,21 @@
 //! printing what comes back. Only this module prints.
 
 mod build;
+mod check;
 mod common;
 mod error;
+mod images;
+mod import;
+mod inspect;
+mod lint;
+mod new;
 mod progress;
 mod query;
+mod rmi;
 mod setup;
+mod table;
+mod tag;
+mod unpack;
 
 use std::process::ExitCode;
 
@@ -50,6 +60,24 @@ enum Command {
     Query(query::Args),
     /// List the ports that a pack's service listens on
     Ports(query::PortsArgs),
+    /// Find every problem of a pack
+    Lint(lint::Args),
+    /// Start a new pack, which builds as it is
+    New(new::Args),
+    /// List the images of the store
+    Images(images::Args),
+    /// Show an image: its layers, its config, its labels
+    Inspect(inspect::Args),
+    /// Give an image another tag
+    Tag(tag::Args),
+    /// Remove tags, and what only they had
+    Rmi(rmi::Args),
+    /// Make an image from any root file system's tar
+    Import(import::Args),
+    /// Unpack an image's root file system into a directory
+    Unpack(unpack::Args),
+    /// Tell whether this host can build without root, and if not, what to do
+    Check(check::Args),
 }
 
 /// Parses the command line, does what it says, and gives the exit code.
@@ -69,6 +97,15 @@ pub fn main() -> ExitCode {
         Command::Setup(args) => setup::run(args, &context),
         Command::Query(args) => query::run(args, &context),
         Command::Ports(args) => query::run_ports(args, &context),
+        Command::Lint(args) => lint::run(&args, &context),
+        Command::New(args) => new::run(&args, &context),
+        Command::Images(args) => images::run(args, &context),
+        Command::Inspect(args) => inspect::run(args, &context),
+        Command::Tag(args) => tag::run(args, &context),
+        Command::Rmi(args) => rmi::run(args, &context),
+        Command::Import(args) => import::run(args, &context),
+        Command::Unpack(args) => unpack::run(args, &context),
+        Command::Check(args) => check::run(&args, &context),
     };
     context.finish();
     match result {

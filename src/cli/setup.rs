@@ -127,7 +127,8 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     let made = pipeline::setup(&request, &store, context.reporter())?;
     write_metadata(&args.output, &made.descriptor, &made.tag)?;
     context.reporter().step(&format!("set up {} {}", made.tag.tagged(), made.descriptor.digest));
-    print_data(context, &request.outputs, &environment_text(&made.environment, args.env_format))
+    let text = environment_text(&made.environment, args.env_format);
+    print_data(context, &store, &request.outputs, (&made.descriptor, &made.tag), &text)
 }
 
 /// An environment in the format that was asked for.

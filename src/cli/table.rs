@@ -21,7 +21,8 @@ impl<const N: usize> Table<N> {
 
 impl<const N: usize> fmt::Display for Table<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = |n: usize| self.rows.iter().map(|row| row[n].chars().count()).max().unwrap_or(0);
+        let width =
+            |n: usize| self.rows.iter().map(|row| row[n].chars().count()).max().unwrap_or(0);
         let widths: [usize; N] = std::array::from_fn(width);
         for row in &self.rows {
             let (last, others) = row.split_last().expect("a column");
@@ -80,7 +81,7 @@ mod tests {
         table.row(["aaa".into(), "b".into(), "c".into()]);
         table.row(["ü".into(), "\x1b[31m".into(), String::new()]);
         let shown = "A    LONG   C\naaa  b      c\nü    \u{fffd}[31m  \n";
-        assert_eq!(table.to_string(), shown.replace("LONG   C", "LONG   C"));
+        assert_eq!(table.to_string(), shown);
     }
 
     #[test]

@@ -13,8 +13,10 @@ use crate::store::Store;
 pub enum Output {
     /// An OCI image layout, in which other tags stay.
     Layout(PathBuf),
-    /// A tar archive of a layout with this image alone; `-` is standard output.
+    /// A tar archive of a layout with this image alone.
     OciArchive(PathBuf),
+    /// The same on standard output, which is the command line's to write.
+    Stdout,
 }
 
 impl FromStr for Output {
@@ -27,6 +29,7 @@ impl FromStr for Output {
         };
         match text.split_once(':') {
             Some((_, "")) => Err(refuse("it names no file")),
+            Some(("oci-archive", "-")) => Ok(Output::Stdout),
             Some(("oci-archive", file)) => Ok(Output::OciArchive(file.into())),
             Some(("oci", dir)) => Ok(Output::Layout(dir.into())),
             Some(("docker-archive", _)) => Err(refuse("docker-archive can't be written yet").hint(
@@ -38,28 +41,21 @@ impl FromStr for Output {
     }
 }
 
-impl Output {
-    /// Whether the image goes to standard output.
-    pub fn is_stdout(&self) -> bool {
-        matches!(self, Output::OciArchive(file) if file.as_os_str() == "-")
-    }
-}
-
 /// Refuses outputs that can't be written, before any work is done.
 ///
 /// # Errors
 /// [`Kind::BadInput`](crate::error::Kind::BadInput) for a directory that is neither empty nor a layout.
 pub(super) fn check(outputs: &[Output]) -> Result<()> {
-    if outputs.iter().filter(|output| output.is_stdout()).count() > 1 {
+    if outputs.iter().filter(|output| **output == Output::Stdout).count() > 1 {
         return Err(Error::usage("standard output takes one archive"));
     }
     outputs.iter().try_for_each(|output| match output {
         Output::Layout(dir) => layout_writer::check_target(dir),
-        Output::OciArchive(_) => Ok(()),
+        Output::OciArchive(_) | Output::Stdout => Ok(()),
     })
 }
 
-/// Writes an image of the store to every output.
+/// Writes an image of the store to every output but standard output.
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage), naming the output.
@@ -83,17 +79,14 @@ pub(super) fn write(
                     ));
                 }
             }
+            Output::Stdout => {}
             Output::OciArchive(file) => {
                 reporter.step(&format!(
                     "writing {} to oci-archive:{}",
                     reference.tagged(),
                     file.display()
                 ));
-                if output.is_stdout() {
-                    store.write_archive(descriptor, &mut std::io::stdout().lock(), reference)?;
-                } else {
-                    store.save_to_archive(descriptor, file, reference)?;
-                }
+                store.save_to_archive(descriptor, file, reference)?;
             }
         }
     }

@@ -36,6 +36,7 @@ use std::path::{Path, PathBuf};
 
 pub use area::{DiffOptions, LayerSource, Scratch};
 pub use idmap::{Extent, How, IdMap};
+pub use network::why_not_private as why_no_private_network;
 pub use run::Output;
 pub use spec::{End, Limits, Network, Overlay, Rootfs, RunSpec, Stream};
 pub use stages::run_if_stage;

@@ -120,7 +120,7 @@ fn read_bounded(path: &str) -> String {
 }
 
 /// Why this host can't make a private network, or nothing if it can.
-pub(super) fn why_not_private() -> Option<&'static str> {
+pub fn why_not_private() -> Option<&'static str> {
     if helper("pasta").is_none() {
         return Some("pasta is not installed (package passt)");
     }

@@ -40,7 +40,7 @@ pub(super) fn enter(overlay: &Overlay) -> Result<()> {
     }
     let scratch = Path::new(&overlay.scratch);
     let links = scratch.join("l");
-    for name in ["l", "before", "scaffold", "upper", "work", "merged", "empty", "files"] {
+    for name in ["l", "before", "scaffold", "upper", "work", "merged", "empty", "none", "files"] {
         make_dir(&scratch.join(name))?;
     }
     // Numbered from the lowest, which stays as layers are added.
@@ -52,7 +52,8 @@ pub(super) fn enter(overlay: &Overlay) -> Result<()> {
         }
     }
     std::env::set_current_dir(&links).io("enter", &links)?;
-    let lowers = lower_names(overlay.lowers.len(), &["../empty"]);
+    // Without an upper directory, overlayfs wants two lower ones at least.
+    let lowers = lower_names(overlay.lowers.len(), &["../empty", "../none"]);
     mount_overlay("../before", &format!("lowerdir={lowers},userxattr"))
 }
 
@@ -63,7 +64,7 @@ pub(super) fn mount_merged(layers: usize) -> Result<()> {
     // A place that was mounted before refuses: "volatile" leaves a mark. Queries are asked one after
     // another in the same place.
     let _ = fs::remove_dir_all("../work/work");
-    let lowers = format!("../scaffold:{}", lower_names(layers, &[]));
+    let lowers = format!("../scaffold:{}", lower_names(layers, &["../empty"]));
     let options = "upperdir=../upper,workdir=../work,userxattr,volatile";
     mount_overlay("../merged", &format!("lowerdir={lowers},{options}"))
 }
@@ -71,7 +72,7 @@ pub(super) fn mount_merged(layers: usize) -> Result<()> {
 fn lower_names(layers: usize, more: &[&str]) -> String {
     let mut names: Vec<String> = (0..layers).rev().map(|n| n.to_string()).collect();
     names.extend(more.iter().map(|name| (*name).to_owned()));
-    if names.is_empty() { "../empty".to_owned() } else { names.join(":") }
+    names.join(":")
 }
 
 fn make_dir(path: &Path) -> Result<()> {

@@ -1,0 +1,137 @@
+//! `svp check`: can this host build without root, and if not, what to do.
+
+use super::common::{Context, Format};
+use super::table::json;
+use crate::config::Config;
+use crate::error::{Error, Kind, Result};
+use crate::progress::Silent;
+use crate::sandbox::{
+    How, IdMap, Limits, Network, Rootfs, RunSpec, Sandbox, why_no_private_network,
+};
+use crate::store::Store;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The form of the report
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+}
+
+/// One thing that building needs or is better with.
+#[derive(serde::Serialize)]
+struct Finding {
+    /// Whether it is as it should be.
+    ok: bool,
+    /// Whether nothing works without it.
+    required: bool,
+    what: &'static str,
+    detail: String,
+    hint: Option<String>,
+}
+
+impl Finding {
+    fn of(what: &'static str, required: bool, result: Result<String>) -> Finding {
+        match result {
+            Ok(detail) => Finding { ok: true, required, what, detail, hint: None },
+            Err(error) => Finding {
+                ok: false,
+                required,
+                what,
+                detail: error.to_string(),
+                hint: error.hint_text().map(str::to_owned),
+            },
+        }
+    }
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
+    let root = Store::default_root()?;
+    let sandbox = context.store().and_then(|store| Sandbox::enter(&store.root().join("trees")));
+    let network = match why_no_private_network() {
+        None => Ok("pasta, a private network for builds".to_owned()),
+        Some(why) => Err(Error::sandbox(format!("{why}: builds use the host's network"))),
+    };
+    let findings = [
+        Finding::of("store", true, context.store().map(|_| root.display().to_string())),
+        Finding::of("configuration", true, configuration()),
+        Finding::of(
+            "user namespace",
+            true,
+            sandbox.as_ref().map(|_| "can be made".into()).map_err(again),
+        ),
+        Finding::of("user ids", false, ids()),
+        Finding::of("container", true, sandbox.as_ref().map_err(again).and_then(container)),
+        Finding::of("overlay", true, sandbox.as_ref().map_err(again).and_then(overlay)),
+        Finding::of("network", false, network),
+    ];
+    let text = match args.format {
+        Format::Json => json(&findings),
+        Format::Table => findings.iter().map(line).collect(),
+    };
+    context.print(&text)?;
+    if findings.iter().any(|finding| finding.required && !finding.ok) {
+        return Err(Error::sandbox("this host can't build servicepacks as it is"));
+    }
+    Ok(())
+}
+
+fn line(finding: &Finding) -> String {
+    let mark = match (finding.ok, finding.required) {
+        (true, _) => "ok",
+        (false, true) => "FAILED",
+        (false, false) => "limited",
+    };
+    let hint = finding.hint.as_deref().map(|hint| format!("{:26}hint: {hint}\n", ""));
+    format!("{mark:8}  {:14}  {}\n{}", finding.what, finding.detail, hint.unwrap_or_default())
+}
+
+/// The same failure for another line.
+fn again(error: &Error) -> Error {
+    let same = Error::new(error.kind(), error.to_string());
+    match error.hint_text() {
+        Some(hint) => same.hint(hint),
+        None => same,
+    }
+}
+
+fn configuration() -> Result<String> {
+    let config = Config::load()?;
+    let there = if config.path().exists() { "" } else { " (none, and none is needed)" };
+    Ok(format!("{}{there}", config.path().display()))
+}
+
+fn ids() -> Result<String> {
+    let map = IdMap::for_caller()?;
+    let count: u64 = map.uids.iter().map(|extent| u64::from(extent.count)).sum();
+    match map.how {
+        How::Single => Err(Error::sandbox("one user id alone: what has other owners keeps them only on record")
+            .hint("install uidmap, and ask the administrator for `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER`")),
+        _ => Ok(format!("{count} in a container")),
+    }
+}
+
+fn container(sandbox: &Sandbox) -> Result<String> {
+    run_true(sandbox, Rootfs::HostTools, "/bin/true")?;
+    Ok("runs a program in its own namespaces".into())
+}
+
+fn overlay(sandbox: &Sandbox) -> Result<String> {
+    let mut scratch = sandbox.scratch(std::iter::empty(), &mut |_| {})?;
+    match run_true(sandbox, scratch.rootfs(), "/nothing") {
+        // An empty image has no program: that it was looked for is all that was asked.
+        Err(error) if error.kind() == Kind::BadInput => Ok("can be mounted in the store".into()),
+        other => other.map(|()| "can be mounted in the store".into()),
+    }
+}
+
+fn run_true(sandbox: &Sandbox, rootfs: Rootfs, program: &str) -> Result<()> {
+    let spec = RunSpec {
+        rootfs,
+        argv: vec![program.into()],
+        env: Vec::new(),
+        cwd: "/".into(),
+        hostname: "svp-check".into(),
+        network: Network::None,
+    };
+    sandbox.run(&spec, None, Limits::default(), &Silent, &mut |_, _| {}).map(drop)
+}
