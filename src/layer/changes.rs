@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use crate::error::{Error, IoContext, Result};
 use crate::layer::compress::read_full;
 use crate::layer::entry::{EntryKind, Timestamp, Xattrs};
-use crate::layer::meta::{self, OPAQUE, OWN_PREFIX};
+use crate::layer::meta::{self, OPAQUE, OWN_PREFIX, Ownership};
 use crate::layer::path::{is_reserved, show, whiteout_of};
 use crate::layer::tree::{failure, is_whiteout};
 use crate::rootfs::{self, Cursor};
@@ -135,10 +135,8 @@ impl Walk {
             let old = fstat(self.before.dir()).map_err(|error| failed(self, error))?;
             let shown =
                 meta::read_xattrs(self.before.dir()).map_err(|error| failed(self, error))?;
-            stat.st_mode != old.st_mode
-                || (stat.st_uid, stat.st_gid) != (old.st_uid, old.st_gid)
-                || !self.is_incidental(&stat, &old)
-                || comparable_upper(raw) != comparable(shown)
+            !self.is_incidental(&stat, &old)
+                || meant(&stat, comparable_upper(raw)) != meant(&old, comparable(shown))
         } else {
             true
         };
@@ -279,14 +277,12 @@ impl Walk {
 
     /// Whether a file in the upper directory is the same as below: copied up, then left or changed back.
     fn is_same(&mut self, name: &[u8], stat: &Stat, old: &Stat) -> Result<bool> {
-        if stat.st_mode != old.st_mode
-            || (stat.st_uid, stat.st_gid) != (old.st_uid, old.st_gid)
-            || meta::mtime(stat) != meta::mtime(old)
-        {
+        let type_of = |stat: &Stat| FileType::from_raw_mode(stat.st_mode);
+        if type_of(stat) != type_of(old) || meta::mtime(stat) != meta::mtime(old) {
             return Ok(false);
         }
         let failed = |walk: &Self, error| walk.failed("read", name, error);
-        let kind = match FileType::from_raw_mode(stat.st_mode) {
+        let kind = match type_of(stat) {
             FileType::RegularFile if stat.st_size != old.st_size => return Ok(false),
             FileType::RegularFile => EntryKind::File,
             FileType::Fifo => EntryKind::Fifo,
@@ -308,7 +304,7 @@ impl Walk {
         self.refuse_redirected(name, &raw)?;
         let shown = meta::read_xattrs_at(self.before.dir(), name, kind)
             .map_err(|error| failed(self, error))?;
-        if comparable_upper(raw) != comparable(shown) {
+        if meant(stat, comparable_upper(raw)) != meant(old, comparable(shown)) {
             return Ok(false);
         }
         if kind == EntryKind::File { self.same_content(name) } else { Ok(true) }
@@ -383,6 +379,13 @@ pub(super) fn comparable_upper(raw: Xattrs) -> Xattrs {
 fn comparable(mut xattrs: Xattrs) -> Xattrs {
     xattrs.retain(|name, _| meta::is_portable(name));
     xattrs
+}
+
+/// Owner, mode and attributes as they are meant: svp's record of an owner read, that of a device kept.
+fn meant(stat: &Stat, mut xattrs: Xattrs) -> (Ownership, Xattrs) {
+    let found = Ownership::of(stat);
+    let record = xattrs.remove(meta::OWNER);
+    (record.map_or(found, |record| found.meant(&record)), xattrs)
 }
 
 /// Takes svp's own records out of `xattrs`.

@@ -39,7 +39,10 @@ impl EntryPath {
             match name {
                 b"" | b"." => continue,
                 b".." => return bad("leads out of its directory by \"..\""),
-                name if name.len() > MAX_NAME => return bad("has a name of more than 255 bytes"),
+                // A whiteout's own name is never made.
+                name if name.strip_prefix(WHITEOUT).unwrap_or(name).len() > MAX_NAME => {
+                    return bad("has a name of more than 255 bytes");
+                }
                 name => {
                     if !path.is_empty() {
                         path.push(b'/');
@@ -151,6 +154,7 @@ mod tests {
             (b"///etc/passwd", b"etc/passwd"),
             (b"...", b"..."),
             (b"a/\xff\xfe\n", b"a/\xff\xfe\n"),
+            (&whiteout_of(&[b'x'; 255]), &whiteout_of(&[b'x'; 255])),
         ];
         for (raw, expected) in table {
             assert_eq!(EntryPath::parse(raw).unwrap().as_bytes(), *expected, "{raw:?}");

@@ -104,7 +104,8 @@ impl Tree {
         if replace {
             let failed = |error| failure("set an extended attribute of", &path, error);
             for name in meta::read_xattrs(dir).map_err(failed)?.into_keys() {
-                if xattrs.contains_key(&name) || meta::unescape(&name).is_none() {
+                let overlays = self.mode == Mode::Overlay && meta::unescape(&name).is_none();
+                if xattrs.contains_key(&name) || overlays {
                     continue;
                 }
                 if meta::is_portable(&name) {
