@@ -200,3 +200,53 @@ fn names_that_are_not_utf_8_are_kept() {
     let mut archive = tar::Archive::new(&layer[..]);
     assert!(archive.entries().unwrap().any(|e| *e.unwrap().path_bytes() == *b"service/\xff"));
 }
+
+/// Changes a file as soon as some of the layer has come out.
+struct Meddler<'a> {
+    path: &'a Path,
+    written: usize,
+    text: String,
+}
+
+impl std::io::Write for Meddler<'_> {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        let before = self.written;
+        self.written += buf.len();
+        if before < 100_000 && self.written >= 100_000 {
+            fs::write(self.path, &self.text)?;
+        }
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[rstest::rstest]
+#[case::shorter("x".into())]
+#[case::longer("x".repeat(500_000))]
+#[case::other("y".repeat(400_000))]
+fn a_file_that_changes_meanwhile_is_an_error(#[case] text: String) {
+    let pack = pack(&[("a", &"x".repeat(400_000))]);
+    let path = pack.path().join("a");
+    // Coarse clocks could give both versions the same time.
+    let earlier = std::time::SystemTime::now() - std::time::Duration::from_secs(10);
+    fs::File::open(&path).unwrap().set_modified(earlier).unwrap();
+    let mut meddler = Meddler { path: &path, written: 0, text };
+    let result = Pack::open(pack.path()).unwrap().write_layer(&mut meddler, PREFIX);
+    let error = result.unwrap_err().to_string();
+    assert!(error.contains("/a") && error.contains("changed while it was read"), "{error}");
+}
+
+/// Root reads everything, so this says something for an ordinary user alone.
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let pack = pack(&[("secret", "x")]);
+    fs::set_permissions(pack.path().join("secret"), Permissions::from_mode(0o000)).unwrap();
+    let result = Pack::open(pack.path()).unwrap().content_digest();
+    match rustix::process::geteuid().is_root() {
+        true => assert!(result.is_ok()),
+        false => assert!(result.unwrap_err().to_string().contains("can't open")),
+    }
+}
