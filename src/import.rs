@@ -7,6 +7,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use crate::error::{Context, Error, IoContext, Kind, Result};
+use crate::interrupt;
 use crate::layer::compress::{Encoder, detect, read_full};
 use crate::layer::entry::EntryKind;
 use crate::layer::path::EntryPath;
@@ -136,6 +137,7 @@ fn check(mut tar: &mut dyn Read) -> Result<()> {
     let mut reader = TarReader::new(&mut tar);
     let (mut entries, mut layout, mut docker) = (0u64, false, false);
     while let Some(entry) = reader.next_entry()? {
+        interrupt::check()?;
         entries += 1;
         let path = EntryPath::parse(&entry.path)?;
         let file = entry.kind == EntryKind::File;

@@ -8,7 +8,6 @@
 //! | [`service`] | instances: their state |
 //! | [`pack`] | servicepacks: opening, asking, checking, writing as a layer |
 //! | [`source`], [`registry`], [`import`] | where images come from |
-//! | [`unpack`] | an image in a directory |
 //! | [`layer`] | unpacking, diffing, writing, compressing layers |
 //! | [`store`] | blobs, tags, staging |
 //! | [`sandbox`] | namespaces: unpack, run, diff and remove in them |
@@ -34,4 +33,3 @@ pub mod service;
 pub mod source;
 pub mod store;
 mod sys;
-pub mod unpack;

@@ -19,7 +19,6 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("sandbox", &[GROUND, PURE, &["layer", "store"]]),
     ("source", &[GROUND, PURE, &["layer", "store", "registry"]]),
     ("import", &[GROUND, PURE, &["layer", "store", "source"]]),
-    ("unpack", &[GROUND, PURE, &["layer", "store"]]),
     ("config", &[GROUND]),
     ("service", &[GROUND, PURE, PARTS]),
     ("pipeline", &[GROUND, PURE, PARTS, &["service", "config"]]),

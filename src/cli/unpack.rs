@@ -1,44 +1,94 @@
 //! `svp unpack`.
 
-use std::path::PathBuf;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use super::build::PullArgs;
 use super::common::Context;
-use super::table::printable;
-use crate::error::Result;
-use crate::layer::unpack::Loss;
+use crate::error::{Error, IoContext, Result};
+use crate::layer::path::show;
+use crate::layer::unpack::{Loss, UnpackReport};
+use crate::oci::media_type::Compression;
+use crate::progress::Reporter;
+use crate::sandbox::{LayerSource, unpack_into};
 use crate::source::{Source, pull};
-use crate::unpack::unpack;
+
+/// How many of the things that could not be made are named.
+const MOST_NAMED: usize = 20;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The image: docker://REF, oci:DIR[:REF], oci-archive:FILE[:REF], or an image of the store
+    /// The image: one of the store, docker://REF, oci:DIR[:REF] or oci-archive:FILE[:REF]
     #[arg(value_name = "IMAGE")]
     image: Source,
-    /// The directory for its root file system, new or empty
+    /// Where to; an empty directory, or one that is made
+    #[arg(value_name = "DIR")]
     dir: PathBuf,
     #[command(flatten)]
     pull: PullArgs,
 }
 
 pub(super) fn run(args: Args, context: &Context) -> Result<()> {
-    let store = context.store()?;
+    check_target(&args.dir)?;
     let reporter = context.reporter();
+    let store = context.store()?;
     let descriptor = pull(&args.image, &store, &args.pull.options(), reporter)?;
     let image = store.load_image(&descriptor)?;
-    let report = unpack(&store, &image, &args.dir, reporter)?;
-    for unmade in &report.unmade {
-        let path = printable(&String::from_utf8_lossy(&unmade.path));
-        let what = match &unmade.loss {
-            Loss::Device { major, minor } => format!("the device {major}:{minor} was not made"),
-            Loss::Owner { uid, gid } => format!("the owner {uid}:{gid} could not be given"),
-            Loss::Xattr { name } => format!("the attribute {} was not set", printable(name)),
-        };
-        reporter.note(&format!("/{path}: {what}"));
+    let made = !args.dir.exists();
+    fs::create_dir_all(&args.dir).io("make", &args.dir)?;
+    let layers = image.layers().iter().zip(image.chain_ids());
+    let layers = layers.map(|(layer, chain_id)| -> Result<LayerSource> {
+        let descriptor = &layer.descriptor;
+        Ok(LayerSource {
+            blob: store.open_blob(&descriptor.digest)?,
+            digest: descriptor.digest,
+            size: descriptor.size,
+            compression: Compression::of_layer(&descriptor.media_type)?,
+            diff_id: layer.diff_id,
+            chain_id,
+        })
+    });
+    let result = unpack_into(&args.dir, layers, &mut |layer| {
+        reporter.step(&format!("unpacking {}", layer.digest.short()));
+    });
+    if result.is_err() && made {
+        // It is empty again.
+        let _ = fs::remove_dir(&args.dir);
     }
-    let more = report.unmade_count.saturating_sub(report.unmade.len() as u64);
-    if more > 0 {
-        reporter.note(&format!("and {more} more that could not be made as they are"));
+    tell(&result?, reporter);
+    context.print(&format!("{}\n", descriptor.digest))
+}
+
+fn check_target(dir: &Path) -> Result<()> {
+    let refuse = |why: &str| {
+        Err(Error::usage(format!("{} is {why}", dir.display()))
+            .hint("name an empty directory, or one that doesn't exist"))
+    };
+    match fs::read_dir(dir).map(|mut entries| entries.next().is_some()) {
+        Ok(true) => refuse("not empty"),
+        Ok(false) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => refuse("not a directory"),
+        Err(error) => Err(Error::io("list", dir, error)),
     }
-    Ok(())
+}
+
+/// Names what could not be made as the image has it.
+fn tell(reports: &[UnpackReport], reporter: &dyn Reporter) {
+    let count: u64 = reports.iter().map(|report| report.unmade_count).sum();
+    let unmade = reports.iter().flat_map(|report| &report.unmade);
+    for unmade in unmade.take(MOST_NAMED) {
+        let path = show(&unmade.path);
+        reporter.note(&match &unmade.loss {
+            Loss::Device { major, minor } => {
+                format!("{path}: you may not make the device {major}:{minor}")
+            }
+            Loss::Owner { uid, gid } => format!("{path}: you may not give it to {uid}:{gid}"),
+            Loss::Xattr { name } => format!("{path}: the attribute {name} can't be set"),
+        });
+    }
+    if count > MOST_NAMED as u64 {
+        reporter.note(&format!("and {} more like these", count - MOST_NAMED as u64));
+    }
 }

@@ -12,10 +12,12 @@
 //! | `launch`, `channel`, `stages` | starting stages, talking to them, what they are |
 //! | `run`, `init`, `mounts`, `overlay`, `network`, `netlink`, `privileges`, `seccomp` | a container |
 //! | `trees`, `remove` | unpack, diff, remove |
+//! | `directory` | unpack into a directory of the caller's |
 //! | `area` | the tree area: unpacked layers, scratch places, locks |
 
 mod area;
 mod channel;
+mod directory;
 mod idmap;
 mod init;
 mod launch;
@@ -35,6 +37,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 pub use area::{DiffOptions, LayerSource, Scratch};
+pub use directory::unpack_into;
 pub use idmap::{Extent, How, IdMap};
 pub use network::why_not_private as why_no_private_network;
 pub use run::Output;

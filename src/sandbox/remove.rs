@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, renameat, unlinkat};
 use rustix::io::Errno;
+use rustix::path::Arg;
 
 /// Removes `name` in the directory `parent`, whatever it is; it is no error if it isn't there.
 ///
@@ -12,7 +13,7 @@ use rustix::io::Errno;
 ///
 /// # Errors
 /// What the kernel says.
-pub(super) fn remove_tree(parent: BorrowedFd<'_>, name: &str) -> rustix::io::Result<()> {
+pub(super) fn remove_tree(parent: BorrowedFd<'_>, name: impl Arg + Copy) -> rustix::io::Result<()> {
     match unlinkat(parent, name, AtFlags::empty()) {
         Err(Errno::ISDIR | Errno::PERM) => {}
         Err(Errno::NOENT) => return Ok(()),
@@ -21,7 +22,7 @@ pub(super) fn remove_tree(parent: BorrowedFd<'_>, name: &str) -> rustix::io::Res
     let top = open_dir(parent, name)?;
     let mut moved = 0u64;
     while let Some(next) = empty_of_files(top.as_fd(), &mut moved)? {
-        let dir = open_dir(top.as_fd(), &next)?;
+        let dir = open_dir(top.as_fd(), next.as_str())?;
         lift(dir.as_fd(), top.as_fd(), &mut moved)?;
         drop(dir);
         unlinkat(&top, &next, AtFlags::REMOVEDIR)?;
@@ -102,7 +103,7 @@ fn fresh_name(top: BorrowedFd<'_>, moved: &mut u64) -> rustix::io::Result<String
 }
 
 /// Opens a directory to change it; its owner may have taken that right away from everyone.
-fn open_dir(parent: BorrowedFd<'_>, name: &str) -> rustix::io::Result<OwnedFd> {
+fn open_dir(parent: BorrowedFd<'_>, name: impl Arg + Copy) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match openat(parent, name, flags, Mode::empty()) {
         Err(Errno::ACCESS) => {

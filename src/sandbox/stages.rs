@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::channel::Channel;
 use super::launch::STAGE_NAME;
-use super::{init, network, run, trees};
+use super::{directory, init, network, run, trees};
 use crate::error::{Error, Kind, Result};
 
 /// What a stage is asked to do. The descriptors that go with each are named in its comment, in order.
@@ -27,6 +27,10 @@ pub(super) enum Request {
     Unpack(trees::UnpackRequest),
     /// Diff an upper directory against the layers below it. The user namespace, the file for the blob.
     Diff(trees::DiffRequest),
+    /// Apply a layer onto the directory that the stage is started in. The blob.
+    Directory(directory::DirectoryRequest),
+    /// Remove everything in the directory that the stage is started in. No descriptors.
+    Clear,
     /// Remove trees. The user namespace.
     Remove(Vec<String>),
     /// Run a command. The user namespace, its stdout, its stderr, and a pack's tar for host tools.
@@ -107,6 +111,8 @@ fn dispatch(channel: &Channel, request: Request, fds: Vec<OwnedFd>) -> Result<()
             join(fd()?)?;
             reply(channel, &trees::diff(&request, fd()?)?)
         }
+        Request::Directory(request) => reply(channel, &directory::apply(&request, fd()?)?),
+        Request::Clear => reply(channel, &directory::clear_stage()?),
         Request::Remove(paths) => {
             join(fd()?)?;
             reply(channel, &trees::remove(&paths)?)
@@ -170,7 +176,7 @@ fn make_user_namespace(channel: &Channel) -> Result<()> {
     Ok(())
 }
 
-fn no_user_namespace(errno: nix::errno::Errno) -> Error {
+pub(super) fn no_user_namespace(errno: nix::errno::Errno) -> Error {
     let error = Error::sandbox("this host lets you make no user namespace").source(errno);
     let sysctl = |path: &str, off: &str| {
         std::fs::read_to_string(path).is_ok_and(|value| value.trim() == off)

@@ -76,21 +76,34 @@ pub(super) fn unpack(request: &UnpackRequest, blob: OwnedFd) -> Result<UnpackRep
         Some(lower)
     };
     let root = confine_to(&request.into)?;
-    let blob = DigestReader::expecting(File::from(blob), request.digest, Some(request.size));
-    let name = format!("layer {}", request.digest);
-    let tar = decoder(blob, request.compression).context(&name)?;
-    let mut tar = DigestReader::expecting(tar, request.diff_id, None);
     let options = UnpackOptions {
         mode: UnpackMode::Overlay,
         ids: request.ids.clone(),
         lower: lower.as_ref().map(AsFd::as_fd),
     };
-    let report = unpack_layer(&mut tar, root.as_fd(), &options).context(&name)?;
+    let UnpackRequest { digest, size, compression, diff_id, .. } = *request;
+    unpack_verified(blob, (digest, size), compression, diff_id, &root, &options)
+}
+
+/// Unpacks `blob` at `root`, verifying its digest and size and the diff ID.
+pub(super) fn unpack_verified(
+    blob: OwnedFd,
+    (digest, size): (Digest, u64),
+    compression: Compression,
+    diff_id: Digest,
+    root: &OwnedFd,
+    options: &UnpackOptions<'_>,
+) -> Result<UnpackReport> {
+    let blob = DigestReader::expecting(File::from(blob), digest, Some(size));
+    let name = format!("layer {digest}");
+    let tar = decoder(blob, compression).context(&name)?;
+    let mut tar = DigestReader::expecting(tar, diff_id, None);
+    let report = unpack_layer(&mut tar, root.as_fd(), options).context(&name)?;
     tar.drain().map_err(|error| match error.raw_os_error() {
         Some(_) => Error::io("read", &name, error),
         None => Error::bad_input(name.clone()).source(error),
     })?;
-    rustix::fs::syncfs(&root).io("sync", &name)?;
+    rustix::fs::syncfs(root).io("sync", &name)?;
     Ok(report)
 }
 
@@ -133,7 +146,7 @@ pub(super) fn remove(paths: &[String]) -> Result<()> {
     paths.iter().try_for_each(|path| remove_tree(here.as_fd(), path).io("remove", path))
 }
 
-fn own_mounts() -> Result<()> {
+pub(super) fn own_mounts() -> Result<()> {
     // Unpacking has no use for a network or for System V IPC either.
     let flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC;
     unshare(flags).map_err(|errno| Error::sandbox("can't make a mount namespace").source(errno))?;
@@ -143,10 +156,13 @@ fn own_mounts() -> Result<()> {
 /// Makes this process's root an empty file system with the directory at `path` in it, and nothing of
 /// the host but this process's own descriptors, at the path where every library looks for them.
 fn confine_to(path: &str) -> Result<OwnedFd> {
-    let inside = overlay::open(path)?;
-    confine(path, &inside).map_err(|error| {
-        Error::sandbox(format!("can't confine a stage to {path}")).source(error)
-    })?;
+    confine_fd(path, &overlay::open(path)?)
+}
+
+/// As [`confine_to`], for an open directory; `at` is one to put the empty file system on.
+pub(super) fn confine_fd(at: &str, tree: &OwnedFd) -> Result<OwnedFd> {
+    confine(at, tree)
+        .map_err(|error| Error::sandbox(format!("can't confine a stage to {at}")).source(error))?;
     overlay::open("/tree")
 }
 

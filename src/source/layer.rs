@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use super::origin::Origin;
 use super::tee::{Failure, Handle, Tee, decompress, undecodable};
 use crate::error::{Context, Error, Kind, Result};
+use crate::interrupt;
 use crate::oci::media_type::Compression;
 use crate::oci::{Descriptor, Digest, Layer};
 use crate::progress::{Event, Reporter};
@@ -85,7 +86,7 @@ impl Transfers<'_> {
             }
             match self.stop.load(Ordering::Relaxed) {
                 true => Err(Error::new(Kind::Interrupted, "another layer has failed")),
-                false => Ok(()),
+                false => interrupt::check(),
             }
         });
         let tee = Rc::into_inner(tee).expect("the decoder is gone").into_inner();

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::Store;
 use crate::error::{Context, Error, IoContext, Result};
+use crate::interrupt;
 use crate::layer::entry::{Entry, EntryKind};
 use crate::layer::write::TarWriter;
 use crate::oci::layout::archive_files;
@@ -28,11 +29,13 @@ impl Store {
         let mut writer = LayoutWriter::begin(dir)?;
         let write = |writer: &mut LayoutWriter| -> Result<()> {
             for blob in self.image_blobs(descriptor)? {
-                writer.put_blob(&blob, self.open_blob(&blob.digest)?)?;
+                writer.put_blob(&blob, Interruptible(self.open_blob(&blob.digest)?))?;
             }
             Ok(())
         };
-        write(&mut writer).context(format!("can't write {reference} to {}", dir.display()))?;
+        write(&mut writer)
+            .map_err(or_interrupted)
+            .context(format!("can't write {reference} to {}", dir.display()))?;
         let others = writer.other_names(reference)?;
         writer.commit(descriptor, reference)?;
         Ok(others)
@@ -91,9 +94,9 @@ impl Store {
             tar.append(&entry, content)
         };
         for blob in &blobs {
-            let mut content = self.blob_reader(blob)?;
+            let mut content = Interruptible(self.blob_reader(blob)?);
             file(format!("blobs/sha256/{}", blob.digest.hex()), blob.size, &mut content)
-                .map_err(|error| self.explain(error, blob))?;
+                .map_err(|error| or_interrupted(self.explain(error, blob)))?;
         }
         for (name, content) in archive_files(descriptor, reference) {
             file(name.to_owned(), content.len() as u64, &mut &content[..])?;
@@ -122,4 +125,19 @@ impl Store {
         }
         Ok(blobs)
     }
+}
+
+/// A reader that fails when the user wants svp to stop.
+struct Interruptible<R>(R);
+
+impl<R: Read> Read for Interruptible<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        interrupt::check().map_err(io::Error::other)?;
+        self.0.read(buf)
+    }
+}
+
+/// What failed because the user interrupted it says so.
+fn or_interrupted(error: Error) -> Error {
+    if interrupt::requested() { interrupt::error() } else { error }
 }
