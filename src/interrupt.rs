@@ -2,12 +2,13 @@
 //!
 //! The first SIGINT, SIGTERM or SIGHUP sets the flag and kills the stages that run. Whatever waited for
 //! them returns, finds the flag set, and cleans up as after any failure. Whoever waits for a network that
-//! doesn't answer can't look at the flag: for them the process ends by itself after a short grace, and
-//! its staging, held by locks that die with it, is swept by the next command.
+//! doesn't answer can't look at the flag: for them the process cleans up and ends by itself after a short
+//! grace.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
@@ -18,8 +19,13 @@ use crate::error::{Error, Kind, Result};
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 static CHILDREN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
-/// How long an interrupted command may take to clean up after itself.
-const GRACE: Duration = Duration::from_secs(10);
+/// Directories that must not outlive the process.
+static TEMPORARY: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+/// How many clean-ups go on, which may take as long as they take.
+static CLEANING: AtomicUsize = AtomicUsize::new(0);
+
+/// How long an interrupted command may take to notice.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Whether the user asked svp to stop.
 pub fn requested() -> bool {
@@ -52,6 +58,10 @@ pub fn install() {
         REQUESTED.store(true, Ordering::SeqCst);
         kill_children();
         std::thread::sleep(GRACE);
+        while CLEANING.load(Ordering::SeqCst) > 0 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        remove_temporary();
         std::process::exit(i32::from(Kind::Interrupted.exit_code()));
     });
 }
@@ -79,5 +89,42 @@ pub(crate) fn watch_child(pid: u32) {
 pub(crate) fn forget_child(pid: u32) {
     if let Ok(mut children) = CHILDREN.lock() {
         children.remove(&(pid as i32));
+    }
+}
+
+fn remove_temporary() {
+    if let Ok(temporary) = TEMPORARY.lock() {
+        for path in temporary.iter() {
+            let _ = std::fs::remove_dir_all(path);
+        }
+    }
+}
+
+/// Registers a directory to be removed if an interrupt ends the process before its owner could.
+pub(crate) fn watch_temporary(path: &Path) {
+    if let Ok(mut temporary) = TEMPORARY.lock() {
+        temporary.insert(path.to_owned());
+    }
+}
+
+/// Forgets a directory that its owner has removed.
+pub(crate) fn forget_temporary(path: &Path) {
+    if let Ok(mut temporary) = TEMPORARY.lock() {
+        temporary.remove(path);
+    }
+}
+
+/// Keeps an interrupted process alive while it cleans up; until dropped.
+pub(crate) fn cleaning() -> Cleaning {
+    CLEANING.fetch_add(1, Ordering::SeqCst);
+    Cleaning(())
+}
+
+/// See [`cleaning`].
+pub(crate) struct Cleaning(());
+
+impl Drop for Cleaning {
+    fn drop(&mut self) {
+        CLEANING.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -26,6 +26,7 @@ pub mod pack;
 pub mod pipeline;
 pub mod progress;
 pub mod registry;
+mod remove;
 pub mod rootfs;
 pub mod sandbox;
 pub mod secret;

@@ -9,6 +9,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("progress", &[]),
     ("sys", &[GROUND]),
     ("interrupt", &[GROUND]),
+    ("remove", &[]),
     ("oci", &[GROUND]),
     ("rootfs", &[GROUND]),
     ("layer", &[GROUND, PURE]),
@@ -25,7 +26,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
 ];
 
 const GROUND: &[&str] = &["error", "progress"];
-const PURE: &[&str] = &["sys", "interrupt", "oci", "rootfs"];
+const PURE: &[&str] = &["sys", "interrupt", "remove", "oci", "rootfs"];
 const PARTS: &[&str] =
     &["layer", "secret", "registry", "store", "pack", "sandbox", "source", "import"];
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use super::common::{Context, Format};
 use super::table::{json, printable};
 use crate::error::{Error, Result};
-use crate::pack::{Severity, lint};
 use crate::pack::{Pack, RawAnswer};
+use crate::pack::{Severity, lint};
 use crate::pipeline::ask::HostPack;
 
 #[derive(Debug, clap::Args)]

@@ -3,6 +3,7 @@
 use super::common::Context;
 use crate::error::Result;
 use crate::oci::Reference;
+use crate::pipeline::remove;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -18,7 +19,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
         store.resolve(image)?;
     }
     for image in &args.images {
-        let removed = store.remove_image(image)?;
+        let removed = remove(&mut store, image)?;
         if removed.collected.is_none() {
             context.reporter().note(&format!(
                 "the layers of {} stay for now: the store is in use or another image is damaged",

@@ -12,6 +12,7 @@
 //! | `environment` | what a script finds in its environment |
 //! | `output` | where an image goes besides the store |
 //! | `names` | which tags may be written to |
+//! | `remove` | taking an image away with all that only it has |
 
 pub mod ask;
 pub mod base;
@@ -21,9 +22,11 @@ mod label;
 mod names;
 pub mod output;
 mod packed;
+mod remove;
 mod script;
 pub mod setup;
 
 pub use build::{BuildRequest, Built, build};
 pub use label::{LABEL_PHASE, Phase};
+pub use remove::remove;
 pub use setup::{SetUp, SetupRequest, setup};

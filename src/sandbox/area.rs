@@ -21,6 +21,7 @@ use super::spec::{Overlay, Rootfs};
 use super::stages::Request;
 use super::trees::{DiffRequest, UnpackRequest, WrittenLayer};
 use crate::error::{Error, IoContext, Result};
+use crate::interrupt;
 use crate::layer::meta::IdRanges;
 use crate::layer::unpack::UnpackReport;
 use crate::oci::Digest;
@@ -212,6 +213,7 @@ impl Sandbox {
     }
 
     fn remove(&self, paths: Vec<String>) -> Result<()> {
+        let _cleaning = interrupt::cleaning();
         Stage::start_cleanup(self.area(), &Request::Remove(paths), &[self.namespace()])?.finish()
     }
 }

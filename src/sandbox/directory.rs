@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 
 use super::area::LayerSource;
 use super::launch::Stage;
-use super::remove::remove_tree;
 use super::stages::Request;
 use super::{overlay, trees};
 use crate::error::{Error, IoContext, Result};
@@ -20,6 +19,7 @@ use crate::layer::meta::IdRanges;
 use crate::layer::unpack::{Mode, UnpackOptions, UnpackReport};
 use crate::oci::Digest;
 use crate::oci::media_type::Compression;
+use crate::remove::remove_tree;
 
 /// A layer to apply onto what is there.
 #[derive(Debug, Serialize, Deserialize)]

@@ -11,8 +11,8 @@
 //! | `idmap` | which of the host's users the container's are |
 //! | `launch`, `channel`, `stages` | starting stages, talking to them, what they are |
 //! | `run`, `init`, `mounts`, `overlay`, `network`, `netlink`, `privileges`, `seccomp` | a container |
-//! | `trees`, `remove` | unpack, diff, remove |
-//! | `directory` | unpack into a directory of the caller's |
+//! | `trees` | unpack, diff, remove |
+//! | `directory` | unpack into a directory of the caller\'s |
 //! | `area` | the tree area: unpacked layers, scratch places, locks |
 
 mod area;
@@ -26,7 +26,6 @@ mod netlink;
 mod network;
 mod overlay;
 mod privileges;
-mod remove;
 mod run;
 mod seccomp;
 mod spec;

@@ -10,7 +10,6 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 use serde::{Deserialize, Serialize};
 
 use super::overlay;
-use super::remove::remove_tree;
 use super::spec::Overlay;
 use crate::error::{Context, Error, IoContext, Result};
 use crate::layer::compress::{Encoder, decoder};
@@ -20,6 +19,7 @@ use crate::layer::meta::IdRanges;
 use crate::layer::unpack::{Mode as UnpackMode, UnpackOptions, UnpackReport, unpack_layer};
 use crate::oci::media_type::Compression;
 use crate::oci::{Digest, DigestReader, DigestWriter};
+use crate::remove::remove_tree;
 
 /// A layer to unpack.
 #[derive(Debug, Serialize, Deserialize)]

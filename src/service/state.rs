@@ -89,6 +89,26 @@ impl State {
     }
 }
 
+/// Removes the states of instances that no tag reaches any more: their secrets open nothing.
+///
+/// # Errors
+/// [`Kind::BadInput`](crate::error::Kind::BadInput) if a tagged image can't be read: then none is removed.
+/// [`Kind::Storage`](crate::error::Kind::Storage).
+pub fn forget_unreached(store: &Store) -> Result<()> {
+    let mut reached = std::collections::HashSet::new();
+    for record in store.tags()? {
+        reached.insert(path(store, store.load_manifest(&record?.manifest)?.config.digest));
+    }
+    let dir = store.root().join("instances");
+    for entry in std::fs::read_dir(&dir).io("list", &dir)? {
+        let file = entry.io("list", &dir)?.path();
+        if !reached.contains(&file) {
+            std::fs::remove_file(&file).io("remove", &file)?;
+        }
+    }
+    Ok(())
+}
+
 impl Saved {
     /// Takes the state back: what was there before is there again.
     pub fn forget(self) {

@@ -53,6 +53,14 @@ impl Store {
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if a tagged image can't be read: as what it
     /// reaches can't be told, nothing is removed. [`Kind::Storage`](crate::error::Kind::Storage).
     pub fn collect(&mut self, among: Option<&HashSet<Digest>>) -> Result<Option<Collected>> {
+        self.while_alone(|store| store.remove_unreached(among))
+    }
+
+    /// Does `work` while no other process uses the store; `None` if one does now.
+    ///
+    /// # Errors
+    /// Those of `work`; [`Kind::Storage`](crate::error::Kind::Storage) if the lock fails.
+    pub fn while_alone<T>(&mut self, work: impl FnOnce(&Store) -> Result<T>) -> Result<Option<T>> {
         let path = self.root.join("lock");
         match self.lock.try_lock() {
             Ok(()) => {}
@@ -63,9 +71,9 @@ impl Store {
             }
             Err(fs::TryLockError::Error(error)) => return Err(Error::io("lock", &path, error)),
         }
-        let collected = self.remove_unreached(among);
+        let done = work(self);
         self.lock.lock_shared().io("lock", &path)?;
-        collected.map(Some)
+        done.map(Some)
     }
 
     /// The images that tags stand for, each once.

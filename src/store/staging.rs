@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{IoContext, Result};
+use crate::interrupt;
 
 /// A private directory (0700) that is removed when dropped, or swept by the next start of svp if the owner
 /// was killed. The owner is alive as long as it holds the directory's `flock`.
@@ -19,7 +20,9 @@ pub struct Staging {
 impl Staging {
     pub(super) fn new(tmp: &Path) -> Result<Self> {
         let (name, dir) = Staging::lock_new(tmp)?;
-        Ok(Staging { path: tmp.join(name), _dir: dir })
+        let path = tmp.join(name);
+        interrupt::watch_temporary(&path);
+        Ok(Staging { path, _dir: dir })
     }
 
     /// Makes and locks a directory with a fresh name in `tmp`, for an owner that removes it in a way of
@@ -50,8 +53,10 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
+        let _cleaning = interrupt::cleaning();
         // What can't be removed here, the next sweep tries again.
         let _ = fs::remove_dir_all(&self.path);
+        interrupt::forget_temporary(&self.path);
     }
 }
 

@@ -13,7 +13,7 @@ use rustix::path::Arg;
 ///
 /// # Errors
 /// What the kernel says.
-pub(super) fn remove_tree(parent: BorrowedFd<'_>, name: impl Arg + Copy) -> rustix::io::Result<()> {
+pub(crate) fn remove_tree(parent: BorrowedFd<'_>, name: impl Arg + Copy) -> rustix::io::Result<()> {
     match unlinkat(parent, name, AtFlags::empty()) {
         Err(Errno::ISDIR | Errno::PERM) => {}
         Err(Errno::NOENT) => return Ok(()),
@@ -32,7 +32,7 @@ pub(super) fn remove_tree(parent: BorrowedFd<'_>, name: impl Arg + Copy) -> rust
 }
 
 /// Unlinks the files of `top` and gives the first directory in it, if there is one.
-fn empty_of_files(top: BorrowedFd<'_>, _moved: &mut u64) -> rustix::io::Result<Option<String>> {
+fn empty_of_files(top: BorrowedFd<'_>, moved: &mut u64) -> rustix::io::Result<Option<String>> {
     for entry in Dir::read_from(top)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -44,7 +44,7 @@ fn empty_of_files(top: BorrowedFd<'_>, _moved: &mut u64) -> rustix::io::Result<O
             return match name.to_str() {
                 Ok(name) => Ok(Some(name.to_owned())),
                 Err(_) => {
-                    let own = fresh_name(top, _moved)?;
+                    let own = fresh_name(top, moved)?;
                     renameat(top, name, top, own.as_str())?;
                     Ok(Some(own))
                 }
