@@ -192,3 +192,83 @@ fn unpack_takes_any_source_and_leaves_nothing_after_a_failure() {
     fs::remove_dir_all(&empty).unwrap();
     place.assert_nothing_left();
 }
+
+#[test]
+fn removing_an_image_removes_what_was_unpacked_of_it_alone() {
+    let place = Place::new();
+    place.ok(import(&busybox_base(), "base"));
+    let script = "#!/bin/sh\necho $1 >/made\n";
+    let query = "#!/bin/sh\n[ $1 != os ] || echo busybox/1\n";
+    let run = "#!/bin/sh\n";
+    let pack =
+        place.write_pack("p", &[("bin/build", script), ("bin/query", query), ("bin/run", run)]);
+    let pack = pack.to_str().unwrap();
+    place.ok(["build", "-b", pack, "-t", "one", "--base", "base"]);
+    place.ok(["setup", "-i", "one", "-t", "two"]);
+    let unpacked = || {
+        let layers = support::run("find", [place.store().join("trees")]);
+        layers.lines().filter(|line| line.ends_with("/fs")).count()
+    };
+    let before = unpacked();
+    assert!(before > 1, "{before}");
+    place.ok(["rmi", "one"]);
+    assert_eq!(unpacked(), before, "the other image has them too");
+    place.ok(["rmi", "two"]);
+    assert_eq!(unpacked(), 1, "the base is still there");
+    place.ok(["rmi", "base"]);
+    assert_eq!(unpacked(), 0);
+    assert_eq!(fs::read_dir(place.store().join("blobs/sha256")).unwrap().count(), 0);
+    place.assert_nothing_left();
+}
+
+/// Runs a script of sh as root of a namespace in which it may mount; `svp` is in its path.
+fn sh_with_mounts(place: &Place, script: &str) -> (Option<i32>, String, String) {
+    let svp = Path::new(env!("CARGO_BIN_EXE_svp")).parent().unwrap();
+    let mut unshare = place.command("unshare");
+    unshare
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script])
+        .env("PATH", format!("{}:{}", svp.display(), std::env::var("PATH").unwrap()))
+        .env("BASE", busybox_base());
+    let output = support::output(&mut unshare);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn a_full_disk_is_told_and_leaves_the_store_as_it_was() {
+    let place = Place::new();
+    let script = "mkdir -p $SVP_ROOT && mount -t tmpfs -o size=900k none $SVP_ROOT || exit 99
+        svp images >/dev/null || exit 98
+        svp import $BASE -t a; code=$?
+        find $SVP_ROOT -type f; svp images; exit $code";
+    let (code, stdout, stderr) = sh_with_mounts(&place, script);
+    assert_eq!(code, Some(74), "{stderr}");
+    assert!(stderr.contains("No space left") && stderr.contains("hint:"), "{stderr}");
+    let left: Vec<_> = stdout.lines().filter(|line| !line.ends_with("/lock")).collect();
+    assert_eq!(left, ["REPOSITORY  TAG  DIGEST  CREATED  SIZE"]);
+}
+
+#[test]
+fn a_full_disk_leaves_a_layout_and_an_archive_as_they_were() {
+    let place = Place::new();
+    let pack = place.write_pack(
+        "p",
+        &[
+            ("bin/build", "#!/bin/sh\necho made >/made\n"),
+            ("bin/query", "#!/bin/sh\n[ $1 != os ] || echo busybox/1\n"),
+            ("bin/run", "#!/bin/sh\n"),
+        ],
+    );
+    for output in ["--oci-dir full/out", "--oci-dir full", "-o oci-archive:full/out.tar"] {
+        let script = format!(
+            "mkdir -p full && mount -t tmpfs -o size=900k none full || exit 99
+            svp import $BASE -t base >/dev/null || exit 98
+            svp build -b {} -t a --base base --network host {output} >/dev/null; code=$?
+            find full -mindepth 1; exit $code",
+            pack.display()
+        );
+        let (code, stdout, stderr) = sh_with_mounts(&place, &script);
+        assert_eq!(code, Some(74), "{output}: {stderr}");
+        assert_eq!(stdout, "", "{output}");
+    }
+}
