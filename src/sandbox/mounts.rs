@@ -32,6 +32,10 @@ pub(super) enum Step {
     Mask(String),
 }
 
+/// What to do where a new /proc is refused.
+const MASKED_PROC: &str = "svp runs in a container that hides parts of /proc: \
+    docker takes --security-opt systempaths=unconfined, podman --security-opt unmask=ALL; see docs/ci.md";
+
 /// Carries the steps out on the file system at `root`.
 ///
 /// # Errors
@@ -39,7 +43,11 @@ pub(super) enum Step {
 pub(super) fn apply(root: BorrowedFd<'_>, steps: &[Step]) -> Result<()> {
     steps.iter().try_for_each(|step| {
         one(root, step).map_err(|(path, error)| {
-            Error::sandbox(format!("can't prepare /{path} in the container")).source(error)
+            let masked = path == "proc" && error.kind() == std::io::ErrorKind::PermissionDenied;
+            let error =
+                Error::sandbox(format!("can't prepare /{path} in the container")).source(error);
+            // The kernel shows no new /proc to who sees the old one in part.
+            if masked { error.hint(MASKED_PROC) } else { error }
         })
     })
 }
