@@ -335,6 +335,39 @@ fn local_names_stay_local() {
 }
 
 #[test]
+fn an_archive_with_any_bit_flipped_gives_the_same_image_or_is_refused() {
+    let world = World::new();
+    let image = world.image_of(HOST, &[Compression::Gzip]);
+    let descriptor = world.maker.write_image(&image).unwrap();
+    let path = world.dir.path().join("a.tar");
+    world.maker.save_to_archive(&descriptor, &path, &"a:1".parse().unwrap()).unwrap();
+    let good = fs::read(&path).unwrap();
+    let source = format!("oci-archive:{}:a:1", path.display());
+    let (mut same, mut refused) = (0, 0);
+    for at in (0..good.len()).step_by(61) {
+        let mut bytes = good.clone();
+        bytes[at] ^= 1 << (at % 8);
+        fs::write(&path, bytes).unwrap();
+        let store = Store::open(&world.dir.path().join("each")).unwrap();
+        match pull(&source.parse().unwrap(), &store, &options(), &Silent) {
+            // Padding, or a number that nobody reads.
+            Ok(pulled) => {
+                assert_eq!(pulled.digest, descriptor.digest, "byte {at}");
+                same += 1;
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), Kind::BadInput, "byte {at}: {error}");
+                assert!(files(&world.dir.path().join("each/blobs")).is_empty(), "byte {at}");
+                refused += 1;
+            }
+        }
+        drop(store);
+        fs::remove_dir_all(world.dir.path().join("each")).unwrap();
+    }
+    assert!(same > 0 && refused > 50, "{same} the same, {refused} refused");
+}
+
+#[test]
 fn what_is_no_archive_is_refused() {
     let world = World::new();
     let path = world.dir.path().join("x.tar");

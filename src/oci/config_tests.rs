@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 const BASE: &str = r#"{
@@ -103,4 +105,64 @@ fn times() {
     assert_eq!(timestamp(1_700_000_000).unwrap(), "2023-11-14T22:13:20Z");
     assert!(timestamp(-1).is_err());
     assert!(timestamp(i64::MAX).is_err());
+}
+
+/// Any JSON, a few levels deep.
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        ".{0,8}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 24, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map("[a-zA-Z.]{1,8}", inner, 0..4)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+/// A known key, so that odd values come to known places.
+fn key() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec![
+        "Env",
+        "Entrypoint",
+        "Cmd",
+        "Labels",
+        "Volumes",
+        "User",
+        "WorkingDir",
+        "ExposedPorts",
+        "X",
+    ])
+}
+
+proptest! {
+    #[test]
+    fn no_base_makes_an_edit_panic_or_lose_what_it_does_not_name(
+        odd in any_json(), key in key(), other in any_json(), top in any_json(),
+    ) {
+        let mut value: Value = serde_json::from_str(BASE).unwrap();
+        value["config"][key] = odd;
+        value["config"]["Unknown"] = other.clone();
+        value["history"] = top.clone();
+        value["top"] = top.clone();
+        let Ok(mut config) = Config::parse(&canonical(&value)) else { return Ok(()) };
+        config.set_env("NAME", "value");
+        config.set_entrypoint(&["/x"]);
+        config.set_label("a", "b");
+        config.add_volume("/v");
+        config.add_exposed_port("1/tcp");
+        config.clear_user();
+        config.append_layer(Digest::of("x"), &History::default()).unwrap();
+        let again = Config::parse(&config.encode()).unwrap();
+        prop_assert_eq!(&again, &config);
+        prop_assert_eq!(&again.as_json()["config"]["Unknown"], &other);
+        prop_assert_eq!(&again.as_json()["top"], &top);
+        prop_assert_eq!(again.label("a"), Some("b"));
+        prop_assert!(again.env().contains(&"NAME=value".to_owned()));
+        prop_assert!(again.cmd().is_empty());
+    }
 }
