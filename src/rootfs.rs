@@ -188,15 +188,9 @@ impl Cursor {
         Ok(())
     }
 
-    /// Goes up as far as needed for the rest of `names` to lead downwards from there, and tells how many
-    /// of them it stands on.
-    ///
-    /// # Errors
-    /// As [`Cursor::pop`].
-    pub fn rise_to_common(&mut self, names: &[&[u8]]) -> Result<usize, Errno> {
-        let common = self.names.iter().zip(names).take_while(|(a, b)| ***a == ***b).count();
-        self.truncate(common)?;
-        Ok(common)
+    /// How many of `names`, from the root, lead to directories that it is in.
+    pub fn common(&self, names: &[&[u8]]) -> usize {
+        self.names.iter().zip(names).take_while(|(a, b)| ***a == ***b).count()
     }
 
     /// Goes to the directory that `names` lead to from the root.
@@ -204,7 +198,8 @@ impl Cursor {
     /// # Errors
     /// As [`Cursor::push`]; it then stands on the last directory that there is.
     pub fn go(&mut self, names: &[&[u8]]) -> Result<(), Errno> {
-        let common = self.rise_to_common(names)?;
+        let common = self.common(names);
+        self.truncate(common)?;
         names[common..].iter().try_for_each(|name| self.push(name))
     }
 }

@@ -55,7 +55,12 @@ pub(super) struct Changes {
     pub items: Vec<Item>,
     /// Paths of sockets, which no layer can hold.
     pub sockets: Vec<Vec<u8>>,
+    /// How many there are; not all of them are listed.
+    pub socket_count: u64,
 }
+
+/// The most sockets that are listed.
+const MOST_LISTED: usize = 1000;
 
 impl Changes {
     /// The names that lead to an item.
@@ -103,7 +108,7 @@ pub(super) fn find(
         upper: Cursor::new(upper).map_err(|error| failure("open", b"", error))?,
         before: Cursor::new(before).map_err(|error| failure("open", b"", error))?,
         started,
-        changes: Changes { items: Vec::new(), sockets: Vec::new() },
+        changes: Changes { items: Vec::new(), sockets: Vec::new(), socket_count: 0 },
         groups: Vec::new(),
         by_inode: HashMap::new(),
         frames: Vec::new(),
@@ -210,7 +215,10 @@ impl Walk {
             .map_err(|error| self.failed("read", &name, error))?;
         let kind = FileType::from_raw_mode(stat.st_mode);
         if kind == FileType::Socket {
-            self.changes.sockets.push(self.upper.path_of(&name));
+            self.changes.socket_count += 1;
+            if self.changes.sockets.len() < MOST_LISTED {
+                self.changes.sockets.push(self.upper.path_of(&name));
+            }
         }
         if kind == FileType::Socket || is_whiteout(&stat) {
             return match old {

@@ -10,11 +10,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layer::changes::{self, Change, Changes, comparable_upper, take_records};
 use crate::layer::entry::{Entry, EntryKind, Timestamp, Xattrs};
 use crate::layer::meta::{self, Ownership};
-use crate::layer::path::whiteout_of;
+use crate::layer::path::{MAX_PATH, show, whiteout_of};
 use crate::layer::tree::failure;
 use crate::layer::write::TarWriter;
 use crate::rootfs::Cursor;
@@ -39,8 +39,10 @@ pub struct DiffRequest<'a> {
 pub struct DiffReport {
     /// Entries written.
     pub entries: u64,
-    /// Paths (their bytes) of sockets, which no layer can hold and which were left out.
+    /// Paths (their bytes) of sockets, which no layer can hold and which were left out: the first thousand.
     pub sockets: Vec<Vec<u8>>,
+    /// How many there are in all.
+    pub socket_count: u64,
 }
 
 /// Writes the layer of the changes to `tar`; one without entries where nothing changed.
@@ -57,7 +59,7 @@ pub fn diff(request: &DiffRequest<'_>, tar: &mut dyn Write) -> Result<DiffReport
         writer: TarWriter::new(tar),
         first_names: Vec::new(),
     };
-    let mut report = DiffReport { entries: 0, sockets: Vec::new() };
+    let mut report = DiffReport { socket_count: changes.socket_count, ..Default::default() };
     for index in 0..changes.items.len() {
         if changes.items[index].emit {
             emitter.emit(&changes, index)?;
@@ -81,6 +83,12 @@ impl<W: Write> Emitter<W> {
     fn emit(&mut self, changes: &Changes, index: usize) -> Result<()> {
         let names = changes.names(index);
         let path = names.join(&b'/');
+        if path.len() > MAX_PATH {
+            let path = show(&path);
+            return Err(Error::bad_input(format!(
+                "{path} can't be put into an image: its path has more than {MAX_PATH} bytes"
+            )));
+        }
         match changes.items[index].change {
             Change::Directory => {
                 self.cursor.go(&names).map_err(|error| failure("open", &path, error))?;

@@ -63,13 +63,12 @@ impl Tree {
 
     /// Goes to the directory `names`, through links that this layer made; false if it isn't there.
     fn find_parent(&mut self, names: &[&[u8]]) -> Result<bool> {
-        let failed = |error| failure("open", &names.join(&b'/'), error);
-        let common = self.cursor.rise_to_common(names).map_err(failed)?;
+        let common = self.rise_to_common(names)?;
         let mut todo: Vec<Vec<u8>> =
             names[common..].iter().rev().map(|name| name.to_vec()).collect();
         let mut links = 0;
         while let Some(name) = todo.pop() {
-            match self.cursor.push(&name) {
+            match self.push(&name)? {
                 Ok(()) => {}
                 Err(Errno::NOENT) => return Ok(false),
                 Err(Errno::NOTDIR) => {
@@ -86,7 +85,7 @@ impl Tree {
                     }
                     self.turn(target.as_bytes(), &mut todo)?;
                 }
-                Err(error) => return Err(failed(error)),
+                Err(error) => return Err(failure("open", &self.cursor.path_of(&name), error)),
             }
         }
         Ok(true)
@@ -146,6 +145,10 @@ impl Tree {
     /// Goes back to the directory of these names.
     fn return_to(&mut self, names: &[Box<[u8]>]) -> Result<()> {
         let names: Vec<&[u8]> = names.iter().map(|name| &**name).collect();
-        self.cursor.go(&names).map_err(|error| failure("open", &names.join(&b'/'), error))
+        let common = self.rise_to_common(&names)?;
+        for name in &names[common..] {
+            self.push(name)?.map_err(|error| failure("open", &names.join(&b'/'), error))?;
+        }
+        Ok(())
     }
 }

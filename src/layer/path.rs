@@ -3,9 +3,9 @@
 
 use crate::error::{Error, Result};
 
-/// The longest path that is taken from a layer or put into one, in bytes. The kernel takes 4096 at a
-/// time, but svp walks name by name, and a script can make deeper trees than one call can name.
-pub const MAX_PATH: usize = 64 * 1024;
+/// The longest path that is taken from a layer or put into one, in bytes: Linux's `PATH_MAX` without its
+/// NUL. svp walks name by name and could do more, but nobody else can unpack such a layer.
+pub const MAX_PATH: usize = 4095;
 /// The longest single name (Linux `NAME_MAX`), in bytes.
 const MAX_NAME: usize = 255;
 

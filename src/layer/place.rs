@@ -82,7 +82,7 @@ impl Tree {
             Err(error) => return Err(failure("make", &path, error)),
         }
         self.made(name);
-        self.cursor.push(name).map_err(|error| failure("open", &path, error))?;
+        self.push(name)?.map_err(|error| failure("open", &path, error))?;
         if hides { self.set_opaque() } else { Ok(()) }
     }
 
@@ -120,7 +120,7 @@ impl Tree {
         let given = self.give(dir.as_fd(), b"", during, xattrs)?;
         let lasting = ownership.mode & (given.mode | 0o700) | given.mode & !0o700;
         let mode = (lasting != given.mode).then_some(lasting);
-        self.last.insert(path.into(), Last { mtime, mode });
+        self.set_last(Last { mtime, mode });
         Ok(())
     }
 

@@ -1,7 +1,8 @@
 //! The tree that a layer is unpacked into: where the next entry goes, what whiteouts hide, and the
 //! directories' times, which are set last.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{
@@ -21,7 +22,7 @@ pub(super) const MOST_LINKS: usize = 40;
 /// The longest link target that the kernel makes.
 const MAX_TARGET: usize = 4096;
 
-/// What a directory gets when all is in it.
+/// What a directory gets when the work leaves it: making files in it changes its time.
 #[derive(Clone, Copy)]
 pub(super) struct Last {
     pub mtime: Timestamp,
@@ -38,10 +39,12 @@ pub(super) struct Tree {
     pub mode: Mode,
     pub ids: IdRanges,
     pub report: UnpackReport,
-    /// The directories that entries of this layer are in, by path.
-    pub last: BTreeMap<Box<[u8]>, Last>,
-    /// In a plain tree, the paths that this layer made; in an overlay's layer there are no others.
-    made: BTreeSet<Box<[u8]>>,
+    /// For the root and each directory down to where the cursor stands.
+    last: Vec<Last>,
+    /// In a plain tree, hashes of the paths that this layer made (what is there now was made by it, too);
+    /// in an overlay's layer there are no others.
+    made: HashSet<[u64; 2]>,
+    hashers: [RandomState; 2],
     pub buffer: Vec<u8>,
 }
 
@@ -63,67 +66,118 @@ impl Tree {
             mode: options.mode,
             ids: options.ids.clone(),
             report: UnpackReport::default(),
-            last: BTreeMap::new(),
-            made: BTreeSet::new(),
+            last: Vec::new(),
+            made: HashSet::new(),
+            hashers: [RandomState::new(), RandomState::new()],
             buffer: vec![0; 256 * 1024],
         };
-        match tree.mode {
-            Mode::Overlay => tree.inherit_metadata(&[])?,
-            Mode::Plain => tree.remember_time()?,
+        tree.enter()?;
+        if tree.mode == Mode::Overlay {
+            tree.inherit_metadata(&[])?;
         }
         Ok(tree)
     }
 
-    /// Sets what had to wait, deepest directories first.
+    /// Leaves all directories.
     pub fn finish(mut self) -> Result<UnpackReport> {
-        for (path, last) in std::mem::take(&mut self.last).into_iter().rev() {
-            let names: Vec<&[u8]> =
-                path.split(|&byte| byte == b'/').filter(|name| !name.is_empty()).collect();
-            match self.cursor.go(&names) {
-                Ok(()) => {}
-                // Replaced or hidden since.
-                Err(Errno::NOENT | Errno::NOTDIR) => continue,
-                Err(error) => return Err(failure("open", &path, error)),
-            }
-            let dir = self.cursor.dir();
-            if let Some(mode) = last.mode {
-                rustix::fs::fchmod(dir, Permissions::from_raw_mode(mode))
-                    .map_err(|error| failure("set the mode of", &path, error))?;
-            }
-            rustix::fs::futimens(dir, &times(last.mtime))
-                .map_err(|error| failure("set the time of", &path, error))?;
-        }
+        self.rise(0)?;
+        self.settle()?;
         Ok(self.report)
     }
 
-    pub fn rise_to_root(&mut self) -> Result<()> {
-        self.cursor.truncate(0).map_err(|error| failure("open", b"", error))
+    /// Goes down into the directory `name`.
+    pub fn push(&mut self, name: &[u8]) -> Result<Result<(), Errno>> {
+        match self.cursor.push(name) {
+            Ok(()) => self.enter().map(Ok),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    /// Goes up to `depth` levels below the root.
+    pub fn rise(&mut self, depth: usize) -> Result<()> {
+        while self.cursor.depth() > depth {
+            self.settle()?;
+            self.cursor.pop().map_err(|error| failure("open", b"", error))?;
+        }
+        Ok(())
+    }
+
+    /// Goes up as far as needed for the rest of `names` to lead down; how many of them that leaves.
+    pub fn rise_to_common(&mut self, names: &[&[u8]]) -> Result<usize> {
+        let common = self.cursor.common(names);
+        self.rise(common).map(|()| common)
+    }
+
+    /// Remembers the time of the directory just entered, and lets its owner work in it.
+    fn enter(&mut self) -> Result<()> {
+        let failed = |error| failure("read", &self.cursor.path_of(b""), error);
+        let stat = fstat(self.cursor.dir()).map_err(failed)?;
+        let permissions = stat.st_mode & 0o7777;
+        let mode = (permissions & 0o700 != 0o700).then_some(permissions);
+        if mode.is_some() && self.mode == Mode::Plain {
+            // Somebody else's can't be changed, and need not.
+            let _ = rustix::fs::fchmod(
+                self.cursor.dir(),
+                Permissions::from_raw_mode(permissions | 0o700),
+            );
+        }
+        self.last.push(Last { mtime: meta::mtime(&stat), mode });
+        Ok(())
+    }
+
+    /// Sets what the current directory is to have in the end.
+    fn settle(&mut self) -> Result<()> {
+        let Some(last) = self.last.pop() else { return Ok(()) };
+        let failed = |what, error| failure(what, &self.cursor.path_of(b""), error);
+        let dir = self.cursor.dir();
+        // Somebody else's directory, in a plain tree, stays as it is.
+        let refused = |error| self.mode == Mode::Plain && error == Errno::PERM;
+        if let Some(mode) = last.mode {
+            match rustix::fs::fchmod(dir, Permissions::from_raw_mode(mode)) {
+                Err(error) if !refused(error) => return Err(failed("set the mode of", error)),
+                _ => {}
+            }
+        }
+        match rustix::fs::futimens(dir, &times(last.mtime)) {
+            Err(error) if !refused(error) => Err(failed("set the time of", error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// What the current directory is to have in the end.
+    pub fn set_last(&mut self, last: Last) {
+        if let Some(slot) = self.last.last_mut() {
+            *slot = last;
+        }
+    }
+
+    fn hash(&self, path: &[u8]) -> [u64; 2] {
+        [self.hashers[0].hash_one(path), self.hashers[1].hash_one(path)]
     }
 
     /// Whether this layer made what is at `path`.
     pub fn is_own(&self, path: &[u8]) -> bool {
-        self.mode == Mode::Overlay || self.made.contains(path)
+        self.mode == Mode::Overlay || self.made.contains(&self.hash(path))
     }
 
     /// Notes that this layer made `name` in the current directory.
     pub fn made(&mut self, name: &[u8]) {
         if self.mode == Mode::Plain {
-            self.made.insert(self.cursor.path_of(name).into());
+            self.made.insert(self.hash(&self.cursor.path_of(name)));
         }
     }
 
     /// Goes to the directory `names`, making what is missing. Links that this layer made are followed
     /// inside the root; those of lower layers give way to a directory, as they do in an overlay.
     pub fn go_to_parent(&mut self, names: &[&[u8]]) -> Result<()> {
-        let common = self.cursor.rise_to_common(names);
-        let common = common.map_err(|error| failure("open", &names.join(&b'/'), error))?;
+        let common = self.rise_to_common(names)?;
         // The names still to go, the next one last.
         let mut todo: Vec<Vec<u8>> =
             names[common..].iter().rev().map(|name| name.to_vec()).collect();
         let mut links = 0;
         while let Some(name) = todo.pop() {
-            match self.cursor.push(&name) {
-                Ok(()) => self.remember_time()?,
+            match self.push(&name)? {
+                Ok(()) => {}
                 Err(Errno::NOENT) => self.make_parent(&name, false)?,
                 Err(Errno::NOTDIR) => {
                     let Some(target) = self.enter_other(&name)? else { continue };
@@ -166,7 +220,7 @@ impl Tree {
     pub fn turn(&mut self, target: &[u8], todo: &mut Vec<Vec<u8>>) -> Result<()> {
         debug_assert!(target.len() <= MAX_TARGET);
         if target.starts_with(b"/") {
-            self.rise_to_root()?;
+            self.rise(0)?;
         }
         let mut up = 0;
         let mut down: Vec<&[u8]> = Vec::new();
@@ -183,7 +237,7 @@ impl Tree {
             }
         }
         let depth = self.cursor.depth().saturating_sub(up);
-        self.cursor.truncate(depth).map_err(|error| failure("open", target, error))?;
+        self.rise(depth)?;
         todo.extend(down.into_iter().rev().map(<[u8]>::to_vec));
         Ok(())
     }
@@ -194,7 +248,7 @@ impl Tree {
         mkdirat(self.cursor.dir(), name, Permissions::from_raw_mode(0o700))
             .map_err(|error| failure("make", &path, error))?;
         self.made(name);
-        self.cursor.push(name).map_err(|error| failure("open", &path, error))?;
+        self.push(name)?.map_err(|error| failure("open", &path, error))?;
         let names: Vec<&[u8]> = path.split(|&byte| byte == b'/').collect();
         self.inherit_metadata(&names)?;
         if opaque { self.set_opaque() } else { Ok(()) }
@@ -219,16 +273,6 @@ impl Tree {
         self.give_directory(ownership, mtime, &xattrs, false)
     }
 
-    /// Remembers the current directory's time, which making entries in it changes.
-    fn remember_time(&mut self) -> Result<()> {
-        let path = self.cursor.path_of(b"");
-        if !self.last.contains_key(&*path) {
-            let stat = fstat(self.cursor.dir()).map_err(|error| failure("read", &path, error))?;
-            self.last.insert(path.into(), Last { mtime: meta::mtime(&stat), mode: None });
-        }
-        Ok(())
-    }
-
     pub fn look(&self, name: &[u8]) -> Result<Found> {
         match statat(self.cursor.dir(), name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) if self.mode == Mode::Overlay && is_whiteout(&stat) => Ok(Found::Whiteout),
@@ -248,46 +292,12 @@ impl Tree {
     fn remove(&mut self, name: &[u8], keep_own: bool) -> Result<()> {
         let path = self.cursor.path_of(name);
         let prefix = self.cursor.path_of(b"");
-        let made = &self.made;
         let keep = |below: &[u8]| {
             let slash: &[u8] = if prefix.is_empty() { b"" } else { b"/" };
-            keep_own && made.contains(&*[&prefix[..], slash, below].concat())
+            keep_own && self.made.contains(&self.hash(&[&prefix[..], slash, below].concat()))
         };
         rootfs::remove(self.cursor.dir(), name, &keep)
-            .map_err(|error| failure("remove", &path, error))?;
-        self.forget(&path, keep_own);
-        Ok(())
-    }
-
-    /// Forgets what was to be set on directories that are gone.
-    fn forget(&mut self, path: &[u8], keep_own: bool) {
-        let inside = [path, b"/"].concat();
-        let gone = |key: &[u8]| key == path || key.starts_with(&inside);
-        let keys: Vec<_> = self
-            .last
-            .range::<[u8], _>((std::ops::Bound::Included(path), std::ops::Bound::Unbounded))
-            .map(|(key, _)| key)
-            // Names that sort between "path" and "path/" share its first bytes.
-            .take_while(|key| key.starts_with(path))
-            .filter(|key| gone(key) && !(keep_own && self.made.contains(*key)))
-            .cloned()
-            .collect();
-        for key in keys {
-            self.last.remove(&key);
-        }
-        if keep_own {
-            return;
-        }
-        let made: Vec<_> = self
-            .made
-            .range::<[u8], _>((std::ops::Bound::Included(path), std::ops::Bound::Unbounded))
-            .take_while(|key| key.starts_with(path))
-            .filter(|key| gone(key))
-            .cloned()
-            .collect();
-        for key in made {
-            self.made.remove(&key);
-        }
+            .map_err(|error| failure("remove", &path, error))
     }
 
     /// Hides the lower layers' `name`. What this layer has there stays.
@@ -306,7 +316,7 @@ impl Tree {
             }
             Found::File(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
                 let path = self.cursor.path_of(name);
-                self.cursor.push(name).map_err(|error| failure("open", &path, error))?;
+                self.push(name)?.map_err(|error| failure("open", &path, error))?;
                 self.set_opaque()
             }
             Found::File(_) => Ok(()),
@@ -331,7 +341,7 @@ impl Tree {
         for name in names {
             self.hide(&name.bytes)?;
             if self.mode == Mode::Overlay {
-                self.rise_to_root()?;
+                self.rise(0)?;
             }
         }
         Ok(())

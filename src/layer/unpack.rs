@@ -148,7 +148,7 @@ fn apply(tree: &mut Tree, entry: &Entry, reader: &mut TarReader<'_>) -> Result<(
         if entry.kind != EntryKind::Directory {
             return Err(Error::bad_input("the root of an image can only be a directory"));
         }
-        tree.rise_to_root()?;
+        tree.rise(0)?;
         return tree.directory_metadata(entry);
     };
     let meaning = meaning(name)?;
