@@ -10,7 +10,7 @@ use super::setup::{EnvFormat, SecretArgs, environment_text};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Descriptor, Reference};
 use crate::pipeline::output::Output;
-use crate::pipeline::{self, BuildRequest, Phase};
+use crate::pipeline::{self, BuildRequest, Phase, ScriptOptions};
 use crate::registry::AuthFiles;
 use crate::sandbox::Network;
 use crate::source::{PullOptions, Source};
@@ -55,19 +55,25 @@ pub(super) struct RunArgs {
     network: NetworkArg,
     /// A variable for the script alone; it does not reach the image
     #[arg(short, long = "env", value_name = "NAME[=VALUE]", value_parser = env_argument)]
-    pub(super) env: Vec<(String, String)>,
+    env: Vec<(String, String)>,
     /// How hard to compress layers
     #[arg(long, value_name = "1-9", value_parser = clap::value_parser!(u32).range(1..=9))]
-    pub(super) compression_level: Option<u32>,
+    compression_level: Option<u32>,
 }
 
 impl RunArgs {
-    pub(super) fn network(&self) -> Network {
-        match self.network {
+    pub(super) fn options(self) -> Result<ScriptOptions> {
+        let network = match self.network {
             NetworkArg::Auto => Network::Auto,
             NetworkArg::Host => Network::Host,
             NetworkArg::None => Network::None,
-        }
+        };
+        Ok(ScriptOptions {
+            network,
+            env: self.env,
+            level: self.compression_level,
+            source_date_epoch: source_date_epoch()?,
+        })
     }
 }
 
@@ -126,13 +132,10 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
         phase,
         base: args.base,
         pull: args.pull.options(),
-        network: args.run.network(),
-        env: args.run.env,
+        script: args.run.options()?,
         secrets: args.secrets.options()?,
         force: args.force,
         outputs,
-        level: args.run.compression_level,
-        source_date_epoch: source_date_epoch()?,
     };
     let store = context.store()?;
     let built = pipeline::build(&request, &store, context.reporter())?;

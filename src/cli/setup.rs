@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::build::{RunArgs, outputs, print_data, write_metadata};
-use super::common::{Context, OutputArgs, source_date_epoch};
+use super::common::{Context, OutputArgs};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::Reference;
 use crate::pipeline::setup::SecretOptions;
@@ -114,14 +114,11 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
         pack: args.pack,
         image: args.image,
         tag: args.tag,
-        network: args.run.network(),
+        script: args.run.options()?,
         secrets: args.secrets.options()?,
         force: args.force,
         update_pack: args.update_pack,
         outputs: outputs(&args.output)?,
-        level: args.run.compression_level,
-        env: args.run.env,
-        source_date_epoch: source_date_epoch()?,
     };
     let store = context.store()?;
     let made = pipeline::setup(&request, &store, context.reporter())?;

@@ -9,9 +9,9 @@ use super::common::Context;
 use crate::error::{Error, IoContext, Result};
 use crate::layer::path::show;
 use crate::layer::unpack::{Loss, UnpackReport};
-use crate::oci::media_type::Compression;
+use crate::pipeline::layer_sources;
 use crate::progress::Reporter;
-use crate::sandbox::{LayerSource, unpack_into};
+use crate::sandbox::unpack_into;
 use crate::source::{Source, pull};
 
 /// How many of the things that could not be made are named.
@@ -37,18 +37,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     let image = store.load_image(&descriptor)?;
     let made = !args.dir.exists();
     fs::create_dir_all(&args.dir).io("make", &args.dir)?;
-    let layers = image.layers().iter().zip(image.chain_ids());
-    let layers = layers.map(|(layer, chain_id)| -> Result<LayerSource> {
-        let descriptor = &layer.descriptor;
-        Ok(LayerSource {
-            blob: store.open_blob(&descriptor.digest)?,
-            digest: descriptor.digest,
-            size: descriptor.size,
-            compression: Compression::of_layer(&descriptor.media_type)?,
-            diff_id: layer.diff_id,
-            chain_id,
-        })
-    });
+    let layers = layer_sources(&store, &image);
     let result = unpack_into(&args.dir, layers, &mut |layer| {
         reporter.step(&format!("unpacking {}", layer.digest.short()));
     });

@@ -6,16 +6,14 @@ use super::base::{self, Base};
 use super::label::{self, Making, Phase};
 use super::output::{self, Output};
 use super::packed::PackedPack;
-use super::script::{self, Script};
+use super::script::{self, Script, ScriptOptions};
 use super::{ask, environment, names, setup};
 use crate::config::Config;
 use crate::error::Result;
-use crate::oci::config::History;
-use crate::oci::media_type::Compression;
 use crate::oci::{Descriptor, Reference};
 use crate::pack::Pack;
 use crate::progress::Reporter;
-use crate::sandbox::{Network, Sandbox};
+use crate::sandbox::Sandbox;
 use crate::service::State;
 use crate::source::{PullOptions, Source};
 use crate::store::Store;
@@ -33,20 +31,14 @@ pub struct BuildRequest {
     pub base: Option<Source>,
     /// How to pull it.
     pub pull: PullOptions,
-    /// The script's network.
-    pub network: Network,
-    /// Variables for the build alone.
-    pub env: Vec<(String, String)>,
+    /// How the script runs, and how its layer is written.
+    pub script: ScriptOptions,
     /// Secrets that the user brings, for [`Phase::All`].
     pub secrets: setup::SecretOptions,
     /// Replace an instance of that name.
     pub force: bool,
     /// Where the image goes besides the store.
     pub outputs: Vec<Output>,
-    /// How hard to compress the layers; `None` for the default.
-    pub level: Option<u32>,
-    /// SOURCE_DATE_EPOCH; seconds since 1970.
-    pub source_date_epoch: Option<i64>,
 }
 
 /// What was built.
@@ -78,38 +70,15 @@ pub fn build(request: &BuildRequest, store: &Store, reporter: &dyn Reporter) -> 
     let base = base::provide(store, &source, &answers.os, &request.pull, reporter)?;
     let Base { mut image, .. } = base;
     let mut scratch = script::scratch(store, &sandbox, &image, Some(&packed), reporter)?;
-    let layer = script::run(
-        store,
-        &sandbox,
-        &mut scratch,
-        Script {
-            phase: request.phase,
-            env: environment::of_build(
-                &image,
-                &answers.env,
-                &secrets,
-                &request.env,
-                request.source_date_epoch,
-            ),
-            network: request.network,
-            name: &request.tag.tagged(),
-            compression: Compression::Gzip,
-            level: request.level,
-            source_date_epoch: request.source_date_epoch,
-        },
-        reporter,
-    )?;
-    let pack_blob = packed.blob(store, Compression::Gzip)?;
-    let created = label::creation_time(request.source_date_epoch);
-    let history = |what: String| -> Result<History> {
-        let created = Some(crate::oci::config::timestamp(created)?);
-        Ok(History { created, created_by: what, ..History::default() })
-    };
+    let env = environment::of_build(&image, &answers.env, &secrets, &request.script);
+    let script = Script { phase: request.phase, tag: &request.tag, env };
+    let changes = script::run(store, &sandbox, &mut scratch, script, &request.script, reporter)?;
+    let created = label::creation_time(request.script.source_date_epoch);
     let digest = packed.digest();
-    let what = history(format!("svp build: the pack {} at /service", digest.short()))?;
-    image.append_layer(pack_blob.descriptor.clone(), digest, &what)?;
-    let what = history(format!("svp build: /service/bin/build {}", request.phase))?;
-    image.append_layer(layer.descriptor.clone(), layer.written.diff_id, &what)?;
+    let what = format!("svp build: the pack {} at /service", digest.short());
+    packed.blob(store, request.script.level)?.put_on(&mut image, what, created)?;
+    let what = format!("svp build: /service/bin/build {}", request.phase);
+    changes.put_on(&mut image, what, created)?;
     label::configure(
         &mut image,
         &Making {
@@ -122,11 +91,9 @@ pub fn build(request: &BuildRequest, store: &Store, reporter: &dyn Reporter) -> 
             base: (base.name, base.descriptor.digest),
         },
     )?;
-    pack_blob.writer.adopt_verified(pack_blob.descriptor.digest, pack_blob.descriptor.size)?;
-    layer.writer.adopt_verified(layer.descriptor.digest, layer.descriptor.size)?;
     let environment = setup::environment_lines(&answers.env, &secrets);
     let state = (request.phase == Phase::All)
-        .then(|| State::new(&request.tag, &answers, secrets, request.source_date_epoch));
+        .then(|| State::new(&request.tag, &answers, secrets, request.script.source_date_epoch));
     let descriptor =
         setup::publish(store, &image, &request.tag, state, &request.outputs, reporter)?;
     let environment = (request.phase == Phase::All).then_some(environment);

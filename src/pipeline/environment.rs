@@ -1,6 +1,7 @@
 //! What a script finds in its environment, and nothing else: the image's, the pack's, the secrets, and
 //! what the caller gives for the build alone.
 
+use super::script::ScriptOptions;
 use crate::oci::Image;
 use crate::pack::query::EnvVar;
 use crate::secret::Secret;
@@ -27,13 +28,12 @@ pub(super) fn of_image(image: &Image) -> Vec<(String, String)> {
 }
 
 /// What `bin/build` finds: the image's environment, the pack's without what has an address yet to be
-/// known, the proxies of svp's own environment, SOURCE_DATE_EPOCH, `extra`, and the secrets.
+/// known, the proxies of svp's own environment, SOURCE_DATE_EPOCH, the variables of `options`, and the secrets.
 pub(super) fn of_build(
     image: &Image,
     pack: &[EnvVar],
     secrets: &[(String, Secret)],
-    extra: &[(String, String)],
-    source_date_epoch: Option<i64>,
+    options: &ScriptOptions,
 ) -> Vec<(String, String)> {
     let mut env = of_image(image);
     for variable in pack.iter().filter(|variable| !variable.needs_ip()) {
@@ -46,10 +46,10 @@ pub(super) fn of_build(
             }
         }
     }
-    if let Some(seconds) = source_date_epoch {
+    if let Some(seconds) = options.source_date_epoch {
         set(&mut env, "SOURCE_DATE_EPOCH", &seconds.to_string());
     }
-    for (name, value) in extra {
+    for (name, value) in &options.env {
         set(&mut env, name, value);
     }
     for (name, secret) in secrets {

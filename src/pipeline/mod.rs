@@ -8,6 +8,7 @@
 //! | `base` | where a base image comes from |
 //! | `packed` | a pack as a layer |
 //! | `script` | running `bin/build` on an image, and writing what it changed |
+//! | `layers` | an image's layers to be unpacked, and new ones to be put on it |
 //! | `label` | the config that an image of ours has |
 //! | `environment` | what a script finds in its environment |
 //! | `output` | where an image goes besides the store |
@@ -19,6 +20,7 @@ pub mod base;
 pub mod build;
 pub mod environment;
 mod label;
+mod layers;
 mod names;
 pub mod output;
 mod packed;
@@ -28,5 +30,7 @@ pub mod setup;
 
 pub use build::{BuildRequest, Built, build};
 pub use label::{LABEL_PHASE, Phase};
+pub use layers::layer_sources;
 pub use remove::remove;
+pub use script::ScriptOptions;
 pub use setup::{SetUp, SetupRequest, setup};

@@ -5,25 +5,21 @@ use std::fs::File;
 use std::io::{BufWriter, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 
+use super::layers::NewLayer;
+use super::script::LAYER_COMPRESSION;
 use crate::error::{IoContext, Result};
 use crate::layer::compress::Encoder;
 use crate::oci::media_type::Compression;
 use crate::oci::{Descriptor, Digest, DigestWriter};
 use crate::pack::{PREFIX, Pack};
 use crate::sandbox::LayerSource;
-use crate::store::{BlobWriter, Store};
+use crate::store::Store;
 
 /// A pack's normalised tar, in a file without a name.
 pub(super) struct PackedPack {
     tar: File,
     digest: Digest,
     size: u64,
-}
-
-/// A pack's layer as a blob that is not in the store yet.
-pub(super) struct PackBlob {
-    pub(super) writer: BlobWriter,
-    pub(super) descriptor: Descriptor,
 }
 
 impl PackedPack {
@@ -64,11 +60,11 @@ impl PackedPack {
     }
 
     /// Compresses the tar into a blob that is not in the store before it is finished.
-    pub(super) fn blob(&self, store: &Store, compression: Compression) -> Result<PackBlob> {
+    pub(super) fn blob(&self, store: &Store, level: Option<u32>) -> Result<NewLayer> {
         let writer = store.blob_writer()?;
         let file = writer.as_file().try_clone().io("open", "a new blob")?;
         let stored = DigestWriter::new(BufWriter::new(file));
-        let mut encoder = Encoder::new(stored, compression, None, 1)?;
+        let mut encoder = Encoder::new(stored, LAYER_COMPRESSION, level, 1)?;
         let mut tar = self.rewound()?;
         let mut buffer = vec![0; 1 << 16];
         loop {
@@ -79,8 +75,8 @@ impl PackedPack {
         }
         let (mut file, digest, size) = encoder.finish()?.finish();
         file.flush().io("write", "a new blob")?;
-        let descriptor = Descriptor::new(compression.layer_media_type(), digest, size);
-        Ok(PackBlob { writer, descriptor })
+        let descriptor = Descriptor::new(LAYER_COMPRESSION.layer_media_type(), digest, size);
+        Ok(NewLayer { writer, descriptor, diff_id: self.digest })
     }
 
     fn rewound(&self) -> Result<File> {

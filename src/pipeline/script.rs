@@ -5,39 +5,44 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use super::label::Phase;
+use super::layers::{NewLayer, layer_sources};
 use super::packed::PackedPack;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::oci::image::chain_ids;
 use crate::oci::media_type::Compression;
-use crate::oci::{Descriptor, Image};
+use crate::oci::{Descriptor, Image, Reference};
 use crate::progress::{Event, Reporter};
-use crate::sandbox::{
-    DiffOptions, End, LayerSource, Limits, Network, RunSpec, Sandbox, Scratch, WrittenLayer,
-};
-use crate::store::{BlobWriter, Store};
+use crate::sandbox::{DiffOptions, End, Limits, Network, RunSpec, Sandbox, Scratch};
+use crate::store::Store;
 
 /// How many lines of a failed script are shown with the error.
 const LAST_LINES: usize = 10;
 
+/// How new layers are compressed: what every registry and engine takes.
+pub(super) const LAYER_COMPRESSION: Compression = Compression::Gzip;
+
 /// How many logs are kept in the store.
 const LOGS: usize = 50;
+
+/// How a build's script runs, and how what it makes is written.
+#[derive(Clone, Debug)]
+pub struct ScriptOptions {
+    /// The script's network.
+    pub network: Network,
+    /// Variables for the script alone.
+    pub env: Vec<(String, String)>,
+    /// How hard to compress the layers; `None` for the default.
+    pub level: Option<u32>,
+    /// SOURCE_DATE_EPOCH; seconds since 1970.
+    pub source_date_epoch: Option<i64>,
+}
 
 /// What to run on an image.
 pub(super) struct Script<'a> {
     pub(super) phase: Phase,
+    /// What the image will be; the log is named for it.
+    pub(super) tag: &'a Reference,
     pub(super) env: Vec<(String, String)>,
-    pub(super) network: Network,
-    pub(super) name: &'a str,
-    pub(super) compression: Compression,
-    pub(super) level: Option<u32>,
-    pub(super) source_date_epoch: Option<i64>,
-}
-
-/// A layer that is not in the store yet.
-pub(super) struct NewLayer {
-    pub(super) writer: BlobWriter,
-    pub(super) written: WrittenLayer,
-    pub(super) descriptor: Descriptor,
 }
 
 /// The image's layers, unpacked, with the pack on top if there is one to put there.
@@ -48,17 +53,7 @@ pub(super) fn scratch<'s>(
     pack: Option<&PackedPack>,
     reporter: &dyn Reporter,
 ) -> Result<Scratch<'s>> {
-    let layers = image.layers().iter().zip(image.chain_ids()).map(|(layer, chain_id)| {
-        let descriptor = &layer.descriptor;
-        Ok(LayerSource {
-            blob: store.open_blob(&descriptor.digest)?,
-            digest: descriptor.digest,
-            size: descriptor.size,
-            compression: Compression::of_layer(&descriptor.media_type)?,
-            diff_id: layer.diff_id,
-            chain_id,
-        })
-    });
+    let layers = layer_sources(store, image);
     let mut scratch = sandbox.scratch(layers, &mut |layer| {
         reporter.step(&format!("unpacking layer {}", layer.digest.short()));
     })?;
@@ -80,17 +75,19 @@ pub(super) fn run(
     sandbox: &Sandbox,
     scratch: &mut Scratch<'_>,
     script: Script<'_>,
+    options: &ScriptOptions,
     reporter: &dyn Reporter,
 ) -> Result<NewLayer> {
-    reporter.step(&format!("running /service/bin/build {}", script.phase));
-    let mut log = Log::create(store, script.name)?;
+    let Script { phase, tag, env } = script;
+    reporter.step(&format!("running /service/bin/build {phase}"));
+    let mut log = Log::create(store, &tag.tagged())?;
     let spec = RunSpec {
         rootfs: scratch.rootfs(),
-        argv: vec!["/service/bin/build".into(), script.phase.to_string()],
-        env: script.env,
+        argv: vec!["/service/bin/build".into(), phase.to_string()],
+        env,
         cwd: "/service".into(),
         hostname: "svp-build".into(),
-        network: script.network,
+        network: options.network,
     };
     let end = sandbox.run(&spec, None, Limits::default(), reporter, &mut |_, bytes| {
         log.take(bytes);
@@ -99,24 +96,24 @@ pub(super) fn run(
     let end = end?;
     let log = log.finish()?;
     if end != End::Exited(0) {
-        return Err(failure(script.phase, end, &log));
+        return Err(failure(phase, end, &log));
     }
     reporter.step("writing the layer");
     let writer = store.blob_writer()?;
     let written = scratch.diff(
         writer.as_file(),
         DiffOptions {
-            compression: script.compression,
-            level: script.level,
-            clamp_mtime: script.source_date_epoch,
+            compression: LAYER_COMPRESSION,
+            level: options.level,
+            clamp_mtime: options.source_date_epoch,
         },
     )?;
     for socket in &written.sockets {
         reporter.note(&format!("left out the socket /{socket}: a layer can't hold one"));
     }
-    let media_type = script.compression.layer_media_type();
+    let media_type = LAYER_COMPRESSION.layer_media_type();
     let descriptor = Descriptor::new(media_type, written.digest, written.size);
-    Ok(NewLayer { writer, written, descriptor })
+    Ok(NewLayer { writer, descriptor, diff_id: written.diff_id })
 }
 
 fn failure(phase: Phase, end: End, log: &Finished) -> Error {

@@ -6,16 +6,14 @@ use super::label::{self, LABEL_PACK, Making, Phase};
 use super::names::{self, What};
 use super::output::{self, Output};
 use super::packed::PackedPack;
-use super::script::{self, Script};
+use super::script::{self, Script, ScriptOptions};
 use super::{ask, environment};
 use crate::error::{Error, Result};
-use crate::oci::config::{History, timestamp};
-use crate::oci::media_type::Compression;
 use crate::oci::{Descriptor, Image, Reference};
 use crate::pack::Pack;
 use crate::pack::query::EnvVar;
 use crate::progress::Reporter;
-use crate::sandbox::{Network, Sandbox};
+use crate::sandbox::Sandbox;
 use crate::secret::Secret;
 use crate::service::State;
 use crate::store::Store;
@@ -29,10 +27,8 @@ pub struct SetupRequest {
     pub image: Reference,
     /// The tag to give, as `-t` gave it.
     pub tag: Reference,
-    /// The script's network.
-    pub network: Network,
-    /// Variables for the build alone.
-    pub env: Vec<(String, String)>,
+    /// How the script runs, and how its layer is written.
+    pub script: ScriptOptions,
     /// Which secrets to use instead of fresh ones.
     pub secrets: SecretOptions,
     /// Replace an image of that name.
@@ -41,10 +37,6 @@ pub struct SetupRequest {
     pub update_pack: bool,
     /// Where the image goes besides the store.
     pub outputs: Vec<Output>,
-    /// How hard to compress the layers; `None` for the default.
-    pub level: Option<u32>,
-    /// SOURCE_DATE_EPOCH; seconds since 1970.
-    pub source_date_epoch: Option<i64>,
 }
 
 /// Secrets that are not made afresh.
@@ -85,41 +77,15 @@ pub fn setup(request: &SetupRequest, store: &Store, reporter: &dyn Reporter) -> 
     let answers = ask::all_in_image(store, &sandbox, &image, update.as_ref(), reporter)?;
     let secrets = request.secrets.provide(&answers.secrets, store, &tag)?;
     let mut scratch = script::scratch(store, &sandbox, &image, update.as_ref(), reporter)?;
-    let layer = script::run(
-        store,
-        &sandbox,
-        &mut scratch,
-        Script {
-            phase: Phase::Setup,
-            env: environment::of_build(
-                &image,
-                &answers.env,
-                &secrets,
-                &request.env,
-                request.source_date_epoch,
-            ),
-            network: request.network,
-            name: &tag.tagged(),
-            compression: Compression::Gzip,
-            level: request.level,
-            source_date_epoch: request.source_date_epoch,
-        },
-        reporter,
-    )?;
-    let created = label::creation_time(request.source_date_epoch);
-    let history = |what: &str| -> Result<History> {
-        let created = Some(timestamp(created)?);
-        Ok(History { created, created_by: what.to_owned(), ..History::default() })
-    };
+    let env = environment::of_build(&image, &answers.env, &secrets, &request.script);
+    let script = Script { phase: Phase::Setup, tag: &tag, env };
+    let changes = script::run(store, &sandbox, &mut scratch, script, &request.script, reporter)?;
+    let created = label::creation_time(request.script.source_date_epoch);
     if let Some(update) = &update {
-        let blob = update.blob(store, Compression::Gzip)?;
-        let what = history("svp setup: the pack over /service")?;
-        image.append_layer(blob.descriptor.clone(), update.digest(), &what)?;
-        blob.writer.adopt_verified(blob.descriptor.digest, blob.descriptor.size)?;
+        let what = "svp setup: the pack over /service".to_owned();
+        update.blob(store, request.script.level)?.put_on(&mut image, what, created)?;
     }
-    let what = history("svp setup: /service/bin/build setup")?;
-    image.append_layer(layer.descriptor.clone(), layer.written.diff_id, &what)?;
-    layer.writer.adopt_verified(layer.descriptor.digest, layer.descriptor.size)?;
+    changes.put_on(&mut image, "svp setup: /service/bin/build setup".to_owned(), created)?;
     label::configure(
         &mut image,
         &Making {
@@ -133,7 +99,7 @@ pub fn setup(request: &SetupRequest, store: &Store, reporter: &dyn Reporter) -> 
         },
     )?;
     let environment = environment_lines(&answers.env, &secrets);
-    let state = State::new(&tag, &answers, secrets, request.source_date_epoch);
+    let state = State::new(&tag, &answers, secrets, request.script.source_date_epoch);
     let descriptor = publish(store, &image, &tag, Some(state), &request.outputs, reporter)?;
     Ok(SetUp { descriptor, tag, environment })
 }

@@ -7,6 +7,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
 
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Descriptor, Digest, Image, Reference};
@@ -61,7 +62,9 @@ impl State {
         let path = path(store, image.encode().config_descriptor.digest);
         let dir = store.root().join("instances");
         let previous = std::fs::read(&path).ok();
-        let mut file = tempfile::Builder::new().tempfile_in(&dir).io("make a file in", &dir)?;
+        let staging = store.stage()?;
+        let mut file =
+            NamedTempFile::new_in(staging.path()).io("make a file in", staging.path())?;
         let text = serde_json::to_vec_pretty(self).expect("a state is plain data");
         file.write_all(&text).io("write", &path)?;
         file.as_file().sync_all().io("sync", &path)?;
