@@ -23,7 +23,7 @@ const BLOCK: usize = 256 * 1024;
 /// How far back deflate can refer (RFC 1951).
 const DICTIONARY: usize = 32 * 1024;
 /// The gzip level when none is asked for: see docs/decisions/001-compression.md.
-pub const GZIP_LEVEL: u32 = 5;
+pub const GZIP_LEVEL: u32 = 4;
 /// The zstd level when none is asked for.
 pub const ZSTD_LEVEL: u32 = 3;
 /// The widest zstd window that is decoded: 32 MiB. What skopeo, podman and BuildKit write needs 8 MiB.
