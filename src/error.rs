@@ -97,6 +97,16 @@ impl Error {
         self
     }
 
+    /// Adds another way out to the one that the error tells.
+    #[must_use]
+    pub fn also_hint(mut self, hint: &str) -> Self {
+        self.0.hint = Some(match self.0.hint.take() {
+            Some(first) => format!("{first}; {hint}"),
+            None => hint.trim_start_matches("or ").to_owned(),
+        });
+        self
+    }
+
     /// Adds the cause.
     #[must_use]
     pub fn source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {

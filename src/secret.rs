@@ -68,6 +68,64 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Secrets shorter than this are left in a script's output: they are in every other word.
+const SHORTEST: usize = 4;
+
+/// Takes secrets out of a stream of bytes, wherever its pieces are cut.
+pub struct Redactor {
+    /// Longest first: one may begin with another.
+    secrets: Vec<Secret>,
+    held: Vec<u8>,
+}
+
+impl Redactor {
+    /// What is shown for a secret.
+    pub const MARK: &[u8] = b"***";
+
+    /// For these secrets.
+    pub fn new<'a>(secrets: impl Iterator<Item = &'a Secret>) -> Self {
+        let mut secrets: Vec<_> = secrets.filter(|s| s.0.len() >= SHORTEST).cloned().collect();
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.0.len()));
+        Redactor { secrets, held: Vec::new() }
+    }
+
+    /// Takes the next piece and gives what can be shown of it.
+    pub fn pass(&mut self, bytes: &[u8], show: &mut dyn FnMut(&[u8])) {
+        self.held.extend_from_slice(bytes);
+        self.show(false, show);
+    }
+
+    /// Gives what was held back because a secret begins like it.
+    pub fn finish(&mut self, show: &mut dyn FnMut(&[u8])) {
+        self.show(true, show);
+    }
+
+    fn show(&mut self, last: bool, show: &mut dyn FnMut(&[u8])) {
+        let mut out = Vec::with_capacity(self.held.len());
+        let mut rest = &self.held[..];
+        while let Some((first, after)) = rest.split_first() {
+            let begins = |s: &&Secret| s.0.len() > rest.len() && s.0.as_bytes().starts_with(rest);
+            if !last && self.secrets.iter().any(|secret| begins(&secret)) {
+                break;
+            }
+            match self.secrets.iter().find(|secret| rest.starts_with(secret.0.as_bytes())) {
+                Some(secret) => {
+                    out.extend_from_slice(Self::MARK);
+                    rest = &rest[secret.0.len()..];
+                }
+                None => {
+                    out.push(*first);
+                    rest = after;
+                }
+            }
+        }
+        self.held = rest.to_vec();
+        if !out.is_empty() {
+            show(&out);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +150,22 @@ mod tests {
         assert!(!format!("{secret:?}").contains("hunter2"));
         for bad in ["", "a\nb", "a\0b", "a\r"] {
             assert!(Secret::new("X", bad.into()).is_err());
+        }
+    }
+
+    #[test]
+    fn secrets_are_taken_out_wherever_the_stream_is_cut() {
+        let secrets = ["hunter2", "hunter2more", "ab"].map(|s| Secret::new("X", s.into()).unwrap());
+        let text = b"ab hunter hunter2 hunter2mor hunter2more huhunter2hunter2 hunt";
+        let expected = "ab hunter *** ***mor *** hu****** hunt";
+        for cut in 1..text.len() {
+            let mut shown = Vec::new();
+            let mut redactor = Redactor::new(secrets.iter());
+            for piece in text.chunks(cut) {
+                redactor.pass(piece, &mut |bytes| shown.extend_from_slice(bytes));
+            }
+            redactor.finish(&mut |bytes| shown.extend_from_slice(bytes));
+            assert_eq!(String::from_utf8(shown).unwrap(), expected, "cut at {cut}");
         }
     }
 }

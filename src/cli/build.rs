@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use serde_json::json;
 
-use super::common::{Context, OutputArgs, env_argument, source_date_epoch};
+use super::common::{Context, OutputArgs, env_argument, parsed, source_date_epoch};
 use super::setup::{EnvFormat, SecretArgs, environment_text};
 use crate::error::{Error, IoContext, Result};
-use crate::oci::{Descriptor, Reference};
-use crate::pipeline::output::Output;
+use crate::oci::{Descriptor, Platform, Reference};
+use crate::pipeline::output::{Output, check_file};
 use crate::pipeline::{self, BuildRequest, Phase, ScriptOptions};
 use crate::registry::AuthFiles;
 use crate::sandbox::Network;
@@ -22,11 +22,11 @@ pub(super) struct Args {
     #[arg(short = 'b', long = "build-dir", visible_alias = "pack", value_name = "PACK")]
     pack: PathBuf,
     /// The tag to give the image
-    #[arg(short, long, value_name = "REPO[:TAG]")]
+    #[arg(short, long, value_name = "REPO[:TAG]", value_parser = parsed::<Reference>)]
     tag: Reference,
     /// The base image, instead of the one that the pack's os leads to: docker://REF, oci:DIR[:REF],
     /// oci-archive:FILE[:REF], or an image of the store
-    #[arg(long, value_name = "SOURCE")]
+    #[arg(long, value_name = "SOURCE", value_parser = parsed::<Source>)]
     base: Option<Source>,
     /// What bin/build is asked for: the base of all instances, or an instance at once
     #[arg(long, value_enum, default_value = "base")]
@@ -87,8 +87,8 @@ pub(super) struct PullArgs {
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
     /// Take the image of an index for this platform
-    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
-    platform: Option<crate::oci::Platform>,
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = parsed::<Platform>)]
+    platform: Option<Platform>,
 }
 
 impl PullArgs {
@@ -126,6 +126,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
             .hint("they belong to `svp setup`, or to `svp build --phase all`"));
     }
     let outputs = outputs(&args.output)?;
+    check_metadata(&args.output)?;
     let request = BuildRequest {
         pack: args.pack,
         tag: args.tag.clone(),
@@ -175,6 +176,11 @@ pub(super) fn print_data(
     store.write_archive(image.0, &mut std::io::stdout().lock(), image.1)?;
     eprint!("{text}");
     Ok(())
+}
+
+/// Refuses a `--metadata-file` that can't be written, before any work is done.
+pub(super) fn check_metadata(args: &OutputArgs) -> Result<()> {
+    args.metadata_file.as_deref().map_or(Ok(()), check_file)
 }
 
 /// Writes `--metadata-file`.

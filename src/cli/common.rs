@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::ValueEnum;
 
@@ -98,6 +99,14 @@ pub(super) fn env_argument(text: &str) -> Result<(String, String), String> {
         && !name.starts_with(|c: char| c.is_ascii_digit())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if valid { Ok((name.to_owned(), value)) } else { Err(format!("{name:?} is not a name")) }
+}
+
+/// Parses an argument; an error keeps its hint, which clap alone would drop.
+pub(super) fn parsed<T: FromStr<Err = Error>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: Error| match error.hint_text() {
+        Some(hint) => format!("{error}\nhint: {hint}"),
+        None => error.to_string(),
+    })
 }
 
 /// Where to write an image beside the store.

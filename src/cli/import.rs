@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::common::{Context, source_date_epoch};
+use super::common::{Context, parsed, source_date_epoch};
 use crate::error::Result;
 use crate::import::{ImportOptions, Input, import};
 use crate::oci::{Platform, Reference};
@@ -14,10 +14,10 @@ pub(super) struct Args {
     #[arg(value_name = "ROOTFS.tar|-")]
     input: PathBuf,
     /// The tag to give the image
-    #[arg(short, long, value_name = "REPO[:TAG]")]
+    #[arg(short, long, value_name = "REPO[:TAG]", value_parser = parsed::<Reference>)]
     tag: Reference,
     /// What the root file system's programs run on, instead of this machine
-    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = parsed::<Platform>)]
     platform: Option<Platform>,
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::common::{Context, Format};
+use super::common::{Context, Format, parsed};
 use super::table::{self, Table, printable};
 use crate::error::Result;
 use crate::oci::{Config, Reference};
@@ -11,7 +11,7 @@ use crate::store::Inspection;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// An image of the store
-    #[arg(value_name = "IMAGE")]
+    #[arg(value_name = "IMAGE", value_parser = parsed::<Reference>)]
     image: Reference,
     /// The form of what is told
     #[arg(long, value_enum, default_value = "table")]

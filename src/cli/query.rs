@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::common::{Context, Format};
+use super::common::{Context, Format, parsed};
 use crate::error::Result;
 use crate::pack::{Key, Pack, query};
 use crate::pipeline::ask::HostPack;
@@ -13,6 +13,7 @@ pub(super) struct Args {
     #[arg(short = 'b', long = "build-dir", visible_alias = "pack", value_name = "PACK")]
     pack: PathBuf,
     /// What to ask: version, os, secrets, env, components, ports, volumes or health
+    #[arg(value_parser = parsed::<Key>)]
     key: Key,
     /// The form of the answer
     #[arg(long, value_enum, default_value = "table")]

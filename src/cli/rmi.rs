@@ -1,6 +1,6 @@
 //! `svp rmi`.
 
-use super::common::Context;
+use super::common::{Context, parsed};
 use crate::error::Result;
 use crate::oci::Reference;
 use crate::pipeline::remove;
@@ -8,7 +8,7 @@ use crate::pipeline::remove;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Images of the store
-    #[arg(required = true, value_name = "IMAGE")]
+    #[arg(required = true, value_name = "IMAGE", value_parser = parsed::<Reference>)]
     images: Vec<Reference>,
 }
 

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use super::build::{RunArgs, outputs, print_data, write_metadata};
-use super::common::{Context, OutputArgs};
-use crate::error::{Error, IoContext, Result};
+use super::build::{RunArgs, check_metadata, outputs, print_data, write_metadata};
+use super::common::{Context, OutputArgs, parsed};
+use crate::error::{Error, IoContext, Kind, Result};
 use crate::oci::Reference;
 use crate::pipeline::setup::SecretOptions;
 use crate::pipeline::{self, SetupRequest};
@@ -22,10 +22,10 @@ pub(super) struct Args {
     #[arg(short = 'b', long = "build-dir", visible_alias = "pack", value_name = "PACK")]
     pack: Option<PathBuf>,
     /// The base image, one that `svp build` made
-    #[arg(short, long, value_name = "BASE[:TAG]")]
+    #[arg(short, long, value_name = "BASE[:TAG]", value_parser = parsed::<Reference>)]
     image: Reference,
     /// The tag to give the instance
-    #[arg(short, long, value_name = "REPO[:TAG]")]
+    #[arg(short, long, value_name = "REPO[:TAG]", value_parser = parsed::<Reference>)]
     tag: Reference,
     /// Replace what has the tag, with fresh secrets
     #[arg(long)]
@@ -98,7 +98,11 @@ fn read_secret(name: &str, file: &str) -> Result<Secret> {
     } else {
         std::fs::File::open(file).and_then(|f| f.take(MAX_SECRET + 1).read_to_end(&mut value))
     };
-    read.io("read the secret from", file)?;
+    read.io("read the secret from", file).map_err(|error| {
+        error.with_kind(Kind::Usage).hint(format!(
+            "--secret {name}=@FILE takes a file that you may read, or {name}=@- standard input"
+        ))
+    })?;
     if value.len() as u64 > MAX_SECRET {
         return Err(Error::usage(format!("the secret {name} is longer than {MAX_SECRET} bytes")));
     }
@@ -110,6 +114,7 @@ fn read_secret(name: &str, file: &str) -> Result<Secret> {
 }
 
 pub(super) fn run(args: Args, context: &Context) -> Result<()> {
+    check_metadata(&args.output)?;
     let request = SetupRequest {
         pack: args.pack,
         image: args.image,

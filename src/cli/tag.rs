@@ -1,16 +1,16 @@
 //! `svp tag`.
 
-use super::common::Context;
+use super::common::{Context, parsed};
 use crate::error::Result;
 use crate::oci::Reference;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// An image of the store
-    #[arg(value_name = "IMAGE")]
+    #[arg(value_name = "IMAGE", value_parser = parsed::<Reference>)]
     image: Reference,
     /// Its new name; an image that has it loses it
-    #[arg(value_name = "REPO[:TAG]")]
+    #[arg(value_name = "REPO[:TAG]", value_parser = parsed::<Reference>)]
     name: Reference,
 }
 

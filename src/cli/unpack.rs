@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::build::PullArgs;
-use super::common::Context;
+use super::common::{Context, parsed};
 use crate::error::{Error, IoContext, Result};
 use crate::layer::path::show;
 use crate::layer::unpack::{Loss, UnpackReport};
@@ -20,7 +20,7 @@ const MOST_NAMED: usize = 20;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The image: one of the store, docker://REF, oci:DIR[:REF] or oci-archive:FILE[:REF]
-    #[arg(value_name = "IMAGE")]
+    #[arg(value_name = "IMAGE", value_parser = parsed::<Source>)]
     image: Source,
     /// Where to; an empty directory, or one that is made
     #[arg(value_name = "DIR")]

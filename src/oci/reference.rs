@@ -105,6 +105,12 @@ impl FromStr for Reference {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
+        if ["docker://", "oci:", "oci-archive:"].iter().any(|source| text.starts_with(source)) {
+            return Err(Error::usage(format!("{text:?} is a source of images, not a name")).hint(
+                "this is for names in the store, [REGISTRY/]REPOSITORY[:TAG]; \
+                 sources are for `svp build --base` and `svp unpack`",
+            ));
+        }
         parse(text).map_err(|why| {
             Error::usage(format!("{text:?} is not an image reference: {why}"))
                 .hint("write it as [REGISTRY/]REPOSITORY[:TAG], for example mysql or localhost:5000/team/mysql:8")

@@ -10,7 +10,7 @@ use crate::store::Store;
 
 /// A base image in the store.
 pub(super) struct Base {
-    /// The name it was asked for by.
+    /// The name that it has where it comes from.
     pub(super) name: String,
     pub(super) descriptor: Descriptor,
     pub(super) image: Image,
@@ -49,8 +49,8 @@ pub(super) fn provide(
 ) -> Result<Base> {
     reporter.step(&format!("base image {source}"));
     let descriptor = pull(source, store, options, reporter)
-        .context(format!("the base image {source} (the pack's os is {os})"))
-        .hint("name another source of it with --base, such as oci:DIR or docker://REF")?;
+        .context(format!("the base image for the pack's os {os}"))
+        .map_err(|error| error.also_hint("or name another source of it with --base"))?;
     let image = store.load_image(&descriptor)?;
-    Ok(Base { name: source.to_string(), descriptor, image })
+    Ok(Base { name: source.image_name(), descriptor, image })
 }

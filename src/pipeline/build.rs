@@ -71,7 +71,7 @@ pub fn build(request: &BuildRequest, store: &Store, reporter: &dyn Reporter) -> 
     let Base { mut image, .. } = base;
     let mut scratch = script::scratch(store, &sandbox, &image, Some(&packed), reporter)?;
     let env = environment::of_build(&image, &answers.env, &secrets, &request.script);
-    let script = Script { phase: request.phase, tag: &request.tag, env };
+    let script = Script { phase: request.phase, tag: &request.tag, env, secrets: &secrets };
     let changes = script::run(store, &sandbox, &mut scratch, script, &request.script, reporter)?;
     let created = label::creation_time(request.script.source_date_epoch);
     let digest = packed.digest();

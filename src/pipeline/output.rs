@@ -1,7 +1,10 @@
 //! Where an image goes besides the store: layouts and archives.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Reference, layout_writer};
@@ -51,8 +54,26 @@ pub(super) fn check(outputs: &[Output]) -> Result<()> {
     }
     outputs.iter().try_for_each(|output| match output {
         Output::Layout(dir) => layout_writer::check_target(dir),
-        Output::OciArchive(_) | Output::Stdout => Ok(()),
+        Output::OciArchive(file) => check_file(file),
+        Output::Stdout => Ok(()),
     })
+}
+
+/// Refuses a file that can't be written, before any work is done.
+///
+/// # Errors
+/// [`Kind::Storage`](crate::error::Kind::Storage), naming the file.
+pub fn check_file(file: &Path) -> Result<()> {
+    let parent = match file.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let refuse = |errno: Errno| Err(Error::io("write", file, errno));
+    if file.is_dir() {
+        return refuse(Errno::ISDIR);
+    }
+    let there = if file.exists() { file } else { parent };
+    access(there, Access::WRITE_OK).or_else(refuse)
 }
 
 /// Writes an image of the store to every output but standard output.

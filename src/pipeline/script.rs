@@ -12,7 +12,8 @@ use crate::oci::image::chain_ids;
 use crate::oci::media_type::Compression;
 use crate::oci::{Descriptor, Image, Reference};
 use crate::progress::{Event, Reporter};
-use crate::sandbox::{DiffOptions, End, Limits, Network, RunSpec, Sandbox, Scratch};
+use crate::sandbox::{DiffOptions, End, Limits, Network, RunSpec, Sandbox, Scratch, Stream};
+use crate::secret::{Redactor, Secret};
 use crate::store::Store;
 
 /// How many lines of a failed script are shown with the error.
@@ -43,6 +44,8 @@ pub(super) struct Script<'a> {
     /// What the image will be; the log is named for it.
     pub(super) tag: &'a Reference,
     pub(super) env: Vec<(String, String)>,
+    /// Those that `env` has: neither log nor terminal shows them.
+    pub(super) secrets: &'a [(String, Secret)],
 }
 
 /// The image's layers, unpacked, with the pack on top if there is one to put there.
@@ -78,7 +81,7 @@ pub(super) fn run(
     options: &ScriptOptions,
     reporter: &dyn Reporter,
 ) -> Result<NewLayer> {
-    let Script { phase, tag, env } = script;
+    let Script { phase, tag, env, secrets } = script;
     reporter.step(&format!("running /service/bin/build {phase}"));
     let mut log = Log::create(store, &tag.tagged())?;
     let spec = RunSpec {
@@ -89,10 +92,19 @@ pub(super) fn run(
         hostname: "svp-build".into(),
         network: options.network,
     };
-    let end = sandbox.run(&spec, None, Limits::default(), reporter, &mut |_, bytes| {
+    let mut show = |bytes: &[u8]| {
         log.take(bytes);
         reporter.event(Event::ScriptOutput(bytes));
-    });
+    };
+    let redactor = || Redactor::new(secrets.iter().map(|(_, secret)| secret));
+    let (mut stdout, mut stderr) = (redactor(), redactor());
+    let end =
+        sandbox.run(&spec, None, Limits::default(), reporter, &mut |stream, bytes| match stream {
+            Stream::Stdout => stdout.pass(bytes, &mut show),
+            Stream::Stderr => stderr.pass(bytes, &mut show),
+        });
+    stdout.finish(&mut show);
+    stderr.finish(&mut show);
     let end = end?;
     let log = log.finish()?;
     if end != End::Exited(0) {

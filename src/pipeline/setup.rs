@@ -8,7 +8,7 @@ use super::output::{self, Output};
 use super::packed::PackedPack;
 use super::script::{self, Script, ScriptOptions};
 use super::{ask, environment};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Image, Reference};
 use crate::pack::Pack;
 use crate::pack::query::EnvVar;
@@ -16,7 +16,7 @@ use crate::progress::Reporter;
 use crate::sandbox::Sandbox;
 use crate::secret::Secret;
 use crate::service::State;
-use crate::store::Store;
+use crate::store::{Store, TagRecord};
 
 /// What to set up.
 #[derive(Debug)]
@@ -67,10 +67,8 @@ pub struct SetUp {
 /// Of every kind; each names what failed.
 pub fn setup(request: &SetupRequest, store: &Store, reporter: &dyn Reporter) -> Result<SetUp> {
     let (base, tag) = order(request, store, reporter)?;
+    let (found, mut image) = base_image(request, store, &base)?;
     check(request, store, &tag)?;
-    let found = store.resolve(&base)?;
-    let mut image = store.load_image(&found.manifest)?;
-    check_is_base(&image, &base)?;
     let pack = request.pack.as_deref().map(Pack::open).transpose()?;
     let update = pack_update(request, pack.as_ref(), &image, reporter)?;
     let sandbox = Sandbox::enter(&store.root().join("trees"))?;
@@ -78,7 +76,7 @@ pub fn setup(request: &SetupRequest, store: &Store, reporter: &dyn Reporter) -> 
     let secrets = request.secrets.provide(&answers.secrets, store, &tag)?;
     let mut scratch = script::scratch(store, &sandbox, &image, update.as_ref(), reporter)?;
     let env = environment::of_build(&image, &answers.env, &secrets, &request.script);
-    let script = Script { phase: Phase::Setup, tag: &tag, env };
+    let script = Script { phase: Phase::Setup, tag: &tag, env, secrets: &secrets };
     let changes = script::run(store, &sandbox, &mut scratch, script, &request.script, reporter)?;
     let created = label::creation_time(request.script.source_date_epoch);
     if let Some(update) = &update {
@@ -133,6 +131,13 @@ fn order(
 /// Refuses what can't end well, before any work is done.
 fn check(request: &SetupRequest, store: &Store, tag: &Reference) -> Result<()> {
     names::check_tag(tag)?;
+    if tag.tagged() == request.image.tagged() && request.image.digest().is_none() {
+        return Err(Error::usage(format!(
+            "{} can't be both the base and the instance",
+            tag.tagged()
+        ))
+        .hint("give the instance a name of its own with -t"));
+    }
     output::check(&request.outputs)?;
     if request.update_pack && request.pack.is_none() {
         return Err(Error::usage("--update-pack needs a pack: -b PACK"));
@@ -140,14 +145,41 @@ fn check(request: &SetupRequest, store: &Store, tag: &Reference) -> Result<()> {
     names::check_for_instance(store, tag, request.force || request.secrets.keep)
 }
 
-fn check_is_base(image: &Image, reference: &Reference) -> Result<()> {
-    let why = match names::what(image) {
-        What::Base => return Ok(()),
-        What::Instance => "is an instance already",
-        What::Foreign => "is not a base image that svp built",
+/// The base image, which `svp build` has made.
+fn base_image(
+    request: &SetupRequest,
+    store: &Store,
+    base: &Reference,
+) -> Result<(TagRecord, Image)> {
+    let make = format!("make a base image with `svp build -b PACK -t {base}`");
+    let found = store.resolve(base).map_err(|error| match error.kind() {
+        Kind::BadInput => error.hint(format!(
+            "{make}; `svp images` lists those there are, and setup asks no registry"
+        )),
+        _ => error,
+    })?;
+    let image = store.load_image(&found.manifest)?;
+    let (why, hint) = match names::what(&image) {
+        What::Base => return Ok((found, image)),
+        What::Instance if names::what_is(store, &request.tag)? == Some(What::Base) => (
+            "is an instance already",
+            format!(
+                "the base image goes to -i and the instance's name to -t: -i {} -t {base}",
+                request.tag
+            ),
+        ),
+        What::Instance => (
+            "is an instance already",
+            "name the base image that it was set up on, which `svp inspect` tells".to_owned(),
+        ),
+        What::Foreign => (
+            "is not a base image that svp built",
+            format!(
+                "build on it with `svp build -b PACK -t REPO --base {base}`, and name REPO with -i"
+            ),
+        ),
     };
-    Err(Error::bad_input(format!("{} {why}", reference.tagged()))
-        .hint("make one with `svp build -b PACK -t REPO`, and name it with -i"))
+    Err(Error::bad_input(format!("{} {why}", base.tagged())).hint(hint))
 }
 
 /// The pack to lay over the image's own, if that was asked for; a difference is told if it was not.

@@ -137,7 +137,10 @@ fn read(path: &Path, required: bool) -> Result<Option<AuthFile>> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => return Ok(None),
-        Err(error) => return Err(Error::io("read the auth file", path, error)),
+        Err(error) => {
+            return Err(Error::io("read the auth file", path, error)
+                .hint("check the file that --authfile or REGISTRY_AUTH_FILE names"));
+        }
     };
     let mut text = Vec::new();
     file.take(LARGEST_FILE + 1).read_to_end(&mut text).io("read the auth file", path)?;

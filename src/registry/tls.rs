@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider};
 
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Context, Error, IoContext, Result};
 
 /// The configuration of every https connection, trusting the system's authorities and those in `cacert`.
 ///
@@ -32,7 +32,9 @@ pub(super) fn config(cacert: &[PathBuf]) -> Result<TlsConfig> {
 
 /// The certificates in a PEM file that the user named.
 pub(super) fn read(path: &Path) -> Result<Vec<Certificate<'static>>> {
-    let pem = std::fs::read(path).io("read the certificate file", path)?;
+    let pem = std::fs::read(path)
+        .io("read the certificate file", path)
+        .hint("check the file that --cacert names")?;
     let bad = || {
         Error::bad_input(format!("{} holds no PEM certificate", path.display()))
             .hint("--cacert takes certificates between -----BEGIN CERTIFICATE----- and its END")

@@ -140,6 +140,11 @@ pub(super) fn exec(
     seccomp::install()?;
     privileges::drop_capabilities()?;
     die_with_parent();
+    // svp blocks the signals that it waits for, and what it starts inherits that: a script and the daemons that
+    // it starts must end when it asks them to.
+    nix::sys::signal::SigSet::empty()
+        .thread_set_mask()
+        .map_err(|errno| Error::sandbox("can't unblock signals").source(errno))?;
     let program = &request.argv[0];
     let error = Command::new(program)
         .args(&request.argv[1..])
@@ -170,9 +175,15 @@ fn cannot_run(program: &str, cwd: &str, error: std::io::Error) -> Error {
         .and_then(|mut file| std::io::Read::read(&mut file, &mut head))
         .unwrap_or(0);
     let head = String::from_utf8_lossy(&head[..length]);
-    let Some(line) = head.strip_prefix("#!").and_then(|rest| rest.lines().next()) else {
+    let Some(line) = head.strip_prefix("#!").and_then(|rest| rest.split('\n').next()) else {
         return Error::bad_input(format!("{text}: its loader is not in the image")).source(error);
     };
+    if line.ends_with('\r') {
+        return Error::bad_input(format!(
+            "{text}: its #! line ends in CRLF, and the CR counts as a part of the interpreter's name"
+        ))
+        .hint("save the script with LF line ends; `svp lint` finds all such lines");
+    }
     let interpreter = line.trim().split(' ').next().unwrap_or_default();
     Error::bad_input(format!("{text}: its interpreter {interpreter:?} is not in the image")).hint(
         "install the interpreter in the base image, or write the script for one that is there",

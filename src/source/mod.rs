@@ -78,6 +78,25 @@ impl FromStr for Source {
     }
 }
 
+impl Source {
+    /// The name of the image, without where it was taken from: what `org.opencontainers.image.base.name` says.
+    /// A layout's image without a name is called after its directory or file.
+    pub fn image_name(&self) -> String {
+        let (path, reference) = match self {
+            Source::Local(reference) | Source::Docker(reference) => {
+                return match reference.digest() {
+                    Some(_) => reference.to_string(),
+                    None => reference.tagged(),
+                };
+            }
+            Source::Oci { dir, reference } => (dir, reference),
+            Source::OciArchive { file, reference } => (file, reference),
+        };
+        let of_path = || path.file_name().map(|name| name.to_string_lossy().into_owned());
+        reference.clone().or_else(of_path).unwrap_or_else(|| path.display().to_string())
+    }
+}
+
 fn path_and_ref(whole: &str, rest: &str) -> Result<(PathBuf, Option<String>)> {
     let (path, reference) = match rest.split_once(':') {
         Some((path, reference)) => (path, Some(reference)),
@@ -126,6 +145,21 @@ mod tests {
         }
         let Source::Oci { dir, reference } = "oci:/a:b:c".parse().unwrap() else { panic!("oci") };
         assert_eq!((dir, reference), ("/a".into(), Some("b:c".to_owned())));
+    }
+
+    #[test]
+    fn an_image_is_called_the_same_wherever_it_lies() {
+        let cases = [
+            ("mysql", "mysql:latest"),
+            ("docker://debian:12", "docker.io/library/debian:12"),
+            ("docker://localhost:5000/a", "localhost:5000/a:latest"),
+            ("oci:/a/b:team/mysql:8", "team/mysql:8"),
+            ("oci:/a/debian", "debian"),
+            ("oci-archive:/a/x.tar", "x.tar"),
+        ];
+        for (source, name) in cases {
+            assert_eq!(source.parse::<Source>().unwrap().image_name(), name);
+        }
     }
 
     #[test]
