@@ -1,19 +1,36 @@
-//! The one system call that no library wraps safely as we need it.
+//! The system calls that no library wraps as we need them: seccomp without giving up setuid programs, and
+//! with a listener.
+//!
+//! seccompiler and the other wrappers set `no_new_privs` first, which would break `su` and `sudo` in a
+//! container. The kernel doesn't ask for that from a process with CAP_SYS_ADMIN in its user namespace.
 #![allow(unsafe_code)]
 
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// One instruction of classic BPF.
 pub use libc::sock_filter as BpfInstruction;
 
-/// Installs a seccomp filter for this thread and what it starts, without giving up setuid programs.
-///
-/// seccompiler and the other wrappers set `no_new_privs` first, which would break `su` and `sudo` in a
-/// container. The kernel doesn't ask for that from a process with CAP_SYS_ADMIN in its user namespace.
+/// Installs a seccomp filter for this thread and what it starts.
 ///
 /// # Errors
 /// What the kernel says; EACCES without CAP_SYS_ADMIN.
 pub fn install_seccomp_filter(program: &[BpfInstruction]) -> io::Result<()> {
+    install(program, 0).map(drop)
+}
+
+/// Installs a seccomp filter that may answer with SECCOMP_RET_USER_NOTIF; gives the descriptor on which
+/// those calls are listened to.
+///
+/// # Errors
+/// What the kernel says; EBUSY if another filter of this process has a listener.
+pub fn install_seccomp_listener(program: &[BpfInstruction]) -> io::Result<OwnedFd> {
+    let fd = install(program, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
+    // SAFETY: with that flag the call gives a new descriptor, which nobody else knows.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn install(program: &[BpfInstruction], flags: libc::c_ulong) -> io::Result<i32> {
     let len = u16::try_from(program.len()).map_err(io::Error::other)?;
     let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
     // SAFETY: the kernel copies `len` instructions from `filter` during the call and keeps no pointer;
@@ -22,9 +39,75 @@ pub fn install_seccomp_filter(program: &[BpfInstruction]) -> io::Result<()> {
         libc::syscall(
             libc::SYS_seccomp,
             libc::SECCOMP_SET_MODE_FILTER,
-            0,
+            flags,
             std::ptr::from_ref(&program),
         )
     };
+    if result >= 0 { Ok(result as i32) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A system call that waits for an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Notification {
+    id: u64,
+    /// The caller, as this process's namespace numbers it.
+    pub pid: u32,
+    /// The system call's number.
+    pub call: i64,
+    /// Its arguments.
+    pub arguments: [u64; 6],
+}
+
+/// Takes the next system call from a listener; waits for one.
+///
+/// # Errors
+/// What the kernel says; ENOENT if the caller was killed meanwhile.
+pub fn receive_notification(listener: impl AsFd) -> io::Result<Notification> {
+    // SAFETY: all-zero bytes are a valid value of this structure of integers, and what the kernel asks
+    // for; the kernel writes no more than the structure.
+    let (result, notification) = unsafe {
+        let mut notification: libc::seccomp_notif = std::mem::zeroed();
+        let fd = listener.as_fd().as_raw_fd();
+        let request = libc::SECCOMP_IOCTL_NOTIF_RECV;
+        let result = libc::ioctl(fd, request, std::ptr::from_mut(&mut notification));
+        (result, notification)
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Notification {
+        id: notification.id,
+        pid: notification.pid,
+        call: i64::from(notification.data.nr),
+        arguments: notification.data.args,
+    })
+}
+
+/// Whether the call still waits. Asked after something of the caller was opened by its number: else it may
+/// be another process's by now.
+pub fn still_waits(listener: impl AsFd, notification: &Notification) -> bool {
+    let fd = listener.as_fd().as_raw_fd();
+    // SAFETY: the kernel reads eight bytes.
+    let result = unsafe {
+        libc::ioctl(fd, libc::SECCOMP_IOCTL_NOTIF_ID_VALID, std::ptr::from_ref(&notification.id))
+    };
+    result == 0
+}
+
+/// Answers a call: it returns 0, or fails with an errno.
+///
+/// # Errors
+/// What the kernel says; ENOENT if the caller was killed meanwhile.
+pub fn answer_notification(
+    listener: impl AsFd,
+    notification: &Notification,
+    errno: i32,
+) -> io::Result<()> {
+    let mut answer =
+        libc::seccomp_notif_resp { id: notification.id, val: 0, error: -errno, flags: 0 };
+    let fd = listener.as_fd().as_raw_fd();
+    // SAFETY: the kernel reads and writes no more than the structure, which outlives the call.
+    let result =
+        unsafe { libc::ioctl(fd, libc::SECCOMP_IOCTL_NOTIF_SEND, std::ptr::from_mut(&mut answer)) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

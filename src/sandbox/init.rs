@@ -21,8 +21,8 @@ use super::launch::Stage;
 use super::mounts::{self, Step};
 use super::run::RunRequest;
 use super::spec::{End, Rootfs};
-use super::stages::{Request, die_with_parent, reply};
-use super::{overlay, privileges, seccomp, trees};
+use super::stages::{Request, die_with_parent, reply, reply_with};
+use super::{mknod, overlay, privileges, seccomp, trees};
 use crate::error::{Error, IoContext, Result};
 
 /// The command for the process that becomes it.
@@ -58,6 +58,10 @@ pub(super) fn init(
     pivot(&root)?;
     drop(root);
     command.send(&(), &[])?;
+    let ((), listener) = command.recv()?;
+    if let Some(listener) = listener.into_iter().next() {
+        std::thread::spawn(move || mknod::serve(&listener));
+    }
     let started = command.wait_for_exec();
     let end = bury(command.pid())?;
     command.forget();
@@ -138,6 +142,7 @@ pub(super) fn exec(
         return Ok(());
     }
     seccomp::install()?;
+    reply_with(channel, &(), &Vec::from_iter(mknod::install()))?;
     privileges::drop_capabilities()?;
     die_with_parent();
     // svp blocks the signals that it waits for, and what it starts inherits that: a script and the daemons that

@@ -10,7 +10,7 @@
 //! | `spec` | what to run, as plain data |
 //! | `idmap` | which of the host's users the container's are |
 //! | `launch`, `channel`, `stages` | starting stages, talking to them, what they are |
-//! | `run`, `init`, `mounts`, `overlay`, `network`, `netlink`, `privileges`, `seccomp` | a container |
+//! | `run`, `init`, `mounts`, `overlay`, `network`, `netlink`, `privileges`, `seccomp`, `mknod` | a container |
 //! | `trees` | unpack, diff, remove |
 //! | `directory` | unpack into a directory of the caller\'s |
 //! | `area` | the tree area: unpacked layers, scratch places, locks |
@@ -21,6 +21,7 @@ mod directory;
 mod idmap;
 mod init;
 mod launch;
+mod mknod;
 mod mounts;
 mod netlink;
 mod network;
