@@ -359,6 +359,39 @@ fn attributes_cannot_be_forged() {
 }
 
 #[test]
+fn what_is_unpacked_inherits_no_acl() {
+    if !inside("what_is_unpacked_inherits_no_acl") {
+        return;
+    }
+    let mut acl = 2u32.to_le_bytes().to_vec();
+    for (tag, id) in
+        [(1u16, u32::MAX), (2, 1000), (4, u32::MAX), (0x10, u32::MAX), (0x20, u32::MAX)]
+    {
+        acl.extend([&tag.to_le_bytes()[..], &7u16.to_le_bytes(), &id.to_le_bytes()].concat());
+    }
+    let mut dir = Entry::new("d", EntryKind::Directory, 0o755);
+    dir.xattrs.insert(b"system.posix_acl_default".to_vec(), acl);
+    let below = ["d/f", "d/other"].map(|path| (Entry::new(path, EntryKind::File, 0o600), &b""[..]));
+    let sub = Entry::new("d/sub", EntryKind::Directory, 0o700);
+    let first = tar(&[(dir, b""), below[0].clone(), (sub, b"")]);
+    let second = tar(&[below[1].clone()]);
+    let mut lab = Lab::new();
+    let plain = lab.make_dir();
+    for tar in [&first, &second] {
+        lab.add(tar).unwrap();
+        unpack_plain(tar, &plain).unwrap();
+    }
+    let merged = lab.mount(None);
+    for tree in [&merged.0, &plain] {
+        let tree = snapshot::take(open(tree).as_fd()).unwrap();
+        assert_eq!(tree[&b"d"[..]].entry.xattrs.len(), 1);
+        for path in [&b"d/f"[..], b"d/other", b"d/sub"] {
+            assert_eq!(tree[path].entry.xattrs.len(), 0, "{}", show(path));
+        }
+    }
+}
+
+#[test]
 fn zeros_become_holes() {
     if !inside("zeros_become_holes") {
         return;

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::layer::entry::{Entry, EntryKind, Timestamp, Xattrs};
 use crate::layer::meta::{self, NODE, OWNER, Ownership};
 use crate::layer::read::TarReader;
-use crate::layer::tree::{Found, Last, Tree, failure, times};
+use crate::layer::tree::{DEFAULT_ACL, Found, Last, Tree, failure, times};
 use crate::layer::unpack::{Loss, Mode, Unrepresented, attributes};
 
 /// Zero runs of this many bytes, at multiples of it, become holes.
@@ -117,10 +117,12 @@ impl Tree {
             dir.try_clone_to_owned().map_err(|error| Error::io("open", "a directory", error))?;
         // An unprivileged owner must be able to fill it first.
         let during = Ownership { mode: ownership.mode | 0o700, ..ownership };
-        let given = self.give(dir.as_fd(), b"", during, xattrs)?;
+        let mut xattrs = xattrs.clone();
+        let default_acl = xattrs.remove(DEFAULT_ACL);
+        let given = self.give(dir.as_fd(), b"", during, &xattrs)?;
         let lasting = ownership.mode & (given.mode | 0o700) | given.mode & !0o700;
         let mode = (lasting != given.mode).then_some(lasting);
-        self.set_last(Last { mtime, mode });
+        self.set_last(Last { mtime, mode, default_acl });
         Ok(())
     }
 
@@ -199,7 +201,7 @@ impl Tree {
     }
 
     /// What the caller may not set, or the file system can't hold, is listed.
-    fn check_xattr(
+    pub fn check_xattr(
         &mut self,
         set: Result<(), Errno>,
         file: BorrowedFd<'_>,

@@ -19,15 +19,19 @@ use crate::rootfs::{self, Cursor};
 
 /// As many links on the way to one entry as the kernel follows.
 pub(super) const MOST_LINKS: usize = 40;
+/// The attribute that makes new files in a directory inherit an ACL.
+pub(super) const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 /// The longest link target that the kernel makes.
 const MAX_TARGET: usize = 4096;
 
 /// What a directory gets when the work leaves it: making files in it changes its time.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Last {
     pub mtime: Timestamp,
     /// The permissions, where the owner must do without some of his own.
     pub mode: Option<u32>,
+    /// The default ACL, which what is made in it meanwhile must not inherit.
+    pub default_acl: Option<Vec<u8>>,
 }
 
 /// A tree being changed by one layer.
@@ -121,13 +125,20 @@ impl Tree {
                 Permissions::from_raw_mode(permissions | 0o700),
             );
         }
-        self.last.push(Last { mtime: meta::mtime(&stat), mode });
+        let default_acl = take_default_acl(self.cursor.dir()).map_err(failed)?;
+        self.last.push(Last { mtime: meta::mtime(&stat), mode, default_acl });
         Ok(())
     }
 
     /// Sets what the current directory is to have in the end.
     fn settle(&mut self) -> Result<()> {
         let Some(last) = self.last.pop() else { return Ok(()) };
+        if let Some(acl) = &last.default_acl {
+            let dir = rustix::io::fcntl_dupfd_cloexec(self.cursor.dir(), 3)
+                .map_err(|error| failure("open", &self.cursor.path_of(b""), error))?;
+            let set = rustix::fs::fsetxattr(&dir, DEFAULT_ACL, acl, XattrFlags::empty());
+            self.check_xattr(set, dir.as_fd(), b"", DEFAULT_ACL)?;
+        }
         let failed = |what, error| failure(what, &self.cursor.path_of(b""), error);
         let dir = self.cursor.dir();
         // Somebody else's directory, in a plain tree, stays as it is.
@@ -354,6 +365,26 @@ impl Tree {
         }
         rustix::fs::fsetxattr(self.cursor.dir().as_fd(), OPAQUE, b"y", XattrFlags::empty())
             .map_err(|error| failure("mark as opaque", &self.cursor.path_of(b""), error))
+    }
+}
+
+/// Takes a directory's default ACL off it; `None` where there is none, or the caller may not.
+fn take_default_acl(dir: BorrowedFd<'_>) -> Result<Option<Vec<u8>>, Errno> {
+    let mut acl = vec![0; 1024];
+    let mut length = rustix::fs::fgetxattr(dir, DEFAULT_ACL, &mut acl[..]);
+    if let Err(Errno::RANGE) = length {
+        acl.resize(1 << 16, 0);
+        length = rustix::fs::fgetxattr(dir, DEFAULT_ACL, &mut acl[..]);
+    }
+    match length {
+        Ok(length) => acl.truncate(length),
+        Err(Errno::NODATA | Errno::NOTSUP) => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    match rustix::fs::fremovexattr(dir, DEFAULT_ACL) {
+        Ok(()) => Ok(Some(acl)),
+        Err(Errno::PERM | Errno::NODATA) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

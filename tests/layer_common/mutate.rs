@@ -18,7 +18,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, RenameFlags, Timespec, Timestamps
 pub struct Op(pub u8, pub u16, pub u16, pub u16);
 
 /// How many sorts of changes there are.
-pub const KINDS: u8 = 27;
+pub const KINDS: u8 = 28;
 
 /// Any sequence of up to `most` changes.
 pub fn ops(most: usize) -> impl Strategy<Value = Vec<Op>> {
@@ -150,6 +150,7 @@ fn try_apply(root: &Path, Op(kind, a, b, c): Op) -> std::io::Result<()> {
             file.set_len(u64::from(b) * 9 + 1)
         }
         25 => overwrite_in_place(file, b),
+        26 => set_xattr(&pick(&dirs, a), "system.posix_acl_default", &acl(b)),
         _ => {
             // Hard links of several names, where they can be told apart.
             let twin = pick(&dirs, c).join("twin");
