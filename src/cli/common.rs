@@ -55,15 +55,20 @@ impl Context {
 
     /// Prints data on standard output.
     pub(super) fn print(&self, text: &str) -> Result<()> {
+        self.print_bytes(text.as_bytes())
+    }
+
+    /// Prints data on standard output, byte for byte.
+    pub(super) fn print_bytes(&self, bytes: &[u8]) -> Result<()> {
         self.finish();
-        print(text)
+        print_bytes(bytes)
     }
 }
 
-/// Writes `text` to standard output, all of it.
-pub(super) fn print(text: &str) -> Result<()> {
+/// Writes `bytes` to standard output, all of them.
+fn print_bytes(bytes: &[u8]) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    let written = out.write_all(bytes).and_then(|()| out.flush());
     written.map_err(|error| {
         if error.kind() == std::io::ErrorKind::BrokenPipe {
             // As a program that SIGPIPE ends: whoever closed the pipe wants no message.

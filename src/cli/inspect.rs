@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 
 use super::common::{Context, Format, parsed};
+use super::field;
 use super::table::{self, Table, printable};
 use crate::error::Result;
-use crate::oci::{Config, Reference};
-use crate::store::Inspection;
+use crate::oci::{Config, Reference, json};
+use crate::store::{Document, Inspection};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -16,15 +17,39 @@ pub(super) struct Args {
     /// The form of what is told
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
+    /// The manifest as JSON, alone
+    #[arg(long, conflicts_with = "config")]
+    manifest: bool,
+    /// The config as JSON, alone
+    #[arg(long)]
+    config: bool,
+    /// The manifest (with --config the config) byte for byte, as its digest has it
+    #[arg(long, conflicts_with = "format")]
+    raw: bool,
+    /// One field of the JSON alone: names with dots between, or a JSON pointer such as
+    /// /config/config/Labels/a.b. Text comes as it is, all else as JSON
+    #[arg(long, value_name = "FIELD", conflicts_with_all = ["format", "raw"])]
+    field: Option<String>,
 }
 
 pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     let store = context.store()?;
-    let told = store.inspect(&args.image)?;
-    if args.format == Format::Json {
-        return context.print(&table::json(&told));
+    let which = if args.config { Document::Config } else { Document::Manifest };
+    if args.raw {
+        return context.print_bytes(&store.document(&args.image, which)?);
     }
-    context.print(&text(&told)?)
+    if !args.config && !args.manifest && args.field.is_none() && args.format == Format::Table {
+        return context.print(&text(&store.inspect(&args.image)?)?);
+    }
+    let document: serde_json::Value = if args.config || args.manifest {
+        json::parse(&store.document(&args.image, which)?, &format!("{}", args.image))?
+    } else {
+        serde_json::to_value(store.inspect(&args.image)?).expect("data serialises")
+    };
+    match &args.field {
+        None => context.print(&table::json(&document)),
+        Some(field) => context.print(&field::show(field::find(&document, field)?)),
+    }
 }
 
 fn text(told: &Inspection) -> Result<String> {

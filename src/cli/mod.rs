@@ -5,6 +5,8 @@ mod build;
 mod check;
 mod common;
 mod error;
+mod field;
+mod history;
 mod images;
 mod import;
 mod inspect;
@@ -68,6 +70,8 @@ enum Command {
     Images(images::Args),
     /// Show an image: its layers, its config, its labels
     Inspect(inspect::Args),
+    /// Show how an image was made, the newest step first
+    History(history::Args),
     /// Give an image another tag
     Tag(tag::Args),
     /// Remove tags, and what only they had
@@ -101,6 +105,7 @@ pub fn main() -> ExitCode {
         Command::New(args) => new::run(&args, &context),
         Command::Images(args) => images::run(args, &context),
         Command::Inspect(args) => inspect::run(args, &context),
+        Command::History(args) => history::run(&args, &context),
         Command::Tag(args) => tag::run(args, &context),
         Command::Rmi(args) => rmi::run(args, &context),
         Command::Import(args) => import::run(args, &context),

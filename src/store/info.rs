@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::Store;
 use crate::error::Result;
+use crate::oci::json::{MAX_CONFIG, MAX_MANIFEST};
 use crate::oci::{Digest, Platform, Reference};
 
 /// One line of `svp images`.
@@ -61,6 +62,15 @@ pub struct InspectedLayer {
     pub diff_id: Digest,
 }
 
+/// One of the two documents of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Document {
+    /// What points at the config and the layers.
+    Manifest,
+    /// What the image is and how it runs.
+    Config,
+}
+
 impl Store {
     /// All tags, sorted by name.
     ///
@@ -83,6 +93,21 @@ impl Store {
         }
         list.sort_by(|a, b| (&a.repository, &a.tag).cmp(&(&b.repository, &b.tag)));
         Ok(list)
+    }
+
+    /// The bytes of an image's manifest, or of its config, as they are stored.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is no such image, or it is damaged.
+    pub fn document(&self, reference: &Reference, which: Document) -> Result<Vec<u8>> {
+        let record = self.resolve(reference)?;
+        match which {
+            Document::Manifest => self.read_blob_bounded(&record.manifest.digest, MAX_MANIFEST),
+            Document::Config => {
+                let manifest = self.load_manifest(&record.manifest)?;
+                self.read_blob_bounded(&manifest.config.digest, MAX_CONFIG)
+            }
+        }
     }
 
     /// All that there is to tell of the image that `reference` names.

@@ -17,6 +17,7 @@ mod blobs;
 mod collect;
 mod diff_ids;
 mod export;
+mod history;
 mod images;
 mod info;
 mod staging;
@@ -32,7 +33,8 @@ use crate::error::{Error, IoContext, Kind, Result};
 
 pub use blobs::BlobWriter;
 pub use collect::{Collected, Removed};
-pub use info::{InspectedLayer, Inspection, Listed};
+pub use history::Past;
+pub use info::{Document, InspectedLayer, Inspection, Listed};
 pub use staging::Staging;
 pub use tags::TagRecord;
 

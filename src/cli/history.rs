@@ -1,0 +1,34 @@
+//! `svp history`.
+
+use super::common::{Context, Format, parsed};
+use super::table::{self, Table};
+use crate::error::Result;
+use crate::oci::Reference;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// An image of the store
+    #[arg(value_name = "IMAGE", value_parser = parsed::<Reference>)]
+    image: Reference,
+    /// The form of the list
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
+    let history = context.store()?.history(&args.image)?;
+    if args.format == Format::Json {
+        return context.print(&table::json(&history));
+    }
+    let mut table = Table::new(["LAYER", "CREATED", "SIZE", "CREATED BY", "COMMENT"]);
+    for past in history {
+        table.row([
+            past.layer.map_or_else(|| "-".into(), |layer| layer.short()),
+            table::time(past.created.as_deref()),
+            table::size(past.size),
+            past.created_by,
+            past.comment.unwrap_or_default(),
+        ]);
+    }
+    context.print(&table.to_string())
+}

@@ -1,0 +1,100 @@
+//! How an image came to be: its history beside its layers.
+
+use serde::Serialize;
+
+use super::Store;
+use crate::error::Result;
+use crate::oci::{Digest, History, Image, Reference};
+
+/// One line of `svp history`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Past {
+    /// When, as RFC 3339, if it says.
+    pub created: Option<String>,
+    /// What was done; empty if the image doesn't say.
+    pub created_by: String,
+    /// Why, or with what.
+    pub comment: Option<String>,
+    /// The blob of the layer that it made; `None` if it made none.
+    pub layer: Option<Digest>,
+    /// The layer's size as stored, in bytes; 0 if it made none.
+    pub size: u64,
+}
+
+impl Store {
+    /// The history of the image that `reference` names, the newest first.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is none, or it is damaged.
+    pub fn history(&self, reference: &Reference) -> Result<Vec<Past>> {
+        let record = self.resolve(reference)?;
+        let mut past = past(&self.load_image(&record.manifest)?);
+        past.reverse();
+        Ok(past)
+    }
+}
+
+/// The history, the oldest first. Entries and layers meet by their order alone, and an image may tell of
+/// more than it has or of less: each layer is listed exactly once whatever it tells.
+fn past(image: &Image) -> Vec<Past> {
+    let mut layers = image.layers().iter();
+    let entry = |told: History, layer: Option<&crate::oci::Layer>| Past {
+        created: told.created,
+        created_by: told.created_by,
+        comment: told.comment,
+        layer: layer.map(|layer| layer.descriptor.digest),
+        size: layer.map_or(0, |layer| layer.descriptor.size),
+    };
+    let mut past = Vec::new();
+    for told in image.config().history() {
+        let layer = if told.empty_layer { None } else { layers.next() };
+        past.push(entry(told, layer));
+    }
+    past.extend(layers.map(|layer| entry(History::default(), Some(layer))));
+    past
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::{Descriptor, Manifest, media_type};
+    use serde_json::json;
+
+    #[test]
+    fn every_layer_is_listed_once_whatever_the_history_tells() {
+        let ids: Vec<Digest> = ["a", "b", "c"].map(Digest::of).to_vec();
+        let empty = json!({"created_by": "ENV", "empty_layer": true});
+        let made = json!({"created_by": "RUN"});
+        let cases = [
+            (json!([made, empty, made, made]), "a RUN|- ENV|b RUN|c RUN"),
+            (json!([]), "a |b |c "),
+            (json!(null), "a |b |c "),
+            (json!([empty, made]), "- ENV|a RUN|b |c "),
+            (json!([made, made, made, made]), "a RUN|b RUN|c RUN|- RUN"),
+        ];
+        for (history, expected) in cases {
+            let config = serde_json::to_vec(&json!({
+                "architecture": "amd64", "os": "linux", "history": history,
+                "rootfs": {"type": "layers", "diff_ids": ids},
+            }))
+            .unwrap();
+            let layers = ids.iter().map(|id| Descriptor::new(media_type::LAYER, *id, 1)).collect();
+            let manifest = Manifest {
+                config: Descriptor::of(media_type::CONFIG, &config),
+                layers,
+                annotations: Default::default(),
+            };
+            let image = Image::from_parts(&manifest, &config).unwrap();
+            let name = |digest: Option<Digest>| match digest {
+                None => "-",
+                Some(digest) => ["a", "b", "c"][ids.iter().position(|id| *id == digest).unwrap()],
+            };
+            let shown: Vec<_> = past(&image)
+                .iter()
+                .map(|p| format!("{} {}", name(p.layer), p.created_by))
+                .collect();
+            assert_eq!(shown.join("|"), expected, "{history}");
+        }
+    }
+}
