@@ -75,7 +75,7 @@ pub fn decoder<R: Read + 'static>(input: R, c: Compression) -> Result<Box<dyn Re
     Ok(match c {
         Compression::None | Compression::Gzip => {
             let buffered = BufReader::with_capacity(READ_AHEAD, input);
-            Box::new(flate2::bufread::MultiGzDecoder::new(buffered))
+            Box::new(Decoded(flate2::bufread::MultiGzDecoder::new(buffered)))
         }
         Compression::Zstd => {
             let mut frames = FrameDecoder::new();
@@ -83,7 +83,7 @@ pub fn decoder<R: Read + 'static>(input: R, c: Compression) -> Result<Box<dyn Re
                 Error::new(Kind::Storage, format!("can't bound the zstd window: {error}"))
             })?;
             frames.set_content_checksum(ContentChecksum::Verify);
-            Box::new(Frames(StreamingDecoder::new_with_decoder(input, frames)))
+            Box::new(Decoded(Frames(StreamingDecoder::new_with_decoder(input, frames))))
         }
     })
 }
@@ -94,6 +94,20 @@ struct Frames<R: Read>(StreamingDecoder<R, FrameDecoder>);
 impl<R: Read> Read for Frames<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.0.read(buf)
+    }
+}
+
+/// A decoder whose failures to decode are [`io::ErrorKind::InvalidData`], whatever it calls them itself.
+struct Decoded<R: Read>(R);
+
+impl<R: Read> Read for Decoded<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buf).map_err(|error| match error.kind() {
+            io::ErrorKind::Other | io::ErrorKind::InvalidInput => {
+                io::Error::new(io::ErrorKind::InvalidData, error)
+            }
+            _ => error,
+        })
     }
 }
 
@@ -432,6 +446,18 @@ mod tests {
         assert!(decode(frame, Compression::Zstd).is_err());
         let frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, 15 << 3, 1, 0, 0];
         assert_eq!(decode(frame, Compression::Zstd).unwrap(), b"");
+    }
+
+    #[test]
+    fn what_can_not_be_decoded_is_told_from_what_can_not_be_read() {
+        let mut gzip = encode(&sample(100_000), Compression::Gzip, 1, 8192);
+        gzip[5000..5100].fill(0xff);
+        // A frame that asks for a dictionary.
+        let zstd = b"\x28\xb5\x2f\xfdbroken".to_vec();
+        for (data, c) in [(gzip, Compression::Gzip), (zstd, Compression::Zstd)] {
+            let error = decode(data, c).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{c:?}: {error}");
+        }
     }
 
     #[test]

@@ -99,7 +99,10 @@ impl Default for Place {
 impl Place {
     /// An empty place.
     pub fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("svp-test-").tempdir().expect("a temp dir");
+        // podman makes an image's name of a directory's path, and takes no capitals.
+        let name = format!("svp-test-{:08x}", rand::random::<u32>());
+        let dir = tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir();
+        let dir = dir.expect("a temp dir");
         for name in ["home", "tmp", "run", "work"] {
             std::fs::create_dir(dir.path().join(name)).expect("a directory");
         }
