@@ -105,3 +105,16 @@ fn the_base_is_named_the_same_from_wherever_it_is_taken() {
     let told = place.ok(["inspect", "other"]);
     assert!(told.contains("org.opencontainers.image.base.name=p:latest\n"), "{told}");
 }
+
+#[test]
+fn progress_for_programs_is_json_to_the_end() {
+    let place = place("#!/bin/sh\necho said; printf half; exit 7\n");
+    let said = place.fails(1, build(&["--progress", "json"]));
+    let events: Vec<serde_json::Value> =
+        said.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    assert!(events.iter().any(|event| event["event"] == "output" && event["text"] == "half"));
+    let last = events.last().unwrap();
+    assert_eq!((&last["event"], &last["exitCode"]), (&"error".into(), &1.into()));
+    assert!(last["text"].as_str().unwrap().contains("exited with 7"), "{said}");
+    assert!(last["hint"].as_str().unwrap().contains("/logs/"), "{said}");
+}

@@ -1,5 +1,6 @@
 //! `svp build`.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
@@ -174,8 +175,8 @@ pub(super) fn print_data(
     }
     context.finish();
     store.write_archive(image.0, &mut std::io::stdout().lock(), image.1)?;
-    eprint!("{text}");
-    Ok(())
+    let told = write!(std::io::stderr().lock(), "{text}");
+    told.io("write to", "standard error")
 }
 
 /// Refuses a `--metadata-file` that can't be written, before any work is done.

@@ -19,6 +19,12 @@ pub(super) struct GlobalArgs {
     progress: Style,
 }
 
+impl GlobalArgs {
+    pub(super) fn style(&self) -> Style {
+        self.progress
+    }
+}
+
 /// The form of printed data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {

@@ -1,20 +1,30 @@
 //! An error on the terminal: what failed, then the way out, and the exit code.
 
+use std::io::Write;
 use std::process::ExitCode;
 
+use serde_json::json;
+
+use super::progress::Style;
 use crate::error::{Error, Kind};
 
-/// Prints the error on standard error and gives its exit code.
-pub(super) fn report(error: &Error) -> ExitCode {
-    if error.kind() == Kind::Interrupted {
-        eprintln!("svp: interrupted");
-    } else {
-        eprintln!("svp: error: {}", printable(&error.to_string()));
-        if let Some(hint) = error.hint_text() {
-            eprintln!("svp: hint: {}", printable(hint));
+/// Prints the error on standard error, in the form of progress there, and gives its exit code.
+pub(super) fn report(error: &Error, style: Style) -> ExitCode {
+    let code = error.kind().exit_code();
+    let text = match (style, error.kind()) {
+        (Style::Json, _) => {
+            let (text, hint) = (error.to_string(), error.hint_text());
+            json!({"event": "error", "text": text, "hint": hint, "exitCode": code}).to_string()
         }
-    }
-    ExitCode::from(error.kind().exit_code())
+        (_, Kind::Interrupted) => "svp: interrupted".to_owned(),
+        _ => {
+            let hint = error.hint_text().map(|hint| format!("\nsvp: hint: {}", printable(hint)));
+            format!("svp: error: {}{}", printable(&error.to_string()), hint.unwrap_or_default())
+        }
+    };
+    // Standard error may be closed or full: the exit code tells it still.
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    ExitCode::from(code)
 }
 
 /// Errors quote names and output that others chose: control characters must not reach the terminal.

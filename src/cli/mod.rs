@@ -96,6 +96,7 @@ pub fn main() -> ExitCode {
         }
     };
     let context = Context::new(&cli.global);
+    let style = cli.global.style();
     let result = match cli.command {
         Command::Build(args) => build::run(args, &context),
         Command::Setup(args) => setup::run(args, &context),
@@ -115,6 +116,6 @@ pub fn main() -> ExitCode {
     context.finish();
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => error::report(&error),
+        Err(error) => error::report(&error, style),
     }
 }
