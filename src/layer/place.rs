@@ -17,9 +17,6 @@ use crate::layer::read::TarReader;
 use crate::layer::tree::{DEFAULT_ACL, Found, Last, Tree, failure, times};
 use crate::layer::unpack::{Loss, Mode, Unrepresented, attributes};
 
-/// A file's access control list.
-const ACCESS_LIST: &str = "system.posix_acl_access";
-
 /// Zero runs of this many bytes, at multiples of it, become holes.
 const HOLE: usize = 64 * 1024;
 
@@ -193,13 +190,6 @@ impl Tree {
                 given = Ownership { mode: wanted.mode & !0o6000, ..Ownership::of(&stat) };
             }
             Err(error) => return Err(failed(self, "set the owner of", error)),
-        }
-        if !xattrs.contains_key(ACCESS_LIST.as_bytes()) {
-            // A default list of the directory has given the file one of its own.
-            match rustix::fs::fremovexattr(file, ACCESS_LIST) {
-                Ok(()) | Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM) => {}
-                Err(error) => return Err(failed(self, "set an extended attribute of", error)),
-            }
         }
         for (attribute, value) in xattrs {
             let set = rustix::fs::fsetxattr(file, &**attribute, value, XattrFlags::empty());
