@@ -225,7 +225,11 @@ impl Place {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
         left.extend(mounts.lines().filter(|line| line.contains(&name)).map(String::from));
         left.extend(processes_of(self.dir()));
-        for area in [self.tmp(), self.store().join("tmp"), self.store().join("trees/tmp")] {
+        let mut areas = vec![self.tmp(), self.store().join("tmp")];
+        if let Ok(maps) = std::fs::read_dir(self.store().join("trees")) {
+            areas.extend(maps.map(|map| map.expect("an entry").path().join("tmp")));
+        }
+        for area in areas {
             match std::fs::read_dir(&area) {
                 Ok(entries) => left.extend(
                     entries.map(|entry| entry.expect("an entry").path().display().to_string()),
