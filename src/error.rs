@@ -85,7 +85,7 @@ impl Error {
         let mut error =
             Self::new(Kind::Storage, format!("can't {what} {}", path.as_ref().display()));
         if source.kind() == std::io::ErrorKind::StorageFull {
-            error = error.hint("the disk is full: free some space, for example with `svp prune`");
+            error = error.hint("the disk is full: free some space, for example with `svp rmi`");
         }
         error.source(source)
     }

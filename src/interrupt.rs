@@ -5,7 +5,7 @@
 //! doesn't answer can't look at the flag: for them the process cleans up and ends by itself after a short
 //! grace.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,11 +16,13 @@ use nix::unistd::Pid;
 
 use crate::error::{Error, Kind, Result};
 
+type Removal = Box<dyn FnOnce(&Path) + Send>;
+
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 static CHILDREN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
-/// Directories that must not outlive the process.
-static TEMPORARY: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+/// Directories that must not outlive the process, and how each is removed.
+static TEMPORARY: Mutex<BTreeMap<PathBuf, Removal>> = Mutex::new(BTreeMap::new());
 /// How many clean-ups go on, which may take as long as they take.
 static CLEANING: AtomicUsize = AtomicUsize::new(0);
 
@@ -93,17 +95,16 @@ pub(crate) fn forget_child(pid: u32) {
 }
 
 fn remove_temporary() {
-    if let Ok(temporary) = TEMPORARY.lock() {
-        for path in temporary.iter() {
-            let _ = std::fs::remove_dir_all(path);
-        }
+    let Ok(temporary) = TEMPORARY.lock().map(|mut all| std::mem::take(&mut *all)) else { return };
+    for (path, remove) in temporary {
+        remove(&path);
     }
 }
 
-/// Registers a directory to be removed if an interrupt ends the process before its owner could.
-pub(crate) fn watch_temporary(path: &Path) {
+/// Registers a directory, and how to remove it if an interrupt ends the process before its owner could.
+pub(crate) fn watch_temporary(path: &Path, remove: impl FnOnce(&Path) + Send + 'static) {
     if let Ok(mut temporary) = TEMPORARY.lock() {
-        temporary.insert(path.to_owned());
+        temporary.insert(path.to_owned(), Box::new(remove));
     }
 }
 

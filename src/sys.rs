@@ -1,5 +1,5 @@
 //! The system calls that no library wraps as we need them: seccomp without giving up setuid programs, and
-//! with a listener.
+//! with a listener; and signals.
 //!
 //! seccompiler and the other wrappers set `no_new_privs` first, which would break `su` and `sudo` in a
 //! container. The kernel doesn't ask for that from a process with CAP_SYS_ADMIN in its user namespace.
@@ -110,4 +110,14 @@ pub fn answer_notification(
     let result =
         unsafe { libc::ioctl(fd, libc::SECCOMP_IOCTL_NOTIF_SEND, std::ptr::from_mut(&mut answer)) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Gives every signal its default disposition again: what a caller of svp ignores (`nohup`, a shell's `&`)
+/// would stay ignored in every program started from here.
+pub fn default_signals() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL installs no handler, so no code of this process can run in one. Signals that
+        // can't be set (SIGKILL, the C library's own) are refused, which is as well.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
 }

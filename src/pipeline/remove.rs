@@ -2,7 +2,7 @@
 //! has them too.
 
 use crate::error::{Kind, Result};
-use crate::oci::{Digest, Reference};
+use crate::oci::Reference;
 use crate::sandbox::Sandbox;
 use crate::service::forget_unreached;
 use crate::store::{Removed, Store};
@@ -15,12 +15,9 @@ use crate::store::{Removed, Store};
 /// # Errors
 /// [`Kind::BadInput`] if there is no such image, [`Kind::Storage`].
 pub fn remove(store: &mut Store, reference: &Reference) -> Result<Removed> {
-    let record = store.resolve(reference)?;
-    let chain_ids =
-        store.load_image(&record.manifest).map(|image| image.chain_ids()).unwrap_or_default();
     let removed = store.remove_image(reference)?;
     if removed.collected.is_some() {
-        store.while_alone(|store| match forget(store, &chain_ids) {
+        store.while_alone(|store| match forget(store) {
             // Another image is damaged, so what it needs isn't known.
             Err(error) if error.kind() == Kind::BadInput => Ok(()),
             other => other,
@@ -29,13 +26,12 @@ pub fn remove(store: &mut Store, reference: &Reference) -> Result<Removed> {
     Ok(removed)
 }
 
-fn forget(store: &Store, chain_ids: &[Digest]) -> Result<()> {
+fn forget(store: &Store) -> Result<()> {
     forget_unreached(store)?;
-    let kept = store.reachable_chain_ids()?;
-    let gone: Vec<Digest> = chain_ids.iter().filter(|id| !kept.contains(id)).copied().collect();
     let trees = store.root().join("trees");
-    if gone.is_empty() || !trees.exists() {
+    if !trees.exists() {
         return Ok(());
     }
-    Sandbox::enter(&trees)?.remove_layers(&gone)
+    // Not only this image's: an earlier removal may have found the store in use.
+    Sandbox::enter(&trees)?.keep_layers(&store.reachable_chain_ids()?)
 }

@@ -8,9 +8,10 @@
 //! TREES/MAP/tmp/RANDOM            a scratch place, locked by its owner; swept when the owner is gone
 //! ```
 
+use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -123,6 +124,11 @@ impl Sandbox {
         let path = tmp.join(&name);
         std::os::unix::fs::lchown(&path, Some(uid), Some(gid)).io("set the owner of", &path)?;
         let overlay = Overlay { lowers: Vec::new(), scratch: format!("tmp/{name}") };
+        let namespace = self.namespace_fd().try_clone().io("keep", "the user namespace")?;
+        let (area, gone) = (self.area().to_owned(), overlay.scratch.clone());
+        interrupt::watch_temporary(&path, move |_| {
+            let _ = remove(&area, namespace.as_fd(), vec![gone]);
+        });
         Ok(Scratch { sandbox: self, name, overlay, started: (0, 0), _lock: lock })
     }
 
@@ -199,23 +205,33 @@ impl Sandbox {
         }
     }
 
-    /// Removes unpacked layers, given their chain IDs. Nobody may be using them.
+    /// Removes all unpacked layers but those with these chain IDs. Nobody may be using them.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn remove_layers(&self, chain_ids: &[Digest]) -> Result<()> {
-        let paths: Vec<String> = chain_ids
-            .iter()
-            .flat_map(|id| [format!("layers/{}", key(id)), format!("locks/{}", key(id))])
-            .filter(|path| self.area().join(path).exists())
-            .collect();
-        if paths.is_empty() { Ok(()) } else { self.remove(paths) }
+    pub fn keep_layers(&self, chain_ids: &HashSet<Digest>) -> Result<()> {
+        let kept: HashSet<String> = chain_ids.iter().map(key).collect();
+        let mut gone = Vec::new();
+        for dir in ["layers", "locks"] {
+            let path = self.area().join(dir);
+            for entry in fs::read_dir(&path).io("list", &path)? {
+                let name = entry.io("list", &path)?.file_name().to_string_lossy().into_owned();
+                if !kept.contains(&name) {
+                    gone.push(format!("{dir}/{name}"));
+                }
+            }
+        }
+        if gone.is_empty() { Ok(()) } else { self.remove(gone) }
     }
 
     fn remove(&self, paths: Vec<String>) -> Result<()> {
         let _cleaning = interrupt::cleaning();
-        Stage::start_cleanup(self.area(), &Request::Remove(paths), &[self.namespace()])?.finish()
+        remove(self.area(), self.namespace(), paths)
     }
+}
+
+fn remove(area: &Path, namespace: BorrowedFd<'_>, paths: Vec<String>) -> Result<()> {
+    Stage::start_cleanup(area, &Request::Remove(paths), &[namespace])?.finish()
 }
 
 /// Makes an unpacked layer everyone's. The stage has synced the tree.
@@ -283,5 +299,6 @@ impl Drop for Scratch<'_> {
     fn drop(&mut self) {
         // What can't be removed now, the next command sweeps.
         let _ = self.sandbox.remove(vec![self.overlay.scratch.clone()]);
+        interrupt::forget_temporary(&self.sandbox.area().join(&self.overlay.scratch));
     }
 }

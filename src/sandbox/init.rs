@@ -17,7 +17,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde::{Deserialize, Serialize};
 
 use super::channel::Channel;
-use super::launch::Stage;
+use super::launch::{Stage, fresh_signals};
 use super::mounts::{self, Step};
 use super::run::RunRequest;
 use super::spec::{End, Rootfs};
@@ -145,11 +145,7 @@ pub(super) fn exec(
     reply_with(channel, &(), &Vec::from_iter(mknod::install()))?;
     privileges::drop_capabilities()?;
     die_with_parent();
-    // svp blocks the signals that it waits for, and what it starts inherits that: a script and the daemons that
-    // it starts must end when it asks them to.
-    nix::sys::signal::SigSet::empty()
-        .thread_set_mask()
-        .map_err(|errno| Error::sandbox("can't unblock signals").source(errno))?;
+    fresh_signals();
     let program = &request.argv[0];
     let error = Command::new(program)
         .args(&request.argv[1..])

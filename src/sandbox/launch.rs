@@ -155,6 +155,14 @@ fn executable() -> io::Result<PathBuf> {
     Ok(format!("/proc/self/fd/{}", fd.as_raw_fd()).into())
 }
 
+/// Undoes for a program what svp and its caller did to signals: the mask and what is ignored are inherited.
+///
+/// A stage itself keeps SIGTERM and its like blocked, because svp must hear of them first.
+pub(super) fn fresh_signals() {
+    crate::sys::default_signals();
+    let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
+}
+
 fn sealed_copy() -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     // Kernels before 6.3 don't know the flag that asks for an executable memfd, and don't need it.

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::channel::Channel;
 use super::idmap::helper;
-use super::launch::Stage;
+use super::launch::{Stage, fresh_signals};
 use super::stages::{Request, reply_with};
 use crate::error::{Error, Result};
 
@@ -190,6 +190,7 @@ pub(super) fn become_pasta(
     command.arg("--pid").arg(format!("/proc/self/fd/{}", ready.as_raw_fd()));
     command.arg("--netns-only");
     command.arg("--netns").arg(format!("/proc/self/fd/{}", network.as_raw_fd()));
+    fresh_signals();
     command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     Err(failed(command.exec()))
 }

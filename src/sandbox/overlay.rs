@@ -6,9 +6,9 @@
 //! `work`; `merged`, what the script sees.
 
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
@@ -16,6 +16,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use super::spec::Overlay;
 use crate::error::{Error, IoContext, Result};
 use crate::layer::unpack::copy_directory_metadata;
+use crate::rootfs::open_in_root;
 
 /// The kernel's limit on lower directories, less ours (the scaffold and the empty one).
 const MAX_LAYERS: usize = 498;
@@ -60,7 +61,7 @@ pub(super) fn enter(overlay: &Overlay) -> Result<()> {
 /// Mounts what the script sees at `../merged`: the layers, the scaffold, and the upper directory, whose
 /// root begins as the image's root is.
 pub(super) fn mount_merged(layers: usize) -> Result<()> {
-    copy_attributes("../before", "../upper")?;
+    copy_attributes(Path::new("../before"), Path::new("../upper"))?;
     // A place that was mounted before refuses: "volatile" leaves a mark. Queries are asked one after
     // another in the same place.
     let _ = fs::remove_dir_all("../work/work");
@@ -96,8 +97,8 @@ fn mount_overlay(at: &str, options: &str) -> Result<()> {
 
 /// Makes the mount points that the image lacks, in the scaffold.
 ///
-/// `/proc` and `/dev` must be directories. `/etc/resolv.conf` and `/etc/hosts` must be plain files, in a
-/// directory that looks as the image's own: the topmost layer's attributes are the ones seen.
+/// `/proc` and `/dev` must be directories. `/etc/resolv.conf` and `/etc/hosts` must be plain files, in
+/// directories that look as the image's own: the topmost layer's attributes are the ones seen.
 pub(super) fn make_scaffold() -> Result<()> {
     let before = Path::new("../before");
     let scaffold = Path::new("../scaffold");
@@ -106,29 +107,54 @@ pub(super) fn make_scaffold() -> Result<()> {
             make_dir(&scaffold.join(name))?;
         }
     }
-    let (etc, own_etc) = (before.join("etc"), scaffold.join("etc"));
-    let etc_is_dir = match etc.symlink_metadata() {
-        Ok(found) if found.is_dir() => true,
-        // An image whose /etc is a link keeps it: the files are mounted where they are, if they are.
-        Ok(_) => return Ok(()),
-        Err(_) => false,
-    };
-    make_dir(&own_etc)?;
+    // A file, or a link to nowhere, has no place for them.
+    let Some(etc) = etc_directory(before)? else { return Ok(()) };
+    let mut dir = PathBuf::new();
+    for name in &etc {
+        dir.push(name);
+        make_dir(&scaffold.join(&dir))?;
+    }
     for name in ["resolv.conf", "hosts"] {
-        if !etc.join(name).symlink_metadata().is_ok_and(|found| found.is_file()) {
-            fs::write(own_etc.join(name), b"").io("write", own_etc.join(name))?;
+        let file = dir.join(name);
+        if !before.join(&file).symlink_metadata().is_ok_and(|found| found.is_file()) {
+            fs::write(scaffold.join(&file), b"").io("write", scaffold.join(&file))?;
         }
     }
-    if etc_is_dir { copy_attributes("../before/etc", "../scaffold/etc") } else { Ok(()) }
+    // Only now: making something in a directory sets its time.
+    for dir in dir.ancestors().filter(|dir| before.join(dir).is_dir()) {
+        copy_attributes(&before.join(dir), &scaffold.join(dir))?;
+    }
+    Ok(())
+}
+
+/// Where the image's `/etc` is, from its root; a link's target, as seen in the container. `etc` itself if
+/// there is none.
+fn etc_directory(before: &Path) -> Result<Option<PathBuf>> {
+    match before.join("etc").symlink_metadata() {
+        Err(_) => return Ok(Some("etc".into())),
+        Ok(found) if found.is_dir() => return Ok(Some("etc".into())),
+        Ok(_) => {}
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(etc) = open_in_root(open(before)?.as_fd(), Path::new("etc"), flags) else {
+        return Ok(None);
+    };
+    let path = |fd: &OwnedFd| {
+        let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        fs::read_link(&link).io("read", link)
+    };
+    let root = path(&open(before)?)?;
+    Ok(path(&etc)?.strip_prefix(root).ok().map(Path::to_owned))
 }
 
 /// Gives the directory `to` the mode, owner, extended attributes and times of `from`.
-fn copy_attributes(from: &str, to: &str) -> Result<()> {
+fn copy_attributes(from: &Path, to: &Path) -> Result<()> {
     copy_directory_metadata(open(from)?.as_fd(), open(to)?.as_fd())
 }
 
 /// Opens a directory of the scratch place to read it.
-pub(super) fn open(name: &str) -> Result<OwnedFd> {
+pub(super) fn open(name: impl AsRef<Path>) -> Result<OwnedFd> {
+    let name = name.as_ref();
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(name, flags, Mode::empty()).io("open", name)
 }

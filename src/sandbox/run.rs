@@ -156,13 +156,9 @@ impl Sandbox {
             let (_, mut fds) = stage.recv::<()>()?;
             let namespace = fds.pop().ok_or_else(|| Error::sandbox("no network namespace"))?;
             let pasta = network::start_pasta(self.namespace_fd(), &namespace, &resolver);
-            let pasta = pasta.map_err(|error| {
-                if interrupt::requested() {
-                    Attempt::Failed(error)
-                } else {
-                    Attempt::NoPasta(error)
-                }
-            })?;
+            // An interrupt kills pasta too.
+            interrupt::check()?;
+            let pasta = pasta.map_err(Attempt::NoPasta)?;
             stage.send(&(), &[])?;
             Some(pasta)
         } else {

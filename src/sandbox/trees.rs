@@ -3,9 +3,11 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 use serde::{Deserialize, Serialize};
 
@@ -143,7 +145,21 @@ pub(super) fn diff(request: &DiffRequest, blob: OwnedFd) -> Result<WrittenLayer>
 /// Removes trees of the tree area.
 pub(super) fn remove(paths: &[String]) -> Result<()> {
     let here = overlay::open(".")?;
-    paths.iter().try_for_each(|path| remove_tree(here.as_fd(), path).io("remove", path))
+    paths.iter().try_for_each(|path| remove_patiently(here.as_fd(), path).io("remove", path))
+}
+
+/// As [`remove_tree`], again for a while as long as something is made in there: after an interrupt a
+/// script's processes are being killed, and svp can't wait for them.
+fn remove_patiently(here: BorrowedFd<'_>, path: &str) -> rustix::io::Result<()> {
+    for _ in 0..100 {
+        match remove_tree(here, path) {
+            Err(Errno::NOTEMPTY | Errno::NOENT) => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            other => return other,
+        }
+    }
+    remove_tree(here, path)
 }
 
 pub(super) fn own_mounts() -> Result<()> {

@@ -21,7 +21,9 @@ impl Staging {
     pub(super) fn new(tmp: &Path) -> Result<Self> {
         let (name, dir) = Staging::lock_new(tmp)?;
         let path = tmp.join(name);
-        interrupt::watch_temporary(&path);
+        interrupt::watch_temporary(&path, |path| {
+            let _ = fs::remove_dir_all(path);
+        });
         Ok(Staging { path, _dir: dir })
     }
 
