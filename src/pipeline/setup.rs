@@ -68,7 +68,7 @@ pub struct SetUp {
 pub fn setup(request: &SetupRequest, store: &Store, reporter: &dyn Reporter) -> Result<SetUp> {
     let (base, tag) = order(request, store, reporter)?;
     let (found, mut image) = base_image(request, store, &base)?;
-    check(request, store, &tag)?;
+    check(request, store, &base, &tag)?;
     let pack = request.pack.as_deref().map(Pack::open).transpose()?;
     let update = pack_update(request, pack.as_ref(), &image, reporter)?;
     let sandbox = Sandbox::enter(&store.root().join("trees"))?;
@@ -129,9 +129,9 @@ fn order(
 }
 
 /// Refuses what can't end well, before any work is done.
-fn check(request: &SetupRequest, store: &Store, tag: &Reference) -> Result<()> {
+fn check(request: &SetupRequest, store: &Store, base: &Reference, tag: &Reference) -> Result<()> {
     names::check_tag(tag)?;
-    if tag.tagged() == request.image.tagged() && request.image.digest().is_none() {
+    if tag.tagged() == base.tagged() && base.digest().is_none() {
         return Err(Error::usage(format!(
             "{} can't be both the base and the instance",
             tag.tagged()
