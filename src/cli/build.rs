@@ -26,7 +26,7 @@ pub(super) struct Args {
     #[arg(short, long, value_name = "REPO[:TAG]", value_parser = parsed::<Reference>)]
     tag: Reference,
     /// The base image, instead of the one that the pack's os leads to: docker://REF, oci:DIR[:REF],
-    /// oci-archive:FILE[:REF], or an image of the store
+    /// oci-archive:FILE[:REF], docker-archive:FILE[:REF], or an image of the store
     #[arg(long, value_name = "SOURCE", value_parser = parsed::<Source>)]
     base: Option<Source>,
     /// What bin/build is asked for: the base of all instances, or an instance at once
@@ -170,11 +170,13 @@ pub(super) fn print_data(
     image: (&Descriptor, &Reference),
     text: &str,
 ) -> Result<()> {
-    if !outputs.contains(&Output::Stdout) {
-        return context.print(text);
-    }
+    let format = outputs.iter().find_map(|output| match output {
+        Output::Stdout(format) => Some(*format),
+        _ => None,
+    });
+    let Some(format) = format else { return context.print(text) };
     context.finish();
-    store.write_archive(image.0, &mut std::io::stdout().lock(), image.1)?;
+    store.write_as(format, image.0, &mut std::io::stdout().lock(), image.1)?;
     let told = write!(std::io::stderr().lock(), "{text}");
     told.io("write to", "standard error")
 }

@@ -126,8 +126,8 @@ pub(super) struct OutputArgs {
     /// Add the image to the OCI image layout DIR, which is made if it isn't there; other tags stay
     #[arg(long, value_name = "DIR")]
     pub(super) oci_dir: Option<PathBuf>,
-    /// Write the image to an archive: oci-archive:FILE, or oci-archive:- for standard output
-    #[arg(short, long = "output", value_name = "oci-archive:FILE")]
+    /// Write the image to an archive: oci-archive:FILE, docker-archive:FILE; the file - is standard output
+    #[arg(short, long = "output", value_name = "FORMAT:FILE")]
     pub(super) output: Vec<String>,
     /// Write what was made to FILE, as JSON
     #[arg(long, value_name = "FILE")]

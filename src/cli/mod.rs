@@ -4,6 +4,7 @@
 mod build;
 mod check;
 mod common;
+mod copy;
 mod error;
 mod field;
 mod history;
@@ -76,6 +77,14 @@ enum Command {
     Tag(tag::Args),
     /// Remove tags, and what only they had
     Rmi(rmi::Args),
+    /// Bring an image of a registry, a layout or an archive into the store
+    Pull(copy::PullCommand),
+    /// Carry an image from anywhere to anywhere, as it is
+    Copy(copy::CopyArgs),
+    /// Write an image to an archive or a layout
+    Save(copy::SaveArgs),
+    /// Bring all images of an archive into the store
+    Load(copy::LoadArgs),
     /// Make an image from any root file system's tar
     Import(import::Args),
     /// Unpack an image's root file system into a directory
@@ -109,6 +118,10 @@ pub fn main() -> ExitCode {
         Command::History(args) => history::run(&args, &context),
         Command::Tag(args) => tag::run(args, &context),
         Command::Rmi(args) => rmi::run(args, &context),
+        Command::Pull(args) => copy::pull(args, &context),
+        Command::Copy(args) => copy::copy(args, &context),
+        Command::Save(args) => copy::save(args, &context),
+        Command::Load(args) => copy::load(&args, &context),
         Command::Import(args) => import::run(args, &context),
         Command::Unpack(args) => unpack::run(args, &context),
         Command::Check(args) => check::run(&args, &context),

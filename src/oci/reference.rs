@@ -81,6 +81,21 @@ impl Reference {
         self
     }
 
+    /// The other way: the name as one writes it who means Docker Hub, without `docker.io/` and `library/`. Archives
+    /// have the full name of what is local to svp.
+    #[must_use]
+    pub fn without_default_registry(mut self) -> Self {
+        if self.registry.as_deref() == Some("docker.io") {
+            self.registry = None;
+            if let Some(short) = self.repository.strip_prefix("library/")
+                && !short.contains('/')
+            {
+                self.repository = short.to_owned();
+            }
+        }
+        self
+    }
+
     /// The same reference with another digest instead of its tag.
     #[must_use]
     pub fn at_digest(&self, digest: Digest) -> Self {

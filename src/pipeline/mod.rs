@@ -12,12 +12,14 @@
 //! | `label` | the config that an image of ours has |
 //! | `environment` | what a script finds in its environment |
 //! | `output` | where an image goes besides the store |
+//! | `copy` | carrying images about: pull, push, copy, save, load |
 //! | `names` | which tags may be written to |
 //! | `remove` | taking an image away with all that only it has |
 
 pub mod ask;
 pub mod base;
 pub mod build;
+pub mod copy;
 pub mod environment;
 mod label;
 mod layers;

@@ -9,17 +9,17 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Reference, layout_writer};
 use crate::progress::Reporter;
-use crate::store::Store;
+use crate::store::{ArchiveFormat, Store};
 
 /// A place for an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// An OCI image layout, in which other tags stay.
     Layout(PathBuf),
-    /// A tar archive of a layout with this image alone.
-    OciArchive(PathBuf),
+    /// An archive with this image alone.
+    Archive(ArchiveFormat, PathBuf),
     /// The same on standard output, which is the command line's to write.
-    Stdout,
+    Stdout(ArchiveFormat),
 }
 
 impl FromStr for Output {
@@ -27,19 +27,27 @@ impl FromStr for Output {
 
     fn from_str(text: &str) -> Result<Self> {
         let refuse = |why: &str| {
-            Error::usage(format!("{text:?} is no output: {why}"))
-                .hint("write oci-archive:FILE, oci-archive:- or oci:DIR")
+            Error::usage(format!("{text:?} is no output: {why}")).hint(
+                "write oci-archive:FILE, docker-archive:FILE (- for standard output) or oci:DIR",
+            )
+        };
+        let format = |transport: &str| match transport {
+            "oci-archive" => Some(ArchiveFormat::Oci),
+            "docker-archive" => Some(ArchiveFormat::Docker),
+            _ => None,
         };
         match text.split_once(':') {
             Some((_, "")) => Err(refuse("it names no file")),
-            Some(("oci-archive", "-")) => Ok(Output::Stdout),
-            Some(("oci-archive", file)) => Ok(Output::OciArchive(file.into())),
             Some(("oci", dir)) => Ok(Output::Layout(dir.into())),
-            Some(("docker-archive", _)) => Err(refuse("docker-archive can't be written yet").hint(
-                "write an oci-archive, which podman loads; for docker, \
-                 `skopeo copy oci-archive:FILE docker-archive:FILE:REPO:TAG`",
-            )),
-            _ => Err(refuse("it names no format")),
+            Some((transport, file)) => {
+                let format = format(transport).ok_or_else(|| refuse("it names no format"))?;
+                Ok(if file == "-" {
+                    Output::Stdout(format)
+                } else {
+                    Output::Archive(format, file.into())
+                })
+            }
+            None => Err(refuse("it names no format")),
         }
     }
 }
@@ -49,13 +57,13 @@ impl FromStr for Output {
 /// # Errors
 /// [`Kind::BadInput`](crate::error::Kind::BadInput) for a directory that is neither empty nor a layout.
 pub(super) fn check(outputs: &[Output]) -> Result<()> {
-    if outputs.iter().filter(|output| **output == Output::Stdout).count() > 1 {
+    if outputs.iter().filter(|output| matches!(output, Output::Stdout(_))).count() > 1 {
         return Err(Error::usage("standard output takes one archive"));
     }
     outputs.iter().try_for_each(|output| match output {
         Output::Layout(dir) => layout_writer::check_target(dir),
-        Output::OciArchive(file) => check_file(file),
-        Output::Stdout => Ok(()),
+        Output::Archive(_, file) => check_file(file),
+        Output::Stdout(_) => Ok(()),
     })
 }
 
@@ -100,14 +108,14 @@ pub(super) fn write(
                     ));
                 }
             }
-            Output::Stdout => {}
-            Output::OciArchive(file) => {
+            Output::Stdout(_) => {}
+            Output::Archive(format, file) => {
                 reporter.step(&format!(
-                    "writing {} to oci-archive:{}",
+                    "writing {} to {format}:{}",
                     reference.tagged(),
                     file.display()
                 ));
-                store.save_to_archive(descriptor, file, reference)?;
+                store.save_as(*format, descriptor, file, reference)?;
             }
         }
     }

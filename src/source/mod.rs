@@ -1,4 +1,5 @@
-//! Where images come from: `docker://REF`, `oci:DIR[:REF]`, `oci-archive:FILE[:REF]`, or the local store.
+//! Where images come from: `docker://REF`, `oci:DIR[:REF]`, `oci-archive:FILE[:REF]`, `docker-archive:FILE[:REF]`, or
+//! the local store.
 //!
 //! A source is pulled *into the store*; from then on it is an image like any other. Whatever a source
 //! says is a claim: manifests and configs are bounded, and digest, size and diff ID of every layer are
@@ -7,9 +8,12 @@
 mod archive;
 mod directory;
 mod docker;
+mod docker_archive;
 mod layer;
+mod load;
 mod origin;
 mod pull;
+mod tarball;
 pub(crate) mod tee;
 
 use std::fmt;
@@ -19,6 +23,7 @@ use std::str::FromStr;
 use crate::error::{Error, Result};
 use crate::oci::Reference;
 
+pub use load::{Loaded, load};
 pub use pull::{PullOptions, pull};
 
 /// Where to find an image.
@@ -26,11 +31,12 @@ pub use pull::{PullOptions, pull};
 /// Grammar, as skopeo has it:
 ///
 /// ```text
-/// source := "docker://" reference | "oci:" dir [":" ref] | "oci-archive:" file [":" ref] | reference
+/// source := "docker://" reference | "oci:" dir [":" ref] | "oci-archive:" file [":" ref]
+///         | "docker-archive:" file [":" (reference | "@" number)] | reference
 /// ```
 ///
-/// `dir` and `file` end at the first colon; `ref` is the text of `org.opencontainers.image.ref.name`. A
-/// plain reference names an image of the store, never a registry's.
+/// `dir` and `file` end at the first colon; the file `-` is standard input; `ref` is the text of
+/// `org.opencontainers.image.ref.name`. A plain reference names an image of the store, never a registry's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// An image of the store.
@@ -46,6 +52,13 @@ pub enum Source {
     },
     /// An image in a tar archive of a layout.
     OciArchive {
+        /// The archive.
+        file: PathBuf,
+        /// Which image, if the archive has several.
+        reference: Option<String>,
+    },
+    /// An image in an archive as `docker save` writes it.
+    DockerArchive {
         /// The archive.
         file: PathBuf,
         /// Which image, if the archive has several.
@@ -68,11 +81,15 @@ impl FromStr for Source {
             let (file, reference) = path_and_ref(text, rest)?;
             return Ok(Source::OciArchive { file, reference });
         }
+        if let Some(rest) = text.strip_prefix("docker-archive:") {
+            let (file, reference) = path_and_ref(text, rest)?;
+            return Ok(Source::DockerArchive { file, reference });
+        }
         let transport = text.split_once(':').map(|(transport, _)| transport).unwrap_or_default();
-        let foreign = ["docker-archive", "dir", "containers-storage", "docker-daemon", "ostree"];
+        let foreign = ["dir", "containers-storage", "docker-daemon", "ostree"];
         if foreign.contains(&transport) || text.contains("://") {
             return Err(Error::usage(format!("{text:?} is not an image source that svp reads"))
-                .hint("write docker://REF, oci:DIR[:REF], oci-archive:FILE[:REF], or the name of an image of the store; skopeo copies others into an oci: layout"));
+                .hint("write docker://REF, oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:REF], or the name of an image of the store; skopeo copies others into an oci: layout"));
         }
         Ok(Source::Local(text.parse()?))
     }
@@ -104,7 +121,7 @@ fn path_and_ref(whole: &str, rest: &str) -> Result<(PathBuf, Option<String>)> {
     };
     if path.is_empty() || reference == Some("") {
         return Err(Error::usage(format!("{whole:?} lacks its path or what follows the colon"))
-            .hint("write oci:DIR[:REF] or oci-archive:FILE[:REF]"));
+            .hint("write oci:DIR[:REF], oci-archive:FILE[:REF] or docker-archive:FILE[:REF]"));
     }
     Ok((path.into(), reference.map(str::to_owned)))
 }
@@ -116,6 +133,7 @@ impl fmt::Display for Source {
             Source::Docker(reference) => return write!(f, "docker://{reference}"),
             Source::Oci { dir, reference } => ("oci", dir, reference),
             Source::OciArchive { file, reference } => ("oci-archive", file, reference),
+            Source::DockerArchive { file, reference } => ("docker-archive", file, reference),
         };
         write!(f, "{transport}:{}", path.display())?;
         match reference {
@@ -139,6 +157,8 @@ mod tests {
             ("oci:out", "oci:out"),
             ("oci:/a/b:team/mysql:latest", "oci:/a/b:team/mysql:latest"),
             ("oci-archive:x.tar:1", "oci-archive:x.tar:1"),
+            ("docker-archive:x.tar:a:1", "docker-archive:x.tar:a:1"),
+            ("docker-archive:-", "docker-archive:-"),
         ];
         for (text, shown) in cases {
             assert_eq!(text.parse::<Source>().unwrap().to_string(), shown);
@@ -164,8 +184,17 @@ mod tests {
 
     #[test]
     fn refuses() {
-        let cases =
-            ["", "oci:", "oci::x", "oci:a:", "docker://", "https://x/y", "docker-archive:x", "A"];
+        let cases = [
+            "",
+            "oci:",
+            "oci::x",
+            "oci:a:",
+            "docker://",
+            "https://x/y",
+            "docker-archive:",
+            "dir:x",
+            "A",
+        ];
         for text in cases {
             let error = text.parse::<Source>().expect_err(text);
             assert_eq!(error.kind().exit_code(), 2, "{text}");

@@ -8,8 +8,10 @@ use super::Source;
 use super::archive::Archive;
 use super::directory::Directory;
 use super::docker::Docker;
+use super::docker_archive::{self, DockerArchive};
 use super::layer::{Fetched, Transfers};
 use super::origin::Origin;
+use super::tarball::Tarball;
 use crate::error::{Context, Error, Result};
 use crate::oci::json::MAX_CONFIG;
 use crate::oci::{Descriptor, Digest, Document, Image, Layer, Manifest, Platform};
@@ -50,25 +52,32 @@ pub fn pull(
     options: &PullOptions,
     reporter: &dyn Reporter,
 ) -> Result<Descriptor> {
-    let origin: Box<dyn Origin> = match source {
+    let bring = |origin: &dyn Origin| {
+        reporter.step(&format!("pulling {source}"));
+        from_origin(origin, store, &options.platform, reporter).context(source)
+    };
+    match source {
         Source::Local(reference) => {
             let descriptor = store.resolve(reference)?.manifest;
             store.load_image(&descriptor)?;
-            return Ok(descriptor);
+            Ok(descriptor)
         }
         Source::Docker(reference) => {
-            Box::new(Docker::new(Client::new(options.client.clone())?, reference))
+            bring(&Docker::new(Client::new(options.client.clone())?, reference))
         }
-        Source::Oci { dir, reference } => Box::new(Directory::open(dir, reference.as_deref())?),
+        Source::Oci { dir, reference } => bring(&Directory::open(dir, reference.as_deref())?),
         Source::OciArchive { file, reference } => {
-            Box::new(Archive::open(file, reference.as_deref(), store)?)
+            bring(&Archive::open(&Tarball::open(file, store)?, reference.as_deref())?)
         }
-    };
-    reporter.step(&format!("pulling {source}"));
-    from_origin(&*origin, store, &options.platform, reporter).context(source)
+        Source::DockerArchive { file, reference } => {
+            let tar = Tarball::open(file, store)?;
+            let item = docker_archive::choose(&tar, reference.as_deref())?;
+            bring(&DockerArchive::open(&tar, &item)?)
+        }
+    }
 }
 
-fn from_origin(
+pub(super) fn from_origin(
     origin: &dyn Origin,
     store: &Store,
     platform: &Platform,

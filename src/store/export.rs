@@ -1,5 +1,6 @@
-//! Writing an image of the store into an OCI image layout, or a tar archive of one.
+//! Writing an image of the store into an OCI image layout, or an archive.
 
+use std::fmt;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -12,6 +13,25 @@ use crate::layer::entry::{Entry, EntryKind};
 use crate::layer::write::TarWriter;
 use crate::oci::layout::archive_files;
 use crate::oci::{Descriptor, LayoutWriter, Reference};
+
+/// What is in an archive of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ArchiveFormat {
+    /// An OCI image layout.
+    Oci,
+    /// What `docker save` writes.
+    Docker,
+}
+
+impl fmt::Display for ArchiveFormat {
+    /// The transport's name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ArchiveFormat::Oci => "oci-archive",
+            ArchiveFormat::Docker => "docker-archive",
+        })
+    }
+}
 
 impl Store {
     /// Writes the image whose manifest is `descriptor` into the layout at `dir`, as `reference`; returns
@@ -41,14 +61,28 @@ impl Store {
         Ok(others)
     }
 
+    /// As [`Store::save_as`], as an archive of a layout.
+    ///
+    /// # Errors
+    /// As [`Store::save_as`].
+    pub fn save_to_archive(
+        &self,
+        descriptor: &Descriptor,
+        file: &Path,
+        reference: &Reference,
+    ) -> Result<()> {
+        self.save_as(ArchiveFormat::Oci, descriptor, file, reference)
+    }
+
     /// Writes the image whose manifest is `descriptor` into the archive `file`, as `reference`. A file that is
     /// there is replaced when the new one is whole; a device or pipe is written to.
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if a blob of the image is missing or damaged;
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn save_to_archive(
+    pub fn save_as(
         &self,
+        format: ArchiveFormat,
         descriptor: &Descriptor,
         file: &Path,
         reference: &Reference,
@@ -56,7 +90,7 @@ impl Store {
         let special = fs::metadata(file).is_ok_and(|there| !there.is_file() && !there.is_dir());
         if special {
             let mut output = File::options().write(true).open(file).io("open", file)?;
-            return self.write_archive(descriptor, &mut output, reference);
+            return self.write_as(format, descriptor, &mut output, reference);
         }
         let dir = match file.parent() {
             Some(dir) if !dir.as_os_str().is_empty() => dir,
@@ -67,16 +101,33 @@ impl Store {
             .permissions(Permissions::from_mode(0o666))
             .tempfile_in(dir)
             .io("make a file in", dir)?;
-        self.write_archive(descriptor, &mut output, reference)?;
+        self.write_as(format, descriptor, &mut output, reference)?;
         output.as_file().sync_all().io("sync", file)?;
         output.persist(file).map_err(|error| Error::io("write", file, error.error))?;
         super::sync_dir(dir)
     }
 
-    /// Writes the archive to `output`: the same image, the same bytes.
+    /// Writes an archive to `output`.
     ///
     /// # Errors
-    /// As [`Store::save_to_archive`].
+    /// As [`Store::save_as`].
+    pub fn write_as(
+        &self,
+        format: ArchiveFormat,
+        descriptor: &Descriptor,
+        output: &mut dyn Write,
+        reference: &Reference,
+    ) -> Result<()> {
+        match format {
+            ArchiveFormat::Oci => self.write_archive(descriptor, output, reference),
+            ArchiveFormat::Docker => self.write_docker_archive(descriptor, output, reference),
+        }
+    }
+
+    /// Writes the archive of a layout to `output`: the same image, the same bytes.
+    ///
+    /// # Errors
+    /// As [`Store::save_as`].
     pub fn write_archive(
         &self,
         descriptor: &Descriptor,
@@ -128,7 +179,7 @@ impl Store {
 }
 
 /// A reader that fails when the user wants svp to stop.
-struct Interruptible<R>(R);
+pub(super) struct Interruptible<R>(pub(super) R);
 
 impl<R: Read> Read for Interruptible<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
@@ -138,6 +189,6 @@ impl<R: Read> Read for Interruptible<R> {
 }
 
 /// What failed because the user interrupted it says so.
-fn or_interrupted(error: Error) -> Error {
+pub(super) fn or_interrupted(error: Error) -> Error {
     if interrupt::requested() { interrupt::error() } else { error }
 }

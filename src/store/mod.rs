@@ -16,6 +16,7 @@
 mod blobs;
 mod collect;
 mod diff_ids;
+mod docker_archive;
 mod export;
 mod history;
 mod images;
@@ -33,6 +34,7 @@ use crate::error::{Error, IoContext, Kind, Result};
 
 pub use blobs::BlobWriter;
 pub use collect::{Collected, Removed};
+pub use export::ArchiveFormat;
 pub use history::Past;
 pub use info::{Document, InspectedLayer, Inspection, Listed};
 pub use staging::Staging;

@@ -1,0 +1,154 @@
+//! `svp pull`, `copy`, `save` and `load`.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+
+use super::build::PullArgs;
+use super::common::Context;
+use crate::error::{Error, IoContext, Result};
+use crate::oci::Reference;
+use crate::pipeline::copy::{self, CopyRequest, Destination};
+use crate::pipeline::output::Output;
+use crate::source::{PullOptions, Source};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct PullCommand {
+    /// docker://REF, oci:DIR[:REF], oci-archive:FILE[:REF] or docker-archive:FILE[:REF]
+    #[arg(value_name = "SOURCE")]
+    source: String,
+    /// The name to give it in the store, instead of its own
+    #[arg(short, long, value_name = "REPO[:TAG]")]
+    tag: Option<Reference>,
+    /// Replace an instance that has the name
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    pull: PullArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CopyArgs {
+    /// docker://REF, oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:REF], or an image of the store
+    #[arg(value_name = "SOURCE")]
+    source: Source,
+    /// The same, to be written; the file - is standard output
+    #[arg(value_name = "DESTINATION")]
+    destination: Destination,
+    /// Replace an instance that has the name
+    #[arg(long)]
+    force: bool,
+    /// Let an instance's image, which holds secrets, leave the store
+    #[arg(long)]
+    allow_secrets: bool,
+    #[command(flatten)]
+    pull: PullArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct SaveArgs {
+    /// An image of the store
+    #[arg(value_name = "IMAGE")]
+    image: Reference,
+    /// Where to: oci-archive:FILE, docker-archive:FILE or oci:DIR; the file - is standard output
+    #[arg(short, long, value_name = "FORMAT:FILE", default_value = "oci-archive:-")]
+    output: Output,
+    /// Save an instance's image, which holds secrets
+    #[arg(long)]
+    allow_secrets: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct LoadArgs {
+    /// An archive of either kind, plain or compressed; - for standard input
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    input: PathBuf,
+    /// The name to give the image, instead of those that the archive has
+    #[arg(short, long, value_name = "REPO[:TAG]")]
+    tag: Option<Reference>,
+    /// Replace instances that have the names
+    #[arg(long)]
+    force: bool,
+}
+
+pub(super) fn pull(args: PullCommand, context: &Context) -> Result<()> {
+    let source = source_of(&args.source)?;
+    let name = args.tag.map_or_else(|| copy::own_name(&source), Ok)?;
+    run(
+        CopyRequest {
+            source,
+            destination: Destination::Local(name),
+            pull: args.pull.options(),
+            force: args.force,
+            allow_secrets: false,
+        },
+        context,
+    )
+}
+
+pub(super) fn copy(args: CopyArgs, context: &Context) -> Result<()> {
+    run(
+        CopyRequest {
+            source: args.source,
+            destination: args.destination,
+            pull: args.pull.options(),
+            force: args.force,
+            allow_secrets: args.allow_secrets,
+        },
+        context,
+    )
+}
+
+pub(super) fn save(args: SaveArgs, context: &Context) -> Result<()> {
+    run(
+        CopyRequest {
+            source: Source::Local(args.image),
+            destination: Destination::File(args.output, None),
+            pull: PullOptions::default(),
+            force: false,
+            allow_secrets: args.allow_secrets,
+        },
+        context,
+    )
+}
+
+pub(super) fn load(args: &LoadArgs, context: &Context) -> Result<()> {
+    let store = context.store()?;
+    let loaded =
+        copy::load(&args.input, args.tag.as_ref(), args.force, &store, context.reporter())?;
+    let lines = loaded.iter().map(|image| format!("{}\n", image.name.tagged()));
+    context.print(&lines.collect::<String>())
+}
+
+/// A source to pull from: a registry's host written out is as good as `docker://`.
+fn source_of(text: &str) -> Result<Source> {
+    match text.parse()? {
+        Source::Local(name) if name.registry().is_some() => Ok(Source::Docker(name)),
+        Source::Local(name) => {
+            let far = name.clone().with_default_registry();
+            Err(Error::usage(format!("{name} is a name of the local store: nothing to pull"))
+                .hint(format!("an image of Docker Hub is written docker://{far}")))
+        }
+        other => Ok(other),
+    }
+}
+
+fn run(request: CopyRequest, context: &Context) -> Result<()> {
+    let streamed = match &request.destination {
+        Destination::File(Output::Stdout(format), _) => Some(*format),
+        _ => None,
+    };
+    if streamed.is_some() && std::io::stdout().is_terminal() {
+        return Err(Error::usage("an archive is nothing for a terminal")
+            .hint("redirect standard output, or name a file"));
+    }
+    let store = context.store()?;
+    let copied = copy::copy(&request, &store, context.reporter())?;
+    let digest = format!("{}\n", copied.descriptor.digest);
+    let Some(format) = streamed else { return context.print(&digest) };
+    context.finish();
+    let mut output = std::io::stdout().lock();
+    store.write_as(format, &copied.descriptor, &mut output, &copied.name)?;
+    output.flush().io("write to", "standard output")?;
+    eprint!("{digest}");
+    Ok(())
+}

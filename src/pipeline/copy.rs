@@ -1,0 +1,208 @@
+//! Carrying images about: `svp pull`, `push`, `copy`, `save` and `load`.
+//!
+//! Everything goes through the store, where it is verified; from there it is written to where it shall go.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use super::names::{self, What};
+use super::output::{self, Output};
+use crate::error::{Error, Result};
+use crate::oci::{Descriptor, Reference};
+use crate::progress::Reporter;
+use crate::source::{self, PullOptions, Source};
+use crate::store::Store;
+
+/// Where an image shall go, as skopeo writes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// A name in the store.
+    Local(Reference),
+    /// A registry.
+    Docker(Reference),
+    /// A layout or an archive, and the image's name in it if another than it has.
+    File(Output, Option<Reference>),
+}
+
+impl FromStr for Destination {
+    type Err = Error;
+
+    /// `docker://REF`, `oci:DIR[:REF]`, `oci-archive:FILE[:REF]`, `docker-archive:FILE[:REF]` or a plain reference.
+    /// `DIR` and `FILE` end at the first colon.
+    fn from_str(text: &str) -> Result<Self> {
+        if let Some(rest) = text.strip_prefix("docker://") {
+            return Ok(Destination::Docker(rest.parse::<Reference>()?.with_default_registry()));
+        }
+        for transport in ["oci:", "oci-archive:", "docker-archive:"] {
+            let Some(rest) = text.strip_prefix(transport) else { continue };
+            let (path, name) = match rest.split_once(':') {
+                Some((path, name)) => (path, Some(name.parse()?)),
+                None => (rest, None),
+            };
+            return Ok(Destination::File(format!("{transport}{path}").parse()?, name));
+        }
+        if text.contains("://") || text.starts_with("dir:") {
+            return Err(Error::usage(format!("{text:?} is not a destination that svp writes")).hint(
+                "write docker://REF, oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:REF], or a name for \
+                 the store",
+            ));
+        }
+        Ok(Destination::Local(text.parse()?))
+    }
+}
+
+/// What to carry where.
+#[derive(Debug)]
+pub struct CopyRequest {
+    /// The image.
+    pub source: Source,
+    /// Where it goes.
+    pub destination: Destination,
+    /// How to talk to registries.
+    pub pull: PullOptions,
+    /// Replace an instance that has the name.
+    pub force: bool,
+    /// Let an instance's image, which holds secrets, leave the store.
+    pub allow_secrets: bool,
+}
+
+/// What was carried.
+#[derive(Debug)]
+pub struct Copied {
+    /// The manifest, as it is at the destination.
+    pub descriptor: Descriptor,
+    /// The name at the destination.
+    pub name: Reference,
+}
+
+/// Brings an image from a source to a destination. Where that is standard output, it is the caller's to write.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::error::Kind::Usage) for an instance's image that may not leave, or a name that is
+/// lacking or taken; else as [`source::pull()`], and what writing to the destination gives.
+pub fn copy(request: &CopyRequest, store: &Store, reporter: &dyn Reporter) -> Result<Copied> {
+    let CopyRequest { source, destination, .. } = request;
+    let name = name_at(source, destination)?;
+    if let Destination::File(output, _) = destination {
+        output::check(std::slice::from_ref(output))?;
+    }
+    let descriptor = source::pull(source, store, &request.pull, reporter)?;
+    if !matches!(destination, Destination::Local(_)) && !request.allow_secrets {
+        check_secrets(store, &descriptor, source)?;
+    }
+    match destination {
+        Destination::Local(_) => tag(store, &name, &descriptor, request.force)?,
+        Destination::Docker(_) => {
+            return Err(Error::usage("svp can't push yet"));
+        }
+        Destination::File(output, _) => {
+            output::write(store, std::slice::from_ref(output), &descriptor, &name, reporter)?;
+        }
+    }
+    Ok(Copied { descriptor, name })
+}
+
+/// Brings every image of an archive into the store and tags them, `tag` instead of the names there if given.
+///
+/// # Errors
+/// As [`source::load()`]; [`Kind::Usage`](crate::error::Kind::Usage) for a name that is lacking or taken.
+pub fn load(
+    file: &PathBuf,
+    given: Option<&Reference>,
+    force: bool,
+    store: &Store,
+    reporter: &dyn Reporter,
+) -> Result<Vec<Copied>> {
+    let loaded = source::load(file, store, &PullOptions::default(), reporter)?;
+    let shown = file.display();
+    if loaded.is_empty() {
+        return Err(Error::bad_input(format!("{shown} has no images")));
+    }
+    if given.is_some() && loaded.len() > 1 {
+        return Err(Error::usage(format!(
+            "{shown} has {} images, and one name is given",
+            loaded.len()
+        ))
+        .hint("leave --tag out, or `svp pull` one of them"));
+    }
+    let mut tagged = Vec::new();
+    for image in loaded {
+        let names = given.map_or(image.names, |name| vec![name.clone()]);
+        if names.is_empty() {
+            let digest = image.descriptor.digest;
+            return Err(Error::usage(format!("the image {digest} in {shown} has no name"))
+                .hint("give it one with --tag"));
+        }
+        for name in names {
+            tagged.push(Copied { descriptor: image.descriptor.clone(), name });
+        }
+    }
+    for Copied { descriptor, name } in &tagged {
+        check_taken(store, name, descriptor, force)?;
+    }
+    for Copied { descriptor, name } in &tagged {
+        tag(store, name, descriptor, force)?;
+    }
+    Ok(tagged)
+}
+
+/// The name in the store for what a source names: its own.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::error::Kind::Usage) if it has none.
+pub fn own_name(source: &Source) -> Result<Reference> {
+    let text = match source {
+        Source::Local(reference) | Source::Docker(reference) => {
+            return Ok(match reference.digest() {
+                // A digest is no tag, but `NAME@DIGEST` is found by what is tagged so.
+                Some(digest) if reference.tag().is_none() => {
+                    format!("{}:sha256-{}", reference.name(), digest.hex()).parse()?
+                }
+                _ => reference.tagged().parse()?,
+            });
+        }
+        Source::Oci { reference, .. }
+        | Source::OciArchive { reference, .. }
+        | Source::DockerArchive { reference, .. } => reference.as_deref(),
+    };
+    let parsed = text.and_then(|text| text.parse::<Reference>().ok());
+    parsed
+        .filter(|name| name.digest().is_none())
+        .map(Reference::without_default_registry)
+        .ok_or_else(|| {
+            Error::usage(format!("{source} gives the image no name"))
+                .hint("name it: --tag with `svp pull`, or :REPO:TAG after a path")
+        })
+}
+
+fn name_at(source: &Source, destination: &Destination) -> Result<Reference> {
+    match destination {
+        Destination::Local(name) => {
+            names::check_tag(name)?;
+            Ok(name.clone())
+        }
+        Destination::Docker(name) | Destination::File(_, Some(name)) => Ok(name.clone()),
+        Destination::File(_, None) => own_name(source),
+    }
+}
+
+fn check_secrets(store: &Store, descriptor: &Descriptor, source: &Source) -> Result<()> {
+    match names::what(&store.load_image(descriptor)?) {
+        What::Instance => Err(Error::usage(format!(
+            "{source} is an instance: its image holds secrets"
+        ))
+        .hint("whoever can read the copy can read them; if that is meant, add --allow-secrets")),
+        _ => Ok(()),
+    }
+}
+
+fn check_taken(store: &Store, name: &Reference, image: &Descriptor, force: bool) -> Result<()> {
+    let same = store.tag(name)?.is_some_and(|tag| tag.manifest.digest == image.digest);
+    if same { Ok(()) } else { names::check_for_base(store, name, force) }
+}
+
+fn tag(store: &Store, name: &Reference, descriptor: &Descriptor, force: bool) -> Result<()> {
+    check_taken(store, name, descriptor, force)?;
+    let image = store.load_image(descriptor)?;
+    store.set_tag(name, descriptor, image.config().created())
+}

@@ -1,0 +1,76 @@
+//! Loading: every image of an archive, of whichever kind it is, under the names that it has there.
+
+use std::path::Path;
+
+use super::archive::{Archive, INDEX};
+use super::docker_archive::{self, DockerArchive};
+use super::pull::{PullOptions, from_origin};
+use super::tarball::Tarball;
+use crate::error::{Context, Result};
+use crate::oci::descriptor::CONTAINERD_NAME;
+use crate::oci::{Descriptor, Reference};
+use crate::progress::Reporter;
+use crate::store::Store;
+
+/// An image that was brought into the store.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// Its manifest.
+    pub descriptor: Descriptor,
+    /// What the archive calls it, as the store has it: without Docker Hub's host.
+    pub names: Vec<Reference>,
+}
+
+/// Brings all images of the archive `file` (`-` is standard input) into the store. Nothing is tagged.
+///
+/// An archive that is both an OCI layout's and docker's, as docker writes since version 25, is read as the layout,
+/// which keeps the manifests.
+///
+/// # Errors
+/// As [`pull`](super::pull()).
+pub fn load(
+    file: &Path,
+    store: &Store,
+    options: &PullOptions,
+    reporter: &dyn Reporter,
+) -> Result<Vec<Loaded>> {
+    reporter.step(&format!("loading {}", file.display()));
+    let tar = Tarball::open(file, store)?;
+    let mut loaded = Vec::new();
+    if tar.find(INDEX).is_some() {
+        let archive = Archive::open(&tar, None)?;
+        for entry in archive.entries() {
+            let origin = Archive::of_entry(&tar, entry.clone());
+            let descriptor =
+                from_origin(&origin, store, &options.platform, reporter).context(file.display())?;
+            add(&mut loaded, descriptor, name_of(entry).into_iter().collect());
+        }
+    } else {
+        for item in docker_archive::items(&tar)? {
+            let origin = DockerArchive::open(&tar, &item)?;
+            let descriptor =
+                from_origin(&origin, store, &options.platform, reporter).context(file.display())?;
+            let names = item.tags().filter_map(|tag| tag.parse().ok());
+            let names = names.map(Reference::without_default_registry).collect();
+            add(&mut loaded, descriptor, names);
+        }
+    }
+    Ok(loaded)
+}
+
+/// An index lists an image once for each of its names.
+fn add(loaded: &mut Vec<Loaded>, descriptor: Descriptor, names: Vec<Reference>) {
+    match loaded.iter_mut().find(|other| other.descriptor.digest == descriptor.digest) {
+        Some(other) => other.names.extend(names),
+        None => loaded.push(Loaded { descriptor, names }),
+    }
+}
+
+/// What an index's entry calls its image. `org.opencontainers.image.ref.name` is `REPO:TAG` where svp and skopeo
+/// write it and a mere tag where containerd and docker do.
+fn name_of(entry: &Descriptor) -> Option<Reference> {
+    let own = entry.ref_name().filter(|name| name.contains([':', '/']));
+    let full = entry.annotations.get(CONTAINERD_NAME).map(String::as_str);
+    let name = own.or(full).or(entry.ref_name())?;
+    name.parse().ok().map(Reference::without_default_registry)
+}

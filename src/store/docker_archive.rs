@@ -1,0 +1,86 @@
+//! Writing an image of the store as `docker save` does: for `docker load`, `podman load` and whatever else takes
+//! such archives.
+//!
+//! The config is kept byte for byte, and with it the image's ID. Layers are plain tars, named after their diff
+//! IDs; the format has no place for the manifest, so its digest is not kept.
+
+use std::collections::HashSet;
+use std::io::{self, Read, Write};
+
+use serde_json::json;
+
+use super::Store;
+use super::export::{Interruptible, or_interrupted};
+use crate::error::{Context, Error, IoContext, Result};
+use crate::layer::compress::decoder;
+use crate::layer::entry::{Entry, EntryKind};
+use crate::layer::write::TarWriter;
+use crate::oci::json::{MAX_CONFIG, canonical};
+use crate::oci::media_type::Compression;
+use crate::oci::{Descriptor, DigestReader, Layer, Reference};
+
+impl Store {
+    /// Writes the image whose manifest is `descriptor` to `output`, as `reference`: the same image, the same bytes.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if a blob of the image is missing or damaged;
+    /// [`Kind::Storage`](crate::error::Kind::Storage).
+    pub fn write_docker_archive(
+        &self,
+        descriptor: &Descriptor,
+        output: &mut dyn Write,
+        reference: &Reference,
+    ) -> Result<()> {
+        let image = self.load_image(descriptor)?;
+        let config = self.load_manifest(descriptor)?.config.digest;
+        let config_name = format!("{}.json", config.hex());
+        let config = self.read_blob_bounded(&config, MAX_CONFIG)?;
+        let mut tar = TarWriter::new(io::BufWriter::with_capacity(128 << 10, output));
+        let mut file = |name: &str, size: u64, content: &mut dyn Read| {
+            let entry = Entry { size, ..Entry::new(name, EntryKind::File, 0o644) };
+            tar.append(&entry, content)
+        };
+        file(&config_name, config.len() as u64, &mut &config[..])?;
+        let mut written = HashSet::new();
+        for layer in image.layers() {
+            if !written.insert(layer.diff_id) {
+                continue;
+            }
+            let size = self.tar_size(layer).map_err(or_interrupted)?;
+            file(&layer_name(layer), size, &mut self.layer_tar(layer)?).map_err(or_interrupted)?;
+        }
+        // docker and podman complete a short name each in their own way.
+        let name = reference.clone().with_default_registry().tagged();
+        let layers: Vec<String> = image.layers().iter().map(layer_name).collect();
+        let manifest =
+            canonical(&json!([{ "Config": config_name, "RepoTags": [name], "Layers": layers }]));
+        file("manifest.json", manifest.len() as u64, &mut &manifest[..])?;
+        tar.finish()?.flush().io("write", "the archive")
+    }
+
+    /// A layer's uncompressed size in bytes, which a tar tells before the content. Its diff ID is verified.
+    fn tar_size(&self, layer: &Layer) -> Result<u64> {
+        let tar = DigestReader::new(self.layer_tar(layer)?);
+        let damaged = |error: io::Error| match error.kind() {
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                self.damaged(&layer.descriptor.digest).source(error)
+            }
+            _ => Error::io("read", self.blob_path(&layer.descriptor.digest), error),
+        };
+        let (diff_id, size) = tar.drain().map_err(damaged)?;
+        if diff_id == layer.diff_id {
+            return Ok(size);
+        }
+        Err(self.damaged(&layer.descriptor.digest))
+    }
+
+    fn layer_tar(&self, layer: &Layer) -> Result<Box<dyn Read>> {
+        let compression = Compression::of_layer(&layer.descriptor.media_type)?;
+        let blob = Interruptible(self.blob_reader(&layer.descriptor)?);
+        decoder(blob, compression).context(format!("layer {}", layer.descriptor.digest))
+    }
+}
+
+fn layer_name(layer: &Layer) -> String {
+    format!("{}.tar", layer.diff_id.hex())
+}
