@@ -2,7 +2,7 @@
 //!
 //! Everything goes through the store, where it is verified; from there it is written to where it shall go.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::str::FromStr;
 
 use super::names::{self, What};
@@ -107,7 +107,7 @@ pub fn copy(request: &CopyRequest, store: &Store, reporter: &dyn Reporter) -> Re
 /// # Errors
 /// As [`source::load()`]; [`Kind::Usage`](crate::error::Kind::Usage) for a name that is lacking or taken.
 pub fn load(
-    file: &PathBuf,
+    file: &Path,
     given: Option<&Reference>,
     force: bool,
     store: &Store,
