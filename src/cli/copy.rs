@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use super::build::PullArgs;
-use super::common::Context;
+use super::common::{Context, parsed};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::Reference;
 use crate::pipeline::copy::{self, CopyRequest, Destination};
@@ -17,7 +17,7 @@ pub(super) struct PullCommand {
     #[arg(value_name = "SOURCE")]
     source: String,
     /// The name to give it in the store, instead of its own
-    #[arg(short, long, value_name = "REPO[:TAG]")]
+    #[arg(short, long, value_name = "REPO[:TAG]", value_parser = parsed::<Reference>)]
     tag: Option<Reference>,
     /// Replace an instance that has the name
     #[arg(long)]
@@ -29,10 +29,10 @@ pub(super) struct PullCommand {
 #[derive(Debug, clap::Args)]
 pub(super) struct CopyArgs {
     /// docker://REF, oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:REF], or an image of the store
-    #[arg(value_name = "SOURCE")]
+    #[arg(value_name = "SOURCE", value_parser = parsed::<Source>)]
     source: Source,
     /// The same, to be written; the file - is standard output
-    #[arg(value_name = "DESTINATION")]
+    #[arg(value_name = "DESTINATION", value_parser = parsed::<Destination>)]
     destination: Destination,
     /// Replace an instance that has the name
     #[arg(long)]
@@ -47,10 +47,10 @@ pub(super) struct CopyArgs {
 #[derive(Debug, clap::Args)]
 pub(super) struct SaveArgs {
     /// An image of the store
-    #[arg(value_name = "IMAGE")]
+    #[arg(value_name = "IMAGE", value_parser = parsed::<Reference>)]
     image: Reference,
     /// Where to: oci-archive:FILE, docker-archive:FILE or oci:DIR; the file - is standard output
-    #[arg(short, long, value_name = "FORMAT:FILE", default_value = "oci-archive:-")]
+    #[arg(short, long, value_name = "FORMAT:FILE", default_value = "oci-archive:-", value_parser = parsed::<Output>)]
     output: Output,
     /// Save an instance's image, which holds secrets
     #[arg(long)]
@@ -63,7 +63,7 @@ pub(super) struct LoadArgs {
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     input: PathBuf,
     /// The name to give the image, instead of those that the archive has
-    #[arg(short, long, value_name = "REPO[:TAG]")]
+    #[arg(short, long, value_name = "REPO[:TAG]", value_parser = parsed::<Reference>)]
     tag: Option<Reference>,
     /// Replace instances that have the names
     #[arg(long)]
@@ -149,6 +149,5 @@ fn run(request: CopyRequest, context: &Context) -> Result<()> {
     let mut output = std::io::stdout().lock();
     store.write_as(format, &copied.descriptor, &mut output, &copied.name)?;
     output.flush().io("write to", "standard output")?;
-    eprint!("{digest}");
-    Ok(())
+    write!(std::io::stderr().lock(), "{digest}").io("write to", "standard error")
 }

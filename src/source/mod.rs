@@ -107,7 +107,9 @@ impl Source {
                 };
             }
             Source::Oci { dir, reference } => (dir, reference),
-            Source::OciArchive { file, reference } => (file, reference),
+            Source::OciArchive { file, reference } | Source::DockerArchive { file, reference } => {
+                (file, reference)
+            }
         };
         let of_path = || path.file_name().map(|name| name.to_string_lossy().into_owned());
         reference.clone().or_else(of_path).unwrap_or_else(|| path.display().to_string())

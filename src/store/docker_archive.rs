@@ -62,10 +62,7 @@ impl Store {
     fn tar_size(&self, layer: &Layer) -> Result<u64> {
         let tar = DigestReader::new(self.layer_tar(layer)?);
         let damaged = |error: io::Error| match error.kind() {
-            // A gzip stream's wrong checksum is `InvalidInput`.
-            io::ErrorKind::InvalidData
-            | io::ErrorKind::InvalidInput
-            | io::ErrorKind::UnexpectedEof => {
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
                 self.damaged(&layer.descriptor.digest).source(error)
             }
             _ => Error::io("read", self.blob_path(&layer.descriptor.digest), error),
