@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn a_full_disk_has_a_way_out() {
         let error = Error::io("write", "/x", std::io::Error::from_raw_os_error(28));
-        assert!(error.hint_text().unwrap().contains("prune"));
+        assert!(error.hint_text().unwrap().contains("svp rmi"));
         assert_eq!(error.kind().exit_code(), 74);
     }
 }

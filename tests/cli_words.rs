@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::Place;
+use support::{Place, output, told};
 
 const QUERY: &str = "#!/bin/sh\ncase $1 in os) echo busybox/1.36 ;; secrets) echo PW ;; esac\n";
 const RUN: &str = "#!/bin/sh\nexec sleep 1000\n";
@@ -67,6 +67,12 @@ fn what_can_not_be_written_is_refused_before_any_work() {
         assert!(!said.contains("running"), "{said}");
         assert!(said.contains(value.trim_start_matches("oci-archive:")), "{said}");
     }
+    let said = place.fails(2, build(&["-o", "oci-archive:out.tar:p:latest"]));
+    assert!(said.contains("-t gives"), "{said}");
+    let mut late = place.svp(BUILD);
+    let result = output(late.env("SOURCE_DATE_EPOCH", "999999999999"));
+    let told = told(&late, &result);
+    assert!(result.status.code() == Some(2) && !told.contains("running"), "{told}");
     assert!(!place.ok(["images"]).contains("p  "));
 }
 

@@ -1,6 +1,6 @@
 //! `svp build`.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use clap::ValueEnum;
@@ -158,6 +158,11 @@ pub(super) fn outputs(args: &OutputArgs) -> Result<Vec<Output>> {
     let mut outputs: Vec<Output> = args.oci_dir.iter().cloned().map(Output::Layout).collect();
     for text in &args.output {
         outputs.push(text.parse()?);
+    }
+    let streamed = outputs.iter().any(|output| matches!(output, Output::Stdout(_)));
+    if streamed && std::io::stdout().is_terminal() {
+        return Err(Error::usage("an archive is nothing for a terminal")
+            .hint("send standard output to a file or a pipe, or write -o oci-archive:FILE"));
     }
     Ok(outputs)
 }

@@ -8,6 +8,7 @@ use clap::ValueEnum;
 
 use super::progress::{self, Style};
 use crate::error::{Error, Kind, Result};
+use crate::oci::config::timestamp;
 use crate::progress::Reporter;
 use crate::store::Store;
 
@@ -91,9 +92,11 @@ pub(super) fn source_date_epoch() -> Result<Option<i64>> {
         return Ok(None);
     };
     let parsed = value.to_str().and_then(|text| text.parse::<i64>().ok()).filter(|n| *n >= 0);
+    // One that an image's config can't say is found before a build, not after.
+    let parsed = parsed.filter(|seconds| timestamp(*seconds).is_ok());
     parsed.map(Some).ok_or_else(|| {
         Error::usage(format!("SOURCE_DATE_EPOCH={} is not a time", value.to_string_lossy()))
-            .hint("it is a number of seconds since 1970")
+            .hint("it is a number of seconds since 1970, before the year 10000")
     })
 }
 

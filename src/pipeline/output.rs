@@ -41,6 +41,11 @@ impl FromStr for Output {
             Some(("oci", dir)) => Ok(Output::Layout(dir.into())),
             Some((transport, file)) => {
                 let format = format(transport).ok_or_else(|| refuse("it names no format"))?;
+                if file.contains(':') {
+                    return Err(refuse("an archive's file name has no colon").hint(format!(
+                        "write {transport}:FILE: the image in it has the name that -t gives"
+                    )));
+                }
                 Ok(if file == "-" {
                     Output::Stdout(format)
                 } else {
