@@ -68,7 +68,8 @@ impl IdMap {
         let uids = subordinate(Path::new("/etc/subuid"), uid, name.as_deref());
         let gids = subordinate(Path::new("/etc/subgid"), uid, name.as_deref());
         let single = |outside| vec![Extent { inside: 0, outside, count: 1 }];
-        if uids.is_empty() || gids.is_empty() || helper("newuidmap").is_none() {
+        let helpers = ["newuidmap", "newgidmap"].iter().all(|name| helper(name).is_some());
+        if uids.is_empty() || gids.is_empty() || !helpers {
             return Ok(IdMap { uids: single(uid), gids: single(gid), how: How::Single });
         }
         let all = |outside, ranges: Vec<(u32, u32)>| {
@@ -179,13 +180,15 @@ fn user_name(uid: u32) -> Option<String> {
     found.or_else(|| std::env::var("USER").ok())
 }
 
-/// Where a program is, if it is installed: in PATH, or where Debian puts programs.
+/// Where a program is, if it is installed and the caller may run it: in PATH, or where Debian puts programs.
 pub(super) fn helper(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
     std::env::split_paths(&path)
         .chain(["/usr/bin", "/usr/sbin"].map(PathBuf::from))
         .map(|dir| dir.join(name))
-        .find(|path| path.is_file())
+        .find(|path| {
+            path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+        })
 }
 
 fn run_helper(name: &str, pid: u32, extents: &[Extent], file: &str) -> Result<()> {

@@ -57,6 +57,9 @@ const REFUSED: &[i64] = &[
     libc::SYS_io_uring_register,
 ];
 
+/// The bit that tells x32's numbers from x86-64's own. To a filter both are of one architecture.
+const X32: i64 = 0x4000_0000;
+
 /// Installs the filter. Needs CAP_SYS_ADMIN in the user namespace: call before capabilities are dropped.
 ///
 /// # Errors
@@ -81,8 +84,13 @@ fn programs() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
         REFUSED.iter().map(|call| (*call, Vec::new())).collect();
     rules.insert(libc::SYS_unshare, vec![new_user_namespace()?]);
     rules.insert(libc::SYS_clone, vec![new_user_namespace()?]);
+    // The same calls by the numbers that x86-64's x32 programs have for them.
+    if cfg!(target_arch = "x86_64") {
+        rules.extend(rules.clone().into_iter().map(|(call, rules)| (call | X32, rules)));
+    }
     // clone3 has its flags in memory, where a filter can't look: ENOSYS makes C libraries use clone.
-    let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+    let clone3 =
+        BTreeMap::from([libc::SYS_clone3, libc::SYS_clone3 | X32].map(|call| (call, Vec::new())));
     let compile = |rules, errno: i32| -> Result<BpfProgram, seccompiler::BackendError> {
         let arch = std::env::consts::ARCH.try_into()?;
         let refuse = SeccompAction::Errno(errno as u32);
