@@ -97,10 +97,30 @@ fn wrong_arguments_tell_the_way_out() {
         (65, &["setup", "-i", "nope", "-t", "x"], "`svp build -b PACK -t nope`"),
         (65, &["setup", "-i", "one", "-t", "p"], "-i p -t one"),
         (65, &["setup", "-i", "busybox", "-t", "x"], "--base busybox"),
+        (
+            65,
+            &["build", "-b", "p", "-t", "x", "--base", "one"],
+            "the base image that it was set up on",
+        ),
     ] {
         let said = place.fails(code, arguments);
         assert!(said.contains("hint: ") && said.contains(hint), "{arguments:?}: {said}");
     }
+}
+
+#[test]
+fn both_orders_of_setup_make_the_same_tags() {
+    let place = place("#!/bin/sh\n:\n");
+    place.ok(BUILD);
+    for (i, t) in [("p", "one"), ("two", "p"), ("three:v1", "p:latest")] {
+        assert!(place.ok(["setup", "-b", "p", "-i", i, "-t", t]).starts_with("PW="));
+    }
+    let list = place.ok(["images", "--format", "json"]);
+    let list: Vec<serde_json::Value> = serde_json::from_str(&list).unwrap();
+    let name = |i: &serde_json::Value| format!("{}:{}", i["repository"], i["tag"]).replace('"', "");
+    let names: Vec<String> = list.iter().map(name).collect();
+    let expected = ["busybox:latest", "one:latest", "p:latest", "three:v1", "two:latest"];
+    assert_eq!(names, expected);
 }
 
 #[test]

@@ -69,6 +69,7 @@ pub fn build(request: &BuildRequest, store: &Store, reporter: &dyn Reporter) -> 
     let source = base::source(&answers.os, request.base.as_ref(), &Config::load()?)?;
     let base = base::provide(store, &source, &answers.os, &request.pull, reporter)?;
     let Base { mut image, .. } = base;
+    names::check_builds_on(&image, &source)?;
     let mut scratch = script::scratch(store, &sandbox, &image, Some(&packed), reporter)?;
     let env = environment::of_build(&image, &answers.env, &secrets, &request.script);
     let script = Script { phase: request.phase, tag: &request.tag, env, secrets: &secrets };

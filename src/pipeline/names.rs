@@ -4,6 +4,7 @@
 use super::label::{LABEL_PHASE, Phase};
 use crate::error::{Error, Result};
 use crate::oci::{Image, Reference};
+use crate::source::Source;
 use crate::store::Store;
 
 /// What an image is to svp.
@@ -45,6 +46,15 @@ pub(super) fn check_for_base(store: &Store, reference: &Reference, force: bool) 
         .hint("choose another tag, or replace the instance with --force"));
     }
     Ok(())
+}
+
+/// Refuses to build on an instance: its secrets would be in a base image, and in all instances of that.
+pub(super) fn check_builds_on(image: &Image, source: &Source) -> Result<()> {
+    if what(image) != What::Instance {
+        return Ok(());
+    }
+    Err(Error::bad_input(format!("the base image {source} is an instance, whose secrets it holds"))
+        .hint("build on the base image that it was set up on, which its labels name"))
 }
 
 /// Refuses to set up an instance under a name that exists.
