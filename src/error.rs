@@ -101,6 +101,9 @@ impl Error {
     #[must_use]
     pub fn also_hint(mut self, hint: &str) -> Self {
         self.0.hint = Some(match self.0.hint.take() {
+            Some(first) if first.ends_with('?') => {
+                format!("{first} Or {}", hint.trim_start_matches("or "))
+            }
             Some(first) => format!("{first}; {hint}"),
             None => hint.trim_start_matches("or ").to_owned(),
         });

@@ -109,6 +109,17 @@ fn wrong_arguments_tell_the_way_out() {
 }
 
 #[test]
+fn a_proxy_that_does_not_answer_is_named() {
+    let place = place("#!/bin/sh\n:\n");
+    let mut build =
+        place.svp(["build", "-b", "p", "-t", "p", "--base", "docker://example.invalid/x"]);
+    let result = output(build.env("HTTPS_PROXY", "http://127.0.0.1:1").env("NO_PROXY", ""));
+    let told = told(&build, &result);
+    assert_eq!(result.status.code(), Some(69), "{told}");
+    assert!(told.contains("HTTPS_PROXY") && told.contains("--base"), "{told}");
+}
+
+#[test]
 fn both_orders_of_setup_make_the_same_tags() {
     let place = place("#!/bin/sh\n:\n");
     place.ok(BUILD);

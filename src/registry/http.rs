@@ -116,7 +116,7 @@ impl Http {
                 None => config.timeout_global(Some(self.request_timeout)),
             };
             let answer = config.build().call();
-            let answer = answer.map_err(|error| Fault::of_transport(&at.authority(), error))?;
+            let answer = answer.map_err(|error| Fault::of_transport(&self.peer(&at), error))?;
             let response = Response::new(at, answer)?;
             match response.redirect()? {
                 Some(next) => {
@@ -140,8 +140,16 @@ impl Http {
         let answer = request.send(form);
         Response::new(
             url.clone(),
-            answer.map_err(|error| Fault::of_transport(&url.authority(), error))?,
+            answer.map_err(|error| Fault::of_transport(&self.peer(url), error))?,
         )
+    }
+
+    /// Who answers for `url`, for messages: a proxy in between may be what fails.
+    fn peer(&self, url: &Url) -> String {
+        match self.proxies.applies_to(url.host(), url.port()) {
+            true => format!("{} (through the proxy that HTTPS_PROXY names)", url.authority()),
+            false => url.authority(),
+        }
     }
 
     fn agent_for(&self, url: &Url) -> Result<&Agent, Fault> {
