@@ -52,7 +52,7 @@ done
 # clone is, mounted where the binaries were built to find it: in a mount namespace of its own.
 copy=$(mktemp -d /var/tmp/svp-ut.XXXXXX)
 trap 'rm -rf "$copy"' EXIT
-mkdir "$copy/repo" "$copy/cache" "$copy/t"
+mkdir "$copy/repo" "$copy/cache" "$copy/t" "$copy/r"
 git ls-files -z --cached --others --exclude-standard | tar --null -T - -c --ignore-failed-read | tar -x -C "$copy/repo"
 while IFS=$'\t' read -r _ _ executable; do
   install -D "$executable" "$copy/repo/${executable#"$repo"/}"
@@ -61,7 +61,8 @@ install target/debug/svp "$copy/repo/target/debug/svp"
 install "$SVP_CONFORMANCE" "$copy/svp-conformance"
 cp "$SVP_TEST_CACHE"/{busybox,debian}.tar "$copy/cache/"
 chmod -R u=rwX,go=rX "$copy"
-chown -R "$user" "$copy/repo" "$copy/cache" "$copy/t"
+chmod 700 "$copy/r"
+chown -R "$user" "$copy/repo" "$copy/cache" "$copy/t" "$copy/r"
 
 run_as_user() {
   # In the new mount namespace: hide what the user may not enter, then put the copy in the repository's place.
@@ -79,7 +80,7 @@ run_as_user() {
   while IFS=$'\t' read -r kind name executable; do
     echo "     Running $name ($kind) as $user"
     runuser -u "$user" -- env -i HOME="$(getent passwd "$user" | cut -d: -f6)" USER="$user" LOGNAME="$user" \
-      PATH="$PATH_OF_USER" LANG=C.UTF-8 TMPDIR="$copy/t" CI="${CI:-}" \
+      PATH="$PATH_OF_USER" LANG=C.UTF-8 TMPDIR="$copy/t" XDG_RUNTIME_DIR="$copy/r" CI="${CI:-}" \
       CARGO_MANIFEST_DIR="$repo" SVP_TEST_CACHE="$copy/cache" SVP_CONFORMANCE="$copy/svp-conformance" \
       "$executable" --quiet "${arguments[@]}" </dev/null || failed+=("$name")
   done <"$copy/repo/target/test-binaries"

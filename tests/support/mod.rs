@@ -217,6 +217,17 @@ impl Place {
         dir
     }
 
+    /// The processes of this place that do not end by themselves: one that is being killed takes its moment.
+    fn lasting_processes(&self) -> Vec<String> {
+        for _ in 0..100 {
+            if processes_of(self.dir()).is_empty() {
+                return Vec::new();
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        processes_of(self.dir())
+    }
+
     /// Panics if anything that svp made outlives it: a mount, a process, a temporary file.
     #[track_caller]
     pub fn assert_nothing_left(&self) {
@@ -224,7 +235,7 @@ impl Place {
         let name = self.dir().to_string_lossy().into_owned();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
         left.extend(mounts.lines().filter(|line| line.contains(&name)).map(String::from));
-        left.extend(processes_of(self.dir()));
+        left.extend(self.lasting_processes());
         let mut areas = vec![self.tmp(), self.store().join("tmp")];
         if let Ok(maps) = std::fs::read_dir(self.store().join("trees")) {
             areas.extend(maps.map(|map| map.expect("an entry").path().join("tmp")));
