@@ -1,0 +1,82 @@
+//! Packs and readings that several of these tests share.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::support::{Place, run};
+
+/// What answers `os` and nothing else.
+pub const QUERY: &str = "#!/bin/sh\nif [ \"$1\" = os ]; then echo busybox/1; fi\n";
+
+/// A pack whose `bin/build` is the shell script `script`.
+pub fn pack_with(place: &Place, name: &str, script: &str) -> PathBuf {
+    let build = format!("#!/bin/sh\n{script}\n");
+    place.write_pack(name, &[("bin/query", QUERY), ("bin/build", &build)])
+}
+
+/// The arguments of `svp build` of a pack on the busybox base, with no network.
+pub fn build<'a>(pack: &'a Path, tag: &'a str) -> Vec<&'a str> {
+    let pack = pack.to_str().expect("UTF-8");
+    vec!["build", "-b", pack, "-t", tag, "--base", "busybox", "--network", "none"]
+}
+
+/// Builds an image `tag` whose script is `script` on busybox into the layout `out`.
+#[track_caller]
+pub fn build_layout(place: &Place, script: &str, tag: &str) -> PathBuf {
+    place.import_busybox();
+    let pack = pack_with(place, &format!("pack-{tag}"), script);
+    let out = place.path("out");
+    let mut arguments = build(&pack, tag);
+    arguments.extend(["--oci-dir", out.to_str().expect("UTF-8")]);
+    place.ok(arguments);
+    out
+}
+
+/// The blob that a descriptor names.
+pub fn blob(layout: &Path, descriptor: &Value) -> PathBuf {
+    let digest = descriptor["digest"].as_str().expect("a digest");
+    let hex = digest.strip_prefix("sha256:").expect("sha256");
+    layout.join("blobs/sha256").join(hex)
+}
+
+/// A JSON file.
+pub fn json(file: &Path) -> Value {
+    let text = std::fs::read(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    serde_json::from_slice(&text).expect("JSON")
+}
+
+/// The manifest of `name` (`REPO:TAG`) in a layout.
+pub fn manifest(layout: &Path, name: &str) -> Value {
+    let index = json(&layout.join("index.json"));
+    let named = |entry: &&Value| entry["annotations"]["org.opencontainers.image.ref.name"] == name;
+    let entries = index["manifests"].as_array().expect("manifests");
+    let entry = entries.iter().find(named).unwrap_or_else(|| panic!("no {name} in {index:#}"));
+    json(&blob(layout, entry))
+}
+
+/// The config of `name` in a layout.
+pub fn config(layout: &Path, name: &str) -> Value {
+    json(&blob(layout, &manifest(layout, name)["config"]))
+}
+
+/// The paths in the last layer of `name`, as tar lists them.
+pub fn last_layer(layout: &Path, name: &str) -> Vec<String> {
+    let manifest = manifest(layout, name);
+    let layer = manifest["layers"].as_array().and_then(|all| all.last()).expect("a layer");
+    let file = blob(layout, layer);
+    let listing = run("tar", ["--list", "--file", file.to_str().expect("UTF-8")]);
+    listing.lines().map(String::from).collect()
+}
+
+/// Every file in a directory with its content's length and time, to see that nothing has changed.
+pub fn snapshot(dir: &Path) -> String {
+    if !dir.exists() {
+        return String::new();
+    }
+    let arguments = ["-xdev", "-printf", "%P %y %s %T@\n"].map(std::ffi::OsStr::new);
+    let found = run("find", std::iter::once(dir.as_os_str()).chain(arguments));
+    let mut lines: Vec<_> = found.lines().collect();
+    lines.sort_unstable();
+    lines.join("\n")
+}

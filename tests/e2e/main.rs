@@ -1,0 +1,17 @@
+//! The program as its users meet it: real packs and bases, other people's tools, and everything that goes wrong.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_images;
+mod bad_packs;
+mod bad_scripts;
+mod common;
+mod exact;
+mod interop;
+mod interrupt;
+mod memory;
+mod reproducible;
+mod round_trip;
+mod services;
+mod setup;

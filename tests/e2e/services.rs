@@ -1,0 +1,150 @@
+//! The real services: built and set up from their packs on Debian, run by podman with runc, logged into from outside.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::support::podman::Podman;
+use crate::support::registry::free_port;
+use crate::support::{Place, debian_base, output, pack, success, told};
+
+/// Builds and sets up the pack `name`; the instance's archive and its environment.
+#[track_caller]
+fn instance(place: &Place, name: &str) -> (PathBuf, Vec<(String, String)>) {
+    place.ok(["import", debian_base().to_str().unwrap(), "-t", "debian:12"]);
+    let pack = pack(name);
+    let pack = pack.to_str().unwrap();
+    place.ok(["build", "-b", pack, "-t", name, "--base", "debian:12"]);
+    let archive = place.path("instance.tar");
+    let target = format!("oci-archive:{}", archive.display());
+    let told = place.ok(["setup", "-b", pack, "-i", name, "-t", "instance", "-o", &target]);
+    let pair = |line: &str| {
+        let (name, value) = line.split_once('=').expect("NAME=VALUE");
+        (name.to_string(), value.to_string())
+    };
+    (archive, told.lines().map(pair).collect())
+}
+
+fn value<'a>(environment: &'a [(String, String)], end: &str) -> &'a str {
+    let found = environment.iter().find(|(name, _)| name.ends_with(end));
+    &found.unwrap_or_else(|| panic!("no {end} in {environment:?}")).1
+}
+
+/// Logs in with `client` until it works, then once with another password, which must be refused.
+#[track_caller]
+fn logs_in(client: impl Fn(&str) -> Command, password: &str, log: impl Fn() -> String) {
+    let until = Instant::now() + Duration::from_secs(90);
+    loop {
+        let mut command = client(password);
+        let result = output(&mut command);
+        if result.status.success() && String::from_utf8_lossy(&result.stdout).contains("42") {
+            break;
+        }
+        assert!(Instant::now() < until, "{}log:\n{}", told(&command, &result), log());
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let mut command = client("another");
+    let result = output(&mut command);
+    let text = told(&command, &result);
+    assert!(!String::from_utf8_lossy(&result.stdout).contains("42"), "let in: {text}");
+    let refused = ["Access denied", "authentication failed", "WRONGPASS", "NOAUTH"];
+    assert!(refused.iter().any(|word| text.contains(word)), "{text}");
+}
+
+/// Runs the instance image with its port published on the loopback, and logs in.
+#[track_caller]
+fn runs_and_logs_in(
+    place: &Place,
+    archive: &std::path::Path,
+    port: &str,
+    password: &str,
+    client: impl Fn(u16, &str) -> Command,
+) {
+    let podman = Podman::new(place);
+    let image = podman.load(archive);
+    let here = free_port();
+    let publish = format!("--publish=127.0.0.1:{here}:{port}");
+    let container = podman.start(&[&publish, &image]);
+    logs_in(|password| client(here, password), password, || container.log());
+}
+
+#[test]
+fn redis_asks_for_the_printed_password() {
+    let place = Place::new();
+    let (archive, environment) = instance(&place, "redis");
+    let password = value(&environment, "_PASSWORD").to_string();
+    runs_and_logs_in(
+        &place,
+        &archive,
+        value(&environment, "_PORT"),
+        &password,
+        |port, password| {
+            let mut client = place.command("redis-cli");
+            client.args([
+                "-h",
+                "127.0.0.1",
+                "-p",
+                &port.to_string(),
+                "--no-auth-warning",
+                "-a",
+                password,
+            ]);
+            client.args(["eval", "return 42", "0"]);
+            client
+        },
+    );
+}
+
+#[test]
+fn mariadb_asks_for_the_printed_password() {
+    let place = Place::new();
+    let (archive, environment) = instance(&place, "mariadb");
+    let password = value(&environment, "_PASSWORD").to_string();
+    let user = value(&environment, "_USER").to_string();
+    let database = value(&environment, "_DATABASE").to_string();
+    runs_and_logs_in(
+        &place,
+        &archive,
+        value(&environment, "_PORT"),
+        &password,
+        |port, password| {
+            let mut client = place.command("mariadb");
+            client.args(["--protocol=tcp", "--host=127.0.0.1", "--port", &port.to_string()]);
+            client.args(["--user", &user, "--execute=select 42", &database]);
+            client.env("MYSQL_PWD", password);
+            client
+        },
+    );
+}
+
+#[test]
+fn postgresql_asks_for_the_printed_password() {
+    let place = Place::new();
+    let (archive, environment) = instance(&place, "postgresql");
+    let password = value(&environment, "_PASSWORD").to_string();
+    let user = value(&environment, "_USER").to_string();
+    let database = value(&environment, "_DATABASE").to_string();
+    runs_and_logs_in(
+        &place,
+        &archive,
+        value(&environment, "_PORT"),
+        &password,
+        |port, password| {
+            let mut client = place.command("psql");
+            client.args(["--no-password", "-h", "127.0.0.1", "-p", &port.to_string(), "-U", &user]);
+            client.args(["-c", "select 42", &database]).env("PGPASSWORD", password);
+            client
+        },
+    );
+}
+
+#[test]
+fn hipache_has_two_components() {
+    let place = Place::new();
+    let pack = pack("hipache");
+    let told = place.ok(["query", "-b", pack.to_str().unwrap(), "components"]);
+    assert_eq!(told, "hipache\nredis\n");
+    let (_, environment) = instance(&place, "hipache");
+    assert!(!environment.is_empty());
+    success(&mut place.svp(["inspect", "instance"]));
+}
