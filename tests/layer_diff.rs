@@ -282,7 +282,10 @@ fn a_name_that_means_removal_is_refused() {
     let (report, ..) = layer(|r| fs::write(r.join("d/.wh.x"), "").unwrap(), None);
     let error = report.unwrap_err();
     assert_eq!(error.kind(), Kind::BadInput);
-    assert!(error.to_string().contains("d/.wh.x"), "{error}");
+    assert!(error.to_string().contains("\"d/.wh.x\""), "{error}");
+    let (report, ..) = layer(|r| fs::create_dir(r.join("d/.wh.dir")).unwrap(), None);
+    let error = report.unwrap_err();
+    assert!(error.to_string().contains("\"d/.wh.dir\""), "{error}");
 }
 
 #[test]

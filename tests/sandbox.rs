@@ -153,3 +153,61 @@ fn what_a_removal_had_to_leave_goes_with_the_next() {
     assert_eq!(layers(), 1);
     place.assert_nothing_left();
 }
+
+/// A static 32-bit program that makes system calls and ends with what they gave: the calls' numbers and first
+/// arguments, -errno of the last as the exit code.
+#[cfg(target_arch = "x86_64")]
+fn i386_program(calls: &[(u32, u32)]) -> Vec<u8> {
+    let mut code = Vec::new();
+    for (number, argument) in calls {
+        code.push(0xb8);
+        code.extend(number.to_le_bytes());
+        code.push(0xbb);
+        code.extend(argument.to_le_bytes());
+        // xor ecx, ecx; xor edx, edx; int 0x80
+        code.extend([0x31, 0xc9, 0x31, 0xd2, 0xcd, 0x80]);
+    }
+    // mov ebx, eax; neg ebx; mov eax, 1 (exit); int 0x80
+    code.extend([0x89, 0xc3, 0xf7, 0xdb, 0xb8, 1, 0, 0, 0, 0xcd, 0x80]);
+    let (base, header) = (0x0804_8000u32, 84u32);
+    let mut elf = b"\x7fELF\x01\x01\x01".to_vec();
+    elf.resize(16, 0);
+    let short = |n: u16| n.to_le_bytes().to_vec();
+    let word = |n: u32| n.to_le_bytes().to_vec();
+    let size = header + code.len() as u32;
+    let fields = [short(2), short(3), word(1), word(base + header), word(52), word(0), word(0)];
+    elf.extend(fields.concat());
+    elf.extend([52, 32, 1, 0, 0, 0].map(short).concat());
+    elf.extend([1, 0, base, base, size, size, 5, 4096].map(word).concat());
+    elf.extend(code);
+    elf
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn programs_of_32_bits_run_and_are_refused_what_others_are() {
+    let place = Place::new();
+    place.import_busybox();
+    // getpid and unshare(0), which are nothing to refuse; bpf; unshare(CLONE_NEWUSER); mount; clone3.
+    let programs: [(&str, &[(u32, u32)], i32); 5] = [
+        ("nothing", &[(20, 0), (310, 0)], 0),
+        ("bpf", &[(357, 0)], 1),
+        ("namespace", &[(310, 0x1000_0000)], 1),
+        ("mount", &[(21, 0)], 1),
+        ("clone3", &[(435, 0)], 38),
+    ];
+    let script = "for p in nothing bpf namespace mount clone3; do ./bin/$p; echo $p $?; done";
+    let pack = pack(&place, "pack", script);
+    for (name, calls, _) in programs {
+        let file = pack.join("bin").join(name);
+        fs::write(&file, i386_program(calls)).unwrap();
+        run("chmod", ["755", file.to_str().unwrap()]);
+    }
+    // Says so if this machine's kernel runs none.
+    run(pack.join("bin/nothing").to_str().unwrap(), [""; 0]);
+    let mut svp = place.svp(build(&pack, "busybox"));
+    let output = output(&mut svp);
+    assert!(output.status.success(), "{}", told(&svp, &output));
+    let expected: Vec<_> = programs.map(|(name, _, code)| format!("{name} {code}")).into();
+    assert_eq!(lines(&output.stderr), expected);
+}

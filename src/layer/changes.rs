@@ -251,7 +251,10 @@ impl Walk {
 
     fn keep(&mut self, item: Item) -> Result<()> {
         if item.emit && is_reserved(&item.name) {
-            let path = show(&self.upper.path_of(&item.name));
+            // Of a directory, the walk stands in it already.
+            let mut names = self.changes.names(item.parent as usize);
+            names.push(&item.name);
+            let path = show(&names.join(&b'/'));
             return Err(Error::bad_input(format!(
                 "{path} can't be put into an image: names that begin with \".wh.\" mean removals"
             ))

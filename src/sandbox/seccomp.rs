@@ -66,11 +66,16 @@ const X32: i64 = 0x4000_0000;
 /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if the kernel refuses it.
 pub(super) fn install() -> Result<()> {
     let programs = programs().map_err(|error| Error::sandbox("seccomp filter").source(error))?;
+    let native = programs.iter().map(|program| {
+        let native = program.iter();
+        native.map(|i| BpfInstruction { code: i.code, jt: i.jt, jf: i.jf, k: i.k }).collect()
+    });
+    let mut programs: Vec<Vec<BpfInstruction>> = native.collect();
+    if cfg!(target_arch = "x86_64") {
+        programs.iter_mut().for_each(|program| allow_other_architectures(program));
+        programs.push(i386_program());
+    }
     for program in programs {
-        let program: Vec<BpfInstruction> = program
-            .iter()
-            .map(|i| BpfInstruction { code: i.code, jt: i.jt, jf: i.jf, k: i.k })
-            .collect();
         install_seccomp_filter(&program).map_err(|error| {
             Error::sandbox("the kernel refuses svp's seccomp filter").source(error)
         })?;
@@ -97,6 +102,49 @@ fn programs() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
         SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch)?.try_into()
     };
     Ok([compile(rules, libc::EPERM)?, compile(clone3, libc::ENOSYS)?])
+}
+
+/// The numbers that [`REFUSED`] has in 32-bit programs (`asm/unistd_32.h`), and those of theirs alone: stime,
+/// umount, vm86, clock_settime64.
+const REFUSED_I386: &[u32] = &[
+    286, 287, 288, 357, 336, 374, 128, 350, 129, 283, 253, 88, 87, 115, 51, 131, 79, 264, 103, 111,
+    342, 21, 52, 217, 346, 430, 431, 432, 433, 429, 428, 442, 425, 426, 427, 25, 22, 113, 166, 404,
+];
+
+/// seccompiler's filters kill what isn't of their architecture. 32-bit programs are of this machine too, and
+/// [`i386_program`] is for them.
+fn allow_other_architectures(program: &mut [BpfInstruction]) {
+    let kill = program.iter_mut().take(3).find(|i| i.code == RETURN);
+    if let Some(kill) = kill {
+        kill.k = libc::SECCOMP_RET_ALLOW;
+    }
+}
+
+const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+
+/// What [`programs`] says, for 32-bit programs.
+fn i386_program() -> Vec<BpfInstruction> {
+    const AUDIT_ARCH_I386: u32 = 0x4000_0003;
+    const UNSHARE: u32 = 310;
+    const CLONE: u32 = 120;
+    const CLONE3: u32 = 435;
+    let step = |code: u32, jt, jf, k| BpfInstruction { code: code as u16, jt, jf, k };
+    // struct seccomp_data: nr at 0, arch at 4, the first argument at 16.
+    let load = |offset| step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, offset);
+    let equal = |value, yes, no| step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, yes, no, value);
+    let answer = |value| step(u32::from(RETURN), 0, 0, value);
+    let refuse = |errno: i32| answer(libc::SECCOMP_RET_ERRNO | errno as u32);
+    let mut program = vec![load(4), equal(AUDIT_ARCH_I386, 1, 0), answer(libc::SECCOMP_RET_ALLOW)];
+    program.push(load(0));
+    for &call in REFUSED_I386 {
+        program.extend([equal(call, 0, 1), refuse(libc::EPERM)]);
+    }
+    program.extend([equal(CLONE3, 0, 1), refuse(libc::ENOSYS)]);
+    program.extend([equal(UNSHARE, 1, 0), equal(CLONE, 0, 3), load(16)]);
+    let has = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
+    program.extend([step(has, 0, 1, libc::CLONE_NEWUSER as u32), refuse(libc::EPERM)]);
+    program.push(answer(libc::SECCOMP_RET_ALLOW));
+    program
 }
 
 /// Matches calls whose first argument asks for a user namespace.
