@@ -8,13 +8,13 @@ use serde_json::json;
 
 use super::common::{Context, OutputArgs, env_argument, parsed, source_date_epoch};
 use super::setup::{EnvFormat, SecretArgs, environment_text};
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Context as _, Error, IoContext, Result};
 use crate::oci::{Descriptor, Platform, Reference};
 use crate::pipeline::output::{Output, check_file};
 use crate::pipeline::{self, BuildRequest, Phase, ScriptOptions};
-use crate::registry::AuthFiles;
+use crate::registry::{AuthFiles, ClientOptions};
 use crate::sandbox::Network;
-use crate::source::{PullOptions, Source};
+use crate::source::{self, PullOptions, Source};
 use crate::store::Store;
 
 #[derive(Debug, clap::Args)]
@@ -80,13 +80,27 @@ impl RunArgs {
 
 /// How to talk to registries.
 #[derive(Debug, clap::Args)]
-pub(super) struct PullArgs {
+pub(super) struct RegistryArgs {
     /// Trust the certificates in FILE (PEM) too
     #[arg(long, value_name = "FILE")]
     cacert: Vec<PathBuf>,
     /// Read registry credentials from FILE
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
+}
+
+impl RegistryArgs {
+    pub(super) fn apply(self, options: &mut ClientOptions) {
+        options.cacert = self.cacert;
+        options.auth_files = AuthFiles::from_env(self.authfile.as_deref());
+    }
+}
+
+/// How to take an image from a registry.
+#[derive(Debug, clap::Args)]
+pub(super) struct PullArgs {
+    #[command(flatten)]
+    registry: RegistryArgs,
     /// Take the image of an index for this platform
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = parsed::<Platform>)]
     platform: Option<Platform>,
@@ -95,8 +109,7 @@ pub(super) struct PullArgs {
 impl PullArgs {
     pub(super) fn options(self) -> PullOptions {
         let mut options = PullOptions::default();
-        options.client.cacert = self.cacert;
-        options.client.auth_files = AuthFiles::from_env(self.authfile.as_deref());
+        self.registry.apply(&mut options.client);
         if let Some(platform) = self.platform {
             options.platform = platform;
         }
@@ -128,12 +141,15 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     }
     let outputs = outputs(&args.output)?;
     check_metadata(&args.output)?;
+    args.output.check_push(&args.tag, phase == Phase::All)?;
+    let pull = args.pull.options();
+    let client = pull.client.clone();
     let request = BuildRequest {
         pack: args.pack,
         tag: args.tag.clone(),
         phase,
         base: args.base,
-        pull: args.pull.options(),
+        pull,
         script: args.run.options()?,
         secrets: args.secrets.options()?,
         force: args.force,
@@ -150,7 +166,23 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
         }
         None => digest,
     };
-    print_data(context, &store, &request.outputs, (&built.descriptor, &args.tag), &text)
+    print_data(context, &store, &request.outputs, (&built.descriptor, &args.tag), &text)?;
+    push(&args.output, (&built.descriptor, &args.tag), &store, &client, context)
+}
+
+/// Does what `--push` says: last, so that a registry's failure loses neither the image nor what was printed.
+pub(super) fn push(
+    args: &OutputArgs,
+    image: (&Descriptor, &Reference),
+    store: &Store,
+    client: &ClientOptions,
+    context: &Context,
+) -> Result<()> {
+    if !args.push {
+        return Ok(());
+    }
+    let pushed = source::push(image.0, image.1, store, client, context.reporter());
+    pushed.hint(format!("the image is in the store; try again: `svp push {}`", image.1.tagged()))
 }
 
 /// The outputs that the arguments name.

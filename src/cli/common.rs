@@ -8,6 +8,7 @@ use clap::ValueEnum;
 
 use super::progress::{self, Style};
 use crate::error::{Error, Kind, Result};
+use crate::oci::Reference;
 use crate::oci::config::timestamp;
 use crate::progress::Reporter;
 use crate::store::Store;
@@ -132,7 +133,31 @@ pub(super) struct OutputArgs {
     /// Write the image to an archive: oci-archive:FILE, docker-archive:FILE; the file - is standard output
     #[arg(short, long = "output", value_name = "FORMAT:FILE")]
     pub(super) output: Vec<String>,
+    /// Push the image to the registry that its tag names, when it is made
+    #[arg(long)]
+    pub(super) push: bool,
+    /// Push an instance's image, which holds secrets
+    #[arg(long, requires = "push")]
+    pub(super) allow_secrets: bool,
     /// Write what was made to FILE, as JSON
     #[arg(long, value_name = "FILE")]
     pub(super) metadata_file: Option<PathBuf>,
+}
+
+impl OutputArgs {
+    /// Refuses a `--push` that can't be done or must not be, before any work is done.
+    pub(super) fn check_push(&self, tag: &Reference, instance: bool) -> Result<()> {
+        if !self.push {
+            return Ok(());
+        }
+        if tag.registry().is_none() {
+            return Err(Error::usage(format!("{tag} names no registry to push to"))
+                .hint("write the tag as REGISTRY/REPOSITORY:TAG"));
+        }
+        if instance && !self.allow_secrets {
+            return Err(Error::usage(format!("{tag} is an instance: its image holds secrets"))
+                .hint("whoever can pull it can read them; if that is meant, add --allow-secrets"));
+        }
+        Ok(())
+    }
 }

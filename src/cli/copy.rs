@@ -1,9 +1,9 @@
-//! `svp pull`, `copy`, `save` and `load`.
+//! `svp pull`, `push`, `copy`, `save` and `load`.
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
-use super::build::PullArgs;
+use super::build::{PullArgs, RegistryArgs};
 use super::common::{Context, parsed};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::Reference;
@@ -24,6 +24,21 @@ pub(super) struct PullCommand {
     force: bool,
     #[command(flatten)]
     pull: PullArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct PushArgs {
+    /// An image of the store
+    #[arg(value_name = "IMAGE", value_parser = parsed::<Reference>)]
+    image: Reference,
+    /// Where to, unless the image's own name says it: docker://REF
+    #[arg(value_name = "DESTINATION")]
+    destination: Option<String>,
+    /// Push an instance's image, which holds secrets
+    #[arg(long)]
+    allow_secrets: bool,
+    #[command(flatten)]
+    registry: RegistryArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -80,6 +95,35 @@ pub(super) fn pull(args: PullCommand, context: &Context) -> Result<()> {
             pull: args.pull.options(),
             force: args.force,
             allow_secrets: false,
+        },
+        context,
+    )
+}
+
+pub(super) fn push(args: PushArgs, context: &Context) -> Result<()> {
+    let destination = match args.destination.as_deref() {
+        Some(text) => text.parse()?,
+        None => Destination::Local(args.image.clone()),
+    };
+    let destination = match destination {
+        // A registry's host written out is as good as `docker://`.
+        Destination::Local(name) if name.registry().is_some() => Destination::Docker(name),
+        Destination::Local(name) => {
+            let far = format!("docker://REGISTRY/{}", name.tagged());
+            return Err(Error::usage(format!("{name} names no registry to push to"))
+                .hint(format!("say where to: `svp push {} {far}`", args.image)));
+        }
+        other => other,
+    };
+    let mut pull = PullOptions::default();
+    args.registry.apply(&mut pull.client);
+    run(
+        CopyRequest {
+            source: Source::Local(args.image),
+            destination,
+            pull,
+            force: false,
+            allow_secrets: args.allow_secrets,
         },
         context,
     )

@@ -79,6 +79,8 @@ enum Command {
     Rmi(rmi::Args),
     /// Bring an image of a registry, a layout or an archive into the store
     Pull(copy::PullCommand),
+    /// Bring an image of the store to a registry: only what it lacks
+    Push(copy::PushArgs),
     /// Carry an image from anywhere to anywhere, as it is
     Copy(copy::CopyArgs),
     /// Write an image to an archive or a layout
@@ -119,6 +121,7 @@ pub fn main() -> ExitCode {
         Command::Tag(args) => tag::run(args, &context),
         Command::Rmi(args) => rmi::run(args, &context),
         Command::Pull(args) => copy::pull(args, &context),
+        Command::Push(args) => copy::push(args, &context),
         Command::Copy(args) => copy::copy(args, &context),
         Command::Save(args) => copy::save(args, &context),
         Command::Load(args) => copy::load(&args, &context),

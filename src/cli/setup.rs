@@ -5,12 +5,15 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use super::build::{RunArgs, check_metadata, outputs, print_data, write_metadata};
+use super::build::{
+    RegistryArgs, RunArgs, check_metadata, outputs, print_data, push, write_metadata,
+};
 use super::common::{Context, OutputArgs, parsed};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::oci::Reference;
 use crate::pipeline::setup::SecretOptions;
 use crate::pipeline::{self, SetupRequest};
+use crate::registry::ClientOptions;
 use crate::secret::Secret;
 
 /// The longest secret that a file may bring, in bytes.
@@ -42,6 +45,8 @@ pub(super) struct Args {
     run: RunArgs,
     #[command(flatten)]
     output: OutputArgs,
+    #[command(flatten)]
+    registry: RegistryArgs,
 }
 
 /// Secrets that are not made afresh.
@@ -115,6 +120,7 @@ fn read_secret(name: &str, file: &str) -> Result<Secret> {
 
 pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     check_metadata(&args.output)?;
+    args.output.check_push(&args.tag, true)?;
     let request = SetupRequest {
         pack: args.pack,
         image: args.image,
@@ -130,7 +136,10 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     write_metadata(&args.output, &made.descriptor, &made.tag)?;
     context.reporter().step(&format!("set up {} {}", made.tag.tagged(), made.descriptor.digest));
     let text = environment_text(&made.environment, args.env_format);
-    print_data(context, &store, &request.outputs, (&made.descriptor, &made.tag), &text)
+    print_data(context, &store, &request.outputs, (&made.descriptor, &made.tag), &text)?;
+    let mut client = ClientOptions::default();
+    args.registry.apply(&mut client);
+    push(&args.output, (&made.descriptor, &made.tag), &store, &client, context)
 }
 
 /// An environment in the format that was asked for.

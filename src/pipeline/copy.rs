@@ -83,8 +83,11 @@ pub struct Copied {
 pub fn copy(request: &CopyRequest, store: &Store, reporter: &dyn Reporter) -> Result<Copied> {
     let CopyRequest { source, destination, .. } = request;
     let name = name_at(source, destination)?;
-    if let Destination::File(output, _) = destination {
-        output::check(std::slice::from_ref(output))?;
+    match destination {
+        Destination::File(output, _) => output::check(std::slice::from_ref(output))?,
+        // A registry's names of images by digest are made by who pushes them.
+        Destination::Docker(name) => names::check_tag(name)?,
+        Destination::Local(_) => {}
     }
     let descriptor = source::pull(source, store, &request.pull, reporter)?;
     if !matches!(destination, Destination::Local(_)) && !request.allow_secrets {
@@ -93,7 +96,7 @@ pub fn copy(request: &CopyRequest, store: &Store, reporter: &dyn Reporter) -> Re
     match destination {
         Destination::Local(_) => tag(store, &name, &descriptor, request.force)?,
         Destination::Docker(_) => {
-            return Err(Error::usage("svp can't push yet"));
+            source::push(&descriptor, &name, store, &request.pull.client, reporter)?;
         }
         Destination::File(output, _) => {
             output::write(store, std::slice::from_ref(output), &descriptor, &name, reporter)?;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use ureq::Agent;
 use ureq::http::HeaderMap;
 use ureq::http::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, LOCATION, RANGE,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
+    CONTENT_TYPE, LOCATION, RANGE,
 };
 
 use super::fault::{Fault, printable};
@@ -28,6 +29,8 @@ pub(super) struct Http {
     /// Why https can't be spoken, and the way out.
     no_tls: Option<(String, String)>,
     request_timeout: Duration,
+    minimum_rate: u64,
+    rate_window: Duration,
 }
 
 /// What a GET asks for.
@@ -41,6 +44,45 @@ pub(super) struct Get<'a> {
     /// How long the body may take; without it the whole request is held to the request timeout.
     pub(super) body_time: Option<Duration>,
 }
+
+/// What a request that may change something is.
+#[derive(Default)]
+pub(super) struct Sent<'a> {
+    pub(super) method: Method,
+    /// Sent to the origin of the URL alone, whatever redirects say.
+    pub(super) authorization: Option<&'a str>,
+    pub(super) content_type: Option<&'a str>,
+    /// `FIRST-LAST`, as the distribution-spec has it.
+    pub(super) content_range: Option<&'a str>,
+    pub(super) body: Body<'a>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Method {
+    #[default]
+    Head,
+    Get,
+    Post,
+    Patch,
+    Put,
+}
+
+/// A request's body. It may be sent several times.
+#[derive(Clone, Copy, Default)]
+pub(super) enum Body<'a> {
+    #[default]
+    None,
+    Bytes(&'a [u8]),
+    /// `size` bytes of a content from the byte `from` on.
+    Stream {
+        content: &'a Reopen<'a>,
+        from: u64,
+        size: u64,
+    },
+}
+
+/// Where a blob's bytes come from: called for each attempt with the first byte that is wanted.
+pub type Reopen<'a> = dyn Fn(u64) -> Result<Box<dyn Read + Send>> + Sync + 'a;
 
 /// An answer whose body is still to be read.
 pub(super) struct Response {
@@ -87,6 +129,8 @@ impl Http {
             proxies: options.proxies.clone(),
             no_tls,
             request_timeout: options.request_timeout,
+            minimum_rate: options.minimum_rate,
+            rate_window: options.rate_window,
         })
     }
 
@@ -152,6 +196,97 @@ impl Http {
         }
     }
 
+    /// Sends a request, following redirects as far as [`Url::may_send_to`] allows; one with a body follows those
+    /// alone that keep the method.
+    pub(super) fn send(&self, url: &Url, sent: &Sent<'_>) -> Result<Response, Fault> {
+        let mut at = url.clone();
+        for _ in 0..=REDIRECTS {
+            let authorization = sent.authorization.filter(|_| at.same_origin(url));
+            let response = self.send_once(&at, sent, authorization)?;
+            let with_body = !matches!(sent.method, Method::Head | Method::Get);
+            if with_body && !matches!(response.status, 307 | 308) {
+                return Ok(response);
+            }
+            match response.redirect()? {
+                Some(next) => {
+                    response.discard();
+                    at = next;
+                }
+                None => return Ok(response),
+            }
+        }
+        Err(Fault::last(Error::registry(format!("{url} redirects more than {REDIRECTS} times"))))
+    }
+
+    fn send_once(
+        &self,
+        at: &Url,
+        sent: &Sent<'_>,
+        authorization: Option<&str>,
+    ) -> Result<Response, Fault> {
+        let agent = self.agent_for(at)?;
+        let full = at.full();
+        let server = self.peer(at);
+        let headers = [
+            (ACCEPT_ENCODING, Some("identity")),
+            (AUTHORIZATION, authorization),
+            (CONTENT_TYPE, sent.content_type),
+            (CONTENT_RANGE, sent.content_range),
+        ];
+        let given = headers.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        let failed = |error| Fault::of_transport(&server, error);
+        let mut request = match sent.method {
+            Method::Head | Method::Get => {
+                let request = match sent.method {
+                    Method::Head => agent.head(full),
+                    _ => agent.get(full),
+                };
+                let request =
+                    given.fold(request, |request, (name, value)| request.header(name, value));
+                let request = request.config().timeout_global(Some(self.request_timeout)).build();
+                return Response::new(at.clone(), request.call().map_err(failed)?);
+            }
+            Method::Post => agent.post(full),
+            Method::Patch => agent.patch(full),
+            Method::Put => agent.put(full),
+        };
+        for (name, value) in given {
+            request = request.header(name, value);
+        }
+        let (content, from, size) = match sent.body {
+            Body::None => return self.with_bytes(at, request, b""),
+            Body::Bytes(bytes) => return self.with_bytes(at, request, bytes),
+            Body::Stream { content, from, size } => (content, from, size),
+        };
+        let slowest = Duration::from_secs(size / self.minimum_rate.max(1)) + self.rate_window;
+        let request = request
+            .header(CONTENT_LENGTH, size.to_string())
+            .config()
+            .timeout_send_body(Some(slowest))
+            // A registry may have to move what it was sent to where it belongs before it answers.
+            .timeout_recv_response(Some(self.request_timeout.saturating_mul(5)))
+            .build();
+        let mut body =
+            Watched { inner: content(from).map_err(Fault::last)?.take(size), failure: None };
+        let answer = request.send(ureq::SendBody::from_reader(&mut body));
+        match body.failure {
+            Some(error) => Err(Fault::last(Error::io("read", "the blob", error))),
+            None => Response::new(at.clone(), answer.map_err(failed)?),
+        }
+    }
+
+    fn with_bytes(
+        &self,
+        at: &Url,
+        request: ureq::RequestBuilder<ureq::typestate::WithBody>,
+        bytes: &[u8],
+    ) -> Result<Response, Fault> {
+        let request = request.config().timeout_global(Some(self.request_timeout)).build();
+        let answer = request.send(bytes);
+        let answer = answer.map_err(|error| Fault::of_transport(&self.peer(at), error))?;
+        Response::new(at.clone(), answer)
+    }
+
     fn agent_for(&self, url: &Url) -> Result<&Agent, Fault> {
         if url.scheme() == Scheme::Https
             && let Some((why, hint)) = &self.no_tls
@@ -162,6 +297,24 @@ impl Http {
             Some(agent) if self.proxies.applies_to(url.host(), url.port()) => Ok(agent),
             _ => Ok(&self.direct),
         }
+    }
+}
+
+/// Keeps the failure of a body's source, which a transport would blame on the connection.
+struct Watched {
+    inner: io::Take<Box<dyn Read + Send>>,
+    failure: Option<io::Error>,
+}
+
+impl Read for Watched {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.inner.read(buf).map_err(|error| {
+            let kind = error.kind();
+            if kind != io::ErrorKind::Interrupted {
+                self.failure = Some(error);
+            }
+            kind.into()
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! A client of image registries (distribution-spec): the pull side.
+//! A client of image registries (distribution-spec).
 //!
 //! Everything that a server sends is a claim. Sizes are bounded before they are believed, manifests are
 //! checked against the digest that was asked for, blobs stream and are the caller's to verify with
@@ -22,6 +22,7 @@ mod retry;
 mod status;
 mod tls;
 mod token;
+mod upload;
 mod url;
 
 use std::collections::HashMap;
@@ -32,14 +33,16 @@ use serde::Deserialize;
 
 pub use auth::{AuthFiles, Login, Password};
 pub use blob::{BlobReader, read_error};
+pub use http::Reopen;
 pub use manifest::{LARGEST_MANIFEST, RawManifest};
 pub use options::ClientOptions;
 pub use proxy::Proxies;
+pub use upload::Pushed;
 
 use crate::error::{Error, Result};
 use crate::oci::{Digest, Reference};
 use fault::{Fault, Nature, printable};
-use http::{Get, Http, Response};
+use http::{Get, Http, Method, Response, Sent};
 use url::{Scheme, Url};
 
 /// The most that a list of tags, shown in a hint, may hold.
@@ -123,32 +126,72 @@ impl Client {
 
     /// GETs `/v2/REPOSITORY/path`, answering one challenge on the way.
     fn get(&self, reference: &Reference, path: &str, get: Get<'_>) -> Result<Response, Fault> {
+        let url = self.url_in(reference, path)?;
+        let request =
+            |authorization: Option<&str>| self.0.http.get(&url, Get { authorization, ..get });
+        self.authorized(reference, &url, 1, &request)
+    }
+
+    /// Sends a request to `/v2/REPOSITORY/path`.
+    fn send(&self, reference: &Reference, path: &str, sent: &Sent<'_>) -> Result<Response, Fault> {
+        self.send_to(reference, &self.url_in(reference, path)?, sent)
+    }
+
+    /// Sends a request to `url`, where the registry of `reference` wants it. Credentials go to the registry alone.
+    fn send_to(
+        &self,
+        reference: &Reference,
+        url: &Url,
+        sent: &Sent<'_>,
+    ) -> Result<Response, Fault> {
+        let request =
+            |authorization: Option<&str>| self.0.http.send(url, &Sent { authorization, ..*sent });
+        if !self.url_in(reference, "")?.same_origin(url) {
+            return request(None);
+        }
+        // Uploads need more than what looking needed; and another thread may have got a grant for less.
+        let challenges = if sent.method == Method::Head { 1 } else { 2 };
+        self.authorized(reference, url, challenges, &request)
+    }
+
+    /// Makes a request to the registry at `url`, answering up to `challenges` on the way.
+    fn authorized(
+        &self,
+        reference: &Reference,
+        url: &Url,
+        challenges: u32,
+        request: &dyn Fn(Option<&str>) -> Result<Response, Fault>,
+    ) -> Result<Response, Fault> {
         let registry = reference.registry().unwrap_or("docker.io");
-        let url = self.url(registry, &format!("/v2/{}/{path}", reference.repository()))?;
         let place = (registry.to_owned(), reference.repository().to_owned());
-        let mut answered = false;
+        let mut answered = 0;
         loop {
             let header = self.0.authorizer.header(&place);
-            let authorization = header.as_ref().map(Password::reveal);
-            let response = self.0.http.get(&url, Get { authorization, ..get })?;
+            let response = request(header.as_ref().map(Password::reveal))?;
             if response.status != 401 {
                 return Ok(response);
             }
             // Whoever a redirect led to gets no credentials; and a registry that refuses what it has just
             // granted would do so forever.
-            if answered || !response.url.same_origin(&url) {
+            if answered == challenges || !response.url.same_origin(url) {
                 return Err(match self.0.authorizer.source(&place) {
-                    Some(from) if answered => token::refused(&url, &from),
+                    Some(from) if answered > 0 => token::refused(url, &from),
                     _ => status::fault(response, &reference.name()),
                 });
             }
             let values = response.headers.get_all("www-authenticate");
-            let challenges = challenge::parse(values.iter().filter_map(|v| v.to_str().ok()));
+            let parsed = challenge::parse(values.iter().filter_map(|v| v.to_str().ok()));
             response.discard();
             let authorizer = &self.0.authorizer;
-            authorizer.answer(&self.0.http, &url, &place, &challenges, header.as_ref())?;
-            answered = true;
+            authorizer.answer(&self.0.http, url, &place, &parsed, header.as_ref())?;
+            answered += 1;
         }
+    }
+
+    /// The URL of `path` in the repository of `reference`.
+    fn url_in(&self, reference: &Reference, path: &str) -> Result<Url, Fault> {
+        let registry = reference.registry().unwrap_or("docker.io");
+        self.url(registry, &format!("/v2/{}/{path}", reference.repository()))
     }
 
     /// The URL of `path` at a registry named as in a reference.

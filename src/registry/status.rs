@@ -36,6 +36,15 @@ pub(super) fn explanation(response: Response) -> (String, String) {
 
 /// The fault that a status other than 2xx, 401 and 404 stands for, when `what` was asked for.
 pub(super) fn fault(response: Response, what: &str) -> Fault {
+    told(response, what, false)
+}
+
+/// The same when `what` was to be stored.
+pub(super) fn push_fault(response: Response, what: &str) -> Fault {
+    told(response, what, true)
+}
+
+fn told(response: Response, what: &str, push: bool) -> Fault {
     let status = response.status;
     let server = response.url.authority();
     let asked = response
@@ -49,15 +58,29 @@ pub(super) fn fault(response: Response, what: &str) -> Fault {
         (false, false) => format!(" ({code}: {message})"),
     };
     let error = match status {
+        401 if push => {
+            Error::registry(format!("{server} wants a login to store {what}{said}")).hint(LOG_IN)
+        }
         401 => Error::registry(format!("{server} wants a login for {what}{said}")).hint(LOG_IN),
+        403 if push => Error::registry(format!("{server} forbids svp to store {what}{said}"))
+            .hint("log in as a user who may write there, or ask the repository's owner for access"),
         403 => Error::registry(format!("{server} forbids svp {what}{said}"))
             .hint("log in as a user who may read it, or ask its owner for access"),
+        404 if push => Error::registry(format!("{server} has no place for {what}{said}"))
+            .hint("check the image's name: does the repository exist, and is it a registry?"),
         404 => Error::registry(format!("{server} does not have {what}{said}")),
+        413 => Error::registry(format!("{server} says that {what} is too large{said}")).hint(
+            "the registry, or a proxy before it, bounds the size of requests: ask who runs it",
+        ),
         429 => Error::registry(format!("{server} says that it was asked too often{said}"))
             .hint("wait a while, or log in: registries allow their users more"),
-        416 => Error::registry(format!("{server} does not send the rest of {what}{said}")),
-        500.. => Error::registry(format!("{server} failed to send {what}: status {status}{said}"))
-            .hint("the failure is the registry's: try again later"),
+        416 if !push => Error::registry(format!("{server} does not send the rest of {what}{said}")),
+        500.. => {
+            let act = if push { "store" } else { "send" };
+            Error::registry(format!("{server} failed to {act} {what}: status {status}{said}"))
+                .hint("the failure is the registry's: try again later")
+        }
+        _ if push => Error::registry(format!("{server} refuses {what} with status {status}{said}")),
         _ => Error::registry(format!(
             "{server} answers with status {status} when asked for {what}{said}"
         )),
@@ -70,7 +93,7 @@ pub(super) fn fault(response: Response, what: &str) -> Fault {
 }
 
 /// The way out of a refused or missing login.
-pub(super) const LOG_IN: &str = "log in with `podman login`, `skopeo login` or `docker login`, or name a \
+pub(super) const LOG_IN: &str = "log in with `svp login`, `podman login`, `skopeo login` or `docker login`, or name a \
      file with --authfile (else svp reads REGISTRY_AUTH_FILE, $XDG_RUNTIME_DIR/containers/auth.json, \
      ~/.config/containers/auth.json and ~/.docker/config.json); some registries say the same of a \
      repository that does not exist";

@@ -13,6 +13,7 @@ mod layer;
 mod load;
 mod origin;
 mod pull;
+mod push;
 mod tarball;
 pub(crate) mod tee;
 
@@ -25,6 +26,7 @@ use crate::oci::Reference;
 
 pub use load::{Loaded, load};
 pub use pull::{PullOptions, pull};
+pub use push::push;
 
 /// Where to find an image.
 ///

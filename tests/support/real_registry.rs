@@ -1,5 +1,7 @@
 //! Starts Debian's docker-registry on a free loopback port, and pushes an image into it with skopeo.
 
+#![allow(dead_code)] // Every test binary uses a part of it.
+
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,170 @@
+//! Pushing: an image of the store to a registry, only what it lacks, the manifest last.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::error::{Context, Error, IoContext, Kind, Result};
+use crate::interrupt;
+use crate::oci::json::MAX_MANIFEST;
+use crate::oci::{Descriptor, Digest, Image, Reference};
+use crate::progress::{Event, Reporter};
+use crate::registry::{Client, ClientOptions, Pushed, RawManifest};
+use crate::store::Store;
+
+/// How many blobs are transferred at once.
+const TRANSFERS: usize = 4;
+/// How many tags of the same registry are looked at for a place to mount from.
+const MOST_TAGS: usize = 1000;
+/// The label that tells an image's base.
+const BASE_NAME: &str = "org.opencontainers.image.base.name";
+
+/// Pushes the image whose manifest is `descriptor` as `reference`. The bytes go as they are, so every digest stays.
+///
+/// Blobs that another repository of the registry should have (the base's, or that of an image of the store with a
+/// name there) are taken from it, if the registry lets us.
+///
+/// # Errors
+/// [`Kind::Registry`] if the registry fails or refuses; [`Kind::BadInput`] if a blob is missing in the store or
+/// damaged.
+pub fn push(
+    descriptor: &Descriptor,
+    reference: &Reference,
+    store: &Store,
+    options: &ClientOptions,
+    reporter: &dyn Reporter,
+) -> Result<()> {
+    let reference = reference.clone().with_default_registry();
+    reporter.step(&format!("pushing {} to docker://{reference}", descriptor.digest));
+    let bytes = store.read_blob_bounded(&descriptor.digest, MAX_MANIFEST)?;
+    let image = store.load_image(descriptor)?;
+    let blobs: Vec<Descriptor> = store.image_blobs(descriptor)?.into_iter().skip(1).collect();
+    for blob in &blobs {
+        check_size(store, blob)?;
+    }
+    let client = Client::new(options.clone())?;
+    let push = Push {
+        store,
+        reporter,
+        client: &client,
+        reference: &reference,
+        mounts: mounts(store, &reference, &image)?,
+        stop: AtomicBool::new(false),
+    };
+    push.all(&blobs).context(format!("docker://{reference}"))?;
+    interrupt::check()?;
+    let media_type = store.load_manifest(descriptor)?.media_type().to_owned();
+    client.push_manifest(&reference, &RawManifest { bytes, media_type, digest: descriptor.digest })
+}
+
+/// A blob of another size would be refused only when all of it was sent.
+fn check_size(store: &Store, blob: &Descriptor) -> Result<()> {
+    match store.blob_size(&blob.digest) {
+        Some(size) if size == blob.size => Ok(()),
+        Some(_) => Err(store.damaged(&blob.digest)),
+        None => store.open_blob(&blob.digest).map(drop),
+    }
+}
+
+/// Which repository of the registry should have a blob, as far as the store knows.
+fn mounts(store: &Store, target: &Reference, image: &Image) -> Result<HashMap<Digest, String>> {
+    let mut mounts = HashMap::new();
+    let elsewhere = |name: &Reference| {
+        name.registry() == target.registry() && name.repository() != target.repository()
+    };
+    let mut looked_at = 0;
+    for record in store.tags()? {
+        let Ok(record) = record else { continue };
+        let Ok(name) = record.reference() else { continue };
+        if !elsewhere(&name) || looked_at >= MOST_TAGS {
+            continue;
+        }
+        looked_at += 1;
+        if let Ok(manifest) = store.load_manifest(&record.manifest) {
+            let layers = manifest.layers.iter().map(|layer| layer.digest);
+            mounts.extend(layers.map(|digest| (digest, name.repository().to_owned())));
+        }
+    }
+    // The base may have come straight from its registry. Its layers are the lowest; how many isn't told.
+    let base = image.config().label(BASE_NAME).and_then(|name| name.parse::<Reference>().ok());
+    if let Some(base) = base.map(Reference::with_default_registry).filter(elsewhere) {
+        for layer in image.layers() {
+            let repository = || base.repository().to_owned();
+            mounts.entry(layer.descriptor.digest).or_insert_with(repository);
+        }
+    }
+    Ok(mounts)
+}
+
+/// What the transfers of one push share.
+struct Push<'a> {
+    store: &'a Store,
+    reporter: &'a dyn Reporter,
+    client: &'a Client,
+    reference: &'a Reference,
+    mounts: HashMap<Digest, String>,
+    /// Set when one has failed, so that the others stop.
+    stop: AtomicBool,
+}
+
+impl Push<'_> {
+    fn all(&self, blobs: &[Descriptor]) -> Result<()> {
+        let next = AtomicUsize::new(0);
+        let failed = Mutex::new(None);
+        let work = || {
+            while let Some(blob) = blobs.get(next.fetch_add(1, Ordering::Relaxed))
+                && !self.stop.load(Ordering::Relaxed)
+            {
+                if let Err(error) = self.one(blob) {
+                    self.stop.store(true, Ordering::Relaxed);
+                    // The first failure is the one to tell.
+                    failed.lock().expect("no thread panics with it").get_or_insert(error);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..TRANSFERS.min(blobs.len()) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        failed.into_inner().expect("no thread panics with it").map_or(Ok(()), Err)
+    }
+
+    fn one(&self, blob: &Descriptor) -> Result<()> {
+        let id = blob.digest.short();
+        let tell = |done| {
+            self.reporter.event(Event::Transfer { id: &id, done, total: Some(blob.size) });
+        };
+        let content = |from: u64| -> Result<Box<dyn Read + Send>> {
+            let mut file = self.store.open_blob(&blob.digest)?;
+            file.seek(SeekFrom::Start(from)).io("read", self.store.blob_path(&blob.digest))?;
+            tell(from);
+            Ok(Box::new(Interruptible(file)))
+        };
+        let from = self.mounts.get(&blob.digest).map(String::as_str);
+        let pushed = self.client.push_blob(self.reference, blob, from, &content);
+        let pushed = match pushed {
+            Err(_) if interrupt::requested() => return Err(interrupt::error()),
+            other => other?,
+        };
+        if pushed != Pushed::Sent {
+            tell(blob.size);
+        }
+        self.reporter.event(Event::TransferDone(&id));
+        Ok(())
+    }
+}
+
+/// A reader that fails when the user wants svp to stop.
+struct Interruptible<R>(R);
+
+impl<R: Read> Read for Interruptible<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if interrupt::requested() {
+            return Err(io::Error::other(Error::new(Kind::Interrupted, "interrupted")));
+        }
+        self.0.read(buf)
+    }
+}
