@@ -3,10 +3,11 @@
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use super::channel::Channel;
@@ -64,6 +65,11 @@ pub(super) fn stage(
     let mut fds = vec![stdout.as_fd(), stderr.as_fd()];
     fds.extend(pack.as_ref().map(AsFd::as_fd));
     let process_1 = Stage::start(Path::new("."), &Request::Init(request.clone()), &fds)?;
+    let pid = rustix::process::Pid::from_raw(process_1.pid() as i32);
+    let pid = pid.ok_or_else(|| Error::sandbox("process 1 has no number"))?;
+    let handle = pidfd_open(pid, PidfdFlags::empty())
+        .map_err(|error| Error::sandbox("pidfd_open").source(std::io::Error::from(error)))?;
+    reply_with(channel, &(), &[handle])?;
     // Else the pipes would seem open for as long as this stage lives.
     drop((stdout, stderr, pack));
     let end: End = process_1.finish()?;
@@ -196,34 +202,63 @@ fn listen(
     limits: Limits,
     output: &mut Output<'_>,
 ) -> Result<End> {
-    let started = Instant::now();
-    let mut printed = 0u64;
-    let mut end = None;
-    let mut pipes = [
+    let ((), fds) = stage.recv()?;
+    let process_1 = fds.into_iter().next().ok_or_else(|| Error::sandbox("no process 1"))?;
+    let mut pipes: Pipes = [
         (Stream::Stdout, Some(std::fs::File::from(stdout))),
         (Stream::Stderr, Some(stderr.into())),
     ];
-    let mut buffer = vec![0; 65536];
+    let end = pump(&mut stage, &mut pipes, limits, output);
+    // A stage that is killed here takes process 1 and all below it along, a moment later.
+    drop(stage);
+    wait_for_death(&process_1);
+    end
+}
+
+/// Waits until a container is gone: its process 1 counts as ended when all others have.
+fn wait_for_death(process_1: &OwnedFd) {
+    let killed = Instant::now();
+    while let Some(left) = DYING.checked_sub(killed.elapsed()) {
+        let mut fds = [PollFd::new(process_1, PollFlags::IN)];
+        match poll(&mut fds, Some(&timespec(left))) {
+            Err(rustix::io::Errno::INTR) => {}
+            _ => return,
+        }
+    }
+}
+
+fn timespec(time: Duration) -> Timespec {
+    Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) }
+}
+
+type Pipes = [(Stream, Option<std::fs::File>); 2];
+
+/// How long a killed container may take to be gone.
+const DYING: Duration = Duration::from_secs(5);
+
+fn pump(
+    stage: &mut Stage,
+    pipes: &mut Pipes,
+    limits: Limits,
+    output: &mut Output<'_>,
+) -> Result<End> {
+    let started = Instant::now();
+    let mut printed = 0u64;
+    let mut end = None;
     while end.is_none() || pipes.iter().any(|(_, pipe)| pipe.is_some()) {
         let left = limits.time.map(|time| time.saturating_sub(started.elapsed()));
         if left.is_some_and(|left| left.is_zero()) {
             return Ok(End::TimedOut);
         }
-        let ready = wait(&stage, end.is_none(), &pipes, left)?;
-        for ((stream, pipe), ready) in pipes.iter_mut().zip(&ready[1..]) {
-            let (true, Some(file)) = (ready, pipe.as_mut()) else { continue };
-            match file.read(&mut buffer) {
-                Ok(0) => *pipe = None,
-                Ok(length) => {
-                    printed += length as u64;
-                    if limits.output.is_some_and(|most| printed > most) {
-                        return Ok(End::TooMuchOutput);
-                    }
-                    output(*stream, &buffer[..length]);
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(_) => *pipe = None,
+        let ready = wait(end.is_none().then_some(&*stage), pipes, left)?;
+        read_ready(pipes, &ready, &mut |stream, bytes| {
+            printed += bytes.len() as u64;
+            if limits.output.is_none_or(|most| printed <= most) {
+                output(stream, bytes);
             }
+        });
+        if limits.output.is_some_and(|most| printed > most) {
+            return Ok(End::TooMuchOutput);
         }
         // Only once nothing is left to read: a failing stage closes the pipes before it says why.
         if ready[0] && end.is_none() {
@@ -234,15 +269,24 @@ fn listen(
     end.ok_or_else(|| Error::sandbox("the container ended without a word"))
 }
 
+/// Hands on what there is on the pipes that are ready; closes those that have ended.
+fn read_ready(pipes: &mut Pipes, ready: &[bool; 3], output: &mut Output<'_>) {
+    let mut buffer = [0; 65536];
+    for ((stream, pipe), ready) in pipes.iter_mut().zip(&ready[1..]) {
+        let (true, Some(file)) = (ready, pipe.as_mut()) else { continue };
+        match file.read(&mut buffer) {
+            Ok(0) => *pipe = None,
+            Ok(length) => output(*stream, &buffer[..length]),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => *pipe = None,
+        }
+    }
+}
+
 /// Which of the channel, stdout and stderr have something to read, after waiting for one of them.
-fn wait(
-    stage: &Stage,
-    listen: bool,
-    pipes: &[(Stream, Option<std::fs::File>); 2],
-    left: Option<std::time::Duration>,
-) -> Result<[bool; 3]> {
+fn wait(stage: Option<&Stage>, pipes: &Pipes, left: Option<Duration>) -> Result<[bool; 3]> {
     let mut sources = Vec::new();
-    if listen {
+    if let Some(stage) = stage {
         sources.push((0, stage.channel().as_fd()));
     }
     for (n, (_, pipe)) in pipes.iter().enumerate() {
@@ -250,10 +294,7 @@ fn wait(
     }
     let mut fds: Vec<PollFd<'_>> =
         sources.iter().map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
-    let timeout = left.map(|left| Timespec {
-        tv_sec: left.as_secs() as i64,
-        tv_nsec: i64::from(left.subsec_nanos()),
-    });
+    let timeout = left.map(timespec);
     let mut ready = [false; 3];
     match poll(&mut fds, timeout.as_ref()) {
         Ok(_) => {}
