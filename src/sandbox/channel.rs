@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
@@ -32,6 +33,13 @@ impl Channel {
     pub(super) fn from_stdin() -> io::Result<Channel> {
         let fd = io::stdin().as_fd().try_clone_to_owned()?;
         Ok(Channel(UnixStream::from(fd)))
+    }
+
+    /// Whether the other side is gone, whatever it may have said before.
+    pub(super) fn is_hung_up(&self) -> bool {
+        let mut fds = [PollFd::new(&self.0, PollFlags::empty())];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
     }
 
     /// Sends a message, and duplicates of `fds` with it.
@@ -106,11 +114,15 @@ mod tests {
         let sender = std::thread::spawn(move || {
             a.send(&text, &[file.as_fd(), file.as_fd()]).unwrap();
             a.send(&7, &[]).unwrap();
+            a
         });
         let (long, fds) = b.recv::<String>().unwrap().unwrap();
         assert_eq!((long.len(), fds.len()), (3 << 20, 2));
         assert_eq!(b.recv::<i32>().unwrap().unwrap().0, 7);
-        sender.join().unwrap();
+        let a = sender.join().unwrap();
+        assert!(!b.is_hung_up());
+        drop(a);
+        assert!(b.is_hung_up());
         assert!(b.recv::<i32>().unwrap().is_none());
     }
 }

@@ -90,6 +90,7 @@ fn stage() -> Result<(), ()> {
     rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
     let channel = Channel::from_stdin().map_err(drop)?;
     let (request, fds) = channel.recv::<Request>().map_err(drop)?.ok_or(())?;
+    still_wanted(&channel).map_err(drop)?;
     dispatch(&channel, request, fds).map_err(|error| {
         let _ = reply_error(&channel, error);
     })
@@ -104,25 +105,25 @@ fn dispatch(channel: &Channel, request: Request, fds: Vec<OwnedFd>) -> Result<()
         Request::Init(request) => init::init(channel, &request, fd()?, fd()?, fds.next()),
         Request::Exec(request) => init::exec(channel, request, fd()?, fd()?),
         Request::Unpack(request) => {
-            join(fd()?)?;
+            join(channel, fd()?)?;
             reply(channel, &trees::unpack(&request, fd()?)?)
         }
         Request::Diff(request) => {
-            join(fd()?)?;
+            join(channel, fd()?)?;
             reply(channel, &trees::diff(&request, fd()?)?)
         }
         Request::Directory(request) => reply(channel, &directory::apply(&request, fd()?)?),
         Request::Clear => reply(channel, &directory::clear_stage()?),
         Request::Remove(paths) => {
-            join(fd()?)?;
+            join(channel, fd()?)?;
             reply(channel, &trees::remove(&paths)?)
         }
         Request::Run(request) => {
-            join(fd()?)?;
+            join(channel, fd()?)?;
             run::stage(channel, &request, fd()?, fd()?, fds.next())
         }
         Request::Pasta(request) => {
-            join(fd()?)?;
+            join(channel, fd()?)?;
             network::become_pasta(channel, &request, &fd()?)
         }
     }
@@ -166,6 +167,11 @@ pub(super) fn die_with_parent() {
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
 }
 
+/// Fails if the parent died before [`die_with_parent`] was called, which comes to that too late then.
+fn still_wanted(channel: &Channel) -> Result<()> {
+    if channel.is_hung_up() { Err(Error::sandbox("svp is gone")) } else { Ok(()) }
+}
+
 fn make_user_namespace(channel: &Channel) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWUSER).map_err(no_user_namespace)?;
     let namespace = std::fs::File::open("/proc/self/ns/user")
@@ -195,7 +201,7 @@ pub(super) fn no_user_namespace(errno: nix::errno::Errno) -> Error {
 }
 
 /// Becomes root of the user namespace.
-fn join(namespace: OwnedFd) -> Result<()> {
+fn join(channel: &Channel, namespace: OwnedFd) -> Result<()> {
     let failed = |errno: nix::errno::Errno| {
         Error::sandbox("can't enter the user namespace that svp made").source(errno)
     };
@@ -207,5 +213,5 @@ fn join(namespace: OwnedFd) -> Result<()> {
     setresuid(root.0, root.0, root.0).map_err(failed)?;
     let _ = set_dumpable_behavior(DumpableBehavior::Dumpable);
     die_with_parent();
-    Ok(())
+    still_wanted(channel)
 }
