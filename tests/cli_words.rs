@@ -120,6 +120,26 @@ fn a_proxy_that_does_not_answer_is_named() {
 }
 
 #[test]
+fn of_several_that_set_up_one_name_one_does() {
+    let place = place("#!/bin/sh\n[ $1 = base ] || sleep 1\n");
+    place.ok(BUILD);
+    let start = |_| {
+        let mut setup = place.svp(["setup", "-i", "p", "-t", "one"]);
+        setup.stdout(std::process::Stdio::piped()).spawn().expect("svp")
+    };
+    let ended: Vec<_> = (0..3).map(start).collect();
+    let ended: Vec<_> = ended.into_iter().map(|s| s.wait_with_output().unwrap()).collect();
+    let mut codes: Vec<_> = ended.iter().map(|output| output.status.code()).collect();
+    codes.sort();
+    assert_eq!(codes, [Some(0), Some(2), Some(2)]);
+    let said: Vec<_> = ended.iter().filter(|output| !output.stdout.is_empty()).collect();
+    let secret = String::from_utf8(said[0].stdout.clone()).unwrap();
+    let kept = place.ok(["setup", "-i", "p", "-t", "one", "--keep-secrets"]);
+    assert_eq!((said.len(), secret), (1, kept));
+    place.assert_nothing_left();
+}
+
+#[test]
 fn both_orders_of_setup_make_the_same_tags() {
     let place = place("#!/bin/sh\n:\n");
     place.ok(BUILD);

@@ -95,8 +95,9 @@ pub fn build(request: &BuildRequest, store: &Store, reporter: &dyn Reporter) -> 
     let environment = setup::environment_lines(&answers.env, &secrets);
     let state = (request.phase == Phase::All)
         .then(|| State::new(&request.tag, &answers, secrets, request.script.source_date_epoch));
+    let replace = request.phase != Phase::All || request.force || request.secrets.keep;
     let descriptor =
-        setup::publish(store, &image, &request.tag, state, &request.outputs, reporter)?;
+        setup::publish(store, &image, (&request.tag, replace), state, &request.outputs, reporter)?;
     let environment = (request.phase == Phase::All).then_some(environment);
     Ok(Built { descriptor, environment })
 }

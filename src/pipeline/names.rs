@@ -59,13 +59,18 @@ pub(super) fn check_builds_on(image: &Image, source: &Source) -> Result<()> {
 
 /// Refuses to set up an instance under a name that exists.
 pub(super) fn check_for_instance(store: &Store, reference: &Reference, may: bool) -> Result<()> {
-    if !may && what_is(store, reference)?.is_some() {
-        return Err(Error::usage(format!("{} exists", reference.tagged())).hint(
-            "choose another tag; or set it up anew with its secrets by --keep-secrets, \
-             with fresh ones by --force",
-        ));
+    match !may && what_is(store, reference)?.is_some() {
+        true => Err(exists(reference)),
+        false => Ok(()),
     }
-    Ok(())
+}
+
+/// The error that a name which exists is refused with.
+pub(super) fn exists(reference: &Reference) -> Error {
+    Error::usage(format!("{} exists", reference.tagged())).hint(
+        "choose another tag; or set it up anew with its secrets by --keep-secrets, \
+         with fresh ones by --force",
+    )
 }
 
 /// Checks a reference to write to.

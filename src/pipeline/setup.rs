@@ -1,5 +1,6 @@
 //! `svp setup`: one instance of a service, on a base image, with fresh secrets.
 
+use std::fs::File;
 use std::path::PathBuf;
 
 use super::label::{self, LABEL_PACK, Making, Phase};
@@ -8,14 +9,14 @@ use super::output::{self, Output};
 use super::packed::PackedPack;
 use super::script::{self, Script, ScriptOptions};
 use super::{ask, environment};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, IoContext, Kind, Result};
 use crate::oci::{Descriptor, Image, Reference};
 use crate::pack::Pack;
 use crate::pack::query::EnvVar;
 use crate::progress::Reporter;
 use crate::sandbox::Sandbox;
 use crate::secret::Secret;
-use crate::service::State;
+use crate::service::{Saved, State};
 use crate::store::{Store, TagRecord};
 
 /// What to set up.
@@ -37,6 +38,13 @@ pub struct SetupRequest {
     pub update_pack: bool,
     /// Where the image goes besides the store.
     pub outputs: Vec<Output>,
+}
+
+impl SetupRequest {
+    /// Whether an image that has the tag may lose it.
+    fn may_replace(&self) -> bool {
+        self.force || self.secrets.keep
+    }
 }
 
 /// Secrets that are not made afresh.
@@ -98,7 +106,14 @@ pub fn setup(request: &SetupRequest, store: &Store, reporter: &dyn Reporter) -> 
     )?;
     let environment = environment_lines(&answers.env, &secrets);
     let state = State::new(&tag, &answers, secrets, request.script.source_date_epoch);
-    let descriptor = publish(store, &image, &tag, Some(state), &request.outputs, reporter)?;
+    let descriptor = publish(
+        store,
+        &image,
+        (&tag, request.may_replace()),
+        Some(state),
+        &request.outputs,
+        reporter,
+    )?;
     Ok(SetUp { descriptor, tag, environment })
 }
 
@@ -142,7 +157,7 @@ fn check(request: &SetupRequest, store: &Store, base: &Reference, tag: &Referenc
     if request.update_pack && request.pack.is_none() {
         return Err(Error::usage("--update-pack needs a pack: -b PACK"));
     }
-    names::check_for_instance(store, tag, request.force || request.secrets.keep)
+    names::check_for_instance(store, tag, request.may_replace())
 }
 
 /// The base image, which `svp build` has made.
@@ -250,26 +265,60 @@ pub(super) fn environment_lines(
     secrets.chain(env.iter().map(|v| (v.name.clone(), v.value.clone()))).collect()
 }
 
-/// Writes the image, its state and its outputs, and last of all its tag.
+/// Writes the image, its state, its tag and its outputs. Unless it may `replace` what has the tag, the first of
+/// several that set up the same name wins, and the others change nothing.
 pub(super) fn publish(
     store: &Store,
     image: &Image,
-    tag: &Reference,
+    (tag, replace): (&Reference, bool),
     state: Option<State>,
     outputs: &[Output],
     reporter: &dyn Reporter,
 ) -> Result<Descriptor> {
     let descriptor = store.write_image(image)?;
-    let saved = state.map(|state| state.save(store, image)).transpose()?;
+    let created = image.config().created();
+    let saved = if replace {
+        state.map(|state| state.save(store, image)).transpose()?
+    } else {
+        claim(store, image, (tag, &descriptor), state)?
+    };
     let finish = || {
         output::write(store, outputs, &descriptor, tag, reporter)?;
-        store.set_tag(tag, &descriptor, image.config().created())
+        if replace { store.set_tag(tag, &descriptor, created) } else { Ok(()) }
     };
     if let Err(error) = finish() {
+        // This is the error to tell, whatever becomes of the rest.
+        if !replace {
+            let _ = store.remove_tag(tag);
+        }
         if let Some(saved) = saved {
             saved.forget();
         }
         return Err(error);
     }
     Ok(descriptor)
+}
+
+/// Gives a new name to an image, with its state, which is there before the name is. Instances whose images are
+/// alike have one state: who comes late must not touch it.
+fn claim(
+    store: &Store,
+    image: &Image,
+    (tag, descriptor): (&Reference, &Descriptor),
+    state: Option<State>,
+) -> Result<Option<Saved>> {
+    let dir = store.root().join("instances");
+    let lock = File::open(&dir).io("open", &dir)?;
+    lock.lock().io("lock", &dir)?;
+    names::check_for_instance(store, tag, false)?;
+    let saved = state.map(|state| state.save(store, image)).transpose()?;
+    match store.set_new_tag(tag, descriptor, image.config().created()) {
+        Ok(true) => Ok(saved),
+        other => {
+            if let Some(saved) = saved {
+                saved.forget();
+            }
+            Err(other.err().unwrap_or_else(|| names::exists(tag)))
+        }
+    }
 }

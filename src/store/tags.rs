@@ -87,6 +87,37 @@ impl Store {
         manifest: &Descriptor,
         created: Option<&str>,
     ) -> Result<()> {
+        let (file, target) = self.tag_file(reference, manifest, created)?;
+        file.persist(&target).map_err(|error| Error::io("write", &target, error.error))?;
+        sync_dir(&self.tags_dir())
+    }
+
+    /// Makes `reference` stand for an image unless it stands for one already: then `false`. Of several that try
+    /// at once, one does it.
+    ///
+    /// # Errors
+    /// As [`Store::set_tag`].
+    pub fn set_new_tag(
+        &self,
+        reference: &Reference,
+        manifest: &Descriptor,
+        created: Option<&str>,
+    ) -> Result<bool> {
+        let (file, target) = self.tag_file(reference, manifest, created)?;
+        match file.persist_noclobber(&target) {
+            Ok(_) => sync_dir(&self.tags_dir()).map(|()| true),
+            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(Error::io("write", &target, error.error)),
+        }
+    }
+
+    /// A tag's file that is whole but not in its place, and that place.
+    fn tag_file(
+        &self,
+        reference: &Reference,
+        manifest: &Descriptor,
+        created: Option<&str>,
+    ) -> Result<(tempfile::NamedTempFile, PathBuf)> {
         if reference.digest().is_some() {
             return Err(Error::usage(format!("{reference} has a digest, so it can't be a tag"))
                 .hint("write it as REPOSITORY:TAG"));
@@ -96,15 +127,13 @@ impl Store {
             manifest: manifest.clone(),
             created: created.map(str::to_owned),
         };
-        let dir = self.tags_dir();
-        let target = dir.join(file_name(&record.name));
+        let target = self.tags_dir().join(file_name(&record.name));
         let bytes = serde_json::to_vec(&record).expect("a record serialises");
         let mut file =
             tempfile::NamedTempFile::new_in(self.shared_staging()?).io("make", &target)?;
         file.write_all(&bytes).io("write", &target)?;
         file.as_file().sync_all().io("sync", &target)?;
-        file.persist(&target).map_err(|error| Error::io("write", &target, error.error))?;
-        sync_dir(&dir)
+        Ok((file, target))
     }
 
     /// Removes a tag; `false` if there was none. The image's blobs stay.
