@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`cli`] | the command line; only it prints |
 //! | [`pipeline`] | `svp build` and `svp setup` as recipes |
+//! | [`upkeep`] | keeping the store in order: removing, pruning, measuring, checking |
 //! | [`service`] | instances: their state |
 //! | [`pack`] | servicepacks: opening, asking, checking, writing as a layer |
 //! | [`source`], [`registry`], [`import`] | where images come from |
@@ -34,3 +35,4 @@ pub mod service;
 pub mod source;
 pub mod store;
 mod sys;
+pub mod upkeep;

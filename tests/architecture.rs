@@ -22,6 +22,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("import", &[GROUND, PURE, &["layer", "store", "source"]]),
     ("config", &[GROUND]),
     ("service", &[GROUND, PURE, PARTS]),
+    ("upkeep", &[GROUND, PURE, PARTS, &["service", "pipeline"]]),
     ("pipeline", &[GROUND, PURE, PARTS, &["service", "config"]]),
 ];
 

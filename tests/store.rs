@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use svp::error::Kind;
 use svp::oci::media_type::{Compression, LAYER};
@@ -187,14 +188,17 @@ fn collection_keeps_what_tags_reach_and_waits_for_nobody() {
     store.remove_tag(&name("gone")).unwrap();
 
     let other = Store::open(store.root()).unwrap();
-    assert_eq!(store.collect(None).unwrap(), None);
+    let collect = |store: &Store| store.collect(&store.reach()?.whole()?, None);
+    assert_eq!(store.while_alone(Duration::ZERO, collect).unwrap(), None);
+    let waited = store.while_alone(Duration::from_millis(50), collect);
+    assert_eq!(waited.unwrap(), None);
     drop(other);
-    let collected = store.collect(None).unwrap().unwrap();
+    let collected = store.while_alone(Duration::ZERO, collect).unwrap().unwrap();
     assert_eq!(collected.blobs, 3);
     assert!(collected.bytes > 4);
     let record = store.resolve(&name("kept")).unwrap();
     assert_eq!(store.load_image(&record.manifest).unwrap(), kept);
-    let chains: Vec<_> = store.reachable_chain_ids().unwrap().into_iter().collect();
+    let chains: Vec<_> = store.reach().unwrap().chain_ids.into_iter().collect();
     assert_eq!(chains, kept.chain_ids());
 }
 
@@ -204,8 +208,12 @@ fn collection_removes_nothing_where_a_manifest_is_damaged() {
     let descriptor = store.insert_image(&image(&store, "1"), &name("a")).unwrap();
     store.put_blob(b"unreached").unwrap();
     fs::remove_file(store.blob_path(&descriptor.digest)).unwrap();
-    assert_eq!(store.collect(None).unwrap_err().kind(), Kind::BadInput);
-    assert!(store.has_blob(&Digest::of("unreached")));
+    let error = store.reach().unwrap().whole().unwrap_err();
+    assert_eq!(error.kind(), Kind::BadInput);
+    assert!(error.to_string().contains("a:latest"), "{error}");
+    store.insert_image(&image(&store, "2"), &name("b")).unwrap();
+    assert_eq!(store.remove_image(&name("b"), |_, _| Ok(())).unwrap().collected, None);
+    assert!(store.has_blob(&Digest::of("2")));
 }
 
 #[test]
@@ -221,15 +229,21 @@ fn removing_an_image_takes_what_no_other_tag_reaches() {
     // What isn't tagged yet may be a base that was pulled: it is for prune.
     store.put_blob(b"unreached").unwrap();
 
-    assert_eq!(store.remove_image(&name("also")).unwrap().collected.unwrap().blobs, 0);
-    let removed = store.remove_image(&name("more")).unwrap();
+    assert_eq!(
+        store.remove_image(&name("also"), |_, _| Ok(())).unwrap().collected.unwrap().blobs,
+        0
+    );
+    let removed = store.remove_image(&name("more"), |_, _| Ok(())).unwrap();
     assert_eq!((&*removed.tag, removed.collected.unwrap().blobs), ("more:latest", 3));
     assert!(!store.has_blob(&digest) && store.has_blob(&Digest::of("unreached")));
     store.load_image(&base).unwrap();
-    assert_eq!(store.remove_image(&name("more")).unwrap_err().kind(), Kind::BadInput);
+    assert_eq!(
+        store.remove_image(&name("more"), |_, _| Ok(())).unwrap_err().kind(),
+        Kind::BadInput
+    );
 
     let other = Store::open(store.root()).unwrap();
-    assert_eq!(store.remove_image(&name("base")).unwrap().collected, None);
+    assert_eq!(store.remove_image(&name("base"), |_, _| Ok(())).unwrap().collected, None);
     assert!(other.has_blob(&base.digest));
 }
 

@@ -2,6 +2,10 @@
 
 mod support;
 
+use std::io::Write;
+use std::process::Stdio;
+use std::time::Duration;
+
 use serde_json::Value;
 use support::{Place, busybox_base};
 
@@ -44,4 +48,132 @@ fn an_image_is_inspected_whole_in_parts_and_by_a_field() {
 
 fn field(place: &Place, name: &str) -> String {
     place.ok(["inspect", "a", "--field", name])
+}
+
+const PACK: &[(&str, &str)] = &[
+    (
+        "bin/query",
+        "#!/bin/sh\ncase $1 in os) echo busybox/1;; secrets) echo KEY;; env) echo A=1;; esac\n",
+    ),
+    ("bin/build", "#!/bin/sh\necho \"$1\" >\"/made-$1\"\n"),
+];
+
+fn build(place: &Place, base: &str, name: &str) {
+    let pack = place.path("pack");
+    if !pack.exists() {
+        place.write_pack("pack", PACK);
+    }
+    place.ok(["build", "-b", "pack", "--base", base, "--network", "none", "-t", name]);
+}
+
+/// The sorts of things that a list of `svp prune` has.
+fn sorts(list: &Value) -> Vec<&str> {
+    let mut sorts: Vec<&str> =
+        list.as_array().unwrap().iter().map(|item| item["kind"].as_str().unwrap()).collect();
+    sorts.dedup();
+    sorts
+}
+
+fn files(place: &Place, dir: &str) -> usize {
+    std::fs::read_dir(place.store().join(dir)).unwrap().count()
+}
+
+#[test]
+fn prune_takes_what_no_tag_needs_and_df_says_how_much() {
+    let place = Place::new();
+    import(&place, "base");
+    build(&place, "base", "kept");
+    let setup = ["setup", "-b", "pack", "-i", "kept", "-t", "one", "--network", "none"];
+    place.ok(setup);
+    place.ok([
+        "build",
+        "-b",
+        "pack",
+        "--base",
+        "base",
+        "--network",
+        "none",
+        "-t",
+        "x",
+        "--oci-dir",
+        "out",
+    ]);
+    place.ok(["rmi", "x"]);
+    // A base that comes from elsewhere is in the store without a tag.
+    let other = Place::new();
+    other.write_pack("pack", PACK);
+    let source = format!("oci:{}:x:latest", place.path("out").display());
+    build(&other, &source, "y");
+    let before = json(&other.ok(["prune", "--dry-run", "--format", "json"]));
+    // The base's manifest and config: its layers are in y.
+    assert_eq!(sorts(&before), ["blob", "log"]);
+    let df = json(&other.ok(["df", "--format", "json"]));
+    let bytes: u64 = before.as_array().unwrap().iter().map(|i| i["bytes"].as_u64().unwrap()).sum();
+    assert_eq!(df["total"]["reclaimableBytes"], bytes);
+    other.ok(["rmi", "y"]);
+    let before = json(&other.ok(["prune", "--dry-run", "--format", "json"]));
+    assert_eq!(sorts(&before), ["blob", "log"], "rmi has removed what was unpacked");
+    let blobs = files(&other, "blobs/sha256");
+    assert!(blobs >= 2 && files(&other, "logs") == 1);
+    assert_eq!(json(&other.ok(["prune", "--format", "json"])), before);
+    for dir in ["blobs/sha256", "logs", "diff-ids", "tmp", "instances"] {
+        assert_eq!(files(&other, dir), 0, "{dir}");
+    }
+    assert_eq!(json(&other.ok(["df", "--format", "json"]))["total"]["bytes"], 0);
+
+    // What a removal beside another svp leaves: blobs, unpacked layers and the instance's secrets.
+    let mut busy = place
+        .svp(["import", "-", "-t", "z"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let tar = std::fs::read(busybox_base()).unwrap();
+    busy.stdin.as_mut().unwrap().write_all(&tar[..1 << 18]).unwrap();
+    for _ in 0..500 {
+        if files(&place, "tmp") > 0 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(files(&place, "tmp") > 0, "nothing in staging");
+    place.ok(["rmi", "one"]);
+    assert_eq!(files(&place, "instances"), 1);
+    assert!(place.fails(74, ["prune", "--wait", "0"]).contains("uses the store"));
+    let told = json(&place.ok(["prune", "--dry-run", "--format", "json"]));
+    assert!(sorts(&told).contains(&"instance"));
+    assert!(!sorts(&told).contains(&"staging"), "another's staging is needed");
+    busy.kill().unwrap();
+    busy.wait().unwrap();
+    let pruned = json(&place.ok(["prune", "--format", "json"]));
+    assert_eq!(sorts(&pruned), sorts(&told));
+    assert_eq!(files(&place, "instances"), 0);
+    place.ok(["inspect", "kept"]);
+    place.ok(setup);
+
+    let df = json(&place.ok(["df", "-v", "--format", "json"]));
+    assert_eq!(df["images"].as_array().unwrap().len(), 3);
+    let blobs: u64 = (std::fs::read_dir(place.store().join("blobs/sha256")).unwrap())
+        .map(|entry| {
+            std::os::unix::fs::MetadataExt::blocks(&entry.unwrap().metadata().unwrap()) * 512
+        })
+        .sum();
+    assert_eq!(df["kinds"][0]["bytes"], blobs);
+    assert!(place.ok(["df", "--verbose"]).contains("one:latest"));
+    place.assert_nothing_left();
+}
+
+#[test]
+fn prune_removes_nothing_while_an_image_is_damaged_and_df_says_so() {
+    let place = Place::new();
+    let digest = import(&place, "a");
+    std::fs::write(place.store().join("logs/x.log"), "x").unwrap();
+    std::fs::remove_file(place.store().join("blobs/sha256").join(&digest[7..])).unwrap();
+    let said = place.fails(65, ["prune"]);
+    assert!(said.contains("a:latest") && said.contains("svp rmi a:latest"), "{said}");
+    assert_eq!(files(&place, "logs"), 1);
+    place.ok(["df"]);
+    place.ok(["rmi", "a"]);
+    place.ok(["prune"]);
+    assert_eq!(files(&place, "blobs/sha256"), 0);
 }

@@ -5,6 +5,7 @@ mod build;
 mod check;
 mod common;
 mod copy;
+mod df;
 mod error;
 mod field;
 mod history;
@@ -14,6 +15,7 @@ mod inspect;
 mod lint;
 mod new;
 mod progress;
+mod prune;
 mod query;
 mod rmi;
 mod setup;
@@ -87,6 +89,10 @@ enum Command {
     Save(copy::SaveArgs),
     /// Bring all images of an archive into the store
     Load(copy::LoadArgs),
+    /// Remove whatever no tag needs: blobs, unpacked layers, states, logs, staging
+    Prune(prune::Args),
+    /// Tell what uses the space of the store; what images share counts once
+    Df(df::Args),
     /// Make an image from any root file system's tar
     Import(import::Args),
     /// Unpack an image's root file system into a directory
@@ -125,6 +131,8 @@ pub fn main() -> ExitCode {
         Command::Copy(args) => copy::copy(args, &context),
         Command::Save(args) => copy::save(args, &context),
         Command::Load(args) => copy::load(&args, &context),
+        Command::Prune(args) => prune::run(&args, &context),
+        Command::Df(args) => df::run(&args, &context),
         Command::Import(args) => import::run(args, &context),
         Command::Unpack(args) => unpack::run(args, &context),
         Command::Check(args) => check::run(&args, &context),

@@ -3,7 +3,7 @@
 use super::common::{Context, parsed};
 use crate::error::Result;
 use crate::oci::Reference;
-use crate::pipeline::remove;
+use crate::upkeep::remove;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

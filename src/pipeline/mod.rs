@@ -14,7 +14,6 @@
 //! | `output` | where an image goes besides the store |
 //! | `copy` | carrying images about: pull, push, copy, save, load |
 //! | `names` | which tags may be written to |
-//! | `remove` | taking an image away with all that only it has |
 
 pub mod ask;
 pub mod base;
@@ -26,13 +25,11 @@ mod layers;
 mod names;
 pub mod output;
 mod packed;
-mod remove;
 mod script;
 pub mod setup;
 
 pub use build::{BuildRequest, Built, build};
 pub use label::{LABEL_PHASE, Phase};
 pub use layers::layer_sources;
-pub use remove::remove;
 pub use script::ScriptOptions;
 pub use setup::{SetUp, SetupRequest, setup};

@@ -8,7 +8,6 @@
 //! TREES/MAP/tmp/RANDOM            a scratch place, locked by its owner; swept when the owner is gone
 //! ```
 
-use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -30,7 +29,7 @@ use crate::oci::media_type::Compression;
 use crate::store::Staging;
 
 /// Part of the name of every area: what is unpacked by another format of ours is not looked at.
-const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 1;
 
 /// A layer to unpack, and where its blob is.
 #[derive(Debug)]
@@ -205,25 +204,6 @@ impl Sandbox {
         }
     }
 
-    /// Removes all unpacked layers but those with these chain IDs. Nobody may be using them.
-    ///
-    /// # Errors
-    /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn keep_layers(&self, chain_ids: &HashSet<Digest>) -> Result<()> {
-        let kept: HashSet<String> = chain_ids.iter().map(key).collect();
-        let mut gone = Vec::new();
-        for dir in ["layers", "locks"] {
-            let path = self.area().join(dir);
-            for entry in fs::read_dir(&path).io("list", &path)? {
-                let name = entry.io("list", &path)?.file_name().to_string_lossy().into_owned();
-                if !kept.contains(&name) {
-                    gone.push(format!("{dir}/{name}"));
-                }
-            }
-        }
-        if gone.is_empty() { Ok(()) } else { self.remove(gone) }
-    }
-
     fn remove(&self, paths: Vec<String>) -> Result<()> {
         let _cleaning = interrupt::cleaning();
         remove(self.area(), self.namespace(), paths)
@@ -251,7 +231,7 @@ fn write_report(place: &Path, report: &UnpackReport) -> Result<PathBuf> {
 }
 
 /// A chain ID as the name of a file; half of it is more than enough, and shorter in `ls`.
-fn key(chain_id: &Digest) -> String {
+pub(super) fn key(chain_id: &Digest) -> String {
     chain_id.hex()[..40].to_owned()
 }
 

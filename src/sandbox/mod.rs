@@ -14,6 +14,7 @@
 //! | `trees` | unpack, diff, remove |
 //! | `directory` | unpack into a directory of the caller\'s |
 //! | `area` | the tree area: unpacked layers, scratch places, locks |
+//! | `unpacked` | the unpacked layers of every id map: listing, measuring, removing |
 
 mod area;
 mod channel;
@@ -32,6 +33,7 @@ mod seccomp;
 mod spec;
 mod stages;
 mod trees;
+mod unpacked;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -44,6 +46,7 @@ pub use run::Output;
 pub use spec::{End, Limits, Network, Overlay, Rootfs, RunSpec, Stream};
 pub use stages::run_if_stage;
 pub use trees::WrittenLayer;
+pub use unpacked::Unpacked;
 
 use crate::error::{Error, Result};
 use launch::Stage;

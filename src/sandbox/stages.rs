@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::channel::Channel;
 use super::launch::STAGE_NAME;
-use super::{directory, init, network, run, trees};
+use super::{directory, init, network, run, trees, unpacked};
 use crate::error::{Error, Kind, Result};
 
 /// What a stage is asked to do. The descriptors that go with each are named in its comment, in order.
@@ -31,8 +31,10 @@ pub(super) enum Request {
     Directory(directory::DirectoryRequest),
     /// Remove everything in the directory that the stage is started in. No descriptors.
     Clear,
-    /// Remove trees. The user namespace.
+    /// Remove trees. The user namespace, if they belong to one.
     Remove(Vec<String>),
+    /// Tell the space that trees take. The user namespace, if they belong to one.
+    Measure(Vec<String>),
     /// Run a command. The user namespace, its stdout, its stderr, and a pack's tar for host tools.
     Run(run::RunRequest),
     /// Be a container's process 1. Stdout, stderr, a pack's tar for host tools.
@@ -115,8 +117,12 @@ fn dispatch(channel: &Channel, request: Request, fds: Vec<OwnedFd>) -> Result<()
         Request::Directory(request) => reply(channel, &directory::apply(&request, fd()?)?),
         Request::Clear => reply(channel, &directory::clear_stage()?),
         Request::Remove(paths) => {
-            join(channel, fd()?)?;
+            fds.next().map_or(Ok(()), |namespace| join(channel, namespace))?;
             reply(channel, &trees::remove(&paths)?)
+        }
+        Request::Measure(paths) => {
+            fds.next().map_or(Ok(()), |namespace| join(channel, namespace))?;
+            reply(channel, &unpacked::measure(&paths)?)
         }
         Request::Run(request) => {
             join(channel, fd()?)?;

@@ -2,4 +2,4 @@
 
 mod state;
 
-pub use state::{Saved, State, forget_unreached};
+pub use state::{Saved, State, unreached};

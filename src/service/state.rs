@@ -3,6 +3,7 @@
 //! One file (0600) an instance in the store, named by the digest of the image's config, so that tagging,
 //! saving and loading the image don't lose it.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -13,7 +14,7 @@ use crate::error::{Error, IoContext, Result};
 use crate::oci::{Descriptor, Digest, Image, Reference};
 use crate::pack::Answers;
 use crate::secret::Secret;
-use crate::store::Store;
+use crate::store::{Reach, Store};
 
 /// The state of an instance.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -92,24 +93,22 @@ impl State {
     }
 }
 
-/// Removes the states of instances that no tag reaches any more: their secrets open nothing.
+/// The files of the states of instances that no tag reaches any more: their secrets open nothing.
 ///
 /// # Errors
-/// [`Kind::BadInput`](crate::error::Kind::BadInput) if a tagged image can't be read: then none is removed.
 /// [`Kind::Storage`](crate::error::Kind::Storage).
-pub fn forget_unreached(store: &Store) -> Result<()> {
-    let mut reached = std::collections::HashSet::new();
-    for record in store.tags()? {
-        reached.insert(path(store, store.load_manifest(&record?.manifest)?.config.digest));
-    }
+pub fn unreached(store: &Store, reach: &Reach) -> Result<Vec<PathBuf>> {
+    let reached: HashSet<PathBuf> = reach.configs.iter().map(|id| path(store, *id)).collect();
     let dir = store.root().join("instances");
+    let mut files = Vec::new();
     for entry in std::fs::read_dir(&dir).io("list", &dir)? {
         let file = entry.io("list", &dir)?.path();
         if !reached.contains(&file) {
-            std::fs::remove_file(&file).io("remove", &file)?;
+            files.push(file);
         }
     }
-    Ok(())
+    files.sort();
+    Ok(files)
 }
 
 impl Saved {

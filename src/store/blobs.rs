@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use tempfile::NamedTempFile;
@@ -45,6 +46,23 @@ impl Store {
     pub fn blob_size(&self, digest: &Digest) -> Option<u64> {
         let metadata = fs::symlink_metadata(self.blob_path(digest)).ok()?;
         metadata.is_file().then_some(metadata.len())
+    }
+
+    /// All blobs with the space that each takes on the disk, in bytes; in no order. What isn't named as a blob
+    /// is passed over.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`](crate::error::Kind::Storage).
+    pub fn blobs(&self) -> Result<impl Iterator<Item = Result<(Digest, u64)>> + use<>> {
+        let dir = self.blobs_dir();
+        let entries = fs::read_dir(&dir).io("list", &dir)?;
+        Ok(entries.filter_map(move |entry| {
+            let found = entry.and_then(|entry| match digest_named(&entry.file_name()) {
+                None => Ok(None),
+                Some(digest) => Ok(Some((digest, entry.metadata()?.blocks() * 512))),
+            });
+            found.io("list", &dir).transpose()
+        }))
     }
 
     /// Opens a blob. The content is not verified; see [`Store::blob_reader`].
@@ -172,6 +190,11 @@ impl Write for BlobWriter {
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
     }
+}
+
+/// The digest whose hexadecimal form is `name`.
+pub(super) fn digest_named(name: &std::ffi::OsStr) -> Option<Digest> {
+    format!("sha256:{}", name.to_str()?).parse().ok()
 }
 
 fn publish(file: NamedTempFile, blobs: &std::path::Path, digest: Digest) -> Result<()> {

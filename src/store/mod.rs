@@ -21,6 +21,7 @@ mod export;
 mod history;
 mod images;
 mod info;
+mod reach;
 mod staging;
 mod tags;
 
@@ -37,6 +38,7 @@ pub use collect::{Collected, Removed};
 pub use export::ArchiveFormat;
 pub use history::Past;
 pub use info::{Document, InspectedLayer, Inspection, Listed};
+pub use reach::Reach;
 pub use staging::Staging;
 pub use tags::TagRecord;
 

@@ -1,0 +1,104 @@
+//! `svp df`.
+
+use serde::Serialize;
+
+use super::common::{Context, Format};
+use super::table::{self, Table};
+use crate::error::Result;
+use crate::upkeep::{ImageUse, Inventory, ItemKind, images, inventory};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Also the space of each image
+    #[arg(short, long)]
+    verbose: bool,
+    /// The form of the list
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+}
+
+/// The space of one sort of things.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Sum {
+    count: u64,
+    bytes: u64,
+    /// What `svp prune` would free.
+    reclaimable_bytes: u64,
+}
+
+const KINDS: [(ItemKind, &str); 6] = [
+    (ItemKind::Blob, "blobs"),
+    (ItemKind::Unpacked, "unpacked layers"),
+    (ItemKind::Instance, "instances"),
+    (ItemKind::Log, "logs"),
+    (ItemKind::Staging, "staging"),
+    (ItemKind::Note, "notes"),
+];
+
+#[derive(Serialize)]
+struct Told {
+    kinds: Vec<Kind>,
+    total: Sum,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    images: Option<Vec<ImageUse>>,
+}
+
+#[derive(Serialize)]
+struct Kind {
+    name: &'static str,
+    #[serde(flatten)]
+    sum: Sum,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
+    let store = context.store()?;
+    let inventory = inventory(&store)?;
+    for (tag, error) in &inventory.damaged {
+        context.reporter().warning(&format!("the image {tag} can't be read: {error}"));
+    }
+    let images = if args.verbose { Some(images(&store)?) } else { None };
+    let kinds =
+        KINDS.map(|(kind, name)| Kind { name, sum: sum(&inventory, &|it| it == kind) }).into();
+    let told = Told { kinds, total: sum(&inventory, &|_| true), images };
+    match args.format {
+        Format::Json => context.print(&table::json(&told)),
+        Format::Table => context.print(&text(told)),
+    }
+}
+
+fn sum(inventory: &Inventory, wanted: &dyn Fn(ItemKind) -> bool) -> Sum {
+    let mut sum = Sum::default();
+    for item in inventory.items.iter().filter(|item| wanted(item.kind)) {
+        sum.count += 1;
+        sum.bytes += item.bytes;
+        sum.reclaimable_bytes += if item.needed { 0 } else { item.bytes };
+    }
+    sum
+}
+
+fn text(told: Told) -> String {
+    let mut table = Table::new(["WHAT", "COUNT", "SIZE", "RECLAIMABLE"]);
+    let total = Kind { name: "total", sum: told.total };
+    for Kind { name, sum } in told.kinds.into_iter().chain([total]) {
+        let Sum { count, bytes, reclaimable_bytes } = sum;
+        let cells = [count.to_string(), table::size(bytes), table::size(reclaimable_bytes)];
+        let [count, bytes, reclaimable] = cells;
+        table.row([name.to_owned(), count, bytes, reclaimable]);
+    }
+    let mut text = table.to_string();
+    if let Some(images) = told.images {
+        let mut table = Table::new(["IMAGE", "SIZE", "OF IT SHARED", "ITS OWN", "TAGS"]);
+        for image in images {
+            table.row([
+                image.digest.short(),
+                table::size(image.bytes),
+                table::size(image.bytes - image.unique),
+                table::size(image.unique),
+                image.tags.join(", "),
+            ]);
+        }
+        text.push_str(&format!("\n{table}"));
+    }
+    text
+}

@@ -1,0 +1,57 @@
+//! `svp prune`.
+
+use std::time::Duration;
+
+use super::common::{Context, Format};
+use super::table::{self, Table};
+use crate::error::Result;
+use crate::upkeep::{ItemKind, inventory, prune};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Only tell what would go
+    #[arg(long)]
+    dry_run: bool,
+    /// How long to wait until no other svp uses the store
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    wait: u64,
+    /// The form of the list
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
+    let mut store = context.store()?;
+    let mut items = if args.dry_run {
+        let inventory = inventory(&store)?;
+        for (tag, error) in &inventory.damaged {
+            context.reporter().warning(&format!(
+                "the image {tag} can't be read, so nothing can be pruned: {error}"
+            ));
+        }
+        inventory.items
+    } else {
+        prune(&mut store, Duration::from_secs(args.wait))?
+    };
+    items.retain(|item| !item.needed);
+    if args.format == Format::Json {
+        return context.print(&table::json(&items));
+    }
+    let mut table = Table::new(["WHAT", "SIZE", "PATH"]);
+    for item in &items {
+        let what = match item.kind {
+            ItemKind::Blob => "blob",
+            ItemKind::Unpacked => "unpacked layer",
+            ItemKind::Instance => "instance",
+            ItemKind::Log => "log",
+            ItemKind::Staging => "staging",
+            ItemKind::Note => "note",
+        };
+        table.row([what.into(), table::size(item.bytes), item.path.display().to_string()]);
+    }
+    let bytes = items.iter().map(|item| item.bytes).sum();
+    let done = if args.dry_run { "would be freed" } else { "freed" };
+    context.print(&table.to_string())?;
+    context.reporter().note(&format!("{} {done}", table::size(bytes)));
+    Ok(())
+}

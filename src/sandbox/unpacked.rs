@@ -1,0 +1,191 @@
+//! The unpacked layers of every id map: listing, measuring and removing them.
+
+use std::collections::HashSet;
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, statat};
+use rustix::io::Errno;
+
+use super::Sandbox;
+use super::area::{FORMAT, key};
+use super::launch::Stage;
+use super::stages::Request;
+use crate::error::{IoContext, Result};
+use crate::interrupt;
+use crate::oci::Digest;
+use crate::rootfs::{self, Cursor};
+
+/// The directories of an area.
+const LAYERS: &str = "layers";
+const SCRATCH: &str = "tmp";
+
+/// A layer that is unpacked for some id map, or a scratch place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unpacked {
+    /// The tree area that it is in.
+    area: PathBuf,
+    /// [`LAYERS`] or [`SCRATCH`].
+    dir: &'static str,
+    /// The name of its directory; a layer's chain ID begins with it.
+    key: String,
+    /// Whether this svp would still use it.
+    known: bool,
+}
+
+impl Unpacked {
+    /// What the directory of the layer with this chain ID is called.
+    pub fn key_of(chain_id: &Digest) -> String {
+        key(chain_id)
+    }
+
+    /// Whether it is a layer in a format that this svp reads, and one of those whose [`Unpacked::key_of`]
+    /// is given.
+    pub fn is_among(&self, keys: &HashSet<String>) -> bool {
+        self.known && self.dir == LAYERS && keys.contains(&self.key)
+    }
+
+    /// Whether it is not a layer but the scratch place of a command.
+    pub fn is_scratch(&self) -> bool {
+        self.dir == SCRATCH
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> PathBuf {
+        self.area.join(self.dir).join(&self.key)
+    }
+}
+
+impl Sandbox {
+    /// Lists the layers that are unpacked below `trees` and the scratch places there, for this id map and
+    /// for others that were in use before.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`](crate::error::Kind::Storage).
+    pub fn unpacked(trees: &Path) -> Result<Vec<Unpacked>> {
+        let mut found = Vec::new();
+        for area in names(trees)? {
+            let known = area.ends_with(&format!("-{FORMAT}"));
+            let area = trees.join(area);
+            for dir in [LAYERS, SCRATCH] {
+                for key in names(&area.join(dir))? {
+                    found.push(Unpacked { area: area.clone(), dir, key, known });
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether a layer is unpacked for the id map of now.
+    pub fn holds(&self, layer: &Unpacked) -> bool {
+        layer.area == self.area()
+    }
+
+    /// The space that each unpacked layer takes on the disk, in bytes.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).
+    pub fn measure(&self, layers: &[Unpacked]) -> Result<Vec<u64>> {
+        let mut sizes = Vec::with_capacity(layers.len());
+        for group in layers.chunk_by(|a, b| a.area == b.area) {
+            let paths = group.iter().map(|tree| format!("{}/{}", tree.dir, tree.key)).collect();
+            let area = &group[0].area;
+            let stage = Stage::start(area, &Request::Measure(paths), &self.owner_of(area))?;
+            sizes.extend(stage.finish::<Vec<u64>>()?);
+        }
+        Ok(sizes)
+    }
+
+    /// Removes unpacked layers. Nobody may be using them.
+    ///
+    /// Each is renamed first, so that whoever stops this halfway leaves no layer of which a part is gone.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`](crate::error::Kind::Storage), for one if it belongs to an id map that the caller
+    /// no longer has.
+    pub fn remove_unpacked(&self, layers: &[Unpacked]) -> Result<()> {
+        let _cleaning = interrupt::cleaning();
+        for group in layers.chunk_by(|a, b| a.area == b.area) {
+            let area = &group[0].area;
+            let mut paths = Vec::new();
+            for layer in group {
+                if layer.is_scratch() {
+                    paths.push(format!("{SCRATCH}/{}", layer.key));
+                    continue;
+                }
+                let name: [u8; 12] = rand::random();
+                let name: String = name.iter().map(|b| format!("{b:02x}")).collect();
+                let away = format!("{SCRATCH}/{name}");
+                fs::rename(layer.path(), area.join(&away)).io("remove", layer.path())?;
+                paths.extend([away, format!("locks/{}", layer.key)]);
+            }
+            Stage::start_cleanup(area, &Request::Remove(paths), &self.owner_of(area))?
+                .finish::<()>()?;
+        }
+        Ok(())
+    }
+
+    /// The namespace in which what is in `area` can be read and removed: ours. What an earlier id map of
+    /// root's left is in reach of the host's root alone.
+    fn owner_of(&self, area: &Path) -> Vec<BorrowedFd<'_>> {
+        let foreign = area != self.area() && rustix::process::geteuid().is_root();
+        if foreign { Vec::new() } else { vec![self.namespace()] }
+    }
+}
+
+/// The names in a directory, sorted; none if there is no such directory.
+fn names(dir: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.io("list", dir)?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.push(entry.io("list", dir)?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// The stage's side of [`Sandbox::measure`]: the space of trees, given by paths from the directory that the
+/// stage is started in. A file with several names counts once a tree.
+pub(super) fn measure(paths: &[String]) -> Result<Vec<u64>> {
+    paths.iter().map(|path| tree_size(path).io("measure", path)).collect()
+}
+
+fn tree_size(path: &str) -> rustix::io::Result<u64> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let root = match rustix::fs::open(path, flags, Mode::empty()) {
+        // A scratch place goes with its command.
+        Err(Errno::NOENT) => return Ok(0),
+        other => other?,
+    };
+    let mut cursor = Cursor::new(root.as_fd())?;
+    let mut linked = HashSet::new();
+    let mut blocks = rustix::fs::fstat(&root)?.st_blocks as u64;
+    let mut frames = vec![rootfs::list(cursor.dir())?];
+    while let Some(names) = frames.last_mut() {
+        let Some(name) = names.pop() else {
+            frames.pop();
+            cursor.pop()?;
+            continue;
+        };
+        let stat = match statat(cursor.dir(), &*name.bytes, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => continue,
+            other => other?,
+        };
+        let is_dir = name.kind == FileType::Directory;
+        if is_dir || stat.st_nlink == 1 || linked.insert(stat.st_ino) {
+            blocks += stat.st_blocks as u64;
+        }
+        if is_dir {
+            match cursor.push(&name.bytes) {
+                Ok(()) => frames.push(rootfs::list(cursor.dir())?),
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(blocks * 512)
+}

@@ -1,0 +1,232 @@
+//! All that the store holds, what of it is needed, and pruning the rest.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::interrupt;
+use crate::oci::Digest;
+use crate::sandbox::{Sandbox, Unpacked};
+use crate::service::unreached;
+use crate::store::{Reach, Staging, Store};
+
+/// What sort of thing something in the store is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ItemKind {
+    /// A blob: a manifest, a config or a layer as it is stored.
+    Blob,
+    /// A layer unpacked for containers.
+    Unpacked,
+    /// An instance's secrets and environment.
+    Instance,
+    /// A script's output.
+    Log,
+    /// What isn't finished.
+    Staging,
+    /// What was worked out of a blob once.
+    Note,
+}
+
+/// One thing that the store holds.
+#[derive(Clone, Debug, Serialize)]
+pub struct Item {
+    /// Its sort.
+    pub kind: ItemKind,
+    /// Where it is, from the store's directory.
+    pub path: PathBuf,
+    /// The space that it takes on the disk, in bytes.
+    pub bytes: u64,
+    /// Whether an image or a running command needs it.
+    pub needed: bool,
+    /// The tree, of what is in the tree area.
+    #[serde(skip)]
+    tree: Option<Unpacked>,
+}
+
+/// The space of one image.
+#[derive(Clone, Debug, Serialize)]
+pub struct ImageUse {
+    /// The digest of its manifest or index.
+    pub digest: Digest,
+    /// Its tags, sorted.
+    pub tags: Vec<String>,
+    /// The space of its blobs, in bytes.
+    pub bytes: u64,
+    /// The space of those that no other image has.
+    pub unique: u64,
+}
+
+/// What the store holds.
+#[derive(Debug)]
+pub struct Inventory {
+    /// Everything but the tags, each once.
+    pub items: Vec<Item>,
+    /// The images that can't be read, each with its tag and why: what only they need counts as not needed.
+    pub damaged: Vec<(String, Error)>,
+}
+
+/// Lists what the store holds.
+///
+/// # Errors
+/// [`Kind::BadInput`] if a tag's file is damaged, [`Kind::Storage`], [`Kind::Sandbox`] if there are unpacked
+/// layers and no sandbox can be made.
+pub fn inventory(store: &Store) -> Result<Inventory> {
+    let reach = store.reach()?;
+    let items = items(store, &reach)?;
+    Ok(Inventory { items, damaged: reach.damaged })
+}
+
+fn items(store: &Store, reach: &Reach) -> Result<Vec<Item>> {
+    let root = store.root();
+    let mut items = Vec::new();
+    for blob in store.blobs()? {
+        let (digest, bytes) = blob?;
+        let path = relative(root, &store.blob_path(&digest));
+        let needed = reach.blobs.contains(&digest);
+        items.push(Item { kind: ItemKind::Blob, path, bytes, needed, tree: None });
+    }
+    let unreached = unreached(store, reach)?;
+    let mut files = |kind, dir: &str, needed: &dyn Fn(&Path) -> bool| -> Result<()> {
+        let dir = root.join(dir);
+        for entry in fs::read_dir(&dir).io("list", &dir)? {
+            let entry = entry.io("list", &dir)?;
+            let path = entry.path();
+            // What is gone meanwhile takes no space.
+            let Ok(bytes) = size(&path) else { continue };
+            let needed = needed(&path);
+            items.push(Item { kind, path: relative(root, &path), bytes, needed, tree: None });
+        }
+        Ok(())
+    };
+    files(ItemKind::Instance, "instances", &|path| !unreached.iter().any(|gone| gone == path))?;
+    files(ItemKind::Log, "logs", &|_| false)?;
+    files(ItemKind::Staging, "tmp", &|path| !is_dead(path))?;
+    files(ItemKind::Note, "diff-ids", &|path| is_noted(store, path))?;
+    items.extend(trees(store, reach)?);
+    items.sort_by(|a, b| (a.kind, &a.path).cmp(&(b.kind, &b.path)));
+    Ok(items)
+}
+
+/// What is in the tree areas: unpacked layers, and the scratch places of running commands.
+fn trees(store: &Store, reach: &Reach) -> Result<Vec<Item>> {
+    let trees = store.root().join("trees");
+    let found = Sandbox::unpacked(&trees)?;
+    if found.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sizes = Sandbox::enter(&trees)?.measure(&found)?;
+    let needed: HashSet<String> = reach.chain_ids.iter().map(Unpacked::key_of).collect();
+    let item = |(tree, bytes): (Unpacked, u64)| {
+        let (kind, needed) = match tree.is_scratch() {
+            true => (ItemKind::Staging, !is_dead(&tree.path())),
+            false => (ItemKind::Unpacked, tree.is_among(&needed)),
+        };
+        let path = relative(store.root(), &tree.path());
+        Item { kind, path, bytes, needed, tree: Some(tree) }
+    };
+    Ok(found.into_iter().zip(sizes).map(item).collect())
+}
+
+/// Whether the owner of a staging place is gone.
+fn is_dead(path: &Path) -> bool {
+    !path.is_dir() || matches!(Staging::lock_dead(path), Ok(Some(_)))
+}
+
+fn is_noted(store: &Store, note: &Path) -> bool {
+    let name = note.file_name().unwrap_or_default().to_string_lossy();
+    format!("sha256:{name}").parse().is_ok_and(|digest| store.has_blob(&digest))
+}
+
+/// The space that a file, or a directory with what is in it, takes.
+fn size(path: &Path) -> std::io::Result<u64> {
+    let found = fs::symlink_metadata(path)?;
+    let mut bytes = found.blocks() * 512;
+    if found.is_dir() {
+        for entry in fs::read_dir(path)? {
+            bytes += size(&entry?.path()).unwrap_or_default();
+        }
+    }
+    Ok(bytes)
+}
+
+fn relative(root: &Path, path: &Path) -> PathBuf {
+    path.strip_prefix(root).unwrap_or(path).to_owned()
+}
+
+/// The space of each image, the largest first. An image that can't be read is left out.
+///
+/// # Errors
+/// [`Kind::BadInput`] if a tag's file is damaged, [`Kind::Storage`].
+pub fn images(store: &Store) -> Result<Vec<ImageUse>> {
+    let sizes: HashMap<Digest, u64> = store.blobs()?.collect::<Result<_>>()?;
+    let mut tags: HashMap<Digest, Vec<String>> = HashMap::new();
+    let mut blobs = Vec::new();
+    for record in store.tags()? {
+        let record = record?;
+        let names = tags.entry(record.manifest.digest).or_default();
+        names.push(record.name);
+        if names.len() == 1
+            && let Ok(reach) = store.reach_of(&record.manifest)
+        {
+            blobs.push((record.manifest.digest, reach.blobs));
+        }
+    }
+    let mut users: HashMap<Digest, u32> = HashMap::new();
+    for blob in blobs.iter().flat_map(|(_, blobs)| blobs) {
+        *users.entry(*blob).or_default() += 1;
+    }
+    let image = |(digest, blobs): (Digest, HashSet<Digest>)| {
+        let space = |wanted: &dyn Fn(&Digest) -> bool| {
+            blobs.iter().filter(|blob| wanted(blob)).filter_map(|blob| sizes.get(blob)).sum()
+        };
+        let mut tags = tags.remove(&digest).unwrap_or_default();
+        tags.sort();
+        let (bytes, unique) = (space(&|_| true), space(&|blob| users[blob] == 1));
+        ImageUse { digest, tags, bytes, unique }
+    };
+    let mut images: Vec<ImageUse> = blobs.into_iter().map(image).collect();
+    images.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.tags.cmp(&b.tags)));
+    Ok(images)
+}
+
+/// Removes whatever no image needs, and gives what that was. Waits as long as `wait` says until no other
+/// process uses the store: what others have written may not be tagged yet.
+///
+/// # Errors
+/// [`Kind::BadInput`] if an image is damaged, as what it needs isn't known; [`Kind::Storage`], also if the
+/// store is still in use. What could not be removed stays for the next time.
+pub fn prune(store: &mut Store, wait: Duration) -> Result<Vec<Item>> {
+    let pruned = store.while_alone(wait, |store| {
+        let reach = store.reach()?.whole()?;
+        let mut items = items(store, &reach)?;
+        items.retain(|item| !item.needed);
+        remove(store, &reach, &items)?;
+        Ok(items)
+    })?;
+    pruned.ok_or_else(|| {
+        Error::new(Kind::Storage, "another svp uses the store, so nothing was pruned")
+            .hint("try again when it has ended, or wait longer with --wait SECONDS")
+    })
+}
+
+fn remove(store: &Store, reach: &Reach, items: &[Item]) -> Result<()> {
+    // The blobs come at once, and last: as long as they are there, the rest can be made again.
+    for item in items.iter().filter(|item| item.kind != ItemKind::Blob && item.tree.is_none()) {
+        interrupt::check()?;
+        let path = store.root().join(&item.path);
+        let removed =
+            if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.io("remove", &path)?;
+    }
+    let trees: Vec<Unpacked> = items.iter().filter_map(|item| item.tree.clone()).collect();
+    if !trees.is_empty() {
+        Sandbox::enter(&store.root().join("trees"))?.remove_unpacked(&trees)?;
+    }
+    store.collect(reach, None).map(drop)
+}
