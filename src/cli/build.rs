@@ -90,6 +90,11 @@ pub(super) struct RegistryArgs {
 }
 
 impl RegistryArgs {
+    /// The auth file that was named; one to write to need not exist.
+    pub(super) fn login_file(&self) -> Option<PathBuf> {
+        self.authfile.clone()
+    }
+
     pub(super) fn apply(self, options: &mut ClientOptions) {
         options.cacert = self.cacert;
         options.auth_files = AuthFiles::from_env(self.authfile.as_deref());

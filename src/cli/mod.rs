@@ -13,6 +13,7 @@ mod images;
 mod import;
 mod inspect;
 mod lint;
+mod login;
 mod new;
 mod progress;
 mod prune;
@@ -83,6 +84,10 @@ enum Command {
     Pull(copy::PullCommand),
     /// Bring an image of the store to a registry: only what it lacks
     Push(copy::PushArgs),
+    /// Log in to a registry, for svp, podman and skopeo
+    Login(login::LoginArgs),
+    /// Forget a login
+    Logout(login::LogoutArgs),
     /// Carry an image from anywhere to anywhere, as it is
     Copy(copy::CopyArgs),
     /// Write an image to an archive or a layout
@@ -128,6 +133,8 @@ pub fn main() -> ExitCode {
         Command::Rmi(args) => rmi::run(args, &context),
         Command::Pull(args) => copy::pull(args, &context),
         Command::Push(args) => copy::push(args, &context),
+        Command::Login(args) => login::login(args, &context),
+        Command::Logout(args) => login::logout(args, &context),
         Command::Copy(args) => copy::copy(args, &context),
         Command::Save(args) => copy::save(args, &context),
         Command::Load(args) => copy::load(&args, &context),

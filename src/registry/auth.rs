@@ -15,7 +15,10 @@ use super::helper;
 use crate::error::{Error, IoContext, Result};
 
 /// The most that an auth file may hold.
-const LARGEST_FILE: u64 = 4 << 20;
+pub(super) const LARGEST_FILE: u64 = 4 << 20;
+
+/// Where a login is from that is in no file yet.
+pub(super) const GIVEN: &str = "";
 
 /// A secret text that shows itself to nobody.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -62,17 +65,29 @@ pub struct AuthFiles {
     files: Vec<PathBuf>,
     /// A file that the user named must exist.
     required: bool,
+    /// A login that is in no file yet.
+    given: Option<Login>,
 }
 
 impl AuthFiles {
     /// No file: everything is anonymous.
     pub fn none() -> Self {
-        AuthFiles { files: Vec::new(), required: false }
+        AuthFiles { files: Vec::new(), required: false, given: None }
+    }
+
+    /// One login, for whatever registry asks.
+    pub(super) fn given(login: Login) -> Self {
+        AuthFiles { given: Some(login), ..Self::none() }
+    }
+
+    /// The files, in the order in which they are looked into.
+    pub(super) fn paths(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// `path` alone, which must exist.
     pub fn only(path: impl Into<PathBuf>) -> Self {
-        AuthFiles { files: vec![path.into()], required: true }
+        AuthFiles { files: vec![path.into()], required: true, given: None }
     }
 
     /// `--authfile` alone if given; else `REGISTRY_AUTH_FILE` alone if set; else
@@ -84,7 +99,7 @@ impl AuthFiles {
         }
         let dir = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         if let Some(path) = dir("REGISTRY_AUTH_FILE") {
-            return AuthFiles { files: vec![path], required: false };
+            return AuthFiles { files: vec![path], required: false, given: None };
         }
         let home = dir("HOME");
         let config = dir("XDG_CONFIG_HOME").or_else(|| home.as_ref().map(|h| h.join(".config")));
@@ -94,7 +109,7 @@ impl AuthFiles {
             config.map(|d| d.join("containers/auth.json")),
             docker.map(|d| d.join("config.json")),
         ];
-        AuthFiles { files: files.into_iter().flatten().collect(), required: false }
+        AuthFiles { files: files.into_iter().flatten().collect(), required: false, given: None }
     }
 
     /// The login for `repository` of `registry` (its `HOST[:PORT]`), and where it was found.
@@ -103,6 +118,9 @@ impl AuthFiles {
     /// A file that can't be read or understood, a named file that is missing, a credential helper that
     /// fails.
     pub fn find(&self, registry: &str, repository: &str) -> Result<Option<(Login, String)>> {
+        if let Some(login) = &self.given {
+            return Ok(Some((login.clone(), GIVEN.to_owned())));
+        }
         for path in &self.files {
             let Some(file) = read(path, self.required)? else { continue };
             if let Some(found) = file.find(path, registry, repository)? {
@@ -235,7 +253,7 @@ fn candidates(registry: &str, repository: &str) -> Vec<String> {
 }
 
 /// A key of an auth file without what docker once wrote around it: `https://index.docker.io/v1/`.
-fn canonical(key: &str) -> String {
+pub(super) fn canonical(key: &str) -> String {
     let bare = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://"));
     // A key written as a URL names a host; its path is an API's, not a repository's.
     let key = bare.map_or(key, |bare| bare.split('/').next().unwrap_or(bare));

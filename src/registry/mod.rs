@@ -15,6 +15,7 @@ mod challenge;
 mod fault;
 mod helper;
 mod http;
+mod login;
 mod manifest;
 mod options;
 mod proxy;
@@ -34,6 +35,7 @@ use serde::Deserialize;
 pub use auth::{AuthFiles, Login, Password};
 pub use blob::{BlobReader, read_error};
 pub use http::Reopen;
+pub use login::{login_file, remove_login, save_login, try_login};
 pub use manifest::{LARGEST_MANIFEST, RawManifest};
 pub use options::ClientOptions;
 pub use proxy::Proxies;
@@ -129,7 +131,7 @@ impl Client {
         let url = self.url_in(reference, path)?;
         let request =
             |authorization: Option<&str>| self.0.http.get(&url, Get { authorization, ..get });
-        self.authorized(reference, &url, 1, &request)
+        self.authorized(&place(reference), &url, 1, &request)
     }
 
     /// Sends a request to `/v2/REPOSITORY/path`.
@@ -151,22 +153,20 @@ impl Client {
         }
         // Uploads need more than what looking needed; and another thread may have got a grant for less.
         let challenges = if sent.method == Method::Head { 1 } else { 2 };
-        self.authorized(reference, url, challenges, &request)
+        self.authorized(&place(reference), url, challenges, &request)
     }
 
     /// Makes a request to the registry at `url`, answering up to `challenges` on the way.
     fn authorized(
         &self,
-        reference: &Reference,
+        place: &token::Place,
         url: &Url,
         challenges: u32,
         request: &dyn Fn(Option<&str>) -> Result<Response, Fault>,
     ) -> Result<Response, Fault> {
-        let registry = reference.registry().unwrap_or("docker.io");
-        let place = (registry.to_owned(), reference.repository().to_owned());
         let mut answered = 0;
         loop {
-            let header = self.0.authorizer.header(&place);
+            let header = self.0.authorizer.header(place);
             let response = request(header.as_ref().map(Password::reveal))?;
             if response.status != 401 {
                 return Ok(response);
@@ -174,16 +174,16 @@ impl Client {
             // Whoever a redirect led to gets no credentials; and a registry that refuses what it has just
             // granted would do so forever.
             if answered == challenges || !response.url.same_origin(url) {
-                return Err(match self.0.authorizer.source(&place) {
+                return Err(match self.0.authorizer.source(place) {
                     Some(from) if answered > 0 => token::refused(url, &from),
-                    _ => status::fault(response, &reference.name()),
+                    _ => status::fault(response, &format!("{}/{}", place.0, place.1)),
                 });
             }
             let values = response.headers.get_all("www-authenticate");
             let parsed = challenge::parse(values.iter().filter_map(|v| v.to_str().ok()));
             response.discard();
             let authorizer = &self.0.authorizer;
-            authorizer.answer(&self.0.http, url, &place, &parsed, header.as_ref())?;
+            authorizer.answer(&self.0.http, url, place, &parsed, header.as_ref())?;
             answered += 1;
         }
     }
@@ -270,6 +270,12 @@ impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Client").field(&self.0.options).finish()
     }
+}
+
+/// Whose login is asked for.
+fn place(reference: &Reference) -> token::Place {
+    let registry = reference.registry().unwrap_or("docker.io");
+    (registry.to_owned(), reference.repository().to_owned())
 }
 
 /// The first tags of a repository, for a hint.

@@ -93,7 +93,7 @@ fn told(response: Response, what: &str, push: bool) -> Fault {
 }
 
 /// The way out of a refused or missing login.
-pub(super) const LOG_IN: &str = "log in with `podman login`, `skopeo login` or `docker login`, or name a \
+pub(super) const LOG_IN: &str = "log in with `svp login`, `podman login`, `skopeo login` or `docker login`, or name a \
      file with --authfile (else svp reads REGISTRY_AUTH_FILE, $XDG_RUNTIME_DIR/containers/auth.json, \
      ~/.config/containers/auth.json and ~/.docker/config.json); some registries say the same of a \
      repository that does not exist";

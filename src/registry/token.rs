@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 
-use super::auth::{AuthFiles, Login, Password};
+use super::auth::{AuthFiles, GIVEN, Login, Password};
 use super::challenge::Challenge;
 use super::fault::Fault;
 use super::http::{Get, Http, Response};
@@ -132,8 +132,15 @@ fn best(challenges: &[Challenge]) -> Option<&Challenge> {
 
 /// The error of a login that the server did not take.
 pub(super) fn refused(registry: &Url, from: &str) -> Fault {
-    let error = format!("{} refuses the login that {from} holds", registry.authority());
+    let error = format!("{} refuses {}", registry.authority(), login_of(from));
     Fault::last(Error::registry(error).hint(status::LOG_IN))
+}
+
+fn login_of(from: &str) -> String {
+    match from {
+        GIVEN => "this user name and password".to_owned(),
+        from => format!("the login that {from} holds"),
+    }
 }
 
 /// A bearer challenge being answered.
@@ -153,8 +160,10 @@ impl Asked<'_> {
     ) -> Result<Grant, Fault> {
         let realm = self.realm_url()?;
         let own_scope = format!("repository:{}:pull", self.place.1);
-        let scope = scope.unwrap_or(&own_scope);
-        let mut query = vec![("scope", scope)];
+        // A login is tried without a repository, and asks for a token that is good for nothing.
+        let own_scope = (!self.place.1.is_empty()).then_some(own_scope.as_str());
+        let mut query: Vec<(&str, &str)> =
+            scope.or(own_scope).map(|scope| ("scope", scope)).into_iter().collect();
         query.extend(self.service.map(|service| ("service", service)));
         let (login, from) = login.unzip();
         let response = match login {
@@ -204,7 +213,7 @@ impl Asked<'_> {
                 let (_, message) = status::explanation(response);
                 let said = if message.is_empty() { message } else { format!(" ({message})") };
                 let error = match &from {
-                    Some(from) => format!("{server} refuses the login that {from} holds{said}"),
+                    Some(from) => format!("{server} refuses {}{said}", login_of(from)),
                     None => format!("{server} wants a login for {}{said}", self.place.1),
                 };
                 return Err(Fault::last(Error::registry(error).hint(status::LOG_IN)));
