@@ -25,6 +25,7 @@ refused() { ! "$@" 2>/dev/null; }
 refused mknod /d/null c 1 3
 refused mknod /d/whiteout c 0 0
 refused mknod /nodir/x c 1 3
+refused mknod /d/new/ c 1 3
 refused mknod /link/ c 1 3
 refused su nobody -s /bin/sh -c 'mknod /tmp/x c 1 3'
 [ ! -e /tmp/x ] && [ ! -e /d/whiteout ]

@@ -66,8 +66,12 @@ fn make(listener: &OwnedFd, call: &Notification) -> rustix::io::Result<()> {
     } else {
         EntryKind::CharDevice
     };
-    // A device 0:0 is overlayfs's whiteout, and refused there too.
-    if !caller.may_make_devices || (kind == EntryKind::CharDevice && (major, minor) == (0, 0)) {
+    // Root makes it on the caller's behalf, so the caller must be root: others have directories that they
+    // may not write to. A device 0:0 is overlayfs's whiteout, and refused there too.
+    if !caller.may_make_devices
+        || caller.uid != 0
+        || (kind == EntryKind::CharDevice && (major, minor) == (0, 0))
+    {
         return Err(Errno::PERM);
     }
     let (parent, name) = place(call.pid, dir, &path)?;
@@ -80,7 +84,7 @@ fn make(listener: &OwnedFd, call: &Notification) -> rustix::io::Result<()> {
         rustix::fs::fsetxattr(&file, NODE, &node_record(kind, major, minor), XattrFlags::CREATE)?;
         let set_group_id = rustix::fs::fstat(&parent)?.st_mode & libc::S_ISGID != 0;
         let gid = (!set_group_id).then(|| rustix::fs::Gid::from_raw(caller.gid));
-        rustix::fs::fchown(&file, Some(rustix::fs::Uid::from_raw(caller.uid)), gid)?;
+        rustix::fs::fchown(&file, None, gid)?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777 & !caller.umask))
     };
     finish().inspect_err(|_| {
@@ -90,6 +94,9 @@ fn make(listener: &OwnedFd, call: &Notification) -> rustix::io::Result<()> {
 
 /// Opens the directory that a path of the caller's is in, as the caller would.
 fn place(pid: u32, dir: i32, path: &[u8]) -> rustix::io::Result<(OwnedFd, PathBuf)> {
+    if path.ends_with(b"/") {
+        return Err(Errno::NOENT);
+    }
     let path = Path::new(std::ffi::OsStr::from_bytes(path));
     let name = path.file_name().ok_or(Errno::EXIST)?.into();
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
