@@ -177,3 +177,50 @@ fn prune_removes_nothing_while_an_image_is_damaged_and_df_says_so() {
     place.ok(["prune"]);
     assert_eq!(files(&place, "blobs/sha256"), 0);
 }
+
+#[test]
+fn check_store_finds_each_fault_and_nothing_in_a_sound_store() {
+    let place = Place::new();
+    import(&place, "base");
+    build(&place, "base", "b");
+    place.ok(["setup", "-b", "pack", "-i", "b", "-t", "one", "--network", "none"]);
+    assert_eq!(place.ok(["check", "--store"]), "");
+    let root = place.store();
+    let layer = place.ok(["inspect", "base", "--field", "layers.0.digest"]);
+    let hex = layer.trim().strip_prefix("sha256:").unwrap().to_owned();
+    let trees = std::fs::read_dir(root.join("trees")).unwrap().next().unwrap().unwrap().path();
+    let unpacked = std::fs::read_dir(trees.join("layers")).unwrap().next().unwrap().unwrap().path();
+    let state = std::fs::read_dir(root.join("instances")).unwrap().next().unwrap().unwrap().path();
+    let zeros = "0".repeat(64);
+    let other = format!("sha256:{zeros}");
+    // What is spoilt, with what, and what is said of it.
+    let cases: Vec<(std::path::PathBuf, Option<&str>, &str)> = vec![
+        (root.join("blobs/sha256").join(&hex), Some("spoilt"), "is damaged"),
+        (root.join("blobs/sha256").join(&hex), None, "base:latest"),
+        (root.join("blobs/sha256/x"), Some("x"), "not named as a blob"),
+        (root.join("blobs/sha256").join(&zeros), Some("x"), "is damaged"),
+        (root.join("blobs/md5"), Some("x"), "nothing of a store's"),
+        (root.join("stray"), Some("x"), "nothing of a store's"),
+        (root.join("tags/base%3Alatest"), Some("{"), "can't be understood"),
+        (root.join("diff-ids").join(&hex), Some(&other), "is not the diff ID"),
+        (state, Some("{"), "is damaged"),
+        (unpacked.join("report"), None, "unpacked layer"),
+    ];
+    for (path, content, said) in cases {
+        let before = std::fs::read(&path).ok();
+        match content {
+            Some(content) => std::fs::write(&path, content).unwrap(),
+            None => std::fs::remove_file(&path).unwrap(),
+        }
+        let mut command = place.svp(["check", "--store"]);
+        let output = support::output(&mut command);
+        let told = support::told(&command, &output);
+        assert_eq!(output.status.code(), Some(65), "{}: {told}", path.display());
+        assert!(String::from_utf8_lossy(&output.stdout).contains(said), "{said}: {told}");
+        match before {
+            Some(before) => std::fs::write(&path, before).unwrap(),
+            None => std::fs::remove_file(&path).unwrap(),
+        }
+        assert_eq!(place.ok(["check", "--store"]), "", "{}", path.display());
+    }
+}

@@ -1,7 +1,7 @@
 //! `svp check`: can this host build without root, and if not, what to do.
 
 use super::common::{Context, Format};
-use super::table::json;
+use super::table::{json, printable};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::progress::Silent;
@@ -9,9 +9,13 @@ use crate::sandbox::{
     How, IdMap, Limits, Network, Rootfs, RunSpec, Sandbox, why_no_private_network,
 };
 use crate::store::Store;
+use crate::upkeep::{Fault, check_store};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
+    /// Check the store instead: every blob, size, digest, tag, diff ID, state and unpacked layer
+    #[arg(long)]
+    store: bool,
     /// The form of the report
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
@@ -45,6 +49,9 @@ impl Finding {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
+    if args.store {
+        return check_the_store(args.format, context);
+    }
     let root = Store::default_root()?;
     let sandbox = context.store().and_then(|store| Sandbox::enter(&store.root().join("trees")));
     let network = match why_no_private_network() {
@@ -92,6 +99,25 @@ fn again(error: &Error) -> Error {
         Some(hint) => same.hint(hint),
         None => same,
     }
+}
+
+fn check_the_store(format: Format, context: &Context) -> Result<()> {
+    let faults = check_store(&context.store()?, context.reporter())?;
+    match format {
+        Format::Json => context.print(&json(&faults))?,
+        Format::Table => {
+            for Fault { what, problem } in &faults {
+                context.print(&format!("{}\n", printable(&format!("{what}: {problem}"))))?;
+            }
+        }
+    }
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(Error::bad_input(format!("the store has faults: {}", faults.len())).hint(
+        "remove the images and files that it names, then pull, import or build them again; a blob that is \
+         written again heals",
+    ))
 }
 
 fn configuration() -> Result<String> {

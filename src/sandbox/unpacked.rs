@@ -14,6 +14,7 @@ use super::launch::Stage;
 use super::stages::Request;
 use crate::error::{IoContext, Result};
 use crate::interrupt;
+use crate::layer::unpack::UnpackReport;
 use crate::oci::Digest;
 use crate::rootfs::{self, Cursor};
 
@@ -49,6 +50,13 @@ impl Unpacked {
     /// Whether it is not a layer but the scratch place of a command.
     pub fn is_scratch(&self) -> bool {
         self.dir == SCRATCH
+    }
+
+    /// Whether a layer has the parts that a published one has. Its content is not looked at.
+    pub fn is_whole(&self) -> bool {
+        let report = fs::read(self.path().join("report"));
+        let report = report.is_ok_and(|text| serde_json::from_slice::<UnpackReport>(&text).is_ok());
+        report && self.path().join("fs").is_dir()
     }
 
     /// Where it is.

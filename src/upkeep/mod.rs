@@ -2,11 +2,14 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `fsck` | whether all in the store is as it must be |
 //! | `inventory` | all that the store holds, and whether something needs it |
 //! | `remove` | taking an image away with all that only it has |
 
+mod fsck;
 mod inventory;
 mod remove;
 
+pub use fsck::{Fault, check_store};
 pub use inventory::{ImageUse, Inventory, Item, ItemKind, images, inventory, prune};
 pub use remove::remove;
