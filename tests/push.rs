@@ -356,3 +356,42 @@ fn build_and_setup_push_what_they_made() {
     assert!(digest_at(&place, &registry, "team/one:1").starts_with("sha256:"));
     place.assert_nothing_left();
 }
+
+#[test]
+fn the_policy_says_when_a_registry_is_asked() {
+    let (place, first) = world();
+    let registry = RealRegistry::start(&Setup::default());
+    let name = format!("{}/team/base:1", registry.address);
+    let (remote, first) = (format!("docker://{name}"), first.as_str());
+    place.ok(["push", "team/base:1", &remote]);
+    let pull = |policy: &str| place.svp(["pull", &remote, policy]).output().unwrap();
+    let digest = |policy: &str| {
+        let output = pull(policy);
+        assert!(output.status.success(), "{policy}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    for policy in ["--pull=never", "--offline"] {
+        let told = String::from_utf8_lossy(&pull(policy).stderr).into_owned();
+        assert_eq!(pull(policy).status.code(), Some(65), "{told}");
+        assert!(told.contains("no registry may be asked"), "{told}");
+    }
+    assert_eq!(digest("--pull=missing"), first);
+
+    // The name stands for another image at the registry now.
+    let mut import = place.svp(["import", support::busybox_base().to_str().unwrap(), "-t", "new"]);
+    let second = support::success(import.env("SOURCE_DATE_EPOCH", "1")).trim().to_owned();
+    place.ok(["push", "new", &remote]);
+    assert_ne!(first, second);
+    for policy in ["--pull=missing", "--pull=never", "--offline"] {
+        assert_eq!(digest(policy), first, "{policy}");
+    }
+    assert_eq!(digest("--pull=newer"), second);
+    drop(registry);
+    assert_eq!(pull("--pull=always").status.code(), Some(69));
+    for policy in ["--pull=newer", "--pull=missing", "--offline"] {
+        assert_eq!(digest(policy), second, "{policy}");
+    }
+    let by_digest = format!("docker://{}@{second}", name.trim_end_matches(":1"));
+    assert_eq!(place.ok(["pull", &by_digest, "--offline"]).trim(), second);
+    place.fails(2, ["pull", &remote, "--offline", "--pull=always"]);
+}

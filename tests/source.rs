@@ -48,7 +48,7 @@ impl Reporter for Watch {
 }
 
 fn options() -> PullOptions {
-    PullOptions { platform: Platform::host(), client: ClientOptions::isolated() }
+    PullOptions { client: ClientOptions::isolated(), ..PullOptions::default() }
 }
 
 fn compress(tar: &[u8], compression: Compression) -> Vec<u8> {

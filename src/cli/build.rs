@@ -14,7 +14,7 @@ use crate::pipeline::output::{Output, check_file};
 use crate::pipeline::{self, BuildRequest, Phase, ScriptOptions};
 use crate::registry::{AuthFiles, ClientOptions};
 use crate::sandbox::Network;
-use crate::source::{self, PullOptions, Source};
+use crate::source::{self, Policy, PullOptions, Source};
 use crate::store::Store;
 
 #[derive(Debug, clap::Args)]
@@ -109,12 +109,37 @@ pub(super) struct PullArgs {
     /// Take the image of an index for this platform
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = parsed::<Platform>)]
     platform: Option<Platform>,
+    /// When to ask a registry for an image that the store may have
+    #[arg(long = "pull", value_enum, value_name = "WHEN", default_value = "always")]
+    policy: PolicyArg,
+    /// Ask no registry: what the store has must do
+    #[arg(long, conflicts_with = "policy")]
+    offline: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PolicyArg {
+    /// If the store lacks it
+    Missing,
+    /// Always; what the store has is not transferred again
+    Always,
+    /// Always, and if the registry fails, what the store has will do
+    Newer,
+    /// Never
+    Never,
 }
 
 impl PullArgs {
     pub(super) fn options(self) -> PullOptions {
         let mut options = PullOptions::default();
         self.registry.apply(&mut options.client);
+        options.policy = match self.policy {
+            _ if self.offline => Policy::Never,
+            PolicyArg::Missing => Policy::Missing,
+            PolicyArg::Always => Policy::Always,
+            PolicyArg::Newer => Policy::Newer,
+            PolicyArg::Never => Policy::Never,
+        };
         if let Some(platform) = self.platform {
             options.platform = platform;
         }

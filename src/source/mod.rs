@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::oci::Reference;
 
 pub use load::{Loaded, load};
-pub use pull::{PullOptions, pull};
+pub use pull::{Policy, PullOptions, pull};
 pub use push::push;
 
 /// Where to find an image.

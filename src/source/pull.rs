@@ -12,9 +12,10 @@ use super::docker_archive::{self, DockerArchive};
 use super::layer::{Fetched, Transfers};
 use super::origin::Origin;
 use super::tarball::Tarball;
-use crate::error::{Context, Error, Result};
-use crate::oci::json::MAX_CONFIG;
-use crate::oci::{Descriptor, Digest, Document, Image, Layer, Manifest, Platform};
+use crate::error::{Context, Error, Kind, Result};
+use crate::oci::image::parse_manifest;
+use crate::oci::json::{MAX_CONFIG, MAX_MANIFEST};
+use crate::oci::{Descriptor, Digest, Document, Image, Layer, Manifest, Platform, Reference};
 use crate::progress::Reporter;
 use crate::registry::{Client, ClientOptions};
 use crate::store::Store;
@@ -24,18 +25,38 @@ const TRANSFERS: usize = 4;
 /// How deep an index may lie in an index.
 const MAX_DEPTH: usize = 4;
 
+/// When a registry is asked for an image that the store may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// If the store lacks it.
+    Missing,
+    /// Always; what the store has is not transferred again.
+    #[default]
+    Always,
+    /// Always, and if the registry fails, what the store has will do.
+    Newer,
+    /// Never.
+    Never,
+}
+
 /// How to pull.
 #[derive(Clone, Debug)]
 pub struct PullOptions {
     /// Which image of an index.
     pub platform: Platform,
+    /// When to ask a registry.
+    pub policy: Policy,
     /// How to talk to registries.
     pub client: ClientOptions,
 }
 
 impl Default for PullOptions {
     fn default() -> Self {
-        PullOptions { platform: Platform::host(), client: ClientOptions::default() }
+        PullOptions {
+            platform: Platform::host(),
+            policy: Policy::default(),
+            client: ClientOptions::default(),
+        }
     }
 }
 
@@ -63,7 +84,26 @@ pub fn pull(
             Ok(descriptor)
         }
         Source::Docker(reference) => {
-            bring(&Docker::new(Client::new(options.client.clone())?, reference))
+            let held = match options.policy {
+                Policy::Always => None,
+                _ => held(store, reference, &options.platform),
+            };
+            let remote = || bring(&Docker::new(Client::new(options.client.clone())?, reference));
+            match (options.policy, held) {
+                (Policy::Missing | Policy::Never, Some(held)) => Ok(held),
+                (Policy::Never, None) => Err(Error::bad_input(format!(
+                    "the store has no image {reference}, and no registry may be asked"
+                ))
+                .hint(format!("pull it first: `svp pull docker://{reference}`"))),
+                (Policy::Newer, Some(held)) => match remote() {
+                    Err(error) if error.kind() == Kind::Registry => {
+                        reporter.warning(&format!("{error}; taking the image of the store"));
+                        Ok(held)
+                    }
+                    other => other,
+                },
+                (Policy::Always | Policy::Missing | Policy::Newer, _) => remote(),
+            }
         }
         Source::Oci { dir, reference } => bring(&Directory::open(dir, reference.as_deref())?),
         Source::OciArchive { file, reference } => {
@@ -75,6 +115,23 @@ pub fn pull(
             bring(&DockerArchive::open(&tar, &item)?)
         }
     }
+}
+
+/// The image of a registry that the store holds whole, by its name there or its digest.
+fn held(store: &Store, reference: &Reference, platform: &Platform) -> Option<Descriptor> {
+    let descriptor = match reference.digest() {
+        None => store.tag(reference).ok()??.manifest,
+        Some(digest) => {
+            let bytes = store.read_blob_bounded(&digest, MAX_MANIFEST).ok()?;
+            let manifest = parse_manifest(&bytes, "").ok()?;
+            Descriptor::new(manifest.media_type(), digest, bytes.len() as u64)
+        }
+    };
+    let image = store.load_image(&descriptor).ok()?;
+    platform.rank(&image.config().platform())?;
+    let whole =
+        |layer: &Layer| store.blob_size(&layer.descriptor.digest) == Some(layer.descriptor.size);
+    image.layers().iter().all(whole).then_some(descriptor)
 }
 
 pub(super) fn from_origin(
