@@ -50,7 +50,9 @@ done
 
 # The user gets a copy of the repository and the test binaries, readable whatever the umask and wherever the
 # clone is, mounted where the binaries were built to find it: in a mount namespace of its own.
-copy=$(mktemp -d /var/tmp/svp-ut.XXXXXX)
+# podman makes an image's name of a path, and takes neither capitals nor long paths.
+copy=/var/tmp/svp-ut.$$
+mkdir "$copy"
 trap 'rm -rf "$copy"' EXIT
 mkdir "$copy/repo" "$copy/cache" "$copy/t" "$copy/r"
 git ls-files -z --cached --others --exclude-standard | tar --null -T - -c --ignore-failed-read | tar -x -C "$copy/repo"
