@@ -8,17 +8,19 @@ command -v hyperfine >/dev/null || {
 }
 cargo build --locked --quiet --release
 svp=$PWD/target/release/svp
-work=$(mktemp -d)
+# buildah takes no capitals in the path of a layout.
+work=${TMPDIR:-/tmp}/svp-bench.$$
+mkdir -p "$work/context"
 trap 'rm -rf --one-file-system "$work"' EXIT
 export SVP_ROOT=$work/store
 
 base=$(scripts/make-base.sh busybox)
-"$svp" import "$base" -t busybox >/dev/null
+"$svp" import --progress quiet "$base" -t busybox >/dev/null
 umoci init --layout "$work/layout"
 umoci new --image "$work/layout:base"
 umoci raw add-layer --image "$work/layout:base" "$base"
 buildah=(buildah --root "$work/b" --runroot "$work/br" --storage-driver vfs)
-"${buildah[@]}" pull -q "oci:$work/layout:base" >/dev/null 2>&1
+"${buildah[@]}" pull -q "oci:$work/layout:base" >/dev/null
 printf 'FROM oci:%s:base\nRUN true\n' "$work/layout" >"$work/Containerfile"
 
 echo "# start-up"
@@ -26,5 +28,5 @@ hyperfine -N --warmup 3 "$svp --version" 'skopeo --version' 'umoci --version' 'b
 
 echo "# build of a pack whose script does next to nothing, busybox base"
 hyperfine --warmup 1 \
-  "$svp build -b fixtures/packs/hello -t hello --base busybox --network none" \
-  "buildah --root $work/b --runroot $work/br --storage-driver vfs bud -q --isolation chroot -f $work/Containerfile $work"
+  "$svp build --progress quiet -b fixtures/packs/hello -t hello --base busybox --network none" \
+  "buildah --root $work/b --runroot $work/br --storage-driver vfs bud -q --isolation chroot -f $work/Containerfile $work/context"
