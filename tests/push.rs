@@ -198,30 +198,38 @@ fn what_another_repository_of_the_registry_has_is_mounted() {
 #[test]
 fn a_registry_that_refuses_whole_blobs_gets_chunks() {
     let image = Image::new();
-    let size = Mutex::new(0_u64);
+    // The bytes of each upload: blobs are sent at the same time.
+    let uploads = Mutex::new(Vec::<u64>::new());
     let server = FaultRegistry::start(move |seen| {
-        let mut size = size.lock().unwrap();
-        match seen.method.as_str() {
-            "PUT" if !seen.body.is_empty() && seen.path().contains("/up/") => {
-                *size = 0;
-                Reply::status(413).body("")
+        let mut uploads = uploads.lock().unwrap();
+        let upload = seen.path().strip_prefix("/v2/up/").map(|n| n.parse::<usize>().unwrap());
+        match (seen.method.as_str(), upload) {
+            ("POST", _) => {
+                uploads.push(0);
+                let location = format!("/v2/up/{}", uploads.len() - 1);
+                Reply::status(202).header("Location", &location).body("")
             }
-            "POST" => {
-                *size = 0;
-                obedient(seen)
-            }
-            "PATCH" => {
+            ("PUT", Some(_)) if !seen.body.is_empty() => Reply::status(413).body(""),
+            ("PATCH", Some(upload)) => {
                 let length: u64 = seen.header("content-length").unwrap().parse().unwrap();
-                let expected = format!("{}-{}", *size, *size + length - 1);
-                assert_eq!(seen.header("content-range"), Some(expected.as_str()));
-                *size += length;
-                Reply::status(202).header("Location", "/v2/up/2").body("")
+                let at = uploads[upload];
+                let expected = format!("{at}-{}", at + length - 1);
+                if seen.header("content-range") != Some(expected.as_str()) {
+                    return Reply::status(416).body("");
+                }
+                uploads[upload] += length;
+                Reply::status(202).header("Location", seen.path()).body("")
             }
             _ => obedient(seen),
         }
     });
     image.push(&server).unwrap();
-    assert!(server.seen().iter().any(|seen| seen.method == "PATCH"));
+    let seen = server.seen();
+    let layer = &image.store.load_manifest(&image.descriptor).unwrap().layers[0];
+    let ends = format!("-{}", layer.size - 1);
+    let chunks = seen.iter().filter(|seen| seen.method == "PATCH");
+    assert!(chunks.filter_map(|seen| seen.header("content-range")).any(|r| r.ends_with(&ends)));
+    assert_eq!(seen.last().unwrap().path(), "/v2/team/base/manifests/1");
 }
 
 #[test]
