@@ -7,7 +7,8 @@ packages=(
   libssl-dev pkg-config                                         # tests/conformance: ocidir needs OpenSSL
   mmdebstrap debian-archive-keyring busybox-static                                  # base images
   uidmap passt                                                  # user namespaces and their network
-  skopeo podman buildah runc umoci docker-registry              # other people's OCI tools
+  skopeo podman buildah runc umoci docker-registry docker.io    # other people's OCI tools
+  strace                                                        # kills svp at chosen system calls
   zstd attr acl libcap2-bin openssl apache2-utils               # what layers hold, TLS and passwords
   python3-jsonschema                                            # the OCI image-spec's schemas
   mariadb-client postgresql-client redis-tools                  # clients of the services
@@ -15,6 +16,8 @@ packages=(
 
 missing=()
 for package in "${packages[@]}"; do
+  # Docker's own packages are as good, and Debian's would drive them out.
+  [[ $package == docker.io ]] && command -v dockerd >/dev/null && continue
   status=$(dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null || true)
   [[ $status == ii* ]] || missing+=("$package")
 done

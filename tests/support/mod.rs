@@ -3,6 +3,7 @@
 
 #![allow(dead_code)] // Every test binary uses a part of it.
 
+pub mod docker;
 pub mod podman;
 pub mod registry;
 pub mod tree;

@@ -1,0 +1,77 @@
+//! docker with a daemon of its own: Debian's dockerd on a socket in the test's place, with no bridge and no rules of a
+//! firewall. Its containers, its mounts and it itself go when dropped. dockerd runs as root alone.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::{Place, output};
+
+/// A running daemon.
+pub struct Docker<'a> {
+    place: &'a Place,
+    dir: PathBuf,
+    daemon: Child,
+}
+
+impl<'a> Docker<'a> {
+    /// Starts a daemon with empty storage.
+    #[track_caller]
+    pub fn start(place: &'a Place) -> Self {
+        let dir = place.dir().join("dk");
+        std::fs::create_dir(&dir).expect("a directory");
+        let log = std::fs::File::create(dir.join("log")).expect("a log");
+        let mut command = place.command("dockerd");
+        for (option, name) in
+            [("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")]
+        {
+            command.arg(option).arg(dir.join(name));
+        }
+        command.arg("--host").arg(socket(&dir));
+        command.args(["--storage-driver=vfs", "--bridge=none", "--iptables=false"]);
+        command.args(["--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]);
+        command.stdout(log.try_clone().expect("a log")).stderr(log).stdin(Stdio::null());
+        let daemon =
+            command.spawn().unwrap_or_else(|error| panic!("dockerd: {error}: run `make deps`"));
+        let docker = Docker { place, dir, daemon };
+        let until = Instant::now() + Duration::from_secs(60);
+        while !output(&mut docker.command(&["version"])).status.success() {
+            assert!(Instant::now() < until, "dockerd does not start:\n{}", docker.log());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        docker
+    }
+
+    /// `docker ARGUMENTS`, not yet started.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.place.command("/usr/bin/docker");
+        command.arg("--host").arg(socket(&self.dir)).args(arguments);
+        command
+    }
+
+    /// What the daemon has said.
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+}
+
+fn socket(dir: &Path) -> String {
+    format!("unix://{}", dir.join("sock").display())
+}
+
+impl Drop for Docker<'_> {
+    fn drop(&mut self) {
+        // What runs would be left to run.
+        let list = output(&mut self.command(&["ps", "--all", "--quiet"]));
+        for id in String::from_utf8_lossy(&list.stdout).lines() {
+            output(&mut self.command(&["rm", "--force", id]));
+        }
+        // It ends its own containerd, and unmounts.
+        rustix::process::kill_process(
+            rustix::process::Pid::from_child(&self.daemon),
+            rustix::process::Signal::TERM,
+        )
+        .ok();
+        self.daemon.wait().ok();
+    }
+}
