@@ -212,7 +212,7 @@ fn collection_removes_nothing_where_a_manifest_is_damaged() {
     assert_eq!(error.kind(), Kind::BadInput);
     assert!(error.to_string().contains("a:latest"), "{error}");
     store.insert_image(&image(&store, "2"), &name("b")).unwrap();
-    assert_eq!(store.remove_image(&name("b"), |_, _| Ok(())).unwrap().collected, None);
+    assert_eq!(store.remove_images(&[name("b")], |_, _| Ok(())).unwrap().collected, None);
     assert!(store.has_blob(&Digest::of("2")));
 }
 
@@ -230,20 +230,20 @@ fn removing_an_image_takes_what_no_other_tag_reaches() {
     store.put_blob(b"unreached").unwrap();
 
     assert_eq!(
-        store.remove_image(&name("also"), |_, _| Ok(())).unwrap().collected.unwrap().blobs,
+        store.remove_images(&[name("also")], |_, _| Ok(())).unwrap().collected.unwrap().blobs,
         0
     );
-    let removed = store.remove_image(&name("more"), |_, _| Ok(())).unwrap();
-    assert_eq!((&*removed.tag, removed.collected.unwrap().blobs), ("more:latest", 3));
+    let removed = store.remove_images(&[name("more")], |_, _| Ok(())).unwrap();
+    assert_eq!((&*removed.tags[0], removed.collected.unwrap().blobs), ("more:latest", 3));
     assert!(!store.has_blob(&digest) && store.has_blob(&Digest::of("unreached")));
     store.load_image(&base).unwrap();
     assert_eq!(
-        store.remove_image(&name("more"), |_, _| Ok(())).unwrap_err().kind(),
+        store.remove_images(&[name("more")], |_, _| Ok(())).unwrap_err().kind(),
         Kind::BadInput
     );
 
     let other = Store::open(store.root()).unwrap();
-    assert_eq!(store.remove_image(&name("base"), |_, _| Ok(())).unwrap().collected, None);
+    assert_eq!(store.remove_images(&[name("base")], |_, _| Ok(())).unwrap().collected, None);
     assert!(other.has_blob(&base.digest));
 }
 

@@ -14,19 +14,10 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     let mut store = context.store()?;
-    // All or none: a mistyped name is found before anything is removed.
-    for image in &args.images {
-        store.resolve(image)?;
+    let removed = remove(&mut store, &args.images)?;
+    if removed.collected.is_none() {
+        let stay = "the layers stay for now: the store is in use or another image is damaged";
+        context.reporter().note(stay);
     }
-    for image in &args.images {
-        let removed = remove(&mut store, image)?;
-        if removed.collected.is_none() {
-            context.reporter().note(&format!(
-                "the layers of {} stay for now: the store is in use or another image is damaged",
-                removed.tag
-            ));
-        }
-        context.print(&format!("{}\n", removed.tag))?;
-    }
-    Ok(())
+    context.print(&removed.tags.iter().map(|tag| format!("{tag}\n")).collect::<String>())
 }

@@ -25,10 +25,11 @@ impl Digest {
 
     /// The 64 hexadecimal digits, without the algorithm.
     pub fn hex(&self) -> String {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut out = String::with_capacity(64);
         for byte in self.0 {
-            out.push(char::from_digit(u32::from(byte >> 4), 16).expect("a nibble"));
-            out.push(char::from_digit(u32::from(byte & 15), 16).expect("a nibble"));
+            out.push(DIGITS[usize::from(byte >> 4)].into());
+            out.push(DIGITS[usize::from(byte & 15)].into());
         }
         out
     }

@@ -96,7 +96,8 @@ impl Store {
     /// bytes, or it isn't what its digest says.
     pub fn read_blob_bounded(&self, digest: &Digest, max: u64) -> Result<Vec<u8>> {
         let file = self.open_blob(digest)?;
-        let mut bytes = Vec::new();
+        // Room for a usual one, so that it takes one read.
+        let mut bytes = Vec::with_capacity(8192);
         io::Read::read_to_end(&mut io::Read::take(file, max + 1), &mut bytes)
             .io("read", self.blob_path(digest))?;
         if bytes.len() as u64 > max {

@@ -2,9 +2,11 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-use super::{Reach, Store, sync_dir};
+use super::reach::Depth;
+use super::{Reach, Store, TagRecord, sync_dir};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::interrupt;
 use crate::oci::{Digest, Reference};
@@ -21,35 +23,50 @@ pub struct Collected {
     pub bytes: u64,
 }
 
-/// What removing an image did.
+/// What removing images did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removed {
-    /// The tag that is gone.
-    pub tag: String,
-    /// What became of its blobs; `None` if they stay for now, because another process uses the store or
+    /// The tags that are gone.
+    pub tags: Vec<String>,
+    /// What became of their blobs; `None` if they stay for now, because another process uses the store or
     /// another image is damaged.
     pub collected: Option<Collected>,
 }
 
 impl Store {
-    /// Removes the tag that `reference` names, and those blobs of its image that no other tag reaches;
-    /// then, as nobody else uses the store, does `more` with what the tags still reach.
+    /// Removes the tags that `references` name, and those blobs of their images that no other tag reaches;
+    /// then, as nobody else uses the store, does `more` with what the tags still reach: its blobs and configs,
+    /// but no chain IDs. While other tags stand for the same images nothing but the tags goes.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is no such image;
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is no such image, and then nothing is removed;
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn remove_image(
+    pub fn remove_images(
         &mut self,
-        reference: &Reference,
+        references: &[Reference],
         more: impl FnOnce(&Store, &Reach) -> Result<()>,
     ) -> Result<Removed> {
-        let record = self.resolve(reference)?;
-        // An image that can't be read has no other blobs that are known of.
-        let blobs = self.image_blobs(&record.manifest).unwrap_or_else(|_| vec![record.manifest]);
-        let blobs: HashSet<Digest> = blobs.iter().map(|blob| blob.digest).collect();
-        self.remove_tag(&record.name.parse()?)?;
+        let mut records: Vec<TagRecord> = Vec::new();
+        for reference in references {
+            let record = self.resolve(reference)?;
+            if !records.iter().any(|other| other.name == record.name) {
+                records.push(record);
+            }
+        }
+        // Of an image that can't be read, what can be known of.
+        let blobs: HashSet<Digest> = (records.iter())
+            .flat_map(|record| self.reach_from_top(&record.manifest, Depth::Blobs).0.blobs)
+            .collect();
+        for record in &records {
+            self.remove_tag(&record.reference()?)?;
+        }
         let collect = |store: &Store| {
-            let reach = store.reach()?.whole()?;
+            let tags = store.tags()?.collect::<Result<Vec<_>>>()?;
+            let tagged: HashSet<Digest> = tags.iter().map(|tag| tag.manifest.digest).collect();
+            if records.iter().all(|record| tagged.contains(&record.manifest.digest)) {
+                return Ok(Collected::default());
+            }
+            let reach = store.reach_of_tags(&tags, Depth::Blobs).whole()?;
             let collected = store.collect(&reach, Some(&blobs))?;
             more(store, &reach).map(|()| collected)
         };
@@ -58,7 +75,7 @@ impl Store {
             Err(error) if error.kind() == Kind::BadInput => None,
             other => other?,
         };
-        Ok(Removed { tag: record.name, collected })
+        Ok(Removed { tags: records.into_iter().map(|record| record.name).collect(), collected })
     }
 
     /// Does `work` while no other process uses the store, for which it waits as long as `wait` says; `None`
@@ -104,18 +121,19 @@ impl Store {
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
     pub fn collect(&self, reach: &Reach, among: Option<&HashSet<Digest>>) -> Result<Collected> {
+        let mut unreached: Vec<Digest> = match among {
+            Some(among) => among.iter().copied().collect(),
+            None => (self.blobs()?).map(|blob| Ok(blob?.0)).collect::<Result<_>>()?,
+        };
+        unreached.retain(|digest| !reach.blobs.contains(digest));
         let mut collected = Collected::default();
-        for blob in self.blobs()? {
-            let (digest, bytes) = blob?;
-            if reach.blobs.contains(&digest) || among.is_some_and(|among| !among.contains(&digest))
-            {
-                continue;
-            }
+        for digest in unreached {
             let path = self.blob_path(&digest);
+            let Ok(found) = fs::symlink_metadata(&path) else { continue };
             fs::remove_file(&path).io("remove", &path)?;
             self.forget_diff_id(&digest);
             collected.blobs += 1;
-            collected.bytes += bytes;
+            collected.bytes += found.blocks() * 512;
         }
         sync_dir(&self.blobs_dir())?;
         Ok(collected)

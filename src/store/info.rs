@@ -1,12 +1,14 @@
 //! What the store tells of its images: lists and inspections, as data.
 
+use std::collections::{HashMap, HashSet};
+
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Store;
+use super::{Store, parallel};
 use crate::error::Result;
 use crate::oci::json::{MAX_CONFIG, MAX_MANIFEST};
-use crate::oci::{Digest, Platform, Reference};
+use crate::oci::{Descriptor, Digest, Platform, Reference};
 
 /// One line of `svp images`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -77,22 +79,32 @@ impl Store {
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if a tag's file is damaged.
     pub fn list(&self) -> Result<Vec<Listed>> {
-        let mut list = Vec::new();
-        for record in self.tags()? {
-            let record = record?;
+        let records = self.tags()?.collect::<Result<Vec<_>>>()?;
+        let mut seen = HashSet::new();
+        let distinct: Vec<&Descriptor> =
+            records.iter().map(|r| &r.manifest).filter(|m| seen.insert(m.digest)).collect();
+        let sizes = parallel::map(&distinct, |manifest| self.layers_size(manifest));
+        let sizes: HashMap<Digest, Option<u64>> =
+            distinct.iter().map(|manifest| manifest.digest).zip(sizes).collect();
+        let mut list = Vec::with_capacity(records.len());
+        for record in records {
             let reference = record.reference()?;
-            let manifest = self.load_manifest(&record.manifest).ok();
             list.push(Listed {
                 repository: reference.name(),
                 tag: reference.tag_or_latest().to_owned(),
                 digest: record.manifest.digest,
+                size: sizes[&record.manifest.digest],
                 created: record.created,
-                size: manifest
-                    .map(|m| m.layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add)),
             });
         }
         list.sort_by(|a, b| (&a.repository, &a.tag).cmp(&(&b.repository, &b.tag)));
         Ok(list)
+    }
+
+    /// The sum of the layers' sizes as stored, in bytes; `None` if the manifest is missing or damaged.
+    fn layers_size(&self, descriptor: &Descriptor) -> Option<u64> {
+        let manifest = self.load_manifest(descriptor).ok()?;
+        Some(manifest.layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add))
     }
 
     /// The bytes of an image's manifest, or of its config, as they are stored.

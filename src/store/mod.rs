@@ -21,6 +21,7 @@ mod export;
 mod history;
 mod images;
 mod info;
+pub(crate) mod parallel;
 mod reach;
 mod staging;
 mod tags;

@@ -2,11 +2,20 @@
 
 use std::collections::HashSet;
 
-use super::{Store, TagRecord};
+use super::{Store, TagRecord, parallel};
 use crate::error::{Error, Result};
 use crate::oci::image::chain_ids;
 use crate::oci::json::{MAX_CONFIG, MAX_MANIFEST};
 use crate::oci::{Config, Descriptor, Digest, Document, Manifest};
+
+/// How far a reach goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// To the blobs: configs are not read, and chain IDs not known.
+    Blobs,
+    /// To the chain IDs of the layers.
+    Layers,
+}
 
 /// What tags reach.
 #[derive(Debug, Default)]
@@ -44,14 +53,23 @@ impl Store {
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if a tag's file is damaged;
     /// [`Kind::Storage`](crate::error::Kind::Storage).
     pub fn reach(&self) -> Result<Reach> {
-        let mut reach = Reach::default();
-        for record in self.tags()? {
-            let TagRecord { name, manifest, .. } = record?;
-            if let Err(error) = self.reach_from(&manifest, &mut reach, true) {
-                reach.damaged.push((name, error));
-            }
+        let tags = self.tags()?.collect::<Result<Vec<_>>>()?;
+        Ok(self.reach_of_tags(&tags, Depth::Layers))
+    }
+
+    /// What these tags reach.
+    pub(super) fn reach_of_tags(&self, tags: &[TagRecord], depth: Depth) -> Reach {
+        let mut seen = HashSet::new();
+        let distinct: Vec<_> = tags.iter().filter(|tag| seen.insert(tag.manifest.digest)).collect();
+        let reached = parallel::map(&distinct, |tag| self.reach_from_top(&tag.manifest, depth));
+        let mut all = Reach::default();
+        for (tag, (reach, result)) in distinct.iter().zip(reached) {
+            all.blobs.extend(reach.blobs);
+            all.configs.extend(reach.configs);
+            all.chain_ids.extend(reach.chain_ids);
+            all.damaged.extend(result.err().map(|error| (tag.name.clone(), error)));
         }
-        Ok(reach)
+        all
     }
 
     /// What one image or index reaches.
@@ -59,32 +77,49 @@ impl Store {
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if it is damaged.
     pub fn reach_of(&self, descriptor: &Descriptor) -> Result<Reach> {
+        let (reach, result) = self.reach_from_top(descriptor, Depth::Layers);
+        result.map(|()| reach)
+    }
+
+    /// What one image or index reaches, as far as it can be read, and why it can't further.
+    pub(super) fn reach_from_top(
+        &self,
+        descriptor: &Descriptor,
+        depth: Depth,
+    ) -> (Reach, Result<()>) {
         let mut reach = Reach::default();
-        self.reach_from(descriptor, &mut reach, true).map(|()| reach)
+        let result = self.reach_from(descriptor, &mut reach, depth, true);
+        (reach, result)
     }
 
     /// Adds what `descriptor` reaches. Of an index's images those that the store lacks are no damage: it
     /// may have been pulled for one platform.
-    fn reach_from(&self, descriptor: &Descriptor, reach: &mut Reach, top: bool) -> Result<()> {
+    fn reach_from(
+        &self,
+        descriptor: &Descriptor,
+        reach: &mut Reach,
+        depth: Depth,
+        top: bool,
+    ) -> Result<()> {
         if !reach.blobs.insert(descriptor.digest) {
             return Ok(());
         }
         let bytes = self.read_blob_bounded(&descriptor.digest, MAX_MANIFEST)?;
         match Document::parse(&bytes, &descriptor.media_type)? {
-            Document::Manifest(manifest) => self.reach_image(&manifest, reach),
+            Document::Manifest(manifest) => self.reach_image(&manifest, reach, depth),
             Document::Index(index) if top => index
                 .manifests
                 .iter()
                 .filter(|manifest| self.has_blob(&manifest.digest))
-                .try_for_each(|manifest| self.reach_from(manifest, reach, false)),
+                .try_for_each(|manifest| self.reach_from(manifest, reach, depth, false)),
             Document::Index(_) => Err(Error::bad_input("an index in an index")),
         }
     }
 
-    fn reach_image(&self, manifest: &Manifest, reach: &mut Reach) -> Result<()> {
+    fn reach_image(&self, manifest: &Manifest, reach: &mut Reach, depth: Depth) -> Result<()> {
         reach.blobs.extend(manifest.layers.iter().map(|layer| layer.digest));
         reach.blobs.insert(manifest.config.digest);
-        if reach.configs.insert(manifest.config.digest) {
+        if reach.configs.insert(manifest.config.digest) && depth == Depth::Layers {
             let config = self.read_blob_bounded(&manifest.config.digest, MAX_CONFIG)?;
             reach.chain_ids.extend(chain_ids(Config::parse(&config)?.diff_ids()?));
         }

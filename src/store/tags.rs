@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Store, sync_dir};
+use super::{Store, parallel, sync_dir};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::json::parse;
 use crate::oci::{Descriptor, Digest, Reference};
@@ -158,10 +158,11 @@ impl Store {
     pub fn tags(&self) -> Result<impl Iterator<Item = Result<TagRecord>> + use<>> {
         let dir = self.tags_dir();
         let entries = fs::read_dir(&dir).io("list", &dir)?;
-        Ok(entries.filter_map(move |entry| match entry {
-            Ok(entry) => read(&entry.path()).transpose(),
-            Err(error) => Some(Err(Error::io("list", &dir, error))),
-        }))
+        let paths = entries
+            .map(|entry| entry.map(|entry| entry.path()).io("list", &dir))
+            .collect::<Result<Vec<PathBuf>>>()?;
+        let records = parallel::map(&paths, |path| read(path).transpose());
+        Ok(records.into_iter().flatten())
     }
 
     fn tags_dir(&self) -> PathBuf {
@@ -174,7 +175,8 @@ fn read(path: &Path) -> Result<Option<TagRecord>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.io("open", path)?,
     };
-    let mut bytes = Vec::new();
+    // Room for a usual one, so that it takes one read.
+    let mut bytes = Vec::with_capacity(2048);
     io::Read::read_to_end(&mut io::Read::take(file, MAX_TAG_FILE), &mut bytes).io("read", path)?;
     parse(&bytes, &format!("the tag {}", path.display()))
         .map_err(|error| error.hint("remove that file and tag the image again"))

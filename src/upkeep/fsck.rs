@@ -121,11 +121,12 @@ impl Check<'_> {
                 let text = format!("says that its manifest has {size} bytes; it has {found}");
                 self.fault(&record.name, text);
             }
+            if !seen.insert(digest) {
+                continue;
+            }
             if let Err(error) = self.store.reach_of(&record.manifest) {
                 self.fault(&record.name, error.to_string());
-            } else if seen.insert(digest)
-                && let Ok(image) = self.store.load_image(&record.manifest)
-            {
+            } else if let Ok(image) = self.store.load_image(&record.manifest) {
                 for layer in image.layers() {
                     let new = layers.insert((layer.descriptor.digest, layer.diff_id));
                     self.layer(&record.name, layer, new);

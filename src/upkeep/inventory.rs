@@ -10,10 +10,10 @@ use serde::Serialize;
 
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::interrupt;
-use crate::oci::Digest;
+use crate::oci::{Descriptor, Digest};
 use crate::sandbox::{Sandbox, Unpacked};
 use crate::service::unreached;
-use crate::store::{Reach, Staging, Store};
+use crate::store::{Reach, Staging, Store, parallel};
 
 /// What sort of thing something in the store is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -166,17 +166,19 @@ fn relative(root: &Path, path: &Path) -> PathBuf {
 pub fn images(store: &Store) -> Result<Vec<ImageUse>> {
     let sizes: HashMap<Digest, u64> = store.blobs()?.collect::<Result<_>>()?;
     let mut tags: HashMap<Digest, Vec<String>> = HashMap::new();
-    let mut blobs = Vec::new();
+    let mut manifests = Vec::new();
     for record in store.tags()? {
         let record = record?;
         let names = tags.entry(record.manifest.digest).or_default();
         names.push(record.name);
-        if names.len() == 1
-            && let Ok(reach) = store.reach_of(&record.manifest)
-        {
-            blobs.push((record.manifest.digest, reach.blobs));
+        if names.len() == 1 {
+            manifests.push(record.manifest);
         }
     }
+    let reach =
+        |manifest: &Descriptor| Some((manifest.digest, store.reach_of(manifest).ok()?.blobs));
+    let blobs: Vec<(Digest, HashSet<Digest>)> =
+        parallel::map(&manifests, reach).into_iter().flatten().collect();
     let mut users: HashMap<Digest, u32> = HashMap::new();
     for blob in blobs.iter().flat_map(|(_, blobs)| blobs) {
         *users.entry(*blob).or_default() += 1;

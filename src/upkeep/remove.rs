@@ -4,22 +4,21 @@
 use std::collections::HashSet;
 use std::fs;
 
-use crate::error::{IoContext, Result};
+use crate::error::{IoContext, Kind, Result};
 use crate::oci::Reference;
 use crate::sandbox::{Sandbox, Unpacked};
 use crate::service::unreached;
 use crate::store::{Reach, Removed, Store};
 
-/// Removes the image that `reference` names.
+/// Removes the images that `references` name.
 ///
-/// Its unpacked layers and its secrets go with its blobs; while another process uses the store, or if
-/// another image is damaged, all but the tag stay.
+/// Their unpacked layers and secrets go with their blobs; while another process uses the store, or if
+/// another image is damaged, all but the tags stay.
 ///
 /// # Errors
-/// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is no such image,
-/// [`Kind::Storage`](crate::error::Kind::Storage).
-pub fn remove(store: &mut Store, reference: &Reference) -> Result<Removed> {
-    store.remove_image(reference, forget)
+/// [`Kind::BadInput`] if there is no such image, and then nothing is removed; [`Kind::Storage`].
+pub fn remove(store: &mut Store, references: &[Reference]) -> Result<Removed> {
+    store.remove_images(references, forget)
 }
 
 fn forget(store: &Store, reach: &Reach) -> Result<()> {
@@ -28,9 +27,18 @@ fn forget(store: &Store, reach: &Reach) -> Result<()> {
     }
     let trees = store.root().join("trees");
     let mut layers = Sandbox::unpacked(&trees)?;
+    layers.retain(|tree| !tree.is_scratch());
+    if layers.is_empty() {
+        return Ok(());
+    }
+    let reach = match store.reach().and_then(Reach::whole) {
+        // Another image's config is damaged, so what it unpacked isn't known: that is for prune.
+        Err(error) if error.kind() == Kind::BadInput => return Ok(()),
+        other => other?,
+    };
     let kept: HashSet<String> = reach.chain_ids.iter().map(Unpacked::key_of).collect();
-    // Not only this image's: an earlier removal may have found the store in use.
-    layers.retain(|tree| !tree.is_scratch() && !tree.is_among(&kept));
+    // Not only these images': an earlier removal may have found the store in use.
+    layers.retain(|tree| !tree.is_among(&kept));
     if layers.is_empty() {
         return Ok(());
     }
