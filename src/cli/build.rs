@@ -87,6 +87,9 @@ pub(super) struct RegistryArgs {
     /// Read registry credentials from FILE
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
+    /// Whether registries must speak TLS and prove who they are; false allows plain http too
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    tls_verify: Option<bool>,
 }
 
 impl RegistryArgs {
@@ -97,6 +100,7 @@ impl RegistryArgs {
 
     pub(super) fn apply(self, options: &mut ClientOptions) {
         options.cacert = self.cacert;
+        options.tls_verify = self.tls_verify;
         options.auth_files = AuthFiles::from_env(self.authfile.as_deref());
     }
 }

@@ -17,6 +17,9 @@ use crate::error::{Error, IoContext, Result};
 /// The most that an auth file may hold.
 pub(super) const LARGEST_FILE: u64 = 4 << 20;
 
+/// What `credential-helpers` of registries.conf calls the auth files.
+const THE_FILES: &str = "containers-auth.json";
+
 /// Where a login is from that is in no file yet.
 pub(super) const GIVEN: &str = "";
 
@@ -67,12 +70,14 @@ pub struct AuthFiles {
     required: bool,
     /// A login that is in no file yet.
     given: Option<Login>,
+    /// `credential-helpers` of registries.conf: programs, and [`THE_FILES`] among them.
+    helpers: Vec<String>,
 }
 
 impl AuthFiles {
     /// No file: everything is anonymous.
     pub fn none() -> Self {
-        AuthFiles { files: Vec::new(), required: false, given: None }
+        Self::of(Vec::new(), false)
     }
 
     /// One login, for whatever registry asks.
@@ -87,7 +92,7 @@ impl AuthFiles {
 
     /// `path` alone, which must exist.
     pub fn only(path: impl Into<PathBuf>) -> Self {
-        AuthFiles { files: vec![path.into()], required: true, given: None }
+        Self::of(vec![path.into()], true)
     }
 
     /// `--authfile` alone if given; else `REGISTRY_AUTH_FILE` alone if set; else
@@ -99,7 +104,7 @@ impl AuthFiles {
         }
         let dir = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         if let Some(path) = dir("REGISTRY_AUTH_FILE") {
-            return AuthFiles { files: vec![path], required: false, given: None };
+            return Self::of(vec![path], false);
         }
         let home = dir("HOME");
         let config = dir("XDG_CONFIG_HOME").or_else(|| home.as_ref().map(|h| h.join(".config")));
@@ -109,7 +114,17 @@ impl AuthFiles {
             config.map(|d| d.join("containers/auth.json")),
             docker.map(|d| d.join("config.json")),
         ];
-        AuthFiles { files: files.into_iter().flatten().collect(), required: false, given: None }
+        Self::of(files.into_iter().flatten().collect(), false)
+    }
+
+    fn of(files: Vec<PathBuf>, required: bool) -> Self {
+        AuthFiles { files, required, given: None, helpers: vec![THE_FILES.to_owned()] }
+    }
+
+    /// The same, with credential helpers beside the files: asked in their order, and the files alone where
+    /// `containers-auth.json` stands.
+    pub(super) fn with_helpers(self, helpers: &[String]) -> Self {
+        AuthFiles { helpers: helpers.to_vec(), ..self }
     }
 
     /// The login for `repository` of `registry` (its `HOST[:PORT]`), and where it was found.
@@ -121,6 +136,19 @@ impl AuthFiles {
         if let Some(login) = &self.given {
             return Ok(Some((login.clone(), GIVEN.to_owned())));
         }
+        for helper in &self.helpers {
+            let found = match helper.as_str() {
+                THE_FILES => self.find_in_files(registry, repository)?,
+                name => from_helper(name, registry, false)?,
+            };
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    fn find_in_files(&self, registry: &str, repository: &str) -> Result<Option<(Login, String)>> {
         for path in &self.files {
             let Some(file) = read(path, self.required)? else { continue };
             if let Some(found) = file.find(path, registry, repository)? {
@@ -129,6 +157,16 @@ impl AuthFiles {
         }
         Ok(None)
     }
+}
+
+/// The login to `registry` that a credential helper holds, and where it was found.
+fn from_helper(
+    name: &str,
+    registry: &str,
+    may_be_missing: bool,
+) -> Result<Option<(Login, String)>> {
+    let found = helper::get(name, server_name(registry), may_be_missing)?;
+    Ok(found.map(|login| (login, format!("docker-credential-{name}"))))
 }
 
 #[derive(Default, Deserialize)]
@@ -186,13 +224,9 @@ impl AuthFile {
         registry: &str,
         repository: &str,
     ) -> Result<Option<(Login, String)>> {
-        let helper_for = |name: &str, may_be_missing| {
-            let found = helper::get(name, server_name(registry), may_be_missing)?;
-            Ok::<_, Error>(found.map(|login| (login, format!("docker-credential-{name}"))))
-        };
         let own_helper = self.helpers.iter().find(|(key, _)| canonical(key) == registry);
         if let Some((_, name)) = own_helper
-            && let Some(found) = helper_for(name, false)?
+            && let Some(found) = from_helper(name, registry, false)?
         {
             return Ok(Some(found));
         }
@@ -209,7 +243,7 @@ impl AuthFile {
         }
         match &self.store {
             // Docker Desktop leaves its store's name behind when it goes; what it held is gone with it.
-            Some(name) => helper_for(name, true),
+            Some(name) => from_helper(name, registry, true),
             None => Ok(None),
         }
     }

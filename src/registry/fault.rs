@@ -19,6 +19,8 @@ pub(super) enum Nature {
     NotTls,
     /// The server closed the connection.
     Cut,
+    /// Nobody listens.
+    Refused,
     Other,
 }
 
@@ -78,10 +80,13 @@ impl Fault {
             Err(error) => error,
         };
         match error.kind() {
-            ErrorKind::ConnectionRefused => Fault::last(
-                Error::registry(format!("{server} refuses the connection"))
-                    .hint("is the registry running, and is the port right?"),
-            ),
+            ErrorKind::ConnectionRefused => Fault {
+                nature: Nature::Refused,
+                ..Fault::last(
+                    Error::registry(format!("{server} refuses the connection"))
+                        .hint("is the registry running, and is the port right?"),
+                )
+            },
             ErrorKind::UnexpectedEof
             | ErrorKind::ConnectionReset
             | ErrorKind::ConnectionAborted
@@ -131,7 +136,10 @@ impl Fault {
                 nature: Nature::NotTls,
                 ..Fault::last(
                     Error::registry(format!("{server} does not speak TLS"))
-                        .hint("svp speaks plain http to loopback registries alone"),
+                        .hint(
+                            "svp speaks plain http to loopback, and to registries that registries.conf \
+                             calls `insecure`",
+                        ),
                 )
             },
             rustls::Error::InvalidCertificate(why) => Fault::last(

@@ -1,6 +1,8 @@
 //! One HTTP request: which agent, which headers, which redirects. No authentication, no retries.
 
+use std::collections::HashMap;
 use std::io::{self, Read};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ureq::Agent;
@@ -13,7 +15,7 @@ use ureq::http::header::{
 use super::fault::{Fault, printable};
 use super::options::ClientOptions;
 use super::proxy::Proxies;
-use super::tls;
+use super::tls::{self, Trust};
 use super::url::{Scheme, Url};
 use crate::error::{Error, Kind, Result};
 
@@ -23,9 +25,12 @@ const SHORT: u64 = 16 << 10;
 
 /// The connections of a client.
 pub(super) struct Http {
-    direct: Agent,
-    proxied: Option<Agent>,
+    options: ClientOptions,
+    /// By whom they trust; and whether they go through the proxy.
+    agents: Mutex<HashMap<(Trust, bool), Agent>>,
     proxies: Proxies,
+    proxy: Option<ureq::Proxy>,
+    tls: Option<tls::Maker>,
     /// Why https can't be spoken, and the way out.
     no_tls: Option<(String, String)>,
     request_timeout: Duration,
@@ -95,8 +100,8 @@ pub(super) struct Response {
 
 impl Http {
     pub(super) fn new(options: &ClientOptions) -> Result<Self> {
-        let (tls, no_tls) = match tls::config(&options.cacert) {
-            Ok(config) => (Some(config), None),
+        let (tls, no_tls) = match tls::Maker::new(&options.cacert) {
+            Ok(maker) => (Some(maker), None),
             // Plain http to loopback still works.
             Err(error) if error.kind() == Kind::Registry => {
                 let hint = error.hint_text().unwrap_or_default().to_owned();
@@ -104,34 +109,38 @@ impl Http {
             }
             Err(error) => return Err(error),
         };
-        let agent = |proxy: Option<ureq::Proxy>| {
-            let mut config = Agent::config_builder()
-                .user_agent(concat!("svp/", env!("CARGO_PKG_VERSION")))
-                .http_status_as_error(false)
-                .max_redirects(0)
-                .max_redirects_will_error(false)
-                .proxy(proxy)
-                .timeout_resolve(Some(options.connect_timeout))
-                .timeout_connect(Some(options.connect_timeout))
-                .timeout_send_request(Some(options.idle_timeout))
-                .timeout_recv_response(Some(options.idle_timeout))
-                .timeout_per_read(Some(options.idle_timeout))
-                .timeout_per_write(Some(options.idle_timeout))
-                .max_response_header_size(64 << 10);
-            if let Some(tls) = &tls {
-                config = config.tls_config(tls.clone());
-            }
-            config.build().new_agent()
-        };
         Ok(Http {
-            direct: agent(None),
-            proxied: options.proxies.to_ureq()?.map(|proxy| agent(Some(proxy))),
+            options: options.clone(),
+            agents: Mutex::default(),
+            proxy: options.proxies.to_ureq()?,
             proxies: options.proxies.clone(),
+            tls,
             no_tls,
             request_timeout: options.request_timeout,
             minimum_rate: options.minimum_rate,
             rate_window: options.rate_window,
         })
+    }
+
+    fn new_agent(&self, trust: &Trust, proxy: Option<ureq::Proxy>) -> Result<Agent> {
+        let options = &self.options;
+        let mut config = Agent::config_builder()
+            .user_agent(concat!("svp/", env!("CARGO_PKG_VERSION")))
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .proxy(proxy)
+            .timeout_resolve(Some(options.connect_timeout))
+            .timeout_connect(Some(options.connect_timeout))
+            .timeout_send_request(Some(options.idle_timeout))
+            .timeout_recv_response(Some(options.idle_timeout))
+            .timeout_per_read(Some(options.idle_timeout))
+            .timeout_per_write(Some(options.idle_timeout))
+            .max_response_header_size(64 << 10);
+        if let Some(tls) = &self.tls {
+            config = config.tls_config(tls.config(trust)?);
+        }
+        Ok(config.build().new_agent())
     }
 
     /// Whether https can be spoken at all.
@@ -190,7 +199,7 @@ impl Http {
 
     /// Who answers for `url`, for messages: a proxy in between may be what fails.
     fn peer(&self, url: &Url) -> String {
-        match self.proxies.applies_to(url.host(), url.port()) {
+        match self.goes_by_proxy(url) {
             true => format!("{} (through the proxy that HTTPS_PROXY names)", url.authority()),
             false => url.authority(),
         }
@@ -287,16 +296,27 @@ impl Http {
         Response::new(at.clone(), answer)
     }
 
-    fn agent_for(&self, url: &Url) -> Result<&Agent, Fault> {
+    fn agent_for(&self, url: &Url) -> Result<Agent, Fault> {
         if url.scheme() == Scheme::Https
             && let Some((why, hint)) = &self.no_tls
         {
             return Err(Fault::last(Error::registry(why.clone()).hint(hint.clone())));
         }
-        match &self.proxied {
-            Some(agent) if self.proxies.applies_to(url.host(), url.port()) => Ok(agent),
-            _ => Ok(&self.direct),
+        let proxied = self.goes_by_proxy(url);
+        let trust = Trust::of(url);
+        let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(agent) = agents.get(&(trust.clone(), proxied)) {
+            return Ok(agent.clone());
         }
+        let proxy = self.proxy.clone().filter(|_| proxied);
+        let agent = self.new_agent(&trust, proxy).map_err(Fault::last)?;
+        agents.insert((trust, proxied), agent.clone());
+        Ok(agent)
+    }
+
+    /// Plain http goes straight: the proxy that svp knows is that for https.
+    fn goes_by_proxy(&self, url: &Url) -> bool {
+        url.scheme() == Scheme::Https && self.proxies.applies_to(url.host(), url.port())
     }
 }
 

@@ -26,7 +26,8 @@ pub fn try_login(
 ) -> Result<()> {
     let login = Login::Basic { username: user.to_owned(), password: password.clone() };
     let options = ClientOptions { auth_files: AuthFiles::given(login), ..options.clone() };
-    let client = Client::new(options)?;
+    let insecure = options.registries.conf()?.insecure(registry)?;
+    let client = Client::trusting(options, insecure)?;
     let asked = retry::run(client.options(), || {
         let url = client.url(registry, "/v2/")?;
         let request = |authorization: Option<&str>| {

@@ -6,12 +6,14 @@
 //! with the registry that they are for, and nothing waits forever.
 //!
 //! From below: `url`, `tls` and `proxy`; `http`, one request with its redirects; `fault` and `status`, what
-//! failures mean; `retry`; `challenge`, `auth`, `helper` and `token`, who we are; `manifest` and `blob`.
+//! failures mean; `retry`; `challenge`, `auth`, `helper` and `token`, who we are; `manifest` and `blob`; `conf`, what
+//! registries.conf says, and `remote`, an image at one of the places that it may be pulled from.
 //! What sends a request with authentication ([`Client`]'s own part) knows nothing of pulling.
 
 mod auth;
 mod blob;
 mod challenge;
+mod conf;
 mod fault;
 mod helper;
 mod http;
@@ -19,6 +21,7 @@ mod login;
 mod manifest;
 mod options;
 mod proxy;
+mod remote;
 mod retry;
 mod status;
 mod tls;
@@ -34,11 +37,13 @@ use serde::Deserialize;
 
 pub use auth::{AuthFiles, Login, Password};
 pub use blob::{BlobReader, read_error};
+pub use conf::Registries;
 pub use http::Reopen;
 pub use login::{login_file, remove_login, save_login, try_login};
 pub use manifest::{LARGEST_MANIFEST, RawManifest};
 pub use options::ClientOptions;
 pub use proxy::Proxies;
+pub use remote::Remote;
 pub use upload::Pushed;
 
 use crate::error::{Error, Result};
@@ -56,21 +61,48 @@ pub struct Client(Arc<Inner>);
 
 struct Inner {
     options: ClientOptions,
+    /// Whether registries need not prove by TLS who they are.
+    insecure: bool,
     http: Http,
     authorizer: token::Authorizer,
-    /// Which scheme each loopback registry speaks.
+    /// Which scheme each registry speaks that may speak either.
     schemes: Mutex<HashMap<String, Scheme>>,
 }
 
 impl Client {
-    /// A client; nothing is sent yet.
+    /// A client that reaches registries by their names; nothing is sent yet. [`Client::for_push`] and [`Remote`] do as
+    /// registries.conf says.
     ///
     /// # Errors
-    /// A `--cacert` file that can't be read or holds no certificate; a proxy that isn't understood.
+    /// A `--cacert` file that can't be read or holds no certificate; a proxy that isn't understood; a registries.conf
+    /// that is wrong.
     pub fn new(options: ClientOptions) -> Result<Self> {
+        Self::trusting(options, false)
+    }
+
+    /// A client to push to the repository of `reference`. Mirrors are for pulling, and so is another location: what is
+    /// pushed goes to the registry that is named.
+    ///
+    /// # Errors
+    /// As [`Client::new`]; [`Kind::Registry`](crate::error::Kind::Registry) if the registry is blocked.
+    pub fn for_push(options: ClientOptions, reference: &Reference) -> Result<Self> {
+        let name = reference.clone().with_default_registry().to_string();
+        let insecure = options.registries.conf()?.insecure(&name)?;
+        Self::trusting(options, insecure)
+    }
+
+    /// A client whose registries need no TLS if they are `insecure`, unless the options have a word on it.
+    fn trusting(options: ClientOptions, insecure: bool) -> Result<Self> {
         let http = Http::new(&options)?;
-        let authorizer = token::Authorizer::new(options.auth_files.clone());
-        Ok(Client(Arc::new(Inner { options, http, authorizer, schemes: Mutex::default() })))
+        let conf = options.registries.conf()?;
+        let files = match conf.helpers() {
+            Some(helpers) => options.auth_files.clone().with_helpers(helpers),
+            None => options.auth_files.clone(),
+        };
+        let authorizer = token::Authorizer::new(files);
+        let insecure = options.tls_verify.map_or(insecure, |verify| !verify);
+        let schemes = Mutex::default();
+        Ok(Client(Arc::new(Inner { options, insecure, http, authorizer, schemes })))
     }
 
     /// The manifest or index that `reference` names: by its digest if it has one, else by its tag.
@@ -198,21 +230,23 @@ impl Client {
     fn url(&self, registry: &str, path: &str) -> Result<Url, Fault> {
         // Docker Hub's registry has another name than its images.
         let authority = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
-        let scheme = if url::is_loopback(url::host_of(authority)) {
-            self.loopback_scheme(authority)?
-        } else {
-            Scheme::Https
-        };
-        Url::new(scheme, authority, path).map_err(|why| {
-            Fault::last(Error::registry(format!("{authority:?} is no registry's host: {why}")))
-        })
+        let either = self.0.insecure || url::is_loopback(url::host_of(authority));
+        let scheme = if either { self.scheme_of(authority)? } else { Scheme::Https };
+        self.url_with(scheme, authority, path)
     }
 
-    /// https if the loopback registry speaks it, else plain http.
+    fn url_with(&self, scheme: Scheme, authority: &str, path: &str) -> Result<Url, Fault> {
+        let url = Url::new(scheme, authority, path).map_err(|why| {
+            Fault::last(Error::registry(format!("{authority:?} is no registry's host: {why}")))
+        })?;
+        Ok(if self.0.insecure { url.insecure() } else { url })
+    }
+
+    /// https if the registry speaks it, else plain http: for those that may speak either.
     ///
     /// Asked once, without credentials. Only a server that answers TLS with something else, or by hanging
     /// up, is spoken to plainly: a certificate that isn't trusted is an error there as elsewhere.
-    fn loopback_scheme(&self, authority: &str) -> Result<Scheme, Fault> {
+    fn scheme_of(&self, authority: &str) -> Result<Scheme, Fault> {
         let mut schemes = self.0.schemes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(scheme) = schemes.get(authority) {
             return Ok(*scheme);
@@ -223,14 +257,16 @@ impl Client {
     }
 
     fn probe(&self, authority: &str) -> Result<Scheme, Fault> {
-        let url = Url::new(Scheme::Https, authority, "/v2/")
-            .map_err(|why| Fault::last(Error::registry(format!("{authority:?}: {why}"))))?;
+        let url = self.url_with(Scheme::Https, authority, "/v2/")?;
+        // Without a port, the two schemes are at two ports.
+        let one_port = authority != url::host_of(authority);
         match self.0.http.get(&url, Get::default()) {
             Ok(response) => {
                 response.discard();
                 Ok(Scheme::Https)
             }
-            Err(fault) if fault.nature != Nature::Other => Ok(Scheme::Http),
+            Err(fault) if matches!(fault.nature, Nature::NotTls | Nature::Cut) => Ok(Scheme::Http),
+            Err(fault) if fault.nature == Nature::Refused && !one_port => Ok(Scheme::Http),
             Err(fault) => Err(fault),
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::auth::AuthFiles;
+use super::conf::Registries;
 use super::proxy::Proxies;
 use crate::progress::Reporter;
 
@@ -17,6 +18,10 @@ pub struct ClientOptions {
     pub cacert: Vec<PathBuf>,
     /// Where credentials are looked up.
     pub auth_files: AuthFiles,
+    /// Where it is said how registries are reached.
+    pub registries: Registries,
+    /// Whether a registry must prove by TLS who it is, whatever is said elsewhere; none leaves it to `registries`.
+    pub tls_verify: Option<bool>,
     /// Which proxies lead to which hosts.
     pub proxies: Proxies,
     /// The longest that looking up a host, connecting to it and the TLS handshake may take, each address
@@ -46,6 +51,8 @@ impl ClientOptions {
         ClientOptions {
             cacert: Vec::new(),
             auth_files: AuthFiles::none(),
+            registries: Registries::none(),
+            tls_verify: None,
             proxies: Proxies::none(),
             connect_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(30),
@@ -64,6 +71,7 @@ impl Default for ClientOptions {
     fn default() -> Self {
         ClientOptions {
             auth_files: AuthFiles::from_env(None),
+            registries: Registries::from_env(),
             proxies: Proxies::from_env(),
             ..Self::isolated()
         }
@@ -75,6 +83,8 @@ impl fmt::Debug for ClientOptions {
         f.debug_struct("ClientOptions")
             .field("cacert", &self.cacert)
             .field("auth_files", &self.auth_files)
+            .field("registries", &self.registries)
+            .field("tls_verify", &self.tls_verify)
             .field("proxies", &self.proxies)
             .field("connect_timeout", &self.connect_timeout)
             .field("idle_timeout", &self.idle_timeout)

@@ -6,28 +6,62 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider};
 
+use super::url::Url;
 use crate::error::{Context, Error, IoContext, Result};
 
-/// The configuration of every https connection, trusting the system's authorities and those in `cacert`.
-///
-/// # Errors
-/// A file of `cacert` that can't be read or holds no certificate; a processor that the built-in
-/// cryptography can't run on.
-pub(super) fn config(cacert: &[PathBuf]) -> Result<TlsConfig> {
-    let provider = provider()?;
-    // A file of the system's that can't be read is no reason to fail: what it would have vouched for
-    // fails by itself, with the hint to use --cacert.
-    let system = rustls_native_certs::load_native_certs().certs;
-    let mut roots: Vec<_> =
-        system.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
-    for path in cacert {
-        roots.extend(read(path)?);
+/// Whom a connection trusts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Trust {
+    /// The system's authorities and those of `--cacert`.
+    Authorities,
+    /// Whoever answers.
+    Anyone,
+}
+
+impl Trust {
+    /// Whom to trust as the server of `url`.
+    pub(super) fn of(url: &Url) -> Self {
+        if url.is_insecure() { Trust::Anyone } else { Trust::Authorities }
     }
-    Ok(TlsConfig::builder()
-        .provider(TlsProvider::Rustls)
-        .unversioned_rustls_crypto_provider(Arc::new(provider))
-        .root_certs(RootCerts::Specific(Arc::new(roots)))
-        .build())
+}
+
+/// Makes the configurations of https connections.
+pub(super) struct Maker {
+    provider: Arc<CryptoProvider>,
+    roots: Vec<Certificate<'static>>,
+}
+
+impl Maker {
+    /// Reads the system's authorities and those in `cacert`.
+    ///
+    /// # Errors
+    /// A file of `cacert` that can't be read or holds no certificate; a processor that the built-in
+    /// cryptography can't run on.
+    pub(super) fn new(cacert: &[PathBuf]) -> Result<Self> {
+        let provider = Arc::new(provider()?);
+        // A file of the system's that can't be read is no reason to fail: what it would have vouched for
+        // fails by itself, with the hint to use --cacert.
+        let system = rustls_native_certs::load_native_certs().certs;
+        let mut roots: Vec<_> =
+            system.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
+        for path in cacert {
+            roots.extend(read(path)?);
+        }
+        Ok(Maker { provider, roots })
+    }
+
+    /// The configuration of connections that trust as `trust` says.
+    ///
+    /// # Errors
+    /// None yet.
+    pub(super) fn config(&self, trust: &Trust) -> Result<TlsConfig> {
+        Ok(TlsConfig::builder()
+            .provider(TlsProvider::Rustls)
+            .unversioned_rustls_crypto_provider(Arc::clone(&self.provider))
+            .root_certs(RootCerts::Specific(Arc::new(self.roots.clone())))
+            .disable_verification(*trust == Trust::Anyone)
+            .build())
+    }
 }
 
 /// The certificates in a PEM file that the user named.

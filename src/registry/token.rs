@@ -200,7 +200,7 @@ impl Asked<'_> {
                 self.registry.authority()
             )))
         };
-        let realm = Url::parse(self.realm).map_err(refuse)?;
+        let realm = self.registry.named(self.realm).map_err(refuse)?;
         self.registry.may_send_to(&realm).map_err(|why| refuse(format!("{realm}: {why}")))?;
         Ok(realm)
     }

@@ -23,6 +23,8 @@ pub(super) struct Url {
     port: u16,
     /// Starts with `/`; includes the query.
     path: String,
+    /// The user said that this host needs no TLS that proves who it is.
+    insecure: bool,
 }
 
 impl Url {
@@ -56,13 +58,37 @@ impl Url {
         }
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-        Ok(Url { scheme, host, port: authority.port_u16().unwrap_or(default_port), path })
+        Ok(Url {
+            scheme,
+            host,
+            port: authority.port_u16().unwrap_or(default_port),
+            path,
+            insecure: false,
+        })
+    }
+
+    /// The same URL, whose host is trusted in plain http and with any certificate.
+    pub(super) fn insecure(self) -> Self {
+        Url { insecure: true, ..self }
+    }
+
+    /// Whether any certificate is good enough for this host.
+    pub(super) fn is_insecure(&self) -> bool {
+        self.insecure
+    }
+
+    /// An absolute URL that the server of this one names: what is allowed for its host stays so there, and there
+    /// alone.
+    pub(super) fn named(&self, text: &str) -> Result<Self, String> {
+        let next = Url::parse(text)?;
+        let insecure = self.insecure && next.host == self.host;
+        Ok(Url { insecure, ..next })
     }
 
     /// Resolves a `Location` against this URL (RFC 3986, section 5.2, dot segments left to the server).
     pub(super) fn join(&self, location: &str) -> Result<Self, String> {
         if location.contains("://") && !location.starts_with(['/', '?']) {
-            return Url::parse(location);
+            return self.named(location);
         }
         let has_scheme = location
             .split(['/', '?', '#'])
@@ -73,7 +99,7 @@ impl Url {
         }
         let scheme = if self.scheme == Scheme::Https { "https" } else { "http" };
         if let Some(rest) = location.strip_prefix("//") {
-            return Url::parse(&format!("{scheme}://{rest}"));
+            return self.named(&format!("{scheme}://{rest}"));
         }
         let own_path = self.path.split('?').next().unwrap_or("/");
         let path = if location.starts_with('/') {
@@ -84,7 +110,7 @@ impl Url {
             let directory = own_path.rsplit_once('/').map_or("", |(directory, _)| directory);
             format!("{directory}/{location}")
         };
-        Url::parse(&format!("{scheme}://{}{path}", self.authority()))
+        self.named(&format!("{scheme}://{}{path}", self.authority()))
     }
 
     /// The same URL with a query added.
@@ -131,7 +157,7 @@ impl Url {
 
     /// Whether a server of this origin may send us to `next`, by a redirect or as a token's realm.
     ///
-    /// Plain http goes to loopback only, and a registry elsewhere has no business with this host's
+    /// Plain http goes to loopback only (and back to an insecure registry that speaks it), and a registry elsewhere has no business with this host's
     /// loopback: it could use svp to reach services that listen to nobody else.
     pub(super) fn may_send_to(&self, next: &Url) -> Result<(), String> {
         if is_loopback(&next.host) {
@@ -140,7 +166,9 @@ impl Url {
             }
             return Err("a registry elsewhere may not send svp to this host's loopback".into());
         }
-        if next.scheme == Scheme::Http {
+        // What began with TLS does not go on without.
+        let stays = next.insecure && self.scheme == Scheme::Http;
+        if next.scheme == Scheme::Http && !stays {
             return Err("svp speaks plain http to loopback alone".into());
         }
         Ok(())
@@ -243,6 +271,23 @@ mod tests {
         for (from, to, allowed) in cases {
             assert_eq!(url(from).may_send_to(&url(to)).is_ok(), allowed, "{from} -> {to}");
         }
+    }
+
+    #[test]
+    fn an_insecure_registry_is_so_for_its_host_alone() {
+        let registry = Url::parse("http://r.example:5000/v2/").unwrap().insecure();
+        let next = |location: &str| {
+            let next = registry.join(location).unwrap();
+            (registry.may_send_to(&next).is_ok(), next.is_insecure())
+        };
+        assert_eq!(next("/x"), (true, true));
+        assert_eq!(next("http://r.example:5001/token"), (true, true));
+        assert_eq!(next("https://r.example/x"), (true, true));
+        assert_eq!(next("http://cdn.example/x"), (false, false));
+        assert_eq!(next("https://cdn.example/x"), (true, false));
+        assert_eq!(next("http://127.0.0.1/x"), (false, false));
+        let tls = Url::parse("https://r.example/v2/").unwrap().insecure();
+        assert!(tls.may_send_to(&tls.join("http://r.example/x").unwrap()).is_err());
     }
 
     #[test]

@@ -4,33 +4,24 @@ use std::io::{self, Read};
 
 use super::origin::Origin;
 use crate::error::{Error, Result};
-use crate::oci::{Descriptor, DigestReader, Platform, Reference};
-use crate::registry::{Client, read_error};
+use crate::oci::{Descriptor, DigestReader, Platform};
+use crate::registry::{Remote, read_error};
 
-/// A repository of a registry.
-pub(super) struct Docker {
-    client: Client,
-    reference: Reference,
-}
-
-impl Docker {
-    pub(super) fn new(client: Client, reference: &Reference) -> Self {
-        Docker { client, reference: reference.clone() }
-    }
-}
+/// An image of a registry, or of its mirrors.
+pub(super) struct Docker(pub(super) Remote);
 
 impl Origin for Docker {
     fn root(&self, _: &Platform) -> Result<(Descriptor, Vec<u8>)> {
-        let raw = self.client.manifest(&self.reference)?;
+        let raw = self.0.manifest()?;
         Ok((Descriptor::new(&raw.media_type, raw.digest, raw.bytes.len() as u64), raw.bytes))
     }
 
     fn manifest(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
-        let reference = self.reference.at_digest(descriptor.digest);
-        let raw = self.client.manifest(&reference)?;
+        let raw = self.0.manifest_at(descriptor.digest)?;
         if raw.bytes.len() as u64 != descriptor.size {
             return Err(Error::registry(format!(
-                "{reference} has {} bytes and not {} as its index says",
+                "the manifest {} has {} bytes and not {} as its index says",
+                descriptor.digest,
                 raw.bytes.len(),
                 descriptor.size
             )));
@@ -40,7 +31,7 @@ impl Origin for Docker {
 
     fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>> {
         let Descriptor { digest, size, .. } = *descriptor;
-        let blob = self.client.blob(&self.reference, &digest, size)?;
+        let blob = self.0.blob(&digest, size)?;
         Ok(Box::new(DigestReader::expecting(blob, digest, Some(size))))
     }
 

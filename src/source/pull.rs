@@ -17,7 +17,7 @@ use crate::oci::image::parse_manifest;
 use crate::oci::json::{MAX_CONFIG, MAX_MANIFEST};
 use crate::oci::{Descriptor, Digest, Document, Image, Layer, Manifest, Platform, Reference};
 use crate::progress::Reporter;
-use crate::registry::{Client, ClientOptions};
+use crate::registry::{ClientOptions, Remote};
 use crate::store::Store;
 
 /// How many layers are transferred at once.
@@ -88,7 +88,7 @@ pub fn pull(
                 Policy::Always => None,
                 _ => held(store, reference, &options.platform),
             };
-            let remote = || bring(&Docker::new(Client::new(options.client.clone())?, reference));
+            let remote = || bring(&Docker(Remote::new(options.client.clone(), reference)?));
             match (options.policy, held) {
                 (Policy::Missing | Policy::Never, Some(held)) => Ok(held),
                 (Policy::Never, None) => Err(Error::bad_input(format!(

@@ -43,7 +43,7 @@ pub fn push(
     for blob in &blobs {
         check_size(store, blob)?;
     }
-    let client = Client::new(options.clone())?;
+    let client = Client::for_push(options.clone(), &reference)?;
     let push = Push {
         store,
         reporter,

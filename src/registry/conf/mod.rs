@@ -1,0 +1,284 @@
+//! registries.conf, as containers-registries.conf(5) and containers-registries.conf.d(5) say: which registries are
+//! reached where, by which mirrors, how, or not at all.
+//!
+//! What it says of short names is not for svp, whose names without a registry are local.
+
+mod file;
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::{Error, IoContext, Result};
+use crate::oci::Reference;
+use file::Said;
+
+const FILE: &str = "registries.conf";
+const DROP_INS: &str = "registries.conf.d";
+
+/// The files that say how registries are reached. They are read when a registry is to be asked, once.
+#[derive(Clone, Debug, Default)]
+pub struct Registries {
+    places: Places,
+    read: Arc<Mutex<Option<Arc<Conf>>>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Places {
+    /// A file that the user named: it must exist.
+    named: Option<PathBuf>,
+    /// The user's own directory.
+    user: Option<PathBuf>,
+    /// The system's.
+    system: Option<PathBuf>,
+}
+
+/// What the files say together.
+#[derive(Debug, Default)]
+pub(super) struct Conf {
+    registries: BTreeMap<String, Registry>,
+    helpers: Option<Vec<String>>,
+}
+
+/// A `[[registry]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Registry {
+    prefix: String,
+    /// What stands in the prefix's place; none if names stay as they are.
+    location: Option<String>,
+    pub(super) insecure: bool,
+    blocked: bool,
+    mirrors: Vec<Mirror>,
+    /// Where it is written.
+    file: PathBuf,
+}
+
+/// A `[[registry.mirror]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Mirror {
+    location: String,
+    insecure: bool,
+    used: Use,
+}
+
+/// What a mirror is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    All,
+    Digests,
+    Tags,
+}
+
+/// A place that an image may be pulled from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Endpoint {
+    pub(super) reference: Reference,
+    /// Whether plain http and certificates of anyone are good enough.
+    pub(super) insecure: bool,
+}
+
+impl Registries {
+    /// No file: every registry is reached by its name.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// `CONTAINERS_REGISTRIES_CONF` if set; else the user's `registries.conf` (in `$XDG_CONFIG_HOME/containers` or
+    /// `~/.config/containers`), else `/etc/containers/registries.conf`; and the drop-ins.
+    pub fn from_env() -> Self {
+        let named = env::var_os("CONTAINERS_REGISTRIES_CONF").filter(|path| !path.is_empty());
+        let has_some = |dir: &PathBuf| dir.join(FILE).exists() || dir.join(DROP_INS).exists();
+        let places = Places {
+            named: named.map(PathBuf::from),
+            user: user_directories().into_iter().find(has_some),
+            system: Some(SYSTEM.into()),
+        };
+        Registries { places, read: Arc::default() }
+    }
+
+    /// What the files say.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput), which names the file and the line, or that the file which
+    /// the user named is missing; [`Kind::Storage`](crate::error::Kind::Storage) if one can't be read.
+    pub(super) fn conf(&self) -> Result<Arc<Conf>> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(conf) = &*read {
+            return Ok(Arc::clone(conf));
+        }
+        let conf = Arc::new(self.places.read()?);
+        *read = Some(Arc::clone(&conf));
+        Ok(conf)
+    }
+}
+
+/// The system's directory of what podman, skopeo and svp share.
+pub(crate) const SYSTEM: &str = "/etc/containers";
+
+/// The user's directories of the same: that of `$XDG_CONFIG_HOME`, and `~/.config`, where podman looks whatever that
+/// is. The first that has a thing is the one.
+pub(crate) fn user_directories() -> Vec<PathBuf> {
+    let dir = |name: &str| env::var_os(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
+    let config = [dir("XDG_CONFIG_HOME"), dir("HOME").map(|home| home.join(".config"))];
+    config.into_iter().flatten().map(|dir| dir.join("containers")).collect()
+}
+
+impl Places {
+    fn read(&self) -> Result<Conf> {
+        let user_file = self.user.as_ref().map(|dir| dir.join(FILE)).filter(|file| file.exists());
+        let drop_ins = |dir: &Option<PathBuf>| dir.iter().map(|dir| dir.join(DROP_INS)).collect();
+        let (main, directories): (_, Vec<PathBuf>) = match (&self.named, user_file) {
+            (None, Some(file)) => (Some(file), drop_ins(&self.user)),
+            (named, _) => {
+                let main = named.clone().or_else(|| Some(self.system.as_ref()?.join(FILE)));
+                (main, [drop_ins(&self.system), drop_ins(&self.user)].concat())
+            }
+        };
+        let mut conf = Conf::default();
+        if let Some(main) = main {
+            match file::read(&main)? {
+                Some(said) => conf.add(said),
+                None if self.named.is_none() => {}
+                None => {
+                    return Err(Error::bad_input(format!("there is no file {}", main.display()))
+                        .hint("CONTAINERS_REGISTRIES_CONF names it"));
+                }
+            }
+        }
+        for directory in directories {
+            for path in conf_files(&directory)? {
+                // One that has just been removed says nothing.
+                if let Some(said) = file::read(&path)? {
+                    conf.add(said);
+                }
+            }
+        }
+        Ok(conf)
+    }
+}
+
+/// The `*.conf` of a directory, in the order of their names.
+fn conf_files(directory: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.io("read", directory)?,
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.io("read", directory)?.path();
+        if path.extension().is_some_and(|extension| extension == "conf") && !path.is_dir() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+impl Conf {
+    /// Takes in a further file: what it says replaces what was said of the same prefix.
+    fn add(&mut self, said: Said) {
+        for registry in said.registries {
+            self.registries.insert(registry.prefix.clone(), registry);
+        }
+        if said.helpers.is_some() {
+            self.helpers = said.helpers;
+        }
+    }
+
+    /// Where logins are kept beside the auth files, which are `containers-auth.json` among them.
+    pub(super) fn helpers(&self) -> Option<&[String]> {
+        self.helpers.as_deref().filter(|helpers| !helpers.is_empty())
+    }
+
+    /// The `[[registry]]` with the longest prefix of `name`, an image's name or a registry's.
+    fn find(&self, name: &str) -> Option<&Registry> {
+        let matching = self.registries.values().filter(|registry| registry.rest(name).is_some());
+        matching.max_by_key(|registry| registry.prefix.len())
+    }
+
+    /// Whether `name`, an image's or a registry's, is reached without TLS that proves who answers. It is not rewritten.
+    ///
+    /// # Errors
+    /// [`Kind::Registry`](crate::error::Kind::Registry) if it is blocked.
+    pub(super) fn insecure(&self, name: &str) -> Result<bool> {
+        match self.find(name) {
+            Some(registry) if registry.blocked => Err(registry.refusal(name)),
+            found => Ok(found.is_some_and(|registry| registry.insecure)),
+        }
+    }
+
+    /// The places to pull `reference` from, in their order: mirrors, then the location itself. One that is blocked has
+    /// the error that says so.
+    pub(super) fn pull_from(&self, reference: &Reference) -> Vec<Result<Endpoint>> {
+        let name = reference.to_string();
+        let Some(registry) = self.find(&name) else {
+            return vec![Ok(Endpoint { reference: reference.clone(), insecure: false })];
+        };
+        let used = |mirror: &&Mirror| match mirror.used {
+            Use::All => true,
+            Use::Digests => reference.digest().is_some(),
+            Use::Tags => reference.digest().is_none(),
+        };
+        let mirrors = registry.mirrors.iter().filter(used).map(|mirror| {
+            let reference = registry.rewritten(&name, Some(&mirror.location))?;
+            // A mirror may be blocked by its own name.
+            self.insecure(&reference.to_string())?;
+            Ok(Endpoint { reference, insecure: mirror.insecure })
+        });
+        let own = if registry.blocked {
+            Err(registry.refusal(&name))
+        } else {
+            let location = registry.location.as_deref();
+            registry
+                .rewritten(&name, location)
+                .map(|reference| Endpoint { reference, insecure: registry.insecure })
+        };
+        mirrors.chain([own]).collect()
+    }
+}
+
+impl Registry {
+    /// What follows the prefix in `name`, if it begins with it.
+    fn rest<'a>(&self, name: &'a str) -> Option<&'a str> {
+        if let Some(domain) = self.prefix.strip_prefix('*') {
+            let (host, rest) = name.split_at(name.find(['/', '@']).unwrap_or(name.len()));
+            let bare = host.rsplit_once(':').map_or(host, |(bare, _)| bare);
+            // The dot is part of the domain.
+            return bare.ends_with(domain).then_some(rest);
+        }
+        let rest = name.strip_prefix(&self.prefix)?;
+        // What follows a host after a colon is a port: another registry.
+        let of_repository = self.prefix.contains('/');
+        let separated = rest.is_empty()
+            || rest.starts_with('/')
+            || (of_repository && rest.starts_with([':', '@']));
+        separated.then_some(rest)
+    }
+
+    /// `name` with `location` in the prefix's place.
+    fn rewritten(&self, name: &str, location: Option<&str>) -> Result<Reference> {
+        let text = match (location, self.rest(name)) {
+            (Some(location), Some(rest)) => format!("{location}{rest}"),
+            _ => name.to_owned(),
+        };
+        let bad = |error: Error| {
+            Error::bad_input(format!(
+                "{} makes {text:?} of {name}, which is no image's name",
+                self.file.display()
+            ))
+            .source(error)
+        };
+        text.parse::<Reference>().map(Reference::with_default_registry).map_err(bad)
+    }
+
+    fn refusal(&self, name: &str) -> Error {
+        Error::registry(format!("{name} is blocked by {}", self.file.display()))
+            .hint(format!("its [[registry]] of {} says `blocked = true`", self.prefix))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,146 @@
+//! An image of a registry, wherever it is pulled from: its mirrors in their order, then the registry itself.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::blob::BlobReader;
+use super::conf::Endpoint;
+use super::manifest::RawManifest;
+use super::{Client, ClientOptions};
+use crate::error::{Error, Kind, Result};
+use crate::oci::{Digest, Reference};
+
+/// An image to be pulled, and the places that registries.conf gives it.
+///
+/// The first place that has the image serves all of it. A blob that it lacks is taken from those after it: whatever
+/// comes is verified by its digest.
+pub struct Remote {
+    options: ClientOptions,
+    reference: Reference,
+    places: Vec<Result<Endpoint, Refused>>,
+    /// The place that had the image.
+    chosen: AtomicUsize,
+    strict: OnceLock<Client>,
+    insecure: OnceLock<Client>,
+}
+
+/// A place that is not to be asked, and what to say of it.
+struct Refused {
+    kind: Kind,
+    message: String,
+    hint: String,
+}
+
+impl Remote {
+    /// The image that `reference` names. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`] for a registries.conf that is wrong; [`Kind::Registry`] for an image that it blocks.
+    pub fn new(options: ClientOptions, reference: &Reference) -> Result<Self> {
+        let reference = reference.clone().with_default_registry();
+        let places = options.registries.conf()?.pull_from(&reference);
+        let places = places.into_iter().map(|place| place.map_err(Refused::from)).collect();
+        let remote = Remote {
+            options,
+            reference,
+            places,
+            chosen: AtomicUsize::new(0),
+            strict: OnceLock::new(),
+            insecure: OnceLock::new(),
+        };
+        match remote.places.as_slice() {
+            [Err(refused)] => Err(refused.error()),
+            _ => Ok(remote),
+        }
+    }
+
+    /// The manifest or index that the reference names.
+    ///
+    /// # Errors
+    /// As [`Client::manifest`]. Where there are several places, what each of them said.
+    pub fn manifest(&self) -> Result<RawManifest> {
+        let ask = |client: &Client, reference: &Reference| client.manifest(reference);
+        let (manifest, chosen) = self.first(0, &ask)?;
+        self.chosen.store(chosen, Ordering::Relaxed);
+        Ok(manifest)
+    }
+
+    /// A manifest that an index of this image names.
+    ///
+    /// # Errors
+    /// As [`Remote::manifest`].
+    pub fn manifest_at(&self, digest: Digest) -> Result<RawManifest> {
+        let from = self.chosen.load(Ordering::Relaxed);
+        let ask =
+            |client: &Client, reference: &Reference| client.manifest(&reference.at_digest(digest));
+        self.first(from, &ask).map(|(manifest, _)| manifest)
+    }
+
+    /// A blob of this image. What the place fails to send to its end is an error of the reader.
+    ///
+    /// # Errors
+    /// As [`Remote::manifest`].
+    pub fn blob(&self, digest: &Digest, size: u64) -> Result<BlobReader> {
+        let from = self.chosen.load(Ordering::Relaxed);
+        let ask = |client: &Client, reference: &Reference| client.blob(reference, digest, size);
+        self.first(from, &ask).map(|(blob, _)| blob)
+    }
+
+    /// What the first place gives that gives anything, and which it is; the places before `from` are not asked.
+    fn first<T>(
+        &self,
+        from: usize,
+        ask: &dyn Fn(&Client, &Reference) -> Result<T>,
+    ) -> Result<(T, usize)> {
+        let mut failures = Vec::new();
+        for (number, place) in self.places.iter().enumerate().skip(from) {
+            let asked = match place {
+                Ok(Endpoint { reference, insecure }) => {
+                    self.client(*insecure).and_then(|client| ask(client, reference))
+                }
+                Err(refused) => Err(refused.error()),
+            };
+            match asked {
+                Ok(answer) => return Ok((answer, number)),
+                Err(error) if error.kind() == Kind::Registry => failures.push(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(self.told(failures))
+    }
+
+    /// One error of what all places said.
+    fn told(&self, mut failures: Vec<Error>) -> Error {
+        let Some(last) = failures.pop() else {
+            return Error::registry(format!("{} is nowhere to be pulled from", self.reference));
+        };
+        if failures.is_empty() {
+            return last;
+        }
+        let hint = last.hint_text().unwrap_or("check its mirrors in registries.conf").to_owned();
+        let mirrors: Vec<String> = failures.iter().map(|error| format!("mirror {error}")).collect();
+        Error::registry(format!("{last}; and before: {}", mirrors.join("; "))).hint(hint)
+    }
+
+    fn client(&self, insecure: bool) -> Result<&Client> {
+        let slot = if insecure { &self.insecure } else { &self.strict };
+        if let Some(client) = slot.get() {
+            return Ok(client);
+        }
+        let client = Client::trusting(self.options.clone(), insecure)?;
+        Ok(slot.get_or_init(|| client))
+    }
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        let hint = error.hint_text().unwrap_or_default().to_owned();
+        Refused { kind: error.kind(), message: error.to_string(), hint }
+    }
+}
+
+impl Refused {
+    fn error(&self) -> Error {
+        Error::new(self.kind, self.message.clone()).hint(self.hint.clone())
+    }
+}
