@@ -27,7 +27,7 @@ check: ## formatting, clippy, dependencies
 fmt: ## format the code
 	cargo fmt
 
-soak: deps ## the long tests: large layers, peak memory
+soak: deps ## the long tests: many svp at once a hundred times over, large layers, peak memory
 	@scripts/test.sh --soak
 
 static: ## a static release binary, and the proof that it is one

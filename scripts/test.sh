@@ -84,6 +84,7 @@ run_as_user() {
     runuser -u "$user" -- env -i HOME="$(getent passwd "$user" | cut -d: -f6)" USER="$user" LOGNAME="$user" \
       PATH="$PATH_OF_USER" LANG=C.UTF-8 TMPDIR="$copy/t" XDG_RUNTIME_DIR="$copy/r" CI="${CI:-}" \
       CARGO_MANIFEST_DIR="$repo" SVP_TEST_CACHE="$copy/cache" SVP_CONFORMANCE="$copy/svp-conformance" \
+      SVP_SOAK_ROUNDS="${SVP_SOAK_ROUNDS:-100}" \
       "$executable" --quiet "${arguments[@]}" </dev/null || failed+=("$name")
   done <"$copy/repo/target/test-binaries"
   if ((${#failed[@]})); then
