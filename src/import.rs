@@ -12,6 +12,7 @@ use crate::layer::compress::{Encoder, detect, read_full};
 use crate::layer::entry::EntryKind;
 use crate::layer::path::EntryPath;
 use crate::layer::read::TarReader;
+use crate::layer::settings::Settings;
 use crate::oci::config::timestamp;
 use crate::oci::media_type::Compression;
 use crate::oci::{Descriptor, Digest, History, Image, Platform, Reference};
@@ -91,7 +92,7 @@ pub fn import(
     let writer = store.blob_writer()?;
     let (writer, diff_id) = match found {
         Compression::None => {
-            let encoder = Encoder::new(writer, Compression::Gzip, None, options.threads)?;
+            let encoder = Encoder::new(writer, Settings::default(), options.threads)?;
             let (encoder, diff_id) = copy(reader, encoder, found, &name)?;
             (encoder.finish()?, diff_id)
         }

@@ -10,6 +10,7 @@ use layer_common::{Lab, inside, open};
 use svp::layer::compress::{Encoder, decoder};
 use svp::layer::entry::{Entry, EntryKind};
 use svp::layer::meta::IdRanges;
+use svp::layer::settings::Settings;
 use svp::layer::unpack::{Mode, UnpackOptions, unpack_layer};
 use svp::layer::write::TarWriter;
 use svp::oci::media_type::Compression;
@@ -38,7 +39,7 @@ fn two_gibibytes_fit_in_64_mebibytes() {
     }
     for compression in [Compression::Gzip, Compression::Zstd] {
         let file = tempfile::tempfile().unwrap();
-        let encoder = Encoder::new(file, compression, Some(1), 2).unwrap();
+        let encoder = Encoder::new(file, Settings::new(compression, Some(1)).unwrap(), 2).unwrap();
         let mut writer = TarWriter::new(encoder);
         writer.append(&layer(), &mut io::repeat(0).take(SIZE)).unwrap();
         let mut file = writer.finish().unwrap().finish().unwrap();

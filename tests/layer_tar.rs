@@ -141,7 +141,7 @@ fn what_gnu_tar_writes_is_unpacked(#[case] format: &str) {
 #[test]
 fn gzip_decodes_what_is_written() {
     let data: Vec<u8> = (0..3_000_000u32).map(|at| (at / 1000 * 31 % 251) as u8).collect();
-    let mut encoder = Encoder::new(Vec::new(), Compression::Gzip, None, 3).unwrap();
+    let mut encoder = Encoder::new(Vec::new(), Compression::Gzip.into(), 3).unwrap();
     encoder.write_all(&data).unwrap();
     let encoded = encoder.finish().unwrap();
     assert_eq!(detect(&encoded), Compression::Gzip);

@@ -52,7 +52,7 @@ fn options() -> PullOptions {
 }
 
 fn compress(tar: &[u8], compression: Compression) -> Vec<u8> {
-    let mut encoder = Encoder::new(Vec::new(), compression, None, 1).unwrap();
+    let mut encoder = Encoder::new(Vec::new(), compression.into(), 1).unwrap();
     encoder.write_all(tar).unwrap();
     encoder.finish().unwrap()
 }

@@ -7,10 +7,11 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use super::common::{Context, OutputArgs, env_argument, parsed, source_date_epoch};
+use super::compression::CompressionArgs;
 use super::setup::{EnvFormat, SecretArgs, environment_text};
 use crate::error::{Context as _, Error, IoContext, Result};
 use crate::oci::{Descriptor, Platform, Reference};
-use crate::pipeline::output::{Output, check_file};
+use crate::pipeline::output::{Output, check_compression, check_file};
 use crate::pipeline::{self, BuildRequest, Phase, ScriptOptions};
 use crate::registry::{AuthFiles, ClientOptions};
 use crate::sandbox::Network;
@@ -57,9 +58,8 @@ pub(super) struct RunArgs {
     /// A variable for the script alone; it does not reach the image
     #[arg(short, long = "env", value_name = "NAME[=VALUE]", value_parser = env_argument)]
     env: Vec<(String, String)>,
-    /// How hard to compress layers
-    #[arg(long, value_name = "1-9", value_parser = clap::value_parser!(u32).range(1..=9))]
-    compression_level: Option<u32>,
+    #[command(flatten)]
+    pub(super) compression: CompressionArgs,
 }
 
 impl RunArgs {
@@ -72,7 +72,7 @@ impl RunArgs {
         Ok(ScriptOptions {
             network,
             env: self.env,
-            level: self.compression_level,
+            compression: self.compression.settings()?,
             source_date_epoch: source_date_epoch()?,
         })
     }
@@ -174,6 +174,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
             .hint("they belong to `svp setup`, or to `svp build --phase all`"));
     }
     let outputs = outputs(&args.output)?;
+    check_compression(&outputs, args.run.compression.asked()?)?;
     check_metadata(&args.output)?;
     args.output.check_push(&args.tag, phase == Phase::All)?;
     let pull = args.pull.options();

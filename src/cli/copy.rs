@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::build::{PullArgs, RegistryArgs};
 use super::common::{Context, parsed};
+use super::compression::RecompressionArgs;
 use crate::error::{Error, IoContext, Result};
 use crate::oci::Reference;
 use crate::pipeline::copy::{self, CopyRequest, Destination};
@@ -38,6 +39,8 @@ pub(super) struct PushArgs {
     #[arg(long)]
     allow_secrets: bool,
     #[command(flatten)]
+    compression: RecompressionArgs,
+    #[command(flatten)]
     registry: RegistryArgs,
 }
 
@@ -56,6 +59,8 @@ pub(super) struct CopyArgs {
     #[arg(long)]
     allow_secrets: bool,
     #[command(flatten)]
+    compression: RecompressionArgs,
+    #[command(flatten)]
     pull: PullArgs,
 }
 
@@ -70,6 +75,8 @@ pub(super) struct SaveArgs {
     /// Save an instance's image, which holds secrets
     #[arg(long)]
     allow_secrets: bool,
+    #[command(flatten)]
+    compression: RecompressionArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -93,6 +100,7 @@ pub(super) fn pull(args: PullCommand, context: &Context) -> Result<()> {
             source,
             destination: Destination::Local(name),
             pull: args.pull.options(),
+            compression: None,
             force: args.force,
             allow_secrets: false,
         },
@@ -122,6 +130,7 @@ pub(super) fn push(args: PushArgs, context: &Context) -> Result<()> {
             source: Source::Local(args.image),
             destination,
             pull,
+            compression: args.compression.asked()?,
             force: false,
             allow_secrets: args.allow_secrets,
         },
@@ -135,6 +144,7 @@ pub(super) fn copy(args: CopyArgs, context: &Context) -> Result<()> {
             source: args.source,
             destination: args.destination,
             pull: args.pull.options(),
+            compression: args.compression.asked()?,
             force: args.force,
             allow_secrets: args.allow_secrets,
         },
@@ -148,6 +158,7 @@ pub(super) fn save(args: SaveArgs, context: &Context) -> Result<()> {
             source: Source::Local(args.image),
             destination: Destination::File(args.output, None),
             pull: PullOptions::default(),
+            compression: args.compression.asked()?,
             force: false,
             allow_secrets: args.allow_secrets,
         },

@@ -4,6 +4,7 @@
 mod build;
 mod check;
 mod common;
+mod compression;
 mod copy;
 mod df;
 mod error;

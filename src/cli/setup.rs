@@ -11,6 +11,7 @@ use super::build::{
 use super::common::{Context, OutputArgs, parsed};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::oci::Reference;
+use crate::pipeline::output::check_compression;
 use crate::pipeline::setup::SecretOptions;
 use crate::pipeline::{self, SetupRequest};
 use crate::registry::ClientOptions;
@@ -119,6 +120,8 @@ fn read_secret(name: &str, file: &str) -> Result<Secret> {
 }
 
 pub(super) fn run(args: Args, context: &Context) -> Result<()> {
+    let outputs = outputs(&args.output)?;
+    check_compression(&outputs, args.run.compression.asked()?)?;
     check_metadata(&args.output)?;
     args.output.check_push(&args.tag, true)?;
     let request = SetupRequest {
@@ -129,7 +132,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
         secrets: args.secrets.options()?,
         force: args.force,
         update_pack: args.update_pack,
-        outputs: outputs(&args.output)?,
+        outputs,
     };
     let store = context.store()?;
     let made = pipeline::setup(&request, &store, context.reporter())?;

@@ -15,6 +15,7 @@ use flate2::{Compress, Crc, FlushCompress};
 use structured_zstd::decoding::{ContentChecksum, FrameDecoder, StreamingDecoder};
 use structured_zstd::encoding::{CompressionLevel, StreamingEncoder};
 
+use super::settings::Settings;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::oci::media_type::Compression;
 
@@ -22,10 +23,6 @@ use crate::oci::media_type::Compression;
 const BLOCK: usize = 256 * 1024;
 /// How far back deflate can refer (RFC 1951).
 const DICTIONARY: usize = 32 * 1024;
-/// The gzip level when none is asked for: see docs/decisions/001-compression.md.
-pub const GZIP_LEVEL: u32 = 4;
-/// The zstd level when none is asked for.
-pub const ZSTD_LEVEL: u32 = 3;
 /// The widest zstd window that is decoded: 32 MiB. What skopeo, podman and BuildKit write needs 8 MiB.
 const ZSTD_WINDOW: u64 = 32 << 20;
 /// Bytes of compressed input read at a time.
@@ -63,12 +60,8 @@ pub fn decoder<R: Read + 'static>(input: R, c: Compression) -> Result<Box<dyn Re
     let found = detect(&magic[..length]);
     if found != c {
         return Err(Error::bad_input(format!(
-            "the layer's media type promises {c:?}, its first bytes are {}",
-            if found == Compression::None {
-                "no such thing".into()
-            } else {
-                format!("{found:?}'s")
-            }
+            "the layer's media type promises {c}, its first bytes are {}",
+            if found == Compression::None { "no such thing".into() } else { format!("{found}'s") }
         )));
     }
     let input = io::Cursor::new(magic[..length].to_vec()).chain(input);
@@ -135,30 +128,13 @@ enum Inner<W: Write> {
 }
 
 impl<W: Write + Send> Encoder<W> {
-    /// An encoder of `compression` at `level` (gzip 0 to 9, zstd 1 to 22; `None` for the default) that
-    /// uses up to `threads` threads for gzip.
+    /// An encoder that uses up to `threads` threads for gzip.
     ///
     /// # Errors
-    /// [`Kind::Usage`] for a level that the format doesn't have; [`Kind::Storage`] if the header can't
-    /// be written or no thread can be started.
-    pub fn new(
-        mut output: W,
-        compression: Compression,
-        level: Option<u32>,
-        threads: usize,
-    ) -> Result<Self> {
-        let (range, default) = match compression {
-            Compression::None => (0..=u32::MAX, 0),
-            Compression::Gzip => (0..=9, GZIP_LEVEL),
-            Compression::Zstd => (1..=22, ZSTD_LEVEL),
-        };
-        let level = level.unwrap_or(default);
-        if !range.contains(&level) {
-            let name = if compression == Compression::Gzip { "gzip" } else { "zstd" };
-            return Err(Error::usage(format!("{name} has no compression level {level}"))
-                .hint(format!("choose one from {} to {}", range.start(), range.end())));
-        }
-        Ok(Encoder(match compression {
+    /// [`Kind::Storage`] if the header can't be written or no thread can be started.
+    pub fn new(mut output: W, settings: Settings, threads: usize) -> Result<Self> {
+        let level = settings.level();
+        Ok(Encoder(match settings.compression() {
             Compression::None => Inner::None(output),
             Compression::Gzip => {
                 output.write_all(&GZIP_HEADER).io("write", "a layer")?;
@@ -378,7 +354,7 @@ mod tests {
     }
 
     fn encode(data: &[u8], c: Compression, threads: usize, chunk: usize) -> Vec<u8> {
-        let mut encoder = Encoder::new(Vec::new(), c, None, threads).unwrap();
+        let mut encoder = Encoder::new(Vec::new(), c.into(), threads).unwrap();
         for piece in data.chunks(chunk) {
             encoder.write_all(piece).unwrap();
         }
@@ -409,14 +385,15 @@ mod tests {
     #[test]
     fn every_level_decodes_again() {
         let data = sample(BLOCK + 5000);
-        for level in 0..=9 {
-            let mut encoder = Encoder::new(Vec::new(), Compression::Gzip, Some(level), 1).unwrap();
-            encoder.write_all(&data).unwrap();
-            let gzip = encoder.finish().unwrap();
-            assert_eq!(decode(gzip, Compression::Gzip).unwrap(), data, "level {level}");
+        for (compression, most) in [(Compression::Gzip, 9), (Compression::Zstd, 19)] {
+            for level in 1..=most {
+                let settings = Settings::new(compression, Some(level)).unwrap();
+                let mut encoder = Encoder::new(Vec::new(), settings, 1).unwrap();
+                encoder.write_all(&data).unwrap();
+                let packed = encoder.finish().unwrap();
+                assert_eq!(decode(packed, compression).unwrap(), data, "{settings:?}");
+            }
         }
-        assert!(Encoder::new(Vec::new(), Compression::Gzip, Some(10), 1).is_err());
-        assert!(Encoder::new(Vec::new(), Compression::Zstd, Some(0), 1).is_err());
     }
 
     #[test]
@@ -480,6 +457,6 @@ mod tests {
                 Ok(())
             }
         }
-        assert!(Encoder::new(Full, Compression::Gzip, None, 2).is_err());
+        assert!(Encoder::new(Full, Settings::default(), 2).is_err());
     }
 }

@@ -13,6 +13,7 @@ pub mod path;
 pub mod pax;
 mod place;
 pub mod read;
+pub mod settings;
 pub mod snapshot;
 mod tree;
 pub mod unpack;

@@ -49,6 +49,15 @@ impl Compression {
         }
     }
 
+    /// Docker's media type of a layer compressed so; its manifests know no zstd, though some tools write it.
+    pub fn docker_layer_media_type(self) -> Option<&'static str> {
+        match self {
+            Compression::None => Some(DOCKER_LAYER),
+            Compression::Gzip => Some(DOCKER_LAYER_GZIP),
+            Compression::Zstd => None,
+        }
+    }
+
     /// The compression that a layer's media type promises.
     ///
     /// # Errors
@@ -63,6 +72,17 @@ impl Compression {
                 "svp reads layers that are tar, tar+gzip or tar+zstd, as OCI and Docker name them",
             )),
         }
+    }
+}
+
+impl std::fmt::Display for Compression {
+    /// As users name it: `gzip`, `zstd`, `none`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Compression::None => "none",
+            Compression::Gzip => "gzip",
+            Compression::Zstd => "zstd",
+        })
     }
 }
 

@@ -77,7 +77,7 @@ pub fn build(request: &BuildRequest, store: &Store, reporter: &dyn Reporter) -> 
     let created = label::creation_time(request.script.source_date_epoch);
     let digest = packed.digest();
     let what = format!("svp build: the pack {} at /service", digest.short());
-    packed.blob(store, request.script.level)?.put_on(&mut image, what, created)?;
+    packed.blob(store, request.script.compression)?.put_on(&mut image, what, created)?;
     let what = format!("svp build: /service/bin/build {}", request.phase);
     changes.put_on(&mut image, what, created)?;
     label::configure(

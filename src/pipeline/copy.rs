@@ -7,7 +7,8 @@ use std::str::FromStr;
 
 use super::names::{self, What};
 use super::output::{self, Output};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
+use crate::layer::settings::Settings;
 use crate::oci::{Descriptor, Reference};
 use crate::progress::Reporter;
 use crate::source::{self, PullOptions, Source};
@@ -60,6 +61,8 @@ pub struct CopyRequest {
     pub destination: Destination,
     /// How to talk to registries.
     pub pull: PullOptions,
+    /// Compress the layers so; `None` to keep them as they are.
+    pub compression: Option<Settings>,
     /// Replace an instance that has the name.
     pub force: bool,
     /// Let an instance's image, which holds secrets, leave the store.
@@ -84,7 +87,11 @@ pub fn copy(request: &CopyRequest, store: &Store, reporter: &dyn Reporter) -> Re
     let CopyRequest { source, destination, .. } = request;
     let name = name_at(source, destination)?;
     match destination {
-        Destination::File(output, _) => output::check(std::slice::from_ref(output))?,
+        Destination::File(output, _) => {
+            let outputs = std::slice::from_ref(output);
+            output::check_compression(outputs, request.compression)?;
+            output::check(outputs)?;
+        }
         // A registry's names of images by digest are made by who pushes them.
         Destination::Docker(name) => names::check_tag(name)?,
         Destination::Local(_) => {}
@@ -93,6 +100,15 @@ pub fn copy(request: &CopyRequest, store: &Store, reporter: &dyn Reporter) -> Re
     if !matches!(destination, Destination::Local(_)) && !request.allow_secrets {
         check_secrets(store, &descriptor, source)?;
     }
+    let descriptor = match request.compression {
+        None => descriptor,
+        Some(_) if matches!(destination, Destination::File(o, _) if o.is_docker_archive()) => {
+            descriptor
+        }
+        Some(settings) => {
+            source::recompress(&descriptor, settings, store, reporter).context(source)?
+        }
+    };
     match destination {
         Destination::Local(_) => tag(store, &name, &descriptor, request.force)?,
         Destination::Docker(_) => {

@@ -7,6 +7,8 @@ use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+use crate::layer::settings::Settings;
+use crate::oci::media_type::Compression;
 use crate::oci::{Descriptor, Reference, layout_writer};
 use crate::progress::Reporter;
 use crate::store::{ArchiveFormat, Store};
@@ -20,6 +22,14 @@ pub enum Output {
     Archive(ArchiveFormat, PathBuf),
     /// The same on standard output, which is the command line's to write.
     Stdout(ArchiveFormat),
+}
+
+impl Output {
+    /// Whether its layers are plain tars in any case.
+    pub(super) fn is_docker_archive(&self) -> bool {
+        use ArchiveFormat::Docker;
+        matches!(self, Output::Archive(Docker, _) | Output::Stdout(Docker))
+    }
 }
 
 impl FromStr for Output {
@@ -70,6 +80,25 @@ pub(super) fn check(outputs: &[Output]) -> Result<()> {
         Output::Archive(_, file) => check_file(file),
         Output::Stdout(_) => Ok(()),
     })
+}
+
+/// Refuses a compression that was asked for and that one of the outputs can't have: a docker-archive's layers are
+/// plain tars.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::error::Kind::Usage).
+pub fn check_compression(outputs: &[Output], asked: Option<Settings>) -> Result<()> {
+    match asked.map(|settings| settings.compression()) {
+        None | Some(Compression::None) => Ok(()),
+        Some(compression) if outputs.iter().any(Output::is_docker_archive) => Err(Error::usage(format!(
+            "a docker-archive's layers are plain tars, not {compression}"
+        ))
+        .hint(
+            "write an oci-archive, or the docker-archive without --compression; all of it can be compressed: \
+             `svp save IMAGE -o docker-archive:- | gzip`",
+        )),
+        Some(_) => Ok(()),
+    }
 }
 
 /// Refuses a file that can't be written, before any work is done.

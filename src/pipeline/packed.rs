@@ -6,9 +6,9 @@ use std::io::{BufWriter, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 
 use super::layers::NewLayer;
-use super::script::LAYER_COMPRESSION;
 use crate::error::{IoContext, Result};
 use crate::layer::compress::Encoder;
+use crate::layer::settings::Settings;
 use crate::oci::media_type::Compression;
 use crate::oci::{Descriptor, Digest, DigestWriter};
 use crate::pack::{PREFIX, Pack};
@@ -60,11 +60,11 @@ impl PackedPack {
     }
 
     /// Compresses the tar into a blob that is not in the store before it is finished.
-    pub(super) fn blob(&self, store: &Store, level: Option<u32>) -> Result<NewLayer> {
+    pub(super) fn blob(&self, store: &Store, settings: Settings) -> Result<NewLayer> {
         let writer = store.blob_writer()?;
         let file = writer.as_file().try_clone().io("open", "a new blob")?;
         let stored = DigestWriter::new(BufWriter::new(file));
-        let mut encoder = Encoder::new(stored, LAYER_COMPRESSION, level, 1)?;
+        let mut encoder = Encoder::new(stored, settings, 1)?;
         let mut tar = self.rewound()?;
         let mut buffer = vec![0; 1 << 16];
         loop {
@@ -75,7 +75,7 @@ impl PackedPack {
         }
         let (mut file, digest, size) = encoder.finish()?.finish();
         file.flush().io("write", "a new blob")?;
-        let descriptor = Descriptor::new(LAYER_COMPRESSION.layer_media_type(), digest, size);
+        let descriptor = Descriptor::new(settings.compression().layer_media_type(), digest, size);
         Ok(NewLayer { writer, descriptor, diff_id: self.digest })
     }
 

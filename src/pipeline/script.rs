@@ -8,8 +8,8 @@ use super::label::Phase;
 use super::layers::{NewLayer, layer_sources};
 use super::packed::PackedPack;
 use crate::error::{Error, IoContext, Kind, Result};
+use crate::layer::settings::Settings;
 use crate::oci::image::chain_ids;
-use crate::oci::media_type::Compression;
 use crate::oci::{Descriptor, Image, Reference};
 use crate::progress::{Event, Reporter};
 use crate::sandbox::{DiffOptions, End, Limits, Network, RunSpec, Sandbox, Scratch, Stream};
@@ -18,9 +18,6 @@ use crate::store::Store;
 
 /// How many lines of a failed script are shown with the error.
 const LAST_LINES: usize = 10;
-
-/// How new layers are compressed: what every registry and engine takes.
-pub(super) const LAYER_COMPRESSION: Compression = Compression::Gzip;
 
 /// How many logs are kept in the store.
 const LOGS: usize = 50;
@@ -32,8 +29,8 @@ pub struct ScriptOptions {
     pub network: Network,
     /// Variables for the script alone.
     pub env: Vec<(String, String)>,
-    /// How hard to compress the layers; `None` for the default.
-    pub level: Option<u32>,
+    /// How to compress the layers.
+    pub compression: Settings,
     /// SOURCE_DATE_EPOCH; seconds since 1970.
     pub source_date_epoch: Option<i64>,
 }
@@ -114,16 +111,12 @@ pub(super) fn run(
     let writer = store.blob_writer()?;
     let written = scratch.diff(
         writer.as_file(),
-        DiffOptions {
-            compression: LAYER_COMPRESSION,
-            level: options.level,
-            clamp_mtime: options.source_date_epoch,
-        },
+        DiffOptions { compression: options.compression, clamp_mtime: options.source_date_epoch },
     )?;
     for socket in &written.sockets {
         reporter.note(&format!("left out the socket /{socket}: a layer can't hold one"));
     }
-    let media_type = LAYER_COMPRESSION.layer_media_type();
+    let media_type = options.compression.compression().layer_media_type();
     let descriptor = Descriptor::new(media_type, written.digest, written.size);
     Ok(NewLayer { writer, descriptor, diff_id: written.diff_id })
 }

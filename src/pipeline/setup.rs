@@ -89,7 +89,7 @@ pub fn setup(request: &SetupRequest, store: &Store, reporter: &dyn Reporter) -> 
     let created = label::creation_time(request.script.source_date_epoch);
     if let Some(update) = &update {
         let what = "svp setup: the pack over /service".to_owned();
-        update.blob(store, request.script.level)?.put_on(&mut image, what, created)?;
+        update.blob(store, request.script.compression)?.put_on(&mut image, what, created)?;
     }
     changes.put_on(&mut image, "svp setup: /service/bin/build setup".to_owned(), created)?;
     label::configure(

@@ -23,6 +23,7 @@ use super::trees::{DiffRequest, UnpackRequest, WrittenLayer};
 use crate::error::{Error, IoContext, Result};
 use crate::interrupt;
 use crate::layer::meta::IdRanges;
+use crate::layer::settings::Settings;
 use crate::layer::unpack::UnpackReport;
 use crate::oci::Digest;
 use crate::oci::media_type::Compression;
@@ -52,9 +53,7 @@ pub struct LayerSource {
 #[derive(Clone, Copy, Debug)]
 pub struct DiffOptions {
     /// How to compress.
-    pub compression: Compression,
-    /// How hard; `None` for the default.
-    pub level: Option<u32>,
+    pub compression: Settings,
     /// SOURCE_DATE_EPOCH: later modification times become this; seconds.
     pub clamp_mtime: Option<i64>,
 }
@@ -265,7 +264,6 @@ impl Scratch<'_> {
         let request = DiffRequest {
             overlay: self.overlay.clone(),
             compression: options.compression,
-            level: options.level,
             threads,
             started: self.started,
             clamp_mtime: options.clamp_mtime,

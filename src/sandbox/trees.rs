@@ -18,6 +18,7 @@ use crate::layer::compress::{Encoder, decoder};
 use crate::layer::diff;
 use crate::layer::entry::Timestamp;
 use crate::layer::meta::IdRanges;
+use crate::layer::settings::Settings;
 use crate::layer::unpack::{Mode as UnpackMode, UnpackOptions, UnpackReport, unpack_layer};
 use crate::oci::media_type::Compression;
 use crate::oci::{Digest, DigestReader, DigestWriter};
@@ -41,8 +42,7 @@ pub(super) struct UnpackRequest {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct DiffRequest {
     pub(super) overlay: Overlay,
-    pub(super) compression: Compression,
-    pub(super) level: Option<u32>,
+    pub(super) compression: Settings,
     pub(super) threads: usize,
     /// The file system's clock when the script began: seconds, nanoseconds.
     pub(super) started: (i64, u32),
@@ -125,7 +125,7 @@ pub(super) fn diff(request: &DiffRequest, blob: OwnedFd) -> Result<WrittenLayer>
     let upper = overlay::open("../upper")?;
     confine_to("../empty")?;
     let stored = DigestWriter::new(BufWriter::with_capacity(1 << 18, File::from(blob)));
-    let encoder = Encoder::new(stored, request.compression, request.level, request.threads)?;
+    let encoder = Encoder::new(stored, request.compression, request.threads)?;
     let mut tar = DigestWriter::new(encoder);
     let (seconds, nanoseconds) = request.started;
     let changes = diff::DiffRequest {

@@ -78,7 +78,7 @@ impl Transfers<'_> {
         let tee = Tee::new(self.origin.blob(descriptor)?, self.store.blob_writer()?);
         let tee = Rc::new(RefCell::new(tee));
         let mut told = 0;
-        let result = hash(&tee, compression(layer)?, &mut || {
+        let result = hash(&tee, compression(layer)?, &mut |_| {
             let done = tee.borrow().done;
             if done >= told + STRIDE {
                 told = done;
@@ -122,31 +122,32 @@ fn check(layer: &Layer, found: Digest) -> Result<()> {
 /// The diff ID of a layer in the store, whose blob is verified too.
 fn stored_diff_id(store: &Store, layer: &Layer) -> Result<Digest> {
     let reader = Rc::new(RefCell::new(store.blob_reader(&layer.descriptor)?));
-    hash(&reader, compression(layer)?, &mut || Ok(()))
+    hash(&reader, compression(layer)?, &mut |_| Ok(()))
 }
 
-/// Reads a layer's `input` to its end and gives the diff ID. `at_each` is called for each piece and may
-/// stop the work.
-fn hash<R: Read + 'static>(
+/// Reads a layer's `input` to its end and gives the diff ID. `at_each` gets each piece of the tar and may stop
+/// the work.
+pub(super) fn hash<R: Read + 'static>(
     input: &Rc<RefCell<R>>,
     compression: Compression,
-    at_each: &mut dyn FnMut() -> Result<()>,
+    at_each: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<Digest> {
     let result = decompress(input, compression, |tar| {
         let mut buffer = vec![0; 64 << 10];
         let mut size = 0;
         loop {
-            match tar.read(&mut buffer) {
+            let length = match tar.read(&mut buffer) {
                 Ok(0) => return Ok(()),
-                Ok(n) => size += n as u64,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(undecodable(error)),
-            }
+            };
+            size += length as u64;
             if size > MAX_TAR {
                 let text = format!("the layer inflates to more than {MAX_TAR} bytes");
                 return Err(Error::bad_input(text));
             }
-            at_each()?;
+            at_each(&buffer[..length])?;
         }
     });
     if result.as_ref().is_err_and(|error| error.kind() == Kind::BadInput) {

@@ -14,6 +14,7 @@ mod load;
 mod origin;
 mod pull;
 mod push;
+mod recompress;
 mod tarball;
 pub(crate) mod tee;
 
@@ -27,6 +28,7 @@ use crate::oci::Reference;
 pub use load::{Loaded, load};
 pub use pull::{Policy, PullOptions, pull};
 pub use push::push;
+pub use recompress::recompress;
 
 /// Where to find an image.
 ///

@@ -54,7 +54,7 @@ fn layer(root: &Path, content: &str) -> (Descriptor, Digest) {
     let entry = Entry { size, ..Entry::new(content, EntryKind::File, 0o644) };
     tar.append(&entry, &mut content.as_bytes()).expect("an entry");
     let tar = tar.finish().expect("a tar");
-    let mut encoder = Encoder::new(Vec::new(), Compression::Gzip, None, 1).expect("an encoder");
+    let mut encoder = Encoder::new(Vec::new(), Compression::Gzip.into(), 1).expect("an encoder");
     encoder.write_all(&tar).expect("a write");
     let bytes = encoder.finish().expect("an end");
     blob(root, &bytes);

@@ -1,0 +1,100 @@
+//! What is asked of compression: the format, and how hard. See docs/decisions/045-compression-asked-for.md.
+
+use std::ops::RangeInclusive;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::oci::media_type::Compression;
+
+/// The gzip level when none is asked for: see docs/decisions/001-compression.md.
+const GZIP_LEVEL: u32 = 4;
+/// The zstd level when none is asked for.
+const ZSTD_LEVEL: u32 = 3;
+/// Above 19 zstd's windows are wider than the 8 MiB that every reader takes (RFC 8878, 3.1.1.1.2).
+const ZSTD_LEVELS: RangeInclusive<u32> = 1..=19;
+const GZIP_LEVELS: RangeInclusive<u32> = 1..=9;
+
+/// How to compress a layer. The level is one that the format has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    compression: Compression,
+    level: Option<u32>,
+}
+
+impl Settings {
+    /// `compression` at `level`: gzip 1 to 9, zstd 1 to 19; `None` for the default.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`](crate::error::Kind::Usage) for a level that the format doesn't have.
+    pub fn new(compression: Compression, level: Option<u32>) -> Result<Self> {
+        let levels = match compression {
+            Compression::None => None,
+            Compression::Gzip => Some(GZIP_LEVELS),
+            Compression::Zstd => Some(ZSTD_LEVELS),
+        };
+        match (level, levels) {
+            (Some(level), None) => Err(Error::usage(format!(
+                "there is no compression level {level} without compression"
+            ))
+            .hint("leave the level out, or choose gzip or zstd")),
+            (Some(level), Some(levels)) if !levels.contains(&level) => {
+                Err(Error::usage(format!("{compression} has no compression level {level}"))
+                    .hint(format!("choose one from {} to {}", levels.start(), levels.end())))
+            }
+            _ => Ok(Settings { compression, level }),
+        }
+    }
+
+    /// The format.
+    pub fn compression(&self) -> Compression {
+        self.compression
+    }
+
+    /// The level, if one was asked for.
+    pub fn asked_level(&self) -> Option<u32> {
+        self.level
+    }
+
+    /// The level to compress at; 0 without compression.
+    pub(super) fn level(&self) -> u32 {
+        self.level.unwrap_or(match self.compression {
+            Compression::None => 0,
+            Compression::Gzip => GZIP_LEVEL,
+            Compression::Zstd => ZSTD_LEVEL,
+        })
+    }
+}
+
+impl From<Compression> for Settings {
+    /// At the format's default level.
+    fn from(compression: Compression) -> Self {
+        Settings { compression, level: None }
+    }
+}
+
+impl Default for Settings {
+    /// What every registry and engine takes.
+    fn default() -> Self {
+        Compression::Gzip.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_those_of_the_format() {
+        for (compression, most) in [(Compression::Gzip, 9), (Compression::Zstd, 19)] {
+            assert!(Settings::new(compression, None).is_ok());
+            for (level, is_one) in [(0, false), (1, true), (most, true), (most + 1, false)] {
+                let made = Settings::new(compression, Some(level));
+                assert_eq!(made.is_ok(), is_one, "{compression} {level}");
+            }
+        }
+        assert!(Settings::new(Compression::None, None).is_ok());
+        let error = Settings::new(Compression::None, Some(1)).unwrap_err();
+        assert_eq!(error.kind().exit_code(), 2);
+    }
+}

@@ -1,0 +1,172 @@
+//! Compressing an image's layers anew, before it goes to where that was asked for.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::rc::Rc;
+
+use serde_json::{Value, json};
+
+use super::layer::hash;
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::interrupt;
+use crate::layer::compress::Encoder;
+use crate::layer::settings::Settings;
+use crate::oci::json::{MAX_MANIFEST, canonical, parse};
+use crate::oci::media_type::{Compression, DOCKER_MANIFEST};
+use crate::oci::{Descriptor, Digest, Layer};
+use crate::progress::Reporter;
+use crate::store::{BlobWriter, Store};
+
+/// Annotations of a layer that tell how its blob is built up, and so are wrong of another blob: zstd:chunked's,
+/// eStargz's and SOCI's.
+const OF_THE_BLOB: [&str; 3] = [
+    "io.github.containers.zstd-chunked.",
+    "io.containers.zstd-chunked.",
+    "containerd.io/snapshot/",
+];
+
+/// Gives an image of the store with every layer compressed as `settings` say: layers of that format are kept,
+/// unless a level is asked for, and so is the image that needs no change. Config and diff IDs stay; the manifest
+/// is another then. Nothing is tagged; on failure the store is as it was.
+///
+/// # Errors
+/// [`Kind::BadInput`] if a layer's blob is missing or damaged, or the manifest is of Docker's kind and has no
+/// name for the format; [`Kind::Storage`]; [`Kind::Interrupted`].
+pub fn recompress(
+    descriptor: &Descriptor,
+    settings: Settings,
+    store: &Store,
+    reporter: &dyn Reporter,
+) -> Result<Descriptor> {
+    let manifest = store.load_manifest(descriptor)?;
+    let image = store.load_image(descriptor)?;
+    let format = settings.compression();
+    let is_kept = |layer: &Layer| -> Result<bool> {
+        let found = Compression::of_layer(&layer.descriptor.media_type)?;
+        Ok(found == format && settings.asked_level().is_none())
+    };
+    let mut written: HashMap<Digest, Written> = HashMap::new();
+    let mut changes = Vec::new();
+    for (place, layer) in image.layers().iter().enumerate() {
+        if is_kept(layer)? {
+            continue;
+        }
+        let digest = layer.descriptor.digest;
+        let media_type = match manifest.media_type() {
+            DOCKER_MANIFEST => {
+                format.docker_layer_media_type().ok_or_else(|| no_zstd(descriptor))?
+            }
+            _ => format.layer_media_type(),
+        };
+        changes.push((place, digest, media_type));
+        if written.contains_key(&digest) {
+            continue;
+        }
+        reporter.step(&match format {
+            Compression::None => format!("decompressing layer {}", digest.short()),
+            _ => format!("compressing layer {} with {format}", digest.short()),
+        });
+        written.insert(digest, write(layer, settings, store)?);
+    }
+    if changes.is_empty() {
+        return Ok(descriptor.clone());
+    }
+    publish(descriptor, &changes, written, store)
+}
+
+/// A layer in its new form, which isn't a blob yet.
+struct Written {
+    blob: BlobWriter,
+    diff_id: Digest,
+}
+
+fn write(layer: &Layer, settings: Settings, store: &Store) -> Result<Written> {
+    let descriptor = &layer.descriptor;
+    let input = Rc::new(RefCell::new(store.blob_reader(descriptor)?));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut encoder = Encoder::new(store.blob_writer()?, settings, threads)?;
+    let found = hash(&input, Compression::of_layer(&descriptor.media_type)?, &mut |tar| {
+        interrupt::check()?;
+        encoder.write_all(tar).io("write", "a new blob")
+    });
+    match found {
+        Ok(found) if found == layer.diff_id => {
+            Ok(Written { blob: encoder.finish()?, diff_id: found })
+        }
+        Ok(_) => Err(store.damaged(&descriptor.digest)),
+        // It was verified when it came into the store.
+        Err(error) if error.kind() == Kind::BadInput => Err(store.damaged(&descriptor.digest)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes blobs of what was written, and the manifest that names them in place of the old ones.
+fn publish(
+    descriptor: &Descriptor,
+    changes: &[(usize, Digest, &str)],
+    written: HashMap<Digest, Written>,
+    store: &Store,
+) -> Result<Descriptor> {
+    let bytes = store.read_blob_bounded(&descriptor.digest, MAX_MANIFEST)?;
+    // Edited as it is: what svp doesn't know of a manifest stays.
+    let mut manifest: Value = parse(&bytes, "the manifest")?;
+    let mut stored: HashMap<Digest, (Digest, u64)> = HashMap::new();
+    for (old, Written { blob, diff_id }) in written {
+        let (digest, size) = blob.finish()?;
+        store.note_diff_id(&digest, &diff_id)?;
+        stored.insert(old, (digest, size));
+    }
+    for (place, old, media_type) in changes {
+        let (digest, size) = stored[old];
+        let entry = &mut manifest["layers"][*place];
+        *entry = renewed(entry, Descriptor::new(media_type, digest, size));
+    }
+    let bytes = canonical(&manifest);
+    let digest = store.put_blob(&bytes)?;
+    let size = bytes.len() as u64;
+    Ok(Descriptor {
+        platform: descriptor.platform.clone(),
+        ..Descriptor::new(&descriptor.media_type, digest, size)
+    })
+}
+
+/// A layer's entry for another blob: of the old one's annotations those that don't tell of its bytes.
+fn renewed(old: &Value, new: Descriptor) -> Value {
+    let notes = old["annotations"].as_object().into_iter().flatten();
+    let annotations: BTreeMap<String, String> = notes
+        .filter(|(name, _)| !OF_THE_BLOB.iter().any(|prefix| name.starts_with(prefix)))
+        .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+        .collect();
+    json!(Descriptor { annotations, ..new })
+}
+
+fn no_zstd(descriptor: &Descriptor) -> Error {
+    Error::bad_input(format!(
+        "the manifest {} is of Docker's schema 2, which has no layers of zstd",
+        descriptor.digest
+    ))
+    .hint("choose gzip, or make it an OCI image first: `skopeo copy --format oci SOURCE oci:DIR:NAME`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::media_type::LAYER_ZSTD;
+
+    #[test]
+    fn an_entry_keeps_what_does_not_tell_of_the_old_bytes() {
+        let old = json!({
+            "mediaType": "x", "digest": "y", "size": 1, "data": "eA==", "urls": ["https://x/"],
+            "annotations": {
+                "a": "kept",
+                "io.github.containers.zstd-chunked.manifest-position": "1:2:3:1",
+                "containerd.io/snapshot/stargz/toc.digest": "sha256:0",
+            },
+        });
+        let new = Descriptor::of(LAYER_ZSTD, b"new");
+        let mut expected = json!(new);
+        expected["annotations"] = json!({"a": "kept"});
+        assert_eq!(renewed(&old, new), expected);
+    }
+}
