@@ -11,7 +11,7 @@ use std::process::Command;
 use real_registry::{Pushed, RealRegistry, Setup};
 use support::Place;
 
-const PLAIN: Setup = Setup { password: false, tls: false };
+const PLAIN: Setup = Setup { password: false, tls: false, client: false };
 
 /// A port where nobody listens.
 fn nobody() -> String {
@@ -87,7 +87,7 @@ fn names_are_rewritten_and_the_longest_prefix_wins() {
 #[test]
 fn mirrors_are_tried_in_order_each_with_its_own_login() {
     let place = Place::new();
-    let guarded = RealRegistry::start(&Setup { password: true, tls: true });
+    let guarded = RealRegistry::start(&Setup { password: true, tls: true, client: false });
     let empty = RealRegistry::start(&PLAIN);
     let itself = RealRegistry::start(&PLAIN);
     let image = guarded.push("mirror/team/app:1");
@@ -194,8 +194,10 @@ fn pushing_goes_to_the_registry_that_is_named() {
 fn insecure_is_for_the_registry_that_is_called_so() {
     let place = Place::new();
     // An address that svp does not take for loopback.
-    let (plain, tls) =
-        (RealRegistry::start(&PLAIN), RealRegistry::start(&Setup { password: true, tls: true }));
+    let (plain, tls) = (
+        RealRegistry::start(&PLAIN),
+        RealRegistry::start(&Setup { password: true, tls: true, client: false }),
+    );
     plain.push("app:1");
     tls.push("app:1");
     let far = plain.address.replace("127.0.0.1", "0.0.0.0");

@@ -13,7 +13,7 @@ use crate::error::{Context as _, Error, IoContext, Result};
 use crate::oci::{Descriptor, Platform, Reference};
 use crate::pipeline::output::{Output, check_compression, check_file};
 use crate::pipeline::{self, BuildRequest, Phase, ScriptOptions};
-use crate::registry::{AuthFiles, ClientOptions};
+use crate::registry::{AuthFiles, CertDirs, ClientOptions};
 use crate::sandbox::Network;
 use crate::source::{self, Policy, PullOptions, Source};
 use crate::store::Store;
@@ -84,6 +84,9 @@ pub(super) struct RegistryArgs {
     /// Trust the certificates in FILE (PEM) too
     #[arg(long, value_name = "FILE")]
     cacert: Vec<PathBuf>,
+    /// Take certificate authorities (*.crt) and a client's certificate (*.cert, *.key) from DIR, not from certs.d
+    #[arg(long, value_name = "DIR")]
+    cert_dir: Option<PathBuf>,
     /// Read registry credentials from FILE
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
@@ -101,6 +104,7 @@ impl RegistryArgs {
     pub(super) fn apply(self, options: &mut ClientOptions) {
         options.cacert = self.cacert;
         options.tls_verify = self.tls_verify;
+        options.cert_dirs = CertDirs::from_env(self.cert_dir.as_deref());
         options.auth_files = AuthFiles::from_env(self.authfile.as_deref());
     }
 }

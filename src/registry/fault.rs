@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rustls::AlertDescription;
+
 use crate::error::Error;
 
 /// A failed attempt.
@@ -144,9 +146,21 @@ impl Fault {
             },
             rustls::Error::InvalidCertificate(why) => Fault::last(
                 Error::registry(format!("the certificate of {server} is not trusted: {why}")).hint(
-                    "if the registry has its own certificate authority, name it with --cacert FILE; \
-                     if none is trusted, install ca-certificates",
+                    "if the registry has its own certificate authority, name it with --cacert FILE, or put \
+                     it into ~/.config/containers/certs.d/HOST:PORT/ca.crt; if none is trusted, install ca-certificates",
                 ),
+            ),
+            rustls::Error::AlertReceived(
+                AlertDescription::CertificateRequired
+                | AlertDescription::BadCertificate
+                | AlertDescription::UnknownCA
+                | AlertDescription::AccessDenied,
+            ) => Fault::last(
+                Error::registry(format!("{server} wants another client certificate: {error}"))
+                    .hint(
+                        "put NAME.cert and NAME.key into ~/.config/containers/certs.d/HOST:PORT, or \
+                         into a directory that --cert-dir names",
+                    ),
             ),
             other => Fault::last(
                 Error::registry(format!("TLS with {server} failed: {other}"))

@@ -303,7 +303,7 @@ impl Http {
             return Err(Fault::last(Error::registry(why.clone()).hint(hint.clone())));
         }
         let proxied = self.goes_by_proxy(url);
-        let trust = Trust::of(url);
+        let trust = Trust::of(url, &self.options.cert_dirs);
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(agent) = agents.get(&(trust.clone(), proxied)) {
             return Ok(agent.clone());

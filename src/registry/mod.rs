@@ -5,13 +5,14 @@
 //! [`DigestReader`](crate::oci::DigestReader). Plain http is spoken to loopback alone, credentials stay
 //! with the registry that they are for, and nothing waits forever.
 //!
-//! From below: `url`, `tls` and `proxy`; `http`, one request with its redirects; `fault` and `status`, what
+//! From below: `url`, `certs`, `tls` and `proxy`; `http`, one request with its redirects; `fault` and `status`, what
 //! failures mean; `retry`; `challenge`, `auth`, `helper` and `token`, who we are; `manifest` and `blob`; `conf`, what
 //! registries.conf says, and `remote`, an image at one of the places that it may be pulled from.
 //! What sends a request with authentication ([`Client`]'s own part) knows nothing of pulling.
 
 mod auth;
 mod blob;
+mod certs;
 mod challenge;
 mod conf;
 mod fault;
@@ -37,6 +38,7 @@ use serde::Deserialize;
 
 pub use auth::{AuthFiles, Login, Password};
 pub use blob::{BlobReader, read_error};
+pub use certs::CertDirs;
 pub use conf::Registries;
 pub use http::Reopen;
 pub use login::{login_file, remove_login, save_login, try_login};

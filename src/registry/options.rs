@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::auth::AuthFiles;
+use super::certs::CertDirs;
 use super::conf::Registries;
 use super::proxy::Proxies;
 use crate::progress::Reporter;
@@ -16,6 +17,8 @@ use crate::progress::Reporter;
 pub struct ClientOptions {
     /// PEM files of certificate authorities to trust besides the system's.
     pub cacert: Vec<PathBuf>,
+    /// Where a registry's own certificates are looked up.
+    pub cert_dirs: CertDirs,
     /// Where credentials are looked up.
     pub auth_files: AuthFiles,
     /// Where it is said how registries are reached.
@@ -50,6 +53,7 @@ impl ClientOptions {
     pub fn isolated() -> Self {
         ClientOptions {
             cacert: Vec::new(),
+            cert_dirs: CertDirs::none(),
             auth_files: AuthFiles::none(),
             registries: Registries::none(),
             tls_verify: None,
@@ -70,6 +74,7 @@ impl ClientOptions {
 impl Default for ClientOptions {
     fn default() -> Self {
         ClientOptions {
+            cert_dirs: CertDirs::from_env(None),
             auth_files: AuthFiles::from_env(None),
             registries: Registries::from_env(),
             proxies: Proxies::from_env(),
@@ -82,6 +87,7 @@ impl fmt::Debug for ClientOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientOptions")
             .field("cacert", &self.cacert)
+            .field("cert_dirs", &self.cert_dirs)
             .field("auth_files", &self.auth_files)
             .field("registries", &self.registries)
             .field("tls_verify", &self.tls_verify)

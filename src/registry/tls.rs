@@ -4,24 +4,27 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+use ureq::tls::{Certificate, ClientCert, PemItem, RootCerts, TlsConfig, TlsProvider};
 
+use super::certs::{CertDirs, Own, Pair};
 use super::url::Url;
 use crate::error::{Context, Error, IoContext, Result};
 
 /// Whom a connection trusts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Trust {
-    /// The system's authorities and those of `--cacert`.
-    Authorities,
-    /// Whoever answers.
-    Anyone,
+pub(super) struct Trust {
+    /// Whoever answers; else the system's authorities and those of `--cacert`.
+    anyone: bool,
+    /// The directory of the host's own certificates.
+    directory: Option<PathBuf>,
 }
 
 impl Trust {
     /// Whom to trust as the server of `url`.
-    pub(super) fn of(url: &Url) -> Self {
-        if url.is_insecure() { Trust::Anyone } else { Trust::Authorities }
+    pub(super) fn of(url: &Url, directories: &CertDirs) -> Self {
+        Trust { anyone: url.is_insecure(), directory: directories.of(url) }
     }
 }
 
@@ -53,25 +56,52 @@ impl Maker {
     /// The configuration of connections that trust as `trust` says.
     ///
     /// # Errors
-    /// None yet.
+    /// A file of the host's own certificates that can't be read or is not what it must be.
     pub(super) fn config(&self, trust: &Trust) -> Result<TlsConfig> {
+        let mut roots = self.roots.clone();
+        let own = trust.directory.as_deref().map(Own::read).transpose()?.unwrap_or_default();
+        roots.extend(own.authorities);
+        let client = match own.client {
+            Some(pair) => Some(self.checked(pair)?),
+            None => None,
+        };
         Ok(TlsConfig::builder()
             .provider(TlsProvider::Rustls)
             .unversioned_rustls_crypto_provider(Arc::clone(&self.provider))
-            .root_certs(RootCerts::Specific(Arc::new(self.roots.clone())))
-            .disable_verification(*trust == Trust::Anyone)
+            .root_certs(RootCerts::Specific(Arc::new(roots)))
+            .client_cert(client)
+            .disable_verification(trust.anyone)
             .build())
+    }
+
+    /// Whether the key is the certificate's and of a kind that can be used: ureq takes that for granted.
+    fn checked(&self, pair: Pair) -> Result<ClientCert> {
+        let chain = pair.chain.iter().map(|c| CertificateDer::from(c.der().to_vec())).collect();
+        let bad = |why: &dyn std::fmt::Display| {
+            Error::bad_input(format!("the client certificate {}: {why}", pair.path.display()))
+                .hint(
+                    "the .cert holds the certificate (X.509 version 3), and the .key its unencrypted key, as PEM",
+                )
+        };
+        let key = PrivateKeyDer::try_from(pair.key.der().to_vec()).map_err(|why| bad(&why))?;
+        ClientConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|why| bad(&why))?
+            .with_root_certificates(RootCertStore::empty())
+            .with_client_auth_cert(chain, key)
+            .map_err(|why| bad(&why))?;
+        Ok(ClientCert::new_with_certs(&pair.chain, pair.key))
     }
 }
 
-/// The certificates in a PEM file that the user named.
+/// The certificates in a PEM file.
 pub(super) fn read(path: &Path) -> Result<Vec<Certificate<'static>>> {
     let pem = std::fs::read(path)
         .io("read the certificate file", path)
         .hint("check the file that --cacert names")?;
     let bad = || {
         Error::bad_input(format!("{} holds no PEM certificate", path.display()))
-            .hint("--cacert takes certificates between -----BEGIN CERTIFICATE----- and its END")
+            .hint("certificates are between -----BEGIN CERTIFICATE----- and its END")
     };
     let mut found = Vec::new();
     for item in ureq::tls::parse_pem(&pem) {

@@ -16,6 +16,8 @@ use tempfile::TempDir;
 pub struct Setup {
     pub password: bool,
     pub tls: bool,
+    /// With TLS: clients must show a certificate of the same authority.
+    pub client: bool,
 }
 
 /// A running registry; stopped when dropped.
@@ -24,7 +26,7 @@ pub struct RealRegistry {
     pub address: String,
     dir: TempDir,
     process: Child,
-    setup: (bool, bool),
+    setup: (bool, bool, bool),
 }
 
 /// What was pushed.
@@ -60,7 +62,12 @@ impl RealRegistry {
             let mut http = format!("http:\n  addr: {address}\n");
             if setup.tls {
                 let (cert, key) = (at("server.pem"), at("server.key"));
-                http += &format!("  tls: {{certificate: {cert}, key: {key}}}\n");
+                let of_clients = if setup.client {
+                    format!(", clientcas: [{}]", at("ca.pem"))
+                } else {
+                    String::new()
+                };
+                http += &format!("  tls: {{certificate: {cert}, key: {key}{of_clients}}}\n");
             }
             fs::write(at("config.yml"), format!("{config}{http}")).unwrap();
             let process = Command::new("docker-registry")
@@ -75,7 +82,7 @@ impl RealRegistry {
                 address,
                 dir: tempfile::tempdir().unwrap(),
                 process,
-                setup: (setup.password, setup.tls),
+                setup: (setup.password, setup.tls, setup.client),
             };
             if registry.listens() {
                 registry.dir = dir;
@@ -104,6 +111,11 @@ impl RealRegistry {
         self.dir.path().join("ca.pem")
     }
 
+    /// The certificate of a client, and its key.
+    pub fn client_files(&self) -> (PathBuf, PathBuf) {
+        (self.dir.path().join("client.pem"), self.dir.path().join("client.key"))
+    }
+
     /// An auth file with the user's name and `password`.
     pub fn auth_file(&self, password: &str) -> PathBuf {
         use base64::Engine as _;
@@ -124,6 +136,14 @@ impl RealRegistry {
         skopeo.args(["--insecure-policy", "copy", "--dest-tls-verify=false", "--preserve-digests"]);
         if self.setup.0 {
             skopeo.arg(format!("--dest-creds={}:{}", Self::USER, Self::PASSWORD));
+        }
+        if self.setup.2 {
+            let dir = self.dir.path().join("of-skopeo");
+            fs::create_dir_all(&dir).unwrap();
+            let (cert, key) = self.client_files();
+            fs::copy(cert, dir.join("client.cert")).unwrap();
+            fs::copy(key, dir.join("client.key")).unwrap();
+            skopeo.arg("--dest-cert-dir").arg(dir);
         }
         skopeo.arg(format!("oci:{}:image", layout.display()));
         skopeo.arg(format!("docker://{}/{name}", self.address));
@@ -170,7 +190,7 @@ fn write_layout(layout: &Path, layer: &[u8]) -> Digest {
     digest
 }
 
-/// `ca.pem`, and `server.pem` with `server.key` for 127.0.0.1.
+/// `ca.pem`, `server.pem` with `server.key` for 127.0.0.1, and `client.pem` with `client.key`.
 fn make_certificates(dir: &Path) {
     let script = r#"
         new="openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
@@ -179,6 +199,9 @@ fn make_certificates(dir: &Path) {
         echo 'subjectAltName = IP:127.0.0.1, DNS:localhost' > san
         openssl x509 -req -days 2 -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial \
             -extfile san -out server.pem
+        $new -subj /CN=client -keyout client.key -out client.csr
+        openssl x509 -req -days 2 -in client.csr -CA ca.pem -CAkey ca.key -CAcreateserial \
+            -extfile san -out client.pem
     "#;
     run(Command::new("sh").args(["-ec", script]).current_dir(dir));
 }

@@ -1,0 +1,184 @@
+//! certs.d: a host's own certificate authorities, and the certificate that it knows its clients by
+//! (containers-certs.d(5)).
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use ureq::tls::{Certificate, PrivateKey};
+
+use super::conf::{SYSTEM, user_directories};
+use super::tls;
+use super::url::Url;
+use crate::error::{Context, Error, IoContext, Result};
+
+const NAME: &str = "certs.d";
+/// Docker's own.
+const DOCKER: &str = "/etc/docker";
+
+/// Where hosts have directories of certificates.
+#[derive(Clone, Debug, Default)]
+pub struct CertDirs {
+    /// One directory for whatever host.
+    named: Option<PathBuf>,
+    /// Directories with one for each `HOST[:PORT]`: a host's first is the one.
+    places: Vec<PathBuf>,
+}
+
+impl CertDirs {
+    /// No host has certificates of its own.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// `named` alone if given; else `certs.d` of the user, of the system and of docker.
+    pub fn from_env(named: Option<&Path>) -> Self {
+        if let Some(named) = named {
+            return CertDirs { named: Some(named.to_owned()), places: Vec::new() };
+        }
+        let places = user_directories().into_iter().chain([SYSTEM.into(), DOCKER.into()]);
+        CertDirs { named: None, places: places.map(|place| place.join(NAME)).collect() }
+    }
+
+    /// The directory for the server of `url`.
+    pub(super) fn of(&self, url: &Url) -> Option<PathBuf> {
+        if self.named.is_some() {
+            return self.named.clone();
+        }
+        let mut names = vec![url.authority(), format!("{}:{}", url.host(), url.port())];
+        if url.host() == "registry-1.docker.io" {
+            names.push("docker.io".into());
+        }
+        // A server may be sent to whose name is none.
+        names.retain(|name| !name.starts_with('.'));
+        let places = self.places.iter();
+        places.flat_map(|place| names.iter().map(|name| place.join(name))).find(|dir| dir.is_dir())
+    }
+}
+
+/// What a host's directory holds.
+#[derive(Default)]
+pub(super) struct Own {
+    pub(super) authorities: Vec<Certificate<'static>>,
+    pub(super) client: Option<Pair>,
+}
+
+/// A client's certificate and its key.
+pub(super) struct Pair {
+    /// The `.cert`.
+    pub(super) path: PathBuf,
+    pub(super) chain: Vec<Certificate<'static>>,
+    pub(super) key: PrivateKey<'static>,
+}
+
+impl Own {
+    /// Reads the directory: `*.crt`, and `NAME.cert` with `NAME.key`. One that svp may not enter holds nothing.
+    pub(super) fn read(dir: &Path) -> Result<Own> {
+        let entries = match fs::read_dir(dir) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(Own::default()),
+            entries => entries.io("read", dir).hint("--cert-dir or certs.d names it")?,
+        };
+        let mut files = Vec::new();
+        for entry in entries {
+            files.push(entry.io("read", dir)?.path());
+        }
+        files.sort();
+        let of_kind = |kind: &'static str| {
+            let is = move |path: &&PathBuf| path.extension() == Some(OsStr::new(kind));
+            files.iter().filter(is)
+        };
+        let mut own = Own::default();
+        for path in of_kind("crt") {
+            own.authorities.extend(tls::read(path)?);
+        }
+        let missing = |path: &Path, other: &Path| {
+            Error::bad_input(format!("{} is there without {}", path.display(), other.display()))
+                .hint("a client's certificate is NAME.cert and its key NAME.key; an authority is NAME.crt")
+        };
+        for key in of_kind("key") {
+            let cert = key.with_extension("cert");
+            if !files.contains(&cert) {
+                return Err(missing(key, &cert));
+            }
+        }
+        for path in of_kind("cert") {
+            let key = path.with_extension("key");
+            if !files.contains(&key) {
+                return Err(missing(path, &key));
+            }
+            if own.client.is_some() {
+                return Err(Error::bad_input(format!(
+                    "{} holds several client certificates, and svp shows one",
+                    dir.display()
+                ))
+                .hint("name a directory that holds only the right one with --cert-dir"));
+            }
+            let pem = fs::read(&key).io("read the key", &key)?;
+            let bad = |_| Error::bad_input(format!("{} holds no PEM key", key.display()));
+            let key = PrivateKey::from_pem(&pem).map_err(bad)?;
+            own.client = Some(Pair { path: path.clone(), chain: tls::read(path)?, key });
+        }
+        Ok(own)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hosts_first_directory_is_the_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = ["user", "system"].map(|name| dir.path().join(name));
+        for name in
+            ["system/r.example", "system/r.example:5000", "user/r.example:5000", "system/docker.io"]
+        {
+            fs::create_dir_all(dir.path().join(name)).unwrap();
+        }
+        fs::create_dir_all(dir.path().join("system/other.example:443")).unwrap();
+        let dirs = CertDirs { named: None, places: places.to_vec() };
+        let of = |url: &str| {
+            let found = dirs.of(&Url::parse(url).unwrap())?;
+            Some(found.strip_prefix(dir.path()).unwrap().display().to_string())
+        };
+        let cases = [
+            ("https://r.example/v2/", Some("system/r.example")),
+            ("https://r.example:5000/v2/", Some("user/r.example:5000")),
+            ("https://r.example:5001/v2/", None),
+            ("https://x.r.example/v2/", None),
+            ("https://other.example/v2/", Some("system/other.example:443")),
+            ("https://registry-1.docker.io/v2/", Some("system/docker.io")),
+            ("https://../v2/", None),
+        ];
+        for (url, expected) in cases {
+            assert_eq!(of(url).as_deref(), expected, "{url}");
+        }
+        let named = CertDirs::from_env(Some(Path::new("/named")));
+        assert_eq!(named.of(&Url::parse("https://a/").unwrap()), Some("/named".into()));
+        assert_eq!(CertDirs::none().of(&Url::parse("https://a/").unwrap()), None);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let cases = [
+            (vec!["a.cert"], "a.key"),
+            (vec!["a.key"], "a.cert"),
+            (vec!["a.crt"], "a.crt holds no PEM certificate"),
+            (vec!["a.cert", "a.key"], "a.key holds no PEM key"),
+        ];
+        for (files, said) in cases {
+            let dir = tempfile::tempdir().unwrap();
+            for name in &files {
+                fs::write(dir.path().join(name), "hunter2").unwrap();
+            }
+            let error = Own::read(dir.path()).err().unwrap();
+            assert!(error.to_string().contains(said), "{error}");
+            assert!(!format!("{error:?}").contains("hunter2"));
+        }
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("README"), "nothing").unwrap();
+        assert!(Own::read(dir.path()).unwrap().client.is_none());
+        assert!(Own::read(Path::new("/nonexistent")).is_err());
+    }
+}
