@@ -14,6 +14,7 @@ use real_registry::{RealRegistry, Setup};
 use support::Place;
 use svp::error::{Error, Kind};
 use svp::import::{ImportOptions, Input, import};
+use svp::oci::media_type::MANIFEST;
 use svp::oci::{Descriptor, Platform};
 use svp::progress::Silent;
 use svp::registry::ClientOptions;
@@ -193,6 +194,46 @@ fn what_another_repository_of_the_registry_has_is_mounted() {
     assert!(server.seen().iter().any(|seen| seen.method == "POST" && seen.target == expected));
     let sent: Vec<_> = server.seen().into_iter().filter(|seen| seen.method == "PUT").collect();
     assert_eq!(sent.len(), 2, "{sent:?}");
+}
+
+#[test]
+fn what_was_pulled_from_or_pushed_to_the_registry_is_mounted_from_there() {
+    let image = Image::new();
+    let (store, manifest) = (image.store.root().to_owned(), image.descriptor.digest);
+    let server = FaultRegistry::start(move |seen| {
+        let blob = |digest: &svp::oci::Digest| {
+            std::fs::read(store.join("blobs/sha256").join(digest.hex())).unwrap()
+        };
+        let (path, name) = seen.path().rsplit_once('/').unwrap();
+        match (seen.method.as_str(), path) {
+            ("GET", "/v2/first/manifests") => {
+                Reply::status(200).header("Content-Type", MANIFEST).body(blob(&manifest))
+            }
+            ("GET", "/v2/first/blobs") => Reply::status(200).body(blob(&name.parse().unwrap())),
+            ("POST", _) if seen.target.contains("mount=") => Reply::status(201).body(""),
+            _ => obedient(seen),
+        }
+    });
+    let place = Place::new();
+    let at = |name: &str| format!("docker://{}/{name}:1", server.address());
+    let asked = |from: &str| {
+        let posts = server.seen().into_iter().filter(|seen| seen.method == "POST");
+        posts.filter(|seen| seen.target.ends_with(&format!("&from={from}"))).count()
+    };
+    // Nothing in the store has a name at that registry.
+    place.ok(["copy", &at("first"), "local:1"]);
+    place.ok(["push", "local:1", &at("second")]);
+    assert_eq!(asked("first"), 2, "config and layer");
+    place.ok(["copy", &at("first"), &at("third")]);
+    assert_eq!(asked("first"), 4, "the repository that was pulled from last");
+    place.ok(["push", "local:1", &at("fourth")]);
+    assert_eq!(asked("third"), 2);
+    let sent = server.seen().into_iter().filter(|seen| seen.method == "PUT");
+    assert!(sent.into_iter().all(|seen| seen.path().contains("/manifests/")));
+    place.ok(["check", "--store"]);
+    place.ok(["rmi", "local:1"]);
+    assert_eq!(std::fs::read_dir(place.store().join("homes")).unwrap().count(), 0);
+    place.assert_nothing_left();
 }
 
 #[test]

@@ -116,7 +116,7 @@ fn prune_takes_what_no_tag_needs_and_df_says_how_much() {
     let blobs = files(&other, "blobs/sha256");
     assert!(blobs >= 2 && files(&other, "logs") == 1);
     assert_eq!(json(&other.ok(["prune", "--format", "json"])), before);
-    for dir in ["blobs/sha256", "logs", "diff-ids", "tmp", "instances"] {
+    for dir in ["blobs/sha256", "logs", "diff-ids", "homes", "tmp", "instances"] {
         assert_eq!(files(&other, dir), 0, "{dir}");
     }
     assert_eq!(json(&other.ok(["df", "--format", "json"]))["total"]["bytes"], 0);
@@ -202,6 +202,7 @@ fn check_store_finds_each_fault_and_nothing_in_a_sound_store() {
         (root.join("blobs/md5"), Some("x"), "nothing of a store's"),
         (root.join("stray"), Some("x"), "nothing of a store's"),
         (root.join("tags/base%3Alatest"), Some("{"), "can't be understood"),
+        (root.join("homes/x"), Some("x"), "is not named as a blob"),
         (root.join("diff-ids").join(&hex), Some(&other), "is not the diff ID"),
         (state, Some("{"), "is damaged"),
         (unpacked.join("report"), None, "unpacked layer"),

@@ -65,6 +65,12 @@ impl Remote {
         Ok(manifest)
     }
 
+    /// The place that had the image: the registry, or a mirror of it.
+    pub fn served_by(&self) -> Option<&Reference> {
+        let place = self.places.get(self.chosen.load(Ordering::Relaxed))?;
+        place.as_ref().ok().map(|endpoint| &endpoint.reference)
+    }
+
     /// A manifest that an index of this image names.
     ///
     /// # Errors

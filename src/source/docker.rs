@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 use super::origin::Origin;
 use crate::error::{Error, Result};
-use crate::oci::{Descriptor, DigestReader, Platform};
+use crate::oci::{Descriptor, DigestReader, Platform, Reference};
 use crate::registry::{Remote, read_error};
 
 /// An image of a registry, or of its mirrors.
@@ -33,6 +33,10 @@ impl Origin for Docker {
         let Descriptor { digest, size, .. } = *descriptor;
         let blob = self.0.blob(&digest, size)?;
         Ok(Box::new(DigestReader::expecting(blob, digest, Some(size))))
+    }
+
+    fn home(&self) -> Option<Reference> {
+        self.0.served_by().cloned()
     }
 
     fn read_error(&self, error: io::Error) -> Error {

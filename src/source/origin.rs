@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 
 use crate::error::{Error, Result};
-use crate::oci::{Descriptor, Platform};
+use crate::oci::{Descriptor, Platform, Reference};
 
 /// An open source: gives documents and blobs, by several threads at once.
 pub(super) trait Origin: Sync {
@@ -19,6 +19,11 @@ pub(super) trait Origin: Sync {
 
     /// What a failure to read a blob means.
     fn read_error(&self, error: io::Error) -> Error;
+
+    /// The repository of a registry that has what was read, if it is one that did.
+    fn home(&self) -> Option<Reference> {
+        None
+    }
 
     /// The verified content of a small blob.
     ///

@@ -153,6 +153,11 @@ pub(super) fn from_origin(
     }
     store.put_blob(&config)?;
     store.put_blob(&bytes)?;
+    if let Some(home) = origin.home() {
+        for blob in std::iter::once(&manifest.config).chain(&manifest.layers) {
+            store.note_home(&blob.digest, &home);
+        }
+    }
     Ok(Descriptor {
         platform: Some(offered),
         ..Descriptor::new(&descriptor.media_type, descriptor.digest, descriptor.size)

@@ -22,8 +22,8 @@ const BASE_NAME: &str = "org.opencontainers.image.base.name";
 
 /// Pushes the image whose manifest is `descriptor` as `reference`. The bytes go as they are, so every digest stays.
 ///
-/// Blobs that another repository of the registry should have (the base's, or that of an image of the store with a
-/// name there) are taken from it, if the registry lets us.
+/// Blobs that another repository of the registry should have (one that they were pulled from or pushed to, the
+/// base's, or that of an image of the store with a name there) are taken from it, if the registry lets us.
 ///
 /// # Errors
 /// [`Kind::Registry`] if the registry fails or refuses; [`Kind::BadInput`] if a blob is missing in the store or
@@ -49,10 +49,13 @@ pub fn push(
         reporter,
         client: &client,
         reference: &reference,
-        mounts: mounts(store, &reference, &image)?,
+        mounts: mounts(store, &reference, &image, &blobs)?,
         stop: AtomicBool::new(false),
     };
     push.all(&blobs).context(format!("docker://{reference}"))?;
+    for blob in &blobs {
+        store.note_home(&blob.digest, &reference);
+    }
     interrupt::check()?;
     let media_type = store.load_manifest(descriptor)?.media_type().to_owned();
     client.push_manifest(&reference, &RawManifest { bytes, media_type, digest: descriptor.digest })
@@ -68,11 +71,23 @@ fn check_size(store: &Store, blob: &Descriptor) -> Result<()> {
 }
 
 /// Which repository of the registry should have a blob, as far as the store knows.
-fn mounts(store: &Store, target: &Reference, image: &Image) -> Result<HashMap<Digest, String>> {
-    let mut mounts = HashMap::new();
+fn mounts(
+    store: &Store,
+    target: &Reference,
+    image: &Image,
+    blobs: &[Descriptor],
+) -> Result<HashMap<Digest, String>> {
     let elsewhere = |name: &Reference| {
         name.registry() == target.registry() && name.repository() != target.repository()
     };
+    let home = |blob: &Descriptor| {
+        let home = store.noted_homes(&blob.digest).into_iter().find(elsewhere)?;
+        Some((blob.digest, home.repository().to_owned()))
+    };
+    let mut mounts: HashMap<Digest, String> = blobs.iter().filter_map(home).collect();
+    if mounts.len() == blobs.len() {
+        return Ok(mounts);
+    }
     let mut looked_at = 0;
     for record in store.tags()? {
         let Ok(record) = record else { continue };
@@ -82,8 +97,10 @@ fn mounts(store: &Store, target: &Reference, image: &Image) -> Result<HashMap<Di
         }
         looked_at += 1;
         if let Ok(manifest) = store.load_manifest(&record.manifest) {
-            let layers = manifest.layers.iter().map(|layer| layer.digest);
-            mounts.extend(layers.map(|digest| (digest, name.repository().to_owned())));
+            for layer in &manifest.layers {
+                let repository = || name.repository().to_owned();
+                mounts.entry(layer.digest).or_insert_with(repository);
+            }
         }
     }
     // The base may have come straight from its registry. Its layers are the lowest; how many isn't told.

@@ -132,6 +132,7 @@ impl Store {
             let Ok(found) = fs::symlink_metadata(&path) else { continue };
             fs::remove_file(&path).io("remove", &path)?;
             self.forget_diff_id(&digest);
+            self.forget_homes(&digest);
             collected.blobs += 1;
             collected.bytes += found.blocks() * 512;
         }

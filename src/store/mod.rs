@@ -4,6 +4,7 @@
 //! ROOT/lock               marks a store; shared while it is used, exclusive while it is collected
 //! ROOT/blobs/sha256/HEX   as in an OCI layout, written whole or not at all
 //! ROOT/diff-ids/HEX       what a layer's blob is uncompressed, once that was computed
+//! ROOT/homes/HEX          which repositories of registries had a blob when it was pulled or pushed
 //! ROOT/tags/NAME          one small JSON file for each REPO:TAG
 //! ROOT/tmp/RANDOM/        staging, each locked by its owner; swept when the owner is gone
 //! ROOT/instances, logs, trees   belong to other modules
@@ -19,6 +20,7 @@ mod diff_ids;
 mod docker_archive;
 mod export;
 mod history;
+mod homes;
 mod images;
 mod info;
 pub(crate) mod parallel;
@@ -99,7 +101,9 @@ impl Store {
             fs::set_permissions(root, Permissions::from_mode(0o700)).io("protect", root)?;
         }
         let lock = open_lock(&lock_path)?;
-        for dir in ["blobs", "blobs/sha256", "diff-ids", "tags", "tmp", "instances", "logs"] {
+        for dir in
+            ["blobs", "blobs/sha256", "diff-ids", "homes", "tags", "tmp", "instances", "logs"]
+        {
             let path = root.join(dir);
             match DirBuilder::new().mode(0o700).create(&path) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {

@@ -27,7 +27,8 @@ pub struct Fault {
 }
 
 /// The names in the store's directory.
-const NAMES: [&str; 8] = ["lock", "blobs", "diff-ids", "tags", "tmp", "instances", "logs", "trees"];
+const NAMES: [&str; 9] =
+    ["lock", "blobs", "diff-ids", "homes", "tags", "tmp", "instances", "logs", "trees"];
 
 /// Reads everything in the store and gives all that is wrong with it. Other processes may use it meanwhile:
 /// none of them removes a blob as long as `store` is open.
@@ -163,9 +164,11 @@ impl Check<'_> {
     }
 
     fn notes(&mut self) -> Result<()> {
-        for name in names(&self.store.root().join("diff-ids"))? {
-            if format!("sha256:{name}").parse::<Digest>().is_err() {
-                self.fault(format!("diff-ids/{name}"), "is not named as a blob");
+        for notes in ["diff-ids", "homes"] {
+            for name in names(&self.store.root().join(notes))? {
+                if format!("sha256:{name}").parse::<Digest>().is_err() {
+                    self.fault(format!("{notes}/{name}"), "is not named as a blob");
+                }
             }
         }
         Ok(())

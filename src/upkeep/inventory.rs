@@ -29,7 +29,7 @@ pub enum ItemKind {
     Log,
     /// What isn't finished.
     Staging,
-    /// What was worked out of a blob once.
+    /// What was worked out of a blob once, or where it was.
     Note,
 }
 
@@ -107,7 +107,9 @@ fn items(store: &Store, reach: &Reach) -> Result<Vec<Item>> {
     files(ItemKind::Instance, "instances", &|path| !unreached.iter().any(|gone| gone == path))?;
     files(ItemKind::Log, "logs", &|_| false)?;
     files(ItemKind::Staging, "tmp", &|path| !is_dead(path))?;
-    files(ItemKind::Note, "diff-ids", &|path| is_noted(store, path))?;
+    for notes in ["diff-ids", "homes"] {
+        files(ItemKind::Note, notes, &|path| is_noted(store, path))?;
+    }
     items.extend(trees(store, reach)?);
     items.sort_by(|a, b| (a.kind, &a.path).cmp(&(b.kind, &b.path)));
     Ok(items)
