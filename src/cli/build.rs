@@ -15,7 +15,7 @@ use crate::pipeline::output::{Output, check_compression, check_file};
 use crate::pipeline::{self, BuildRequest, Phase, ScriptOptions};
 use crate::registry::{AuthFiles, CertDirs, ClientOptions};
 use crate::sandbox::Network;
-use crate::source::{self, Policy, PullOptions, Source};
+use crate::source::{self, Policy, PolicyFile, PullOptions, Source};
 use crate::store::Store;
 
 #[derive(Debug, clap::Args)]
@@ -120,6 +120,9 @@ pub(super) struct PullArgs {
     /// When to ask a registry for an image that the store may have
     #[arg(long = "pull", value_enum, value_name = "WHEN", default_value = "always")]
     policy: PolicyArg,
+    /// Go by this policy.json, not by the user's or the system's
+    #[arg(long = "policy", value_name = "FILE")]
+    policy_file: Option<PathBuf>,
     /// Ask no registry: what the store has must do
     #[arg(long, conflicts_with = "policy")]
     offline: bool,
@@ -141,6 +144,7 @@ impl PullArgs {
     pub(super) fn options(self) -> PullOptions {
         let mut options = PullOptions::default();
         self.registry.apply(&mut options.client);
+        options.allowed = PolicyFile::from_env(self.policy_file);
         options.policy = match self.policy {
             _ if self.offline => Policy::Never,
             PolicyArg::Missing => Policy::Missing,

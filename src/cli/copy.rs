@@ -10,7 +10,7 @@ use crate::error::{Error, IoContext, Result};
 use crate::oci::Reference;
 use crate::pipeline::copy::{self, CopyRequest, Destination};
 use crate::pipeline::output::Output;
-use crate::source::{PullOptions, Source};
+use crate::source::{PolicyFile, PullOptions, Source};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PullCommand {
@@ -90,6 +90,9 @@ pub(super) struct LoadArgs {
     /// Replace instances that have the names
     #[arg(long)]
     force: bool,
+    /// Go by this policy.json, not by the user's or the system's
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
 }
 
 pub(super) fn pull(args: PullCommand, context: &Context) -> Result<()> {
@@ -168,8 +171,10 @@ pub(super) fn save(args: SaveArgs, context: &Context) -> Result<()> {
 
 pub(super) fn load(args: &LoadArgs, context: &Context) -> Result<()> {
     let store = context.store()?;
-    let loaded =
-        copy::load(&args.input, args.tag.as_ref(), args.force, &store, context.reporter())?;
+    let allowed = PolicyFile::from_env(args.policy.clone());
+    let options = PullOptions { allowed, ..PullOptions::default() };
+    let (tag, reporter) = (args.tag.as_ref(), context.reporter());
+    let loaded = copy::load(&args.input, tag, args.force, &options, &store, reporter)?;
     let lines = loaded.iter().map(|image| format!("{}\n", image.name.tagged()));
     context.print(&lines.collect::<String>())
 }

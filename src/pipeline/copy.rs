@@ -129,10 +129,11 @@ pub fn load(
     file: &Path,
     given: Option<&Reference>,
     force: bool,
+    options: &PullOptions,
     store: &Store,
     reporter: &dyn Reporter,
 ) -> Result<Vec<Copied>> {
-    let loaded = source::load(file, store, &PullOptions::default(), reporter)?;
+    let loaded = source::load(file, store, options, reporter)?;
     let shown = file.display();
     if loaded.is_empty() {
         return Err(Error::bad_input(format!("{shown} has no images")));

@@ -40,6 +40,7 @@ pub use auth::{AuthFiles, Login, Password};
 pub use blob::{BlobReader, read_error};
 pub use certs::CertDirs;
 pub use conf::Registries;
+pub(crate) use conf::{SYSTEM, user_directories};
 pub use http::Reopen;
 pub use login::{login_file, remove_login, save_login, try_login};
 pub use manifest::{LARGEST_MANIFEST, RawManifest};

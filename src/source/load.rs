@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::Source;
 use super::archive::{Archive, INDEX};
 use super::docker_archive::{self, DockerArchive};
 use super::pull::{PullOptions, from_origin};
@@ -37,7 +38,10 @@ pub fn load(
     reporter.step(&format!("loading {}", file.display()));
     let tar = Tarball::open(file, store)?;
     let mut loaded = Vec::new();
+    let path = || file.to_owned();
     if tar.find(INDEX).is_some() {
+        let source = Source::OciArchive { file: path(), reference: None };
+        options.allowed.check(&source, reporter)?;
         let archive = Archive::open(&tar, None)?;
         for entry in archive.entries() {
             let origin = Archive::of_entry(&tar, entry.clone());
@@ -46,6 +50,8 @@ pub fn load(
             add(&mut loaded, descriptor, name_of(entry).into_iter().collect());
         }
     } else {
+        let source = Source::DockerArchive { file: path(), reference: None };
+        options.allowed.check(&source, reporter)?;
         for item in docker_archive::items(&tar)? {
             let origin = DockerArchive::open(&tar, &item)?;
             let descriptor =

@@ -12,6 +12,7 @@ mod docker_archive;
 mod layer;
 mod load;
 mod origin;
+mod policy;
 mod pull;
 mod push;
 mod recompress;
@@ -26,6 +27,7 @@ use crate::error::{Error, Result};
 use crate::oci::Reference;
 
 pub use load::{Loaded, load};
+pub use policy::PolicyFile;
 pub use pull::{Policy, PullOptions, pull};
 pub use push::push;
 pub use recompress::recompress;

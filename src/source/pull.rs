@@ -11,6 +11,7 @@ use super::docker::Docker;
 use super::docker_archive::{self, DockerArchive};
 use super::layer::{Fetched, Transfers};
 use super::origin::Origin;
+use super::policy::PolicyFile;
 use super::tarball::Tarball;
 use crate::error::{Context, Error, Kind, Result};
 use crate::oci::image::parse_manifest;
@@ -48,6 +49,8 @@ pub struct PullOptions {
     pub policy: Policy,
     /// How to talk to registries.
     pub client: ClientOptions,
+    /// Which images may be brought in.
+    pub allowed: PolicyFile,
 }
 
 impl Default for PullOptions {
@@ -56,6 +59,7 @@ impl Default for PullOptions {
             platform: Platform::host(),
             policy: Policy::default(),
             client: ClientOptions::default(),
+            allowed: PolicyFile::from_env(None),
         }
     }
 }
@@ -65,7 +69,7 @@ impl Default for PullOptions {
 ///
 /// # Errors
 /// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is no such image or it is not what its
-/// digests say; [`Kind::Registry`](crate::error::Kind::Registry) if the registry fails;
+/// digests say, or if the policy rejects it; [`Kind::Registry`](crate::error::Kind::Registry) if the registry fails;
 /// [`Kind::Storage`](crate::error::Kind::Storage).
 pub fn pull(
     source: &Source,
@@ -74,6 +78,7 @@ pub fn pull(
     reporter: &dyn Reporter,
 ) -> Result<Descriptor> {
     let bring = |origin: &dyn Origin| {
+        options.allowed.check(source, reporter)?;
         reporter.step(&format!("pulling {source}"));
         from_origin(origin, store, &options.platform, reporter).context(source)
     };

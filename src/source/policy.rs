@@ -1,0 +1,345 @@
+//! policy.json: which images may be brought in (containers-policy.json(5)).
+//!
+//! `reject` and `insecureAcceptAnything` are honoured. Signatures are not verified: where one is wanted, svp says once
+//! that it takes the image without.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use super::Source;
+use crate::error::{Error, IoContext, Result};
+use crate::oci::Reference;
+use crate::progress::Reporter;
+use crate::registry::{SYSTEM, user_directories};
+
+const NAME: &str = "policy.json";
+/// The most that a policy may hold.
+const LARGEST: u64 = 4 << 20;
+
+/// The file that says which images may be brought in; perhaps none.
+#[derive(Clone, Debug, Default)]
+pub struct PolicyFile {
+    path: Option<PathBuf>,
+    /// Whether it was said that signatures are not verified.
+    told: Arc<AtomicBool>,
+}
+
+impl PolicyFile {
+    /// `named` if given; else the first that there is of `$XDG_CONFIG_HOME/containers/policy.json`,
+    /// `~/.config/containers/policy.json` and `/etc/containers/policy.json`.
+    pub fn from_env(named: Option<PathBuf>) -> Self {
+        let places = user_directories().into_iter().chain([SYSTEM.into()]);
+        let found = || places.map(|dir| dir.join(NAME)).find(|path| path.exists());
+        PolicyFile { path: named.or_else(found), told: Arc::default() }
+    }
+
+    /// Whether the image that `source` names may be brought in.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the policy rejects it or is not what it must be;
+    /// [`Kind::Storage`](crate::error::Kind::Storage) if it can't be read.
+    pub(super) fn check(&self, source: &Source, reporter: &dyn Reporter) -> Result<()> {
+        let (Some(path), Some((transport, scopes))) = (&self.path, scopes(source)) else {
+            return Ok(());
+        };
+        let policy = read(path)?;
+        let (scope, requirements) = policy.find(transport, &scopes);
+        if requirements.contains(&Requirement::Reject) {
+            return Err(Error::bad_input(format!(
+                "{source} is rejected by the policy {}",
+                path.display()
+            ))
+            .hint(format!("{scope} says so; --policy FILE names another policy")));
+        }
+        if requirements.contains(&Requirement::Signed) && !self.told.swap(true, Ordering::Relaxed) {
+            reporter.warning(&format!(
+                "the policy {} wants {source} signed; svp verifies no signatures and takes it without",
+                path.display()
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Policy {
+    default: Requirements,
+    #[serde(default = "Unique::empty")]
+    transports: Unique<Unique<Requirements>>,
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "Vec<Requirement>")]
+struct Requirements(Vec<Requirement>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Unique<Value>")]
+enum Requirement {
+    Accept,
+    Reject,
+    Signed,
+}
+
+/// A JSON object none of whose names is there twice: a second meaning is none.
+struct Unique<T>(BTreeMap<String, T>);
+
+impl<T> Unique<T> {
+    fn empty() -> Self {
+        Unique(BTreeMap::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Unique<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
+            type Value = Unique<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Unique<T>, A::Error> {
+                let mut found = BTreeMap::new();
+                while let Some((name, value)) = map.next_entry::<String, T>()? {
+                    if found.contains_key(&name) {
+                        return Err(A::Error::custom(format!("{name:?} is there twice")));
+                    }
+                    found.insert(name, value);
+                }
+                Ok(Unique(found))
+            }
+        }
+        deserializer.deserialize_map(Object(PhantomData))
+    }
+}
+
+impl TryFrom<Vec<Requirement>> for Requirements {
+    type Error = &'static str;
+
+    fn try_from(list: Vec<Requirement>) -> Result<Self, &'static str> {
+        if list.is_empty() {
+            Err("a list of requirements is empty")
+        } else {
+            Ok(Requirements(list))
+        }
+    }
+}
+
+impl TryFrom<Unique<Value>> for Requirement {
+    type Error = String;
+
+    fn try_from(Unique(fields): Unique<Value>) -> Result<Self, String> {
+        let kind = fields.get("type").and_then(Value::as_str).unwrap_or_default();
+        let found = match kind {
+            "insecureAcceptAnything" => Requirement::Accept,
+            "reject" => Requirement::Reject,
+            // What they say of keys is for who verifies.
+            "signedBy" | "sigstoreSigned" | "signedBaseLayer" => return Ok(Requirement::Signed),
+            other => return Err(format!("{other:?} is no type of requirement")),
+        };
+        if fields.len() == 1 { Ok(found) } else { Err(format!("{kind} has no other fields")) }
+    }
+}
+
+impl Policy {
+    fn check(&self) -> Result<(), String> {
+        for (transport, scopes) in &self.transports.0 {
+            for scope in scopes.0.keys().filter(|scope| !scope.is_empty()) {
+                let fine = match transport.as_str() {
+                    "docker-archive" => false,
+                    "oci" | "oci-archive" | "dir" => scope.len() > 1 && scope.starts_with('/'),
+                    _ => true,
+                };
+                if !fine {
+                    return Err(format!("{scope:?} is no scope of the transport {transport}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The requirements of the first scope that is there, and what to call it.
+    fn find(&self, transport: &str, scopes: &[String]) -> (String, &[Requirement]) {
+        if let Some(known) = self.transports.0.get(transport) {
+            for scope in scopes.iter().map(String::as_str).chain([""]) {
+                if let Some(requirements) = known.0.get(scope) {
+                    let called = match scope {
+                        "" => format!("what it has for all of the transport {transport}"),
+                        scope => format!("its scope {scope}"),
+                    };
+                    return (called, &requirements.0);
+                }
+            }
+        }
+        ("its default".to_owned(), &self.default.0)
+    }
+}
+
+fn read(path: &Path) -> Result<Policy> {
+    let size = fs::metadata(path).io("read the policy", path)?.len();
+    if size > LARGEST {
+        return Err(Error::bad_input(format!("the policy {} is too large", path.display())));
+    }
+    let text = fs::read(path).io("read the policy", path)?;
+    parse(&text).map_err(|why| {
+        Error::bad_input(format!("the policy {} is not what it must be: {why}", path.display()))
+            .hint("containers-policy.json(5) tells the format; --policy FILE names another policy")
+    })
+}
+
+fn parse(text: &[u8]) -> Result<Policy, String> {
+    let policy: Policy = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    policy.check()?;
+    Ok(policy)
+}
+
+/// The transport of a source and the scopes that it lies in, the narrowest first. The store's own images have been
+/// judged when they came.
+fn scopes(source: &Source) -> Option<(&'static str, Vec<String>)> {
+    Some(match source {
+        Source::Local(_) => return None,
+        Source::Docker(reference) => ("docker", scopes_of_name(reference)),
+        Source::Oci { dir, reference } => ("oci", scopes_of_path(dir, reference.as_deref())),
+        Source::OciArchive { file, reference } => {
+            ("oci-archive", scopes_of_path(file, reference.as_deref()))
+        }
+        Source::DockerArchive { .. } => ("docker-archive", Vec::new()),
+    })
+}
+
+/// The image, its repository, the namespaces above, the host, and the domains that it is in.
+fn scopes_of_name(reference: &Reference) -> Vec<String> {
+    let reference = reference.clone().with_default_registry();
+    let name = reference.name();
+    let mut scopes = Vec::new();
+    if let Some(digest) = reference.digest() {
+        scopes.push(format!("{name}@{digest}"));
+    }
+    if reference.digest().is_none() || reference.tag().is_some() {
+        scopes.push(reference.tagged());
+    }
+    let mut rest = name.as_str();
+    scopes.push(rest.to_owned());
+    while let Some((above, _)) = rest.rsplit_once('/') {
+        scopes.push(above.to_owned());
+        rest = above;
+    }
+    let mut domain = rest.split(':').next().unwrap_or(rest);
+    while let Some((_, above)) = domain.split_once('.') {
+        scopes.push(format!("*.{above}"));
+        domain = above;
+    }
+    scopes
+}
+
+/// The image in the directory or file, that itself, and the directories above it but the root.
+fn scopes_of_path(path: &Path, reference: Option<&str>) -> Vec<String> {
+    // Standard input is nowhere, and what is not there fails by itself.
+    let Ok(path) = fs::canonicalize(path) else { return Vec::new() };
+    let named = reference.map(|reference| format!("{}:{reference}", path.display()));
+    let above = path.ancestors().filter(|path| path.parent().is_some());
+    named.into_iter().chain(above.map(|path| path.display().to_string())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_narrowest_scope_decides() {
+        let policy = r#"{
+            "default": [{"type": "reject"}],
+            "transports": {
+                "docker": {
+                    "docker.io/library": [{"type": "insecureAcceptAnything"}],
+                    "docker.io/library/bad": [{"type": "reject"}],
+                    "docker.io/library/bad:good": [{"type": "insecureAcceptAnything"}],
+                    "*.example.com": [{"type": "insecureAcceptAnything"}],
+                    "*.b.example.com": [{"type": "reject"}],
+                    "r.example:5000": [{"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/x"}],
+                    "r.example:5000/both": [{"type": "sigstoreSigned"}, {"type": "reject"}]
+                },
+                "oci": {"": [{"type": "insecureAcceptAnything"}], "/proc": [{"type": "reject"}]},
+                "atomic": {"": [{"type": "insecureAcceptAnything"}]},
+                "unheard-of": {"x": [{"type": "reject"}]}
+            }
+        }"#;
+        let policy = parse(policy.as_bytes()).unwrap();
+        let cases = [
+            ("docker://debian", "accept"),
+            ("docker://docker.io/library/bad", "reject"),
+            ("docker://bad:good", "accept"),
+            ("docker://team/x", "reject"),
+            ("docker://a.example.com/x", "accept"),
+            ("docker://a.example.com:5000/x", "accept"),
+            ("docker://a.b.example.com/x", "reject"),
+            ("docker://example.com/x", "reject"),
+            ("docker://r.example:5000/x/y:1", "signed"),
+            ("docker://r.example:5000/both/y", "reject"),
+            ("docker://r.example/x", "reject"),
+            ("oci:/usr", "accept"),
+            ("oci:/proc/sys:x", "reject"),
+            ("oci:/usr/../proc", "reject"),
+            ("oci-archive:/usr", "reject"),
+            ("docker-archive:-", "reject"),
+        ];
+        for (text, expected) in cases {
+            let (transport, scopes) = scopes(&text.parse().unwrap()).unwrap();
+            let (_, requirements) = policy.find(transport, &scopes);
+            let found = match requirements {
+                all if all.contains(&Requirement::Reject) => "reject",
+                all if all.contains(&Requirement::Signed) => "signed",
+                _ => "accept",
+            };
+            assert_eq!(found, expected, "{text}");
+        }
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let both = scopes_of_name(&format!("r.example/a:1@{digest}").parse().unwrap());
+        assert_eq!(
+            both[..3],
+            [format!("r.example/a@{digest}"), "r.example/a:1".into(), "r.example/a".into()]
+        );
+    }
+
+    #[test]
+    fn it_is_parsed_strictly() {
+        let accept = r#"[{"type":"insecureAcceptAnything"}]"#;
+        let bad = [
+            "".to_owned(),
+            "{}".into(),
+            "[]".into(),
+            r#"{"transports":{}}"#.into(),
+            r#"{"default":[]}"#.into(),
+            r#"{"default":[{"type":"accept"}]}"#.into(),
+            r#"{"default":[{}]}"#.into(),
+            r#"{"default":[{"type":"reject","why":"x"}]}"#.into(),
+            r#"{"default":[{"type":"reject","type":"insecureAcceptAnything"}]}"#.into(),
+            format!(r#"{{"default":{accept},"default":{accept}}}"#),
+            format!(r#"{{"default":{accept},"other":1}}"#),
+            format!(
+                r#"{{"default":{accept},"transports":{{"docker":{{"a":{accept},"a":{accept}}}}}}}"#
+            ),
+            format!(r#"{{"default":{accept},"transports":{{"docker":{{}},"docker":{{}}}}}}"#),
+            format!(r#"{{"default":{accept},"transports":{{"oci":{{"x":{accept}}}}}}}"#),
+            format!(r#"{{"default":{accept},"transports":{{"oci":{{"/":{accept}}}}}}}"#),
+            format!(
+                r#"{{"default":{accept},"transports":{{"docker-archive":{{"/x":{accept}}}}}}}"#
+            ),
+        ];
+        for text in bad {
+            assert!(parse(text.as_bytes()).is_err(), "{text}");
+        }
+        assert!(parse(format!(r#"{{"default":{accept}}}"#).as_bytes()).is_ok());
+    }
+}
