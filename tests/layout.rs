@@ -116,7 +116,8 @@ fn a_directory_that_is_no_layout_is_refused_and_left_alone() {
         ("no index", &|p| {
             fs::create_dir(p).unwrap();
             fs::write(p.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-            fs::create_dir(p.join("blobs")).unwrap();
+            fs::create_dir_all(p.join("blobs/sha256")).unwrap();
+            fs::write(p.join("blobs/sha256/x"), "x").unwrap();
         }),
         ("a damaged index", &|p| {
             fs::create_dir(p).unwrap();

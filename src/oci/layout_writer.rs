@@ -15,6 +15,9 @@ use super::layout::{INDEX_FILE, Layout, MARKER, MARKER_CONTENT, empty_index, nam
 use super::{Descriptor, DigestReader, Reference};
 use crate::error::{Error, IoContext, Result};
 
+/// Where the blobs are.
+const BLOBS: &str = "blobs/sha256";
+
 /// What temporary files in a layout are called; those of killed writers are swept by the next.
 const TEMPORARY: &str = ".svp-";
 
@@ -86,11 +89,12 @@ impl LayoutWriter {
 
     fn under_lock(path: &Path, lock: File, mut undo: Undo) -> Result<Self> {
         if check_locked(path)? {
-            let index = canonical(&empty_index());
-            for (name, content) in [(MARKER, MARKER_CONTENT), (INDEX_FILE, &index[..])] {
-                undo.0.push(path.join(name));
-                replace(path, name, content)?;
-            }
+            undo.0.push(path.join(MARKER));
+            replace(path, MARKER, MARKER_CONTENT)?;
+            undo.0.extend(make_dirs(&path.join(BLOBS))?);
+            // Last: a layout with an index has all else that a layout must have.
+            undo.0.push(path.join(INDEX_FILE));
+            replace(path, INDEX_FILE, &canonical(&empty_index()))?;
         }
         let layout = Layout::open(path)?;
         sweep(path)?;
@@ -106,7 +110,7 @@ impl LayoutWriter {
         if self.layout.open_blob(descriptor).is_ok_and(|blob| blob.drain().is_ok()) {
             return Ok(());
         }
-        let dir = self.layout.path().join("blobs/sha256");
+        let dir = self.layout.path().join(BLOBS);
         self.made.extend(make_dirs(&dir)?);
         let target = self.layout.blob_path(&descriptor.digest);
         let mut file = temporary(self.layout.path())?;
@@ -210,10 +214,29 @@ fn is_temporary(name: &OsStr) -> bool {
 
 /// Whether the directory is empty, or has only what a writer left that was killed while it made the layout.
 fn is_unmade(path: &Path) -> Result<bool> {
+    let mut blobs = false;
     for entry in fs::read_dir(path).io("list", path)? {
         let name = entry.io("list", path)?.file_name();
-        if name != MARKER && !is_temporary(&name) {
+        blobs |= name == "blobs";
+        if name != MARKER && name != "blobs" && !is_temporary(&name) {
             return Ok(false);
+        }
+    }
+    // Blobs are another's: a writer has an index before it has any.
+    Ok(!blobs || (path.join(MARKER).exists() && has_no_blobs(path)?))
+}
+
+/// Whether the directories for blobs, as far as they are there, are empty.
+fn has_no_blobs(path: &Path) -> Result<bool> {
+    for (dir, allowed) in [(path.join("blobs"), "sha256"), (path.join(BLOBS), "")] {
+        match fs::read_dir(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            found => {
+                let mut others = found.io("list", &dir)?.flatten().map(|entry| entry.file_name());
+                if others.any(|name| name != allowed) {
+                    return Ok(false);
+                }
+            }
         }
     }
     Ok(true)

@@ -1,12 +1,12 @@
 //! Writing an image of the store into an OCI image layout, or an archive.
 
 use std::fmt;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::Store;
+use super::whole_file::WholeFile;
 use crate::error::{Context, Error, IoContext, Result};
 use crate::interrupt;
 use crate::layer::entry::{Entry, EntryKind};
@@ -92,19 +92,9 @@ impl Store {
             let mut output = File::options().write(true).open(file).io("open", file)?;
             return self.write_as(format, descriptor, &mut output, reference);
         }
-        let dir = match file.parent() {
-            Some(dir) if !dir.as_os_str().is_empty() => dir,
-            _ => Path::new("."),
-        };
-        let mut output = tempfile::Builder::new()
-            .prefix(".svp-")
-            .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(dir)
-            .io("make a file in", dir)?;
+        let mut output = WholeFile::begin(file)?;
         self.write_as(format, descriptor, &mut output, reference)?;
-        output.as_file().sync_all().io("sync", file)?;
-        output.persist(file).map_err(|error| Error::io("write", file, error.error))?;
-        super::sync_dir(dir)
+        output.finish()
     }
 
     /// Writes an archive to `output`.

@@ -27,6 +27,7 @@ pub(crate) mod parallel;
 mod reach;
 mod staging;
 mod tags;
+mod whole_file;
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
