@@ -258,7 +258,7 @@ fn lists_and_inspections() {
     let listed = store.list().unwrap();
     let lines: Vec<_> = listed.iter().map(|l| (&*l.repository, &*l.tag, l.size)).collect();
     assert_eq!(lines, [("a", "latest", Some(7)), ("h.x/b", "2", Some(7))]);
-    let told = store.inspect(&name("a")).unwrap();
+    let told = store.inspect(&name("a"), &Platform::host()).unwrap();
     assert_eq!(told.tags, ["a:latest", "h.x/b:2"]);
     assert_eq!((told.digest, told.size), (descriptor.digest, 7));
     assert_eq!(told.created.as_deref(), Some("2024-01-02T03:04:05Z"));
@@ -267,5 +267,5 @@ fn lists_and_inspections() {
 
     fs::remove_file(store.blob_path(&descriptor.digest)).unwrap();
     assert_eq!(store.list().unwrap()[0].size, None);
-    assert_eq!(store.inspect(&name("a")).unwrap_err().kind(), Kind::BadInput);
+    assert_eq!(store.inspect(&name("a"), &Platform::host()).unwrap_err().kind(), Kind::BadInput);
 }

@@ -141,6 +141,11 @@ enum PolicyArg {
 }
 
 impl PullArgs {
+    /// As [`PullArgs::options`], for a command that takes an index of the store whole unless a platform is named.
+    pub(super) fn whole_options(self) -> PullOptions {
+        PullOptions { whole: self.platform.is_none(), ..self.options() }
+    }
+
     pub(super) fn options(self) -> PullOptions {
         let mut options = PullOptions::default();
         self.registry.apply(&mut options.client);

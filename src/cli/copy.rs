@@ -7,7 +7,7 @@ use super::build::{PullArgs, RegistryArgs};
 use super::common::{Context, parsed};
 use super::compression::RecompressionArgs;
 use crate::error::{Error, IoContext, Result};
-use crate::oci::Reference;
+use crate::oci::{Platform, Reference};
 use crate::pipeline::copy::{self, CopyRequest, Destination};
 use crate::pipeline::output::Output;
 use crate::source::{PolicyFile, PullOptions, Source};
@@ -35,6 +35,9 @@ pub(super) struct PushArgs {
     /// Where to, unless the image's own name says it: docker://REF
     #[arg(value_name = "DESTINATION")]
     destination: Option<String>,
+    /// Of an index the image for this platform alone, not all of it
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = parsed::<Platform>)]
+    platform: Option<Platform>,
     /// Push an instance's image, which holds secrets
     #[arg(long)]
     allow_secrets: bool,
@@ -72,6 +75,9 @@ pub(super) struct SaveArgs {
     /// Where to: oci-archive:FILE, docker-archive:FILE or oci:DIR; the file - is standard output
     #[arg(short, long, value_name = "FORMAT:FILE", default_value = "oci-archive:-", value_parser = parsed::<Output>)]
     output: Output,
+    /// Of an index the image for this platform alone, not all of it
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = parsed::<Platform>)]
+    platform: Option<Platform>,
     /// Save an instance's image, which holds secrets
     #[arg(long)]
     allow_secrets: bool,
@@ -126,8 +132,9 @@ pub(super) fn push(args: PushArgs, context: &Context) -> Result<()> {
         }
         other => other,
     };
-    let mut pull = PullOptions::default();
+    let mut pull = PullOptions { whole: args.platform.is_none(), ..PullOptions::default() };
     args.registry.apply(&mut pull.client);
+    pull.platform = args.platform.unwrap_or(pull.platform);
     run(
         CopyRequest {
             source: Source::Local(args.image),
@@ -146,7 +153,7 @@ pub(super) fn copy(args: CopyArgs, context: &Context) -> Result<()> {
         CopyRequest {
             source: args.source,
             destination: args.destination,
-            pull: args.pull.options(),
+            pull: args.pull.whole_options(),
             compression: args.compression.asked()?,
             force: args.force,
             allow_secrets: args.allow_secrets,
@@ -160,7 +167,11 @@ pub(super) fn save(args: SaveArgs, context: &Context) -> Result<()> {
         CopyRequest {
             source: Source::Local(args.image),
             destination: Destination::File(args.output, None),
-            pull: PullOptions::default(),
+            pull: PullOptions {
+                whole: args.platform.is_none(),
+                platform: args.platform.unwrap_or_else(Platform::host),
+                ..PullOptions::default()
+            },
             compression: args.compression.asked()?,
             force: false,
             allow_secrets: args.allow_secrets,

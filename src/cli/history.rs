@@ -3,20 +3,24 @@
 use super::common::{Context, Format, parsed};
 use super::table::{self, Table};
 use crate::error::Result;
-use crate::oci::Reference;
+use crate::oci::{Platform, Reference};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// An image of the store
     #[arg(value_name = "IMAGE", value_parser = parsed::<Reference>)]
     image: Reference,
+    /// Of an index the image for this platform, instead of that for this machine
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = parsed::<Platform>)]
+    platform: Option<Platform>,
     /// The form of the list
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
-    let history = context.store()?.history(&args.image)?;
+    let platform = args.platform.clone().unwrap_or_else(Platform::host);
+    let history = context.store()?.history(&args.image, &platform)?;
     if args.format == Format::Json {
         return context.print(&table::json(&history));
     }

@@ -7,6 +7,7 @@ use super::common::{Context, parsed, source_date_epoch};
 use crate::error::Result;
 use crate::import::{ImportOptions, Input, import};
 use crate::oci::{Platform, Reference};
+use crate::pipeline::check_for_base;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -19,6 +20,9 @@ pub(super) struct Args {
     /// What the root file system's programs run on, instead of this machine
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = parsed::<Platform>)]
     platform: Option<Platform>,
+    /// Replace an instance that has the tag
+    #[arg(long)]
+    force: bool,
 }
 
 pub(super) fn run(args: Args, context: &Context) -> Result<()> {
@@ -30,6 +34,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     };
     let input = Input::open(&args.input)?;
     let store = context.store()?;
+    check_for_base(&store, &args.tag, args.force)?;
     let descriptor = import(input, &store, &args.tag, &options, context.reporter())?;
     context.print(&format!("{}\n", descriptor.digest))
 }

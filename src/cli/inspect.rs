@@ -6,7 +6,7 @@ use super::common::{Context, Format, parsed};
 use super::field;
 use super::table::{self, Table, printable};
 use crate::error::Result;
-use crate::oci::{Config, Reference, json};
+use crate::oci::{Config, Platform, Reference, json};
 use crate::store::{Document, Inspection};
 
 #[derive(Debug, clap::Args)]
@@ -14,10 +14,13 @@ pub(super) struct Args {
     /// An image of the store
     #[arg(value_name = "IMAGE", value_parser = parsed::<Reference>)]
     image: Reference,
+    /// Of an index the image for this platform, instead of that for this machine
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = parsed::<Platform>)]
+    platform: Option<Platform>,
     /// The form of what is told
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
-    /// The manifest as JSON, alone
+    /// The manifest as JSON, alone; of an index the index, unless --platform chooses
     #[arg(long, conflicts_with = "config")]
     manifest: bool,
     /// The config as JSON, alone
@@ -35,16 +38,21 @@ pub(super) struct Args {
 pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     let store = context.store()?;
     let which = if args.config { Document::Config } else { Document::Manifest };
+    let platform = args.platform.as_ref();
+    let inspect = || match platform {
+        Some(platform) => store.inspect(&args.image, platform),
+        None => store.inspect(&args.image, &Platform::host()),
+    };
     if args.raw {
-        return context.print_bytes(&store.document(&args.image, which)?);
+        return context.print_bytes(&store.document(&args.image, which, platform)?);
     }
     if !args.config && !args.manifest && args.field.is_none() && args.format == Format::Table {
-        return context.print(&text(&store.inspect(&args.image)?)?);
+        return context.print(&text(&inspect()?)?);
     }
     let document: serde_json::Value = if args.config || args.manifest {
-        json::parse(&store.document(&args.image, which)?, &format!("{}", args.image))?
+        json::parse(&store.document(&args.image, which, platform)?, &format!("{}", args.image))?
     } else {
-        serde_json::to_value(store.inspect(&args.image)?).expect("data serialises")
+        serde_json::to_value(inspect()?).expect("data serialises")
     };
     match &args.field {
         None => context.print(&table::json(&document)),
@@ -61,6 +69,9 @@ fn text(told: &Inspection) -> Result<String> {
         }
     };
     line("Digest", &told.digest.to_string());
+    if let Some(index) = &told.index {
+        line("Index", &index.digest.to_string());
+    }
     line("Tags", &told.tags.join(", "));
     line("Created", &table::time(told.created.as_deref()));
     line("Platform", &told.platform.to_string());
@@ -77,6 +88,14 @@ fn text(told: &Inspection) -> Result<String> {
     }
     for (name, value) in config.labels() {
         line("Label", &format!("{name}={value}"));
+    }
+    if let Some(index) = &told.index {
+        let mut table = Table::new(["OF THE INDEX", "PLATFORM"]);
+        for image in &index.manifests {
+            let platform = image.platform.as_ref().map_or("-".into(), Platform::to_string);
+            table.row([image.digest.to_string(), platform]);
+        }
+        let _ = write!(out, "\n{table}");
     }
     let mut layers = Table::new(["LAYER", "SIZE", "DIFF ID"]);
     for layer in &told.layers {

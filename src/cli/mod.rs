@@ -12,6 +12,7 @@ mod field;
 mod history;
 mod images;
 mod import;
+mod index;
 mod inspect;
 mod lint;
 mod login;
@@ -91,6 +92,8 @@ enum Command {
     Logout(login::LogoutArgs),
     /// Carry an image from anywhere to anywhere, as it is
     Copy(copy::CopyArgs),
+    /// Put an index together: one name for the images of several platforms
+    Index(index::Args),
     /// Write an image to an archive or a layout
     Save(copy::SaveArgs),
     /// Bring all images of an archive into the store
@@ -137,6 +140,7 @@ pub fn main() -> ExitCode {
         Command::Login(args) => login::login(args, &context),
         Command::Logout(args) => login::logout(args, &context),
         Command::Copy(args) => copy::copy(args, &context),
+        Command::Index(args) => index::run(args, &context),
         Command::Save(args) => copy::save(args, &context),
         Command::Load(args) => copy::load(&args, &context),
         Command::Prune(args) => prune::run(&args, &context),

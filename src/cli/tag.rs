@@ -3,6 +3,7 @@
 use super::common::{Context, parsed};
 use crate::error::Result;
 use crate::oci::Reference;
+use crate::pipeline;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -12,11 +13,13 @@ pub(super) struct Args {
     /// Its new name; an image that has it loses it
     #[arg(value_name = "REPO[:TAG]", value_parser = parsed::<Reference>)]
     name: Reference,
+    /// Take the name from an instance that has it
+    #[arg(long)]
+    force: bool,
 }
 
 pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     let store = context.store()?;
     let record = store.resolve(&args.image)?;
-    store.load_image(&record.manifest)?;
-    store.set_tag(&args.name, &record.manifest, record.created.as_deref())
+    pipeline::copy::tag(&store, &args.name, &record.manifest, args.force)
 }

@@ -251,9 +251,7 @@ pub fn find(
             let what = reference.map_or("no image".into(), |name| format!("no image {name:?}"));
             Err(Error::bad_input(format!("{shown} has {what}")).hint(there_is(entries)))
         }
-        several if reference.is_some() => {
-            Index { manifests: several.to_vec() }.select(platform).cloned()
-        }
+        several if reference.is_some() => Index::new(several.to_vec()).select(platform).cloned(),
         several => Err(Error::bad_input(format!("{shown} has {} images", several.len()))
             .hint(format!("choose one by writing :REF after the path; {}", there_is(entries)))),
     }

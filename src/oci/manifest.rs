@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::descriptor::or_null;
 use super::json::{canonical, parse};
-use super::media_type::{self, MANIFEST};
+use super::media_type::{self, INDEX, MANIFEST};
 use super::{Descriptor, Platform};
 use crate::error::{Error, Result};
 
@@ -30,6 +30,8 @@ pub struct Manifest {
 pub struct Index {
     /// The manifests, in the index's order.
     pub manifests: Vec<Descriptor>,
+    /// Free-form notes.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// Either of the two things that a name can stand for.
@@ -80,7 +82,7 @@ impl Document {
                 Ok(Document::Manifest(Manifest { config, layers, annotations: wire.annotations }))
             }
             (None, None, Some(manifests)) if !media_type::is_manifest(media_type) => {
-                Ok(Document::Index(Index { manifests }))
+                Ok(Document::Index(Index { manifests, annotations: wire.annotations }))
             }
             _ => Err(Error::bad_input(format!(
                 "the document announced as {media_type:?} is neither an image manifest (config and layers) nor an image index (manifests)"
@@ -155,6 +157,32 @@ impl Manifest {
 }
 
 impl Index {
+    /// An index of these manifests.
+    pub fn new(manifests: Vec<Descriptor>) -> Self {
+        Index { manifests, annotations: BTreeMap::new() }
+    }
+
+    /// The index as svp writes it: OCI's media types, canonical JSON.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut value =
+            json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": self.manifests});
+        if !self.annotations.is_empty() {
+            value["annotations"] = json!(self.annotations);
+        }
+        canonical(&value)
+    }
+
+    /// The images: what isn't one, such as the attestations that BuildKit adds, is left out.
+    pub fn images(&self) -> impl Iterator<Item = &Descriptor> {
+        let known = |media_type: &str| {
+            media_type::is_manifest(media_type) || media_type::is_index(media_type)
+        };
+        self.manifests
+            .iter()
+            .filter(move |d| known(&d.media_type))
+            .filter(|d| d.platform.as_ref().is_none_or(|platform| !platform.is_unknown()))
+    }
+
     /// The entry that serves `platform` best, the first of equals.
     ///
     /// An entry without a platform serves any, if it is the only image there is.
@@ -162,15 +190,7 @@ impl Index {
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput), listing what there is, if none serves.
     pub fn select(&self, platform: &Platform) -> Result<&Descriptor> {
-        let known = |d: &&Descriptor| {
-            media_type::is_manifest(&d.media_type) || media_type::is_index(&d.media_type)
-        };
-        let images: Vec<&Descriptor> = self
-            .manifests
-            .iter()
-            .filter(known)
-            .filter(|d| d.platform.as_ref().is_none_or(|p| !p.is_unknown()))
-            .collect();
+        let images: Vec<&Descriptor> = self.images().collect();
         let ranked = images.iter().filter_map(|d| {
             d.platform.as_ref().and_then(|p| platform.rank(p)).map(|rank| (rank, *d))
         });
@@ -197,7 +217,7 @@ impl Index {
 mod tests {
     use super::*;
     use crate::oci::Digest;
-    use crate::oci::media_type::{CONFIG, DOCKER_MANIFEST, INDEX, LAYER};
+    use crate::oci::media_type::{CONFIG, DOCKER_MANIFEST, LAYER};
 
     fn descriptor(media_type: &str) -> Value {
         json!({"mediaType": media_type, "digest": Digest::of("x"), "size": 1})
@@ -263,14 +283,12 @@ mod tests {
             platform: (!platform.is_empty()).then(|| platform.parse().unwrap()),
             ..Descriptor::of(MANIFEST, content.as_bytes())
         };
-        let index = Index {
-            manifests: vec![
-                entry("unknown/unknown", "attestation"),
-                entry("linux/arm/v6", "v6"),
-                entry("linux/arm/v7", "v7"),
-                entry("linux/amd64", "amd64"),
-            ],
-        };
+        let index = Index::new(vec![
+            entry("unknown/unknown", "attestation"),
+            entry("linux/arm/v6", "v6"),
+            entry("linux/arm/v7", "v7"),
+            entry("linux/amd64", "amd64"),
+        ]);
         let select = |p: &str| {
             index.select(&p.parse().unwrap()).map(|d| d.digest).map_err(|e| format!("{e:?}"))
         };
@@ -280,7 +298,7 @@ mod tests {
         let error = select("linux/s390x").unwrap_err();
         assert!(error.contains("linux/arm/v6, linux/arm/v7, linux/amd64"), "{error}");
         assert!(!error.contains("unknown"), "{error}");
-        let sole = Index { manifests: vec![entry("", "x")] };
+        let sole = Index::new(vec![entry("", "x")]);
         assert!(sole.select(&Platform::host()).is_ok());
     }
 }

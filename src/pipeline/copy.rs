@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::str::FromStr;
 
-use super::names::{self, What};
+use super::names::{self, What, check_taken};
 use super::output::{self, Output};
 use crate::error::{Context, Error, Result};
 use crate::layer::settings::Settings;
@@ -96,15 +96,17 @@ pub fn copy(request: &CopyRequest, store: &Store, reporter: &dyn Reporter) -> Re
         Destination::Docker(name) => names::check_tag(name)?,
         Destination::Local(_) => {}
     }
-    let descriptor = source::pull(source, store, &request.pull, reporter)?;
+    let mut descriptor = source::pull(source, store, &request.pull, reporter)?;
+    if takes_one(destination) {
+        // An archive of docker's has no place for an index.
+        descriptor = store.choose(&descriptor, &request.pull.platform).context(source)?;
+    }
     if !matches!(destination, Destination::Local(_)) && !request.allow_secrets {
         check_secrets(store, &descriptor, source)?;
     }
     let descriptor = match request.compression {
         None => descriptor,
-        Some(_) if matches!(destination, Destination::File(o, _) if o.is_docker_archive()) => {
-            descriptor
-        }
+        Some(_) if takes_one(destination) => descriptor,
         Some(settings) => {
             source::recompress(&descriptor, settings, store, reporter).context(source)?
         }
@@ -206,8 +208,13 @@ fn name_at(source: &Source, destination: &Destination) -> Result<Reference> {
     }
 }
 
+/// Whether the destination can't have an index.
+fn takes_one(destination: &Destination) -> bool {
+    matches!(destination, Destination::File(output, _) if output.is_docker_archive())
+}
+
 fn check_secrets(store: &Store, descriptor: &Descriptor, source: &Source) -> Result<()> {
-    match names::what(&store.load_image(descriptor)?) {
+    match names::what_of(store, descriptor)? {
         What::Instance => Err(Error::usage(format!(
             "{source} is an instance: its image holds secrets"
         ))
@@ -216,13 +223,32 @@ fn check_secrets(store: &Store, descriptor: &Descriptor, source: &Source) -> Res
     }
 }
 
-fn check_taken(store: &Store, name: &Reference, image: &Descriptor, force: bool) -> Result<()> {
-    let same = store.tag(name)?.is_some_and(|tag| tag.manifest.digest == image.digest);
-    if same { Ok(()) } else { names::check_for_base(store, name, force) }
+/// Gives an image or an index of the store a name.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::error::Kind::Usage) if an instance has it, unless `force` is given;
+/// [`Kind::BadInput`](crate::error::Kind::BadInput) if the image is damaged.
+pub fn tag(store: &Store, name: &Reference, descriptor: &Descriptor, force: bool) -> Result<()> {
+    names::check_tag(name)?;
+    check_taken(store, name, descriptor, force)?;
+    store.set_tag(name, descriptor, created(store, descriptor)?.as_deref())
 }
 
-fn tag(store: &Store, name: &Reference, descriptor: &Descriptor, force: bool) -> Result<()> {
-    check_taken(store, name, descriptor, force)?;
-    let image = store.load_image(descriptor)?;
-    store.set_tag(name, descriptor, image.config().created())
+/// When an image was made, or the youngest image of an index.
+fn created(store: &Store, descriptor: &Descriptor) -> Result<Option<String>> {
+    let mut youngest: Option<(jiff::Timestamp, String)> = None;
+    let images = store.images_of(descriptor)?;
+    for image in &images {
+        let image = store.load_image(image)?;
+        let Some(text) = image.config().created().map(str::to_owned) else { continue };
+        match text.parse() {
+            Ok(time) if youngest.as_ref().is_none_or(|(other, _)| time > *other) => {
+                youngest = Some((time, text));
+            }
+            // One image alone is quoted as it is.
+            Err(_) if images.len() == 1 => return Ok(Some(text)),
+            _ => {}
+        }
+    }
+    Ok(youngest.map(|(_, text)| text))
 }

@@ -13,6 +13,7 @@
 //! | `environment` | what a script finds in its environment |
 //! | `output` | where an image goes besides the store |
 //! | `copy` | carrying images about: pull, push, copy, save, load |
+//! | `index` | one name for the images of several platforms |
 //! | `names` | which tags may be written to |
 
 pub mod ask;
@@ -20,6 +21,7 @@ pub mod base;
 pub mod build;
 pub mod copy;
 pub mod environment;
+pub mod index;
 mod label;
 mod layers;
 mod names;
@@ -31,5 +33,6 @@ pub mod setup;
 pub use build::{BuildRequest, Built, build};
 pub use label::{LABEL_PHASE, Phase};
 pub use layers::layer_sources;
+pub use names::check_for_base;
 pub use script::ScriptOptions;
 pub use setup::{SetUp, SetupRequest, setup};

@@ -3,7 +3,7 @@
 
 use super::label::{LABEL_PHASE, Phase};
 use crate::error::{Error, Result};
-use crate::oci::{Image, Reference};
+use crate::oci::{Descriptor, Image, Reference};
 use crate::source::Source;
 use crate::store::Store;
 
@@ -32,12 +32,36 @@ pub(super) fn what_is(store: &Store, reference: &Reference) -> Result<Option<Wha
     match store.tag(reference)? {
         None => Ok(None),
         // A tag whose image is damaged may be written over.
-        Some(tag) => Ok(Some(store.load_image(&tag.manifest).map_or(What::Foreign, |i| what(&i)))),
+        Some(tag) => Ok(Some(what_of(store, &tag.manifest).unwrap_or(What::Foreign))),
     }
 }
 
-/// Refuses to build a base image over an instance.
-pub(super) fn check_for_base(store: &Store, reference: &Reference, force: bool) -> Result<()> {
+/// What an image is; an index with an instance among its images is as one.
+pub(super) fn what_of(store: &Store, descriptor: &Descriptor) -> Result<What> {
+    let mut found = What::Foreign;
+    for image in store.images_of(descriptor)? {
+        match what(&store.load_image(&image)?) {
+            What::Instance => return Ok(What::Instance),
+            other => found = other,
+        }
+    }
+    Ok(found)
+}
+
+/// Refuses to give a name to an image while an instance has it, unless that is the same image.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::error::Kind::Usage), unless `force` is given.
+pub fn check_taken(store: &Store, name: &Reference, image: &Descriptor, force: bool) -> Result<()> {
+    let same = store.tag(name)?.is_some_and(|tag| tag.manifest.digest == image.digest);
+    if same { Ok(()) } else { check_for_base(store, name, force) }
+}
+
+/// Refuses to put an image that is no instance under the name of one.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::error::Kind::Usage), unless `force` is given.
+pub fn check_for_base(store: &Store, reference: &Reference, force: bool) -> Result<()> {
     if !force && what_is(store, reference)? == Some(What::Instance) {
         return Err(Error::usage(format!(
             "{} is an instance, which has secrets",

@@ -28,7 +28,7 @@ use crate::oci::Reference;
 
 pub use load::{Loaded, load};
 pub use policy::PolicyFile;
-pub use pull::{Policy, PullOptions, pull};
+pub use pull::{Policy, PullOptions, pull, pull_all};
 pub use push::push;
 pub use recompress::recompress;
 

@@ -14,7 +14,6 @@ use super::origin::Origin;
 use super::policy::PolicyFile;
 use super::tarball::Tarball;
 use crate::error::{Context, Error, Kind, Result};
-use crate::oci::image::parse_manifest;
 use crate::oci::json::{MAX_CONFIG, MAX_MANIFEST};
 use crate::oci::{Descriptor, Digest, Document, Image, Layer, Manifest, Platform, Reference};
 use crate::progress::Reporter;
@@ -45,6 +44,8 @@ pub enum Policy {
 pub struct PullOptions {
     /// Which image of an index.
     pub platform: Platform,
+    /// Take an index of the store as it is, not its image for the platform.
+    pub whole: bool,
     /// When to ask a registry.
     pub policy: Policy,
     /// How to talk to registries.
@@ -57,6 +58,7 @@ impl Default for PullOptions {
     fn default() -> Self {
         PullOptions {
             platform: Platform::host(),
+            whole: false,
             policy: Policy::default(),
             client: ClientOptions::default(),
             allowed: PolicyFile::from_env(None),
@@ -83,17 +85,13 @@ pub fn pull(
         from_origin(origin, store, &options.platform, reporter).context(source)
     };
     match source {
-        Source::Local(reference) => {
-            let descriptor = store.resolve(reference)?.manifest;
-            store.load_image(&descriptor)?;
-            Ok(descriptor)
-        }
+        Source::Local(reference) => local(reference, store, options, reporter),
         Source::Docker(reference) => {
             let held = match options.policy {
                 Policy::Always => None,
                 _ => held(store, reference, &options.platform),
             };
-            let remote = || bring(&Docker(Remote::new(options.client.clone(), reference)?));
+            let remote = || with_origin(source, store, options, bring);
             match (options.policy, held) {
                 (Policy::Missing | Policy::Never, Some(held)) => Ok(held),
                 (Policy::Never, None) => Err(Error::bad_input(format!(
@@ -110,16 +108,108 @@ pub fn pull(
                 (Policy::Always | Policy::Missing | Policy::Newer, _) => remote(),
             }
         }
-        Source::Oci { dir, reference } => bring(&Directory::open(dir, reference.as_deref())?),
+        _ => with_origin(source, store, options, bring),
+    }
+}
+
+/// Opens a source that isn't the store, for `work`.
+fn with_origin<T>(
+    source: &Source,
+    store: &Store,
+    options: &PullOptions,
+    work: impl FnOnce(&dyn Origin) -> Result<T>,
+) -> Result<T> {
+    match source {
+        Source::Local(reference) => Err(Error::bad_input(format!("{reference} is in the store"))),
+        Source::Docker(reference) => work(&Docker(Remote::new(options.client.clone(), reference)?)),
+        Source::Oci { dir, reference } => work(&Directory::open(dir, reference.as_deref())?),
         Source::OciArchive { file, reference } => {
-            bring(&Archive::open(&Tarball::open(file, store)?, reference.as_deref())?)
+            work(&Archive::open(&Tarball::open(file, store)?, reference.as_deref())?)
         }
         Source::DockerArchive { file, reference } => {
             let tar = Tarball::open(file, store)?;
             let item = docker_archive::choose(&tar, reference.as_deref())?;
-            bring(&DockerArchive::open(&tar, &item)?)
+            work(&DockerArchive::open(&tar, &item)?)
         }
     }
+}
+
+/// An image of the store, or a whole index if that is wanted.
+fn local(
+    reference: &Reference,
+    store: &Store,
+    options: &PullOptions,
+    reporter: &dyn Reporter,
+) -> Result<Descriptor> {
+    let named = store.resolve(reference)?.manifest;
+    if options.whole {
+        for image in store.images_of(&named)? {
+            store.load_image(&image)?;
+        }
+        return Ok(named);
+    }
+    let chosen = store.choose(&named, &options.platform).context(reference)?;
+    let image = store.load_image(&chosen)?;
+    warn_of_another(&image.config().platform(), &options.platform, reporter);
+    Ok(chosen)
+}
+
+/// Brings every image that `source` names into the store: those of all platforms, if it names an index. Gives their
+/// manifests with their platforms, in the index's order. What in an index is no image is left out.
+///
+/// # Errors
+/// As [`pull`].
+pub fn pull_all(
+    source: &Source,
+    store: &Store,
+    options: &PullOptions,
+    reporter: &dyn Reporter,
+) -> Result<Vec<Descriptor>> {
+    if let Source::Local(reference) = source {
+        let images = store.images_of(&store.resolve(reference)?.manifest)?;
+        let with_platform = |image: Descriptor| {
+            let platform = Some(store.load_image(&image)?.config().platform());
+            Ok(Descriptor { platform, ..image })
+        };
+        return images.into_iter().map(with_platform).collect();
+    }
+    let all = |origin: &dyn Origin| {
+        options.allowed.check(source, reporter)?;
+        reporter.step(&format!("pulling {source}"));
+        let root = origin.root(&options.platform)?;
+        let mut images = Vec::new();
+        all_from(origin, store, root, MAX_DEPTH, reporter, &mut images)?;
+        Ok(images)
+    };
+    with_origin(source, store, options, |origin| all(origin).context(source))
+}
+
+fn all_from(
+    origin: &dyn Origin,
+    store: &Store,
+    (descriptor, bytes): (Descriptor, Vec<u8>),
+    depth: usize,
+    reporter: &dyn Reporter,
+    images: &mut Vec<Descriptor>,
+) -> Result<()> {
+    match Document::parse(&bytes, &descriptor.media_type)? {
+        Document::Manifest(manifest) => {
+            let found = Found::new(descriptor, bytes, manifest);
+            images.push(bring_image(origin, store, found, None, reporter)?);
+        }
+        Document::Index(_) if depth == 0 => return Err(too_deep()),
+        Document::Index(index) => {
+            for entry in index.images() {
+                let bytes = origin.manifest(entry)?;
+                all_from(origin, store, (entry.clone(), bytes), depth - 1, reporter, images)?;
+            }
+            let others = index.manifests.len() - index.images().count();
+            if others > 0 {
+                reporter.note(&format!("{others} of the index are no images and are left out"));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The image of a registry that the store holds whole, by its name there or its digest.
@@ -128,10 +218,14 @@ fn held(store: &Store, reference: &Reference, platform: &Platform) -> Option<Des
         None => store.tag(reference).ok()??.manifest,
         Some(digest) => {
             let bytes = store.read_blob_bounded(&digest, MAX_MANIFEST).ok()?;
-            let manifest = parse_manifest(&bytes, "").ok()?;
-            Descriptor::new(manifest.media_type(), digest, bytes.len() as u64)
+            let media_type = match Document::parse(&bytes, "").ok()? {
+                Document::Manifest(manifest) => manifest.media_type(),
+                Document::Index(_) => "",
+            };
+            Descriptor::new(media_type, digest, bytes.len() as u64)
         }
     };
+    let descriptor = store.choose(&descriptor, platform).ok()?;
     let image = store.load_image(&descriptor).ok()?;
     platform.rank(&image.config().platform())?;
     let whole =
@@ -145,12 +239,41 @@ pub(super) fn from_origin(
     platform: &Platform,
     reporter: &dyn Reporter,
 ) -> Result<Descriptor> {
-    let (descriptor, bytes, manifest) = find_manifest(origin, platform)?;
+    let found = find_manifest(origin, platform)?;
+    bring_image(origin, store, found, Some(platform), reporter)
+}
+
+/// A manifest at its source.
+struct Found {
+    descriptor: Descriptor,
+    bytes: Vec<u8>,
+    manifest: Manifest,
+}
+
+impl Found {
+    fn new(mut descriptor: Descriptor, bytes: Vec<u8>, manifest: Manifest) -> Self {
+        // What announced nothing, the manifest itself has told.
+        if !crate::oci::media_type::is_manifest(&descriptor.media_type) {
+            descriptor.media_type = manifest.media_type().to_owned();
+        }
+        Found { descriptor, bytes, manifest }
+    }
+}
+
+/// Brings the image of one manifest; one that is not for `wanted`, if anything is, is warned of.
+fn bring_image(
+    origin: &dyn Origin,
+    store: &Store,
+    found: Found,
+    wanted: Option<&Platform>,
+    reporter: &dyn Reporter,
+) -> Result<Descriptor> {
+    let Found { descriptor, bytes, manifest } = found;
     let config = origin.read(&manifest.config, MAX_CONFIG)?;
     let image = Image::from_parts(&manifest, &config)?;
     let offered = image.config().platform();
-    if platform.rank(&offered).is_none() {
-        reporter.warning(&format!("the image is for {offered}, not for {platform}"));
+    if let Some(wanted) = wanted {
+        warn_of_another(&offered, wanted, reporter);
     }
     let fetched = fetch_layers(origin, store, image.layers(), reporter)?;
     for layer in fetched {
@@ -169,28 +292,29 @@ pub(super) fn from_origin(
     })
 }
 
+fn warn_of_another(offered: &Platform, wanted: &Platform, reporter: &dyn Reporter) {
+    if wanted.rank(offered).is_none() {
+        reporter.warning(&format!("the image is for {offered}, not for {wanted}"));
+    }
+}
+
 /// Follows indexes down to the manifest for `platform`.
-fn find_manifest(
-    origin: &dyn Origin,
-    platform: &Platform,
-) -> Result<(Descriptor, Vec<u8>, Manifest)> {
+fn find_manifest(origin: &dyn Origin, platform: &Platform) -> Result<Found> {
     let (mut descriptor, mut bytes) = origin.root(platform)?;
     for _ in 0..MAX_DEPTH {
         match Document::parse(&bytes, &descriptor.media_type)? {
-            Document::Manifest(manifest) => {
-                // What announced nothing, the manifest itself has told.
-                if !crate::oci::media_type::is_manifest(&descriptor.media_type) {
-                    descriptor.media_type = manifest.media_type().to_owned();
-                }
-                return Ok((descriptor, bytes, manifest));
-            }
+            Document::Manifest(manifest) => return Ok(Found::new(descriptor, bytes, manifest)),
             Document::Index(index) => {
                 descriptor = index.select(platform)?.clone();
                 bytes = origin.manifest(&descriptor)?;
             }
         }
     }
-    Err(Error::bad_input(format!("image indexes lie more than {MAX_DEPTH} deep in each other")))
+    Err(too_deep())
+}
+
+fn too_deep() -> Error {
+    Error::bad_input(format!("image indexes lie more than {MAX_DEPTH} deep in each other"))
 }
 
 /// Brings the layers that the store lacks, several at once. None becomes a blob unless all are right.

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::error::{Context, Error, IoContext, Kind, Result};
 use crate::interrupt;
 use crate::oci::json::MAX_MANIFEST;
-use crate::oci::{Descriptor, Digest, Image, Reference};
+use crate::oci::media_type::INDEX;
+use crate::oci::{Descriptor, Digest, Document, Image, Reference};
 use crate::progress::{Event, Reporter};
 use crate::registry::{Client, ClientOptions, Pushed, RawManifest};
 use crate::store::Store;
@@ -20,7 +21,8 @@ const MOST_TAGS: usize = 1000;
 /// The label that tells an image's base.
 const BASE_NAME: &str = "org.opencontainers.image.base.name";
 
-/// Pushes the image whose manifest is `descriptor` as `reference`. The bytes go as they are, so every digest stays.
+/// Pushes the image or the index that is `descriptor` as `reference`. The bytes go as they are, so every digest
+/// stays. The images of an index go first, by their digests.
 ///
 /// Blobs that another repository of the registry should have (one that they were pulled from or pushed to, the
 /// base's, or that of an image of the store with a name there) are taken from it, if the registry lets us.
@@ -37,28 +39,60 @@ pub fn push(
 ) -> Result<()> {
     let reference = reference.clone().with_default_registry();
     reporter.step(&format!("pushing {} to docker://{reference}", descriptor.digest));
-    let bytes = store.read_blob_bounded(&descriptor.digest, MAX_MANIFEST)?;
-    let image = store.load_image(descriptor)?;
-    let blobs: Vec<Descriptor> = store.image_blobs(descriptor)?.into_iter().skip(1).collect();
-    for blob in &blobs {
-        check_size(store, blob)?;
+    for blob in store.image_blobs(descriptor)? {
+        check_size(store, &blob)?;
     }
     let client = Client::for_push(options.clone(), &reference)?;
+    match store.load_document(descriptor)? {
+        Document::Manifest(_) => push_image(descriptor, &reference, store, &client, reporter),
+        Document::Index(index) => {
+            for image in &index.manifests {
+                let name = reference.at_digest(image.digest);
+                push_image(image, &name, store, &client, reporter)?;
+            }
+            push_manifest(descriptor, INDEX, &reference, store, &client)
+        }
+    }
+}
+
+fn push_image(
+    descriptor: &Descriptor,
+    reference: &Reference,
+    store: &Store,
+    client: &Client,
+    reporter: &dyn Reporter,
+) -> Result<()> {
+    let image = store.load_image(descriptor)?;
+    let blobs: Vec<Descriptor> = store.image_blobs(descriptor)?.into_iter().skip(1).collect();
     let push = Push {
         store,
         reporter,
-        client: &client,
-        reference: &reference,
-        mounts: mounts(store, &reference, &image, &blobs)?,
+        client,
+        reference,
+        mounts: mounts(store, reference, &image, &blobs)?,
         stop: AtomicBool::new(false),
     };
     push.all(&blobs).context(format!("docker://{reference}"))?;
     for blob in &blobs {
-        store.note_home(&blob.digest, &reference);
+        store.note_home(&blob.digest, reference);
     }
+    let media_type = store.load_manifest(descriptor)?.media_type();
+    push_manifest(descriptor, media_type, reference, store, client)
+}
+
+/// Pushes a manifest or an index; `media_type` is what it is if it doesn't say so itself.
+fn push_manifest(
+    descriptor: &Descriptor,
+    media_type: &str,
+    reference: &Reference,
+    store: &Store,
+    client: &Client,
+) -> Result<()> {
     interrupt::check()?;
-    let media_type = store.load_manifest(descriptor)?.media_type().to_owned();
-    client.push_manifest(&reference, &RawManifest { bytes, media_type, digest: descriptor.digest })
+    let bytes = store.read_blob_bounded(&descriptor.digest, MAX_MANIFEST)?;
+    let known = !descriptor.media_type.is_empty();
+    let media_type = if known { &descriptor.media_type } else { media_type }.to_owned();
+    client.push_manifest(reference, &RawManifest { bytes, media_type, digest: descriptor.digest })
 }
 
 /// A blob of another size would be refused only when all of it was sent.

@@ -13,8 +13,8 @@ use crate::interrupt;
 use crate::layer::compress::Encoder;
 use crate::layer::settings::Settings;
 use crate::oci::json::{MAX_MANIFEST, canonical, parse};
-use crate::oci::media_type::{Compression, DOCKER_MANIFEST};
-use crate::oci::{Descriptor, Digest, Layer};
+use crate::oci::media_type::{Compression, DOCKER_MANIFEST, INDEX};
+use crate::oci::{Descriptor, Digest, Document, Layer};
 use crate::progress::Reporter;
 use crate::store::{BlobWriter, Store};
 
@@ -26,7 +26,7 @@ const OF_THE_BLOB: [&str; 3] = [
     "containerd.io/snapshot/",
 ];
 
-/// Gives an image of the store with every layer compressed as `settings` say: layers of that format are kept,
+/// Gives an image of the store, or an index with all its images, with every layer compressed as `settings` say: layers of that format are kept,
 /// unless a level is asked for, and so is the image that needs no change. Config and diff IDs stay; the manifest
 /// is another then. Nothing is tagged; on failure the store is as it was.
 ///
@@ -34,6 +34,27 @@ const OF_THE_BLOB: [&str; 3] = [
 /// [`Kind::BadInput`] if a layer's blob is missing or damaged, or the manifest is of Docker's kind and has no
 /// name for the format; [`Kind::Storage`]; [`Kind::Interrupted`].
 pub fn recompress(
+    descriptor: &Descriptor,
+    settings: Settings,
+    store: &Store,
+    reporter: &dyn Reporter,
+) -> Result<Descriptor> {
+    let Document::Index(mut index) = store.load_document(descriptor)? else {
+        return recompress_image(descriptor, settings, store, reporter);
+    };
+    for entry in &mut index.manifests {
+        let image = recompress_image(entry, settings, store, reporter)?;
+        (entry.digest, entry.size) = (image.digest, image.size);
+    }
+    let bytes = index.encode();
+    if store.load_document(descriptor)? == Document::Index(index) {
+        return Ok(descriptor.clone());
+    }
+    store.put_blob(&bytes)?;
+    Ok(Descriptor::of(INDEX, &bytes))
+}
+
+fn recompress_image(
     descriptor: &Descriptor,
     settings: Settings,
     store: &Store,

@@ -1,5 +1,6 @@
 //! Writing an image of the store into an OCI image layout, or an archive.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -12,7 +13,7 @@ use crate::interrupt;
 use crate::layer::entry::{Entry, EntryKind};
 use crate::layer::write::TarWriter;
 use crate::oci::layout::archive_files;
-use crate::oci::{Descriptor, LayoutWriter, Reference};
+use crate::oci::{Descriptor, Document, LayoutWriter, Manifest, Platform, Reference};
 
 /// What is in an archive of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,19 +153,46 @@ impl Store {
         if damaged { self.damaged(&blob.digest) } else { error }
     }
 
-    /// Everything that an image consists of: manifest, config and layers, each once.
+    /// Everything that an image consists of, each once: manifest, config and layers; of an index first itself, then
+    /// all of all its images.
     ///
     /// # Errors
-    /// As [`Store::load_manifest`].
+    /// As [`Store::load_manifest`]; also if the store lacks something that an index names.
     pub fn image_blobs(&self, descriptor: &Descriptor) -> Result<Vec<Descriptor>> {
-        let manifest = self.load_manifest(descriptor)?;
-        let mut blobs: Vec<Descriptor> = Vec::new();
-        for blob in [descriptor, &manifest.config].into_iter().chain(&manifest.layers) {
-            if !blobs.iter().any(|b| b.digest == blob.digest) {
-                blobs.push(blob.clone());
+        let mut blobs = vec![descriptor.clone()];
+        match self.load_document(descriptor)? {
+            Document::Manifest(manifest) => {
+                blobs.push(manifest.config);
+                blobs.extend(manifest.layers);
+            }
+            Document::Index(index) => {
+                for entry in &index.manifests {
+                    let manifest = self.manifest_of_index(entry)?;
+                    blobs.extend([entry.clone(), manifest.config]);
+                    blobs.extend(manifest.layers);
+                }
             }
         }
+        let mut seen = HashSet::new();
+        blobs.retain(|blob| seen.insert(blob.digest));
         Ok(blobs)
+    }
+
+    /// The manifest that an index names.
+    fn manifest_of_index(&self, entry: &Descriptor) -> Result<Manifest> {
+        let platform = entry.platform.as_ref().map_or("no platform".into(), Platform::to_string);
+        let lacking = |error: Error| match self.has_blob(&entry.digest) {
+            true => error,
+            false => error.hint("`svp index` makes an index of what the store has"),
+        };
+        match self
+            .load_document(entry)
+            .map_err(lacking)
+            .context(format!("{platform} of the index"))?
+        {
+            Document::Manifest(manifest) => Ok(manifest),
+            Document::Index(_) => Err(Error::bad_input("an index in an index")),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::Store;
 use crate::error::Result;
-use crate::oci::{Digest, History, Image, Reference};
+use crate::oci::{Digest, History, Image, Platform, Reference};
 
 /// One line of `svp history`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -23,13 +23,13 @@ pub struct Past {
 }
 
 impl Store {
-    /// The history of the image that `reference` names, the newest first.
+    /// The history of the image that `reference` names, the newest first; of an index, of its image for `platform`.
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is none, or it is damaged.
-    pub fn history(&self, reference: &Reference) -> Result<Vec<Past>> {
-        let record = self.resolve(reference)?;
-        let mut past = past(&self.load_image(&record.manifest)?);
+    pub fn history(&self, reference: &Reference, platform: &Platform) -> Result<Vec<Past>> {
+        let chosen = self.choose(&self.resolve(reference)?.manifest, platform)?;
+        let mut past = past(&self.load_image(&chosen)?);
         past.reverse();
         Ok(past)
     }

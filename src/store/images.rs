@@ -4,10 +4,10 @@ use super::Store;
 use crate::error::{Context, Result};
 use crate::oci::image::{Encoded, parse_manifest};
 use crate::oci::json::{MAX_CONFIG, MAX_MANIFEST};
-use crate::oci::{Descriptor, Image, Manifest, Reference};
+use crate::oci::{Descriptor, Document, Image, Index, Manifest, Platform, Reference};
 
 impl Store {
-    /// The image whose manifest is `descriptor`.
+    /// The image whose manifest is `descriptor`; of an index the one for this machine.
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if manifest or config is missing, damaged or no
@@ -21,13 +21,57 @@ impl Store {
         load().context(format!("image {}", descriptor.digest))
     }
 
-    /// The manifest that `descriptor` points at.
+    /// The manifest that `descriptor` points at; of an index that for this machine.
     ///
     /// # Errors
     /// As [`Store::load_image`].
     pub fn load_manifest(&self, descriptor: &Descriptor) -> Result<Manifest> {
         let bytes = self.read_blob_bounded(&descriptor.digest, MAX_MANIFEST)?;
-        parse_manifest(&bytes, &descriptor.media_type)
+        match Document::parse(&bytes, &descriptor.media_type)? {
+            Document::Manifest(manifest) => Ok(manifest),
+            Document::Index(index) => {
+                let chosen = self.held(index).select(&Platform::host())?.clone();
+                let bytes = self.read_blob_bounded(&chosen.digest, MAX_MANIFEST)?;
+                parse_manifest(&bytes, &chosen.media_type)
+            }
+        }
+    }
+
+    /// What `descriptor` points at: a manifest or an index.
+    ///
+    /// # Errors
+    /// As [`Store::load_image`].
+    pub fn load_document(&self, descriptor: &Descriptor) -> Result<Document> {
+        let bytes = self.read_blob_bounded(&descriptor.digest, MAX_MANIFEST)?;
+        Document::parse(&bytes, &descriptor.media_type)
+    }
+
+    /// The image for `platform`, if `descriptor` is an index's, of those that the store has; else `descriptor`.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput), listing the platforms that there are, if none serves; as
+    /// [`Store::load_image`].
+    pub fn choose(&self, descriptor: &Descriptor, platform: &Platform) -> Result<Descriptor> {
+        match self.load_document(descriptor)? {
+            Document::Manifest(_) => Ok(descriptor.clone()),
+            Document::Index(index) => self.held(index).select(platform).cloned(),
+        }
+    }
+
+    /// The images of an index, those that the store has; or the one image that `descriptor` is.
+    ///
+    /// # Errors
+    /// As [`Store::load_image`].
+    pub fn images_of(&self, descriptor: &Descriptor) -> Result<Vec<Descriptor>> {
+        Ok(match self.load_document(descriptor)? {
+            Document::Manifest(_) => vec![descriptor.clone()],
+            Document::Index(index) => self.held(index).manifests,
+        })
+    }
+
+    /// The part of an index that the store has.
+    fn held(&self, index: Index) -> Index {
+        Index::new(index.images().filter(|image| self.has_blob(&image.digest)).cloned().collect())
     }
 
     /// Writes an image's config and manifest; its layers must be there.

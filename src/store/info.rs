@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{Store, parallel};
 use crate::error::Result;
 use crate::oci::json::{MAX_CONFIG, MAX_MANIFEST};
-use crate::oci::{Descriptor, Digest, Platform, Reference};
+use crate::oci::{self, Descriptor, Digest, Manifest, Platform, Reference};
 
 /// One line of `svp images`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -22,7 +22,10 @@ pub struct Listed {
     pub digest: Digest,
     /// When the image was made, as RFC 3339, if it says.
     pub created: Option<String>,
-    /// The sum of the layers' sizes as stored, in bytes; `None` if the manifest is missing or damaged.
+    /// What it runs on: several for an index, none if the tag doesn't tell.
+    pub platforms: Vec<Platform>,
+    /// The sum of the layers' sizes as stored, in bytes, of all platforms; `None` if a manifest is missing or
+    /// damaged.
     pub size: Option<u64>,
 }
 
@@ -34,8 +37,11 @@ pub struct Inspection {
     pub digest: Digest,
     /// The manifest's media type.
     pub media_type: String,
-    /// All tags that stand for it, sorted.
+    /// All tags that stand for it, or for its index, sorted.
     pub tags: Vec<String>,
+    /// The index that the name stands for, if it isn't the image itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index: Option<InspectedIndex>,
     /// When it was made, as RFC 3339, if it says.
     pub created: Option<String>,
     /// What it runs on.
@@ -48,6 +54,18 @@ pub struct Inspection {
     pub config_digest: Digest,
     /// The config, whole.
     pub config: Value,
+}
+
+/// The index of an [`Inspection`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InspectedIndex {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its media type.
+    pub media_type: String,
+    /// What it names, in its order: images, and what comes with them.
+    pub manifests: Vec<Descriptor>,
 }
 
 /// One layer of an [`Inspection`].
@@ -83,53 +101,78 @@ impl Store {
         let mut seen = HashSet::new();
         let distinct: Vec<&Descriptor> =
             records.iter().map(|r| &r.manifest).filter(|m| seen.insert(m.digest)).collect();
-        let sizes = parallel::map(&distinct, |manifest| self.layers_size(manifest));
-        let sizes: HashMap<Digest, Option<u64>> =
-            distinct.iter().map(|manifest| manifest.digest).zip(sizes).collect();
+        let known = parallel::map(&distinct, |manifest| self.platforms_and_size(manifest).ok());
+        let known: HashMap<Digest, Option<(Vec<Platform>, u64)>> =
+            distinct.iter().map(|manifest| manifest.digest).zip(known).collect();
         let mut list = Vec::with_capacity(records.len());
         for record in records {
             let reference = record.reference()?;
+            let known = known[&record.manifest.digest].clone();
             list.push(Listed {
                 repository: reference.name(),
                 tag: reference.tag_or_latest().to_owned(),
                 digest: record.manifest.digest,
-                size: sizes[&record.manifest.digest],
                 created: record.created,
+                size: known.as_ref().map(|(_, size)| *size),
+                platforms: known.map(|(platforms, _)| platforms).unwrap_or_default(),
             });
         }
         list.sort_by(|a, b| (&a.repository, &a.tag).cmp(&(&b.repository, &b.tag)));
         Ok(list)
     }
 
-    /// The sum of the layers' sizes as stored, in bytes; `None` if the manifest is missing or damaged.
-    fn layers_size(&self, descriptor: &Descriptor) -> Option<u64> {
-        let manifest = self.load_manifest(descriptor).ok()?;
-        Some(manifest.layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add))
+    /// What an image or an index is for, and the sum of its layers' sizes as stored, in bytes, each layer once.
+    fn platforms_and_size(&self, descriptor: &Descriptor) -> Result<(Vec<Platform>, u64)> {
+        let mut layers: HashMap<Digest, u64> = HashMap::new();
+        let mut add = |manifest: Manifest| {
+            layers.extend(manifest.layers.iter().map(|layer| (layer.digest, layer.size)));
+        };
+        let platforms = match self.load_document(descriptor)? {
+            oci::Document::Manifest(manifest) => {
+                add(manifest);
+                descriptor.platform.iter().cloned().collect()
+            }
+            oci::Document::Index(index) => {
+                for image in index.images().filter(|image| self.has_blob(&image.digest)) {
+                    add(self.load_manifest(image)?);
+                }
+                index.images().filter_map(|image| image.platform.clone()).collect()
+            }
+        };
+        Ok((platforms, layers.values().copied().fold(0, u64::saturating_add)))
     }
 
-    /// The bytes of an image's manifest, or of its config, as they are stored.
+    /// The bytes of an image's manifest, or of its config, as they are stored. Of an index `platform` chooses the
+    /// image; without one the manifest is the index itself, and the config that of the image for this machine.
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is no such image, or it is damaged.
-    pub fn document(&self, reference: &Reference, which: Document) -> Result<Vec<u8>> {
-        let record = self.resolve(reference)?;
+    pub fn document(
+        &self,
+        reference: &Reference,
+        which: Document,
+        platform: Option<&Platform>,
+    ) -> Result<Vec<u8>> {
+        let named = self.resolve(reference)?.manifest;
+        let chosen = platform.map_or_else(|| Ok(named.clone()), |p| self.choose(&named, p))?;
         match which {
-            Document::Manifest => self.read_blob_bounded(&record.manifest.digest, MAX_MANIFEST),
+            Document::Manifest => self.read_blob_bounded(&chosen.digest, MAX_MANIFEST),
             Document::Config => {
-                let manifest = self.load_manifest(&record.manifest)?;
+                let manifest = self.load_manifest(&chosen)?;
                 self.read_blob_bounded(&manifest.config.digest, MAX_CONFIG)
             }
         }
     }
 
-    /// All that there is to tell of the image that `reference` names.
+    /// All that there is to tell of the image that `reference` names; of an index, of its image for `platform`.
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is none, or it is damaged.
-    pub fn inspect(&self, reference: &Reference) -> Result<Inspection> {
+    pub fn inspect(&self, reference: &Reference, platform: &Platform) -> Result<Inspection> {
         let record = self.resolve(reference)?;
-        let manifest = self.load_manifest(&record.manifest)?;
-        let image = self.load_image(&record.manifest)?;
+        let chosen = self.choose(&record.manifest, platform)?;
+        let manifest = self.load_manifest(&chosen)?;
+        let image = self.load_image(&chosen)?;
         let mut tags = Vec::new();
         for other in self.tags()? {
             let other = other?;
@@ -146,15 +189,27 @@ impl Store {
             diff_id: layer.diff_id,
         });
         Ok(Inspection {
-            digest: record.manifest.digest,
-            media_type: record.manifest.media_type.clone(),
+            digest: chosen.digest,
+            media_type: chosen.media_type,
             tags,
+            index: self.inspect_index(&record.manifest)?,
             created: image.config().created().map(str::to_owned),
             platform: image.config().platform(),
             size: image.size(),
             layers: layers.collect(),
             config_digest: manifest.config.digest,
             config: Value::Object(image.config().as_json().clone()),
+        })
+    }
+
+    fn inspect_index(&self, descriptor: &Descriptor) -> Result<Option<InspectedIndex>> {
+        Ok(match self.load_document(descriptor)? {
+            oci::Document::Manifest(_) => None,
+            oci::Document::Index(index) => Some(InspectedIndex {
+                digest: descriptor.digest,
+                media_type: descriptor.media_type.clone(),
+                manifests: index.manifests,
+            }),
         })
     }
 }

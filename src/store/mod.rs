@@ -41,7 +41,7 @@ pub use blobs::BlobWriter;
 pub use collect::{Collected, Removed};
 pub use export::ArchiveFormat;
 pub use history::Past;
-pub use info::{Document, InspectedLayer, Inspection, Listed};
+pub use info::{Document, InspectedIndex, InspectedLayer, Inspection, Listed};
 pub use reach::Reach;
 pub use staging::Staging;
 pub use tags::TagRecord;

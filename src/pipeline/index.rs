@@ -1,0 +1,88 @@
+//! `svp index`: one name for the images of several platforms.
+
+use std::collections::BTreeMap;
+
+use super::copy;
+use super::names;
+use crate::error::{Error, Result};
+use crate::oci::media_type::INDEX;
+use crate::oci::{Descriptor, Index, Platform, Reference};
+use crate::progress::Reporter;
+use crate::source::{PullOptions, Source, pull_all};
+use crate::store::Store;
+
+/// What to put together.
+#[derive(Debug)]
+pub struct IndexRequest {
+    /// The images, or indexes whose images they are.
+    pub sources: Vec<Source>,
+    /// The tag to give.
+    pub tag: Reference,
+    /// Notes for the index.
+    pub annotations: BTreeMap<String, String>,
+    /// How to pull.
+    pub pull: PullOptions,
+    /// Replace an instance that has the name.
+    pub force: bool,
+}
+
+/// An index that was put together.
+#[derive(Debug)]
+pub struct Indexed {
+    /// The index.
+    pub descriptor: Descriptor,
+    /// Its images, with their platforms.
+    pub images: Vec<Descriptor>,
+}
+
+/// Puts an index of the images together, in their order, and tags it. What an image is for, its config says.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::error::Kind::Usage) if two images are for the same platform, or an instance has the name;
+/// else as [`pull_all`].
+pub fn index(request: &IndexRequest, store: &Store, reporter: &dyn Reporter) -> Result<Indexed> {
+    names::check_tag(&request.tag)?;
+    names::check_for_base(store, &request.tag, request.force)?;
+    let mut images: Vec<(Descriptor, &Source)> = Vec::new();
+    for source in &request.sources {
+        let found = pull_all(source, store, &request.pull, reporter)?;
+        if found.is_empty() {
+            return Err(Error::bad_input(format!("{source} is an index without an image")));
+        }
+        for image in found {
+            add(&mut images, image, source)?;
+        }
+    }
+    let images: Vec<Descriptor> = images.into_iter().map(|(image, _)| image).collect();
+    let mut index = Index::new(images.clone());
+    index.annotations = request.annotations.clone();
+    let bytes = index.encode();
+    let descriptor = Descriptor::of(INDEX, &bytes);
+    store.put_blob(&bytes)?;
+    copy::tag(store, &request.tag, &descriptor, request.force)?;
+    Ok(Indexed { descriptor, images })
+}
+
+/// Adds an image unless it is there. Two for one platform would hide each other.
+fn add<'a>(
+    images: &mut Vec<(Descriptor, &'a Source)>,
+    image: Descriptor,
+    source: &'a Source,
+) -> Result<()> {
+    let platform =
+        image.platform.clone().filter(|p| !p.os.is_empty() && !p.architecture.is_empty());
+    let platform = platform.ok_or_else(|| {
+        Error::bad_input(format!("{source}: the config doesn't say what the image runs on"))
+            .hint("`svp import --platform` makes an image that does")
+    })?;
+    let same = |other: &Platform| platform.rank(other) == Some(0);
+    match images.iter().find(|(other, _)| other.platform.as_ref().is_some_and(same)) {
+        Some((other, _)) if other.digest == image.digest => {}
+        Some((_, other)) => {
+            return Err(Error::usage(format!("{other} and {source} are both for {platform}"))
+                .hint("an index has one image for each platform: leave one of them out"));
+        }
+        None => images.push((Descriptor { annotations: BTreeMap::new(), ..image }, source)),
+    }
+    Ok(())
+}
