@@ -245,7 +245,7 @@ fn a_full_disk_is_told_and_leaves_the_store_as_it_was() {
     assert_eq!(code, Some(74), "{stderr}");
     assert!(stderr.contains("No space left") && stderr.contains("hint:"), "{stderr}");
     let left: Vec<_> = stdout.lines().filter(|line| !line.ends_with("/lock")).collect();
-    assert_eq!(left, ["REPOSITORY  TAG  DIGEST  CREATED  SIZE"]);
+    assert_eq!(left, ["REPOSITORY  TAG  DIGEST  PLATFORM  CREATED  SIZE"]);
 }
 
 #[test]
