@@ -11,7 +11,7 @@ use super::common::Context;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::interrupt;
 use crate::oci::Reference;
-use crate::registry::{ClientOptions, Password, login_file, remove_login, save_login, try_login};
+use crate::registry::{ClientOptions, Keeper, Password, remove_logins, try_login};
 
 /// The longest name or password, in bytes.
 const MAX_INPUT: u64 = 64 << 10;
@@ -48,7 +48,8 @@ pub(super) fn login(args: LoginArgs, context: &Context) -> Result<()> {
     let mut options = ClientOptions::default();
     let file = args.how.login_file();
     args.how.apply(&mut options);
-    let file = file.map_or_else(|| login_file(&options.auth_files), Ok)?;
+    let keeper = Keeper::of(&options, file, &key)?;
+    keeper.check()?;
     let terminal = std::io::stdin().is_terminal();
     let user = match args.username {
         Some(user) => user,
@@ -68,8 +69,8 @@ pub(super) fn login(args: LoginArgs, context: &Context) -> Result<()> {
     }
     let password = Password::new(password);
     try_login(&registry, &user, &password, &options)?;
-    save_login(&file, &key, &user, &password)?;
-    context.reporter().step(&format!("logged in to {key}; the login is in {}", file.display()));
+    keeper.save(&user, &password)?;
+    context.reporter().step(&format!("logged in to {key}; {keeper} has the login"));
     Ok(())
 }
 
@@ -77,14 +78,14 @@ pub(super) fn logout(args: LogoutArgs, context: &Context) -> Result<()> {
     let mut options = ClientOptions::default();
     let named = args.how.login_file();
     args.how.apply(&mut options);
-    let file = named.clone().map_or_else(|| login_file(&options.auth_files), Ok)?;
     let Some(text) = &args.registry else {
-        remove_login(&file, None)?;
+        let file = remove_logins(&options, named)?;
         context.reporter().step(&format!("{} holds no logins any more", file.display()));
         return Ok(());
     };
     let (registry, key) = registry_of(text)?;
-    let removed = remove_login(&file, Some(&key))?;
+    let keeper = Keeper::of(&options, named.clone(), &key)?;
+    let removed = keeper.remove()?;
     let namespace = key.split_once('/').map_or("", |(_, namespace)| namespace);
     let left = match named {
         Some(_) => None,
@@ -95,7 +96,7 @@ pub(super) fn logout(args: LogoutArgs, context: &Context) -> Result<()> {
             .hint("log out with the tool that wrote it, or name the file with --authfile"));
     }
     if !removed {
-        return Err(Error::usage(format!("there is no login to {key} in {}", file.display())));
+        return Err(Error::usage(format!("there is no login to {key} in {keeper}")));
     }
     context.reporter().step(&format!("logged out of {key}"));
     Ok(())
@@ -127,9 +128,10 @@ fn read_all() -> Result<String> {
 
 /// Asks on the terminal.
 fn ask(question: &str, echo: bool) -> Result<String> {
-    write!(std::io::stderr(), "{question}").io("write to", "standard error")?;
     let stdin = std::io::stdin();
+    // Silence comes first: who is asked may answer at once.
     let silenced = (!echo).then(Silenced::new).transpose()?;
+    write!(std::io::stderr(), "{question}").io("write to", "standard error")?;
     // Waits in small steps, so that an interrupt finds someone to turn the echo on again.
     let step = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
     loop {

@@ -18,7 +18,7 @@ use crate::error::{Error, IoContext, Result};
 pub(super) const LARGEST_FILE: u64 = 4 << 20;
 
 /// What `credential-helpers` of registries.conf calls the auth files.
-const THE_FILES: &str = "containers-auth.json";
+pub(super) const THE_FILES: &str = "containers-auth.json";
 
 /// Where a login is from that is in no file yet.
 pub(super) const GIVEN: &str = "";
@@ -171,7 +171,7 @@ fn from_helper(
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct AuthFile {
+pub(super) struct AuthFile {
     auths: BTreeMap<String, Entry>,
     #[serde(rename = "credHelpers")]
     helpers: BTreeMap<String, String>,
@@ -189,7 +189,8 @@ struct Entry {
     registrytoken: Option<Password>,
 }
 
-fn read(path: &Path, required: bool) -> Result<Option<AuthFile>> {
+/// Reads an auth file; none if there is none, which may be unless it is `required`.
+pub(super) fn read(path: &Path, required: bool) -> Result<Option<AuthFile>> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => return Ok(None),
@@ -218,14 +219,29 @@ fn read(path: &Path, required: bool) -> Result<Option<AuthFile>> {
 }
 
 impl AuthFile {
+    /// The credential helper of that registry.
+    pub(super) fn own_helper(&self, registry: &str) -> Option<&str> {
+        let found = self.helpers.iter().find(|(key, _)| canonical(key) == registry);
+        found.map(|(_, name)| name.as_str())
+    }
+
+    /// The registries that have credential helpers of their own, and these.
+    pub(super) fn own_helpers(&self) -> impl Iterator<Item = (String, &str)> {
+        self.helpers.iter().map(|(key, name)| (canonical(key), name.as_str()))
+    }
+
+    /// The credential helper of all others.
+    pub(super) fn store(&self) -> Option<&str> {
+        self.store.as_deref()
+    }
+
     fn find(
         &self,
         path: &Path,
         registry: &str,
         repository: &str,
     ) -> Result<Option<(Login, String)>> {
-        let own_helper = self.helpers.iter().find(|(key, _)| canonical(key) == registry);
-        if let Some((_, name)) = own_helper
+        if let Some(name) = self.own_helper(registry)
             && let Some(found) = from_helper(name, registry, false)?
         {
             return Ok(Some(found));
@@ -304,7 +320,7 @@ pub(super) fn canonical(key: &str) -> String {
 }
 
 /// What credential helpers know a registry as.
-fn server_name(registry: &str) -> &str {
+pub(super) fn server_name(registry: &str) -> &str {
     if registry == "docker.io" { "https://index.docker.io/v1/" } else { registry }
 }
 

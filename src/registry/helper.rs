@@ -1,4 +1,4 @@
-//! Credential helpers: `docker-credential-NAME get`, the server's name on stdin, JSON on stdout.
+//! Credential helpers: `docker-credential-NAME get|store|erase`, the server's name or JSON on stdin, JSON on stdout.
 
 use std::ffi::OsStr;
 use std::io::{ErrorKind, Read, Write};
@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
+use serde_json::json;
 
 use super::auth::{Login, Password};
 use super::fault::printable;
@@ -27,21 +28,48 @@ struct Answer {
 /// Asks the helper `name` for the login to `server`; none if it holds none, or if the program
 /// `may_be_missing` and is.
 pub(super) fn get(name: &str, server: &str, may_be_missing: bool) -> Result<Option<Login>> {
+    let program = program(name)?;
+    match ask(program.as_ref(), server, PATIENCE) {
+        Err(Failure::Missing) if may_be_missing => Ok(None),
+        answer => answer.map_err(|failure| failure.of(&program)),
+    }
+}
+
+/// Gives the helper `name` a login to `server` to keep, instead of the one that it may have.
+pub(super) fn store(name: &str, server: &str, user: &str, password: &Password) -> Result<()> {
+    let login = json!({ "ServerURL": server, "Username": user, "Secret": password.reveal() });
+    tell(name, "store", login.to_string())
+}
+
+/// Has the helper `name` forget the login to `server`.
+pub(super) fn erase(name: &str, server: &str) -> Result<()> {
+    tell(name, "erase", server.to_owned())
+}
+
+/// Whether there is a program for the helper `name`.
+pub(super) fn is_installed(name: &str) -> Result<bool> {
+    let program = program(name)?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    Ok(std::env::split_paths(&path).any(|dir| dir.join(&program).is_file()))
+}
+
+fn program(name: &str) -> Result<String> {
     let sane = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     if name.is_empty() || !name.bytes().all(sane) {
         return Err(Error::bad_input(format!("{name:?} is no name of a credential helper")));
     }
-    let program = format!("docker-credential-{name}");
-    let answer = match ask(program.as_ref(), server, PATIENCE) {
-        Err(Failure::Missing) if may_be_missing => return Ok(None),
-        Err(Failure::Missing) => Err("is not installed".to_owned()),
-        Err(Failure::Other(why)) => Err(why),
-        Ok(answer) => Ok(answer),
+    Ok(format!("docker-credential-{name}"))
+}
+
+fn tell(name: &str, action: &str, input: String) -> Result<()> {
+    let program = program(name)?;
+    let told = run(program.as_ref(), action, input.into_bytes(), PATIENCE);
+    let failure = match told {
+        Ok((true, _)) => return Ok(()),
+        Ok((false, words)) => Failure::said(&words),
+        Err(failure) => failure,
     };
-    answer.map_err(|why| {
-        Error::registry(format!("the credential helper {program} {why}"))
-            .hint("the auth file's credHelpers or credsStore names it; try `podman login`")
-    })
+    Err(failure.of(&program))
 }
 
 #[derive(Debug)]
@@ -50,10 +78,50 @@ enum Failure {
     Other(String),
 }
 
+impl Failure {
+    fn said(words: &[u8]) -> Self {
+        let words = String::from_utf8_lossy(words);
+        Failure::Other(format!("failed: {}", printable(&words, 200)))
+    }
+
+    fn of(self, program: &str) -> Error {
+        let why = match self {
+            Failure::Missing => "is not installed",
+            Failure::Other(ref why) => why,
+        };
+        Error::registry(format!("the credential helper {program} {why}")).hint(
+            "the auth file's credHelpers or credsStore, or registries.conf, names it; try `podman login`",
+        )
+    }
+}
+
 fn ask(program: &OsStr, server: &str, patience: Duration) -> Result<Option<Login>, Failure> {
+    let (success, text) = run(program, "get", server.as_bytes().to_vec(), patience)?;
+    if !success {
+        // The protocol has no code for this, only words.
+        if String::from_utf8_lossy(&text).contains("credentials not found") {
+            return Ok(None);
+        }
+        return Err(Failure::said(&text));
+    }
+    let answer: Answer = serde_json::from_slice(&text)
+        .map_err(|_| Failure::Other("does not answer in its protocol".into()))?;
+    Ok(Some(match answer.username.as_str() {
+        "<token>" => Login::IdentityToken(answer.secret),
+        _ => Login::Basic { username: answer.username, password: answer.secret },
+    }))
+}
+
+/// Whether the program succeeds when it is given `input`, and what it prints.
+fn run(
+    program: &OsStr,
+    action: &str,
+    input: Vec<u8>,
+    patience: Duration,
+) -> Result<(bool, Vec<u8>), Failure> {
     let failed = |what: &str, error: std::io::Error| Failure::Other(format!("{what}: {error}"));
     let spawned = Command::new(program)
-        .arg("get")
+        .arg(action)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -62,13 +130,12 @@ fn ask(program: &OsStr, server: &str, patience: Duration) -> Result<Option<Login
         ErrorKind::NotFound => Failure::Missing,
         _ => failed("can't be started", error),
     })?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A helper that doesn't read is judged by its answer.
-        let _ = stdin.write_all(server.as_bytes());
-    }
+    let mut stdin = child.stdin.take().expect("it is piped");
     let stdout = child.stdout.take().expect("it is piped");
     let (sender, receiver) = mpsc::channel();
-    // Not joined: what the helper leaves behind may hold the pipe for ever.
+    // Neither is joined: what the helper leaves behind may hold the pipes for ever. And one that doesn't read is
+    // judged by its answer.
+    thread::spawn(move || stdin.write_all(&input));
     thread::spawn(move || {
         let mut text = Vec::new();
         let read = stdout.take(LARGEST_ANSWER).read_to_end(&mut text);
@@ -80,20 +147,7 @@ fn ask(program: &OsStr, server: &str, patience: Duration) -> Result<Option<Login
         .recv_timeout(deadline.saturating_duration_since(Instant::now()))
         .map_err(|_| Failure::Other("does not close its output".into()))?
         .map_err(|error| failed("can't be read", error))?;
-    if !success {
-        // The protocol has no code for this, only words.
-        let words = String::from_utf8_lossy(&text);
-        if words.contains("credentials not found") {
-            return Ok(None);
-        }
-        return Err(Failure::Other(format!("failed: {}", printable(&words, 200))));
-    }
-    let answer: Answer = serde_json::from_slice(&text)
-        .map_err(|_| Failure::Other("does not answer in its protocol".into()))?;
-    Ok(Some(match answer.username.as_str() {
-        "<token>" => Login::IdentityToken(answer.secret),
-        _ => Login::Basic { username: answer.username, password: answer.secret },
-    }))
+    Ok((success, text))
 }
 
 fn wait(child: &mut Child, deadline: Instant) -> std::io::Result<bool> {

@@ -1,5 +1,6 @@
 //! `svp login` and `logout`: logins tried at their registry, and kept where podman, skopeo and docker keep them.
 
+use std::fmt;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -9,7 +10,10 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::auth::{AuthFiles, LARGEST_FILE, Login, Password, canonical};
+use super::auth::{
+    self, AuthFiles, LARGEST_FILE, Login, Password, THE_FILES, canonical, server_name,
+};
+use super::helper;
 use super::http::{Method, Sent};
 use super::{Client, ClientOptions, retry, status};
 use crate::error::{Error, IoContext, Result};
@@ -47,51 +51,160 @@ pub fn try_login(
     asked.map_err(|error| error.context(format!("login to {registry}")))
 }
 
-/// The file that logins are written to: the first of those that are read which podman writes too.
+/// Where the login for one key (`HOST[:PORT][/NAMESPACE]`) is kept: in an auth file, or by a credential helper.
+#[derive(Debug)]
+pub struct Keeper {
+    key: String,
+    /// The file that logins are written to: the first of those that are read which podman writes too.
+    file: PathBuf,
+    /// All that are looked into.
+    files: Vec<PathBuf>,
+    helper: Option<String>,
+}
+
+impl Keeper {
+    /// Finds the keeper of the login for `key`; `named` is the auth file that the user named.
+    ///
+    /// A helper is named by registries.conf, or by one of the files: by `credHelpers` for this registry, or by
+    /// `credsStore`.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`](crate::error::Kind::Usage) if no place for it is known;
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) for a file that is not understood, or one that names a helper
+    /// which is not installed.
+    pub fn of(options: &ClientOptions, named: Option<PathBuf>, key: &str) -> Result<Self> {
+        let file = auth_file(options, named.clone())?;
+        let files = named.map_or_else(|| options.auth_files.paths().to_vec(), |named| vec![named]);
+        let conf = options.registries.conf()?;
+        let first = conf.helpers().and_then(|helpers| helpers.first());
+        let helper = match first.filter(|first| *first != THE_FILES) {
+            Some(first) => Some(first.clone()),
+            None => helper_in(&files, host_of(key))?,
+        };
+        Ok(Keeper { key: key.to_owned(), file, files, helper })
+    }
+
+    /// Refuses what a helper can't keep.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`](crate::error::Kind::Usage) for the login of a namespace.
+    pub fn check(&self) -> Result<()> {
+        match &self.helper {
+            Some(name) if self.key.contains('/') => Err(Error::usage(format!(
+                "docker-credential-{name} keeps the login to {}, and knows no namespaces",
+                host_of(&self.key)
+            ))
+            .hint("log in to the registry as a whole, or into another file with --authfile")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps the login, instead of the one that may be there. All else in the file stays.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the file is not understood;
+    /// [`Kind::Registry`](crate::error::Kind::Registry) if the helper fails;
+    /// [`Kind::Storage`](crate::error::Kind::Storage).
+    pub fn save(&self, user: &str, password: &Password) -> Result<()> {
+        let Some(helper) = &self.helper else {
+            let mut file = read(&self.file)?;
+            let pair = BASE64_STANDARD.encode(format!("{user}:{}", password.reveal()));
+            let auths = auths(&mut file, &self.file)?;
+            auths.retain(|name, _| canonical(name) != self.key);
+            auths.insert(self.key.clone(), json!({ "auth": pair }));
+            return write(&self.file, &file);
+        };
+        helper::store(helper, server_name(&self.key), user, password)?;
+        // What a file still held would be found first.
+        for file in &self.files {
+            remove_from(file, |name| canonical(name) == self.key)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the login; false if there was none.
+    ///
+    /// # Errors
+    /// As [`Keeper::save`].
+    pub fn remove(&self) -> Result<bool> {
+        let mut removed = remove_from(&self.file, |name| canonical(name) == self.key)?;
+        if let Some(helper) = self.helper.as_ref().filter(|_| !self.key.contains('/')) {
+            let server = server_name(&self.key);
+            if helper::get(helper, server, false)?.is_some() {
+                helper::erase(helper, server)?;
+                removed = true;
+            }
+        }
+        Ok(removed)
+    }
+}
+
+impl fmt::Display for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.helper {
+            Some(name) => write!(f, "docker-credential-{name}"),
+            None => write!(f, "{}", self.file.display()),
+        }
+    }
+}
+
+/// Forgets every login that the auth file holds, and those of the helpers that it names for single registries. The file.
 ///
 /// # Errors
-/// [`Kind::Usage`](crate::error::Kind::Usage) if no place for one is known.
-pub fn login_file(files: &AuthFiles) -> Result<PathBuf> {
-    files.paths().first().cloned().ok_or_else(|| {
+/// As [`Keeper::save`].
+pub fn remove_logins(options: &ClientOptions, named: Option<PathBuf>) -> Result<PathBuf> {
+    let path = auth_file(options, named)?;
+    remove_from(&path, |_| true)?;
+    if let Some(file) = auth::read(&path, false)? {
+        for (registry, helper) in file.own_helpers() {
+            let server = server_name(&registry);
+            if helper::get(helper, server, false)?.is_some() {
+                helper::erase(helper, server)?;
+            }
+        }
+    }
+    Ok(path)
+}
+
+fn auth_file(options: &ClientOptions, named: Option<PathBuf>) -> Result<PathBuf> {
+    named.or_else(|| options.auth_files.paths().first().cloned()).ok_or_else(|| {
         Error::usage("there is no place for a login: neither XDG_RUNTIME_DIR nor HOME is set")
             .hint("name a file with --authfile")
     })
 }
 
-/// Writes the login for `key` (`HOST[:PORT][/NAMESPACE]`) into the auth file at `path`. All else in it stays.
-///
-/// # Errors
-/// [`Kind::BadInput`](crate::error::Kind::BadInput) if the file is not understood, or names a credential helper for
-/// this registry; [`Kind::Storage`](crate::error::Kind::Storage).
-pub fn save_login(path: &Path, key: &str, user: &str, password: &Password) -> Result<()> {
-    let mut file = read(path)?;
-    let host = key.split('/').next().unwrap_or(key);
-    let helper = file["credHelpers"]
-        .as_object()
-        .is_some_and(|helpers| helpers.keys().any(|name| canonical(name) == host));
-    if helper || file["credsStore"].is_string() {
-        return Err(Error::bad_input(format!(
-            "{} says that a credential helper keeps the login to {host}",
-            path.display()
-        ))
-        .hint("log in with `docker login`, or into another file with --authfile"));
+/// The helper that the first of the files names which names one.
+fn helper_in(files: &[PathBuf], registry: &str) -> Result<Option<String>> {
+    for (number, path) in files.iter().enumerate() {
+        let Some(file) = auth::read(path, false)? else { continue };
+        let own = file.own_helper(registry);
+        let Some(name) = own.or(file.store()) else { continue };
+        if helper::is_installed(name)? {
+            return Ok(Some(name.to_owned()));
+        }
+        // Docker Desktop leaves its store's name behind when it goes.
+        if own.is_some() || number == 0 {
+            return Err(Error::bad_input(format!(
+                "{} says that docker-credential-{name} keeps the login to {registry}, and it is not installed",
+                path.display()
+            ))
+            .hint("install it, or log in into another file with --authfile"));
+        }
     }
-    let pair = BASE64_STANDARD.encode(format!("{user}:{}", password.reveal()));
-    let auths = auths(&mut file, path)?;
-    auths.retain(|name, _| canonical(name) != key);
-    auths.insert(key.to_owned(), json!({ "auth": pair }));
-    write(path, &file)
+    Ok(None)
 }
 
-/// Takes the login for `key`, or every one, out of the auth file at `path`; false if there was none.
-///
-/// # Errors
-/// As [`save_login`].
-pub fn remove_login(path: &Path, key: Option<&str>) -> Result<bool> {
+fn host_of(key: &str) -> &str {
+    key.split('/').next().unwrap_or(key)
+}
+
+/// Takes logins out of the auth file at `path`; false if there was none. What docker leaves as the mark of a login that
+/// a helper keeps is none.
+fn remove_from(path: &Path, which: impl Fn(&str) -> bool) -> Result<bool> {
     let mut file = read(path)?;
     let auths = auths(&mut file, path)?;
     let before = auths.len();
-    auths.retain(|name, _| key.is_some_and(|key| canonical(name) != key));
+    auths.retain(|name, entry| !which(name) || entry.as_object().is_some_and(Map::is_empty));
     if auths.len() == before {
         return Ok(false);
     }

@@ -42,7 +42,7 @@ pub use certs::CertDirs;
 pub use conf::Registries;
 pub(crate) use conf::{SYSTEM, user_directories};
 pub use http::Reopen;
-pub use login::{login_file, remove_login, save_login, try_login};
+pub use login::{Keeper, remove_logins, try_login};
 pub use manifest::{LARGEST_MANIFEST, RawManifest};
 pub use options::ClientOptions;
 pub use proxy::Proxies;
