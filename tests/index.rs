@@ -305,3 +305,53 @@ fn an_instance_keeps_its_name() {
     place.ok(["tag", "amd", "one", "--force"]);
     place.ok(import.into_iter().chain(["--force"]));
 }
+
+#[test]
+fn the_base_of_a_build_has_its_name_from_then_on() {
+    let (place, [amd, _]) = world();
+    let registry = RealRegistry::start(&Setup::default());
+    let name = format!("{}/team/base:1", registry.address);
+    let remote = format!("docker://{name}");
+    let digest = place.ok(["index", "-t", "multi", "amd", "arm"]).trim().to_owned();
+    place.ok(["push", "multi", &remote]);
+    let by_digest = format!("{}@{digest}", remote.trim_end_matches(":1"));
+
+    let other = Place::new();
+    let query = "#!/bin/sh\ncase $1 in os) echo busybox/1;; secrets) echo KEY;; esac\n";
+    other.write_pack("pack", &[("bin/query", query), ("bin/build", "#!/bin/sh\n")]);
+    let arguments = |base: &str, more: &[&str]| -> Vec<String> {
+        let always = ["build", "-b", "pack", "--platform", "linux/amd64", "--network", "none"];
+        let more = [&["--base", base][..], more].concat();
+        always.iter().chain(&more).map(|&argument| argument.to_owned()).collect()
+    };
+    for base in [&remote, &by_digest] {
+        let told = other.fails(65, arguments(base, &["-t", "x", "--pull=never"]));
+        assert!(told.contains("no registry may be asked"), "{told}");
+    }
+    other.ok(arguments(&remote, &["-t", "a"]));
+    assert_eq!(other.ok(["inspect", &name, "--field", "digest"]).trim(), amd);
+    other.ok(arguments(&by_digest, &["-t", "b"]));
+    other.ok(["rmi", "a", "b"]);
+    other.ok(["prune"]);
+    drop(registry);
+    for base in [&remote, &by_digest] {
+        for policy in ["missing", "never", "newer"] {
+            other.ok(arguments(base, &["-t", "c", "--pull", policy]));
+        }
+        other.fails(69, arguments(base, &["-t", "c", "--pull", "always"]));
+    }
+    other.ok(["rmi", &name]);
+    other.fails(65, arguments(&remote, &["-t", "c", "--offline"]));
+    assert_eq!(other.ok(["check", "--store"]), "");
+
+    // The name of an instance is its own.
+    let registry = RealRegistry::start(&Setup::default());
+    let name = format!("{}/team/base:1", registry.address);
+    let remote = format!("docker://{name}");
+    place.ok(["push", "multi", &remote]);
+    other.ok(["setup", "-b", "pack", "-i", "c", "-t", &name, "--network", "none"]);
+    let instance = other.ok(["inspect", &name, "--field", "digest"]);
+    other.ok(arguments(&remote, &["-t", "d"]));
+    assert_eq!(other.ok(["inspect", &name, "--field", "digest"]), instance);
+    other.assert_nothing_left();
+}

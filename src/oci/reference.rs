@@ -96,6 +96,12 @@ impl Reference {
         self
     }
 
+    /// The tag that stands for a reference by digest in the store: `NAME:sha256-HEX`; `None` if it has no digest.
+    pub fn tag_of_digest(&self) -> Option<Self> {
+        let tag = Some(format!("sha256-{}", self.digest?.hex()));
+        Some(Reference { tag, digest: None, ..self.clone() })
+    }
+
     /// The same reference with another digest instead of its tag.
     #[must_use]
     pub fn at_digest(&self, digest: Digest) -> Self {

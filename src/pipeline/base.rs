@@ -1,5 +1,7 @@
 //! Where a base image comes from: `--base`, the configuration's `[os]` table, or Docker Hub.
 
+use super::copy;
+use super::names::{self, What};
 use crate::config::Config;
 use crate::error::{Context, Result};
 use crate::oci::{Descriptor, Image};
@@ -52,5 +54,21 @@ pub(super) fn provide(
         .context(format!("the base image for the pack's os {os}"))
         .map_err(|error| error.also_hint("or name another source of it with --base"))?;
     let image = store.load_image(&descriptor)?;
+    if matches!(source, Source::Docker(_)) {
+        remember(store, source, &descriptor)?;
+    }
     Ok(Base { name: source.image_name(), descriptor, image })
+}
+
+/// Tags a registry's image with its full name, as `svp pull` does: `--pull missing` and `never` find it then, and
+/// `svp prune` leaves it.
+fn remember(store: &Store, source: &Source, descriptor: &Descriptor) -> Result<()> {
+    let name = copy::own_name(source)?;
+    let held = store.tag(&name)?;
+    let same = held.is_some_and(|tag| tag.manifest.digest == descriptor.digest);
+    // The name of an instance, which has secrets, is not taken over for so little.
+    if same || names::what_is(store, &name)? == Some(What::Instance) {
+        return Ok(());
+    }
+    copy::tag(store, &name, descriptor, false)
 }

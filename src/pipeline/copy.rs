@@ -175,13 +175,9 @@ pub fn load(
 pub fn own_name(source: &Source) -> Result<Reference> {
     let text = match source {
         Source::Local(reference) | Source::Docker(reference) => {
-            return Ok(match reference.digest() {
-                // A digest is no tag, but `NAME@DIGEST` is found by what is tagged so.
-                Some(digest) if reference.tag().is_none() => {
-                    format!("{}:sha256-{}", reference.name(), digest.hex()).parse()?
-                }
-                _ => reference.tagged().parse()?,
-            });
+            // A digest is no tag, but `NAME@DIGEST` is found by what is tagged so.
+            let of_digest = reference.tag_of_digest().filter(|_| reference.tag().is_none());
+            return of_digest.map_or_else(|| reference.tagged().parse(), Ok);
         }
         Source::Oci { reference, .. }
         | Source::OciArchive { reference, .. }

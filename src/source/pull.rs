@@ -216,14 +216,7 @@ fn all_from(
 fn held(store: &Store, reference: &Reference, platform: &Platform) -> Option<Descriptor> {
     let descriptor = match reference.digest() {
         None => store.tag(reference).ok()??.manifest,
-        Some(digest) => {
-            let bytes = store.read_blob_bounded(&digest, MAX_MANIFEST).ok()?;
-            let media_type = match Document::parse(&bytes, "").ok()? {
-                Document::Manifest(manifest) => manifest.media_type(),
-                Document::Index(_) => "",
-            };
-            Descriptor::new(media_type, digest, bytes.len() as u64)
-        }
+        Some(digest) => by_digest(store, reference, digest)?,
     };
     let descriptor = store.choose(&descriptor, platform).ok()?;
     let image = store.load_image(&descriptor).ok()?;
@@ -231,6 +224,18 @@ fn held(store: &Store, reference: &Reference, platform: &Platform) -> Option<Des
     let whole =
         |layer: &Layer| store.blob_size(&layer.descriptor.digest) == Some(layer.descriptor.size);
     image.layers().iter().all(whole).then_some(descriptor)
+}
+
+/// What the store has under a digest: the blob itself, or what was taken of it, if it is an index.
+fn by_digest(store: &Store, reference: &Reference, digest: Digest) -> Option<Descriptor> {
+    let Ok(bytes) = store.read_blob_bounded(&digest, MAX_MANIFEST) else {
+        return Some(store.tag(&reference.tag_of_digest()?).ok()??.manifest);
+    };
+    let media_type = match Document::parse(&bytes, "").ok()? {
+        Document::Manifest(manifest) => manifest.media_type(),
+        Document::Index(_) => "",
+    };
+    Some(Descriptor::new(media_type, digest, bytes.len() as u64))
 }
 
 pub(super) fn from_origin(
