@@ -12,7 +12,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, openat, openat2, unlinkat,
+    AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat, Timespec, Timestamps, fstat,
+    openat, openat2, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -205,7 +206,7 @@ impl Cursor {
 }
 
 /// Removes `name` from `parent`, with all that is in it if it is a directory; what `keep` says of stays,
-/// and so do the directories above it. `keep` gets paths that begin with `name`.
+/// and so do the directories above it, with the times that they have. `keep` gets paths that begin with `name`.
 ///
 /// # Errors
 /// The kernel's. Something that is not there is no error.
@@ -215,16 +216,23 @@ pub fn remove(
     keep: &dyn Fn(&[u8]) -> bool,
 ) -> Result<(), Errno> {
     let mut cursor = Cursor::new(parent)?;
-    let mut todo = vec![vec![name.to_vec().into_boxed_slice()]];
-    while let Some(level) = todo.last_mut() {
+    let mut todo = vec![(vec![name.to_vec().into_boxed_slice()], None)];
+    while let Some((level, times)) = todo.last_mut() {
         let Some(name) = level.pop() else {
+            let times = times.take();
             todo.pop();
-            if let Some(done) = cursor.pop()?
-                && !keep(&cursor.path_of(&done))
-            {
-                match unlinkat(cursor.dir(), &*done, AtFlags::REMOVEDIR) {
+            let Some(done) = cursor.pop()? else { continue };
+            let stays = keep(&cursor.path_of(&done))
+                || match unlinkat(cursor.dir(), &*done, AtFlags::REMOVEDIR) {
+                    Ok(()) | Err(Errno::NOENT) => false,
                     // Something in it was kept.
-                    Ok(()) | Err(Errno::NOTEMPTY | Errno::NOENT) => {}
+                    Err(Errno::NOTEMPTY) => true,
+                    Err(error) => return Err(error),
+                };
+            if let (true, Some(times)) = (stays, times) {
+                match utimensat(cursor.dir(), &*done, &times, AtFlags::SYMLINK_NOFOLLOW) {
+                    // Somebody else's, in which the caller may work nevertheless.
+                    Ok(()) | Err(Errno::PERM) => {}
                     Err(error) => return Err(error),
                 }
             }
@@ -233,7 +241,9 @@ pub fn remove(
         match cursor.push(&name) {
             Ok(()) => {
                 let names = list(cursor.dir())?;
-                todo.push(names.into_iter().map(|name| name.bytes).collect());
+                let stat = fstat(cursor.dir())?;
+                let names = names.into_iter().map(|name| name.bytes).collect();
+                todo.push((names, Some(times_of(&stat))));
             }
             Err(Errno::NOTDIR) => {
                 if !keep(&cursor.path_of(&name)) {
@@ -245,6 +255,13 @@ pub fn remove(
         }
     }
     Ok(())
+}
+
+fn times_of(stat: &Stat) -> Timestamps {
+    Timestamps {
+        last_access: Timespec { tv_sec: stat.st_atime, tv_nsec: stat.st_atime_nsec as i64 },
+        last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as i64 },
+    }
 }
 
 #[cfg(test)]

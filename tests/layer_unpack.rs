@@ -392,6 +392,27 @@ fn what_is_unpacked_inherits_no_acl() {
 }
 
 #[test]
+fn what_a_whiteout_leaves_keeps_its_time() {
+    if !inside("what_a_whiteout_leaves_keeps_its_time") {
+        return;
+    }
+    let mut lab = Lab::new();
+    let plain = lab.make_dir();
+    let lower = sketch(&["d d", "f d/lower x", "f d/other x"]);
+    let upper = sketch(&["f d/own y", "f .wh.d"]);
+    for tar in [&lower, &upper] {
+        lab.add(tar).unwrap();
+        unpack_plain(tar, &plain).unwrap();
+    }
+    let merged = lab.mount(None);
+    for tree in [&merged.0, &plain] {
+        let tree = snapshot::take(open(tree).as_fd()).unwrap();
+        let seconds = tree[&b"d"[..]].entry.mtime.seconds;
+        assert_eq!((seconds, tree.contains_key(&b"d/lower"[..])), (1_000_000, false));
+    }
+}
+
+#[test]
 fn zeros_become_holes() {
     if !inside("zeros_become_holes") {
         return;
