@@ -6,7 +6,7 @@ mod layer_common;
 use std::os::fd::AsFd;
 
 use layer_common::mutate::{self, Op};
-use layer_common::{Lab, inside, judge, open, unpack_plain};
+use layer_common::{Lab, index, inside, judge, open, unpack_plain};
 use proptest::prelude::*;
 use svp::layer::diff::{DiffRequest, diff};
 use svp::layer::entry::{Entry, EntryKind, Timestamp};
@@ -89,17 +89,22 @@ fn special_layer() -> Vec<u8> {
 fn rounds(rounds: &[Vec<Op>], special: bool) {
     let mut lab = Lab::new();
     let plain = lab.make_dir();
+    let mut stages = index::Stages::default();
     if special {
         let report = lab.add(&special_layer()).unwrap();
         assert_eq!((report.unmade.len(), report.unrepresented.len()), (0, 0));
+        stages.add(&special_layer(), &lab.mount(None).0).unwrap();
     }
     for ops in rounds {
         let recorded = record(&mut lab, |root| ops.iter().for_each(|op| mutate::apply(root, *op)));
         if !special {
             unpack_plain(&recorded.tar, &plain).unwrap();
         }
+        let tar = recorded.tar.clone();
         recorded.hold(&mut lab);
+        stages.add(&tar, &lab.mount(None).0).unwrap();
     }
+    stages.agree();
     if !special {
         // Overlay and plain unpacking agree.
         let mount = lab.mount(None);

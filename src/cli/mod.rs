@@ -7,6 +7,7 @@ mod common;
 mod compression;
 mod copy;
 mod df;
+mod diff;
 mod error;
 mod field;
 mod history;
@@ -78,6 +79,8 @@ enum Command {
     Inspect(inspect::Args),
     /// Show how an image was made, the newest step first
     History(history::Args),
+    /// Show the files that differ between two images, or that one layer added, changed and removed
+    Diff(diff::Args),
     /// Give an image another tag
     Tag(tag::Args),
     /// Remove tags, and what only they had
@@ -123,6 +126,7 @@ pub fn main() -> ExitCode {
     };
     let context = Context::new(&cli.global);
     let style = cli.global.style();
+    let mut done = ExitCode::SUCCESS;
     let result = match cli.command {
         Command::Build(args) => build::run(args, &context),
         Command::Setup(args) => setup::run(args, &context),
@@ -133,6 +137,7 @@ pub fn main() -> ExitCode {
         Command::Images(args) => images::run(args, &context),
         Command::Inspect(args) => inspect::run(args, &context),
         Command::History(args) => history::run(&args, &context),
+        Command::Diff(args) => diff::run(args, &context).map(|code| done = code),
         Command::Tag(args) => tag::run(args, &context),
         Command::Rmi(args) => rmi::run(args, &context),
         Command::Pull(args) => copy::pull(args, &context),
@@ -151,7 +156,7 @@ pub fn main() -> ExitCode {
     };
     context.finish();
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => done,
         Err(error) => error::report(&error, style),
     }
 }

@@ -4,9 +4,12 @@
 //! Functions over descriptors: nothing here knows of processes, stores or registries.
 
 mod changes;
+pub mod compare;
 pub mod compress;
 pub mod diff;
 pub mod entry;
+mod held;
+pub mod index;
 mod link;
 pub mod meta;
 pub mod path;
@@ -17,4 +20,5 @@ pub mod settings;
 pub mod snapshot;
 mod tree;
 pub mod unpack;
+pub mod verify;
 pub mod write;

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 /// NUL. svp walks name by name and could do more, but nobody else can unpack such a layer.
 pub const MAX_PATH: usize = 4095;
 /// The longest single name (Linux `NAME_MAX`), in bytes.
-const MAX_NAME: usize = 255;
+pub(super) const MAX_NAME: usize = 255;
 
 /// The prefix of every whiteout's name.
 const WHITEOUT: &[u8] = b".wh.";
@@ -114,6 +114,52 @@ pub fn meaning(name: &[u8]) -> Result<Meaning<'_>> {
     }
 }
 
+/// The names above a path's last one, that one, and what it asks for; `None` for what has no meaning: the
+/// root's own entry, and aufs's bookkeeping.
+///
+/// # Errors
+/// As [`meaning`], and `BadInput` for a path that leads through a whiteout.
+pub fn located(path: &EntryPath) -> Result<Option<(Vec<&[u8]>, &[u8], Meaning<'_>)>> {
+    let mut parents: Vec<&[u8]> = path.names().collect();
+    let Some(name) = parents.pop() else { return Ok(None) };
+    let meaning = meaning(name)?;
+    if meaning == Meaning::Ignored || parents.iter().any(|name| name.starts_with(AUFS)) {
+        return Ok(None);
+    }
+    if parents.iter().any(|name| is_reserved(name)) {
+        return Err(Error::bad_input("it lies in a whiteout"));
+    }
+    Ok(Some((parents, name, meaning)))
+}
+
+/// Where a symbolic link's target leads from the link's directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turn<'a> {
+    /// From the root instead.
+    pub absolute: bool,
+    /// So many directories up first.
+    pub up: usize,
+    /// Then down by these names.
+    pub down: Vec<&'a [u8]>,
+}
+
+/// Reads a link's target. A `..` is taken without looking whether what it leaves is a directory.
+pub fn turn(target: &[u8]) -> Turn<'_> {
+    let mut turn = Turn { absolute: target.starts_with(b"/"), up: 0, down: Vec::new() };
+    for name in target.split(|&byte| byte == b'/') {
+        match name {
+            b"" | b"." => {}
+            b".." => {
+                if turn.down.pop().is_none() {
+                    turn.up += 1;
+                }
+            }
+            name => turn.down.push(name),
+        }
+    }
+    turn
+}
+
 /// Whether a real file of this name can't be put into a layer.
 pub fn is_reserved(name: &[u8]) -> bool {
     name.starts_with(WHITEOUT)
@@ -128,14 +174,30 @@ pub fn whiteout_of(name: &[u8]) -> Vec<u8> {
 pub fn show(path: &[u8]) -> String {
     let cut = &path[..path.len().min(300)];
     let dots = if cut.len() < path.len() { "…" } else { "" };
-    let mut text = String::from("\"");
-    for chunk in cut.utf8_chunks() {
-        text.extend(chunk.valid().chars().flat_map(char::escape_debug));
+    format!("\"{}{dots}\"", escaped(cut))
+}
+
+/// `path` whole and on one line: as it is where a terminal can show it, else escaped and in quotes, as git
+/// has it.
+pub fn quoted(path: &[u8]) -> String {
+    let escaped = escaped(path);
+    if escaped.as_bytes() == path { escaped } else { format!("\"{escaped}\"") }
+}
+
+fn escaped(path: &[u8]) -> String {
+    let mut text = String::with_capacity(path.len());
+    for chunk in path.utf8_chunks() {
+        for shown in chunk.valid().chars() {
+            match shown {
+                '\'' => text.push(shown),
+                _ => text.extend(shown.escape_debug()),
+            }
+        }
         for byte in chunk.invalid() {
             text.push_str(&format!("\\x{byte:02x}"));
         }
     }
-    text + dots + "\""
+    text
 }
 
 #[cfg(test)]
@@ -196,5 +258,36 @@ mod tests {
     #[test]
     fn messages_show_every_byte() {
         assert_eq!(show(b"a\xff\"\n\xc3\xa9"), "\"a\\xff\\\"\\n\u{e9}\"");
+    }
+
+    #[test]
+    fn paths_are_quoted_where_a_terminal_would_not_show_them() {
+        let table: &[(&[u8], &str)] = &[
+            (b"/a b/it's-\xc3\xa9", "/a b/it's-\u{e9}"),
+            (b"/a\nb", r#""/a\nb""#),
+            (b"/\x1b[31m", r#""/\u{1b}[31m""#),
+            (b"/\xc2\x9b31m", r#""/\u{9b}31m""#),
+            ("/\u{202e}gnp".as_bytes(), r#""/\u{202e}gnp""#),
+            (b"/\xff", r#""/\xff""#),
+            (br"/\xff", r#""/\\xff""#),
+            (b"/\"", r#""/\"""#),
+        ];
+        for (path, shown) in table {
+            assert_eq!(quoted(path), *shown);
+        }
+        let long = vec![b'x'; 4000];
+        assert_eq!(quoted(&long).as_bytes(), long);
+    }
+
+    #[test]
+    fn targets_are_read() {
+        let turned = |target| {
+            let Turn { absolute, up, down } = turn(target);
+            (absolute, up, down.join(&b'/'))
+        };
+        assert_eq!(turned(b"a//./b/"), (false, 0, b"a/b".to_vec()));
+        assert_eq!(turned(b"/a/../b"), (true, 0, b"b".to_vec()));
+        assert_eq!(turned(b"a/../../../b"), (false, 2, b"b".to_vec()));
+        assert_eq!(turned(b"/"), (true, 0, b"".to_vec()));
     }
 }

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use crate::error::{Error, Kind, Result};
 use crate::layer::entry::{Timestamp, Xattrs};
 use crate::layer::meta::{self, IdRanges, OPAQUE, Ownership};
-use crate::layer::path::show;
+use crate::layer::path::{Turn, show, turn};
 use crate::layer::unpack::{Mode, UnpackOptions, UnpackReport};
 use crate::rootfs::{self, Cursor};
 
@@ -230,22 +230,9 @@ impl Tree {
     /// Puts a link's target before the names still to go.
     pub fn turn(&mut self, target: &[u8], todo: &mut Vec<Vec<u8>>) -> Result<()> {
         debug_assert!(target.len() <= MAX_TARGET);
-        if target.starts_with(b"/") {
+        let Turn { absolute, up, down } = turn(target);
+        if absolute {
             self.rise(0)?;
-        }
-        let mut up = 0;
-        let mut down: Vec<&[u8]> = Vec::new();
-        for name in target.split(|&byte| byte == b'/') {
-            match name {
-                b"" | b"." => {}
-                // Without looking whether what it leaves is a directory: stricter is of no use here.
-                b".." => {
-                    if down.pop().is_none() {
-                        up += 1;
-                    }
-                }
-                name => down.push(name),
-            }
         }
         let depth = self.cursor.depth().saturating_sub(up);
         self.rise(depth)?;

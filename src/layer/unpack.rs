@@ -11,7 +11,7 @@ use std::os::fd::BorrowedFd;
 use crate::error::{Context, Error, Result};
 use crate::layer::entry::{Entry, EntryKind, Xattrs};
 use crate::layer::meta::IdRanges;
-use crate::layer::path::{EntryPath, Meaning, is_reserved, meaning, show};
+use crate::layer::path::{EntryPath, Meaning, located, show};
 use crate::layer::read::TarReader;
 use crate::layer::tree::Tree;
 
@@ -140,26 +140,21 @@ pub fn unpack_layer(
     tree.finish()
 }
 
+/// The error for an entry of the root that is something else.
+pub(super) const NO_ROOT: &str = "the root of an image can only be a directory";
+
 fn apply(tree: &mut Tree, entry: &Entry, reader: &mut TarReader<'_>) -> Result<()> {
     tree.report.entries += 1;
     tree.report.bytes += entry.size;
     let path = EntryPath::parse(&entry.path)?;
-    let Some((_, name)) = path.split() else {
+    if path.is_root() {
         if entry.kind != EntryKind::Directory {
-            return Err(Error::bad_input("the root of an image can only be a directory"));
+            return Err(Error::bad_input(NO_ROOT));
         }
         tree.rise(0)?;
         return tree.directory_metadata(entry);
-    };
-    let meaning = meaning(name)?;
-    let mut parents: Vec<&[u8]> = path.names().collect();
-    parents.pop();
-    if meaning == Meaning::Ignored || parents.iter().any(|name| name.starts_with(b".wh..wh.")) {
-        return Ok(());
     }
-    if parents.iter().any(|name| is_reserved(name)) {
-        return Err(Error::bad_input("it lies in a whiteout"));
-    }
+    let Some((parents, name, meaning)) = located(&path)? else { return Ok(()) };
     tree.go_to_parent(&parents)?;
     match meaning {
         Meaning::Opaque => tree.hide_all(),

@@ -14,11 +14,13 @@
 //! | `output` | where an image goes besides the store |
 //! | `copy` | carrying images about: pull, push, copy, save, load |
 //! | `index` | one name for the images of several platforms |
+//! | `compare` | what differs between two images, or by one layer |
 //! | `names` | which tags may be written to |
 
 pub mod ask;
 pub mod base;
 pub mod build;
+pub mod compare;
 pub mod copy;
 pub mod environment;
 pub mod index;

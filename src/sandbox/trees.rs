@@ -2,7 +2,7 @@
 //! nothing of the host in reach.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Seek, Write};
+use std::io::{self, BufWriter, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -14,14 +14,15 @@ use serde::{Deserialize, Serialize};
 use super::overlay;
 use super::spec::Overlay;
 use crate::error::{Context, Error, IoContext, Result};
-use crate::layer::compress::{Encoder, decoder};
+use crate::layer::compress::Encoder;
 use crate::layer::diff;
 use crate::layer::entry::Timestamp;
 use crate::layer::meta::IdRanges;
 use crate::layer::settings::Settings;
 use crate::layer::unpack::{Mode as UnpackMode, UnpackOptions, UnpackReport, unpack_layer};
+use crate::layer::verify::read_verified;
 use crate::oci::media_type::Compression;
-use crate::oci::{Digest, DigestReader, DigestWriter};
+use crate::oci::{Digest, DigestWriter};
 use crate::remove::remove_tree;
 
 /// A layer to unpack.
@@ -96,16 +97,9 @@ pub(super) fn unpack_verified(
     root: &OwnedFd,
     options: &UnpackOptions<'_>,
 ) -> Result<UnpackReport> {
-    let blob = DigestReader::expecting(File::from(blob), digest, Some(size));
-    let name = format!("layer {digest}");
-    let tar = decoder(blob, compression).context(&name)?;
-    let mut tar = DigestReader::expecting(tar, diff_id, None);
-    let report = unpack_layer(&mut tar, root.as_fd(), options).context(&name)?;
-    tar.drain().map_err(|error| match error.raw_os_error() {
-        Some(_) => Error::io("read", &name, error),
-        None => Error::bad_input(name.clone()).source(error),
-    })?;
-    rustix::fs::syncfs(root).io("sync", &name)?;
+    let unpack = |tar: &mut dyn Read| unpack_layer(tar, root.as_fd(), options);
+    let report = read_verified(File::from(blob), (digest, size), compression, diff_id, unpack)?;
+    rustix::fs::syncfs(root).io("sync", format!("layer {digest}"))?;
     Ok(report)
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // Every test binary uses a part of it.
 
+pub mod index;
 pub mod judge;
 pub mod mutate;
 

@@ -1,0 +1,111 @@
+//! What differs between two [`Index`]es.
+
+use std::rc::Rc;
+
+use crate::layer::index::{Held, Index, Node, What};
+
+/// A path at which two trees differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference<'a> {
+    /// From the root, without a slash before it: the root itself is empty.
+    pub path: Vec<u8>,
+    /// What was there.
+    pub before: Option<&'a Held>,
+    /// What is there now.
+    pub after: Option<&'a Held>,
+}
+
+/// In what two files of one path may differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Aspect {
+    /// One is a file and the other a directory, for example.
+    Type,
+    /// What is in a file.
+    Content,
+    /// Where a link leads.
+    Target,
+    /// The number of a device.
+    Device,
+    /// The permissions.
+    Mode,
+    /// The owner or the group.
+    Owner,
+    /// The extended attributes.
+    Xattrs,
+    /// The time of last modification.
+    Time,
+}
+
+/// All that differs, sorted by the bytes of the paths. Of a directory that is there in one tree only, everything
+/// in it is listed too. Whether files are names of one another does not matter. Times matter if `times`.
+pub fn compare<'a>(before: &'a Index, after: &'a Index, times: bool) -> Vec<Difference<'a>> {
+    let mut differences = Vec::new();
+    let mut todo = vec![(Vec::new(), Some(before.root()), Some(after.root()))];
+    while let Some((path, before, after)) = todo.pop() {
+        let same = match (before, after) {
+            (Some(a), Some(b)) => is_same(&a.held, &b.held, times),
+            _ => false,
+        };
+        let (below, below_after) = (children(before), children(after));
+        let shared = match (below, below_after) {
+            (Some(a), Some(b)) => Rc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        };
+        if !shared {
+            let path_of = |name: &[u8]| {
+                let slash: &[u8] = if path.is_empty() { b"" } else { b"/" };
+                [&path, slash, name].concat()
+            };
+            for (name, node) in below.iter().flat_map(|children| &children.0) {
+                let other = below_after.and_then(|children| children.0.get(name));
+                todo.push((path_of(name), Some(node), other));
+            }
+            for (name, node) in below_after.iter().flat_map(|children| &children.0) {
+                if below.is_none_or(|children| !children.0.contains_key(name)) {
+                    todo.push((path_of(name), None, Some(node)));
+                }
+            }
+        }
+        if !same {
+            let held = |node: Option<&'a Node>| node.map(|node| &*node.held);
+            differences.push(Difference { path, before: held(before), after: held(after) });
+        }
+    }
+    differences.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    differences
+}
+
+fn children(node: Option<&Node>) -> Option<&Rc<super::index::Children>> {
+    node?.children.as_ref()
+}
+
+/// In what two files of one path differ. Of another type, nothing of the content is said.
+pub fn aspects(before: &Held, after: &Held) -> Vec<Aspect> {
+    let what = match (&before.what, &after.what) {
+        (a, b) if std::mem::discriminant(a) != std::mem::discriminant(b) => Some(Aspect::Type),
+        (a, b) if a == b => None,
+        (What::Symlink(_), _) => Some(Aspect::Target),
+        (What::CharDevice(..) | What::BlockDevice(..), _) => Some(Aspect::Device),
+        _ => Some(Aspect::Content),
+    };
+    // A link has no mode of its own.
+    let modes =
+        !matches!((&before.what, &after.what), (What::Symlink(_), _) | (_, What::Symlink(_)));
+    let owners = (before.uid, before.gid) != (after.uid, after.gid);
+    let others = [
+        (modes && before.mode != after.mode, Aspect::Mode),
+        (owners, Aspect::Owner),
+        (before.xattrs != after.xattrs, Aspect::Xattrs),
+        (before.mtime != after.mtime, Aspect::Time),
+    ];
+    what.into_iter().chain(others.into_iter().filter(|it| it.0).map(|it| it.1)).collect()
+}
+
+fn is_same(before: &Held, after: &Held, times: bool) -> bool {
+    if std::ptr::eq(before, after) || before == after {
+        return true;
+    }
+    !times && aspects(before, after) == [Aspect::Time]
+}

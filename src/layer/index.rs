@@ -1,0 +1,325 @@
+//! What layers stacked on each other hold, in memory: every path with its metadata, files' contents as digests.
+//!
+//! The rules are those of [`unpack`](crate::layer::unpack), so that an index tells of the tree that
+//! unpacking would make, with nothing lost that a host can't make. A copy shares whatever it doesn't change:
+//! two images on one base cost one base, and [`compare`](crate::layer::compare) passes over what is shared.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::rc::Rc;
+
+use crate::error::{Context, Error, Result};
+use crate::interrupt;
+use crate::layer::entry::{Entry, EntryKind};
+use crate::layer::held::{content, held, weight};
+use crate::layer::path::{
+    EntryPath, MAX_NAME, MAX_PATH, Meaning, Turn, is_reserved, located, show, turn,
+};
+use crate::layer::read::TarReader;
+use crate::layer::tree::MOST_LINKS;
+use crate::layer::unpack::NO_ROOT;
+
+pub use crate::layer::held::{Held, What};
+
+/// About what an entry takes in memory beside its name, its target and its attributes, in bytes.
+const ENTRY: u64 = 250;
+/// What an index may take in memory: some four million entries, more than any image has.
+const MOST: u64 = 1 << 30;
+
+/// What layers hold, the later on top of the earlier.
+#[derive(Clone)]
+pub struct Index {
+    root: Node,
+    /// The number of the layer that is being put on.
+    layer: u32,
+    /// What all of it takes in memory, about; what was replaced counts still.
+    taken: u64,
+}
+
+#[derive(Clone)]
+pub(super) struct Node {
+    pub(super) held: Rc<Held>,
+    /// The layer that made it, or that made it anew.
+    layer: u32,
+    /// What is in a directory.
+    pub(super) children: Option<Rc<Children>>,
+}
+
+type Map = BTreeMap<Box<[u8]>, Node>;
+
+/// What is in a directory, by name.
+#[derive(Clone, Default)]
+pub(super) struct Children(pub(super) Map);
+
+impl Drop for Children {
+    /// Level by level: directories may lie deeper in each other than a stack is.
+    fn drop(&mut self) {
+        if self.0.is_empty() {
+            return;
+        }
+        let mut todo = vec![std::mem::take(&mut self.0)];
+        while let Some(map) = todo.pop() {
+            for children in map.into_values().filter_map(|node| node.children) {
+                if let Some(mut children) = Rc::into_inner(children) {
+                    todo.push(std::mem::take(&mut children.0));
+                }
+            }
+        }
+    }
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Index { root: Node::directory(0), layer: 0, taken: 0 }
+    }
+}
+
+/// Where the directories of a path lead: what is there of them, links resolved, and what must still be made.
+struct Way {
+    there: Vec<Box<[u8]>>,
+    missing: Vec<Box<[u8]>>,
+}
+
+impl Index {
+    /// Puts the layer that `tar` streams on top, and reads `tar` to its end.
+    ///
+    /// # Errors
+    /// `BadInput` for a layer that can't be unpacked, or has more entries than can be compared; the message
+    /// names the entry. The index then holds a part of the layer.
+    pub fn add_layer(&mut self, tar: &mut dyn Read) -> Result<()> {
+        self.layer += 1;
+        let mut reader = TarReader::new(tar);
+        while let Some(entry) = reader.next_entry()? {
+            interrupt::check()?;
+            self.add(&entry, &mut reader)
+                .context(format_args!("can't read {}", show(&entry.path)))?;
+        }
+        reader.drain()
+    }
+
+    pub(super) fn root(&self) -> &Node {
+        &self.root
+    }
+
+    fn add(&mut self, entry: &Entry, reader: &mut TarReader<'_>) -> Result<()> {
+        let path = EntryPath::parse(&entry.path)?;
+        if path.is_root() {
+            if entry.kind != EntryKind::Directory {
+                return Err(Error::bad_input(NO_ROOT));
+            }
+            self.root.held = Rc::new(held(entry, What::Directory));
+            return Ok(());
+        }
+        let Some((parents, name, meaning)) = located(&path)? else { return Ok(()) };
+        let way = self.way(&parents)?;
+        let length: usize = way.there.iter().chain(&way.missing).map(|name| name.len() + 1).sum();
+        if length + name.len() > MAX_PATH {
+            return Err(Error::bad_input(format!(
+                "its links lead to a path of more than {MAX_PATH} bytes"
+            )));
+        }
+        let parent = self.make(way)?;
+        let layer = self.layer;
+        match meaning {
+            Meaning::Opaque => self.open(&parent).retain(|_, node| node.keep(layer)),
+            Meaning::Whiteout(hidden) => {
+                let dir = self.open(&parent);
+                if dir.get_mut(hidden).is_some_and(|node| !node.keep(layer)) {
+                    dir.remove(hidden);
+                }
+            }
+            _ => self.place(&parent, name, entry, reader)?,
+        }
+        Ok(())
+    }
+
+    /// Puts `entry` at `name`, in place of what is there; a directory keeps what is in it.
+    fn place(
+        &mut self,
+        parent: &[Box<[u8]>],
+        name: &[u8],
+        entry: &Entry,
+        reader: &mut TarReader<'_>,
+    ) -> Result<()> {
+        let layer = self.layer;
+        let found = match entry.kind {
+            EntryKind::HardLink => self.link(parent, name, &entry.link)?,
+            EntryKind::Directory => Rc::new(held(entry, What::Directory)),
+            _ => Rc::new(held(entry, content(entry, reader)?)),
+        };
+        self.take(ENTRY + (name.len() + entry.link.len()) as u64 + weight(&found))?;
+        let dir = self.open(parent);
+        let children = match dir.get_mut(name) {
+            Some(node) if entry.kind == EntryKind::Directory => node.children.take(),
+            _ => None,
+        };
+        let mut node = Node { held: found, layer, children };
+        if entry.kind == EntryKind::Directory {
+            node.children.get_or_insert_default();
+        }
+        dir.insert(name.into(), node);
+        Ok(())
+    }
+
+    /// The file that a hard link at `name` is to be another name of.
+    fn link(&self, parent: &[Box<[u8]>], name: &[u8], target: &[u8]) -> Result<Rc<Held>> {
+        let target = EntryPath::parse(target).context("its target")?;
+        let names: Vec<&[u8]> = target.names().collect();
+        let Some((&last, parents)) = names.split_last() else {
+            return Err(Error::bad_input("it is a hard link to the root"));
+        };
+        let wrong = |why| {
+            let target = show(target.as_bytes());
+            Err(Error::bad_input(format!("it is a hard link to {target}, which {why}")))
+        };
+        if names.iter().any(|name| is_reserved(name)) {
+            return wrong("is a whiteout");
+        }
+        let to = self.way(parents)?;
+        let found = if to.missing.is_empty() {
+            self.at(&to.there).and_then(|dir| dir.get(last))
+        } else {
+            None
+        };
+        let Some(found) = found else {
+            return wrong("is neither in this layer nor in those below");
+        };
+        if found.children.is_some() {
+            return wrong("is a directory");
+        }
+        let full = |dir: &[Box<[u8]>], name: &[u8]| [dir, &[name.into()]].concat();
+        let (own, its) = (full(parent, name), full(&to.there, last));
+        if own == its {
+            return wrong("is itself");
+        }
+        if its.starts_with(&own) {
+            return wrong("it replaces");
+        }
+        Ok(found.held.clone())
+    }
+
+    /// Where `names` lead. Links that this layer made are followed; what else is no directory gives way.
+    fn way(&self, names: &[&[u8]]) -> Result<Way> {
+        let mut here: Vec<(&[u8], &Node)> = Vec::new();
+        let mut todo: Vec<&[u8]> = names.iter().rev().copied().collect();
+        let mut links = 0;
+        while let Some(name) = todo.last().copied() {
+            let dir = here.last().map_or(&self.root, |(_, node)| node);
+            let Some((name, node)) = dir.children.as_ref().and_then(|c| c.0.get_key_value(name))
+            else {
+                break;
+            };
+            if node.children.is_some() {
+                here.push((name, node));
+                todo.pop();
+                continue;
+            }
+            if node.layer != self.layer {
+                break;
+            }
+            let What::Symlink(target) = &node.held.what else {
+                let name = show(name);
+                return Err(Error::bad_input(format!("{name} is no directory in this layer")));
+            };
+            links += 1;
+            if links > MOST_LINKS {
+                return Err(Error::bad_input("too many symbolic links lead there"));
+            }
+            let Turn { absolute, up, down } = turn(target);
+            here.truncate(if absolute { 0 } else { here.len().saturating_sub(up) });
+            todo.pop();
+            todo.extend(down.into_iter().rev());
+        }
+        let there = here.into_iter().map(|(name, _)| name.into()).collect();
+        let missing: Vec<Box<[u8]>> = todo.into_iter().rev().map(Into::into).collect();
+        if missing.iter().any(|name| name.len() > MAX_NAME) {
+            return Err(Error::bad_input("a link leads to a name of more than 255 bytes"));
+        }
+        Ok(Way { there, missing })
+    }
+
+    /// What is in the directory.
+    fn at(&self, names: &[Box<[u8]>]) -> Option<&Map> {
+        let mut map = &self.root.children.as_ref()?.0;
+        for name in names {
+            map = &map.get(name)?.children.as_ref()?.0;
+        }
+        Some(map)
+    }
+
+    /// What is in the directory, to be changed.
+    fn open(&mut self, names: &[Box<[u8]>]) -> &mut Map {
+        let mut map = self.root.children();
+        for name in names {
+            map = map.get_mut(name).expect("it is there").children();
+        }
+        map
+    }
+
+    /// Makes the directories that are missing; the names of all.
+    fn make(&mut self, way: Way) -> Result<Vec<Box<[u8]>>> {
+        let Way { mut there, missing } = way;
+        let names: usize = missing.iter().map(|name| name.len()).sum();
+        self.take(ENTRY * missing.len() as u64 + names as u64)?;
+        let layer = self.layer;
+        let mut map = self.open(&there);
+        for name in &missing {
+            map.insert(name.clone(), Node::directory(layer));
+            map = map.get_mut(name).expect("it was just made").children();
+        }
+        there.extend(missing);
+        Ok(there)
+    }
+
+    fn take(&mut self, bytes: u64) -> Result<()> {
+        self.taken = self.taken.saturating_add(bytes);
+        if self.taken > MOST {
+            return Err(Error::bad_input("the image has more in it than can be compared"));
+        }
+        Ok(())
+    }
+}
+
+impl Node {
+    /// A directory that no layer says anything of.
+    fn directory(layer: u32) -> Self {
+        let entry = Entry::new("", EntryKind::Directory, 0o755);
+        let held = Rc::new(held(&entry, What::Directory));
+        Node { held, layer, children: Some(Rc::default()) }
+    }
+
+    fn children(&mut self) -> &mut Map {
+        &mut Rc::make_mut(self.children.get_or_insert_default()).0
+    }
+
+    /// Removes what lower layers have of it and in it; false if that is all.
+    fn keep(&mut self, layer: u32) -> bool {
+        if !self.has_own(layer) {
+            return false;
+        }
+        if self.children.as_ref().is_some_and(|children| !children.0.is_empty()) {
+            // As deep as a path has names.
+            self.children().retain(|_, child| child.keep_below(layer));
+        }
+        true
+    }
+
+    fn keep_below(&mut self, layer: u32) -> bool {
+        if self.children.as_ref().is_some_and(|children| !children.0.is_empty()) {
+            self.children().retain(|_, child| child.keep_below(layer));
+        }
+        self.layer == layer || self.children.as_ref().is_some_and(|it| !it.0.is_empty())
+    }
+
+    /// Whether the layer made it or anything in it.
+    fn has_own(&self, layer: u32) -> bool {
+        let mut todo = vec![self];
+        while let Some(node) = todo.pop() {
+            if node.layer == layer {
+                return true;
+            }
+            todo.extend(node.children.iter().flat_map(|children| children.0.values()));
+        }
+        false
+    }
+}
