@@ -103,6 +103,24 @@ fn save_and_load_give_the_same_image_in_either_format() {
 }
 
 #[test]
+fn what_is_no_archive_is_told_what_one_is() {
+    let place = Place::new();
+    let tar = place.path("other.tar");
+    fs::write(place.path("text"), "hello\n").unwrap();
+    fs::write(place.path("empty"), "").unwrap();
+    let work = place.path("");
+    support::run("tar", ["-cf", tar.to_str().unwrap(), "-C", work.to_str().unwrap(), "text"]);
+    support::run("gzip", ["-k", place.path("text").to_str().unwrap()]);
+    for file in ["text", "empty", "text.gz", "other.tar"] {
+        let told = place.fails(65, ["load", "-i", file]);
+        assert!(told.contains(&format!("{file} is no archive of images")), "{told}");
+        assert!(told.contains("OCI layout") && told.contains("svp import"), "{told}");
+        assert!(!told.contains("layer"), "{told}");
+    }
+    place.assert_nothing_left();
+}
+
+#[test]
 fn damaged_archives_are_told_and_leave_nothing() {
     let (place, _) = world();
     let good = place.path("good.tar");

@@ -319,7 +319,7 @@ fn lasting_failures_end_in_time_with_a_sentence() {
         (
             "no location",
             |s| (s.method == "POST").then(|| Reply::status(202).body("")),
-            "says not where",
+            "does not say where",
         ),
         (
             "a file",
@@ -327,7 +327,7 @@ fn lasting_failures_end_in_time_with_a_sentence() {
                 (s.method == "POST")
                     .then(|| Reply::status(202).header("Location", "file:///etc/passwd").body(""))
             },
-            "not where svp goes",
+            "where svp does not go",
         ),
         (
             "plain http elsewhere",
@@ -372,11 +372,32 @@ fn lasting_failures_end_in_time_with_a_sentence() {
         let started = Instant::now();
         let error = image.push(&server).unwrap_err();
         assert_eq!(error.kind(), Kind::Registry, "{name}: {error}");
-        assert!(error.to_string().contains(said), "{name}: {error}");
+        let told = error.to_string();
+        assert!(told.contains(said), "{name}: {told}");
+        assert_eq!(told.matches("team/base").count(), 1, "{name}: {told}");
+        assert!(error.hint_text().is_some(), "{name}: {error:?}");
         assert!(started.elapsed() < Duration::from_secs(40), "{name}");
         let manifests = server.seen_at("manifests").len();
         assert!(manifests == 0 || name == "another manifest", "{name}");
     }
+}
+
+#[test]
+fn a_blob_that_is_damaged_in_the_store_is_told_as_such() {
+    let (place, _) = world();
+    let registry = RealRegistry::start(&Setup::default());
+    let layer = place.ok(["inspect", "team/base:1", "--format", "json"]);
+    let layer: serde_json::Value = serde_json::from_str(&layer).unwrap();
+    let layer = layer["layers"][0]["digest"].as_str().unwrap();
+    let blob = place.store().join("blobs/sha256").join(layer.trim_start_matches("sha256:"));
+    let mut bytes = std::fs::read(&blob).unwrap();
+    bytes[5000] ^= 1;
+    std::fs::write(&blob, &bytes).unwrap();
+    let to = format!("docker://{}/team/base:1", registry.address);
+    let told = place.fails(65, ["push", "team/base:1", &to]);
+    assert!(told.contains(layer) && told.contains("damaged"), "{told}");
+    assert!(told.contains("svp check --store"), "{told}");
+    place.assert_nothing_left();
 }
 
 #[test]

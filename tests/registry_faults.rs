@@ -95,6 +95,7 @@ fn assert_error<T>(result: Result<T, Error>, part: &str) -> Error {
     let error = result.err().expect("an error");
     assert_eq!(error.kind(), Kind::Registry, "{error}");
     assert!(error.to_string().contains(part), "{error:?} lacks {part:?}");
+    assert!(error.hint_text().is_some(), "{error:?} says not what to do");
     error
 }
 
@@ -260,15 +261,15 @@ fn retry_after_is_honoured_and_capped() {
 #[test]
 fn lasting_failures_say_what_they_are() {
     let cases = [
-        (429, "asked too often", Some("wait"), 3),
-        (500, "status 500", Some("registry's"), 3),
-        (503, "status 503 (DENIED: not today)", Some("registry's"), 3),
-        (403, "forbids", Some("log in"), 1),
-        (404, "no repository team/a", Some("name"), 1),
-        (401, "login of a kind", Some("basic and bearer"), 1),
-        (418, "status 418", None, 1),
-        (304, "status 304", None, 1),
-        (204, "status 204", None, 1),
+        (429, "asked too often", "wait", 3),
+        (500, "status 500", "registry's", 3),
+        (503, "status 503 (DENIED: not today)", "registry's", 3),
+        (403, "forbids", "log in", 1),
+        (404, "no repository team/a", "name", 1),
+        (401, "login of a kind", "basic and bearer", 1),
+        (418, "status 418", "at fault", 1),
+        (304, "status 304", "at fault", 1),
+        (204, "status 204", "at fault", 1),
     ];
     for (status, part, hint, requests) in cases {
         let server = FaultRegistry::start(move |_| {
@@ -279,12 +280,8 @@ fn lasting_failures_say_what_they_are() {
             }
         });
         let error = assert_error(get_manifest(&server), part);
-        assert!(error.to_string().contains("team/a:1"), "{error}");
         assert!(!error.to_string().contains('\x1b'), "{error}");
-        match hint {
-            Some(hint) => assert!(error.hint_text().unwrap().contains(hint), "{error:?}"),
-            None => assert_eq!(error.hint_text(), None),
-        }
+        assert!(error.hint_text().unwrap().contains(hint), "{error:?}");
         assert_eq!(server.seen_at("manifests").len(), requests, "{status}");
     }
 }

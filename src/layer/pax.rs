@@ -91,7 +91,7 @@ fn take_record(pax: &mut Pax, keyword: &[u8], value: &[u8]) -> Result<()> {
 }
 
 fn bad(what: &str) -> Error {
-    Error::bad_input(format!("the layer's tar has a pax header with {what}"))
+    Error::bad_input(format!("the tar has a pax header with {what}"))
 }
 
 /// The first record without its length and newline, and what follows it.

@@ -308,7 +308,7 @@ fn padding(size: u64) -> u64 {
 }
 
 fn bad(what: &str) -> Error {
-    Error::bad_input(format!("the layer's tar {what}"))
+    Error::bad_input(format!("the tar {what}"))
 }
 
 /// A failure of the input: damaged data is the layer's fault, the rest the storage's. An error of this

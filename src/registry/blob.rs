@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
 use super::Client;
-use super::fault::Fault;
+use super::fault::{AT_FAULT, Fault};
 use super::http::{Get, Response};
 use super::options::ClientOptions;
 use super::{retry, status};
@@ -50,7 +50,7 @@ impl BlobReader {
         };
         let options = reader.client.options().clone();
         let stream = retry::run(&options, || reader.connect());
-        reader.stream = Some(stream.map_err(|error| reader.named(error))?);
+        reader.stream = Some(stream?);
         Ok(reader)
     }
 
@@ -75,7 +75,7 @@ impl BlobReader {
                 (0, rest)
             }
             404 => {
-                let error = format!("{server} does not have the blob {}", self.digest);
+                let error = format!("{server} does not have the blob");
                 return Err(Fault::last(Error::registry(error).hint(
                     "the manifest names it: the image in the registry is damaged; push it again",
                 )));
@@ -121,11 +121,7 @@ impl BlobReader {
         }
         self.delivered = 0;
         self.stream = None;
-        retry::pause(self.client.options(), fault, &mut self.failures).map_err(|e| self.named(e))
-    }
-
-    fn named(&self, error: Error) -> Error {
-        error.context(format!("blob {} of {}", self.digest.short(), self.reference))
+        retry::pause(self.client.options(), fault, &mut self.failures)
     }
 
     fn next(&mut self, buf: &mut [u8]) -> Result<usize> {
@@ -163,7 +159,7 @@ impl BlobReader {
         // A connection that fails now has done its work.
         if matches!(stream.read(&mut [0]), Ok(1)) {
             let error = format!("{} sends more than the {} bytes due", stream.server, self.size);
-            return Err(self.named(Error::registry(error)));
+            return Err(Error::registry(error).hint(AT_FAULT));
         }
         Ok(())
     }

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use rustls::AlertDescription;
 
-use crate::error::Error;
+use crate::error::{Error, Kind};
+
+/// What to do about answers that no registry should give.
+pub(super) const AT_FAULT: &str =
+    "the registry, or a proxy before it, is at fault: try again later, or tell whoever runs it";
 
 /// A failed attempt.
 #[derive(Debug)]
@@ -43,6 +47,17 @@ impl Fault {
     /// Trying again may help.
     pub(super) fn passing(error: Error) -> Self {
         Fault { error, retry: Retry::After(None), nature: Nature::Other }
+    }
+
+    /// The error to tell, with what to do about it.
+    pub(super) fn into_error(self) -> Error {
+        if self.error.kind() != Kind::Registry || self.error.hint_text().is_some() {
+            return self.error;
+        }
+        self.error.hint(match self.retry {
+            Retry::Never => AT_FAULT,
+            Retry::After(_) => "check the network to the registry, or try again later",
+        })
     }
 
     /// What ureq says of a connection to `server` (`HOST[:PORT]`) that failed.

@@ -117,7 +117,6 @@ impl Client {
     pub fn manifest(&self, reference: &Reference) -> Result<RawManifest> {
         let reference = reference.clone().with_default_registry();
         retry::run(&self.0.options, || self.manifest_once(&reference))
-            .map_err(|error| error.context(&reference))
     }
 
     fn manifest_once(&self, reference: &Reference) -> Result<RawManifest, Fault> {

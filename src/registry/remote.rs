@@ -108,7 +108,10 @@ impl Remote {
             };
             match asked {
                 Ok(answer) => return Ok((answer, number)),
-                Err(error) if error.kind() == Kind::Registry => failures.push(error),
+                Err(error) if error.kind() == Kind::Registry => {
+                    let name = place.as_ref().ok().map(|place| place.reference.to_string());
+                    failures.push((name, error));
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -116,15 +119,19 @@ impl Remote {
     }
 
     /// One error of what all places said.
-    fn told(&self, mut failures: Vec<Error>) -> Error {
-        let Some(last) = failures.pop() else {
+    fn told(&self, mut failures: Vec<(Option<String>, Error)>) -> Error {
+        let Some((_, last)) = failures.pop() else {
             return Error::registry(format!("{} is nowhere to be pulled from", self.reference));
         };
         if failures.is_empty() {
             return last;
         }
         let hint = last.hint_text().unwrap_or("check its mirrors in registries.conf").to_owned();
-        let mirrors: Vec<String> = failures.iter().map(|error| format!("mirror {error}")).collect();
+        let mirror = |(name, error): &(Option<String>, Error)| match name {
+            Some(name) => format!("mirror {name}: {error}"),
+            None => format!("mirror {error}"),
+        };
+        let mirrors: Vec<String> = failures.iter().map(mirror).collect();
         Error::registry(format!("{last}; and before: {}", mirrors.join("; "))).hint(hint)
     }
 

@@ -28,10 +28,11 @@ pub(super) fn run<T>(
 /// The fault's own error, if it is final or one too many.
 pub(super) fn pause(options: &ClientOptions, fault: Fault, failures: &mut u32) -> Result<()> {
     let Retry::After(asked) = fault.retry else {
-        return Err(fault.error);
+        return Err(fault.into_error());
     };
     if *failures >= options.retries {
-        return Err(fault.error.context(format!("given up after {} attempts", *failures + 1)));
+        let attempts = *failures + 1;
+        return Err(fault.into_error().context(format!("given up after {attempts} attempts")));
     }
     let wait = delay(options, *failures, asked);
     *failures += 1;

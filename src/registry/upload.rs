@@ -41,7 +41,6 @@ impl Client {
     pub fn has_blob(&self, reference: &Reference, blob: &Descriptor) -> Result<bool> {
         let reference = reference.clone().with_default_registry();
         retry::run(self.options(), || self.has_blob_once(&reference, blob))
-            .map_err(|error| error.context(&reference))
     }
 
     fn has_blob_once(&self, reference: &Reference, blob: &Descriptor) -> Result<bool, Fault> {
@@ -69,9 +68,6 @@ impl Client {
         content: &Reopen<'_>,
     ) -> Result<Pushed> {
         let reference = reference.clone().with_default_registry();
-        let named = |error: Error| {
-            error.context(format!("blob {} to {}", blob.digest.short(), reference.name()))
-        };
         let mut upload =
             Upload { client: self, reference: &reference, blob, content, chunked: false };
         let begun = retry::run(self.options(), || {
@@ -86,7 +82,7 @@ impl Client {
                 other => other,
             }
         });
-        let mut session = match begun.map_err(named)? {
+        let mut session = match begun? {
             Ok(session) => session,
             Err(pushed) => return Ok(pushed),
         };
@@ -99,9 +95,9 @@ impl Client {
             } else {
                 // What a cut took is sent again in pieces, from where the registry has it.
                 upload.chunked = true;
-                retry::pause(self.options(), fault, &mut failures).map_err(named)?;
+                retry::pause(self.options(), fault, &mut failures)?;
             }
-            let next = retry::run(self.options(), || upload.begin(None)).map_err(named)?;
+            let next = retry::run(self.options(), || upload.begin(None))?;
             session = match next {
                 Ok(session) => session,
                 Err(pushed) => return Ok(pushed),
@@ -140,7 +136,6 @@ impl Client {
                 _ => Ok(()),
             }
         })
-        .map_err(|error| error.context(&reference))
     }
 }
 
@@ -299,11 +294,15 @@ impl Upload<'_> {
 /// Where a registry wants the next request of an upload.
 fn location(response: &Response) -> Result<Url, Fault> {
     let server = response.url.authority();
-    let lies =
-        |what: &str| Fault::last(Error::registry(format!("{server} takes a blob, but {what}")));
-    let location = response.header("location").ok_or_else(|| lies("says not where"))?;
-    let next =
-        response.url.join(location).map_err(|why| lies(&format!("not where svp goes: {why}")))?;
-    response.url.may_send_to(&next).map_err(|why| lies(&format!("at {next}: {why}")))?;
+    let lies = |what: String| Fault::last(Error::registry(format!("{server} {what}")));
+    let location = response
+        .header("location")
+        .ok_or_else(|| lies("takes an upload and does not say where".into()))?;
+    let next = response
+        .url
+        .join(location)
+        .map_err(|why| lies(format!("wants an upload sent where svp does not go: {why}")))?;
+    let sent = response.url.may_send_to(&next);
+    sent.map_err(|why| lies(format!("wants an upload sent to {next}: {why}")))?;
     Ok(next)
 }

@@ -6,8 +6,8 @@ use super::Source;
 use super::archive::{Archive, INDEX};
 use super::docker_archive::{self, DockerArchive};
 use super::pull::{PullOptions, from_origin};
-use super::tarball::Tarball;
-use crate::error::{Context, Result};
+use super::tarball::{ARCHIVES, Tarball};
+use crate::error::{Context, Error, Result};
 use crate::oci::descriptor::CONTAINERD_NAME;
 use crate::oci::{Descriptor, Reference};
 use crate::progress::Reporter;
@@ -50,6 +50,14 @@ pub fn load(
             add(&mut loaded, descriptor, name_of(entry).into_iter().collect());
         }
     } else {
+        if tar.find(docker_archive::MANIFEST_JSON).is_none() {
+            let shown = file.display();
+            return Err(Error::bad_input(format!(
+                "{shown} is no archive of images: it has neither {INDEX} nor {}",
+                docker_archive::MANIFEST_JSON
+            ))
+            .hint(ARCHIVES));
+        }
         let source = Source::DockerArchive { file: path(), reference: None };
         options.allowed.check(&source, reporter)?;
         for item in docker_archive::items(&tar)? {

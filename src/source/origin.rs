@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Platform, Reference};
 
 /// An open source: gives documents and blobs, by several threads at once.
@@ -37,8 +37,14 @@ pub(super) trait Origin: Sync {
         }
         let mut bytes = Vec::new();
         // The stream itself ends at the size that the descriptor tells.
-        let read = self.blob(descriptor)?.read_to_end(&mut bytes);
-        read.map_err(|error| self.read_error(error).context(format!("blob {digest}")))?;
+        let name = || format!("blob {digest}");
+        let mut blob = self.blob(descriptor).map_err(|error| match error.kind() {
+            // A registry's error names the registry alone.
+            Kind::Registry => error.context(name()),
+            _ => error,
+        })?;
+        let read = blob.read_to_end(&mut bytes);
+        read.map_err(|error| self.read_error(error).context(name()))?;
         Ok(bytes)
     }
 }

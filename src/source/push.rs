@@ -92,7 +92,8 @@ fn push_manifest(
     let bytes = store.read_blob_bounded(&descriptor.digest, MAX_MANIFEST)?;
     let known = !descriptor.media_type.is_empty();
     let media_type = if known { &descriptor.media_type } else { media_type }.to_owned();
-    client.push_manifest(reference, &RawManifest { bytes, media_type, digest: descriptor.digest })
+    let manifest = RawManifest { bytes, media_type, digest: descriptor.digest };
+    client.push_manifest(reference, &manifest).context(format!("docker://{reference}"))
 }
 
 /// A blob of another size would be refused only when all of it was sent.
@@ -183,12 +184,19 @@ impl Push<'_> {
         failed.into_inner().expect("no thread panics with it").map_or(Ok(()), Err)
     }
 
+    fn is_damaged(&self, blob: &Descriptor) -> bool {
+        let invalid = |error: io::Error| error.kind() == io::ErrorKind::InvalidData;
+        self.store.blob_reader(blob).is_ok_and(|reader| reader.drain().is_err_and(invalid))
+    }
+
     fn one(&self, blob: &Descriptor) -> Result<()> {
         let id = blob.digest.short();
         let tell = |done| {
             self.reporter.event(Event::Transfer { id: &id, done, total: Some(blob.size) });
         };
+        let begun = AtomicBool::new(false);
         let content = |from: u64| -> Result<Box<dyn Read + Send>> {
+            begun.store(true, Ordering::Relaxed);
             let mut file = self.store.open_blob(&blob.digest)?;
             file.seek(SeekFrom::Start(from)).io("read", self.store.blob_path(&blob.digest))?;
             tell(from);
@@ -198,6 +206,13 @@ impl Push<'_> {
         let pushed = self.client.push_blob(self.reference, blob, from, &content);
         let pushed = match pushed {
             Err(_) if interrupt::requested() => return Err(interrupt::error()),
+            Err(error) if error.kind() == Kind::Registry => {
+                // A registry that refuses what it was sent may be right.
+                if begun.into_inner() && self.is_damaged(blob) {
+                    return Err(self.store.damaged(&blob.digest));
+                }
+                return Err(error.context(format!("blob {id}")));
+            }
             other => other?,
         };
         if pushed != Pushed::Sent {

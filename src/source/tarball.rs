@@ -24,6 +24,10 @@ const MAX_NAME: usize = 1024;
 /// How many links are followed to a file.
 const MAX_LINKS: usize = 8;
 
+/// What an archive of images is.
+pub(super) const ARCHIVES: &str = "an archive of images is the tar of an OCI layout or what docker save writes, plain or \
+     compressed with gzip or zstd; a root file system is brought in by `svp import`";
+
 /// An archive, and where its files are.
 pub(super) struct Tarball {
     path: PathBuf,
@@ -51,7 +55,7 @@ impl Tarball {
     /// Opens the archive at `path`; `-` is standard input.
     pub(super) fn open(path: &Path, store: &Store) -> Result<Self> {
         let (file, staging) = plain(path, store)?;
-        let names = scan(&file).context(path.display())?;
+        let names = scan(&file).map_err(|error| no_archive(path, error))?;
         Ok(Tarball { path: path.to_owned(), file: Arc::new(file), names, _staging: staging })
     }
 
@@ -135,6 +139,16 @@ fn plain(path: &Path, store: &Store) -> Result<(File, Option<Staging>)> {
     })?;
     copy.rewind().io("read", &copy_path)?;
     Ok((copy, Some(staging)))
+}
+
+/// What can't be read as a tar was perhaps never one.
+fn no_archive(path: &Path, error: Error) -> Error {
+    if error.kind() != Kind::BadInput {
+        return error.context(path.display());
+    }
+    error
+        .context(format!("{} is no archive of images, or is damaged", path.display()))
+        .hint(ARCHIVES)
 }
 
 /// Finds the files. Of two with one name the last counts, as tar has it.

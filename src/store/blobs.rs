@@ -115,7 +115,10 @@ impl Store {
             "the blob {digest} is damaged: {} has another digest",
             self.blob_path(digest).display()
         ))
-        .hint("remove that file, then pull, import or build the image again")
+        .hint(
+            "remove that file, then pull, import or build the image again; `svp check --store` finds \
+             whatever else is damaged",
+        )
     }
 
     pub(super) fn blobs_dir(&self) -> PathBuf {
