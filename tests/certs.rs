@@ -64,7 +64,25 @@ fn a_client_shows_the_certificate_that_the_registry_knows_it_by() {
     place.ok(pull);
     place.ok(["push", "x", &format!("docker://{}/again:1", registry.address), "--authfile", &auth]);
 
+    // Of several, the one that an authority of the registry's signed.
+    let stranger = dir.join("a-stranger.cert").display().to_string();
+    let its_key = dir.join("a-stranger.key").display().to_string();
+    let make =
+        ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+    let of = ["-subj", "/CN=stranger", "-days", "2", "-out", &stranger, "-keyout", &its_key];
+    support::run("openssl", make.iter().chain(&of));
+    place.ok(pull);
+    fs::remove_file(dir.join("client.key")).unwrap();
+    fs::remove_file(dir.join("client.cert")).unwrap();
+    for _ in 0..5 {
+        let told = place.fails(69, pull);
+        assert!(told.contains("client certificate"), "{told}");
+    }
+    fs::remove_file(&stranger).unwrap();
+    fs::remove_file(&its_key).unwrap();
+
     // A key that is another's.
+    fs::copy(&cert, dir.join("client.cert")).unwrap();
     fs::copy(registry.ca_file().with_file_name("server.key"), dir.join("client.key")).unwrap();
     let told = place.fails(65, pull);
     assert!(told.contains("client.cert"), "{told}");
@@ -75,6 +93,10 @@ fn a_client_shows_the_certificate_that_the_registry_knows_it_by() {
     fs::copy(&cert, named.join("b.cert")).unwrap();
     fs::copy(&key, named.join("b.key")).unwrap();
     place.ok([&pull[..], &["--cert-dir", named.to_str().unwrap()]].concat());
+    fs::remove_file(named.join("a.crt")).unwrap();
+    let told = place.fails(69, [&pull[..], &["--cert-dir", named.to_str().unwrap()]].concat());
+    assert!(told.contains("is not trusted"), "{told}");
+    place.ok([&pull[..], &["--cert-dir", named.to_str().unwrap(), "--tls-verify=false"]].concat());
     let missing = place.path("none").display().to_string();
     place.fails(74, [&pull[..], &["--cert-dir", &missing]].concat());
     place.assert_nothing_left();

@@ -61,7 +61,7 @@ impl CertDirs {
 #[derive(Default)]
 pub(super) struct Own {
     pub(super) authorities: Vec<Certificate<'static>>,
-    pub(super) client: Option<Pair>,
+    pub(super) clients: Vec<Pair>,
 }
 
 /// A client's certificate and its key.
@@ -107,17 +107,10 @@ impl Own {
             if !files.contains(&key) {
                 return Err(missing(path, &key));
             }
-            if own.client.is_some() {
-                return Err(Error::bad_input(format!(
-                    "{} holds several client certificates, and svp shows one",
-                    dir.display()
-                ))
-                .hint("name a directory that holds only the right one with --cert-dir"));
-            }
             let pem = fs::read(&key).io("read the key", &key)?;
             let bad = |_| Error::bad_input(format!("{} holds no PEM key", key.display()));
             let key = PrivateKey::from_pem(&pem).map_err(bad)?;
-            own.client = Some(Pair { path: path.clone(), chain: tls::read(path)?, key });
+            own.clients.push(Pair { path: path.clone(), chain: tls::read(path)?, key });
         }
         Ok(own)
     }
@@ -178,7 +171,7 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("README"), "nothing").unwrap();
-        assert!(Own::read(dir.path()).unwrap().client.is_none());
+        assert!(Own::read(dir.path()).unwrap().clients.is_empty());
         assert!(Own::read(Path::new("/nonexistent")).is_err());
     }
 }

@@ -124,7 +124,7 @@ impl Http {
 
     fn new_agent(&self, trust: &Trust, proxy: Option<ureq::Proxy>) -> Result<Agent> {
         let options = &self.options;
-        let mut config = Agent::config_builder()
+        let config = Agent::config_builder()
             .user_agent(concat!("svp/", env!("CARGO_PKG_VERSION")))
             .http_status_as_error(false)
             .max_redirects(0)
@@ -137,10 +137,10 @@ impl Http {
             .timeout_per_read(Some(options.idle_timeout))
             .timeout_per_write(Some(options.idle_timeout))
             .max_response_header_size(64 << 10);
-        if let Some(tls) = &self.tls {
-            config = config.tls_config(tls.config(trust)?);
+        match &self.tls {
+            Some(tls) => tls.agent(config, trust),
+            None => Ok(config.build().new_agent()),
         }
-        Ok(config.build().new_agent())
     }
 
     /// Whether https can be spoken at all.

@@ -5,7 +5,7 @@
 //! [`DigestReader`](crate::oci::DigestReader). Plain http is spoken to loopback alone, credentials stay
 //! with the registry that they are for, and nothing waits forever.
 //!
-//! From below: `url`, `certs`, `tls` and `proxy`; `http`, one request with its redirects; `fault` and `status`, what
+//! From below: `url`, `certs`, `identity`, `tls` and `proxy`; `http`, one request with its redirects; `fault` and `status`, what
 //! failures mean; `retry`; `challenge`, `auth`, `helper` and `token`, who we are; `manifest` and `blob`; `conf`, what
 //! registries.conf says, and `remote`, an image at one of the places that it may be pulled from.
 //! What sends a request with authentication ([`Client`]'s own part) knows nothing of pulling.
@@ -18,6 +18,7 @@ mod conf;
 mod fault;
 mod helper;
 mod http;
+mod identity;
 mod login;
 mod manifest;
 mod options;

@@ -4,11 +4,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
-use ureq::tls::{Certificate, ClientCert, PemItem, RootCerts, TlsConfig, TlsProvider};
+use ureq::Agent;
+use ureq::config::ConfigBuilder;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider};
+use ureq::typestate::AgentScope;
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnector};
 
-use super::certs::{CertDirs, Own, Pair};
+use super::certs::{CertDirs, Own};
+use super::identity::Tls;
 use super::url::Url;
 use crate::error::{Context, Error, IoContext, Result};
 
@@ -28,7 +32,7 @@ impl Trust {
     }
 }
 
-/// Makes the configurations of https connections.
+/// Makes agents for https.
 pub(super) struct Maker {
     provider: Arc<CryptoProvider>,
     roots: Vec<Certificate<'static>>,
@@ -53,44 +57,29 @@ impl Maker {
         Ok(Maker { provider, roots })
     }
 
-    /// The configuration of connections that trust as `trust` says.
+    /// An agent that connects as `config` says, and trusts as `trust` says.
     ///
     /// # Errors
     /// A file of the host's own certificates that can't be read or is not what it must be.
-    pub(super) fn config(&self, trust: &Trust) -> Result<TlsConfig> {
+    pub(super) fn agent(&self, config: ConfigBuilder<AgentScope>, trust: &Trust) -> Result<Agent> {
         let mut roots = self.roots.clone();
         let own = trust.directory.as_deref().map(Own::read).transpose()?.unwrap_or_default();
         roots.extend(own.authorities);
-        let client = match own.client {
-            Some(pair) => Some(self.checked(pair)?),
-            None => None,
-        };
-        Ok(TlsConfig::builder()
+        if !own.clients.is_empty() {
+            let tls = Tls::new(&self.provider, &roots, trust.anyone, &own.clients)?;
+            let chain =
+                ().chain(ConnectProxyConnector::default())
+                    .chain(TcpConnector::default())
+                    .chain(tls);
+            return Ok(Agent::with_parts(config.build(), chain, DefaultResolver::default()));
+        }
+        let tls = TlsConfig::builder()
             .provider(TlsProvider::Rustls)
             .unversioned_rustls_crypto_provider(Arc::clone(&self.provider))
             .root_certs(RootCerts::Specific(Arc::new(roots)))
-            .client_cert(client)
             .disable_verification(trust.anyone)
-            .build())
-    }
-
-    /// Whether the key is the certificate's and of a kind that can be used: ureq takes that for granted.
-    fn checked(&self, pair: Pair) -> Result<ClientCert> {
-        let chain = pair.chain.iter().map(|c| CertificateDer::from(c.der().to_vec())).collect();
-        let bad = |why: &dyn std::fmt::Display| {
-            Error::bad_input(format!("the client certificate {}: {why}", pair.path.display()))
-                .hint(
-                    "the .cert holds the certificate (X.509 version 3), and the .key its unencrypted key, as PEM",
-                )
-        };
-        let key = PrivateKeyDer::try_from(pair.key.der().to_vec()).map_err(|why| bad(&why))?;
-        ClientConfig::builder_with_provider(Arc::clone(&self.provider))
-            .with_safe_default_protocol_versions()
-            .map_err(|why| bad(&why))?
-            .with_root_certificates(RootCertStore::empty())
-            .with_client_auth_cert(chain, key)
-            .map_err(|why| bad(&why))?;
-        Ok(ClientCert::new_with_certs(&pair.chain, pair.key))
+            .build();
+        Ok(config.tls_config(tls).build().new_agent())
     }
 }
 

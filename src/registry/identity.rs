@@ -1,0 +1,214 @@
+//! TLS in which svp shows who it is: the certificates of certs.d, offered to the server that asks for one.
+//!
+//! ureq's own TLS takes one certificate, and of X.509 version 3 alone, which is not what `openssl x509 -req` makes by
+//! itself and registries take. Connections to hosts for which there is a client's certificate are wrapped here.
+
+use std::fmt;
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use rustls::client::ResolvesClientCert;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::CertifiedKey;
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, InconsistentKeys, RootCertStore,
+    SignatureScheme, StreamOwned,
+};
+use ureq::tls::Certificate;
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport,
+    TransportAdapter,
+};
+
+use super::certs::Pair;
+use crate::error::{Error, Result};
+
+/// Wraps connections to https servers in TLS.
+#[derive(Debug)]
+pub(super) struct Tls(Arc<ClientConfig>);
+
+/// What svp can show.
+#[derive(Debug)]
+struct Identities(Vec<Arc<CertifiedKey>>);
+
+/// Takes whoever answers, if only they have the key of the certificate that they show.
+#[derive(Debug)]
+struct Anyone(Arc<CryptoProvider>);
+
+impl Tls {
+    /// Shows one of `pairs` to servers that `roots` vouch for, or to `anyone`.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) for a key that is another certificate's, or of a kind that
+    /// can't be used.
+    pub(super) fn new(
+        provider: &Arc<CryptoProvider>,
+        roots: &[Certificate<'static>],
+        anyone: bool,
+        pairs: &[Pair],
+    ) -> Result<Self> {
+        let identities = pairs.iter().map(|pair| identity(provider, pair));
+        let identities = Identities(identities.collect::<Result<_>>()?);
+        let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|why| Error::registry("TLS can't be spoken").source(why))?;
+        let builder = if anyone {
+            let verifier = Arc::new(Anyone(Arc::clone(provider)));
+            builder.dangerous().with_custom_certificate_verifier(verifier)
+        } else {
+            let mut store = RootCertStore::empty();
+            store.add_parsable_certificates(roots.iter().map(|c| CertificateDer::from(c.der())));
+            builder.with_root_certificates(store)
+        };
+        Ok(Tls(Arc::new(builder.with_client_cert_resolver(Arc::new(identities)))))
+    }
+}
+
+fn identity(provider: &CryptoProvider, pair: &Pair) -> Result<Arc<CertifiedKey>> {
+    let bad = |why: &dyn fmt::Display| {
+        Error::bad_input(format!("the client certificate {}: {why}", pair.path.display()))
+            .hint("the .cert holds the certificate, and the .key its unencrypted key, as PEM")
+    };
+    let key = PrivateKeyDer::try_from(pair.key.der().to_vec()).map_err(|why| bad(&why))?;
+    let key = provider.key_provider.load_private_key(key).map_err(|why| bad(&why))?;
+    let chain = pair.chain.iter().map(|c| CertificateDer::from(c.der().to_vec())).collect();
+    let identity = CertifiedKey::new(chain, key);
+    let mismatch = match identity.keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => false,
+        Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => true,
+        // A certificate that rustls doesn't read has its key in it all the same.
+        Err(_) => identity
+            .key
+            .public_key()
+            .is_some_and(|key| !identity.cert.first().is_some_and(|cert| holds(cert, &key))),
+    };
+    match mismatch {
+        true => Err(bad(&"its .key is not that of this certificate")),
+        false => Ok(Arc::new(identity)),
+    }
+}
+
+/// Whether `part` is somewhere in `whole`.
+fn holds(whole: &[u8], part: &[u8]) -> bool {
+    !part.is_empty() && whole.windows(part.len()).any(|window| window == part)
+}
+
+impl ResolvesClientCert for Identities {
+    /// One that an authority signed which the server names; else one whose key will do.
+    fn resolve(
+        &self,
+        authorities: &[&[u8]],
+        schemes: &[SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
+        let usable = || self.0.iter().filter(|own| own.key.choose_scheme(schemes).is_some());
+        let named = |own: &&Arc<CertifiedKey>| {
+            own.cert.iter().any(|cert| authorities.iter().any(|name| holds(cert, name)))
+        };
+        usable().find(named).or_else(|| usable().next()).cloned()
+    }
+
+    fn has_certs(&self) -> bool {
+        !self.0.is_empty()
+    }
+}
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl<In: Transport> Connector<In> for Tls {
+    type Out = Either<In, Wrapped>;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails,
+        chained: Option<In>,
+    ) -> Result<Option<Self::Out>, ureq::Error> {
+        let Some(transport) = chained else { return Ok(None) };
+        if !details.needs_tls() || transport.is_tls() {
+            return Ok(Some(Either::A(transport)));
+        }
+        let host = details.uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| ureq::Error::Tls("the host's name is none for TLS"))?;
+        let mut conn = ClientConnection::new(Arc::clone(&self.0), name)?;
+        let mut sock = TransportAdapter::new(transport.boxed(), Arc::clone(&details.current_time));
+        sock.set_timeout(details.timeout);
+        conn.complete_io(&mut sock)?;
+        let config = details.config;
+        let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
+        Ok(Some(Either::B(Wrapped { buffers, stream: StreamOwned { conn, sock } })))
+    }
+}
+
+/// A connection in TLS.
+pub(super) struct Wrapped {
+    buffers: LazyBuffers,
+    stream: StreamOwned<ClientConnection, TransportAdapter>,
+}
+
+impl Transport for Wrapped {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        self.stream.get_mut().set_timeout(timeout);
+        self.stream.write_all(&self.buffers.output()[..amount])?;
+        Ok(())
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
+        self.stream.get_mut().set_timeout(timeout);
+        let amount = self.stream.read(self.buffers.input_append_buf())?;
+        self.buffers.input_appended(amount);
+        Ok(amount > 0)
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.stream.get_mut().get_mut().is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        true
+    }
+}
+
+impl fmt::Debug for Wrapped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wrapped").finish_non_exhaustive()
+    }
+}
