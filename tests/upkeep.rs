@@ -42,6 +42,9 @@ fn an_image_is_inspected_whole_in_parts_and_by_a_field() {
     let history = json(&place.ok(["history", "a", "--format", "json"]));
     assert_eq!(history[0]["layer"], told["layers"][0]["digest"]);
     assert_eq!(history[0]["size"], told["size"]);
+    assert_eq!(history[0]["number"], 1);
+    assert!(place.ok(["history", "a"]).lines().nth(1).unwrap().starts_with("1  "), "{history}");
+    assert_eq!(place.ok(["inspect", "a", "--field", r#""config"."os""#]), "linux\n");
     assert!(place.ok(["history", "a"]).contains("import"), "{history}");
     assert!(place.fails(65, ["history", "nothing"]).contains("nothing:latest"));
 }

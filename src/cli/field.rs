@@ -5,7 +5,8 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 
 /// The field that `name` names: `config.Labels.a.b`, or as a JSON pointer (RFC 6901) `/config/Labels/a.b`.
-/// A name with dots in it is found as well as one without: of several readings the longest name wins.
+/// A name with dots in it is found as well as one without: of several readings the longest name wins, and one in
+/// quotes is as it stands.
 ///
 /// # Errors
 /// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is none; the hint lists what there is.
@@ -28,6 +29,14 @@ pub(super) fn find<'a>(document: &'a Value, name: &str) -> Result<&'a Value> {
 }
 
 fn by_dots<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+    // A name in quotes is one name, whatever dots are in it.
+    if let Some((quoted, rest)) = name.strip_prefix('"').and_then(|rest| rest.split_once('"')) {
+        let found = step(value, quoted)?;
+        return match rest.strip_prefix('.') {
+            Some(rest) => by_dots(found, rest),
+            None => rest.is_empty().then_some(found),
+        };
+    }
     if let Some(found) = step(value, name) {
         return Some(found);
     }
@@ -67,6 +76,9 @@ mod tests {
             ("config.Env", "[\"A=1\"]\n"),
             ("config.Env.0", "A=1\n"),
             ("config.Labels.a.b", "dotted\n"),
+            (r#"config.Labels."a.b""#, "dotted\n"),
+            (r#"config."Labels".a.b"#, "dotted\n"),
+            (r#"config.Labels."a"."b""#, "nested\n"),
             ("/config/Labels/a/b", "nested\n"),
             ("/config/Labels/a.b", "dotted\n"),
             ("config.Labels.x.y.z", "1\n"),
@@ -74,7 +86,16 @@ mod tests {
         for (name, shown) in cases {
             assert_eq!(show(find(&document, name).unwrap()), shown, "{name}");
         }
-        for name in ["config.env", "config.Env.1", "size.", ".", "/", "config.Env.-1"] {
+        for name in [
+            r#"config."Env"0"#,
+            r#""config.Env""#,
+            "config.env",
+            "config.Env.1",
+            "size.",
+            ".",
+            "/",
+            "config.Env.-1",
+        ] {
             let error = find(&document, name).unwrap_err();
             assert!(error.hint_text().unwrap().contains("config, none, size"), "{name}");
         }

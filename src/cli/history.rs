@@ -13,6 +13,9 @@ pub(super) struct Args {
     /// Of an index the image for this platform, instead of that for this machine
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = parsed::<Platform>)]
     platform: Option<Platform>,
+    /// Show whole what was done, however long it is
+    #[arg(long)]
+    no_trunc: bool,
     /// The form of the list
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
@@ -24,15 +27,27 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     if args.format == Format::Json {
         return context.print(&table::json(&history));
     }
-    let mut table = Table::new(["LAYER", "CREATED", "SIZE", "CREATED BY", "COMMENT"]);
+    let cut = |text: String| if args.no_trunc { text } else { shortened(text) };
+    let mut table = Table::new(["#", "LAYER", "CREATED", "SIZE", "CREATED BY", "COMMENT"]);
     for past in history {
         table.row([
+            past.number.map_or_else(|| "-".into(), |number| number.to_string()),
             past.layer.map_or_else(|| "-".into(), |layer| layer.short()),
             table::time(past.created.as_deref()),
             table::size(past.size),
-            past.created_by,
-            past.comment.unwrap_or_default(),
+            cut(past.created_by),
+            cut(past.comment.unwrap_or_default()),
         ]);
     }
     context.print(&table.to_string())
+}
+
+/// The most characters of a column in a list: what a Dockerfile runs may be pages long.
+const WIDTH: usize = 60;
+
+fn shortened(text: String) -> String {
+    match text.char_indices().nth(WIDTH) {
+        None => text,
+        Some(_) => text.chars().take(WIDTH - 1).chain(['…']).collect(),
+    }
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::Store;
 use crate::error::Result;
-use crate::oci::{Digest, History, Image, Platform, Reference};
+use crate::oci::{Digest, History, Image, Layer, Platform, Reference};
 
 /// One line of `svp history`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -16,7 +16,9 @@ pub struct Past {
     pub created_by: String,
     /// Why, or with what.
     pub comment: Option<String>,
-    /// The blob of the layer that it made; `None` if it made none.
+    /// The number of the layer that it made, the lowest is 1; `None` if it made none.
+    pub number: Option<usize>,
+    /// The blob of that layer.
     pub layer: Option<Digest>,
     /// The layer's size as stored, in bytes; 0 if it made none.
     pub size: u64,
@@ -38,13 +40,14 @@ impl Store {
 /// The history, the oldest first. Entries and layers meet by their order alone, and an image may tell of
 /// more than it has or of less: each layer is listed exactly once whatever it tells.
 fn past(image: &Image) -> Vec<Past> {
-    let mut layers = image.layers().iter();
-    let entry = |told: History, layer: Option<&crate::oci::Layer>| Past {
+    let mut layers = (1..).zip(image.layers());
+    let entry = |told: History, layer: Option<(usize, &Layer)>| Past {
         created: told.created,
         created_by: told.created_by,
         comment: told.comment,
-        layer: layer.map(|layer| layer.descriptor.digest),
-        size: layer.map_or(0, |layer| layer.descriptor.size),
+        number: layer.map(|(number, _)| number),
+        layer: layer.map(|(_, layer)| layer.descriptor.digest),
+        size: layer.map_or(0, |(_, layer)| layer.descriptor.size),
     };
     let mut past = Vec::new();
     for told in image.config().history() {
@@ -95,6 +98,8 @@ mod tests {
                 .map(|p| format!("{} {}", name(p.layer), p.created_by))
                 .collect();
             assert_eq!(shown.join("|"), expected, "{history}");
+            let numbers: Vec<_> = past(&image).into_iter().filter_map(|p| p.number).collect();
+            assert_eq!(numbers, [1, 2, 3], "{history}");
         }
     }
 }
