@@ -10,6 +10,7 @@ use std::process::Command;
 
 use real_registry::{Pushed, RealRegistry, Setup};
 use support::Place;
+use svp::oci::Digest;
 
 const PLAIN: Setup = Setup { password: false, tls: false, client: false };
 
@@ -134,6 +135,32 @@ fn mirrors_are_tried_in_order_each_with_its_own_login() {
     assert!(!told.contains(&guarded.address), "{told}");
     let digested = format!("registry.example/team/app@{}", image.manifest);
     assert_eq!(pull(&place, &digested), image.manifest.to_string());
+    place.assert_nothing_left();
+}
+
+#[test]
+fn a_blob_that_a_mirror_lacks_comes_from_the_next_place() {
+    let place = Place::new();
+    let (mirror, itself) = (RealRegistry::start(&PLAIN), RealRegistry::start(&PLAIN));
+    let image = mirror.push("app:1");
+    itself.push("app:1");
+    let layer = Digest::of(&image.layer);
+    configure(
+        &place,
+        &format!(
+            "[[registry]]\nprefix = \"registry.example\"\nlocation = \"{}\"\ninsecure = true\n\
+             [[registry.mirror]]\nlocation = \"{}\"\ninsecure = true\n",
+            itself.address, mirror.address
+        ),
+    );
+    mirror.lose(&layer);
+    let digest = place.ok(["pull", "registry.example/app:1", "-t", "got"]);
+    assert_eq!(digest.trim(), image.manifest.to_string());
+    place.ok(["check", "--store"]);
+    place.ok(["rmi", "got"]);
+    itself.lose(&layer);
+    let told = place.fails(69, ["pull", "registry.example/app:1", "-t", "got"]);
+    assert!(told.contains(&mirror.address) && told.contains(&itself.address), "{told}");
     place.assert_nothing_left();
 }
 

@@ -111,6 +111,12 @@ impl RealRegistry {
         self.dir.path().join("ca.pem")
     }
 
+    /// Loses a blob, as a mirror does that is cleaned up.
+    pub fn lose(&self, blob: &Digest) {
+        let blobs = self.dir.path().join("data/docker/registry/v2/blobs/sha256");
+        fs::remove_dir_all(blobs.join(&blob.hex()[..2]).join(blob.hex())).unwrap();
+    }
+
     /// The certificate of a client, and its key.
     pub fn client_files(&self) -> (PathBuf, PathBuf) {
         (self.dir.path().join("client.pem"), self.dir.path().join("client.key"))
