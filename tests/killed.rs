@@ -148,6 +148,7 @@ impl World {
         for n in 0..taken {
             let (call, nth) = &moments[n * moments.len() / taken];
             let at = format!("{what}, killed at {call} {nth}");
+            println!("{at}");
             (scene.prepare)();
             let old = contents(&scene.made);
             let inject = format!("inject={call}:signal=KILL:when={nth}");

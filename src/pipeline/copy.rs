@@ -104,6 +104,12 @@ pub fn copy(request: &CopyRequest, store: &Store, reporter: &dyn Reporter) -> Re
     if !matches!(destination, Destination::Local(_)) && !request.allow_secrets {
         check_secrets(store, &descriptor, source)?;
     }
+    let descriptor = match destination {
+        Destination::File(output, _) if !output.is_docker_archive() => {
+            source::as_oci(&descriptor, store, reporter)?
+        }
+        _ => descriptor,
+    };
     let descriptor = match request.compression {
         None => descriptor,
         Some(_) if takes_one(destination) => descriptor,

@@ -6,6 +6,7 @@
 //! verified while it streams, before anything of the image becomes visible.
 
 mod archive;
+mod as_oci;
 mod directory;
 mod docker;
 mod docker_archive;
@@ -26,6 +27,7 @@ use std::str::FromStr;
 use crate::error::{Error, Result};
 use crate::oci::Reference;
 
+pub use as_oci::as_oci;
 pub use load::{Loaded, load};
 pub use policy::PolicyFile;
 pub use pull::{Policy, PullOptions, pull, pull_all};

@@ -167,7 +167,7 @@ fn no_zstd(descriptor: &Descriptor) -> Error {
         "the manifest {} is of Docker's schema 2, which has no layers of zstd",
         descriptor.digest
     ))
-    .hint("choose gzip, or make it an OCI image first: `skopeo copy --format oci SOURCE oci:DIR:NAME`")
+    .hint("choose gzip, or make it an OCI image first: `svp copy SOURCE oci:DIR:NAME`")
 }
 
 #[cfg(test)]

@@ -1,0 +1,76 @@
+//! An image of Docker's kind as one of OCI's, for where there may be no other.
+
+use serde_json::Value;
+
+use crate::error::Result;
+use crate::oci::json::{MAX_MANIFEST, canonical, parse};
+use crate::oci::media_type::{CONFIG, Compression, DOCKER_MANIFEST, INDEX, MANIFEST};
+use crate::oci::{Descriptor, Document, Manifest};
+use crate::progress::Reporter;
+use crate::store::Store;
+
+/// Gives an image of the store, or an index with all its images, with manifests of OCI's: their own, unless those
+/// are Docker's. Config and layers stay what they are, byte for byte, under OCI's names. Nothing is tagged.
+///
+/// skopeo and podman pass over Docker's manifests in an image layout.
+///
+/// # Errors
+/// [`Kind::BadInput`](crate::error::Kind::BadInput) if a manifest is missing or damaged;
+/// [`Kind::Storage`](crate::error::Kind::Storage).
+pub fn as_oci(
+    descriptor: &Descriptor,
+    store: &Store,
+    reporter: &dyn Reporter,
+) -> Result<Descriptor> {
+    let Document::Index(mut index) = store.load_document(descriptor)? else {
+        return image_as_oci(descriptor, store, reporter);
+    };
+    let mut changed = descriptor.media_type != INDEX;
+    for entry in &mut index.manifests {
+        // An index may name what the store doesn't have.
+        if store.has_blob(&entry.digest) && entry.media_type == DOCKER_MANIFEST {
+            let image = image_as_oci(entry, store, reporter)?;
+            *entry = Descriptor { annotations: entry.annotations.clone(), ..image };
+            changed = true;
+        }
+    }
+    if !changed {
+        return Ok(descriptor.clone());
+    }
+    let bytes = index.encode();
+    store.put_blob(&bytes)?;
+    Ok(Descriptor::of(INDEX, &bytes))
+}
+
+fn image_as_oci(
+    descriptor: &Descriptor,
+    store: &Store,
+    reporter: &dyn Reporter,
+) -> Result<Descriptor> {
+    let bytes = store.read_blob_bounded(&descriptor.digest, MAX_MANIFEST)?;
+    let manifest: Value = parse(&bytes, "the manifest")?;
+    if manifest["mediaType"].as_str().unwrap_or(&descriptor.media_type) != DOCKER_MANIFEST {
+        return Ok(descriptor.clone());
+    }
+    let bytes = renamed(manifest, &store.load_manifest(descriptor)?)?;
+    let digest = store.put_blob(&bytes)?;
+    reporter.note(&format!(
+        "the manifest {} is Docker's: an image layout gets one of OCI's, {digest}, with the same config and layers",
+        descriptor.digest
+    ));
+    Ok(Descriptor {
+        platform: descriptor.platform.clone(),
+        ..Descriptor::new(MANIFEST, digest, bytes.len() as u64)
+    })
+}
+
+/// The manifest with OCI's media types; all else that it says stays.
+fn renamed(mut manifest: Value, parsed: &Manifest) -> Result<Vec<u8>> {
+    manifest["mediaType"] = MANIFEST.into();
+    manifest["config"]["mediaType"] = CONFIG.into();
+    for (n, layer) in parsed.layers.iter().enumerate() {
+        let media_type = Compression::of_layer(&layer.media_type)?.layer_media_type();
+        manifest["layers"][n]["mediaType"] = media_type.into();
+    }
+    Ok(canonical(&manifest))
+}
