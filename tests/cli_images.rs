@@ -272,3 +272,46 @@ fn a_full_disk_leaves_a_layout_and_an_archive_as_they_were() {
         assert_eq!(stdout, "", "{output}");
     }
 }
+
+#[test]
+fn an_image_has_the_name_in_a_layout_that_the_destination_says() {
+    let place = Place::new();
+    let digest = place.ok(import(&busybox_base(), "base:1"));
+    for name in ["v1", "V1.0-RC1", "team/app", "team/app:2", "localhost:5000/a:1"] {
+        for transport in ["oci:layout", "oci-archive:one.tar"] {
+            let there = format!("{transport}:{name}");
+            assert_eq!(place.ok(["copy", "base:1", &there]), digest);
+            let mut skopeo = place.command("skopeo");
+            let raw = support::success(skopeo.args(["inspect", "--raw", &there]));
+            assert_eq!(svp::oci::Digest::of(&raw).to_string(), digest.trim(), "{there}");
+            assert_eq!(place.ok(["copy", &there, "again:1"]), digest);
+        }
+    }
+    let index = json(&fs::read_to_string(place.path("layout/index.json")).unwrap());
+    let names: Vec<_> = index["manifests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| {
+            let notes = &entry["annotations"];
+            let full = notes["io.containerd.image.name"].as_str().unwrap_or("");
+            (notes["org.opencontainers.image.ref.name"].as_str().unwrap(), full)
+        })
+        .collect();
+    let expected = [
+        ("v1", ""),
+        ("V1.0-RC1", ""),
+        ("team/app", "docker.io/team/app:latest"),
+        ("team/app:2", "docker.io/team/app:2"),
+        ("localhost:5000/a:1", "localhost:5000/a:1"),
+    ];
+    assert_eq!(names, expected);
+    // Written again, a name is replaced.
+    place.ok(["copy", "base:1", "oci:layout:v1"]);
+    let again = json(&fs::read_to_string(place.path("layout/index.json")).unwrap());
+    assert_eq!(again["manifests"].as_array().unwrap().len(), expected.len());
+    for wrong in ["oci:layout:a b", "oci:layout:.a", "oci:layout:", "docker-archive:x.tar:V1"] {
+        place.fails(2, ["copy", "base:1", wrong]);
+    }
+    place.assert_nothing_left();
+}

@@ -287,13 +287,25 @@ pub fn archive_files(
     [(INDEX_FILE, canonical(&index)), (MARKER, MARKER_CONTENT.to_vec())]
 }
 
-/// The descriptor as an index has it: with its names.
+/// The descriptor as an index has it: with its names. One that has a name keeps it; if that is a mere tag there is
+/// no full name to tell.
 pub(super) fn named(descriptor: &Descriptor, reference: &Reference) -> Descriptor {
     let mut named = descriptor.clone();
-    let full = reference.clone().with_default_registry();
-    named.annotations.insert(REF_NAME.into(), reference.tagged());
-    named.annotations.insert(CONTAINERD_NAME.into(), full.tagged());
+    let name = named.annotations.entry(REF_NAME.into()).or_insert_with(|| reference.tagged());
+    let same = |name: Reference| name.tagged() == reference.tagged();
+    if name.contains([':', '/']) && name.parse().is_ok_and(same) {
+        let full = reference.clone().with_default_registry();
+        named.annotations.insert(CONTAINERD_NAME.into(), full.tagged());
+    }
     named
+}
+
+/// Whether `org.opencontainers.image.ref.name` may have the value (image-spec, annotations.md).
+pub fn is_ref_name(text: &str) -> bool {
+    let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    ends(text.chars().next())
+        && ends(text.chars().last())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "-._:@/+".contains(c))
 }
 
 /// The index of a layout without an image.

@@ -131,8 +131,8 @@ impl LayoutWriter {
         sync(&dir)
     }
 
-    /// Makes `reference` (its tag, `latest` if none) stand for the manifest `descriptor`: in the place of
-    /// what it stood for. Other entries, and everything else in the index, stay as they are.
+    /// Makes `reference` (its tag, `latest` if none), or the name that the descriptor has already, stand for the
+    /// manifest `descriptor`: in the place of what it stood for. Other entries, and everything else in the index, stay as they are.
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the index is damaged;
@@ -140,13 +140,13 @@ impl LayoutWriter {
     pub fn commit(mut self, descriptor: &Descriptor, reference: &Reference) -> Result<()> {
         let path = self.layout.path();
         let mut index = self.layout.index_json()?;
-        let name = reference.tagged();
+        let entry = named(descriptor, reference);
         let mut list = match index["manifests"].take() {
             Value::Array(list) => list,
             _ => Vec::new(),
         };
-        list.retain(|entry| entry["annotations"][REF_NAME] != json!(name));
-        list.push(json!(named(descriptor, reference)));
+        list.retain(|other| other["annotations"][REF_NAME] != json!(entry.ref_name()));
+        list.push(json!(entry));
         index["manifests"] = Value::Array(list);
         replace(path, INDEX_FILE, &canonical(&index))?;
         self.made.clear();
@@ -157,10 +157,10 @@ impl LayoutWriter {
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the index is damaged.
-    pub fn other_names(&self, reference: &Reference) -> Result<usize> {
-        let name = reference.tagged();
+    pub fn other_names(&self, descriptor: &Descriptor, reference: &Reference) -> Result<usize> {
+        let new = named(descriptor, reference);
         let entries = self.layout.entries()?;
-        Ok(entries.iter().filter(|d| d.ref_name() != Some(&name)).count())
+        Ok(entries.iter().filter(|d| d.ref_name() != new.ref_name()).count())
     }
 }
 

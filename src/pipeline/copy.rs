@@ -2,6 +2,7 @@
 //!
 //! Everything goes through the store, where it is verified; from there it is written to where it shall go.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -9,6 +10,8 @@ use super::names::{self, What, check_taken};
 use super::output::{self, Output};
 use crate::error::{Context, Error, Result};
 use crate::layer::settings::Settings;
+use crate::oci::descriptor::REF_NAME;
+use crate::oci::layout::is_ref_name;
 use crate::oci::{Descriptor, Reference};
 use crate::progress::Reporter;
 use crate::source::{self, PullOptions, Source};
@@ -21,8 +24,9 @@ pub enum Destination {
     Local(Reference),
     /// A registry.
     Docker(Reference),
-    /// A layout or an archive, and the image's name in it if another than it has.
-    File(Output, Option<Reference>),
+    /// A layout or an archive, and the image's name in it if another than it has: in a layout any text that may be a
+    /// name there, written as it is; in docker's archive a reference.
+    File(Output, Option<String>),
 }
 
 impl FromStr for Destination {
@@ -37,10 +41,19 @@ impl FromStr for Destination {
         for transport in ["oci:", "oci-archive:", "docker-archive:"] {
             let Some(rest) = text.strip_prefix(transport) else { continue };
             let (path, name) = match rest.split_once(':') {
-                Some((path, name)) => (path, Some(name.parse()?)),
+                Some((path, name)) => (path, Some(name)),
                 None => (rest, None),
             };
-            return Ok(Destination::File(format!("{transport}{path}").parse()?, name));
+            let output: Output = format!("{transport}{path}").parse()?;
+            match name {
+                Some(name) if output.is_docker_archive() => drop(name.parse::<Reference>()?),
+                Some(name) if !is_ref_name(name) => {
+                    return Err(Error::usage(format!("{name:?} can't be a name in a layout"))
+                        .hint("write letters, digits and - . _ : @ / + between"));
+                }
+                _ => {}
+            }
+            return Ok(Destination::File(output, name.map(str::to_owned)));
         }
         if text.contains("://") || text.starts_with("dir:") {
             return Err(Error::usage(format!("{text:?} is not a destination that svp writes")).hint(
@@ -117,6 +130,7 @@ pub fn copy(request: &CopyRequest, store: &Store, reporter: &dyn Reporter) -> Re
             source::recompress(&descriptor, settings, store, reporter).context(source)?
         }
     };
+    let descriptor = Descriptor { annotations: name_in_layout(destination), ..descriptor };
     match destination {
         Destination::Local(_) => tag(store, &name, &descriptor, request.force)?,
         Destination::Docker(_) => {
@@ -205,8 +219,22 @@ fn name_at(source: &Source, destination: &Destination) -> Result<Reference> {
             names::check_tag(name)?;
             Ok(name.clone())
         }
-        Destination::Docker(name) | Destination::File(_, Some(name)) => Ok(name.clone()),
+        Destination::Docker(name) => Ok(name.clone()),
+        // A layout's name need not be a reference: that of the entry is told apart from this.
+        Destination::File(_, Some(name)) => {
+            name.parse().or_else(|_| own_name(source)).or_else(|_| "image".parse())
+        }
         Destination::File(_, None) => own_name(source),
+    }
+}
+
+/// The annotation that names the image in a layout as the user wrote it, if the user did.
+fn name_in_layout(destination: &Destination) -> BTreeMap<String, String> {
+    match destination {
+        Destination::File(output, Some(name)) if !output.is_docker_archive() => {
+            BTreeMap::from([(REF_NAME.to_owned(), name.clone())])
+        }
+        _ => BTreeMap::new(),
     }
 }
 

@@ -129,13 +129,14 @@ pub(super) fn write(
     reference: &Reference,
     reporter: &dyn Reporter,
 ) -> Result<()> {
+    let name = descriptor.ref_name().map_or_else(|| reference.tagged(), str::to_owned);
     for output in outputs {
         match output {
             Output::Layout(dir) => {
-                reporter.step(&format!("writing {} to oci:{}", reference.tagged(), dir.display()));
+                reporter.step(&format!("writing {name} to oci:{}", dir.display()));
                 let others = store.save_to_layout(descriptor, dir, reference)?;
                 if others > 0 {
-                    let (dir, name) = (dir.display(), reference.tagged());
+                    let dir = dir.display();
                     reporter.note(&format!(
                         "{dir} has several images: `podman load` can't tell them apart; use \
                          `skopeo copy oci:{dir}:{name} containers-storage:{name}`"
@@ -144,11 +145,7 @@ pub(super) fn write(
             }
             Output::Stdout(_) => {}
             Output::Archive(format, file) => {
-                reporter.step(&format!(
-                    "writing {} to {format}:{}",
-                    reference.tagged(),
-                    file.display()
-                ));
+                reporter.step(&format!("writing {name} to {format}:{}", file.display()));
                 store.save_as(*format, descriptor, file, reference)?;
             }
         }

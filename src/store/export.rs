@@ -57,7 +57,7 @@ impl Store {
         write(&mut writer)
             .map_err(or_interrupted)
             .context(format!("can't write {reference} to {}", dir.display()))?;
-        let others = writer.other_names(reference)?;
+        let others = writer.other_names(descriptor, reference)?;
         writer.commit(descriptor, reference)?;
         Ok(others)
     }
