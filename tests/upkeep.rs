@@ -228,3 +228,114 @@ fn check_store_finds_each_fault_and_nothing_in_a_sound_store() {
         assert_eq!(place.ok(["check", "--store"]), "", "{}", path.display());
     }
 }
+
+/// Changes a file of an unpacked layer, which belongs to the containers' root.
+fn in_tree(place: &Place, layer: &std::path::Path, script: &str) {
+    let shell = ["sh", "-euc", script];
+    let mut command = if support::as_root() {
+        let mut command = place.command("sh");
+        command.args(&shell[1..]);
+        command
+    } else {
+        let mut command = place.command("unshare");
+        command.args(["--user", "--map-root-user", "--map-auto"]).args(shell);
+        command
+    };
+    // The directory of the layer can't be entered from outside.
+    command.arg("sh").arg(layer.join("fs"));
+    support::success(&mut command);
+}
+
+#[test]
+fn check_store_looks_into_unpacked_layers() {
+    let place = Place::new();
+    let base = busybox_base();
+    place.ok(["import", base.to_str().unwrap(), "-t", "base"]);
+    build(&place, "base", "b");
+    place.ok(["setup", "-b", "pack", "-i", "b", "-t", "one", "--network", "none"]);
+    assert_eq!(place.ok(["check", "--store"]), "");
+    // What is spoilt in the lowest layer, and what is said of it.
+    let cases: [(&str, &[&str]); 4] = [
+        (
+            "echo x >>$1/bin/busybox; rm $1/bin/sh; echo x >$1/bin/novel",
+            &["busybox\" has another size", "sh\" is gone", "novel\" is not in the layer"],
+        ),
+        (
+            "printf X | dd of=$1/bin/busybox bs=1 seek=99 conv=notrunc; ln -sfn elsewhere $1/bin/sh",
+            &["busybox\" has another content", "sh\" has another target"],
+        ),
+        (
+            "chown $(($(stat -c %u $1) + 7)) $1/bin; chmod 700 $1/bin/busybox; touch -hd @1 $1/bin/sh",
+            &["bin\" has another owner", "busybox\" has another mode", "sh\" has another time"],
+        ),
+        ("for n in $(seq 50); do echo >$1/$n; done", &["and 40 more"]),
+    ];
+    for (script, said) in cases {
+        let areas = place.store().join("trees");
+        let area = std::fs::read_dir(areas).unwrap().next().unwrap().unwrap().path();
+        let chain = place.ok(["inspect", "base", "--field", "layers.0.diffId"]);
+        let layer = area.join("layers").join(&chain.trim()["sha256:".len()..][..40]);
+        in_tree(&place, &layer, &script.replace("$1", "\"$1\""));
+        let mut command = place.svp(["check", "--store"]);
+        let output = support::output(&mut command);
+        let told = support::told(&command, &output);
+        assert_eq!(output.status.code(), Some(65), "{script}: {told}");
+        for said in said.iter().chain(&["/layers/", "svp prune --unpacked"]) {
+            assert!(told.contains(said), "{said}: {told}");
+        }
+        assert_eq!(place.ok(["check", "--store", "--quick"]), "");
+        place.ok(["prune", "--unpacked"]);
+        assert_eq!(std::fs::read_dir(area.join("layers")).unwrap().count(), 0);
+        place.ok(["build", "-b", "pack", "--base", "base", "--network", "none", "-t", "again"]);
+        assert_eq!(place.ok(["check", "--store"]), "", "{script}");
+    }
+    place.fails(2, ["check", "--quick"]);
+    place.assert_nothing_left();
+}
+
+#[test]
+fn check_store_looks_at_each_platform_and_at_misnamed_files() {
+    let place = Place::new();
+    import(&place, "amd");
+    let base = busybox_base();
+    place.ok(["import", base.to_str().unwrap(), "-t", "arm", "--platform", "linux/arm64"]);
+    place.ok(["index", "-t", "multi", "amd", "arm"]);
+    let manifest = place.ok(["inspect", "arm", "--field", "digest"]);
+    let config = place.ok(["inspect", "arm", "--field", "configDigest"]);
+    place.ok(["rmi", "amd", "arm"]);
+    assert_eq!(place.ok(["check", "--store"]), "");
+    let blob = |digest: &str| place.store().join("blobs/sha256").join(&digest.trim()[7..]);
+    let tags = place.store().join("tags");
+    let tag = std::fs::read_to_string(tags.join("multi%3Alatest")).unwrap();
+    let cases: [(std::path::PathBuf, Option<&str>, &str); 6] = [
+        (blob(&manifest), None, "multi:latest (linux/arm64): lacks its manifest"),
+        (blob(&config), None, "multi:latest (linux/arm64): "),
+        (blob(&config), Some("{}"), "is damaged"),
+        (tags.join("other%3Alatest"), Some(&tag), "under another name"),
+        (tags.join("stray"), Some("x"), "tags/stray"),
+        (place.store().join("tmp/stray"), Some("x"), "nothing of a store's"),
+    ];
+    for (path, content, said) in cases {
+        let before = std::fs::read(&path).ok();
+        match content {
+            Some(content) => std::fs::write(&path, content).unwrap(),
+            None => std::fs::remove_file(&path).unwrap(),
+        }
+        let mut command = place.svp(["check", "--store", "--format", "json"]);
+        let output = support::output(&mut command);
+        let told = support::told(&command, &output);
+        assert_eq!(output.status.code(), Some(65), "{told}");
+        let faults = json(&String::from_utf8_lossy(&output.stdout));
+        let found = faults.as_array().unwrap().iter().any(|fault| {
+            let text = |name: &str| fault[name].as_str().unwrap().to_owned();
+            !text("remedy").is_empty()
+                && format!("{}: {}", text("what"), text("problem")).contains(said)
+        });
+        assert!(found, "{said}: {told}");
+        match before {
+            Some(before) => std::fs::write(&path, before).unwrap(),
+            None => std::fs::remove_file(&path).unwrap(),
+        }
+        assert_eq!(place.ok(["check", "--store"]), "", "{}", path.display());
+    }
+}

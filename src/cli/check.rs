@@ -16,6 +16,9 @@ pub(super) struct Args {
     /// Check the store instead: every blob, size, digest, tag, diff ID, state and unpacked layer
     #[arg(long)]
     store: bool,
+    /// With --store: don't unpack layers again to compare them with what is unpacked
+    #[arg(long, requires = "store")]
+    quick: bool,
     /// The form of the report
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
@@ -50,7 +53,7 @@ impl Finding {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     if args.store {
-        return check_the_store(args.format, context);
+        return check_the_store(args, context);
     }
     let root = Store::default_root()?;
     let sandbox = context.store().and_then(|store| Sandbox::enter(&store.root().join("trees")));
@@ -101,23 +104,22 @@ fn again(error: &Error) -> Error {
     }
 }
 
-fn check_the_store(format: Format, context: &Context) -> Result<()> {
-    let faults = check_store(&context.store()?, context.reporter())?;
-    match format {
+fn check_the_store(args: &Args, context: &Context) -> Result<()> {
+    let faults = check_store(&context.store()?, args.quick, context.reporter())?;
+    match args.format {
         Format::Json => context.print(&json(&faults))?,
         Format::Table => {
-            for Fault { what, problem } in &faults {
-                context.print(&format!("{}\n", printable(&format!("{what}: {problem}"))))?;
+            for Fault { what, problem, remedy } in &faults {
+                let line = printable(&format!("{what}: {problem}: {remedy}"));
+                context.print(&format!("{line}\n"))?;
             }
         }
     }
     if faults.is_empty() {
         return Ok(());
     }
-    Err(Error::bad_input(format!("the store has faults: {}", faults.len())).hint(
-        "remove the images and files that it names, then pull, import or build them again; a blob that is \
-         written again heals",
-    ))
+    Err(Error::bad_input(format!("the store has faults: {}", faults.len()))
+        .hint("each line ends with its way out; a blob that is written again heals"))
 }
 
 fn configuration() -> Result<String> {

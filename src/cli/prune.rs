@@ -5,13 +5,16 @@ use std::time::Duration;
 use super::common::{Context, Format};
 use super::table::{self, Table};
 use crate::error::Result;
-use crate::upkeep::{ItemKind, inventory, prune};
+use crate::upkeep::{ItemKind, give_up_unpacked, inventory, prune};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Only tell what would go
     #[arg(long)]
     dry_run: bool,
+    /// Also all unpacked layers: those that are needed are unpacked again
+    #[arg(long)]
+    unpacked: bool,
     /// How long to wait until no other svp uses the store
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     wait: u64,
@@ -23,7 +26,10 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let mut store = context.store()?;
     let mut items = if args.dry_run {
-        let inventory = inventory(&store)?;
+        let mut inventory = inventory(&store)?;
+        if args.unpacked {
+            give_up_unpacked(&mut inventory.items)?;
+        }
         for (tag, error) in &inventory.damaged {
             context.reporter().warning(&format!(
                 "the image {tag} can't be read, so nothing can be pruned: {error}"
@@ -31,7 +37,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         }
         inventory.items
     } else {
-        prune(&mut store, Duration::from_secs(args.wait))?
+        prune(&mut store, args.unpacked, Duration::from_secs(args.wait))?
     };
     items.retain(|item| !item.needed);
     if args.format == Format::Json {

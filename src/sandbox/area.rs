@@ -115,7 +115,7 @@ impl Sandbox {
         Ok(scratch)
     }
 
-    fn empty_scratch(&self) -> Result<Scratch<'_>> {
+    pub(super) fn empty_scratch(&self) -> Result<Scratch<'_>> {
         let tmp = self.area().join("tmp");
         let (name, lock) = Staging::lock_new(&tmp)?;
         let (uid, gid) = self.map().root();
@@ -179,6 +179,16 @@ impl Sandbox {
         Ok((place, stage.finish()?))
     }
 
+    /// Unpacks a layer that is unpacked already once more, in the scratch place; where.
+    pub(super) fn unpack_again(
+        &self,
+        scratch: &Scratch<'_>,
+        layer: &LayerSource,
+    ) -> Result<String> {
+        self.unpack(scratch, layer, "again")?;
+        Ok(format!("tmp/{}/again", scratch.name))
+    }
+
     fn id_ranges(&self) -> IdRanges {
         let ranges = |extents: &[super::Extent]| {
             extents.iter().map(|e| (e.inside, e.inside + (e.count - 1))).collect()
@@ -203,7 +213,7 @@ impl Sandbox {
         }
     }
 
-    fn remove(&self, paths: Vec<String>) -> Result<()> {
+    pub(super) fn remove(&self, paths: Vec<String>) -> Result<()> {
         let _cleaning = interrupt::cleaning();
         remove(self.area(), self.namespace(), paths)
     }
@@ -244,6 +254,11 @@ impl Scratch<'_> {
         write_report(&place, &report)?;
         self.overlay.lowers.insert(0, format!("tmp/{}/own/fs", self.name));
         Ok(())
+    }
+
+    /// Puts a published layer on top.
+    pub(super) fn put_on(&mut self, fs: String) {
+        self.overlay.lowers.insert(0, fs);
     }
 
     /// The root file system to run a command in. Also notes the time: a later [`Scratch::diff`] takes what

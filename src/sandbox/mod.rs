@@ -14,6 +14,7 @@
 //! | `trees` | unpack, diff, remove |
 //! | `directory` | unpack into a directory of the caller\'s |
 //! | `area` | the tree area: unpacked layers, scratch places, locks |
+//! | `verify` | whether unpacked layers still are what their blobs say |
 //! | `unpacked` | the unpacked layers of every id map: listing, measuring, removing |
 
 mod area;
@@ -34,6 +35,7 @@ mod spec;
 mod stages;
 mod trees;
 mod unpacked;
+mod verify;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -47,6 +49,7 @@ pub use spec::{End, Limits, Network, Overlay, Rootfs, RunSpec, Stream};
 pub use stages::run_if_stage;
 pub use trees::WrittenLayer;
 pub use unpacked::Unpacked;
+pub use verify::Altered;
 
 use crate::error::{Error, Result};
 use launch::Stage;

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::channel::Channel;
 use super::launch::STAGE_NAME;
-use super::{directory, init, network, run, trees, unpacked};
+use super::{directory, init, network, run, trees, unpacked, verify};
 use crate::error::{Error, Kind, Result};
 
 /// What a stage is asked to do. The descriptors that go with each are named in its comment, in order.
@@ -35,6 +35,8 @@ pub(super) enum Request {
     Remove(Vec<String>),
     /// Tell the space that trees take. The user namespace, if they belong to one.
     Measure(Vec<String>),
+    /// Tell how the second of two trees differs from the first. The user namespace.
+    Compare([String; 2]),
     /// Run a command. The user namespace, its stdout, its stderr, and a pack's tar for host tools.
     Run(run::RunRequest),
     /// Be a container's process 1. Stdout, stderr, a pack's tar for host tools.
@@ -123,6 +125,10 @@ fn dispatch(channel: &Channel, request: Request, fds: Vec<OwnedFd>) -> Result<()
         Request::Measure(paths) => {
             fds.next().map_or(Ok(()), |namespace| join(channel, namespace))?;
             reply(channel, &unpacked::measure(&paths)?)
+        }
+        Request::Compare(paths) => {
+            join(channel, fd()?)?;
+            reply(channel, &verify::compare(&paths)?)
         }
         Request::Run(request) => {
             join(channel, fd()?)?;

@@ -59,6 +59,11 @@ impl Unpacked {
         report && self.path().join("fs").is_dir()
     }
 
+    /// The name of its directory.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
     /// Where it is.
     pub fn path(&self) -> PathBuf {
         self.area.join(self.dir).join(&self.key)

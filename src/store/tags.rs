@@ -150,6 +150,26 @@ impl Store {
         }
     }
 
+    /// Every file in the place of the tags, by its name, with what it says, and whether its name fits that: only
+    /// then it is found.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`](crate::error::Kind::Storage) if the directory can't be listed.
+    pub fn tag_files(&self) -> Result<Vec<(String, Result<TagRecord>, bool)>> {
+        let dir = self.tags_dir();
+        let entries = fs::read_dir(&dir).io("list", &dir)?;
+        let mut names = (entries.map(|entry| Ok(entry?.file_name())))
+            .collect::<io::Result<Vec<_>>>()
+            .io("list", &dir)?;
+        names.sort();
+        let look = |name: &std::ffi::OsString| {
+            let record = read(&dir.join(name)).transpose()?;
+            let fits = record.as_ref().is_ok_and(|record| *name == *file_name(&record.name));
+            Some((name.to_string_lossy().into_owned(), record, fits))
+        };
+        Ok(parallel::map(&names, look).into_iter().flatten().collect())
+    }
+
     /// All tags, in no order. A tag that is removed meanwhile may be missing.
     ///
     /// # Errors

@@ -199,16 +199,19 @@ pub fn images(store: &Store) -> Result<Vec<ImageUse>> {
     Ok(images)
 }
 
-/// Removes whatever no image needs, and gives what that was. Waits as long as `wait` says until no other
+/// Removes whatever no image needs, and if that is wanted all that is `unpacked`, and gives what that was. Waits as long as `wait` says until no other
 /// process uses the store: what others have written may not be tagged yet.
 ///
 /// # Errors
 /// [`Kind::BadInput`] if an image is damaged, as what it needs isn't known; [`Kind::Storage`], also if the
 /// store is still in use. What could not be removed stays for the next time.
-pub fn prune(store: &mut Store, wait: Duration) -> Result<Vec<Item>> {
+pub fn prune(store: &mut Store, unpacked: bool, wait: Duration) -> Result<Vec<Item>> {
     let pruned = store.while_alone(wait, |store| {
         let reach = store.reach()?.whole()?;
         let mut items = items(store, &reach)?;
+        if unpacked {
+            give_up_unpacked(&mut items)?;
+        }
         items.retain(|item| !item.needed);
         remove(store, &reach, &items)?;
         Ok(items)
@@ -217,6 +220,22 @@ pub fn prune(store: &mut Store, wait: Duration) -> Result<Vec<Item>> {
         Error::new(Kind::Storage, "another svp uses the store, so nothing was pruned")
             .hint("try again when it has ended, or wait longer with --wait SECONDS")
     })
+}
+
+/// Has no unpacked layer needed any more: what is needed is unpacked again.
+///
+/// # Errors
+/// [`Kind::Storage`] if something runs on them.
+pub fn give_up_unpacked(items: &mut [Item]) -> Result<()> {
+    let runs = |item: &Item| item.tree.as_ref().is_some_and(Unpacked::is_scratch) && item.needed;
+    if items.iter().any(runs) {
+        return Err(Error::new(Kind::Storage, "something runs on the unpacked layers")
+            .hint("stop what runs, or leave --unpacked out"));
+    }
+    for item in items.iter_mut().filter(|item| item.kind == ItemKind::Unpacked) {
+        item.needed = false;
+    }
+    Ok(())
 }
 
 fn remove(store: &Store, reach: &Reach, items: &[Item]) -> Result<()> {

@@ -11,5 +11,7 @@ mod inventory;
 mod remove;
 
 pub use fsck::{Fault, check_store};
-pub use inventory::{ImageUse, Inventory, Item, ItemKind, images, inventory, prune};
+pub use inventory::{
+    ImageUse, Inventory, Item, ItemKind, give_up_unpacked, images, inventory, prune,
+};
 pub use remove::remove;

@@ -1,0 +1,168 @@
+//! Checking blobs and tags, and that each image has what it needs.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
+use super::{AGAIN, Check, REMOVE, Reached, names};
+use crate::error::{IoContext, Result};
+use crate::interrupt;
+use crate::layer::compress::decoder;
+use crate::oci::media_type::Compression;
+use crate::oci::{Descriptor, Digest, DigestReader, Document, Layer, Platform};
+use crate::store::{Store, TagRecord, parallel};
+
+/// Held by whoever decodes zstd: its window may take 32 MiB, and several would break the bound on svp's memory.
+static ZSTD: Mutex<()> = Mutex::new(());
+
+impl Check<'_> {
+    pub(super) fn blobs(&mut self) -> Result<()> {
+        let mut digests = Vec::new();
+        for name in names(&self.store.root().join("blobs/sha256"))? {
+            let what = format!("blobs/sha256/{name}");
+            match format!("sha256:{name}").parse::<Digest>() {
+                Err(_) => self.fault(what, "is not named as a blob", REMOVE),
+                Ok(digest) if self.store.blob_size(&digest).is_none() => {
+                    self.fault(what, "is not a file", REMOVE);
+                }
+                Ok(digest) => digests.push(digest),
+            }
+        }
+        let store = self.store;
+        let found: Vec<Result<_>> = parallel::spread(&digests, |digest| {
+            interrupt::check()?;
+            let read = DigestReader::new(store.open_blob(digest)?).drain();
+            Ok(read.map(|(found, _)| found))
+        });
+        for (digest, found) in digests.into_iter().zip(found) {
+            let what = format!("blobs/sha256/{}", digest.hex());
+            match found? {
+                Ok(found) if found == digest => drop(self.whole.insert(digest)),
+                Ok(found) => {
+                    self.fault(what, format!("is damaged: its digest is {found}"), AGAIN);
+                }
+                Err(error) => self.fault(what, format!("can't be read: {error}"), AGAIN),
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks the tags and their images; gives all images, those of indexes too, each once.
+    pub(super) fn tags(&mut self) -> Result<Vec<Reached>> {
+        let mut seen = HashSet::new();
+        let mut reached = Vec::new();
+        for (file, record, fits) in self.store.tag_files()? {
+            let what = format!("tags/{file}");
+            match record {
+                Err(error) => {
+                    self.fault(what, error.to_string(), "remove it, and tag the image again")
+                }
+                Ok(record) if !fits => {
+                    let text = format!("is the file of {:?} under another name", record.name);
+                    self.fault(what, text, REMOVE);
+                }
+                Ok(record) => self.tag(record, &mut seen, &mut reached),
+            }
+        }
+        let mut layers = HashSet::new();
+        let mut new = Vec::new();
+        for Reached { tag, manifest } in &reached {
+            match self.store.load_image(manifest) {
+                Err(error) => self.fault(tag, error.to_string(), AGAIN),
+                Ok(image) => {
+                    for layer in image.layers() {
+                        let is_new = layers.insert((layer.descriptor.digest, layer.diff_id));
+                        if self.has_layer(tag, layer) && is_new {
+                            new.push((tag.clone(), layer.clone()));
+                        }
+                    }
+                }
+            }
+        }
+        let store = self.store;
+        let found: Vec<Result<_>> = parallel::spread(&new, |(_, layer)| {
+            interrupt::check()?;
+            Ok(diff_id(store, layer))
+        });
+        for ((tag, layer), found) in new.into_iter().zip(found) {
+            self.diff_id(&tag, &layer, found?);
+        }
+        Ok(reached)
+    }
+
+    /// One tag; adds the images that it is the first to reach.
+    fn tag(&mut self, record: TagRecord, seen: &mut HashSet<Digest>, reached: &mut Vec<Reached>) {
+        let TagRecord { name, manifest, .. } = record;
+        if let Err(error) = name.parse::<crate::oci::Reference>() {
+            self.fault(&name, error.to_string(), REMOVE);
+        }
+        self.has_size(&name, "manifest", &manifest);
+        if !seen.insert(manifest.digest) {
+            return;
+        }
+        match self.store.load_document(&manifest) {
+            Err(error) => self.fault(&name, error.to_string(), AGAIN),
+            Ok(Document::Manifest(_)) => reached.push(Reached { tag: name, manifest }),
+            Ok(Document::Index(index)) => {
+                for entry in index.manifests {
+                    let platform =
+                        entry.platform.as_ref().map_or("unknown".into(), Platform::to_string);
+                    let what = format!("{name} ({platform})");
+                    self.has_size(&what, "manifest", &entry);
+                    if !self.store.has_blob(&entry.digest) {
+                        self.fault(what, format!("lacks its manifest {}", entry.digest), AGAIN);
+                    } else if seen.insert(entry.digest) {
+                        reached.push(Reached { tag: what, manifest: entry });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells of a blob that hasn't the size that is said of it.
+    fn has_size(&mut self, what: &str, blob: &str, descriptor: &Descriptor) {
+        let Descriptor { digest, size, .. } = descriptor;
+        if let Some(found) = self.store.blob_size(digest).filter(|found| found != size) {
+            let text = format!("says that its {blob} {digest} has {size} bytes; it has {found}");
+            self.fault(what, text, AGAIN);
+        }
+    }
+
+    /// Whether an image has a layer whose blob is whole.
+    fn has_layer(&mut self, tag: &str, layer: &Layer) -> bool {
+        let digest = layer.descriptor.digest;
+        if !self.store.has_blob(&digest) {
+            self.fault(tag, format!("lacks its layer {digest}"), AGAIN);
+            return false;
+        }
+        self.has_size(tag, "layer", &layer.descriptor);
+        // A damaged blob itself is told of already.
+        self.whole.contains(&digest)
+    }
+
+    fn diff_id(&mut self, tag: &str, layer: &Layer, found: Result<Digest>) {
+        let digest = layer.descriptor.digest;
+        match found {
+            Ok(found) if found == layer.diff_id => {
+                if self.store.noted_diff_id(&digest).is_some_and(|noted| noted != found) {
+                    let what = format!("diff-ids/{}", digest.hex());
+                    self.fault(what, "is not the diff ID of that layer", REMOVE);
+                }
+            }
+            Ok(found) => {
+                let text = format!("uncompressed, its layer {digest} is {found}");
+                self.fault(tag, format!("{text}, not {} as the config says", layer.diff_id), AGAIN);
+            }
+            Err(error) => self.fault(tag, error.to_string(), AGAIN),
+        }
+    }
+}
+
+fn diff_id(store: &Store, layer: &Layer) -> Result<Digest> {
+    let blob = store.blob_reader(&layer.descriptor)?;
+    let compression = Compression::of_layer(&layer.descriptor.media_type)?;
+    let zstd = compression == Compression::Zstd;
+    let _alone = zstd.then(|| ZSTD.lock().unwrap_or_else(PoisonError::into_inner));
+    let tar = decoder(blob, compression)?;
+    let name = format!("layer {}", layer.descriptor.digest);
+    DigestReader::new(tar).drain().map(|(digest, _)| digest).io("read", name)
+}

@@ -1,0 +1,170 @@
+//! Checking the whole store: every blob, size, digest, tag, diff ID, note, state and unpacked layer.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `images` | blobs, tags, and what the images of each need |
+//! | `unpacked` | whether unpacked layers are what their blobs say |
+
+mod images;
+mod unpacked;
+
+use std::collections::HashSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::error::{IoContext, Result};
+use crate::oci::{Descriptor, Digest};
+use crate::progress::Reporter;
+use crate::service::State;
+use crate::store::{Staging, Store};
+
+/// Something in the store that isn't as it must be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    /// The tag, or the path from the store's directory.
+    pub what: String,
+    /// What is wrong with it.
+    pub problem: String,
+    /// The way out.
+    pub remedy: &'static str,
+}
+
+/// The names in the store's directory.
+const NAMES: [&str; 9] =
+    ["lock", "blobs", "diff-ids", "homes", "tags", "tmp", "instances", "logs", "trees"];
+
+// The ways out.
+const REMOVE: &str = "remove it";
+const AGAIN: &str = "pull, import or build the image again, or `svp rmi` it";
+const PRUNE: &str = "`svp prune`";
+const UNPACK: &str = "`svp prune --unpacked`: layers are unpacked again when they are needed";
+
+/// Reads everything in the store and gives all that is wrong with it. Other processes may use it meanwhile:
+/// none of them removes a blob as long as `store` is open. Unless it shall be `quick`, every unpacked layer is
+/// unpacked again to be compared, which takes the space of one at a time.
+///
+/// # Errors
+/// [`Kind::Storage`](crate::error::Kind::Storage) if a directory can't be read.
+pub fn check_store(store: &Store, quick: bool, reporter: &dyn Reporter) -> Result<Vec<Fault>> {
+    let mut check = Check { store, reporter, faults: Vec::new(), whole: HashSet::new() };
+    check.strays()?;
+    reporter.step("checking the blobs");
+    check.blobs()?;
+    reporter.step("checking the images");
+    let images = check.tags()?;
+    reporter.step("checking what belongs to the images");
+    check.notes()?;
+    check.instances()?;
+    check.unpacked(if quick { &[] } else { &images })?;
+    check.faults.sort_by(|a, b| (&a.what, &a.problem).cmp(&(&b.what, &b.problem)));
+    Ok(check.faults)
+}
+
+struct Check<'a> {
+    store: &'a Store,
+    reporter: &'a dyn Reporter,
+    faults: Vec<Fault>,
+    /// The blobs whose content has their digest.
+    whole: HashSet<Digest>,
+}
+
+/// An image of the store: its manifest, and a tag that reaches it.
+struct Reached {
+    tag: String,
+    manifest: Descriptor,
+}
+
+impl Check<'_> {
+    fn fault(&mut self, what: impl Into<String>, problem: impl Into<String>, remedy: &'static str) {
+        self.faults.push(Fault { what: what.into(), problem: problem.into(), remedy });
+    }
+
+    /// What has no place where it is, and what others could look into.
+    fn strays(&mut self) -> Result<()> {
+        const STRAY: &str = "is nothing of a store's";
+        for name in names(self.store.root())? {
+            if !NAMES.contains(&&*name) {
+                self.fault(name, STRAY, REMOVE);
+            }
+        }
+        for name in names(&self.store.root().join("blobs"))? {
+            if name != "sha256" {
+                self.fault(format!("blobs/{name}"), STRAY, REMOVE);
+            }
+        }
+        let tmp = self.store.root().join("tmp");
+        for name in names(&tmp)? {
+            let path = tmp.join(&name);
+            let what = format!("tmp/{name}");
+            if !path.is_dir() {
+                self.fault(what, STRAY, PRUNE);
+            } else if matches!(Staging::lock_dead(&path), Ok(Some(_))) {
+                // Opening the store has swept what it could.
+                self.fault(what, "is what a command left unfinished, and can't be swept", REMOVE);
+            }
+        }
+        let mode = fs::metadata(self.store.root()).io("look at", self.store.root())?.mode() & 0o777;
+        if mode & 0o077 != 0 {
+            self.fault(".", format!("has the mode {mode:o}: others may look in"), "`chmod 700` it");
+        }
+        Ok(())
+    }
+
+    fn notes(&mut self) -> Result<()> {
+        for notes in ["diff-ids", "homes"] {
+            for name in names(&self.store.root().join(notes))? {
+                if format!("sha256:{name}").parse::<Digest>().is_err() {
+                    self.fault(format!("{notes}/{name}"), "is not named as a blob", PRUNE);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn instances(&mut self) -> Result<()> {
+        const SET_UP: &str = "`svp setup --force` makes the instance anew, with new secrets";
+        let dir = self.store.root().join("instances");
+        for name in names(&dir)? {
+            let what = format!("instances/{name}");
+            let path = dir.join(&name);
+            let Ok(found) = fs::symlink_metadata(&path) else { continue };
+            if !found.is_file() || found.mode() & 0o077 != 0 {
+                let problem = "is not a file that its owner alone can read";
+                self.fault(&what, problem, "`chmod 600` it, if it is a file");
+            }
+            let config = name.strip_suffix(".json").map(|hex| format!("sha256:{hex}"));
+            if config.is_none_or(|config| config.parse::<Digest>().is_err()) {
+                self.fault(&what, "is not named for an image's config", PRUNE);
+            }
+            let text =
+                if found.is_file() { fs::read(&path).unwrap_or_default() } else { Vec::new() };
+            match serde_json::from_slice::<State>(&text) {
+                Err(_) => self.fault(&what, "is damaged", SET_UP),
+                Ok(state) if state.format != 1 => {
+                    let problem =
+                        format!("is of the format {}, which this svp doesn't know", state.format);
+                    self.fault(&what, problem, "use the svp that wrote it");
+                }
+                Ok(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The names in a directory, sorted; none if there is no such directory.
+fn names(dir: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.io("list", dir)?,
+    };
+    let name = |entry: std::io::Result<fs::DirEntry>| {
+        entry.map(|entry| entry.file_name().to_string_lossy().into_owned()).io("list", dir)
+    };
+    let mut names = entries.map(name).collect::<Result<Vec<_>>>()?;
+    names.sort();
+    Ok(names)
+}

@@ -1,0 +1,66 @@
+//! Checking unpacked layers: that each was published whole, and is what its blob says.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{Check, Reached, UNPACK};
+use crate::error::{Kind, Result};
+use crate::interrupt;
+use crate::pipeline::layer_sources;
+use crate::sandbox::{Altered, Sandbox, Unpacked};
+
+impl Check<'_> {
+    /// Looks at every unpacked layer, and into those of `images`.
+    pub(super) fn unpacked(&mut self, images: &[Reached]) -> Result<()> {
+        let trees = self.store.root().join("trees");
+        let mut whole = Vec::new();
+        for tree in Sandbox::unpacked(&trees)?.into_iter().filter(|tree| !tree.is_scratch()) {
+            if tree.is_whole() {
+                whole.push(tree);
+            } else {
+                let problem = "is not an unpacked layer, or a part of it is gone";
+                self.fault(self.shown(&tree), problem, UNPACK);
+            }
+        }
+        if whole.is_empty() || images.is_empty() {
+            return Ok(());
+        }
+        let sandbox = match Sandbox::enter(&trees) {
+            Err(error) if error.kind() == Kind::Sandbox => {
+                self.reporter.warning(&format!("unpacked layers can't be looked into: {error}"));
+                return Ok(());
+            }
+            other => other?,
+        };
+        self.reporter.step("checking the unpacked layers");
+        // What other id maps left can't be made again to be compared.
+        whole.retain(|tree| sandbox.holds(tree));
+        let known: HashMap<String, String> =
+            whole.iter().map(|tree| (tree.key().to_owned(), self.shown(tree))).collect();
+        let mut seen = HashSet::new();
+        for Reached { manifest, .. } in images {
+            interrupt::check()?;
+            let Ok(image) = self.store.load_image(manifest) else { continue };
+            let keys: Vec<String> = image.chain_ids().iter().map(Unpacked::key_of).collect();
+            if !keys.iter().any(|key| known.contains_key(key) && !seen.contains(key)) {
+                continue;
+            }
+            let altered = match sandbox.altered(layer_sources(self.store, &image), &mut seen) {
+                // The blob is told of already.
+                Err(error) if error.kind() == Kind::BadInput => continue,
+                other => other?,
+            };
+            for Altered { key, differences } in altered {
+                for difference in differences {
+                    self.fault(known[&key].clone(), difference, UNPACK);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where it is, from the store's directory.
+    fn shown(&self, tree: &Unpacked) -> String {
+        let path = tree.path();
+        path.strip_prefix(self.store.root()).unwrap_or(&path).display().to_string()
+    }
+}
