@@ -274,6 +274,48 @@ fn a_registry_that_refuses_whole_blobs_gets_chunks() {
 }
 
 #[test]
+fn chunks_are_as_long_as_asked_and_go_on_where_the_registry_stands() {
+    const MIB: usize = 1 << 20;
+    const CUT: usize = 12 * MIB + 4711;
+    let bytes: Vec<u8> = (0..5u32 << 20).flat_map(u32::to_le_bytes).collect();
+    let blob = Descriptor::of(svp::oci::media_type::LAYER, &bytes);
+    let server = FaultRegistry::start(move |seen| match (seen.method.as_str(), seen.path()) {
+        ("POST", _) => Reply::status(202)
+            .header("Location", "/v2/up/1?state=0")
+            .header("OCI-Chunk-Min-Length", &(9 * MIB).to_string())
+            .body(""),
+        ("PUT", _) if !seen.body.is_empty() => Reply::status(413).body(""),
+        // The second chunk is cut when a part of it has come.
+        ("PATCH", _) if seen.target.ends_with("state=9") => Reply::raw(vec![]),
+        ("PATCH", _) if seen.target.ends_with("state=0") => {
+            Reply::status(202).header("Location", "/v2/up/1?state=9").body("")
+        }
+        ("PATCH", _) => Reply::status(202).header("Location", "/v2/up/1?state=end").body(""),
+        ("GET", _) => Reply::status(204)
+            .header("Location", "/v2/up/1?state=12")
+            .header("Range", &format!("0-{}", CUT - 1))
+            .body(""),
+        _ => obedient(seen),
+    });
+    let options = ClientOptions { backoff: Duration::from_millis(5), ..ClientOptions::isolated() };
+    let client = svp::registry::Client::new(options).unwrap();
+    let name = format!("{}/team/base:1", server.address()).parse().unwrap();
+    let whole = bytes.clone();
+    let content = move |from: u64| -> Result<Box<dyn std::io::Read + Send>, Error> {
+        Ok(Box::new(std::io::Cursor::new(whole[from as usize..].to_vec())))
+    };
+    client.push_blob(&name, &blob, None, &content).unwrap();
+    let sent = server.seen().into_iter().filter(|seen| seen.method == "PATCH");
+    let ranges: Vec<_> =
+        sent.map(|seen| seen.header("content-range").unwrap().to_owned()).collect();
+    let range = |from: usize, to: usize| format!("{from}-{}", to - 1);
+    let expected = [range(0, 9 * MIB), range(9 * MIB, 18 * MIB), range(CUT, bytes.len())];
+    assert_eq!(ranges, expected);
+    let last = server.seen().pop().unwrap();
+    assert!(last.method == "PUT" && last.target.contains("state=end&digest="), "{}", last.target);
+}
+
+#[test]
 fn passing_failures_pass() {
     let image = Image::new();
     type Fault = fn(&Seen) -> Option<Reply>;
