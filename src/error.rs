@@ -180,6 +180,34 @@ impl std::error::Error for Error {
     }
 }
 
+/// An [`Error`] as it crosses a socket to another process of svp.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Wire {
+    kind: Kind,
+    message: String,
+    hint: Option<String>,
+}
+
+impl From<Error> for Wire {
+    fn from(error: Error) -> Self {
+        Wire {
+            kind: error.kind(),
+            message: error.to_string(),
+            hint: error.hint_text().map(str::to_owned),
+        }
+    }
+}
+
+impl From<Wire> for Error {
+    fn from(wire: Wire) -> Self {
+        let error = Error::new(wire.kind, wire.message);
+        match wire.hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+}
+
 /// Names the path in an I/O error.
 pub trait IoContext<T> {
     /// Turns the error into [`Kind::Storage`]: "can't `what` `path`: …".

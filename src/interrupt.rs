@@ -6,6 +6,8 @@
 //! grace.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{PipeWriter, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,6 +21,7 @@ use crate::error::{Error, Kind, Result};
 type Removal = Box<dyn FnOnce(&Path) + Send>;
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
+static DIVERTED: Mutex<Option<PipeWriter>> = Mutex::new(None);
 static CHILDREN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
 /// Directories that must not outlive the process, and how each is removed.
@@ -50,12 +53,18 @@ pub fn install() {
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         signals.add(signal);
     }
-    if sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), None).is_err() {
+    // Whoever follows a terminal's size waits for this one; no other thread may take it.
+    let mut blocked = signals;
+    blocked.add(Signal::SIGWINCH);
+    if sigprocmask(SigmaskHow::SIG_BLOCK, Some(&blocked), None).is_err() {
         return;
     }
     std::thread::spawn(move || {
-        if signals.wait().is_err() {
-            return;
+        loop {
+            let Ok(signal) = signals.wait() else { return };
+            if !hand_on(signal) {
+                break;
+            }
         }
         REQUESTED.store(true, Ordering::SeqCst);
         kill_children();
@@ -66,6 +75,23 @@ pub fn install() {
         remove_temporary();
         std::process::exit(i32::from(Kind::Interrupted.exit_code()));
     });
+}
+
+/// From now on a signal ends nothing: its number is a byte on the pipe that is given back.
+///
+/// # Errors
+/// If no pipe can be made.
+pub fn divert() -> std::io::Result<OwnedFd> {
+    let (read, write) = std::io::pipe()?;
+    if let Ok(mut diverted) = DIVERTED.lock() {
+        *diverted = Some(write);
+    }
+    Ok(read.into())
+}
+
+fn hand_on(signal: Signal) -> bool {
+    let Ok(mut diverted) = DIVERTED.lock() else { return false };
+    diverted.as_mut().is_some_and(|pipe| pipe.write_all(&[signal as i32 as u8]).is_ok())
 }
 
 fn kill_children() {

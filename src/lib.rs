@@ -6,7 +6,7 @@
 //! | [`cli`] | the command line; only it prints |
 //! | [`pipeline`] | `svp build` and `svp setup` as recipes |
 //! | [`upkeep`] | keeping the store in order: removing, pruning, measuring, checking |
-//! | [`service`] | instances: their state |
+//! | [`service`] | instances: their state, running them |
 //! | [`pack`] | servicepacks: opening, asking, checking, writing as a layer |
 //! | [`source`], [`registry`], [`import`] | where images come from |
 //! | [`layer`] | unpacking, diffing, writing, compressing layers |
@@ -16,6 +16,7 @@
 //! | [`oci`], [`rootfs`] | the image format; paths inside a container's root |
 //! | [`progress`], [`error`], [`interrupt`] | telling, failing, stopping |
 
+mod channel;
 pub mod cli;
 pub mod config;
 pub mod error;

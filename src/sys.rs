@@ -121,3 +121,28 @@ pub fn default_signals() {
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
 }
+
+extern "C" fn nothing(_: libc::c_int) {}
+
+/// Makes every signal that would end this process interrupt its system calls and do nothing else; those of
+/// its own faults stay. A program that it starts has the defaults again.
+pub fn survive_signals() {
+    const FAULTS: [i32; 7] = [
+        libc::SIGSEGV,
+        libc::SIGBUS,
+        libc::SIGFPE,
+        libc::SIGILL,
+        libc::SIGTRAP,
+        libc::SIGSYS,
+        libc::SIGABRT,
+    ];
+    for signal in (1..=libc::SIGRTMAX()).filter(|signal| !FAULTS.contains(signal)) {
+        // SAFETY: the handler does nothing, which is safe wherever it interrupts; an all-zero action but
+        // for the handler is valid: no flags, so that calls are interrupted, and no further signal blocked.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as libc::sighandler_t;
+            libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+        }
+    }
+}

@@ -10,6 +10,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("sys", &[GROUND]),
     ("interrupt", &[GROUND]),
     ("remove", &[]),
+    ("channel", &[]),
     ("oci", &[GROUND]),
     ("rootfs", &[GROUND]),
     ("layer", &[GROUND, PURE]),
@@ -27,7 +28,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
 ];
 
 const GROUND: &[&str] = &["error", "progress"];
-const PURE: &[&str] = &["sys", "interrupt", "remove", "oci", "rootfs"];
+const PURE: &[&str] = &["sys", "interrupt", "remove", "channel", "oci", "rootfs"];
 const PARTS: &[&str] =
     &["layer", "secret", "registry", "store", "pack", "sandbox", "source", "import"];
 

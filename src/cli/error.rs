@@ -27,6 +27,16 @@ pub(super) fn report(error: &Error, style: Style) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// The exit code of svp's own failures where others are a script's: as a shell and podman have them.
+pub(super) fn own_code(error: &Error) -> ExitCode {
+    ExitCode::from(match error.kind() {
+        Kind::BadInput if error.message().contains("no such file") => 127,
+        Kind::BadInput if error.message().contains("can't run") => 126,
+        Kind::Interrupted => 130,
+        _ => 125,
+    })
+}
+
 /// Errors quote names and output that others chose: control characters must not reach the terminal.
 pub(super) fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

@@ -22,9 +22,12 @@ mod progress;
 mod prune;
 mod query;
 mod rmi;
+mod run;
+mod services;
 mod setup;
 mod table;
 mod tag;
+mod terminal;
 mod unpack;
 
 use std::process::ExitCode;
@@ -57,7 +60,9 @@ Exit codes:
   69  a registry or the network failed
   74  storage: the disk is full, or reading or writing failed
   77  the sandbox can't be made on this host: see `svp check`
-  130 interrupted";
+  130 interrupted
+Of run, exec, client, shell and extra: what they run gives the code; 125 if svp itself fails, 126 or 127
+if the program can't be run.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -109,6 +114,8 @@ enum Command {
     Import(import::Args),
     /// Unpack an image's root file system into a directory
     Unpack(unpack::Args),
+    #[command(flatten)]
+    Service(services::Command),
     /// Tell whether this host can build without root, and if not, what to do
     Check(check::Args),
 }
@@ -153,6 +160,7 @@ pub fn main() -> ExitCode {
         Command::Import(args) => import::run(args, &context),
         Command::Unpack(args) => unpack::run(args, &context),
         Command::Check(args) => check::run(&args, &context),
+        Command::Service(command) => return command.run(&context, style),
     };
     context.finish();
     match result {

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use super::common::{Context, Format, parsed};
-use crate::error::Result;
+use super::services::show::service_ports;
+use crate::error::{Error, Result};
 use crate::pack::{Key, Pack, query};
 use crate::pipeline::ask::HostPack;
 
@@ -22,9 +23,18 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PortsArgs {
-    /// The pack's directory
-    #[arg(short = 'b', long = "build-dir", visible_alias = "pack", value_name = "PACK")]
-    pack: PathBuf,
+    /// A service: where its ports are on this host
+    #[arg(required_unless_present = "pack")]
+    name: Option<String>,
+    /// The pack's directory: what its service listens on
+    #[arg(
+        short = 'b',
+        long = "build-dir",
+        visible_alias = "pack",
+        value_name = "PACK",
+        conflicts_with = "name"
+    )]
+    pack: Option<PathBuf>,
     /// The form of the answer
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
@@ -38,7 +48,11 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
 }
 
 pub(super) fn run_ports(args: PortsArgs, context: &Context) -> Result<()> {
-    let pack = HostPack::new(&Pack::open(&args.pack)?)?;
+    let pack = match (&args.name, &args.pack) {
+        (Some(name), _) => return service_ports(name, args.format, context),
+        (None, Some(pack)) => HostPack::new(&Pack::open(pack)?)?,
+        (None, None) => return Err(Error::usage("a service or a pack is needed")),
+    };
     let answers = query::ask_all(&mut |key| pack.ask(key, context.reporter()))?;
     let ports: Vec<String> = answers.exposed_ports().iter().map(ToString::to_string).collect();
     print_values(&ports, args.format, context)

@@ -9,8 +9,8 @@ use super::common::{Context, parsed};
 use crate::error::{Error, IoContext, Result};
 use crate::layer::path::show;
 use crate::layer::unpack::{Loss, UnpackReport};
-use crate::pipeline::layer_sources;
 use crate::progress::Reporter;
+use crate::sandbox::layer_sources;
 use crate::sandbox::unpack_into;
 use crate::source::{Source, pull};
 

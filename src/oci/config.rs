@@ -139,6 +139,11 @@ impl Config {
         self.field("User").and_then(Value::as_str).filter(|s| !s.is_empty())
     }
 
+    /// The signal that asks the service to stop, such as `SIGTERM`.
+    pub fn stop_signal(&self) -> Option<&str> {
+        self.field("StopSignal").and_then(Value::as_str).filter(|s| !s.is_empty())
+    }
+
     /// The exposed ports, such as `3306/tcp`.
     pub fn exposed_ports(&self) -> Vec<String> {
         self.keys("ExposedPorts")

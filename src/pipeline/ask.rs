@@ -5,13 +5,13 @@ use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use super::environment;
 use super::packed::PackedPack;
 use crate::error::{Error, Result};
 use crate::oci::Image;
 use crate::pack::{Answers, Key, Pack, RawAnswer, query};
 use crate::progress::Reporter;
 use crate::sandbox::{End, Limits, Network, Rootfs, RunSpec, Sandbox, Stream};
+use crate::service::environment;
 use crate::store::Store;
 
 /// What a query may take; nothing that it does needs more.

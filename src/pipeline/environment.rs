@@ -1,31 +1,14 @@
-//! What a script finds in its environment, and nothing else: the image's, the pack's, the secrets, and
+//! What `bin/build` finds in its environment, and nothing else: the image's, the pack's, the secrets, and
 //! what the caller gives for the build alone.
 
 use super::script::ScriptOptions;
 use crate::oci::Image;
 use crate::pack::query::EnvVar;
 use crate::secret::Secret;
-
-/// Docker's and podman's PATH for an image that says none.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+use crate::service::environment::{of_image, set};
 
 /// Names by which programs know a proxy.
 const PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"];
-
-/// The least environment: PATH and HOME.
-pub(super) fn plain() -> Vec<(String, String)> {
-    vec![("PATH".into(), PATH.into()), ("HOME".into(), "/root".into())]
-}
-
-/// The environment that an image gives: its config's Env over the least.
-pub(super) fn of_image(image: &Image) -> Vec<(String, String)> {
-    let mut env = plain();
-    for variable in image.config().env() {
-        let (name, value) = variable.split_once('=').unwrap_or((&variable, ""));
-        set(&mut env, name, value);
-    }
-    env
-}
 
 /// What `bin/build` finds: the image's environment, the pack's without what has an address yet to be
 /// known, the proxies of svp's own environment, SOURCE_DATE_EPOCH, the variables of `options`, and the secrets.
@@ -56,15 +39,4 @@ pub(super) fn of_build(
         set(&mut env, name, secret.expose());
     }
     env
-}
-
-fn set(env: &mut Vec<(String, String)>, name: &str, value: &str) {
-    // An image's config may have anything in it; execve can't pass these.
-    if name.is_empty() || name.contains('\0') || value.contains('\0') {
-        return;
-    }
-    match env.iter_mut().find(|(known, _)| known == name) {
-        Some((_, old)) => value.clone_into(old),
-        None => env.push((name.to_owned(), value.to_owned())),
-    }
 }

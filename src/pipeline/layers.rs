@@ -1,26 +1,9 @@
-//! Layers on their way: an image's to be unpacked, and new ones to be put on an image.
+//! New layers, to be put on an image.
 
 use crate::error::Result;
 use crate::oci::config::{History, timestamp};
-use crate::oci::media_type::Compression;
 use crate::oci::{Descriptor, Digest, Image};
-use crate::sandbox::LayerSource;
-use crate::store::{BlobWriter, Store};
-
-/// The layers of an image of the store, the lowest first, to be unpacked.
-pub fn layer_sources(store: &Store, image: &Image) -> impl Iterator<Item = Result<LayerSource>> {
-    image.layers().iter().zip(image.chain_ids()).map(|(layer, chain_id)| {
-        let descriptor = &layer.descriptor;
-        Ok(LayerSource {
-            blob: store.open_blob(&descriptor.digest)?,
-            digest: descriptor.digest,
-            size: descriptor.size,
-            compression: Compression::of_layer(&descriptor.media_type)?,
-            diff_id: layer.diff_id,
-            chain_id,
-        })
-    })
-}
+use crate::store::BlobWriter;
 
 /// A layer whose blob is written but is not in the store yet; dropped, it is gone.
 pub(super) struct NewLayer {

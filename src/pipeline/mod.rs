@@ -1,14 +1,14 @@
-//! The two pipelines: [`build`](build::build) makes a service type's base image from a pack,
-//! [`setup`](setup::setup) one instance of it. The rest of this module is their steps.
+//! The pipelines: [`build`](build::build) makes a service type's base image from a pack,
+//! [`setup`](setup::setup) one instance of it, [`run`](run::run) a service of that. The rest of this module is their steps.
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `build`, `setup` | the recipes |
+//! | `build`, `setup`, `run` | the recipes |
 //! | `ask` | running `bin/query`, on the host or in an image |
 //! | `base` | where a base image comes from |
 //! | `packed` | a pack as a layer |
 //! | `script` | running `bin/build` on an image, and writing what it changed |
-//! | `layers` | an image's layers to be unpacked, and new ones to be put on it |
+//! | `layers` | new layers, to be put on an image |
 //! | `label` | the config that an image of ours has |
 //! | `environment` | what a script finds in its environment |
 //! | `output` | where an image goes besides the store |
@@ -29,12 +29,12 @@ mod layers;
 mod names;
 pub mod output;
 mod packed;
+pub mod run;
 mod script;
 pub mod setup;
 
 pub use build::{BuildRequest, Built, build};
 pub use label::{LABEL_PHASE, Phase};
-pub use layers::layer_sources;
 pub use names::check_for_base;
 pub use script::ScriptOptions;
 pub use setup::{SetUp, SetupRequest, setup};

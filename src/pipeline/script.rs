@@ -5,14 +5,16 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use super::label::Phase;
-use super::layers::{NewLayer, layer_sources};
+use super::layers::NewLayer;
 use super::packed::PackedPack;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::layer::settings::Settings;
 use crate::oci::image::chain_ids;
 use crate::oci::{Descriptor, Image, Reference};
 use crate::progress::{Event, Reporter};
-use crate::sandbox::{DiffOptions, End, Limits, Network, RunSpec, Sandbox, Scratch, Stream};
+use crate::sandbox::{
+    DiffOptions, End, Limits, Network, RunSpec, Sandbox, Scratch, Stream, layer_sources,
+};
 use crate::secret::{Redactor, Secret};
 use crate::store::Store;
 

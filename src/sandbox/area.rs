@@ -5,6 +5,7 @@
 //! TREES/MAP/layers/CHAIN/fs       a layer unpacked for that id map, in overlayfs's format
 //! TREES/MAP/layers/CHAIN/report   what of it could not be expressed there
 //! TREES/MAP/locks/CHAIN           held while a layer is unpacked, so that two builds don't both do it
+//! TREES/MAP/services, volumes     what outlives containers: see `volume`
 //! TREES/MAP/tmp/RANDOM            a scratch place, locked by its owner; swept when the owner is gone
 //! ```
 
@@ -25,9 +26,9 @@ use crate::interrupt;
 use crate::layer::meta::IdRanges;
 use crate::layer::settings::Settings;
 use crate::layer::unpack::UnpackReport;
-use crate::oci::Digest;
 use crate::oci::media_type::Compression;
-use crate::store::Staging;
+use crate::oci::{Digest, Image};
+use crate::store::{Staging, Store};
 
 /// Part of the name of every area: what is unpacked by another format of ours is not looked at.
 pub(super) const FORMAT: u32 = 1;
@@ -47,6 +48,21 @@ pub struct LayerSource {
     pub diff_id: Digest,
     /// The chain ID of this layer on those below (image-spec, config.md).
     pub chain_id: Digest,
+}
+
+/// The layers of an image of the store, the lowest first, to be unpacked.
+pub fn layer_sources(store: &Store, image: &Image) -> impl Iterator<Item = Result<LayerSource>> {
+    image.layers().iter().zip(image.chain_ids()).map(|(layer, chain_id)| {
+        let descriptor = &layer.descriptor;
+        Ok(LayerSource {
+            blob: store.open_blob(&descriptor.digest)?,
+            digest: descriptor.digest,
+            size: descriptor.size,
+            compression: Compression::of_layer(&descriptor.media_type)?,
+            diff_id: layer.diff_id,
+            chain_id,
+        })
+    })
 }
 
 /// How to write a diff.
@@ -79,7 +95,7 @@ pub(super) fn make(trees: &Path, map: &IdMap) -> Result<PathBuf> {
 }
 
 /// Makes a directory (0700) of the container's root, unless it is there.
-fn give_dir(path: &Path, map: &IdMap) -> Result<()> {
+pub(super) fn give_dir(path: &Path, map: &IdMap) -> Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             return Err(Error::io("make", path, error));
@@ -121,7 +137,8 @@ impl Sandbox {
         let (uid, gid) = self.map().root();
         let path = tmp.join(&name);
         std::os::unix::fs::lchown(&path, Some(uid), Some(gid)).io("set the owner of", &path)?;
-        let overlay = Overlay { lowers: Vec::new(), scratch: format!("tmp/{name}") };
+        let overlay =
+            Overlay { lowers: Vec::new(), scratch: format!("tmp/{name}"), durable: false };
         let namespace = self.namespace_fd().try_clone().io("keep", "the user namespace")?;
         let (area, gone) = (self.area().to_owned(), overlay.scratch.clone());
         interrupt::watch_temporary(&path, move |_| {
@@ -189,7 +206,7 @@ impl Sandbox {
         Ok(format!("tmp/{}/again", scratch.name))
     }
 
-    fn id_ranges(&self) -> IdRanges {
+    pub(super) fn id_ranges(&self) -> IdRanges {
         let ranges = |extents: &[super::Extent]| {
             extents.iter().map(|e| (e.inside, e.inside + (e.count - 1))).collect()
         };
@@ -259,6 +276,11 @@ impl Scratch<'_> {
     /// Puts a published layer on top.
     pub(super) fn put_on(&mut self, fs: String) {
         self.overlay.lowers.insert(0, fs);
+    }
+
+    /// The layers and the place.
+    pub(super) fn overlay(&self) -> &Overlay {
+        &self.overlay
     }
 
     /// The root file system to run a command in. Also notes the time: a later [`Scratch::diff`] takes what

@@ -16,17 +16,18 @@ use nix::unistd::{chdir, pivot_root};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde::{Deserialize, Serialize};
 
-use super::channel::Channel;
+use super::container::Container;
 use super::launch::{Stage, fresh_signals};
 use super::mounts::{self, Step};
 use super::run::RunRequest;
 use super::spec::{End, Rootfs};
 use super::stages::{Request, die_with_parent, reply, reply_with};
 use super::{mknod, overlay, privileges, seccomp, trees};
+use crate::channel::Channel;
 use crate::error::{Error, IoContext, Result};
 
 /// The command for the process that becomes it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub(super) struct ExecRequest {
     argv: Vec<String>,
     env: Vec<(String, String)>,
@@ -41,15 +42,9 @@ pub(super) fn init(
     stderr: OwnedFd,
     pack: Option<OwnedFd>,
 ) -> Result<()> {
-    let spec = &request.spec;
-    let root = match &spec.rootfs {
-        Rootfs::Layers(_) => layers_root(request)?,
-        Rootfs::HostTools => host_tools_root(request, pack)?,
-    };
-    // podman's own seccomp filter refuses it to svp in a container; nothing depends on the name.
-    let _ = nix::unistd::sethostname(&spec.hostname);
-    let exec =
-        ExecRequest { argv: spec.argv.clone(), env: spec.env.clone(), cwd: spec.cwd.clone() };
+    let root = make_root(&request.container, pack)?;
+    let RunRequest { argv, env, cwd, .. } = request.clone();
+    let exec = ExecRequest { argv, env, cwd };
     let mut command =
         Stage::start(Path::new("/"), &Request::Exec(exec), &[stdout.as_fd(), stderr.as_fd()])?;
     drop((stdout, stderr));
@@ -69,14 +64,24 @@ pub(super) fn init(
     reply(channel, &end)
 }
 
+/// Makes the container's file system and its name; gives its root.
+pub(super) fn make_root(container: &Container, pack: Option<OwnedFd>) -> Result<OwnedFd> {
+    // podman's own seccomp filter refuses it to svp in a container; nothing depends on the name.
+    let _ = nix::unistd::sethostname(&container.hostname);
+    match &container.rootfs {
+        Rootfs::Layers(_) => layers_root(container),
+        Rootfs::HostTools => host_tools_root(container, pack),
+    }
+}
+
 /// The overlay with /proc, /dev, resolv.conf and hosts; gives its root.
-fn layers_root(request: &RunRequest) -> Result<OwnedFd> {
+fn layers_root(container: &Container) -> Result<OwnedFd> {
     let root = overlay::open("../merged")?;
-    mounts::apply(root.as_fd(), &mounts::proc_and_dev(request.tty_group))?;
+    mounts::apply(root.as_fd(), &mounts::proc_and_dev(container.tty_group))?;
     let files = Path::new("../files");
     mount("tmpfs", files, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=755")
         .io("mount a file system at", files)?;
-    for (name, content) in [("resolv.conf", &request.resolv_conf), ("hosts", &request.hosts)] {
+    for (name, content) in [("resolv.conf", &container.resolv_conf), ("hosts", &container.hosts)] {
         let file = files.join(name);
         std::fs::write(&file, content).io("write", &file)?;
         let source = file.to_string_lossy().into_owned();
@@ -84,17 +89,18 @@ fn layers_root(request: &RunRequest) -> Result<OwnedFd> {
         // Only an image whose /etc is a link to nowhere has no place for them.
         let _ = mounts::apply(root.as_fd(), &[step]);
     }
+    mounts::bind_all(root.as_fd(), &container.binds)?;
     Ok(root)
 }
 
 /// A tmpfs with the host's programs read-only and the pack at /service; gives its root.
-fn host_tools_root(request: &RunRequest, pack: Option<OwnedFd>) -> Result<OwnedFd> {
+fn host_tools_root(container: &Container, pack: Option<OwnedFd>) -> Result<OwnedFd> {
     let at = "/tmp";
     mount("tmpfs", at, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=755")
         .io("mount a file system at", at)?;
     let root = overlay::open(at)?;
     mounts::apply(root.as_fd(), &mounts::host_tools())?;
-    mounts::apply(root.as_fd(), &mounts::proc_and_dev(request.tty_group))?;
+    mounts::apply(root.as_fd(), &mounts::proc_and_dev(container.tty_group))?;
     if let Some(pack) = pack {
         trees::unpack_pack(pack, &root)?;
     }
@@ -103,7 +109,7 @@ fn host_tools_root(request: &RunRequest, pack: Option<OwnedFd>) -> Result<OwnedF
 }
 
 /// Makes `root` the root of every process here, and lets go of the host's.
-fn pivot(root: &OwnedFd) -> Result<()> {
+pub(super) fn pivot(root: &OwnedFd) -> Result<()> {
     let failed = |errno: nix::errno::Errno| Error::sandbox("pivot_root").source(errno);
     nix::unistd::fchdir(root).map_err(failed)?;
     pivot_root(".", ".").map_err(failed)?;
@@ -160,7 +166,7 @@ pub(super) fn exec(
 }
 
 /// Says why the command could not be run: ENOENT may mean the script, its interpreter, or the directory.
-fn cannot_run(program: &str, cwd: &str, error: std::io::Error) -> Error {
+pub(super) fn cannot_run(program: &str, cwd: &str, error: std::io::Error) -> Error {
     let text = format!("can't run {program} in the container");
     if error.kind() != std::io::ErrorKind::NotFound {
         return Error::bad_input(text).source(error);

@@ -16,9 +16,10 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::channel::Channel;
-use super::stages::{Request, WireError};
-use crate::error::{Error, Kind, Result};
+use super::spec::End;
+use super::stages::Request;
+use crate::channel::Channel;
+use crate::error::{Error, Kind, Result, Wire};
 use crate::interrupt;
 
 /// The name that a stage is started under; `main` looks for it before anything else.
@@ -74,7 +75,7 @@ impl Stage {
 
     /// Receives what the stage has to say; its own error becomes ours.
     pub(super) fn recv<T: DeserializeOwned>(&mut self) -> Result<(T, Vec<OwnedFd>)> {
-        let received = self.channel.recv::<Result<T, WireError>>();
+        let received = self.channel.recv::<Result<T, Wire>>();
         interrupt::check()?;
         match received {
             Ok(Some((Ok(value), fds))) => Ok((value, fds)),
@@ -86,7 +87,7 @@ impl Stage {
 
     /// Waits until the stage has become another program; its error if it has not.
     pub(super) fn wait_for_exec(&mut self) -> Result<()> {
-        match self.channel.recv::<Result<(), WireError>>() {
+        match self.channel.recv::<Result<(), Wire>>() {
             Ok(Some((Err(error), _))) => Err(error.into()),
             // Exec closes the socket.
             _ => Ok(()),
@@ -106,9 +107,26 @@ impl Stage {
         Ok(value)
     }
 
+    /// Waits for the end of the program that the stage has become.
+    pub(super) fn end(mut self) -> Result<End> {
+        use std::os::unix::process::ExitStatusExt;
+        let status = self
+            .reap()
+            .map_err(|error| Error::sandbox("can't wait for a command").source(error))?;
+        Ok(match (status.code(), status.signal()) {
+            (Some(code), _) => End::Exited(code),
+            (None, signal) => End::Signaled(signal.unwrap_or_default()),
+        })
+    }
+
     /// The stage's process.
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Whether it has not ended yet.
+    pub(super) fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
     }
 
     /// The socket, to wait on.

@@ -10,7 +10,10 @@
 //! | `spec` | what to run, as plain data |
 //! | `idmap` | which of the host's users the container's are |
 //! | `launch`, `channel`, `stages` | starting stages, talking to them, what they are |
-//! | `run`, `init`, `mounts`, `overlay`, `network`, `netlink`, `privileges`, `seccomp`, `mknod` | a container |
+//! | `container`, `run`, `init`, `mounts`, `overlay`, `network`, `netlink`, `privileges`, `seccomp`, `mknod` | a container |
+//! | `service`, `keeper` | a service's container and its components |
+//! | `join` | a command in a container that runs |
+//! | `volume` | what outlives a container |
 //! | `trees` | unpack, diff, remove |
 //! | `directory` | unpack into a directory of the caller\'s |
 //! | `area` | the tree area: unpacked layers, scratch places, locks |
@@ -18,10 +21,12 @@
 //! | `unpacked` | the unpacked layers of every id map: listing, measuring, removing |
 
 mod area;
-mod channel;
+mod container;
 mod directory;
 mod idmap;
 mod init;
+mod join;
+mod keeper;
 mod launch;
 mod mknod;
 mod mounts;
@@ -31,21 +36,25 @@ mod overlay;
 mod privileges;
 mod run;
 mod seccomp;
+mod service;
 mod spec;
 mod stages;
 mod trees;
 mod unpacked;
 mod verify;
+mod volume;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-pub use area::{DiffOptions, LayerSource, Scratch};
+pub use area::{DiffOptions, LayerSource, Scratch, layer_sources};
 pub use directory::unpack_into;
 pub use idmap::{Extent, How, IdMap};
-pub use network::why_not_private as why_no_private_network;
+pub use join::{JoinSpec, Joined, Signaller, Stdio, join};
+pub use network::{Forward, Transport, why_not_private as why_no_private_network};
 pub use run::Output;
-pub use spec::{End, Limits, Network, Overlay, Rootfs, RunSpec, Stream};
+pub use service::{Component, Event, MAX_COMPONENTS, Service, ServiceSpec};
+pub use spec::{Bind, End, Limits, Network, Overlay, Rootfs, RunSpec, Stream};
 pub use stages::run_if_stage;
 pub use trees::WrittenLayer;
 pub use unpacked::Unpacked;

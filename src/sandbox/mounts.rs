@@ -11,7 +11,9 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, openat2};
 use rustix::mount::{MountFlags, mount, mount_bind_recursive, mount_remount};
 
+use super::spec::Bind;
 use crate::error::{Error, Result};
+use crate::rootfs::open_in_root;
 
 /// One step towards a container's file system. Paths are relative to its root.
 #[derive(Debug)]
@@ -99,6 +101,59 @@ fn dir(root: BorrowedFd<'_>, path: &str, mode: Mode) -> rustix::io::Result<()> {
 fn bind(root: BorrowedFd<'_>, source: &str, path: &str) -> rustix::io::Result<()> {
     let target = target(root, path)?;
     mount_bind_recursive(source, fd_path(&target))
+}
+
+/// Shows files and directories in a container, at places that are made where the image has none.
+///
+/// # Errors
+/// [`Kind::Sandbox`](crate::error::Kind::Sandbox) naming what can't be shown, and where.
+pub(super) fn bind_all(root: BorrowedFd<'_>, binds: &[Bind]) -> Result<()> {
+    binds.iter().try_for_each(|bind| {
+        let failed = |error: std::io::Error| {
+            let Bind { source, at, .. } = bind;
+            let text = format!("can't show {} at {at} in the container", source.display());
+            Error::sandbox(text).source(error).hint(
+                "the container's root must be able to reach it: `svp check` tells which user that is",
+            )
+        };
+        let is_dir = std::fs::metadata(&bind.source).map_err(failed)?.is_dir();
+        let at = bind.at.trim_matches('/');
+        make_place(root, at, is_dir).map_err(failed)?;
+        let source = bind.source.to_string_lossy();
+        self::bind(root, &source, at).map_err(|error| failed(error.into()))?;
+        if bind.read_only {
+            make_read_only(root, at).map_err(|error| failed(error.into()))?;
+        }
+        Ok(())
+    })
+}
+
+/// Makes a directory, or an empty file, and the directories above it, unless they are there.
+fn make_place(root: BorrowedFd<'_>, path: &str, is_dir: bool) -> std::io::Result<()> {
+    let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
+    let open = |depth: usize| {
+        let path = if depth == 0 { ".".to_owned() } else { names[..depth].join("/") };
+        open_in_root(root, Path::new(&path), OFlags::PATH)
+    };
+    for depth in 0..names.len() {
+        let missing = match open(depth + 1) {
+            Ok(_) => false,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
+            Err(error) => return Err(error),
+        };
+        let last = depth + 1 == names.len();
+        if !missing {
+            continue;
+        }
+        let parent = open(depth)?;
+        if last && !is_dir {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+            rustix::fs::openat(&parent, names[depth], flags, Mode::from(0o644))?;
+        } else {
+            rustix::fs::mkdirat(&parent, names[depth], Mode::from(0o755))?;
+        }
+    }
+    Ok(())
 }
 
 fn mask(root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<()> {

@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::io::Read;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -17,17 +17,50 @@ use std::time::Duration;
 use rustix::io::FdFlags;
 use serde::{Deserialize, Serialize};
 
-use super::channel::Channel;
 use super::idmap::helper;
 use super::launch::{Stage, fresh_signals};
+use super::spec::Network;
 use super::stages::{Request, reply_with};
+use crate::channel::Channel;
 use crate::error::{Error, Result};
+use crate::progress::Reporter;
 
 /// How pasta is started.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct PastaRequest {
     program: String,
     dns_forward: Option<IpAddr>,
+    forwards: Vec<Forward>,
+}
+
+/// A port of the host that leads to one of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forward {
+    /// Where the host listens.
+    pub host: SocketAddr,
+    /// The port in the container.
+    pub container: u16,
+    /// Over what.
+    pub protocol: Transport,
+}
+
+/// What carries packets to a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Forward {
+    /// As pasta's `-t` and `-u` take it.
+    fn argument(&self) -> [String; 2] {
+        let option = if self.protocol == Transport::Tcp { "-t" } else { "-u" };
+        let Forward { host, container, .. } = self;
+        [option.to_owned(), format!("{}/{}:{container}", host.ip(), host.port())]
+    }
 }
 
 /// The name server that a container asks where the host's is one that only the host reaches; pasta
@@ -137,17 +170,30 @@ pub fn why_not_private() -> Option<&'static str> {
     None
 }
 
+/// The network that can be had: the host's where a private one can't be made, with a note.
+pub(super) fn available(wanted: Network, reporter: &dyn Reporter) -> Network {
+    if wanted == Network::Auto
+        && let Some(why) = why_not_private()
+    {
+        reporter.note(&format!("{why}: using the host's network"));
+        return Network::Host;
+    }
+    wanted
+}
+
 /// Starts pasta for a network namespace and waits until it carries packets. Dropped means stopped.
 pub(super) fn start_pasta(
     user_namespace: &OwnedFd,
     network_namespace: &OwnedFd,
     resolver: &Resolver,
+    forwards: &[Forward],
 ) -> Result<Stage> {
     let failed = |why: &str| Error::sandbox(format!("pasta: {why}"));
     let program = helper("pasta").ok_or_else(|| failed("not installed"))?;
     let request = PastaRequest {
         program: program.to_string_lossy().into_owned(),
         dns_forward: resolver.forward,
+        forwards: forwards.to_vec(),
     };
     let fds = [user_namespace.as_fd(), network_namespace.as_fd()];
     let mut stage = Stage::start(Path::new("/"), &Request::Pasta(request), &fds)?;
@@ -183,7 +229,16 @@ pub(super) fn become_pasta(
     }
     let mut command = Command::new(&request.program);
     command.args(["--foreground", "--quiet", "--config-net", "--no-map-gw", "--no-netns-quit"]);
-    command.args(["-t", "none", "-u", "none", "-T", "none", "-U", "none"]);
+    for (option, protocol) in [("-t", Transport::Tcp), ("-u", Transport::Udp)] {
+        let mut forwards = request.forwards.iter().filter(|f| f.protocol == protocol).peekable();
+        if forwards.peek().is_none() {
+            command.args([option, "none"]);
+        }
+        for forward in forwards {
+            command.args(forward.argument());
+        }
+    }
+    command.args(["-T", "none", "-U", "none"]);
     if let Some(address) = request.dns_forward {
         command.args(["--dns-forward", &address.to_string()]);
     }

@@ -60,14 +60,18 @@ pub(super) fn enter(overlay: &Overlay) -> Result<()> {
 
 /// Mounts what the script sees at `../merged`: the layers, the scaffold, and the upper directory, whose
 /// root begins as the image's root is.
-pub(super) fn mount_merged(layers: usize) -> Result<()> {
-    copy_attributes(Path::new("../before"), Path::new("../upper"))?;
+pub(super) fn mount_merged(overlay: &Overlay) -> Result<()> {
+    // A service that starts again finds the root of its file system as it left it.
+    if !overlay.durable || fs::read_dir("../upper").is_ok_and(|mut all| all.next().is_none()) {
+        copy_attributes(Path::new("../before"), Path::new("../upper"))?;
+    }
     // A place that was mounted before refuses: "volatile" leaves a mark. Queries are asked one after
     // another in the same place.
     let _ = fs::remove_dir_all("../work/work");
-    let lowers = format!("../scaffold:{}", lower_names(layers, &["../empty"]));
-    let options = "upperdir=../upper,workdir=../work,userxattr,volatile";
-    mount_overlay("../merged", &format!("lowerdir={lowers},{options}"))
+    let lowers = format!("../scaffold:{}", lower_names(overlay.lowers.len(), &["../empty"]));
+    let options = "upperdir=../upper,workdir=../work,userxattr";
+    let volatile = if overlay.durable { "" } else { ",volatile" };
+    mount_overlay("../merged", &format!("lowerdir={lowers},{options}{volatile}"))
 }
 
 fn lower_names(layers: usize, more: &[&str]) -> String {

@@ -5,33 +5,26 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nix::sched::{CloneFlags, unshare};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
-use super::channel::Channel;
+use super::container::{self, Attempt, Container};
 use super::launch::Stage;
-use super::network::{self, Resolver};
-use super::spec::{End, Limits, Network, Rootfs, RunSpec, Stream};
+use super::spec::{End, Limits, Network, RunSpec, Stream};
 use super::stages::{Request, reply, reply_with};
-use super::{Sandbox, netlink, overlay};
+use super::{Sandbox, network};
+use crate::channel::Channel;
 use crate::error::{Error, Result};
-use crate::interrupt;
 use crate::progress::Reporter;
 
-/// A command with all that the stage needs to know of the host.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// A command, and the container to run it in.
+#[derive(Clone, Serialize, Deserialize)]
 pub(super) struct RunRequest {
-    pub(super) spec: RunSpec,
-    /// Whether group 5, tty, is in the id map.
-    pub(super) tty_group: bool,
-    /// Whether the container has a network namespace of its own.
-    own_network: bool,
-    /// Whether svp attaches something to that namespace first.
-    attach: bool,
-    pub(super) resolv_conf: String,
-    pub(super) hosts: String,
+    pub(super) container: Container,
+    pub(super) argv: Vec<String>,
+    pub(super) env: Vec<(String, String)>,
+    pub(super) cwd: String,
 }
 
 /// The stage: makes the namespaces and the overlay, starts process 1, passes on how it ended.
@@ -42,33 +35,11 @@ pub(super) fn stage(
     stderr: OwnedFd,
     pack: Option<OwnedFd>,
 ) -> Result<()> {
-    let mut flags = CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWPID
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWUTS;
-    if request.own_network {
-        flags |= CloneFlags::CLONE_NEWNET;
-    }
-    unshare(flags)
-        .map_err(|errno| Error::sandbox("can't make the container's namespaces").source(errno))?;
-    // Where the kernel has no cgroup namespaces, nothing depends on one.
-    let _ = unshare(CloneFlags::CLONE_NEWCGROUP);
-    overlay::make_private()?;
-    if let Rootfs::Layers(layers) = &request.spec.rootfs {
-        overlay::enter(layers)?;
-        overlay::make_scaffold()?;
-        overlay::mount_merged(layers.lowers.len())?;
-    }
-    if request.own_network {
-        prepare_network(channel, request.attach)?;
-    }
+    container::make(channel, &request.container)?;
     let mut fds = vec![stdout.as_fd(), stderr.as_fd()];
     fds.extend(pack.as_ref().map(AsFd::as_fd));
     let process_1 = Stage::start(Path::new("."), &Request::Init(request.clone()), &fds)?;
-    let pid = rustix::process::Pid::from_raw(process_1.pid() as i32);
-    let pid = pid.ok_or_else(|| Error::sandbox("process 1 has no number"))?;
-    let handle = pidfd_open(pid, PidfdFlags::empty())
-        .map_err(|error| Error::sandbox("pidfd_open").source(std::io::Error::from(error)))?;
+    let handle = handle_of(&process_1)?;
     reply_with(channel, &(), &[handle])?;
     // Else the pipes would seem open for as long as this stage lives.
     drop((stdout, stderr, pack));
@@ -76,23 +47,12 @@ pub(super) fn stage(
     reply(channel, &end)
 }
 
-fn prepare_network(channel: &Channel, attach: bool) -> Result<()> {
-    let failed = |what: &str, error| Error::sandbox(what.to_owned()).source(error);
-    netlink::bring_loopback_up()
-        .map_err(|error| failed("can't bring the loopback interface up", error))?;
-    if !attach {
-        return Ok(());
-    }
-    let namespace = std::fs::File::open("/proc/self/ns/net")
-        .map_err(|error| failed("can't open the network namespace", error))?;
-    reply_with(channel, &(), &[namespace.into()])?;
-    let go = channel.recv::<()>().map_err(|error| failed("svp", error))?;
-    go.ok_or_else(|| Error::sandbox("svp is gone"))?;
-    for address in network::CLOUD_METADATA {
-        // A network without IPv6 has no such route to refuse.
-        let _ = netlink::refuse_route_to(address);
-    }
-    Ok(())
+/// A descriptor of process 1, by which svp knows when the container is gone.
+pub(super) fn handle_of(process_1: &Stage) -> Result<OwnedFd> {
+    let pid = rustix::process::Pid::from_raw(process_1.pid() as i32);
+    let pid = pid.ok_or_else(|| Error::sandbox("process 1 has no number"))?;
+    pidfd_open(pid, PidfdFlags::empty())
+        .map_err(|error| Error::sandbox("pidfd_open").source(std::io::Error::from(error)))
 }
 
 /// What a command's output is handed to, piece by piece as it comes.
@@ -115,13 +75,7 @@ impl Sandbox {
         reporter: &dyn Reporter,
         output: &mut Output<'_>,
     ) -> Result<End> {
-        let mut network = spec.network;
-        if network == Network::Auto
-            && let Some(why) = network::why_not_private()
-        {
-            reporter.note(&format!("{why}: using the host's network"));
-            network = Network::Host;
-        }
+        let network = network::available(spec.network, reporter);
         match self.run_in(spec, network, pack, limits, output) {
             Err(Attempt::NoPasta(error)) => {
                 reporter.note(&format!("{error}: using the host's network"));
@@ -139,58 +93,18 @@ impl Sandbox {
         limits: Limits,
         output: &mut Output<'_>,
     ) -> Result<End, Attempt> {
-        let resolver = match network {
-            Network::Auto => Resolver::private(),
-            Network::Host => Resolver::of_host(),
-            Network::None => Resolver::none(),
-        };
-        let request = RunRequest {
-            spec: spec.clone(),
-            tty_group: self.map().gids.iter().any(|e| e.inside <= 5 && 5 - e.inside < e.count),
-            own_network: network != Network::Host,
-            attach: network == Network::Auto,
-            resolv_conf: resolver.file.clone(),
-            hosts: network::hosts(&spec.hostname, network != Network::None),
-        };
+        let (container, resolver) =
+            self.container(spec.rootfs.clone(), Vec::new(), &spec.hostname, network);
+        let RunSpec { argv, env, cwd, .. } = spec.clone();
+        let request = RunRequest { container: container.clone(), argv, env, cwd };
         let pipe = || std::io::pipe().map_err(|e| Error::sandbox("can't make a pipe").source(e));
         let ((stdout, stdout_end), (stderr, stderr_end)) = (pipe()?, pipe()?);
         let mut fds = vec![self.namespace(), stdout_end.as_fd(), stderr_end.as_fd()];
         fds.extend(pack.map(AsFd::as_fd));
         let mut stage = Stage::start(self.area(), &Request::Run(request), &fds)?;
         drop((stdout_end, stderr_end));
-        let _pasta = if network == Network::Auto {
-            let (_, mut fds) = stage.recv::<()>()?;
-            let namespace = fds.pop().ok_or_else(|| Error::sandbox("no network namespace"))?;
-            let pasta = network::start_pasta(self.namespace_fd(), &namespace, &resolver);
-            // An interrupt kills pasta too.
-            interrupt::check()?;
-            let pasta = pasta.map_err(Attempt::NoPasta)?;
-            stage.send(&(), &[])?;
-            Some(pasta)
-        } else {
-            None
-        };
+        let _network = self.attach(&mut stage, &container, &resolver, &[])?;
         Ok(listen(stage, stdout.into(), stderr.into(), limits, output)?)
-    }
-}
-
-/// Why a run failed: without its network, another may do.
-enum Attempt {
-    NoPasta(Error),
-    Failed(Error),
-}
-
-impl Attempt {
-    fn into_error(self) -> Error {
-        match self {
-            Attempt::NoPasta(error) | Attempt::Failed(error) => error,
-        }
-    }
-}
-
-impl From<Error> for Attempt {
-    fn from(error: Error) -> Self {
-        Attempt::Failed(error)
     }
 }
 
@@ -216,7 +130,7 @@ fn listen(
 }
 
 /// Waits until a container is gone: its process 1 counts as ended when all others have.
-fn wait_for_death(process_1: &OwnedFd) {
+pub(super) fn wait_for_death(process_1: &OwnedFd) {
     let killed = Instant::now();
     while let Some(left) = DYING.checked_sub(killed.elapsed()) {
         let mut fds = [PollFd::new(process_1, PollFlags::IN)];
@@ -227,7 +141,7 @@ fn wait_for_death(process_1: &OwnedFd) {
     }
 }
 
-fn timespec(time: Duration) -> Timespec {
+pub(super) fn timespec(time: Duration) -> Timespec {
     Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) }
 }
 

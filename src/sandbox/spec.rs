@@ -1,5 +1,6 @@
 //! What to run, and in what: plain data, made on the host's side and carried out behind its back.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,19 @@ pub struct Overlay {
     pub lowers: Vec<String>,
     /// The place that has, or will have, the upper directory and all that goes with it.
     pub scratch: String,
+    /// Whether what is written must outlive a crash of the host.
+    pub durable: bool,
+}
+
+/// A file or directory that a container shows at a place of its own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Bind {
+    /// What: a path of the host, or one relative to the tree area.
+    pub source: PathBuf,
+    /// Where, absolute in the container; made if it isn't there.
+    pub at: String,
+    /// Whether the container may only read it.
+    pub read_only: bool,
 }
 
 /// The network of a container.

@@ -13,13 +13,16 @@ use rustix::process::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::channel::Channel;
 use super::launch::STAGE_NAME;
-use super::{directory, init, network, run, trees, unpacked, verify};
-use crate::error::{Error, Kind, Result};
+use super::{
+    directory, init, join, keeper, network, run, service, trees, unpacked, verify, volume,
+};
+use crate::channel::Channel;
+use crate::error::{Error, Result, Wire};
 
 /// What a stage is asked to do. The descriptors that go with each are named in its comment, in order.
-#[derive(Debug, Serialize, Deserialize)]
+// No Debug: there are secrets in environments.
+#[derive(Serialize, Deserialize)]
 pub(super) enum Request {
     /// Make a user namespace and hand it back. No descriptors.
     UserNamespace,
@@ -43,36 +46,21 @@ pub(super) enum Request {
     Init(run::RunRequest),
     /// Become the command. Stdout, stderr.
     Exec(init::ExecRequest),
+    /// Run a service's container. The user namespace; for each keeper its socket, stdout, stderr.
+    Service(service::ServiceRequest),
+    /// Be process 1 of a service's container. For each keeper its socket, stdout, stderr.
+    ServiceInit(service::ServiceRequest),
+    /// Keep a component. Its socket, stdout, stderr.
+    Keep,
+    /// Run a command in a container that runs. The user namespace, process 1; its stdio unless it gets a
+    /// terminal.
+    Join(join::JoinRequest),
+    /// Become that command. Process 1; stdio.
+    JoinExec(join::JoinRequest),
+    /// Fill a volume from an image. The user namespace.
+    Fill(volume::FillRequest),
     /// Become pasta for a network namespace. The user namespace, the network namespace.
     Pasta(network::PastaRequest),
-}
-
-/// An [`Error`] as it crosses the socket.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct WireError {
-    kind: Kind,
-    message: String,
-    hint: Option<String>,
-}
-
-impl From<Error> for WireError {
-    fn from(error: Error) -> Self {
-        WireError {
-            kind: error.kind(),
-            message: error.to_string(),
-            hint: error.hint_text().map(str::to_owned),
-        }
-    }
-}
-
-impl From<WireError> for Error {
-    fn from(wire: WireError) -> Self {
-        let error = Error::new(wire.kind, wire.message);
-        match wire.hint {
-            Some(hint) => error.hint(hint),
-            None => error,
-        }
-    }
 }
 
 /// Does a stage's work if this process was started as one; `main` calls it before anything else.
@@ -109,33 +97,48 @@ fn dispatch(channel: &Channel, request: Request, fds: Vec<OwnedFd>) -> Result<()
         Request::Init(request) => init::init(channel, &request, fd()?, fd()?, fds.next()),
         Request::Exec(request) => init::exec(channel, request, fd()?, fd()?),
         Request::Unpack(request) => {
-            join(channel, fd()?)?;
+            enter(channel, fd()?)?;
             reply(channel, &trees::unpack(&request, fd()?)?)
         }
         Request::Diff(request) => {
-            join(channel, fd()?)?;
+            enter(channel, fd()?)?;
             reply(channel, &trees::diff(&request, fd()?)?)
         }
         Request::Directory(request) => reply(channel, &directory::apply(&request, fd()?)?),
         Request::Clear => reply(channel, &directory::clear_stage()?),
         Request::Remove(paths) => {
-            fds.next().map_or(Ok(()), |namespace| join(channel, namespace))?;
+            fds.next().map_or(Ok(()), |namespace| enter(channel, namespace))?;
             reply(channel, &trees::remove(&paths)?)
         }
         Request::Measure(paths) => {
-            fds.next().map_or(Ok(()), |namespace| join(channel, namespace))?;
+            fds.next().map_or(Ok(()), |namespace| enter(channel, namespace))?;
             reply(channel, &unpacked::measure(&paths)?)
         }
         Request::Compare(paths) => {
-            join(channel, fd()?)?;
+            enter(channel, fd()?)?;
             reply(channel, &verify::compare(&paths)?)
         }
         Request::Run(request) => {
-            join(channel, fd()?)?;
+            enter(channel, fd()?)?;
             run::stage(channel, &request, fd()?, fd()?, fds.next())
         }
+        Request::Service(request) => {
+            enter(channel, fd()?)?;
+            service::stage(channel, &request, fds.collect())
+        }
+        Request::ServiceInit(request) => service::init(channel, &request, fds.collect()),
+        Request::Keep => keeper::keep(channel, &service::keeper_ends(fd)?),
+        Request::Join(request) => {
+            enter(channel, fd()?)?;
+            join::stage(channel, request, fd()?, fds.collect())
+        }
+        Request::JoinExec(request) => join::exec(channel, request, fd()?, fds.collect()),
+        Request::Fill(request) => {
+            enter(channel, fd()?)?;
+            reply(channel, &volume::fill(&request)?)
+        }
         Request::Pasta(request) => {
-            join(channel, fd()?)?;
+            enter(channel, fd()?)?;
             network::become_pasta(channel, &request, &fd()?)
         }
     }
@@ -154,12 +157,12 @@ pub(super) fn reply_with<T: Serialize>(
 ) -> Result<()> {
     let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
     channel
-        .send(&Ok::<_, WireError>(value), &fds)
+        .send(&Ok::<_, Wire>(value), &fds)
         .map_err(|error| Error::sandbox("svp is gone").source(error))
 }
 
 fn reply_error(channel: &Channel, error: Error) -> std::io::Result<()> {
-    channel.send(&Err::<(), _>(WireError::from(error)), &[])
+    channel.send(&Err::<(), _>(Wire::from(error)), &[])
 }
 
 /// Only the channel comes along: whatever else svp's own caller left open is no stage's business.
@@ -213,7 +216,7 @@ pub(super) fn no_user_namespace(errno: nix::errno::Errno) -> Error {
 }
 
 /// Becomes root of the user namespace.
-fn join(channel: &Channel, namespace: OwnedFd) -> Result<()> {
+fn enter(channel: &Channel, namespace: OwnedFd) -> Result<()> {
     let failed = |errno: nix::errno::Errno| {
         Error::sandbox("can't enter the user namespace that svp made").source(errno)
     };

@@ -148,7 +148,7 @@ impl Sandbox {
 }
 
 /// The names in a directory, sorted; none if there is no such directory.
-fn names(dir: &Path) -> Result<Vec<String>> {
+pub(super) fn names(dir: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.io("list", dir)?,

@@ -1,5 +1,44 @@
-//! Instances of services: what running one needs.
+//! Instances of services: what running one needs, and running it.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `state` | what an image of an instance leaves unsaid: its secrets |
+//! | `record`, `status`, `place` | what a running service is, how it is, where that is kept |
+//! | `supervise`, `control` | keeping it running, and asking the process that does |
+//! | `log` | what its components print |
+//! | `address` | its address on the host |
+//! | `environment` | what its scripts find in their environment |
 
+pub mod address;
+pub mod control;
+pub mod environment;
+pub mod log;
+pub mod monitor;
+pub mod place;
+pub mod record;
+pub mod start;
 mod state;
+pub mod status;
+pub mod supervise;
 
 pub use state::{Saved, State, unreached};
+
+use crate::error::Result;
+use crate::sandbox::Sandbox;
+use place::Place;
+use record::{MountSource, Record};
+
+/// Removes a service that doesn't run: what it has written, its logs, its record; its volumes too if told
+/// so.
+///
+/// # Errors
+/// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).
+pub fn remove(place: &Place, record: &Record, sandbox: &Sandbox, volumes: bool) -> Result<()> {
+    sandbox.remove_service(&record.id)?;
+    for mount in record.mounts.iter().filter(|_| volumes) {
+        if let MountSource::Volume(name) = &mount.source {
+            sandbox.remove_volume(name)?;
+        }
+    }
+    place.remove()
+}

@@ -61,7 +61,7 @@ impl Store {
             self.remove_tag(&record.reference()?)?;
         }
         let collect = |store: &Store| {
-            let tags = store.tags()?.collect::<Result<Vec<_>>>()?;
+            let tags = store.roots()?;
             let tagged: HashSet<Digest> = tags.iter().map(|tag| tag.manifest.digest).collect();
             if records.iter().all(|record| tagged.contains(&record.manifest.digest)) {
                 return Ok(Collected::default());

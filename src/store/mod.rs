@@ -7,7 +7,7 @@
 //! ROOT/homes/HEX          which repositories of registries had a blob when it was pulled or pushed
 //! ROOT/tags/NAME          one small JSON file for each REPO:TAG
 //! ROOT/tmp/RANDOM/        staging, each locked by its owner; swept when the owner is gone
-//! ROOT/instances, logs, trees   belong to other modules
+//! ROOT/instances, logs, services, trees   belong to other modules; what services hold is not collected
 //! ```
 //!
 //! Everything that others may see is written as temporary file → fsync → rename → fsync of the directory.
@@ -24,6 +24,7 @@ mod homes;
 mod images;
 mod info;
 pub(crate) mod parallel;
+mod pins;
 mod reach;
 mod staging;
 mod tags;

@@ -47,14 +47,14 @@ impl Reach {
 }
 
 impl Store {
-    /// What all tags reach.
+    /// What all tags and services reach.
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if a tag's file is damaged;
     /// [`Kind::Storage`](crate::error::Kind::Storage).
     pub fn reach(&self) -> Result<Reach> {
-        let tags = self.tags()?.collect::<Result<Vec<_>>>()?;
-        Ok(self.reach_of_tags(&tags, Depth::Layers))
+        let roots = self.roots()?;
+        Ok(self.reach_of_tags(&roots, Depth::Layers))
     }
 
     /// What these tags reach.

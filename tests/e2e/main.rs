@@ -13,5 +13,6 @@ mod interrupt;
 mod memory;
 mod reproducible;
 mod round_trip;
+mod run;
 mod services;
 mod setup;

@@ -256,8 +256,13 @@ impl Place {
 }
 
 impl Drop for Place {
-    /// Removes what belongs to subordinate ids too, which the temporary directory's own removal can't.
+    /// Ends the services that a failed test left, and removes what belongs to subordinate ids too, which the
+    /// temporary directory's own removal can't.
     fn drop(&mut self) {
+        for service in std::fs::read_dir(self.store().join("services")).into_iter().flatten() {
+            let name = service.expect("an entry").file_name();
+            self.svp(["rm".as_ref(), "--force".as_ref(), name.as_os_str()]).output().ok();
+        }
         if !as_root() {
             let mut remove = Command::new("unshare");
             remove.args([

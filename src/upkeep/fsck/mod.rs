@@ -33,8 +33,8 @@ pub struct Fault {
 }
 
 /// The names in the store's directory.
-const NAMES: [&str; 9] =
-    ["lock", "blobs", "diff-ids", "homes", "tags", "tmp", "instances", "logs", "trees"];
+const NAMES: [&str; 10] =
+    ["lock", "blobs", "diff-ids", "homes", "tags", "tmp", "instances", "logs", "services", "trees"];
 
 // The ways out.
 const REMOVE: &str = "remove it";

@@ -1,4 +1,4 @@
-//! The socket between svp and a stage: JSON messages with a length before them, and descriptors beside.
+//! A socket between two processes of svp: JSON messages with a length before them, and descriptors beside.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -14,36 +14,41 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Descriptors that one message may carry.
-const MAX_FDS: usize = 8;
+const MAX_FDS: usize = 128;
 /// A message longer than this is an error: nothing that the stages say is.
 const MAX_MESSAGE: u32 = 64 << 20;
 
 /// One end of the socket.
 #[derive(Debug)]
-pub(super) struct Channel(UnixStream);
+pub(crate) struct Channel(UnixStream);
 
 impl Channel {
     /// A connected pair; both ends are closed on exec.
-    pub(super) fn pair() -> io::Result<(Channel, OwnedFd)> {
+    pub(crate) fn pair() -> io::Result<(Channel, OwnedFd)> {
         let (ours, theirs) = UnixStream::pair()?;
         Ok((Channel(ours), theirs.into()))
     }
 
     /// The end that a stage finds on its standard input.
-    pub(super) fn from_stdin() -> io::Result<Channel> {
+    pub(crate) fn from_stdin() -> io::Result<Channel> {
         let fd = io::stdin().as_fd().try_clone_to_owned()?;
         Ok(Channel(UnixStream::from(fd)))
     }
 
+    /// An end that came from elsewhere.
+    pub(crate) fn from_fd(fd: OwnedFd) -> Channel {
+        Channel(UnixStream::from(fd))
+    }
+
     /// Whether the other side is gone, whatever it may have said before.
-    pub(super) fn is_hung_up(&self) -> bool {
+    pub(crate) fn is_hung_up(&self) -> bool {
         let mut fds = [PollFd::new(&self.0, PollFlags::empty())];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
     }
 
     /// Sends a message, and duplicates of `fds` with it.
-    pub(super) fn send<T: Serialize>(&self, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub(crate) fn send<T: Serialize>(&self, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let body = serde_json::to_vec(message)?;
         let length = u32::try_from(body.len()).map_err(io::Error::other)?.to_le_bytes();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
@@ -60,7 +65,7 @@ impl Channel {
     }
 
     /// Receives a message and its descriptors; `None` if the other side is gone.
-    pub(super) fn recv<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    pub(crate) fn recv<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         let mut length = [0; 4];
         let mut fds = Vec::new();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];

@@ -1,0 +1,280 @@
+//! `svp run`.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use super::common::{Context, env_argument, parsed};
+use super::services::health;
+use crate::error::{Error, IoContext, Result};
+use crate::interrupt;
+use crate::oci::Reference;
+use crate::pipeline::run::{self, RunRequest, parse_publish};
+use crate::sandbox::{Forward, Network, Stream};
+use crate::service::monitor;
+use crate::service::place::Place;
+use crate::service::record::{LogLimits, Mount, MountSource, Record, Restart};
+use crate::service::supervise::Hooks;
+
+/// How long `--wait` waits if it doesn't say; seconds.
+const WAIT: u64 = 60;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The instance's image
+    #[arg(value_name = "IMAGE", value_parser = parsed::<Reference>)]
+    image: Reference,
+    /// The components to run; all of them if none is named
+    components: Vec<String>,
+    /// Leave it running, and return when it has started
+    #[arg(short, long)]
+    detach: bool,
+    /// With -d: wait until its ports listen or `query health` passes, so many seconds at most
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, requires = "detach", value_parser = seconds)]
+    wait: Option<Option<u64>>,
+    /// The service's name; else the image's
+    #[arg(long)]
+    name: Option<String>,
+    /// What to do when a component ends: no, on-failure[:N] or always
+    #[arg(long, default_value = "no", value_parser = parsed::<Restart>)]
+    restart: Restart,
+    /// Set a variable for its scripts; NAME alone takes the value of svp's own environment
+    #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = env_argument)]
+    env: Vec<(String, String)>,
+    /// Set the variables of FILE, a NAME=VALUE a line
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<std::path::PathBuf>,
+    /// Show a volume or a directory of the host at PATH
+    #[arg(short, long, value_name = "NAME|DIR:PATH[:ro]", value_parser = parse_mount)]
+    volume: Vec<Mount>,
+    /// Publish a port on another address of the host, 127.0.0.1 if none is named
+    #[arg(short, long, value_name = "[ADDR:]HOST:PORT", value_parser = publish)]
+    publish: Vec<Forward>,
+    /// The network: auto is private where pasta can run, else the host's
+    #[arg(long, value_enum, default_value = "auto")]
+    network: NetworkArg,
+    /// Run this in the container instead of /service/bin/run
+    #[arg(long, value_name = "PROGRAM")]
+    entrypoint: Option<String>,
+    /// Remove the service when it has ended; its volumes stay
+    #[arg(long)]
+    rm: bool,
+    /// How many files of each component's output are kept
+    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..=100))]
+    log_files: u32,
+    /// The size at which the next such file is begun; MB
+    #[arg(long, value_name = "MB", default_value = "16", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    log_size: u64,
+}
+
+/// A network as it is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum NetworkArg {
+    /// Private where pasta can run, else the host's
+    Auto,
+    /// The host's
+    Host,
+    /// A loopback interface alone
+    None,
+}
+
+fn seconds(text: &str) -> Result<u64, String> {
+    let digits = text.strip_suffix('s').unwrap_or(text);
+    digits.parse().map_err(|_| format!("{text:?} is no number of seconds"))
+}
+
+fn publish(text: &str) -> Result<Forward, String> {
+    parse_publish(text).map_err(|error| match error.hint_text() {
+        Some(hint) => format!("{error}\nhint: {hint}"),
+        None => error.to_string(),
+    })
+}
+
+fn parse_mount(text: &str) -> Result<Mount, String> {
+    let (text, read_only) = match text.strip_suffix(":ro") {
+        Some(rest) => (rest, true),
+        None => (text.strip_suffix(":rw").unwrap_or(text), false),
+    };
+    let (source, at) = text.split_once(':').ok_or("write NAME:PATH or DIR:PATH")?;
+    if !at.starts_with('/')
+        || at.trim_matches('/').is_empty()
+        || at.split('/').any(|part| part == "..")
+    {
+        return Err(format!("{at:?} is no place in a container: write an absolute path"));
+    }
+    let at = format!("/{}", at.trim_matches('/'));
+    let source = if source.starts_with(['/', '.']) {
+        let path = std::path::absolute(source).map_err(|error| error.to_string())?;
+        let path = path.canonicalize().map_err(|error| format!("{source}: {error}"))?;
+        MountSource::Host(
+            path.into_os_string().into_string().map_err(|_| "a path that is not UTF-8")?,
+        )
+    } else {
+        crate::service::record::check_name(source).map_err(|error| error.to_string())?;
+        MountSource::Volume(source.to_owned())
+    };
+    Ok(Mount { source, at, read_only })
+}
+
+/// Reads `NAME=VALUE` lines; empty ones and those that begin with # are skipped.
+pub(super) fn env_file(path: &std::path::Path) -> Result<Vec<(String, String)>> {
+    let text = std::fs::read_to_string(path).io("read", path)?;
+    let mut out = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        if line.trim().is_empty() || line.trim_start().starts_with('#') {
+            continue;
+        }
+        out.push(env_argument(line).map_err(|why| {
+            Error::usage(format!("{}, line {}: {why}", path.display(), number + 1))
+        })?);
+    }
+    Ok(out)
+}
+
+impl Args {
+    fn request(&self) -> Result<RunRequest> {
+        let mut env = Vec::new();
+        for file in &self.env_file {
+            env.extend(env_file(file)?);
+        }
+        env.extend(self.env.iter().cloned());
+        Ok(RunRequest {
+            image: self.image.clone(),
+            components: self.components.clone(),
+            name: self.name.clone(),
+            network: match self.network {
+                NetworkArg::Auto => Network::Auto,
+                NetworkArg::Host => Network::Host,
+                NetworkArg::None => Network::None,
+            },
+            publish: self.publish.clone(),
+            env,
+            mounts: self.volume.clone(),
+            restart: self.restart,
+            entrypoint: self.entrypoint.clone(),
+            remove: self.rm,
+            logs: LogLimits { files: self.log_files, size: self.log_size * 1_000_000 },
+        })
+    }
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
+    let request = args.request()?;
+    let (place, record, root) = {
+        let store = context.store()?;
+        let (place, record) = run::run(&request, &store, context.reporter())?;
+        (place, record, store.root().to_owned())
+    };
+    if !args.detach {
+        return foreground(&root, &place, &record, context);
+    }
+    if let Err(error) = monitor::start(&root, &place, context.reporter()) {
+        // What never ran leaves nothing.
+        super::services::discard(&root, &place, &record);
+        return Err(error);
+    }
+    if record.restart == Restart::Always {
+        context.reporter().note(
+            "it is started again as long as this machine runs; \
+             `svp export --format quadlet` makes a unit that starts it at boot",
+        );
+    }
+    if let Some(limit) = args.wait {
+        health::wait(&root, &place, Duration::from_secs(limit.unwrap_or(WAIT)))?;
+    }
+    context.print(&format!("{}\n", record.name))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs the service in this process, its output on ours.
+pub(super) fn foreground(
+    root: &std::path::Path,
+    place: &Place,
+    record: &Record,
+    context: &Context,
+) -> Result<ExitCode> {
+    let signals =
+        interrupt::divert().map_err(|error| Error::sandbox("can't make a pipe").source(error))?;
+    let console = Console::new(record);
+    let mut hooks = Hooks {
+        started: &mut || {},
+        show: &|component, stream, lines| console.show(component, stream, lines),
+        reporter: context.reporter(),
+    };
+    let code = monitor::run(root, place, signals, &mut hooks)?;
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}
+
+/// Components' lines on standard output and standard error, the component before each if there are several.
+pub(super) struct Console {
+    prefixes: Vec<String>,
+    lock: Mutex<()>,
+}
+
+impl Console {
+    pub(super) fn new(record: &Record) -> Console {
+        let names = record.component_names();
+        Console { prefixes: prefixes(&names), lock: Mutex::new(()) }
+    }
+
+    fn show(&self, component: usize, stream: Stream, lines: &[u8]) {
+        let _one_at_a_time = self.lock.lock();
+        // Who reads them may be gone: the log has them.
+        let _ = match stream {
+            Stream::Stdout => {
+                write_lines(&mut std::io::stdout().lock(), &self.prefixes[component], lines)
+            }
+            Stream::Stderr => {
+                write_lines(&mut std::io::stderr().lock(), &self.prefixes[component], lines)
+            }
+        };
+    }
+}
+
+fn write_lines(out: &mut dyn Write, prefix: &str, lines: &[u8]) -> std::io::Result<()> {
+    if prefix.is_empty() {
+        out.write_all(lines)?;
+    } else {
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            out.write_all(prefix.as_bytes())?;
+            out.write_all(line)?;
+        }
+    }
+    out.flush()
+}
+
+/// What comes before the lines of each component: nothing if there is one; coloured on a terminal.
+pub(super) fn prefixes(names: &[String]) -> Vec<String> {
+    use std::io::IsTerminal;
+    const COLOURS: [u8; 6] = [36, 33, 32, 35, 34, 31];
+    if names.len() < 2 {
+        return vec![String::new(); names.len()];
+    }
+    let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let width = names.iter().map(String::len).max().unwrap_or(0);
+    let prefix = |(n, name): (usize, &String)| match colour {
+        true => format!("\x1b[{}m{name:<width$} |\x1b[0m ", COLOURS[n % COLOURS.len()]),
+        false => format!("{name:<width$} | "),
+    };
+    names.iter().enumerate().map(prefix).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts() {
+        let mount = parse_mount("data:/var/lib/x/:ro").unwrap();
+        assert_eq!(mount.source, MountSource::Volume("data".into()));
+        assert_eq!((mount.at.as_str(), mount.read_only), ("/var/lib/x", true));
+        assert_eq!(parse_mount("/tmp:/x").unwrap().source, MountSource::Host("/tmp".into()));
+        for text in ["", "data", "data:x", "data:/", "a/b:/x", "/nowhere-at-all:/x", "d:/a/../b"] {
+            assert!(parse_mount(text).is_err(), "{text:?}");
+        }
+    }
+}

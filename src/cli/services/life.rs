@@ -1,0 +1,158 @@
+//! `svp start`, `stop`, `restart`, `wait` and `rm`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::super::common::Context;
+use super::super::run::foreground;
+use super::{find, health, say};
+use crate::error::{Error, Kind, Result};
+use crate::sandbox::Sandbox;
+use crate::service::control::{Ask, ask};
+use crate::service::place::Place;
+use crate::service::status::Standing;
+use crate::service::supervise::STOP_SECONDS;
+use crate::service::{self, monitor};
+use crate::store::Store;
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct StartArgs {
+    /// The services
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+    /// Show its output, and stop it on Ctrl-C
+    #[arg(short, long)]
+    attach: bool,
+    /// Wait until its ports listen or `query health` passes, so many seconds at most
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true)]
+    wait: Option<Option<u64>>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct StopArgs {
+    /// The services
+    #[arg(required_unless_present = "all", value_name = "NAME")]
+    names: Vec<String>,
+    /// All services that run
+    #[arg(short, long, conflicts_with = "names")]
+    all: bool,
+    /// How many seconds to wait before it is stopped by force
+    #[arg(short, long, value_name = "SECONDS", default_value_t = STOP_SECONDS)]
+    time: u32,
+}
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct RestartArgs {
+    /// The service
+    name: String,
+    /// The components to start anew; the others go on
+    components: Vec<String>,
+    /// How many seconds to wait before it is stopped by force
+    #[arg(short, long, value_name = "SECONDS", default_value_t = STOP_SECONDS)]
+    time: u32,
+}
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct WaitArgs {
+    /// The service
+    name: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct RemoveArgs {
+    /// The services
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+    /// Stop them first
+    #[arg(short, long)]
+    force: bool,
+    /// Remove their volumes too, with all data in them
+    #[arg(long)]
+    volumes: bool,
+}
+
+pub(in crate::cli) fn start(args: &StartArgs, context: &Context) -> Result<ExitCode> {
+    if args.attach {
+        let [name] = &args.names[..] else {
+            return Err(Error::usage("--attach takes one service"));
+        };
+        let (root, place) = find(name)?;
+        return foreground(&root, &place, &place.record()?, context);
+    }
+    for name in &args.names {
+        let (root, place) = find(name)?;
+        monitor::start(&root, &place, context.reporter())?;
+        if let Some(limit) = args.wait {
+            health::wait(&root, &place, Duration::from_secs(limit.unwrap_or(60)))?;
+        }
+        context.print(&format!("{name}\n"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(in crate::cli) fn stop(args: &StopArgs, context: &Context) -> Result<ExitCode> {
+    let root = Store::default_root()?;
+    let places = if args.all {
+        let all = Place::all(&root)?.into_iter();
+        all.filter(|place| place.status().is_ok_and(|s| s.standing == Standing::Running)).collect()
+    } else {
+        args.names.iter().map(|name| Place::existing(&root, name)).collect::<Result<Vec<_>>>()?
+    };
+    for place in &places {
+        stop_one(place, args.time, context)?;
+        context.print(&format!("{}\n", place.name()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Stops a service and waits for its end; one that doesn't run is stopped.
+fn stop_one(place: &Place, seconds: u32, context: &Context) -> Result<()> {
+    match ask(place, &Ask::Stop(seconds)) {
+        Ok(_) => place.wait(),
+        Err(error) if error.kind() == Kind::Usage => {
+            say(context, &format!("{} does not run", place.name()));
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+pub(in crate::cli) fn restart(args: &RestartArgs, context: &Context) -> Result<ExitCode> {
+    let (root, place) = find(&args.name)?;
+    if args.components.is_empty() {
+        stop_one(&place, args.time, context)?;
+        monitor::start(&root, &place, context.reporter())?;
+    }
+    for component in &args.components {
+        ask(&place, &Ask::Restart(component.clone(), args.time))?;
+    }
+    context.print(&format!("{}\n", args.name))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(in crate::cli) fn wait(args: &WaitArgs, context: &Context) -> Result<ExitCode> {
+    let (_, place) = find(&args.name)?;
+    place.wait()?;
+    let status = place.status()?;
+    let code = status.exit_code.unwrap_or(137);
+    context.print(&format!("{code}\n"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(in crate::cli) fn remove(args: &RemoveArgs, context: &Context) -> Result<ExitCode> {
+    for name in &args.names {
+        let (root, place) = find(name)?;
+        if args.force {
+            stop_one(&place, STOP_SECONDS, context)?;
+        }
+        let Some(_held) = place.hold()? else {
+            return Err(Error::usage(format!("the service {name} runs"))
+                .hint(format!("`svp stop {name}` stops it, `svp rm --force {name}` does both")));
+        };
+        let record = place.record()?;
+        let sandbox = Sandbox::enter(&root.join("trees"))?;
+        service::remove(&place, &record, &sandbox, args.volumes)?;
+        context.print(&format!("{name}\n"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,155 @@
+//! `svp logs`.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use jiff::{Timestamp, Zoned};
+
+use super::super::common::{Context, Format};
+use super::super::run::prefixes;
+use super::find;
+use crate::error::{Error, Kind, Result};
+use crate::interrupt;
+use crate::sandbox::Stream;
+use crate::service::log::{Follower, Line, Wanted, merged};
+use crate::service::place::Place;
+use crate::service::status::Standing;
+
+/// How often a log that is followed is looked at.
+const PAUSE: Duration = Duration::from_millis(100);
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    /// The service
+    name: String,
+    /// The component; all of them if none is named
+    component: Option<String>,
+    /// Go on as long as the service runs
+    #[arg(short, long)]
+    follow: bool,
+    /// So many of the last lines alone
+    #[arg(short = 'n', long, visible_alias = "tail", value_name = "N")]
+    lines: Option<usize>,
+    /// Lines since then: a time (2026-01-31T12:00:00Z), or a span (10m, 2h)
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    since: Option<Timestamp>,
+    /// Lines before then
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    until: Option<Timestamp>,
+    /// Say when each line was printed
+    #[arg(short, long)]
+    timestamps: bool,
+    /// The form of the lines
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+}
+
+/// A time, or how long ago.
+fn time(text: &str) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(time);
+    }
+    if let Ok(span) = text.parse::<jiff::Span>() {
+        return Zoned::now()
+            .checked_sub(span)
+            .map(|time| time.timestamp())
+            .map_err(|e| e.to_string());
+    }
+    Err(format!("{text:?} is neither a time such as 2026-01-31T12:00:00Z nor a span such as 10m"))
+}
+
+pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
+    let (_, place) = find(&args.name)?;
+    let all = place.record()?.component_names();
+    let names = match &args.component {
+        None => all,
+        Some(name) if all.contains(name) => vec![name.clone()],
+        Some(name) => {
+            return Err(Error::usage(format!("{} has no component {name}", args.name))
+                .hint(format!("its components are: {}", all.join(", "))));
+        }
+    };
+    let mut printer = Printer { args, prefixes: prefixes(&names), names: &names, in_line: None };
+    let wanted = Wanted { last: args.lines, since: args.since, until: args.until };
+    let mut followers = merged(&place.logs(), &names, &wanted, &mut |line| printer.print(&line))?;
+    if args.follow {
+        follow(&place, &mut followers, &mut printer)?;
+    }
+    context.finish();
+    Ok(ExitCode::SUCCESS)
+}
+
+fn follow(place: &Place, followers: &mut [Follower], printer: &mut Printer<'_>) -> Result<()> {
+    loop {
+        // Asked first: what was printed before the end is read after it.
+        let over = !matches!(
+            place.status()?.standing,
+            Standing::Running | Standing::Starting | Standing::Stopping
+        );
+        let mut lines = Vec::new();
+        for follower in followers.iter_mut() {
+            while let Some(line) = follower.next_line()? {
+                lines.push(line);
+            }
+        }
+        lines.sort_by_key(|line| line.time);
+        lines.iter().try_for_each(|line| printer.print(line))?;
+        if over {
+            return Ok(());
+        }
+        interrupt::check()?;
+        std::thread::sleep(PAUSE);
+    }
+}
+
+struct Printer<'a> {
+    args: &'a Args,
+    prefixes: Vec<String>,
+    names: &'a [String],
+    /// The component in the middle of whose line we are.
+    in_line: Option<usize>,
+}
+
+impl Printer<'_> {
+    fn print(&mut self, line: &Line) -> Result<()> {
+        let mut out = Vec::new();
+        if self.args.format == Format::Json {
+            let stream = if line.stream == Stream::Stdout { "stdout" } else { "stderr" };
+            let text = String::from_utf8_lossy(&line.text);
+            out = serde_json::json!({
+                "time": line.time.to_string(), "component": self.names[line.component],
+                "stream": stream, "text": text, "whole": line.whole,
+            })
+            .to_string()
+            .into_bytes();
+            out.push(b'\n');
+        } else {
+            if self.in_line != Some(line.component) {
+                out.extend(self.prefixes[line.component].bytes());
+                if self.args.timestamps {
+                    out.extend(format!("{} ", line.time).bytes());
+                }
+            }
+            out.extend(&line.text);
+            self.in_line = (!line.whole).then_some(line.component);
+            if line.whole {
+                out.push(b'\n');
+            }
+        }
+        let written = match line.stream {
+            Stream::Stdout => std::io::stdout().lock().write_all(&out),
+            // As podman: each line where it was printed to.
+            Stream::Stderr if self.args.format != Format::Json => {
+                std::io::stderr().lock().write_all(&out)
+            }
+            Stream::Stderr => std::io::stdout().lock().write_all(&out),
+        };
+        written.map_err(|error| {
+            if error.kind() == std::io::ErrorKind::BrokenPipe {
+                std::process::exit(141);
+            }
+            Error::new(Kind::Storage, "can't write to standard output").source(error)
+        })
+    }
+}

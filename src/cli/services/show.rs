@@ -1,0 +1,279 @@
+//! `svp ps`, `info`, `env` and `ports NAME`.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::super::common::{Context, Format};
+use super::super::setup::{EnvFormat, environment_text};
+use super::super::table::{self, Table};
+use super::find;
+use crate::error::Result;
+use crate::sandbox::{Forward, Transport};
+use crate::service::place::Place;
+use crate::service::record::Record;
+use crate::service::status::{ComponentStatus, Standing, Status, now, shell_code};
+use crate::store::Store;
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct PsArgs {
+    /// Those that don't run, too
+    #[arg(short, long)]
+    all: bool,
+    /// The names alone
+    #[arg(short, long, conflicts_with = "format")]
+    quiet: bool,
+    /// The form of the list
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+}
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct InfoArgs {
+    /// The service
+    name: String,
+    /// The form of what is told
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+}
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct EnvArgs {
+    /// The service
+    name: String,
+    /// Show secrets on a terminal too
+    #[arg(long)]
+    show_secrets: bool,
+    /// How to print the environment
+    #[arg(long, value_enum, default_value = "dotenv")]
+    format: EnvFormat,
+}
+
+/// A service as it is shown; secrets are not.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown {
+    name: String,
+    image: String,
+    digest: String,
+    created: i64,
+    status: Standing,
+    exit_code: Option<i32>,
+    error: Option<String>,
+    started: Option<i64>,
+    ended: Option<i64>,
+    pid: Option<u32>,
+    monitor: Option<u32>,
+    address: String,
+    ports: Vec<ShownPort>,
+    components: Vec<ComponentStatus>,
+    volumes: Vec<ShownMount>,
+    restart: String,
+    health: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ShownPort {
+    host: String,
+    port: u16,
+    container_port: u16,
+    protocol: Transport,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ShownMount {
+    source: String,
+    at: String,
+    read_only: bool,
+}
+
+impl Shown {
+    fn new(record: &Record, status: Status) -> Shown {
+        use crate::service::record::{MountSource, Restart};
+        let mount = |mount: &crate::service::record::Mount| ShownMount {
+            source: match &mount.source {
+                MountSource::Volume(name) | MountSource::Host(name) => name.clone(),
+            },
+            at: mount.at.clone(),
+            read_only: mount.read_only,
+        };
+        let alive =
+            matches!(status.standing, Standing::Running | Standing::Stopping | Standing::Starting);
+        Shown {
+            name: record.name.clone(),
+            image: record.image.clone(),
+            digest: record.manifest.digest.to_string(),
+            created: record.created,
+            status: status.standing,
+            exit_code: status.exit_code,
+            error: status.error,
+            started: status.started,
+            ended: status.ended,
+            pid: status.process_1.filter(|_| alive),
+            monitor: status.monitor.filter(|_| alive),
+            address: record.ip().to_string(),
+            ports: ports(record).map(ShownPort::from).collect(),
+            components: status.components,
+            volumes: record.mounts.iter().map(mount).collect(),
+            restart: match record.restart {
+                Restart::No => "no".into(),
+                Restart::Always => "always".into(),
+                Restart::OnFailure(None) => "on-failure".into(),
+                Restart::OnFailure(Some(most)) => format!("on-failure:{most}"),
+            },
+            health: record.health.clone(),
+        }
+    }
+
+    /// The status as `ps` shows it.
+    fn words(&self) -> String {
+        let since = |time: Option<i64>| {
+            time.map_or(String::new(), |time| format!(" {}", span(now() - time)))
+        };
+        let down = self.components.iter().filter(|component| !component.running).count();
+        match self.status {
+            Standing::Running if down > 0 => {
+                format!("running{}, {down} of {} down", since(self.started), self.components.len())
+            }
+            Standing::Running => format!("running{}", since(self.started)),
+            Standing::Exited => {
+                format!("exited ({}){} ago", self.exit_code.unwrap_or(0), since(self.ended))
+            }
+            other => other.to_string(),
+        }
+    }
+}
+
+impl From<&Forward> for ShownPort {
+    fn from(forward: &Forward) -> Self {
+        ShownPort {
+            host: forward.host.ip().to_string(),
+            port: forward.host.port(),
+            container_port: forward.container,
+            protocol: forward.protocol,
+        }
+    }
+}
+
+fn ports(record: &Record) -> impl Iterator<Item = &Forward> {
+    record.ports.iter().chain(&record.published)
+}
+
+fn port_text(forward: &Forward) -> String {
+    let protocol = if forward.protocol == Transport::Tcp { "tcp" } else { "udp" };
+    format!("{}->{}/{protocol}", forward.host, forward.container)
+}
+
+/// A span of time in one unit; `seconds` may be negative where a clock was set back.
+fn span(seconds: i64) -> String {
+    match seconds.max(0) {
+        s if s < 120 => format!("{s} s"),
+        s if s < 7200 => format!("{} min", s / 60),
+        s if s < 172_800 => format!("{} h", s / 3600),
+        s => format!("{} days", s / 86_400),
+    }
+}
+
+pub(in crate::cli) fn ps(args: &PsArgs, context: &Context) -> Result<ExitCode> {
+    let root = Store::default_root()?;
+    let mut shown = Vec::new();
+    for place in Place::all(&root)? {
+        let status = place.status()?;
+        let runs =
+            matches!(status.standing, Standing::Running | Standing::Starting | Standing::Stopping);
+        if runs || args.all {
+            // One that is damaged or being removed hides no other.
+            match place.record() {
+                Ok(record) => shown.push(Shown::new(&record, status)),
+                Err(error) => context.reporter().warning(&error.to_string()),
+            }
+        }
+    }
+    if args.quiet {
+        context.print(&shown.iter().map(|one| format!("{}\n", one.name)).collect::<String>())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.format == Format::Json {
+        context.print(&table::json(&shown))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut table = Table::new(["NAME", "IMAGE", "STATUS", "RESTARTS", "PORTS"]);
+    for one in shown {
+        let port = |port: &ShownPort| match port.port == port.container_port {
+            true => format!("{}:{}", port.host, port.port),
+            false => format!("{}:{}->{}", port.host, port.port, port.container_port),
+        };
+        let words = one.words();
+        let restarts: u32 = one.components.iter().map(|component| component.restarts).sum();
+        let ports: Vec<String> = one.ports.iter().map(port).collect();
+        table.row([one.name, one.image, words, restarts.to_string(), ports.join(", ")]);
+    }
+    context.print(&table.to_string())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(in crate::cli) fn info(args: &InfoArgs, context: &Context) -> Result<ExitCode> {
+    let (_, place) = find(&args.name)?;
+    let shown = Shown::new(&place.record()?, place.status()?);
+    if args.format == Format::Json {
+        context.print(&table::json(&shown))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut table = Table::new(["name", &shown.name]);
+    let mut row = |what: &str, text: String| table.row([what.to_owned(), text]);
+    row("image", format!("{} ({})", shown.image, shown.digest));
+    row("status", shown.words());
+    if let Some(error) = &shown.error {
+        row("error", error.clone());
+    }
+    row("address", shown.address.clone());
+    for port in &shown.ports {
+        row("port", format!("{}:{} -> {}", port.host, port.port, port.container_port));
+    }
+    for component in &shown.components {
+        let end = component
+            .end
+            .map_or(String::new(), |end| format!(", last ended with {}", shell_code(end)));
+        let state = if component.running { "runs" } else { "is down" };
+        row(
+            "component",
+            format!("{} {state}, started again {} times{end}", component.name, component.restarts),
+        );
+    }
+    for mount in &shown.volumes {
+        let read_only = if mount.read_only { ", read-only" } else { "" };
+        row("volume", format!("{} at {}{read_only}", mount.source, mount.at));
+    }
+    row("restart", shown.restart.clone());
+    row("health", shown.health.clone().unwrap_or_else(|| "its ports listen".into()));
+    row("logs", place.logs().display().to_string());
+    context.print(&table.to_string())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(in crate::cli) fn env(args: &EnvArgs, context: &Context) -> Result<ExitCode> {
+    let (_, place) = find(&args.name)?;
+    let record = place.record()?;
+    let mut environment = record.client_environment();
+    if std::io::stdout().is_terminal() && !args.show_secrets && !record.secrets.is_empty() {
+        for (_, value) in environment.iter_mut().take(record.secrets.len()) {
+            "********".clone_into(value);
+        }
+        context.reporter().note("secrets are hidden on a terminal: --show-secrets shows them");
+    }
+    context.print(&environment_text(&environment, args.format))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(in crate::cli) fn service_ports(name: &str, format: Format, context: &Context) -> Result<()> {
+    let (_, place) = find(name)?;
+    let record = place.record()?;
+    if format == Format::Json {
+        let ports: Vec<ShownPort> = ports(&record).map(ShownPort::from).collect();
+        return context.print(&table::json(&ports));
+    }
+    context.print(&ports(&record).map(|port| format!("{}\n", port_text(port))).collect::<String>())
+}

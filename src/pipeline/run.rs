@@ -1,0 +1,304 @@
+//! `svp run`: a service of an instance's image.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::ask;
+use super::names::{self, What};
+use crate::error::{Context, Error, Result};
+use crate::oci::{Image, Reference};
+use crate::pack::Answers;
+use crate::pack::query::parse_ports;
+use crate::pack::query::{EnvVar, Port};
+use crate::progress::Reporter;
+use crate::sandbox::{Forward, MAX_COMPONENTS, Network, Sandbox};
+use crate::secret::Secret;
+use crate::service::State;
+use crate::service::address::transport;
+use crate::service::place::Place;
+use crate::service::record::{FORMAT, LogLimits, Mount, MountSource, Record, Restart, check_name};
+use crate::service::start::find_ports;
+use crate::service::status::now;
+use crate::store::Store;
+
+/// What to run, and how.
+#[derive(Debug)]
+pub struct RunRequest {
+    /// The image.
+    pub image: Reference,
+    /// The components to run; all if none.
+    pub components: Vec<String>,
+    /// The service's name, if not the image's.
+    pub name: Option<String>,
+    /// The network.
+    pub network: Network,
+    /// Ports of the host that lead to it besides its own.
+    pub publish: Vec<Forward>,
+    /// Variables, and the secrets that the store doesn't have.
+    pub env: Vec<(String, String)>,
+    /// What is shown in it.
+    pub mounts: Vec<Mount>,
+    /// What to do when a component ends.
+    pub restart: Restart,
+    /// What to run instead of `/service/bin/run`.
+    pub entrypoint: Option<String>,
+    /// Remove it when it has ended.
+    pub remove: bool,
+    /// How much of its output is kept.
+    pub logs: LogLimits,
+}
+
+/// Makes a service of an image. It doesn't run yet.
+///
+/// On failure there is no service.
+///
+/// # Errors
+/// Of every kind; each names what failed.
+pub fn run(
+    request: &RunRequest,
+    store: &Store,
+    reporter: &dyn Reporter,
+) -> Result<(Place, Record)> {
+    let found = store.resolve(&request.image)?;
+    let image = store.load_image(&found.manifest)?;
+    let name = name_of(request, &found.name)?;
+    let place = Place::of(store.root(), &name)?;
+    check_image(&image, &request.image, request)?;
+    let sandbox = Sandbox::enter(&store.root().join("trees"))?;
+    let answers = ask::all_in_image(store, &sandbox, &image, None, reporter)?;
+    let state = State::load(store, &found.manifest)?;
+    let (secrets, more_env) = secrets(&answers, state.as_ref(), request)?;
+    let env = match &state {
+        Some(state) => state.env.clone(),
+        None => {
+            answers.env.iter().map(|EnvVar { name, value }| (name.clone(), value.clone())).collect()
+        }
+    };
+    let id: [u8; 12] = rand::random();
+    let mut record = Record {
+        format: FORMAT,
+        id: id.iter().map(|byte| format!("{byte:02x}")).collect(),
+        name: name.clone(),
+        image: found.name.clone(),
+        manifest: found.manifest,
+        created: now(),
+        components: components(&answers, &request.components)?,
+        entrypoint: vec![request.entrypoint.clone().unwrap_or_else(|| "/service/bin/run".into())],
+        cwd: "/service".into(),
+        secrets,
+        env,
+        more_env,
+        health: answers.health.clone(),
+        network: request.network,
+        address: None,
+        ports: Vec::new(),
+        published: request.publish.clone(),
+        mounts: mounts(&name, &image, &request.mounts),
+        restart: request.restart,
+        stop_signal: stop_signal(&image)?,
+        remove: request.remove,
+        logs: request.logs,
+    };
+    if record.network == Network::Auto {
+        let unset = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        let own = ports(&answers, &image)?.into_iter().map(|port| Forward {
+            host: unset,
+            container: port.number,
+            protocol: transport(port.protocol),
+        });
+        record.ports = own.collect();
+        find_ports(store.root(), &mut record, reporter)?;
+    }
+    place.create(&record)?;
+    Ok((place, record))
+}
+
+fn check_image(image: &Image, reference: &Reference, request: &RunRequest) -> Result<()> {
+    match names::what(image) {
+        What::Instance => Ok(()),
+        _ if request.entrypoint.is_some() => Ok(()),
+        What::Base => {
+            Err(Error::usage(format!("{reference} is a base image, not an instance of a service"))
+                .hint(format!(
+                    "set an instance up: `svp setup -i {reference} -t NAME`, then `svp run NAME`"
+                )))
+        }
+        What::Foreign => {
+            Err(Error::usage(format!("{reference} is not the image of a servicepack"))
+                .hint("`svp build` makes one from a pack; podman runs other images"))
+        }
+    }
+}
+
+fn name_of(request: &RunRequest, image: &str) -> Result<String> {
+    if let Some(name) = &request.name {
+        return check_name(name).map(|()| name.clone());
+    }
+    let last = image.rsplit('/').next().unwrap_or(image);
+    let name = last.strip_suffix(":latest").unwrap_or(last).replace(':', "-");
+    check_name(&name).hint("choose a name with --name").map(|()| name)
+}
+
+fn components(answers: &Answers, wanted: &[String]) -> Result<Vec<String>> {
+    if let Some(unknown) = wanted.iter().find(|name| !answers.components.contains(name)) {
+        let known = match &answers.components[..] {
+            [] => "the service has no components".to_owned(),
+            names => format!("its components are: {}", names.join(", ")),
+        };
+        return Err(Error::usage(format!("there is no component {unknown}")).hint(known));
+    }
+    if answers.components.len() > MAX_COMPONENTS {
+        return Err(Error::bad_input(format!(
+            "a service of more than {MAX_COMPONENTS} components"
+        )));
+    }
+    let mut names = answers.components.clone();
+    if !wanted.is_empty() {
+        names.retain(|name| wanted.contains(name));
+    }
+    Ok(names)
+}
+
+type Variables = Vec<(String, String)>;
+
+/// The instance's secrets, from its state or else from the user, and the variables that are none.
+fn secrets(
+    answers: &Answers,
+    state: Option<&State>,
+    request: &RunRequest,
+) -> Result<(Vec<(String, Secret)>, Variables)> {
+    let known = state.map(|state| state.secrets.clone()).unwrap_or_default();
+    let (mine, others): (Variables, Variables) =
+        request.env.iter().cloned().partition(|(name, _)| answers.secrets.contains(name));
+    let mut secrets = Vec::new();
+    let mut missing = Vec::new();
+    for name in &answers.secrets {
+        let given = mine.iter().rev().find(|(given, _)| given == name);
+        let kept = known.iter().find(|(known, _)| known == name);
+        match (given, kept) {
+            (Some((_, value)), _) => {
+                secrets.push((name.clone(), Secret::new(name, value.clone())?))
+            }
+            (None, Some((_, secret))) => secrets.push((name.clone(), secret.clone())),
+            (None, None) => missing.push(name.as_str()),
+        }
+    }
+    if missing.is_empty() {
+        return Ok((secrets, others));
+    }
+    let missing = missing.join(", ");
+    Err(Error::usage(format!(
+        "{} was not set up here: its secrets {missing} are not known",
+        request.image
+    ))
+    .hint("give them with --env-file FILE, a NAME=VALUE a line, as `svp setup` printed them"))
+}
+
+/// The volumes that the image names, and what the user shows, which comes first at its places.
+fn mounts(name: &str, image: &Image, more: &[Mount]) -> Vec<Mount> {
+    let mut mounts = more.to_vec();
+    for at in image.config().volumes() {
+        let at = format!("/{}", at.trim_matches('/'));
+        if mounts.iter().any(|mount| mount.at == at) {
+            continue;
+        }
+        let slug: String = at
+            .trim_matches('/')
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+            .collect();
+        let source = MountSource::Volume(format!("{name}.{slug}"));
+        mounts.push(Mount { source, at, read_only: false });
+    }
+    // What is shown within another comes after it.
+    mounts.sort_by(|a, b| a.at.cmp(&b.at));
+    mounts
+}
+
+fn ports(answers: &Answers, image: &Image) -> Result<Vec<Port>> {
+    let ports = answers.exposed_ports();
+    if !ports.is_empty() {
+        return Ok(ports);
+    }
+    let text = image.config().exposed_ports().join("\n");
+    parse_ports(text.as_bytes(), "the image's ExposedPorts")
+}
+
+fn stop_signal(image: &Image) -> Result<i32> {
+    let Some(text) = image.config().stop_signal() else {
+        return Ok(libc::SIGTERM);
+    };
+    signal_number(text)
+}
+
+/// The number of a signal, by its number or its name, with SIG or without.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::error::Kind::Usage) if there is no such signal.
+pub fn signal_number(text: &str) -> Result<i32> {
+    let number = text.parse::<i32>().ok().filter(|n| (1..=64).contains(n));
+    let upper = text.to_ascii_uppercase();
+    let name = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
+    let named = || name.parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32);
+    number.or_else(named).ok_or_else(|| Error::usage(format!("{text:?} is no signal")))
+}
+
+/// Parses `[ADDR:]HOST:CONTAINER[/udp]`. Without an address the port is on 127.0.0.1.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::error::Kind::Usage).
+pub fn parse_publish(text: &str) -> Result<Forward> {
+    let bad = || {
+        Error::usage(format!("{text:?} is no port to publish"))
+            .hint("write [ADDRESS:]HOSTPORT:PORT, /udp behind it if it is not tcp, such as 8080:80")
+    };
+    let (numbers, protocol) = match text.rsplit_once('/') {
+        None => (text, "tcp"),
+        Some((numbers, protocol)) => (numbers, protocol),
+    };
+    let (rest, container) = numbers.rsplit_once(':').ok_or_else(bad)?;
+    let port = |container: &str| {
+        let parsed = parse_ports(format!("{container}/{protocol}").as_bytes(), "-p").ok()?;
+        parsed.first().copied()
+    };
+    let container = port(container).ok_or_else(bad)?;
+    let (address, host) = match rest.rsplit_once(':') {
+        None => (IpAddr::V4(Ipv4Addr::LOCALHOST), rest),
+        Some((address, host)) => {
+            let address = address.trim_start_matches('[').trim_end_matches(']');
+            (address.parse().map_err(|_| bad())?, host)
+        }
+    };
+    let host = SocketAddr::new(address, port(host).ok_or_else(bad)?.number);
+    Ok(Forward { host, container: container.number, protocol: transport(container.protocol) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::Transport;
+
+    #[test]
+    fn published_ports() {
+        let forward = parse_publish("8080:80").unwrap();
+        assert_eq!((forward.host.to_string().as_str(), forward.container), ("127.0.0.1:8080", 80));
+        let forward = parse_publish("0.0.0.0:53:5353/udp").unwrap();
+        assert_eq!(
+            (forward.host.to_string().as_str(), forward.protocol),
+            ("0.0.0.0:53", Transport::Udp)
+        );
+        assert_eq!(parse_publish("[::1]:1:2").unwrap().host.to_string(), "[::1]:1");
+        for text in ["", "80", "x:80", "0:80", "80:0", "1:2:3:4", "80:80/sctp", "a.b:1:2"] {
+            assert!(parse_publish(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn signals() {
+        for (text, number) in [("9", 9), ("SIGTERM", 15), ("term", 15), ("SIGQUIT", 3)] {
+            assert_eq!(signal_number(text).unwrap(), number);
+        }
+        for text in ["", "0", "99", "SIGNOTHING"] {
+            assert!(signal_number(text).is_err(), "{text:?}");
+        }
+    }
+}

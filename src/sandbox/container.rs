@@ -1,0 +1,155 @@
+//! What a container is made of, whatever runs in it: namespaces, a file system, a network.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+use nix::sched::{CloneFlags, unshare};
+use serde::{Deserialize, Serialize};
+
+use super::launch::Stage;
+use super::network::{self, Forward, Resolver};
+use super::spec::{Bind, Network, Rootfs};
+use super::stages::reply_with;
+use super::{Sandbox, netlink, overlay};
+use crate::channel::Channel;
+use crate::error::{Error, Result};
+
+/// A container with all that its stages need to know of the host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Container {
+    pub(super) rootfs: Rootfs,
+    /// What is shown in it besides, in this order.
+    pub(super) binds: Vec<Bind>,
+    pub(super) hostname: String,
+    /// Whether group 5, tty, is in the id map.
+    pub(super) tty_group: bool,
+    /// Whether it has a network namespace of its own.
+    own_network: bool,
+    /// Whether svp attaches something to that namespace first.
+    attach: bool,
+    pub(super) resolv_conf: String,
+    pub(super) hosts: String,
+}
+
+/// A container's network as svp sets it up.
+#[derive(Debug)]
+pub(super) struct Attached {
+    /// The container's network namespace.
+    pub(super) namespace: OwnedFd,
+    /// What carries its packets.
+    pub(super) pasta: Stage,
+}
+
+impl Sandbox {
+    /// Describes a container in one of the three networks, and how names resolve there.
+    pub(super) fn container(
+        &self,
+        rootfs: Rootfs,
+        binds: Vec<Bind>,
+        hostname: &str,
+        network: Network,
+    ) -> (Container, Resolver) {
+        let resolver = match network {
+            Network::Auto => Resolver::private(),
+            Network::Host => Resolver::of_host(),
+            Network::None => Resolver::none(),
+        };
+        let container = Container {
+            rootfs,
+            binds,
+            hostname: hostname.to_owned(),
+            tty_group: self.map().gids.iter().any(|e| e.inside <= 5 && 5 - e.inside < e.count),
+            own_network: network != Network::Host,
+            attach: network == Network::Auto,
+            resolv_conf: resolver.file.clone(),
+            hosts: network::hosts(hostname, network != Network::None),
+        };
+        (container, resolver)
+    }
+
+    /// Connects a container's network, if it is to be, when its stage asks for that.
+    pub(super) fn attach(
+        &self,
+        stage: &mut Stage,
+        container: &Container,
+        resolver: &Resolver,
+        forwards: &[Forward],
+    ) -> Result<Option<Attached>, Attempt> {
+        if !container.attach {
+            return Ok(None);
+        }
+        let (_, mut fds) = stage.recv::<()>()?;
+        let namespace = fds.pop().ok_or_else(|| Error::sandbox("no network namespace"))?;
+        let pasta = network::start_pasta(self.namespace_fd(), &namespace, resolver, forwards);
+        // An interrupt kills pasta too.
+        crate::interrupt::check()?;
+        let pasta = pasta.map_err(Attempt::NoPasta)?;
+        stage.send(&(), &[])?;
+        Ok(Some(Attached { namespace, pasta }))
+    }
+}
+
+/// Why a container could not be made: without its network, another may do.
+#[derive(Debug)]
+pub(super) enum Attempt {
+    NoPasta(Error),
+    Failed(Error),
+}
+
+impl Attempt {
+    pub(super) fn into_error(self) -> Error {
+        match self {
+            Attempt::NoPasta(error) | Attempt::Failed(error) => error,
+        }
+    }
+}
+
+impl From<Error> for Attempt {
+    fn from(error: Error) -> Self {
+        Attempt::Failed(error)
+    }
+}
+
+/// The stage's part: makes the namespaces, the overlay and the network. Process 1 comes next.
+pub(super) fn make(channel: &Channel, container: &Container) -> Result<()> {
+    let mut flags = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS;
+    if container.own_network {
+        flags |= CloneFlags::CLONE_NEWNET;
+    }
+    unshare(flags)
+        .map_err(|errno| Error::sandbox("can't make the container's namespaces").source(errno))?;
+    // Where the kernel has no cgroup namespaces, nothing depends on one.
+    let _ = unshare(CloneFlags::CLONE_NEWCGROUP);
+    overlay::make_private()?;
+    if let Rootfs::Layers(layers) = &container.rootfs {
+        overlay::enter(layers)?;
+        overlay::make_scaffold()?;
+        overlay::mount_merged(layers)?;
+    }
+    if container.own_network {
+        prepare_network(channel, container.attach)?;
+    }
+    Ok(())
+}
+
+fn prepare_network(channel: &Channel, attach: bool) -> Result<()> {
+    let failed = |what: &str, error| Error::sandbox(what.to_owned()).source(error);
+    netlink::bring_loopback_up()
+        .map_err(|error| failed("can't bring the loopback interface up", error))?;
+    if !attach {
+        return Ok(());
+    }
+    let namespace = File::open("/proc/self/ns/net")
+        .map_err(|error| failed("can't open the network namespace", error))?;
+    reply_with(channel, &(), &[namespace.into()])?;
+    let go = channel.recv::<()>().map_err(|error| failed("svp", error))?;
+    go.ok_or_else(|| Error::sandbox("svp is gone"))?;
+    for address in network::CLOUD_METADATA {
+        // A network without IPv6 has no such route to refuse.
+        let _ = netlink::refuse_route_to(address);
+    }
+    Ok(())
+}

@@ -1,0 +1,228 @@
+//! A command in a container that runs already: `svp exec` and its friends.
+//!
+//! The command gets the namespaces of the container's process 1 and is confined as the service is. Its
+//! terminal, if it gets one, is of the container's own; svp holds the other end.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use nix::sched::{CloneFlags, setns};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Signal, pidfd_send_signal};
+use rustix::termios::Winsize;
+use serde::{Deserialize, Serialize};
+
+use super::init::cannot_run;
+use super::launch::{Stage, fresh_signals};
+use super::run::handle_of;
+use super::spec::End;
+use super::stages::{Request, die_with_parent, reply, reply_with};
+use super::{privileges, seccomp};
+use crate::channel::Channel;
+use crate::error::{Error, Result};
+
+/// A command to run in a container that runs.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct JoinSpec {
+    /// The command, absolute in the container or to be looked for in the PATH of `env`, and its arguments.
+    pub argv: Vec<String>,
+    /// The whole environment.
+    pub env: Vec<(String, String)>,
+    /// The working directory.
+    pub cwd: String,
+    /// The user and group ids to run as; root if `None`.
+    pub user: Option<(u32, u32)>,
+}
+
+/// What a command reads from and prints to.
+#[derive(Debug)]
+pub enum Stdio {
+    /// A terminal of the container's own, with so many rows and columns.
+    Terminal(u16, u16),
+    /// These: its standard input, output and error.
+    Pipes([OwnedFd; 3]),
+}
+
+/// A command that runs. Dropped means killed.
+#[derive(Debug)]
+pub struct Joined {
+    stage: Stage,
+    command: OwnedFd,
+    terminal: Option<File>,
+}
+
+/// What the stages are asked.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct JoinRequest {
+    spec: JoinSpec,
+    terminal: Option<(u16, u16)>,
+}
+
+/// Starts a command in the container whose process 1 and user namespace are given.
+///
+/// # Errors
+/// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if the container can't be entered,
+/// [`Kind::BadInput`](crate::error::Kind::BadInput) if the command can't be executed.
+pub fn join(
+    user_namespace: BorrowedFd<'_>,
+    process_1: BorrowedFd<'_>,
+    spec: &JoinSpec,
+    stdio: Stdio,
+) -> Result<Joined> {
+    let (terminal, pipes) = match stdio {
+        Stdio::Terminal(rows, columns) => (Some((rows, columns)), None),
+        Stdio::Pipes(pipes) => (None, Some(pipes)),
+    };
+    let request = JoinRequest { spec: spec.clone(), terminal };
+    let mut fds = vec![user_namespace, process_1];
+    fds.extend(pipes.iter().flatten().map(AsFd::as_fd));
+    let mut stage = Stage::start(Path::new("/"), &Request::Join(request), &fds)?;
+    drop(pipes);
+    let ((), fds) = stage.recv()?;
+    let mut fds = fds.into_iter();
+    let command = fds.next().ok_or_else(|| Error::sandbox("a command without a process"))?;
+    let terminal = fds.next().map(File::from);
+    Ok(Joined { stage, command, terminal })
+}
+
+impl Joined {
+    /// svp's end of the terminal.
+    pub fn terminal(&self) -> Option<&File> {
+        self.terminal.as_ref()
+    }
+
+    /// What sends the command signals while it is waited for.
+    ///
+    /// # Errors
+    /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if there are no descriptors left.
+    pub fn signaller(&self) -> Result<Signaller> {
+        let command = self.command.try_clone();
+        command.map(Signaller).map_err(|error| Error::sandbox("can't keep a process").source(error))
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if the container goes first.
+    pub fn wait(self) -> Result<End> {
+        self.stage.finish()
+    }
+}
+
+/// Sends a command signals.
+#[derive(Debug)]
+pub struct Signaller(OwnedFd);
+
+impl Signaller {
+    /// Sends one. The command may have ended.
+    pub fn signal(&self, signal: i32) {
+        if let Some(signal) = Signal::from_named_raw(signal) {
+            let _ = pidfd_send_signal(&self.0, signal);
+        }
+    }
+}
+
+/// The stage: enters all namespaces but the file system, and starts the command.
+pub(super) fn stage(
+    channel: &Channel,
+    request: JoinRequest,
+    process_1: OwnedFd,
+    stdio: Vec<OwnedFd>,
+) -> Result<()> {
+    let spaces = CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWNET;
+    setns(&process_1, spaces).map_err(gone)?;
+    let _ = setns(&process_1, CloneFlags::CLONE_NEWCGROUP);
+    let mut fds = vec![process_1.as_fd()];
+    fds.extend(stdio.iter().map(AsFd::as_fd));
+    // Its libraries are the host's, so it has to start before it sees the container's files.
+    let mut command = Stage::start(Path::new("/"), &Request::JoinExec(request), &fds)?;
+    drop(stdio);
+    let ((), terminal) = command.recv()?;
+    command.wait_for_exec()?;
+    let mut fds = vec![handle_of(&command)?];
+    fds.extend(terminal);
+    reply_with(channel, &(), &fds)?;
+    drop(fds);
+    reply(channel, &command.end()?)
+}
+
+fn gone(errno: nix::errno::Errno) -> Error {
+    Error::sandbox("can't enter the container")
+        .source(errno)
+        .hint("does it still run? `svp ps` tells")
+}
+
+/// The process that becomes the command.
+pub(super) fn exec(
+    channel: &Channel,
+    request: JoinRequest,
+    process_1: OwnedFd,
+    stdio: Vec<OwnedFd>,
+) -> Result<()> {
+    setns(&process_1, CloneFlags::CLONE_NEWNS).map_err(gone)?;
+    drop(process_1);
+    let [stdin, stdout, stderr] = match request.terminal {
+        Some(size) => {
+            let (ours, theirs) = open_terminal(size).map_err(|error| {
+                Error::sandbox("can't open a terminal in the container").source(error)
+            })?;
+            reply_with(channel, &(), &[ours])?;
+            theirs
+        }
+        None => {
+            reply(channel, &())?;
+            stdio.try_into().map_err(|_| Error::sandbox("a command without stdio"))?
+        }
+    };
+    let JoinSpec { argv, env, cwd, user } = request.spec;
+    seccomp::install()?;
+    privileges::drop_capabilities()?;
+    die_with_parent();
+    fresh_signals();
+    let mut command = Command::new(find(&argv[0], &env));
+    command.args(&argv[1..]).env_clear().envs(env).current_dir(&cwd);
+    if let Some((uid, gid)) = user {
+        command.uid(uid).gid(gid);
+    }
+    let error = command.stdin(stdin).stdout(stdout).stderr(stderr).exec();
+    Err(cannot_run(&argv[0], &cwd, error))
+}
+
+/// A terminal of the container's: svp's end, and the command's three descriptors. It becomes the terminal
+/// of this process's session.
+fn open_terminal((rows, columns): (u16, u16)) -> io::Result<(OwnedFd, [OwnedFd; 3])> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // What the container may have put in this place is told by the calls that only a terminal takes.
+    let ours = rustix::fs::open("/dev/pts/ptmx", flags | OFlags::NONBLOCK, Mode::empty())?;
+    rustix::pty::unlockpt(&ours)?;
+    let peer = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
+    let theirs = rustix::pty::ioctl_tiocgptpeer(&ours, peer | rustix::pty::OpenptFlags::CLOEXEC)?;
+    let flags = rustix::fs::fcntl_getfl(&ours)?;
+    rustix::fs::fcntl_setfl(&ours, flags - OFlags::NONBLOCK)?;
+    let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    rustix::termios::tcsetwinsize(&theirs, size)?;
+    rustix::process::ioctl_tiocsctty(&theirs)?;
+    let copy = || rustix::io::fcntl_dupfd_cloexec(&theirs, 3);
+    let three = [copy()?, copy()?, copy()?];
+    Ok((ours, three))
+}
+
+/// Where a command is, by the PATH that it will have.
+fn find(name: &str, env: &[(String, String)]) -> String {
+    if name.contains('/') {
+        return name.to_owned();
+    }
+    let path = env.iter().find(|(name, _)| name == "PATH").map_or("", |(_, path)| path);
+    let found = path.split(':').map(|dir| format!("{dir}/{name}")).find(|path| {
+        rustix::fs::access(path.as_str(), rustix::fs::Access::EXEC_OK).is_ok()
+            && Path::new(path).is_file()
+    });
+    found.unwrap_or_else(|| name.to_owned())
+}

@@ -1,0 +1,310 @@
+//! A service's container: process 1, a keeper for each component, and svp's side of them.
+//!
+//! svp talks to each keeper by a socket of its own, and reads what each component prints from pipes that
+//! stay open however often the component is started.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::sys::wait::{WaitStatus, waitpid};
+use serde::{Deserialize, Serialize};
+
+use super::Sandbox;
+use super::container::{self, Attached, Attempt, Container};
+use super::init::{make_root, pivot};
+use super::keeper::{Ends, Order, Report};
+use super::launch::Stage;
+use super::mknod;
+use super::network::{self, Forward, Resolver};
+use super::run::{handle_of, wait_for_death};
+use super::spec::{Bind, End, Network, Overlay, Rootfs};
+use super::stages::{Request, reply, reply_with};
+use crate::channel::Channel;
+use crate::error::{Error, Result};
+use crate::progress::Reporter;
+
+/// The most components a service may have: each takes descriptors, and they go in one message.
+pub const MAX_COMPONENTS: usize = 32;
+
+/// A service's container.
+#[derive(Clone, Debug)]
+pub struct ServiceSpec {
+    /// The place that keeps what the service writes, and the layers below.
+    pub overlay: Overlay,
+    /// Volumes, and what else is shown in it.
+    pub binds: Vec<Bind>,
+    /// The host name.
+    pub hostname: String,
+    /// The network.
+    pub network: Network,
+    /// The host's ports that lead into a private network.
+    pub forwards: Vec<Forward>,
+    /// How many components there are to keep.
+    pub components: usize,
+}
+
+/// What the stage of a service is asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct ServiceRequest {
+    container: Container,
+    keepers: usize,
+}
+
+/// A running container of a service. Dropped means killed, and gone.
+#[derive(Debug)]
+pub struct Service {
+    // The order of dropping: what runs in the network goes before the network.
+    stage: Option<Stage>,
+    process_1: OwnedFd,
+    network: Option<Attached>,
+    resolver: Resolver,
+    forwards: Vec<Forward>,
+    user_namespace: OwnedFd,
+    /// The network that it got.
+    pub network_kind: Network,
+}
+
+/// svp's side of one component.
+#[derive(Debug)]
+pub struct Component {
+    control: Channel,
+    /// What it prints on standard output, until the container is gone.
+    pub stdout: Option<File>,
+    /// What it prints on standard error.
+    pub stderr: Option<File>,
+}
+
+/// What became of a component.
+#[derive(Debug)]
+pub enum Event {
+    /// Its first process runs.
+    Started,
+    /// It could not be started.
+    NotStarted(Error),
+    /// It ended, and nothing of it is left.
+    Ended(End),
+    /// Its keeper is gone, and so is the container.
+    Gone,
+}
+
+impl Sandbox {
+    /// Makes a service's container. Nothing of the service runs in it yet.
+    ///
+    /// # Errors
+    /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if it can't be made,
+    /// [`Kind::Interrupted`](crate::error::Kind::Interrupted).
+    pub fn start_service(
+        &self,
+        spec: &ServiceSpec,
+        reporter: &dyn Reporter,
+    ) -> Result<(Service, Vec<Component>)> {
+        let network = network::available(spec.network, reporter);
+        match self.service_in(spec, network) {
+            Err(Attempt::NoPasta(error)) if spec.forwards.is_empty() => {
+                reporter.note(&format!("{error}: using the host's network"));
+                self.service_in(spec, Network::Host).map_err(Attempt::into_error)
+            }
+            other => other.map_err(Attempt::into_error),
+        }
+    }
+
+    fn service_in(
+        &self,
+        spec: &ServiceSpec,
+        network: Network,
+    ) -> Result<(Service, Vec<Component>), Attempt> {
+        let rootfs = Rootfs::Layers(spec.overlay.clone());
+        let (container, resolver) =
+            self.container(rootfs, spec.binds.clone(), &spec.hostname, network);
+        let mut components = Vec::new();
+        let mut theirs = Vec::new();
+        for _ in 0..spec.components {
+            let (component, ends) = Component::new()?;
+            components.push(component);
+            theirs.extend(ends);
+        }
+        let mut fds = vec![self.namespace()];
+        fds.extend(theirs.iter().map(AsFd::as_fd));
+        let request = ServiceRequest { container: container.clone(), keepers: spec.components };
+        let mut stage = Stage::start(self.area(), &Request::Service(request), &fds)?;
+        drop(theirs);
+        let network_part = self.attach(&mut stage, &container, &resolver, &spec.forwards)?;
+        let ((), fds) = stage.recv()?;
+        let process_1 = fds.into_iter().next().ok_or_else(|| Error::sandbox("no process 1"))?;
+        // Process 1 says when all keepers are there.
+        let ((), _) = stage.recv()?;
+        let user_namespace = self
+            .namespace_fd()
+            .try_clone()
+            .map_err(|error| Error::sandbox("can't keep the user namespace").source(error))?;
+        let service = Service {
+            stage: Some(stage),
+            process_1,
+            network: network_part,
+            resolver,
+            forwards: spec.forwards.clone(),
+            user_namespace,
+            network_kind: network,
+        };
+        Ok((service, components))
+    }
+}
+
+impl Service {
+    /// A descriptor of process 1: readable once the container is gone.
+    pub fn process_1(&self) -> BorrowedFd<'_> {
+        self.process_1.as_fd()
+    }
+
+    /// The number of process 1, as this process sees it.
+    pub fn process_1_number(&self) -> Option<u32> {
+        use std::os::fd::AsRawFd;
+        let path = format!("/proc/self/fdinfo/{}", self.process_1.as_raw_fd());
+        let text = std::fs::read_to_string(path).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("Pid:"))?;
+        line.trim().parse().ok()
+    }
+
+    /// The user namespace.
+    pub fn user_namespace(&self) -> BorrowedFd<'_> {
+        self.user_namespace.as_fd()
+    }
+
+    /// The container's own network namespace, if svp connects it to others.
+    pub fn network_namespace(&self) -> Option<BorrowedFd<'_>> {
+        self.network.as_ref().map(|network| network.namespace.as_fd())
+    }
+
+    /// Connects the network again if pasta has died; whether it had to.
+    ///
+    /// # Errors
+    /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if that fails.
+    pub fn mend_network(&mut self) -> Result<bool> {
+        let Some(network) = &mut self.network else { return Ok(false) };
+        if network.pasta.is_alive() {
+            return Ok(false);
+        }
+        let Service { user_namespace, resolver, forwards, .. } = self;
+        network.pasta =
+            network::start_pasta(user_namespace, &network.namespace, resolver, forwards)?;
+        Ok(true)
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        drop(self.stage.take());
+        wait_for_death(&self.process_1);
+    }
+}
+
+impl Component {
+    fn new() -> Result<(Component, [OwnedFd; 3])> {
+        let failed = |error| Error::sandbox("can't make a pipe").source(error);
+        let (control, their_control) = Channel::pair().map_err(failed)?;
+        let (stdout, their_stdout) = std::io::pipe().map_err(failed)?;
+        let (stderr, their_stderr) = std::io::pipe().map_err(failed)?;
+        let ours = Component {
+            control,
+            stdout: Some(File::from(OwnedFd::from(stdout))),
+            stderr: Some(File::from(OwnedFd::from(stderr))),
+        };
+        Ok((ours, [their_control, their_stdout.into(), their_stderr.into()]))
+    }
+
+    /// Starts it; [`Event::Started`] or [`Event::NotStarted`] follows. It must not be running.
+    pub fn start(&self, argv: Vec<String>, env: Vec<(String, String)>, cwd: &str) {
+        self.order(&Order::Start { argv, env, cwd: cwd.to_owned() });
+    }
+
+    /// Sends its first process a signal.
+    pub fn signal(&self, signal: i32) {
+        self.order(&Order::Signal(signal));
+    }
+
+    /// Kills all of it; [`Event::Ended`] follows.
+    pub fn kill(&self) {
+        self.order(&Order::Kill);
+    }
+
+    /// Waits for what happens next.
+    pub fn event(&self) -> Event {
+        match self.control.recv::<Report>() {
+            Ok(Some((Report::Started, _))) => Event::Started,
+            Ok(Some((Report::NotStarted(error), _))) => Event::NotStarted(error.into()),
+            Ok(Some((Report::Ended(end), _))) => Event::Ended(end),
+            _ => Event::Gone,
+        }
+    }
+
+    fn order(&self, order: &Order) {
+        // Where the keeper is gone, the next event tells.
+        let _ = self.control.send(order, &[]);
+    }
+}
+
+impl AsFd for Component {
+    /// Readable when there is an event.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.control.as_fd()
+    }
+}
+
+/// The stage: makes the namespaces and starts process 1. `fds` are three for each keeper.
+pub(super) fn stage(channel: &Channel, request: &ServiceRequest, fds: Vec<OwnedFd>) -> Result<()> {
+    container::make(channel, &request.container)?;
+    let lent: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    let mut process_1 =
+        Stage::start(Path::new("."), &Request::ServiceInit(request.clone()), &lent)?;
+    reply_with(channel, &(), &[handle_of(&process_1)?])?;
+    drop(fds);
+    let ((), _) = process_1.recv()?;
+    reply(channel, &())?;
+    process_1.finish()
+}
+
+/// Process 1 of a service's container: starts the keepers, and buries whoever joined from outside.
+pub(super) fn init(channel: &Channel, request: &ServiceRequest, fds: Vec<OwnedFd>) -> Result<()> {
+    let root = make_root(&request.container, None)?;
+    let mut keepers = Vec::new();
+    for ends in fds.chunks(3).take(request.keepers) {
+        let lent: Vec<_> = ends.iter().map(AsFd::as_fd).collect();
+        let mut keeper = Stage::start(Path::new("/"), &Request::Keep, &lent)?;
+        // Its libraries are loaded: from here on it needs no file of the host's.
+        keeper.recv::<()>()?;
+        keepers.push(keeper);
+    }
+    drop(fds);
+    pivot(&root)?;
+    drop(root);
+    for keeper in &mut keepers {
+        keeper.send(&(), &[])?;
+        let ((), listener) = keeper.recv()?;
+        if let Some(listener) = listener.into_iter().next() {
+            std::thread::spawn(move || mknod::serve(&listener));
+        }
+    }
+    reply(channel, &())?;
+    bury(&keepers)
+}
+
+/// Buries the dead until a keeper is among them, without whom the container has no use.
+fn bury(keepers: &[Stage]) -> Result<()> {
+    loop {
+        match waitpid(None, None) {
+            Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) => {
+                if keepers.iter().any(|keeper| keeper.pid() as i32 == pid.as_raw()) {
+                    return Err(Error::sandbox("a keeper was killed"));
+                }
+            }
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(Error::sandbox("can't wait for the keepers").source(errno)),
+        }
+    }
+}
+
+/// The keeper's descriptors, in the order in which they come.
+pub(super) fn keeper_ends(mut fds: impl FnMut() -> Result<OwnedFd>) -> Result<Ends> {
+    Ok(Ends { control: Channel::from_fd(fds()?), stdout: fds()?, stderr: fds()? })
+}

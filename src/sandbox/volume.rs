@@ -1,0 +1,178 @@
+//! What outlives a container: the place where a service's writes are kept, and volumes.
+//!
+//! ```text
+//! TREES/MAP/services/ID         a service's place: the upper directory of its overlay, and what goes with it
+//! TREES/MAP/volumes/NAME/data   a volume
+//! ```
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
+
+use super::area::{LayerSource, give_dir};
+use super::launch::Stage;
+use super::spec::{Bind, Overlay};
+use super::stages::Request;
+use super::trees::{confine_fd, own_mounts};
+use super::{Sandbox, overlay};
+use crate::error::{Error, IoContext, Result};
+use crate::layer::diff::{DiffRequest, diff};
+use crate::layer::entry::Timestamp;
+use crate::layer::meta::IdRanges;
+use crate::layer::unpack::{
+    Mode as UnpackMode, UnpackOptions, copy_directory_metadata, unpack_layer,
+};
+use crate::rootfs::open_in_root;
+
+const SERVICES: &str = "services";
+const VOLUMES: &str = "volumes";
+/// The directory that is shown: a directory of another owner could not be renamed.
+const DATA: &str = "data";
+
+/// A volume to fill from an image.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct FillRequest {
+    /// The image's layers.
+    overlay: Overlay,
+    /// The directory of the image, absolute in it.
+    from: String,
+    /// The empty directory to fill, relative to the tree area.
+    into: String,
+    ids: IdRanges,
+}
+
+impl Sandbox {
+    /// The root file system of a service, whose writes are kept under `id` until they are removed: the
+    /// layers, unpacked if they aren't, and its place on top.
+    ///
+    /// # Errors
+    /// As [`Sandbox::scratch`].
+    pub fn service_overlay(
+        &self,
+        id: &str,
+        layers: impl IntoIterator<Item = Result<LayerSource>>,
+        unpacking: &mut dyn FnMut(&LayerSource),
+    ) -> Result<Overlay> {
+        let scratch = self.scratch(layers, unpacking)?;
+        let place = format!("{SERVICES}/{id}");
+        give_dir(&self.area().join(SERVICES), self.map())?;
+        give_dir(&self.area().join(&place), self.map())?;
+        Ok(Overlay { scratch: place, durable: true, ..scratch.overlay().clone() })
+    }
+
+    /// Makes a volume, unless it is there, with what the image has at `from`; whether it is new.
+    ///
+    /// # Errors
+    /// As [`Sandbox::scratch`].
+    pub fn make_volume(&self, name: &str, overlay: &Overlay, from: &str) -> Result<bool> {
+        let volume = self.area().join(VOLUMES).join(name);
+        if volume.exists() {
+            return Ok(false);
+        }
+        give_dir(&self.area().join(VOLUMES), self.map())?;
+        let scratch = self.empty_scratch()?;
+        let new = format!("{}/volume", scratch.overlay().scratch);
+        let into = format!("{new}/{DATA}");
+        give_dir(&self.area().join(&new), self.map())?;
+        give_dir(&self.area().join(&into), self.map())?;
+        let request = FillRequest {
+            overlay: Overlay { lowers: overlay.lowers.clone(), ..scratch.overlay().clone() },
+            from: from.to_owned(),
+            into,
+            ids: self.id_ranges(),
+        };
+        Stage::start(self.area(), &Request::Fill(request), &[self.namespace()])?.finish::<()>()?;
+        match std::fs::rename(self.area().join(&new), &volume) {
+            // Another made it meanwhile.
+            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(false),
+            other => other.io("make the volume", &volume).map(|()| true),
+        }
+    }
+
+    /// Shows a volume in a service's container.
+    pub fn volume_bind(name: &str, at: &str, read_only: bool) -> Bind {
+        // Seen from where the container's process 1 starts: PLACE/l.
+        let source = PathBuf::from("../../..").join(VOLUMES).join(name).join(DATA);
+        Bind { source, at: at.to_owned(), read_only }
+    }
+
+    /// The names of all volumes, sorted.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`](crate::error::Kind::Storage).
+    pub fn volumes(&self) -> Result<Vec<String>> {
+        super::unpacked::names(&self.area().join(VOLUMES))
+    }
+
+    /// Removes what a service has written.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).
+    pub fn remove_service(&self, id: &str) -> Result<()> {
+        self.remove_place(format!("{SERVICES}/{id}"))
+    }
+
+    /// Removes a volume.
+    ///
+    /// # Errors
+    /// As [`Sandbox::remove_service`].
+    pub fn remove_volume(&self, name: &str) -> Result<()> {
+        self.remove_place(format!("{VOLUMES}/{name}"))
+    }
+
+    fn remove_place(&self, place: String) -> Result<()> {
+        if !self.area().join(&place).exists() {
+            return Ok(());
+        }
+        self.remove(vec![place])
+    }
+}
+
+/// The stage: copies a directory of the image, if it has it, with all that a layer can hold.
+pub(super) fn fill(request: &FillRequest) -> Result<()> {
+    own_mounts()?;
+    let into = overlay::open(&request.into)?;
+    overlay::enter(&request.overlay)?;
+    let image = overlay::open("../before")?;
+    let empty = overlay::open("../empty")?;
+    let from = Path::new(request.from.trim_start_matches('/'));
+    let Ok(from) = open_in_root(image.as_fd(), from, OFlags::RDONLY | OFlags::DIRECTORY) else {
+        rustix::fs::fchmod(&into, Mode::from(0o755)).io("set the mode of", "the volume")?;
+        return Ok(());
+    };
+    // From here on nothing of the host is in reach.
+    let into = confine_fd("../none", &into)?;
+    copy(&from, &empty, &into, &request.ids)
+}
+
+/// Copies a tree: as a layer, which never touches the disk.
+fn copy(from: &OwnedFd, empty: &OwnedFd, into: &OwnedFd, ids: &IdRanges) -> Result<()> {
+    let pipe = std::io::pipe().map_err(|error| Error::sandbox("can't make a pipe").source(error));
+    let (reader, writer) = pipe?;
+    std::thread::scope(|scope| {
+        let written = scope.spawn(move || {
+            let request = DiffRequest {
+                upper: from.as_fd(),
+                before: empty.as_fd(),
+                started: Timestamp { seconds: 0, nanoseconds: 0 },
+                clamp_mtime: None,
+            };
+            let mut writer =
+                std::io::BufWriter::with_capacity(1 << 18, File::from(OwnedFd::from(writer)));
+            diff(&request, &mut writer)?;
+            std::io::Write::flush(&mut writer).io("copy", "a volume")
+        });
+        let mut reader = File::from(OwnedFd::from(reader));
+        let options = UnpackOptions { mode: UnpackMode::Plain, ids: ids.clone(), lower: None };
+        let unpacked = unpack_layer(&mut reader, into.as_fd(), &options).map(drop);
+        // So that the writer ends if nobody reads any more.
+        drop(reader);
+        let written = written.join().unwrap_or_else(|_| Err(Error::sandbox("copying panicked")));
+        written.and(unpacked)
+    })?;
+    copy_directory_metadata(from.as_fd(), into.as_fd())?;
+    rustix::fs::syncfs(into).io("sync", "the volume")
+}

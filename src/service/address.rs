@@ -1,0 +1,120 @@
+//! An address of a service's own: one of 127.83.0.0/16, so that ten services may all listen on the same port.
+//!
+//! Other users of the host take addresses from there too, and nobody keeps a list: an address is free if
+//! its ports can be bound.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+
+use crate::error::{Error, Result};
+use crate::oci::Digest;
+use crate::pack::query::{Port, Protocol};
+use crate::sandbox::{Forward, Transport};
+
+/// The first port that needs no privilege, if the host doesn't say.
+const UNPRIVILEGED: u16 = 1024;
+/// Where the ports that take the place of privileged ones begin.
+const HIGH: u16 = 8000;
+
+/// Finds an address whose ports are free, and forwards each of `ports` there; `seed` says where to begin,
+/// `kept` which address to try first, `taken` which to leave to others.
+///
+/// A port that takes privilege goes to a free high one: as its number and 8000, else the next.
+///
+/// # Errors
+/// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if no address is free.
+pub fn choose(
+    seed: &str,
+    kept: Option<Ipv4Addr>,
+    taken: &HashSet<Ipv4Addr>,
+    ports: &[Port],
+) -> Result<(Ipv4Addr, Vec<Forward>)> {
+    let digest = Digest::of(seed.as_bytes());
+    let start = u32::from_str_radix(&digest.hex()[..8], 16).unwrap_or_default() % 0xfffe;
+    // Neither 127.83.0.0 nor 127.83.255.255.
+    let nth = |n: u32| Ipv4Addr::from(0x7f53_0001 + (start + n) % 0xfffe);
+    let first_free = unprivileged_start();
+    let candidates = (0..4096).map(nth).filter(|address| !taken.contains(address));
+    kept.into_iter()
+        .chain(candidates)
+        .find_map(|address| Some((address, forwards(address, ports, first_free)?)))
+        .ok_or_else(|| {
+            Error::sandbox("no address of 127.83.0.0/16 is free")
+                .hint("stop services that are not needed, or run this one with --network host")
+        })
+}
+
+/// Where each port leads from on `address`; `None` if one of them is taken.
+fn forwards(address: Ipv4Addr, ports: &[Port], first_free: u16) -> Option<Vec<Forward>> {
+    let mut out: Vec<Forward> = Vec::new();
+    for port in ports {
+        let protocol = transport(port.protocol);
+        let wanted = port.number;
+        let number = if wanted >= first_free {
+            is_free(address, wanted, protocol).then_some(wanted)
+        } else {
+            let named = |n: u16| ports.iter().any(|other| other.number == n);
+            (HIGH + wanted..u16::MAX).find(|n| !named(*n) && is_free(address, *n, protocol))
+        };
+        let host = SocketAddr::from((address, number?));
+        out.push(Forward { host, container: wanted, protocol });
+    }
+    Some(out)
+}
+
+/// The transport of a pack's port.
+pub fn transport(protocol: Protocol) -> Transport {
+    match protocol {
+        Protocol::Tcp => Transport::Tcp,
+        Protocol::Udp => Transport::Udp,
+    }
+}
+
+/// Whether one could listen there.
+pub fn is_free(address: impl Into<IpAddr>, port: u16, protocol: Transport) -> bool {
+    let at = SocketAddr::from((address.into(), port));
+    match protocol {
+        Transport::Tcp => TcpListener::bind(at).is_ok(),
+        Transport::Udp => UdpSocket::bind(at).is_ok(),
+    }
+}
+
+/// The first port that anyone may listen on.
+pub fn unprivileged_start() -> u16 {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(UNPRIVILEGED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tcp(number: u16) -> Port {
+        Port { number, protocol: Protocol::Tcp }
+    }
+
+    #[test]
+    fn a_taken_address_is_left_alone_and_the_kept_one_comes_first() {
+        let ports = [tcp(43_806), Port { number: 43_806, protocol: Protocol::Udp }];
+        let (first, forwards) = choose("a", None, &HashSet::new(), &ports).unwrap();
+        assert_eq!(first.octets()[..2], [127, 83]);
+        assert_eq!(forwards.len(), 2);
+        let _held = TcpListener::bind((first, 43_806)).unwrap();
+        let (second, _) = choose("a", Some(first), &HashSet::new(), &ports).unwrap();
+        assert_ne!(first, second);
+        let taken = HashSet::from([second]);
+        let (third, _) = choose("a", None, &taken, &ports).unwrap();
+        assert!(third != first && third != second);
+        let (again, _) = choose("b", Some(second), &HashSet::new(), &ports).unwrap();
+        assert_eq!(again, second);
+    }
+
+    #[test]
+    fn a_port_that_takes_privilege_goes_to_a_high_one() {
+        let (address, forwards) = choose("c", None, &HashSet::new(), &[tcp(80)]).unwrap();
+        let host = forwards[0].host;
+        let expected = if unprivileged_start() > 80 { 8080 } else { 80 };
+        assert_eq!(host, SocketAddr::from((address, expected)));
+        assert_eq!(forwards[0].container, 80);
+    }
+}

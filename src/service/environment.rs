@@ -1,0 +1,33 @@
+//! What every script of a pack finds in its environment: the image's.
+
+use crate::oci::Image;
+
+/// Docker's and podman's PATH for an image that says none.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The least environment: PATH and HOME.
+pub fn plain() -> Vec<(String, String)> {
+    vec![("PATH".into(), PATH.into()), ("HOME".into(), "/root".into())]
+}
+
+/// The environment that an image gives: its config's Env over the least.
+pub fn of_image(image: &Image) -> Vec<(String, String)> {
+    let mut env = plain();
+    for variable in image.config().env() {
+        let (name, value) = variable.split_once('=').unwrap_or((&variable, ""));
+        set(&mut env, name, value);
+    }
+    env
+}
+
+/// Sets a variable, which may be there already.
+pub fn set(env: &mut Vec<(String, String)>, name: &str, value: &str) {
+    // An image's config may have anything in it; execve can't pass these.
+    if name.is_empty() || name.contains('\0') || value.contains('\0') {
+        return;
+    }
+    match env.iter_mut().find(|(known, _)| known == name) {
+        Some((_, old)) => value.clone_into(old),
+        None => env.push((name.to_owned(), value.to_owned())),
+    }
+}

@@ -1,0 +1,266 @@
+//! Reading logs: of one component or of several by time, the last lines, and what still comes.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use super::file;
+use crate::error::{IoContext, Result};
+use crate::sandbox::Stream;
+
+/// The most files of one component that are looked for.
+const MOST_FILES: u32 = 1000;
+
+/// A line, or a piece of a very long one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// When it was printed.
+    pub time: Timestamp,
+    /// Where to.
+    pub stream: Stream,
+    /// What, without its end.
+    pub text: Vec<u8>,
+    /// Whether the line ends here.
+    pub whole: bool,
+    /// Of which of the components that were asked for.
+    pub component: usize,
+}
+
+/// Which lines.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    /// So many of the last.
+    pub last: Option<usize>,
+    /// Those since then.
+    pub since: Option<Timestamp>,
+    /// Those before then.
+    pub until: Option<Timestamp>,
+}
+
+impl Wanted {
+    fn has(&self, line: &Line) -> bool {
+        self.since.is_none_or(|since| line.time >= since)
+            && self.until.is_none_or(|until| line.time < until)
+    }
+}
+
+/// Hands the lines that are there to `take`, by time; gives what comes next.
+///
+/// # Errors
+/// [`Kind::Storage`](crate::error::Kind::Storage); those of `take`.
+pub fn merged(
+    dir: &Path,
+    components: &[String],
+    wanted: &Wanted,
+    take: &mut dyn FnMut(Line) -> Result<()>,
+) -> Result<Vec<Follower>> {
+    let mut followers = Vec::new();
+    for (number, component) in components.iter().enumerate() {
+        followers.push(Follower::new(dir, component, number)?);
+    }
+    let mut heads = Vec::new();
+    for follower in &mut followers {
+        heads.push(follower.next_line()?);
+    }
+    let mut last = VecDeque::new();
+    loop {
+        let times = heads.iter().enumerate().filter_map(|(n, line)| Some((line.as_ref()?.time, n)));
+        let Some((_, next)) = times.min() else { break };
+        let line = std::mem::replace(&mut heads[next], followers[next].next_line()?);
+        let Some(line) = line.filter(|line| wanted.has(line)) else { continue };
+        match wanted.last {
+            None => take(line)?,
+            Some(0) => {}
+            Some(most) => {
+                if last.len() == most {
+                    last.pop_front();
+                }
+                last.push_back(line);
+            }
+        }
+    }
+    last.into_iter().try_for_each(take)?;
+    Ok(followers)
+}
+
+/// Reads one component's log from its oldest line on, and goes on where it stopped.
+#[derive(Debug)]
+pub struct Follower {
+    dir: PathBuf,
+    component: String,
+    number: usize,
+    /// The files that are still to be read, the one being read first.
+    files: VecDeque<BufReader<File>>,
+    /// The inode of the newest of them.
+    newest: Option<u64>,
+    partial: Vec<u8>,
+}
+
+impl Follower {
+    fn new(dir: &Path, component: &str, number: usize) -> Result<Follower> {
+        let mut follower = Follower {
+            dir: dir.to_owned(),
+            component: component.to_owned(),
+            number,
+            files: VecDeque::new(),
+            newest: None,
+            partial: Vec::new(),
+        };
+        follower.open_newer()?;
+        Ok(follower)
+    }
+
+    /// The next line, if there is one by now.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`](crate::error::Kind::Storage).
+    pub fn next_line(&mut self) -> Result<Option<Line>> {
+        loop {
+            if let Some(line) = self.next_of_open()? {
+                return Ok(Some(line));
+            }
+            if !self.open_newer()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn next_of_open(&mut self) -> Result<Option<Line>> {
+        while let Some(reader) = self.files.front_mut() {
+            let length = reader.read_until(b'\n', &mut self.partial).io("read", &self.dir)?;
+            if length > 0 && self.partial.ends_with(b"\n") {
+                let text = std::mem::take(&mut self.partial);
+                // What is no line of ours was not written by us.
+                match parse(&text[..text.len() - 1], self.number) {
+                    Some(line) => return Ok(Some(line)),
+                    None => continue,
+                }
+            }
+            if self.files.len() == 1 {
+                return Ok(None);
+            }
+            self.partial.clear();
+            self.files.pop_front();
+        }
+        Ok(None)
+    }
+
+    /// Opens the files that are newer than what is open; whether there are any.
+    fn open_newer(&mut self) -> Result<bool> {
+        let mut newer = VecDeque::new();
+        let mut newest = None;
+        for age in 0..MOST_FILES {
+            let path = file(&self.dir, &self.component, age);
+            let opened = match File::open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                other => other.io("open", &path)?,
+            };
+            let inode = opened.metadata().io("look at", &path)?.ino();
+            if Some(inode) == self.newest {
+                break;
+            }
+            newest = newest.or(Some(inode));
+            newer.push_front(BufReader::with_capacity(64 << 10, opened));
+        }
+        if newest.is_none() {
+            return Ok(false);
+        }
+        self.newest = newest;
+        self.files.extend(newer);
+        Ok(true)
+    }
+}
+
+/// Reads `TIME STREAM TAG TEXT`.
+fn parse(line: &[u8], component: usize) -> Option<Line> {
+    let mut words = line.splitn(4, |byte| *byte == b' ');
+    let time = std::str::from_utf8(words.next()?).ok()?.parse().ok()?;
+    let stream = match words.next()? {
+        b"stdout" => Stream::Stdout,
+        b"stderr" => Stream::Stderr,
+        _ => return None,
+    };
+    let whole = match words.next()? {
+        b"F" => true,
+        b"P" => false,
+        _ => return None,
+    };
+    let text = words.next().unwrap_or_default().to_vec();
+    Some(Line { time, stream, text, whole, component })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::log::Log;
+    use crate::service::record::LogLimits;
+
+    fn read(dir: &Path, wanted: &Wanted) -> Vec<u8> {
+        let mut out = Vec::new();
+        let names = ["a".to_owned(), "b".to_owned()];
+        merged(dir, &names, wanted, &mut |line| {
+            out.extend(line.text);
+            if line.whole {
+                out.push(b'\n');
+            }
+            Ok(())
+        })
+        .unwrap();
+        out
+    }
+
+    #[test]
+    fn what_goes_in_comes_out_whatever_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(dir.path(), "a", LogLimits::default()).unwrap();
+        let long = vec![b'x'; 3 << 20];
+        let text = [b"one\n\n\xff\x00two\n", &long[..], b"\nno end"].concat();
+        log.keep(Stream::Stdout, &text[..], &|_, _| {});
+        log.keep(Stream::Stderr, &b"later\n"[..], &|_, _| {});
+        assert!(read(dir.path(), &Wanted::default()) == [&text[..], b"\nlater\n"].concat());
+        let last = Wanted { last: Some(2), ..Wanted::default() };
+        assert_eq!(read(dir.path(), &last), b"no end\nlater\n");
+    }
+
+    #[test]
+    fn rotation_keeps_the_last_files_and_cuts_no_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let limits = LogLimits { files: 3, size: 4096 };
+        let log = Log::open(dir.path(), "a", limits).unwrap();
+        for n in 0..1000 {
+            log.keep(Stream::Stdout, format!("line {n}\n").as_bytes(), &|_, _| {});
+        }
+        let text = String::from_utf8(read(dir.path(), &Wanted::default())).unwrap();
+        let numbers: Vec<u32> =
+            text.lines().map(|line| line.strip_prefix("line ").unwrap().parse().unwrap()).collect();
+        assert_eq!(*numbers.last().unwrap(), 999);
+        assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 3);
+        assert!(numbers.len() > 100 && numbers.len() < 400, "{}", numbers.len());
+    }
+
+    #[test]
+    fn a_follower_sees_every_line_across_rotations() {
+        let dir = tempfile::tempdir().unwrap();
+        let limits = LogLimits { files: 50, size: 1000 };
+        let log = Log::open(dir.path(), "a", limits).unwrap();
+        let names = ["a".to_owned()];
+        let mut followers =
+            merged(dir.path(), &names, &Wanted::default(), &mut |_| Ok(())).unwrap();
+        let mut seen = 0;
+        for n in 0..500 {
+            log.keep(Stream::Stdout, format!("{n}\n").as_bytes(), &|_, _| {});
+            if n % 7 == 0 || n == 499 {
+                while let Some(line) = followers[0].next_line().unwrap() {
+                    assert_eq!(line.text, seen.to_string().as_bytes());
+                    seen += 1;
+                }
+            }
+        }
+        assert_eq!(seen, 500);
+    }
+}

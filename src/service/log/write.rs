@@ -1,0 +1,130 @@
+//! Writing a component's log.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use super::file;
+use crate::sandbox::Stream;
+use crate::service::record::LogLimits;
+
+/// A line longer than this is written in pieces, which readers put together again; bytes.
+const LONGEST: usize = 1 << 20;
+
+/// The log of one component, which its two streams write to.
+#[derive(Debug)]
+pub struct Log {
+    dir: PathBuf,
+    component: String,
+    limits: LogLimits,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    file: File,
+    size: u64,
+    /// Set once writing has failed: the service goes on without its log, and its status says why.
+    failed: Option<String>,
+}
+
+impl Log {
+    /// Opens the log; what is in it stays.
+    ///
+    /// # Errors
+    /// If the file can't be opened.
+    pub fn open(dir: &Path, component: &str, limits: LogLimits) -> io::Result<Log> {
+        let file = open(&file(dir, component, 0))?;
+        let size = file.metadata()?.len();
+        let state = Mutex::new(State { file, size, failed: None });
+        Ok(Log { dir: dir.to_owned(), component: component.to_owned(), limits, state })
+    }
+
+    /// Keeps all that comes from `source` until it ends; each line also goes to `show`.
+    pub fn keep(&self, stream: Stream, mut source: impl Read, show: &dyn Fn(Stream, &[u8])) {
+        let mut pending = Vec::new();
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let length = match source.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => break,
+            };
+            pending.extend_from_slice(&buffer[..length]);
+            let whole = pending.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            if whole > 0 {
+                self.lines(stream, &pending[..whole], show);
+                pending.drain(..whole);
+            }
+            while pending.len() >= LONGEST {
+                self.append(&[entry(stream, 'P', &pending[..LONGEST])].concat());
+                show(stream, &pending[..LONGEST]);
+                pending.drain(..LONGEST);
+            }
+        }
+        if !pending.is_empty() {
+            // The stream ended in the middle of a line: there is no more of it.
+            self.lines(stream, &[&pending[..], b"\n"].concat(), show);
+        }
+    }
+
+    /// Why writing failed, if it did.
+    pub fn failure(&self) -> Option<String> {
+        self.state.lock().ok()?.failed.clone()
+    }
+
+    fn lines(&self, stream: Stream, lines: &[u8], show: &dyn Fn(Stream, &[u8])) {
+        let mut text = Vec::with_capacity(lines.len() + 64);
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            text.extend(entry(stream, 'F', &line[..line.len() - 1]));
+        }
+        self.append(&text);
+        show(stream, lines);
+    }
+
+    /// Writes whole entries, after a new file was begun if it is time for one.
+    fn append(&self, text: &[u8]) {
+        let Ok(mut state) = self.state.lock() else { return };
+        let result = self.rotate(&mut state).and_then(|()| state.file.write_all(text));
+        match result {
+            Ok(()) => {
+                state.size += text.len() as u64;
+                state.failed = None;
+            }
+            Err(error) => state.failed = Some(error.to_string()),
+        }
+    }
+
+    fn rotate(&self, state: &mut State) -> io::Result<()> {
+        if state.size < self.limits.size {
+            return Ok(());
+        }
+        let name = |age| file(&self.dir, &self.component, age);
+        let oldest = self.limits.files.max(1) - 1;
+        for age in (0..oldest).rev() {
+            match fs::rename(name(age), name(age + 1)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        if oldest == 0 {
+            fs::remove_file(name(0))?;
+        }
+        state.file = open(&name(0))?;
+        state.size = 0;
+        Ok(())
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    File::options().append(true).create(true).mode(0o600).open(path)
+}
+
+fn entry(stream: Stream, tag: char, text: &[u8]) -> Vec<u8> {
+    let name = if stream == Stream::Stdout { "stdout" } else { "stderr" };
+    let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%9fZ");
+    [format!("{time} {name} {tag} ").as_bytes(), text, b"\n"].concat()
+}

@@ -1,0 +1,190 @@
+//! The monitor of a service in the background: a process of its own, as conmon is to podman.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::BorrowedFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Mutex;
+
+use rustix::stdio::{dup2_stdout, stderr, stdout};
+use serde::{Deserialize, Serialize};
+
+use super::place::Place;
+use super::record::Record;
+use super::start::prepare;
+use super::supervise::{Hooks, Job, supervise};
+use crate::error::{Error, IoContext, Result, Wire};
+use crate::interrupt;
+use crate::progress::{Event, Reporter};
+use crate::sandbox::Sandbox;
+use crate::store::Store;
+
+/// The name that a monitor is started under; `main` looks for it.
+const MONITOR_NAME: &str = "svp-monitor";
+
+/// What a monitor tells the command that started it, a line each.
+#[derive(Serialize, Deserialize)]
+enum Said {
+    Step(String),
+    Note(String),
+    Started,
+    Failed(Wire),
+}
+
+/// Starts a service's monitor, and waits until the service has started.
+///
+/// # Errors
+/// Those of starting the service; [`Kind::Usage`](crate::error::Kind::Usage) if it runs.
+pub fn start(root: &Path, place: &Place, reporter: &dyn Reporter) -> Result<()> {
+    let path = place.monitor_log();
+    let log = File::options().create(true).append(true).open(&path).io("open", &path)?;
+    let failed = |error| Error::sandbox("can't start a monitor").source(error);
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(MONITOR_NAME).arg(root).arg(place.name()).current_dir("/");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).process_group(0);
+    let mut child = command.spawn().map_err(failed)?;
+    let lines = BufReader::new(
+        child.stdout.take().ok_or_else(|| Error::sandbox("a monitor without standard output"))?,
+    );
+    for line in lines.lines() {
+        match serde_json::from_str(&line.map_err(failed)?) {
+            Ok(Said::Step(text)) => reporter.step(&text),
+            Ok(Said::Note(text)) => reporter.note(&text),
+            Ok(Said::Started) => return Ok(()),
+            Ok(Said::Failed(error)) => {
+                let _ = child.wait();
+                return Err(error.into());
+            }
+            Err(error) => return Err(Error::sandbox("a monitor talks nonsense").source(error)),
+        }
+    }
+    let status = child.wait().map_err(failed)?;
+    Err(Error::sandbox(format!("the monitor ended: {status}"))
+        .hint(format!("what it said is in {}", path.display())))
+}
+
+/// Is a monitor if this process was started as one; `main` calls it first.
+pub fn run_if_monitor() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os();
+    if arguments.next()? != MONITOR_NAME {
+        return None;
+    }
+    let root = PathBuf::from(arguments.next()?);
+    let name = arguments.next()?.into_string().ok()?;
+    interrupt::install();
+    let _ = nix::unistd::setsid();
+    let speaker = Speaker { started: Mutex::new(false) };
+    let result = monitor(&root, &name, &speaker);
+    Some(match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            speaker.log("error", &error.to_string());
+            speaker.say(&Said::Failed(error.into()));
+            ExitCode::FAILURE
+        }
+    })
+}
+
+fn monitor(root: &Path, name: &str, speaker: &Speaker) -> Result<()> {
+    let place = Place::existing(root, name)?;
+    let signals =
+        interrupt::divert().map_err(|error| Error::sandbox("can't make a pipe").source(error))?;
+    let mut started = || speaker.started();
+    let mut hooks = Hooks { started: &mut started, show: &|_, _, _| {}, reporter: speaker };
+    run(root, &place, signals, &mut hooks).map(drop)
+}
+
+/// Runs a service in this process until it has ended; gives its exit code.
+///
+/// # Errors
+/// Those of starting it; [`Kind::Usage`](crate::error::Kind::Usage) if it runs already.
+pub fn run(
+    root: &Path,
+    place: &Place,
+    signals: std::os::fd::OwnedFd,
+    hooks: &mut Hooks<'_>,
+) -> Result<i32> {
+    let name = place.name();
+    let lock = place.hold()?.ok_or_else(|| {
+        Error::usage(format!("the service {name} runs already"))
+            .hint(format!("`svp restart {name}` starts it anew"))
+    })?;
+    let mut record: Record = place.record()?;
+    let sandbox = Sandbox::enter(&root.join("trees"))?;
+    // The store is let go of then: removing images must not wait for services.
+    let prepared = {
+        let store = Store::open(root)?;
+        prepare(&store, &sandbox, place, &mut record, hooks.reporter)?
+    };
+    let job = Job {
+        place,
+        record: &record,
+        sandbox: &sandbox,
+        spec: &prepared.spec,
+        env: prepared.env,
+        signals,
+    };
+    let code = supervise(&job, hooks);
+    if record.remove {
+        super::remove(place, &record, &sandbox, false)?;
+    }
+    drop(lock);
+    code
+}
+
+/// A monitor's reporter: to its log always, to the command that started it until the service has started.
+struct Speaker {
+    started: Mutex<bool>,
+}
+
+impl Speaker {
+    fn say(&self, said: &Said) {
+        let Ok(started) = self.started.lock() else { return };
+        if *started {
+            return;
+        }
+        let text = serde_json::to_string(said).expect("plain data");
+        // Who started the monitor may be gone.
+        let _ = write_line(stdout(), &text);
+    }
+
+    fn started(&self) {
+        self.say(&Said::Started);
+        if let Ok(mut started) = self.started.lock() {
+            *started = true;
+        }
+        // Whoever reads to the end must not wait for the service's.
+        let null = File::options().write(true).open("/dev/null");
+        if let Ok(null) = null {
+            let _ = dup2_stdout(&null);
+        }
+    }
+
+    fn log(&self, what: &str, text: &str) {
+        let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
+        let _ = write_line(stderr(), &format!("{time} {what}: {text}"));
+    }
+}
+
+/// A monitor's standard output leads to who started it, its standard error to its log.
+fn write_line(fd: BorrowedFd<'_>, text: &str) -> std::io::Result<()> {
+    File::from(fd.try_clone_to_owned()?).write_all(format!("{text}\n").as_bytes())
+}
+
+impl Reporter for Speaker {
+    fn event(&self, event: Event<'_>) {
+        match event {
+            Event::Step(text) => {
+                self.log("step", text);
+                self.say(&Said::Step(text.to_owned()));
+            }
+            Event::Note(text) | Event::Warning(text) => {
+                self.log("note", text);
+                self.say(&Said::Note(text.to_owned()));
+            }
+            _ => {}
+        }
+    }
+}

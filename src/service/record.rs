@@ -1,0 +1,224 @@
+//! What a service that runs, or ran, is: written when it is made, read whenever it starts.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::oci::{Descriptor, Image};
+use crate::pack::query::EnvVar;
+use crate::sandbox::{Forward, Network};
+use crate::secret::Secret;
+use crate::service::environment;
+
+/// The version of a record's format.
+pub const FORMAT: u32 = 1;
+
+/// A service made by `svp run`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Record {
+    /// The version of this file's format.
+    pub format: u32,
+    /// What its place in the tree area is called.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// The image's name when it was made.
+    pub image: String,
+    /// The image's manifest.
+    pub manifest: Descriptor,
+    /// When it was made; seconds since 1970.
+    pub created: i64,
+    /// What runs in it, in the pack's order; empty for a service of one process without a name.
+    pub components: Vec<String>,
+    /// The program that runs a component, and its first arguments.
+    pub entrypoint: Vec<String>,
+    /// The working directory.
+    pub cwd: String,
+    /// The instance's secrets.
+    pub secrets: Vec<(String, Secret)>,
+    /// The pack's environment, `%IP` as it is.
+    pub env: Vec<(String, String)>,
+    /// What the user adds.
+    pub more_env: Vec<(String, String)>,
+    /// A command for `/bin/sh -c` that succeeds while the service is well.
+    pub health: Option<String>,
+    /// The network.
+    pub network: Network,
+    /// Its address on the host, if its network is private.
+    pub address: Option<Ipv4Addr>,
+    /// The ports of that address that lead to it.
+    pub ports: Vec<Forward>,
+    /// Further ports of the host that the user publishes.
+    pub published: Vec<Forward>,
+    /// Volumes and directories of the host.
+    pub mounts: Vec<Mount>,
+    /// What to do when a component ends.
+    pub restart: Restart,
+    /// The signal that asks it to stop.
+    pub stop_signal: i32,
+    /// Whether it is removed when it has ended.
+    pub remove: bool,
+    /// How much of each component's output is kept.
+    pub logs: LogLimits,
+}
+
+/// What is shown in a service at a place of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// What.
+    pub source: MountSource,
+    /// Where, absolute in the container.
+    pub at: String,
+    /// Whether the service may only read it.
+    pub read_only: bool,
+}
+
+/// What is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountSource {
+    /// A volume, by its name.
+    Volume(String),
+    /// A file or directory of the host.
+    Host(String),
+}
+
+/// What to do when a component ends, for the life of the service's monitor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    /// Nothing.
+    #[default]
+    No,
+    /// Start it again if it failed, so many times at most.
+    OnFailure(Option<u32>),
+    /// Start it again.
+    Always,
+}
+
+/// How much of a component's output is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLimits {
+    /// Files, with the one that is written to.
+    pub files: u32,
+    /// The size at which the next file is begun; bytes.
+    pub size: u64,
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        LogLimits { files: 3, size: 16 << 20 }
+    }
+}
+
+impl std::str::FromStr for Restart {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let count = |text: &str| text.parse::<u32>().ok().filter(|n| *n > 0);
+        match text.split_once(':') {
+            None if text == "no" => Ok(Restart::No),
+            None if text == "always" => Ok(Restart::Always),
+            None if text == "on-failure" => Ok(Restart::OnFailure(None)),
+            Some(("on-failure", most)) if count(most).is_some() => {
+                Ok(Restart::OnFailure(count(most)))
+            }
+            _ => Err(Error::usage(format!("{text:?} is no restart policy"))
+                .hint("it is one of: no, on-failure, on-failure:N, always")),
+        }
+    }
+}
+
+impl Record {
+    /// The names of what runs in it, as they are shown: the service's own name if its one process has none.
+    pub fn component_names(&self) -> Vec<String> {
+        if self.components.is_empty() { vec![self.name.clone()] } else { self.components.clone() }
+    }
+
+    /// The command of each component, in the same order.
+    pub fn commands(&self) -> Vec<Vec<String>> {
+        if self.components.is_empty() {
+            return vec![self.entrypoint.clone()];
+        }
+        let command = |name: &String| [self.entrypoint.clone(), vec![name.clone()]].concat();
+        self.components.iter().map(command).collect()
+    }
+
+    /// The address that `%IP` stands for, on the host as in the service.
+    pub fn ip(&self) -> IpAddr {
+        IpAddr::V4(self.address.unwrap_or(Ipv4Addr::LOCALHOST))
+    }
+
+    /// What a client needs to know: the secrets first, then the pack's environment with `%IP` filled in,
+    /// and the host's port where a port of the same number could not be had.
+    pub fn client_environment(&self) -> Vec<(String, String)> {
+        let secrets =
+            self.secrets.iter().map(|(name, secret)| (name.clone(), secret.expose().to_owned()));
+        secrets.chain(self.filled_env()).collect()
+    }
+
+    fn filled_env(&self) -> impl Iterator<Item = (String, String)> {
+        let ip = self.ip().to_string();
+        self.env.iter().map(move |(name, value)| {
+            let variable = EnvVar { name: name.clone(), value: value.clone() };
+            (name.clone(), variable.with_ip(&ip))
+        })
+    }
+
+    /// What every script in the service finds in its environment.
+    pub fn environment(&self, image: &Image) -> Vec<(String, String)> {
+        let mut env = environment::of_image(image);
+        for (name, value) in self.client_environment().iter().chain(&self.more_env) {
+            environment::set(&mut env, name, value);
+        }
+        env
+    }
+}
+
+/// Refuses names that could be taken for something else: in paths, in host names, on command lines.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::error::Kind::Usage).
+pub fn check_name(name: &str) -> Result<()> {
+    let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    let rest = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
+    if first && rest && name.len() <= 63 {
+        return Ok(());
+    }
+    Err(Error::usage(format!("{name:?} can't be the name of a service")).hint(
+        "a name has letters, digits, '_', '.' and '-', begins with a letter or digit, \
+         and is 63 characters long at most",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn restart_policies() {
+        let good = [
+            ("no", Restart::No),
+            ("always", Restart::Always),
+            ("on-failure", Restart::OnFailure(None)),
+            ("on-failure:3", Restart::OnFailure(Some(3))),
+        ];
+        for (text, policy) in good {
+            assert_eq!(text.parse::<Restart>().unwrap(), policy);
+        }
+        for text in ["", "yes", "always:3", "on-failure:", "on-failure:0", "on-failure:x", "no:1"] {
+            assert!(text.parse::<Restart>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn names() {
+        for name in ["a", "my-db.1", "0x_y"] {
+            check_name(name).unwrap();
+        }
+        for name in ["", ".", "..", "-a", "a/b", "a b", "ä", &"x".repeat(64)] {
+            assert!(check_name(name).is_err(), "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! From a record to a container: unpacked layers, volumes, ports that are free.
+
+use std::collections::HashSet;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use super::address;
+use super::place::Place;
+use super::record::{MountSource, Record};
+use crate::error::{Error, Result};
+use crate::pack::query::{Port, Protocol};
+use crate::progress::Reporter;
+use crate::sandbox::{Bind, Network, Overlay, Sandbox, ServiceSpec, Transport, layer_sources};
+use crate::store::Store;
+
+/// What a supervisor needs to run a service.
+pub struct Prepared {
+    /// The container.
+    pub spec: ServiceSpec,
+    /// The environment of all components.
+    pub env: Vec<(String, String)>,
+}
+
+/// Prepares to start a service; its record is written again if its ports had to move.
+///
+/// # Errors
+/// Those of unpacking; [`Kind::Sandbox`](crate::error::Kind::Sandbox) if no address is free.
+pub fn prepare(
+    store: &Store,
+    sandbox: &Sandbox,
+    place: &Place,
+    record: &mut Record,
+    reporter: &dyn Reporter,
+) -> Result<Prepared> {
+    let image = store.load_image(&record.manifest)?;
+    let overlay =
+        sandbox.service_overlay(&record.id, layer_sources(store, &image), &mut |layer| {
+            reporter.step(&format!("unpacking layer {}", layer.digest.short()));
+        })?;
+    let binds = binds(sandbox, record, &overlay, reporter)?;
+    if find_ports(store.root(), record, reporter)? {
+        place.save(record)?;
+    }
+    let spec = ServiceSpec {
+        overlay,
+        binds,
+        hostname: record.name.clone(),
+        network: record.network,
+        forwards: [&record.ports[..], &record.published].concat(),
+        components: record.component_names().len(),
+    };
+    Ok(Prepared { spec, env: record.environment(&image) })
+}
+
+fn binds(
+    sandbox: &Sandbox,
+    record: &Record,
+    overlay: &Overlay,
+    reporter: &dyn Reporter,
+) -> Result<Vec<Bind>> {
+    let mut binds = Vec::new();
+    for mount in &record.mounts {
+        binds.push(match &mount.source {
+            MountSource::Host(path) => {
+                Bind { source: path.into(), at: mount.at.clone(), read_only: mount.read_only }
+            }
+            MountSource::Volume(name) => {
+                if sandbox.make_volume(name, overlay, &mount.at)? {
+                    reporter.step(&format!("made the volume {name} for {}", mount.at));
+                }
+                Sandbox::volume_bind(name, &mount.at, mount.read_only)
+            }
+        });
+    }
+    Ok(binds)
+}
+
+/// Makes sure that the service's ports on the host are free; whether the record has changed.
+///
+/// Its own address moves if another has taken it; a port that the user has published does not.
+///
+/// # Errors
+/// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if they can't be had.
+pub fn find_ports(root: &Path, record: &mut Record, reporter: &dyn Reporter) -> Result<bool> {
+    if record.network != Network::Auto {
+        return Ok(false);
+    }
+    for forward in &record.published {
+        if !address::is_free(forward.host.ip(), forward.host.port(), forward.protocol) {
+            return Err(Error::sandbox(format!("can't listen on {}", forward.host)).hint(
+                "another program has that port, or it takes privilege: publish another with -p",
+            ));
+        }
+    }
+    let ports: Vec<Port> =
+        record.ports.iter().map(|forward| port(forward.container, forward.protocol)).collect();
+    let taken = taken(root, &record.name)?;
+    let (address, forwards) = address::choose(&record.id, record.address, &taken, &ports)?;
+    let old = record.address.replace(address);
+    let changed = old != Some(address) || forwards != record.ports;
+    if let Some(old) = old.filter(|old| *old != address) {
+        reporter.note(&format!(
+            "another has taken {old}: {} has the address {address} now",
+            record.name
+        ));
+    }
+    for forward in forwards.iter().filter(|forward| forward.host.port() != forward.container) {
+        reporter.note(&format!(
+            "port {} takes privilege on this host: it is {} here",
+            forward.container, forward.host
+        ));
+    }
+    record.ports = forwards;
+    Ok(changed)
+}
+
+fn port(number: u16, protocol: Transport) -> Port {
+    let protocol = match protocol {
+        Transport::Tcp => Protocol::Tcp,
+        Transport::Udp => Protocol::Udp,
+    };
+    Port { number, protocol }
+}
+
+/// The addresses of the other services.
+fn taken(root: &Path, name: &str) -> Result<HashSet<Ipv4Addr>> {
+    let others = Place::all(root)?.into_iter().filter(|place| place.name() != name);
+    // A damaged record holds no address.
+    Ok(others.filter_map(|place| place.record().ok()?.address).collect())
+}

@@ -1,0 +1,124 @@
+//! How a service is, as its monitor last said.
+
+use serde::{Deserialize, Serialize};
+
+use crate::sandbox::{End, Network};
+
+/// How a service is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// In a word.
+    pub standing: Standing,
+    /// Its monitor's process.
+    pub monitor: Option<u32>,
+    /// The process 1 of its container, as the host numbers it.
+    pub process_1: Option<u32>,
+    /// When it was last started; seconds since 1970.
+    pub started: Option<i64>,
+    /// When it ended.
+    pub ended: Option<i64>,
+    /// The code that it ended with, as a shell has it.
+    pub exit_code: Option<i32>,
+    /// Why it could not go on.
+    pub error: Option<String>,
+    /// The network that it got.
+    pub network: Option<Network>,
+    /// What runs in it.
+    pub components: Vec<ComponentStatus>,
+}
+
+/// How a service is, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Standing {
+    /// It was never started.
+    Created,
+    /// Its container is being made.
+    Starting,
+    /// It runs.
+    Running,
+    /// It was asked to stop.
+    Stopping,
+    /// It has ended, or was stopped.
+    Exited,
+    /// Its monitor was killed, and it with it.
+    Dead,
+}
+
+/// How one component is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ComponentStatus {
+    /// Its name.
+    pub name: String,
+    /// Whether it runs.
+    pub running: bool,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// How it last ended.
+    pub end: Option<End>,
+    /// Since when it runs or doesn't; seconds since 1970.
+    pub since: i64,
+}
+
+impl Standing {
+    /// Whether there is a monitor while it is so.
+    pub fn needs_monitor(self) -> bool {
+        matches!(
+            self,
+            Standing::Created | Standing::Starting | Standing::Running | Standing::Stopping
+        )
+    }
+}
+
+impl std::fmt::Display for Standing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Standing::Created => "created",
+            Standing::Starting => "starting",
+            Standing::Running => "running",
+            Standing::Stopping => "stopping",
+            Standing::Exited => "exited",
+            Standing::Dead => "dead",
+        })
+    }
+}
+
+impl Status {
+    /// Of a service that never ran.
+    pub fn new(components: &[String]) -> Status {
+        let component = |name: &String| ComponentStatus {
+            name: name.clone(),
+            running: false,
+            restarts: 0,
+            end: None,
+            since: now(),
+        };
+        Status {
+            standing: Standing::Created,
+            monitor: None,
+            process_1: None,
+            started: None,
+            ended: None,
+            exit_code: None,
+            error: None,
+            network: None,
+            components: components.iter().map(component).collect(),
+        }
+    }
+}
+
+/// The time; seconds since 1970.
+pub fn now() -> i64 {
+    jiff::Timestamp::now().as_second()
+}
+
+/// The exit code that a shell gives a command.
+pub fn shell_code(end: End) -> i32 {
+    match end {
+        End::Exited(code) => code,
+        End::Signaled(signal) => 128 + signal,
+        End::TimedOut | End::TooMuchOutput => 137,
+    }
+}

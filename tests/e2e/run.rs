@@ -1,0 +1,425 @@
+//! Services: started, reached, talked to, killed, started again, removed.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::{Place, pack, processes_of};
+
+/// A service of one process: a web server on PORT, whose page is in its volume.
+const WEB_QUERY: &str = "#!/bin/sh\ncase $1 in os) echo busybox/1;; secrets) echo WEB_PASSWORD;;\n\
+    env) echo WEB_HOST=%IP; echo WEB_PORT=3306;; esac\n";
+const WEB_BUILD: &str = "#!/bin/sh\nset -eu\ncase $1 in base) mkdir -p /data; echo page >/data/index.html;;\n\
+    setup) echo \"$WEB_PASSWORD\" >/data/password;; esac\n";
+const WEB_RUN: &str =
+    "#!/bin/sh\necho starts with $WEB_PASSWORD\nexec httpd -f -p $WEB_PORT -h /data\n";
+
+/// Two components: each counts on its output, and leaves a daemon behind.
+const TWO_QUERY: &str =
+    "#!/bin/sh\ncase $1 in os) echo busybox/1;; components) echo one; echo two;; esac\n";
+const TWO_RUN: &str = "#!/bin/sh\n(setsid sleep 1000 >/dev/null 2>&1 &)\n\
+    echo $1 began\nn=0\nwhile :; do n=$((n+1)); echo \"$1 $n\"; sleep 0.05; done\n";
+
+/// Sets up the instance `name` of a pack made of these scripts.
+fn instance(place: &Place, name: &str, query: &str, build: &str, run: &str) {
+    if place.ok(["images"]).lines().count() < 2 {
+        place.import_busybox();
+    }
+    let files = [("bin/query", query), ("bin/build", build), ("bin/run", run)];
+    let pack = place.write_pack(&format!("pack-{name}"), &files);
+    let pack = pack.to_str().unwrap();
+    let base = format!("{name}-base");
+    place.ok(["build", "-b", pack, "-t", &base, "--base", "busybox", "--network", "none"]);
+    place.ok(["setup", "-i", &base, "-t", name, "--network", "none"]);
+}
+
+fn info(place: &Place, name: &str) -> Value {
+    serde_json::from_str(&place.ok(["info", name, "--format", "json"])).unwrap()
+}
+
+/// The service's address and port on the host, by its environment.
+fn address(place: &Place, name: &str, prefix: &str) -> SocketAddr {
+    let env: Value = serde_json::from_str(&place.ok(["env", name, "--format", "json"])).unwrap();
+    let part = |part: &str| env[format!("{prefix}_{part}")].as_str().unwrap().to_owned();
+    format!("{}:{}", part("HOST"), part("PORT")).parse().unwrap()
+}
+
+fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// Waits until `done` holds.
+#[track_caller]
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let since = Instant::now();
+    while !done() {
+        assert!(since.elapsed() < Duration::from_secs(30), "still not: {what}");
+        std::thread::sleep(Duration::from_millis(30));
+    }
+}
+
+/// The exit code of svp with these arguments.
+fn code(place: &Place, arguments: &[&str]) -> i32 {
+    place.svp(arguments).stdin(Stdio::null()).output().unwrap().status.code().unwrap()
+}
+
+#[test]
+fn a_service_lives_from_run_to_rm() {
+    let place = Place::new();
+    instance(&place, "web", WEB_QUERY, WEB_BUILD, WEB_RUN);
+    place.ok(["run", "-d", "--wait", "web"]);
+    let at = address(&place, "web", "WEB");
+    assert!(at.ip().to_string().starts_with("127.83."), "{at}");
+    assert_eq!(at.port(), 3306);
+    assert!(get(at, "/").ends_with("page\n"));
+    // A second of the same name is refused and changes nothing.
+    assert_eq!(code(&place, &["run", "-d", "web"]), 125);
+    place.ok(["exec", "web", "--", "sh", "-c", "echo new >/data/index.html; echo w >/etc/w"]);
+    place.ok(["stop", "web"]);
+    assert!(TcpStream::connect(at).is_err());
+    let told = info(&place, "web");
+    assert_eq!((told["status"].as_str(), told["exitCode"].as_i64()), (Some("exited"), Some(143)));
+    assert_eq!(place.ok(["wait", "web"]), "143\n");
+    assert!(!place.ok(["ps"]).contains("web"));
+    assert!(place.ok(["ps", "--all"]).contains("exited (143)"));
+    place.assert_nothing_left();
+    // Its writes and its address are kept.
+    place.ok(["start", "web", "--wait"]);
+    assert_eq!(address(&place, "web", "WEB"), at);
+    assert!(get(at, "/").ends_with("new\n"));
+    assert_eq!(place.ok(["exec", "web", "cat", "/etc/w"]), "w\n");
+    place.ok(["restart", "web"]);
+    assert_eq!(code(&place, &["rm", "web"]), 2);
+    place.ok(["rm", "--force", "web"]);
+    assert_eq!(code(&place, &["info", "web"]), 2);
+    place.assert_nothing_left();
+}
+
+#[test]
+fn two_instances_and_a_privileged_port() {
+    let place = Place::new();
+    instance(&place, "a", WEB_QUERY, WEB_BUILD, WEB_RUN);
+    place.ok(["setup", "-i", "a-base", "-t", "b", "--network", "none"]);
+    let low = WEB_QUERY.replace("3306", "80");
+    instance(&place, "low", &low, WEB_BUILD, WEB_RUN);
+    for name in ["a", "b"] {
+        place.ok(["run", "-d", "--wait", name]);
+    }
+    let [a, b] = ["a", "b"].map(|name| address(&place, name, "WEB"));
+    assert!(a.port() == 3306 && b.port() == 3306 && a.ip() != b.ip(), "{a} {b}");
+    let [a_secret, b_secret] = [a, b].map(|at| get(at, "/password"));
+    assert_ne!(a_secret.lines().last(), b_secret.lines().last());
+    let run = place.svp(["run", "-d", "--wait", "low"]).output().unwrap();
+    assert!(run.status.success());
+    let ports = place.ok(["ports", "low"]);
+    let (host, inside) = ports.trim().split_once("->").unwrap();
+    assert_eq!(inside, "80/tcp");
+    let host: SocketAddr = host.parse().unwrap();
+    if host.port() != 80 {
+        assert!(String::from_utf8_lossy(&run.stderr).contains(&host.to_string()));
+    }
+    assert!(get(host, "/").ends_with("page\n"));
+    // Nothing listens for the network.
+    for port in [3306, host.port()] {
+        assert!(TcpListener::bind(("0.0.0.0", port)).is_err() || !reached_from_elsewhere(port));
+    }
+    place.ok(["rm", "--force", "a", "b", "low"]);
+    place.assert_nothing_left();
+}
+
+/// Whether a port is open on 127.0.0.1, which no service has.
+fn reached_from_elsewhere(port: u16) -> bool {
+    TcpStream::connect(("127.0.0.1", port)).is_ok()
+}
+
+#[test]
+fn from_inside_the_hosts_loopback_is_out_of_reach() {
+    let place = Place::new();
+    instance(&place, "web", WEB_QUERY, WEB_BUILD, WEB_RUN);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    place.ok(["run", "-d", "--wait", "web"]);
+    let probe = ["exec", "web", "nc", "-w", "2", "127.0.0.1", &port];
+    assert_ne!(code(&place, &probe), 0);
+    // By its own address it reaches itself.
+    let get = "exec wget -q -O - http://$WEB_HOST:$WEB_PORT/";
+    assert_eq!(place.ok(["exec", "web", "sh", "-c", get]), "page\n");
+    place.ok(["rm", "--force", "web"]);
+}
+
+#[test]
+fn a_component_that_dies_comes_back_and_the_other_never_notices() {
+    let place = Place::new();
+    instance(&place, "two", TWO_QUERY, "#!/bin/sh\n", TWO_RUN);
+    place.ok(["run", "-d", "--restart", "always", "two"]);
+    let first = |process: &str| {
+        let list = place.ok(["exec", "two", "ps", "-o", "pid,args"]);
+        let of = |line: &&str| line.contains(&format!("/service/bin/run {process}"));
+        let line = list.lines().find(of)?;
+        line.split_whitespace().next().map(str::to_owned)
+    };
+    until("both run", || first("one").is_some() && first("two").is_some());
+    let two = first("two");
+    for n in 1..=3 {
+        let one = first("one").unwrap();
+        place.ok(["exec", "two", "kill", "-9", &one]);
+        until("it came back", || {
+            info(&place, "two")["components"][0]["restarts"] == n
+                && first("one").is_some_and(|now| now != one)
+        });
+    }
+    assert_eq!(first("two"), two);
+    assert_eq!(info(&place, "two")["components"][1]["restarts"], 0);
+    // What a component left behind went with it: one daemon each is left.
+    let sleepers = place.ok(["exec", "two", "sh", "-c", "ps -o args | grep -c '[s]leep 1000'"]);
+    assert_eq!(sleepers, "2\n");
+    place.ok(["stop", "-t", "5", "two"]);
+    // Each component's log is whole and in order: 1, 2, 3, …, from 1 again after each start.
+    let log = place.ok(["logs", "two", "one"]);
+    assert_eq!(log.matches("one began").count(), 4);
+    let mut expected = 1;
+    for line in log.lines() {
+        match line.strip_prefix("one ").unwrap() {
+            "began" => expected = 1,
+            number => {
+                assert_eq!(number.parse::<u32>().unwrap(), expected, "{log}");
+                expected += 1;
+            }
+        }
+    }
+    let both = place.ok(["logs", "two"]);
+    assert!(both.lines().any(|line| line.starts_with("two | two 1")), "{both}");
+    place.ok(["rm", "two"]);
+    place.assert_nothing_left();
+}
+
+#[test]
+fn whoever_is_killed_the_truth_is_told_and_start_recovers() {
+    let place = Place::new();
+    instance(&place, "web", WEB_QUERY, WEB_BUILD, WEB_RUN);
+    place.ok(["run", "-d", "--wait", "web"]);
+    let at = address(&place, "web", "WEB");
+    let kill = |pid: &Value| {
+        let pid = i32::try_from(pid.as_i64().unwrap()).unwrap();
+        let killed = nix_kill(pid);
+        assert!(killed, "kill {pid}");
+    };
+    kill(&info(&place, "web")["monitor"]);
+    until("it is dead", || info(&place, "web")["status"] == "dead");
+    place.assert_nothing_left();
+    assert!(TcpStream::connect(at).is_err());
+    assert_eq!(code(&place, &["exec", "web", "true"]), 125);
+    place.ok(["start", "web", "--wait"]);
+    assert!(get(at, "/").ends_with("page\n"));
+    // The container's process 1, from outside.
+    kill(&info(&place, "web")["pid"]);
+    until("it has ended", || info(&place, "web")["status"] == "exited");
+    place.assert_nothing_left();
+    place.ok(["start", "web", "--wait"]);
+    // Every process of svp that there is.
+    for told in processes_of(place.dir()) {
+        let pid = told.split([' ', ':']).nth(1).unwrap().parse().unwrap();
+        nix_kill(pid);
+    }
+    until("it is dead", || info(&place, "web")["status"] == "dead");
+    place.ok(["start", "web", "--wait"]);
+    assert!(get(at, "/").ends_with("page\n"));
+    place.ok(["rm", "--force", "web"]);
+    place.assert_nothing_left();
+}
+
+fn nix_kill(pid: i32) -> bool {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)
+        .is_ok()
+}
+
+#[test]
+fn hard_services() {
+    let place = Place::new();
+    place.import_busybox();
+    let query = "#!/bin/sh\n[ $1 = os ] && echo busybox/1\n";
+    let make = |name: &str, run: &str| {
+        instance(&place, name, query, "#!/bin/sh\n", &format!("#!/bin/sh\n{run}\n"));
+    };
+    make("deaf", "trap '' TERM INT; echo up; while :; do sleep 0.1; done");
+    make(
+        "zombies",
+        "i=0; while [ $i -lt 50 ]; do (setsid sh -c true &) ; i=$((i+1)); done; echo up; exec sleep 1000",
+    );
+    make("brief", "echo again; exit 3");
+    make("daemon", "(setsid httpd -f -p 7000 -h / &); echo up; sleep 0.3; exit 1");
+    for name in ["deaf", "zombies"] {
+        place.ok(["run", "-d", name]);
+        until("it is up", || place.ok(["logs", name]) == "up\n");
+    }
+    let since = Instant::now();
+    place.ok(["stop", "--time", "1", "deaf"]);
+    assert!(since.elapsed() < Duration::from_secs(8), "{:?}", since.elapsed());
+    assert_eq!(info(&place, "deaf")["exitCode"], 137);
+    until("the dead are buried", || {
+        place.ok(["exec", "zombies", "sh", "-c", "ps -o stat | grep -c Z || true"]) == "0\n"
+    });
+    place.ok(["run", "-d", "--restart", "always", "brief"]);
+    until("it began again", || {
+        info(&place, "brief")["components"][0]["restarts"].as_u64() > Some(2)
+    });
+    // There is a pause between two starts.
+    assert!(place.ok(["logs", "brief"]).lines().count() < 50);
+    place.ok(["stop", "brief"]);
+    place.ok(["run", "-d", "--restart", "on-failure:2", "--name", "twice", "brief"]);
+    until("it gave up", || info(&place, "twice")["status"] == "exited");
+    assert_eq!(info(&place, "twice")["exitCode"], 3);
+    assert_eq!(place.ok(["logs", "twice"]), "again\nagain\nagain\n");
+    // Its daemon holds the port no longer when it starts again.
+    place.ok(["run", "-d", "--restart", "always", "daemon"]);
+    until("it began again", || {
+        info(&place, "daemon")["components"][0]["restarts"].as_u64() > Some(1)
+    });
+    assert!(!place.ok(["logs", "daemon"]).contains("in use"));
+    place.ok(["rm", "--force", "deaf", "zombies", "brief", "twice", "daemon"]);
+    place.assert_nothing_left();
+}
+
+#[test]
+fn commands_in_a_service_have_their_own_codes_and_pipes() {
+    let place = Place::new();
+    instance(&place, "web", WEB_QUERY, WEB_BUILD, WEB_RUN);
+    place.ok(["run", "-d", "web"]);
+    assert_eq!(code(&place, &["exec", "web", "sh", "-c", "exit 7"]), 7);
+    assert_eq!(code(&place, &["exec", "web", "sh", "-c", "kill -9 $$"]), 137);
+    assert_eq!(code(&place, &["exec", "web", "no-such-program"]), 127);
+    assert_eq!(code(&place, &["exec", "web", "/etc"]), 126);
+    assert_eq!(code(&place, &["exec", "nowhere", "true"]), 125);
+    assert_eq!(code(&place, &["client", "web"]), 127);
+    let mut cat = place.svp(["exec", "web", "cat"]);
+    let mut cat = cat.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let bytes: Vec<u8> = (0..3_000_000u32).map(|n| (n * 7 % 251) as u8).collect();
+    let mut stdin = cat.stdin.take().unwrap();
+    let sent = bytes.clone();
+    let writer = std::thread::spawn(move || stdin.write_all(&sent));
+    let mut back = Vec::new();
+    cat.stdout.take().unwrap().read_to_end(&mut back).unwrap();
+    writer.join().unwrap().unwrap();
+    assert!(cat.wait().unwrap().success());
+    assert!(back == bytes, "{} bytes of {}", back.len(), bytes.len());
+    // Standard error is apart; the confinement is the service's.
+    let both = place.svp(["exec", "web", "sh", "-c", "echo out; echo err >&2"]).output().unwrap();
+    assert_eq!((&both.stdout[..], &both.stderr[..]), (&b"out\n"[..], &b"err\n"[..]));
+    let caps = "grep -E '^(CapEff|Seccomp)' /proc/self/status";
+    let inside = place.ok(["exec", "web", "sh", "-c", caps]);
+    let service =
+        place.ok(["exec", "web", "sh", "-c", "grep -E '^(CapEff|Seccomp)' /proc/4/status || true"]);
+    assert!(
+        inside.contains("Seccomp:\t2") && inside.contains("CapEff:\t00000000a80425fb"),
+        "{inside}{service}"
+    );
+    assert_eq!(
+        place.ok(["exec", "-e", "A=b", "-w", "/tmp", "web", "sh", "-c", "echo $A $PWD $WEB_PORT"]),
+        "b /tmp 3306\n"
+    );
+    place.ok(["rm", "--force", "web"]);
+}
+
+#[test]
+fn in_the_foreground_its_output_is_ours_and_a_signal_stops_it() {
+    let place = Place::new();
+    instance(&place, "two", TWO_QUERY, "#!/bin/sh\n", TWO_RUN);
+    let mut run = place.svp(["run", "--rm", "two", "one"]);
+    let mut run = run.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut out = run.stdout.take().unwrap();
+    let mut head = [0; 9];
+    out.read_exact(&mut head).unwrap();
+    assert_eq!(&head, b"one began");
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(run.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(143));
+    assert_eq!(place.ok(["ps", "--all", "--quiet"]), "");
+    place.assert_nothing_left();
+    assert_eq!(code(&place, &["run", "two", "three"]), 125);
+    assert_eq!(code(&place, &["run", "two-base"]), 125);
+    assert_eq!(place.ok(["ps", "--all", "--quiet"]), "");
+}
+
+#[test]
+fn an_image_stays_as_long_as_a_service_needs_it() {
+    let place = Place::new();
+    instance(&place, "web", WEB_QUERY, WEB_BUILD, WEB_RUN);
+    place.ok(["run", "-d", "--wait", "web"]);
+    place.ok(["rmi", "web", "web-base", "busybox"]);
+    place.ok(["prune", "--wait", "10"]);
+    place.ok(["check", "--store"]);
+    place.ok(["restart", "web"]);
+    assert!(get_when_up(&place).ends_with("page\n"));
+    place.ok(["rm", "--force", "--volumes", "web"]);
+    place.ok(["prune", "--wait", "10"]);
+    let blobs = std::fs::read_dir(place.store().join("blobs/sha256")).unwrap().count();
+    assert_eq!(blobs, 0);
+}
+
+fn get_when_up(place: &Place) -> String {
+    place.ok(["health", "web", "--wait"]);
+    get(address(place, "web", "WEB"), "/")
+}
+
+#[test]
+fn logs_are_whole_whatever_is_printed() {
+    let place = Place::new();
+    let query = "#!/bin/sh\n[ $1 = os ] && echo busybox/1\n";
+    let run = "#!/bin/sh\necho first\necho wrong >&2\nhead -c 3000000 /dev/zero | tr '\\0' x; echo\n\
+        seq 1 20000\nprintf 'no end'\n";
+    instance(&place, "talker", query, "#!/bin/sh\n", run);
+    assert_eq!(code(&place, &["run", "-d", "talker"]), 0);
+    place.ok(["wait", "talker"]);
+    let log = place.svp(["logs", "talker"]).output().unwrap();
+    assert_eq!(log.stderr, b"wrong\n");
+    let text = String::from_utf8(log.stdout).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!((lines[0], lines[1].len(), lines.len()), ("first", 3_000_000, 20_003));
+    assert_eq!(lines[20_001..], ["20000", "no end"]);
+    assert_eq!(place.ok(["logs", "-n", "2", "talker"]), "20000\nno end\n");
+    assert_eq!(place.ok(["logs", "--until", "1h", "talker"]), "");
+    assert_eq!(place.ok(["logs", "-n", "1", "--since", "1h", "talker"]), "no end\n");
+    let json: Value =
+        serde_json::from_str(place.ok(["logs", "-n1", "--format", "json", "talker"]).trim())
+            .unwrap();
+    assert_eq!(
+        (json["text"].as_str(), json["component"].as_str()),
+        (Some("no end"), Some("talker"))
+    );
+    place.ok(["rm", "talker"]);
+}
+
+#[test]
+fn the_hello_pack_answers_its_client() {
+    let place = Place::new();
+    place.import_busybox();
+    let hello = pack("hello");
+    place.ok([
+        "build",
+        "-b",
+        hello.to_str().unwrap(),
+        "-t",
+        "hello",
+        "--base",
+        "busybox",
+        "--network",
+        "none",
+    ]);
+    place.ok(["setup", "-i", "hello", "-t", "h", "--network", "none"]);
+    place.ok(["run", "-d", "--wait", "h"]);
+    assert!(place.ok(["client", "h"]).contains("hello from the instance"));
+    assert!(place.ok(["client", "-c", "h"]).contains("hello from the instance"));
+    assert!(!place.ok(["extra", "h", "help"]).is_empty());
+    assert_eq!(place.ok(["health", "h"]), "healthy\n");
+    place.ok(["rm", "--force", "h"]);
+}
