@@ -7,7 +7,7 @@ use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
 
 use super::launch::Stage;
-use super::network::{self, Forward, Resolver};
+use super::network::{self, Forward, Pasta, Resolver};
 use super::spec::{Bind, Network, Rootfs};
 use super::stages::reply_with;
 use super::{Sandbox, netlink, overlay};
@@ -37,7 +37,7 @@ pub(super) struct Attached {
     /// The container's network namespace.
     pub(super) namespace: OwnedFd,
     /// What carries its packets.
-    pub(super) pasta: Stage,
+    pub(super) pasta: Pasta,
 }
 
 impl Sandbox {

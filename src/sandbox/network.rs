@@ -9,16 +9,17 @@ use std::fs;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use nix::sched::{CloneFlags, unshare};
 use rustix::io::FdFlags;
 use serde::{Deserialize, Serialize};
 
 use super::idmap::helper;
 use super::launch::{Stage, fresh_signals};
+use super::run::{handle_of, wait_for_death};
 use super::spec::Network;
 use super::stages::{Request, reply_with};
 use crate::channel::Channel;
@@ -181,13 +182,35 @@ pub(super) fn available(wanted: Network, reporter: &dyn Reporter) -> Network {
     wanted
 }
 
-/// Starts pasta for a network namespace and waits until it carries packets. Dropped means stopped.
+/// A running pasta. Dropped means ended, and gone.
+#[derive(Debug)]
+pub(super) struct Pasta {
+    stage: Option<Stage>,
+    /// Process 1 of its namespace, which ends after it.
+    process_1: OwnedFd,
+}
+
+impl Pasta {
+    /// Whether it has not ended yet.
+    pub(super) fn is_alive(&mut self) -> bool {
+        self.stage.as_mut().is_some_and(Stage::is_alive)
+    }
+}
+
+impl Drop for Pasta {
+    fn drop(&mut self) {
+        drop(self.stage.take());
+        wait_for_death(&self.process_1);
+    }
+}
+
+/// Starts pasta for a network namespace and waits until it carries packets.
 pub(super) fn start_pasta(
     user_namespace: &OwnedFd,
     network_namespace: &OwnedFd,
     resolver: &Resolver,
     forwards: &[Forward],
-) -> Result<Stage> {
+) -> Result<Pasta> {
     let failed = |why: &str| Error::sandbox(format!("pasta: {why}"));
     let program = helper("pasta").ok_or_else(|| failed("not installed"))?;
     let request = PastaRequest {
@@ -197,8 +220,12 @@ pub(super) fn start_pasta(
     };
     let fds = [user_namespace.as_fd(), network_namespace.as_fd()];
     let mut stage = Stage::start(Path::new("/"), &Request::Pasta(request), &fds)?;
-    let ((), mut fds) = stage.recv()?;
-    let ready = std::fs::File::from(fds.pop().ok_or_else(|| failed("no pipe"))?);
+    let ((), fds) = stage.recv()?;
+    let Ok([ready, process_1]) = <[OwnedFd; 2]>::try_from(fds) else {
+        return Err(failed("no pipe"));
+    };
+    let ready = std::fs::File::from(ready);
+    let mut pasta = Pasta { stage: Some(stage), process_1 };
     let timeout = rustix::event::Timespec { tv_sec: READY.as_secs() as i64, tv_nsec: 0 };
     let mut poll = [rustix::event::PollFd::new(&ready, rustix::event::PollFlags::IN)];
     let polled = rustix::event::poll(&mut poll, Some(&timeout));
@@ -208,15 +235,40 @@ pub(super) fn start_pasta(
         _ => 0,
     };
     if said > 0 {
-        return Ok(stage);
+        return Ok(pasta);
     }
-    stage.wait_for_exec()?;
-    Err(failed("it did not get ready"))
+    match (polled, &mut pasta.stage) {
+        // It has ended: its keeper says why.
+        (Ok(1), Some(stage)) => stage.recv::<()>().and(Err(failed("it ended"))),
+        _ => Err(failed("it did not get ready")),
+    }
 }
 
-/// Becomes pasta; returns only if that fails. Hands back the pipe that pasta writes to when it is ready,
-/// made here because pasta opens it by name, and so it must be the container's root's.
-pub(super) fn become_pasta(
+/// The stage: makes a process namespace for pasta, and passes on what its keeper says.
+///
+/// pasta must not outlive svp, however that ends. The signal that a parent's death sends is lost when pasta
+/// gains capabilities, as it does where it starts itself anew for the processor's sake. With its namespace it
+/// goes for certain.
+pub(super) fn keep_pasta(
+    channel: &Channel,
+    request: &PastaRequest,
+    network: &OwnedFd,
+) -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWPID)
+        .map_err(|errno| Error::sandbox("can't make a process namespace").source(errno))?;
+    let request = Request::PastaInit(request.clone());
+    let mut keeper = Stage::start(Path::new("/"), &request, &[network.as_fd()])?;
+    let ((), mut fds) = keeper.recv()?;
+    fds.push(handle_of(&keeper)?);
+    reply_with(channel, &(), &fds)?;
+    drop(fds);
+    keeper.finish()
+}
+
+/// Process 1 of pasta's namespace: starts it and says why it ended. First hands back the pipe that pasta
+/// writes to when it is ready, made here because pasta opens it by name, and so it must be the container's
+/// root's.
+pub(super) fn run_pasta(
     channel: &Channel,
     request: &PastaRequest,
     network: &OwnedFd,
@@ -246,8 +298,26 @@ pub(super) fn become_pasta(
     command.arg("--netns-only");
     command.arg("--netns").arg(format!("/proc/self/fd/{}", network.as_raw_fd()));
     fresh_signals();
-    command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    Err(failed(command.exec()))
+    command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(failed)?;
+    // So that its end closes the pipe.
+    drop(ready);
+    let said = child.stderr.take().map(last_line).unwrap_or_default();
+    let status = child.wait().map_err(failed)?;
+    Err(Error::sandbox(format!("pasta ended ({status}): {said}")))
+}
+
+/// The last line of all that comes.
+fn last_line(mut from: impl Read) -> String {
+    let mut kept = Vec::new();
+    let mut buffer = [0; 1024];
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
+        kept.extend_from_slice(&buffer[..length]);
+        let excess = kept.len().saturating_sub(buffer.len());
+        kept.drain(..excess);
+    }
+    let text = String::from_utf8_lossy(&kept);
+    text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("without a word").trim().to_owned()
 }
 
 #[cfg(test)]

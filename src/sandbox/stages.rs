@@ -59,8 +59,10 @@ pub(super) enum Request {
     JoinExec(join::JoinRequest),
     /// Fill a volume from an image. The user namespace.
     Fill(volume::FillRequest),
-    /// Become pasta for a network namespace. The user namespace, the network namespace.
+    /// Keep pasta for a network namespace. The user namespace, the network namespace.
     Pasta(network::PastaRequest),
+    /// Be process 1 of pasta's process namespace. The network namespace.
+    PastaInit(network::PastaRequest),
 }
 
 /// Does a stage's work if this process was started as one; `main` calls it before anything else.
@@ -139,8 +141,9 @@ fn dispatch(channel: &Channel, request: Request, fds: Vec<OwnedFd>) -> Result<()
         }
         Request::Pasta(request) => {
             enter(channel, fd()?)?;
-            network::become_pasta(channel, &request, &fd()?)
+            network::keep_pasta(channel, &request, &fd()?)
         }
+        Request::PastaInit(request) => network::run_pasta(channel, &request, &fd()?),
     }
 }
 

@@ -215,7 +215,7 @@ fn whoever_is_killed_the_truth_is_told_and_start_recovers() {
     kill(&info(&place, "web")["monitor"]);
     until("it is dead", || info(&place, "web")["status"] == "dead");
     place.assert_nothing_left();
-    assert!(TcpStream::connect(at).is_err());
+    until("nothing listens", || TcpStream::connect(at).is_err());
     assert_eq!(code(&place, &["exec", "web", "true"]), 125);
     place.ok(["start", "web", "--wait"]);
     assert!(get(at, "/").ends_with("page\n"));
@@ -230,6 +230,7 @@ fn whoever_is_killed_the_truth_is_told_and_start_recovers() {
         nix_kill(pid);
     }
     until("it is dead", || info(&place, "web")["status"] == "dead");
+    until("nothing listens", || TcpStream::connect(at).is_err());
     place.ok(["start", "web", "--wait"]);
     assert!(get(at, "/").ends_with("page\n"));
     place.ok(["rm", "--force", "web"]);
