@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::{Check, Reached, UNPACK};
 use crate::error::{Kind, Result};
 use crate::interrupt;
-use crate::pipeline::layer_sources;
+use crate::sandbox::layer_sources;
 use crate::sandbox::{Altered, Sandbox, Unpacked};
 
 impl Check<'_> {
