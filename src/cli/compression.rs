@@ -53,7 +53,7 @@ impl RecompressionArgs {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
+pub(super) enum Format {
     /// Read by everything
     Gzip,
     /// Smaller and quicker; read by docker 23, containerd 1.5, podman and skopeo

@@ -8,16 +8,15 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use super::common::{Context, env_argument, parsed};
-use super::services::health;
 use crate::error::{Error, IoContext, Result};
 use crate::interrupt;
 use crate::oci::Reference;
 use crate::pipeline::run::{self, RunRequest, parse_publish};
 use crate::sandbox::{Forward, Network, Stream};
-use crate::service::monitor;
 use crate::service::place::Place;
 use crate::service::record::{LogLimits, Mount, MountSource, Record, Restart};
 use crate::service::supervise::Hooks;
+use crate::service::{health, monitor};
 
 /// How long `--wait` waits if it doesn't say; seconds.
 const WAIT: u64 = 60;

@@ -10,15 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
 
 use crate::error::{Error, Kind, Result};
 use crate::interrupt;
 use crate::sandbox::{End, Joined, Signaller, Stdio};
-
-/// How often a copier looks whether the command has ended.
-const TICK: Duration = Duration::from_millis(50);
+use crate::service::command;
 
 type Start<'a> = dyn FnMut(Stdio) -> Result<Joined> + 'a;
 
@@ -88,35 +85,9 @@ fn broken(error: io::Error) -> Error {
     Error::new(Kind::Storage, "can't connect the command to the terminal").source(error)
 }
 
-/// Copies until the end; once the command has `ended`, until nothing is left, because what it started may
-/// hold the other end for ever.
-fn copy(mut from: File, mut to: File, ended: &AtomicBool) {
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        // Asked before the look: what was printed before the end is there by then.
-        let over = ended.load(Ordering::SeqCst);
-        let pause = if over { Duration::ZERO } else { TICK };
-        let pause = Timespec { tv_sec: 0, tv_nsec: i64::from(pause.subsec_nanos()) };
-        let mut fds = [PollFd::new(&from, PollFlags::IN)];
-        match poll(&mut fds, Some(&pause)) {
-            Err(rustix::io::Errno::INTR) => continue,
-            Err(_) => return,
-            Ok(0) if over => return,
-            Ok(0) => continue,
-            Ok(_) => {}
-        }
-        match from.read(&mut buffer) {
-            // A terminal whose other side is closed says EIO.
-            Ok(0) => return,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return,
-            Ok(length) => {
-                if to.write_all(&buffer[..length]).is_err() {
-                    return;
-                }
-            }
-        }
-    }
+/// Copies until the end; once the command has `ended`, until nothing is left.
+fn copy(from: File, mut to: File, ended: &AtomicBool) {
+    let _ = command::drain(&from, ended, Duration::ZERO, &mut |bytes| to.write_all(bytes));
 }
 
 /// The caller's terminal without line editing, echo and signals, until dropped.

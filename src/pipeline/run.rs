@@ -15,7 +15,9 @@ use crate::secret::Secret;
 use crate::service::State;
 use crate::service::address::transport;
 use crate::service::place::Place;
-use crate::service::record::{FORMAT, LogLimits, Mount, MountSource, Record, Restart, check_name};
+use crate::service::record::{
+    FORMAT, LogLimits, Mount, MountSource, Record, Restart, check_name, new_id,
+};
 use crate::service::start::find_ports;
 use crate::service::status::now;
 use crate::store::Store;
@@ -73,10 +75,9 @@ pub fn run(
             answers.env.iter().map(|EnvVar { name, value }| (name.clone(), value.clone())).collect()
         }
     };
-    let id: [u8; 12] = rand::random();
     let mut record = Record {
         format: FORMAT,
-        id: id.iter().map(|byte| format!("{byte:02x}")).collect(),
+        id: new_id(),
         name: name.clone(),
         image: found.name.clone(),
         manifest: found.manifest,
@@ -97,6 +98,7 @@ pub fn run(
         stop_signal: stop_signal(&image)?,
         remove: request.remove,
         logs: request.logs,
+        stands_for: None,
     };
     if record.network == Network::Auto {
         let unset = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));

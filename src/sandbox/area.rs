@@ -237,7 +237,7 @@ impl Sandbox {
 }
 
 fn remove(area: &Path, namespace: BorrowedFd<'_>, paths: Vec<String>) -> Result<()> {
-    Stage::start_cleanup(area, &Request::Remove(paths), &[namespace])?.finish()
+    Stage::start_cleanup(area, &Request::Remove(paths), &[namespace])?.finish_cleanup()
 }
 
 /// Makes an unpacked layer everyone's. The stage has synced the tree.

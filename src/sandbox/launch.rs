@@ -75,9 +75,13 @@ impl Stage {
 
     /// Receives what the stage has to say; its own error becomes ours.
     pub(super) fn recv<T: DeserializeOwned>(&mut self) -> Result<(T, Vec<OwnedFd>)> {
-        let received = self.channel.recv::<Result<T, Wire>>();
+        let received = self.answer();
         interrupt::check()?;
-        match received {
+        received
+    }
+
+    fn answer<T: DeserializeOwned>(&mut self) -> Result<(T, Vec<OwnedFd>)> {
+        match self.channel.recv::<Result<T, Wire>>() {
             Ok(Some((Ok(value), fds))) => Ok((value, fds)),
             Ok(Some((Err(error), _))) => Err(error.into()),
             Ok(None) => Err(self.death()),
@@ -103,6 +107,13 @@ impl Stage {
     /// The last reply: receives it and waits for the stage to end.
     pub(super) fn finish<T: DeserializeOwned>(mut self) -> Result<T> {
         let (value, _) = self.recv()?;
+        self.reap().map_err(|error| Error::sandbox("can't wait for a stage").source(error))?;
+        Ok(value)
+    }
+
+    /// As [`Stage::finish`] for one that cleans up: an interrupt is no failure of it.
+    pub(super) fn finish_cleanup<T: DeserializeOwned>(mut self) -> Result<T> {
+        let (value, _) = self.answer()?;
         self.reap().map_err(|error| Error::sandbox("can't wait for a stage").source(error))?;
         Ok(value)
     }

@@ -14,6 +14,7 @@
 //! | `service`, `keeper` | a service's container and its components |
 //! | `join` | a command in a container that runs |
 //! | `volume` | what outlives a container |
+//! | `saved` | what an image has for backups; copies of what outlives a container |
 //! | `trees` | unpack, diff, remove |
 //! | `directory` | unpack into a directory of the caller\'s |
 //! | `area` | the tree area: unpacked layers, scratch places, locks |
@@ -35,6 +36,7 @@ mod network;
 mod overlay;
 mod privileges;
 mod run;
+mod saved;
 mod seccomp;
 mod service;
 mod spec;
@@ -53,6 +55,7 @@ pub use idmap::{Extent, How, IdMap};
 pub use join::{JoinSpec, Joined, Signaller, Stdio, join};
 pub use network::{Forward, Transport, why_not_private as why_no_private_network};
 pub use run::Output;
+pub use saved::SavedVolume;
 pub use service::{Component, Event, MAX_COMPONENTS, Service, ServiceSpec};
 pub use spec::{Bind, End, Limits, Network, Overlay, Rootfs, RunSpec, Stream};
 pub use stages::run_if_stage;

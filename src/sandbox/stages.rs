@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::launch::STAGE_NAME;
 use super::{
-    directory, init, join, keeper, network, run, service, trees, unpacked, verify, volume,
+    directory, init, join, keeper, network, run, saved, service, trees, unpacked, verify, volume,
 };
 use crate::channel::Channel;
 use crate::error::{Error, Result, Wire};
@@ -59,6 +59,12 @@ pub(super) enum Request {
     JoinExec(join::JoinRequest),
     /// Fill a volume from an image. The user namespace.
     Fill(volume::FillRequest),
+    /// Look for files in an image. The user namespace.
+    Look(saved::LookRequest),
+    /// Write what a service has written, and its volumes, as a tar. The user namespace, the tar.
+    Save(saved::SavedRequest),
+    /// Fill a service's place and its volumes from such a tar. The user namespace, the tar.
+    Unsave(saved::SavedRequest),
     /// Keep pasta for a network namespace. The user namespace, the network namespace.
     Pasta(network::PastaRequest),
     /// Be process 1 of pasta's process namespace. The network namespace.
@@ -138,6 +144,18 @@ fn dispatch(channel: &Channel, request: Request, fds: Vec<OwnedFd>) -> Result<()
         Request::Fill(request) => {
             enter(channel, fd()?)?;
             reply(channel, &volume::fill(&request)?)
+        }
+        Request::Look(request) => {
+            enter(channel, fd()?)?;
+            reply(channel, &saved::look(&request)?)
+        }
+        Request::Save(request) => {
+            enter(channel, fd()?)?;
+            reply(channel, &saved::pack(&request, fd()?)?)
+        }
+        Request::Unsave(request) => {
+            enter(channel, fd()?)?;
+            reply(channel, &saved::unpack(&request, fd()?)?)
         }
         Request::Pasta(request) => {
             enter(channel, fd()?)?;

@@ -165,23 +165,32 @@ pub(super) fn own_mounts() -> Result<()> {
 
 /// Makes this process's root an empty file system with the directory at `path` in it, and nothing of
 /// the host but this process's own descriptors, at the path where every library looks for them.
-fn confine_to(path: &str) -> Result<OwnedFd> {
+pub(super) fn confine_to(path: &str) -> Result<OwnedFd> {
     confine_fd(path, &overlay::open(path)?)
 }
 
 /// As [`confine_to`], for an open directory; `at` is one to put the empty file system on.
 pub(super) fn confine_fd(at: &str, tree: &OwnedFd) -> Result<OwnedFd> {
-    confine(at, tree)
-        .map_err(|error| Error::sandbox(format!("can't confine a stage to {at}")).source(error))?;
-    overlay::open("/tree")
+    let mut trees = confine_all(at, &[tree])?;
+    trees.pop().ok_or_else(|| Error::sandbox("no tree to confine a stage to"))
 }
 
-fn confine(at: &str, tree: &OwnedFd) -> io::Result<()> {
+/// As [`confine_fd`], for several.
+pub(super) fn confine_all(at: &str, trees: &[&OwnedFd]) -> Result<Vec<OwnedFd>> {
+    confine(at, trees)
+        .map_err(|error| Error::sandbox(format!("can't confine a stage to {at}")).source(error))?;
+    (0..trees.len()).map(|n| overlay::open(format!("/tree{n}"))).collect()
+}
+
+fn confine(at: &str, trees: &[&OwnedFd]) -> io::Result<()> {
     mount("svp", at, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=755,size=64k")?;
     std::env::set_current_dir(at)?;
-    std::fs::create_dir("tree")?;
     std::fs::create_dir_all("proc/self/fd")?;
-    mount_bind(format!("/proc/self/fd/{}", tree.as_raw_fd()), "tree")?;
+    for (n, tree) in trees.iter().enumerate() {
+        let name = format!("tree{n}");
+        std::fs::create_dir(&name)?;
+        mount_bind(format!("/proc/self/fd/{}", tree.as_raw_fd()), name)?;
+    }
     mount_bind("/proc/self/fd", "proc/self/fd")?;
     nix::unistd::pivot_root(".", ".")?;
     unmount(".", UnmountFlags::DETACH)?;

@@ -92,10 +92,57 @@ impl Sandbox {
         }
     }
 
+    /// Gives a volume another name, if it is there and the name is free.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`](crate::error::Kind::Storage).
+    pub fn rename_volume(&self, from: &str, to: &str) -> Result<()> {
+        let volumes = self.area().join(VOLUMES);
+        let (from, to) = (volumes.join(from), volumes.join(to));
+        if !from.exists() {
+            return Ok(());
+        }
+        if to.exists() {
+            return Err(Error::new(
+                crate::error::Kind::Storage,
+                format!("there is a volume {} already", to.display()),
+            ));
+        }
+        std::fs::rename(&from, &to).io("rename the volume", &from)?;
+        File::open(&volumes).and_then(|dir| dir.sync_all()).io("sync", &volumes)
+    }
+
+    /// Whether there is a volume of this name.
+    pub fn has_volume(&self, name: &str) -> bool {
+        self.area().join(VOLUMES).join(name).exists()
+    }
+
+    /// Makes sure that whatever services have written is on the disk.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`](crate::error::Kind::Storage).
+    pub fn sync(&self) -> Result<()> {
+        let area = File::open(self.area()).io("open", self.area())?;
+        rustix::fs::syncfs(area).io("sync", self.area())
+    }
+
+    /// The data of a volume, relative to the tree area.
+    pub(super) fn volume_data(name: &str) -> PathBuf {
+        Path::new(VOLUMES).join(name).join(DATA)
+    }
+
+    /// Makes a volume with nothing in it, if there is none.
+    pub(super) fn empty_volume(&self, name: &str) -> Result<()> {
+        for dir in [Path::new(VOLUMES), &Path::new(VOLUMES).join(name), &Self::volume_data(name)] {
+            give_dir(&self.area().join(dir), self.map())?;
+        }
+        Ok(())
+    }
+
     /// Shows a volume in a service's container.
     pub fn volume_bind(name: &str, at: &str, read_only: bool) -> Bind {
         // Seen from where the container's process 1 starts: PLACE/l.
-        let source = PathBuf::from("../../..").join(VOLUMES).join(name).join(DATA);
+        let source = PathBuf::from("../../..").join(Self::volume_data(name));
         Bind { source, at: at.to_owned(), read_only }
     }
 

@@ -6,12 +6,17 @@
 //! | `record`, `status`, `place` | what a running service is, how it is, where that is kept |
 //! | `supervise`, `control` | keeping it running, and asking the process that does |
 //! | `log` | what its components print |
+//! | `command`, `health` | a command in one that runs, and whether it is well |
+//! | `backup` | backups of it |
 //! | `address` | its address on the host |
 //! | `environment` | what its scripts find in their environment |
 
 pub mod address;
+pub mod backup;
+pub mod command;
 pub mod control;
 pub mod environment;
+pub mod health;
 pub mod log;
 pub mod monitor;
 pub mod place;

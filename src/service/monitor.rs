@@ -11,6 +11,7 @@ use std::sync::Mutex;
 use rustix::stdio::{dup2_stdout, stderr, stdout};
 use serde::{Deserialize, Serialize};
 
+use super::backup::swap;
 use super::place::Place;
 use super::record::Record;
 use super::start::prepare;
@@ -111,8 +112,9 @@ pub fn run(
         Error::usage(format!("the service {name} runs already"))
             .hint(format!("`svp restart {name}` starts it anew"))
     })?;
-    let mut record: Record = place.record()?;
     let sandbox = Sandbox::enter(&root.join("trees"))?;
+    swap::settle(place, &sandbox)?;
+    let mut record: Record = place.record()?;
     // The store is let go of then: removing images must not wait for services.
     let prepared = {
         let store = Store::open(root)?;

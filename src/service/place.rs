@@ -84,7 +84,7 @@ impl Place {
         builder.mode(0o700).recursive(true).create(parent).io("make", parent)?;
         // Made whole beside, so that nobody ever sees a part of it.
         let staging = tempfile::Builder::new()
-            .prefix(".new-")
+            .prefix(&format!(".new-{}-", self.name))
             .tempdir_in(parent)
             .io("make a directory in", parent)?;
         let new = Place { dir: staging.path().to_owned(), name: self.name.clone() };
@@ -216,6 +216,26 @@ impl Place {
         remove::remove_tree(std::os::fd::AsFd::as_fd(&dir), &self.name).io("remove", &self.dir)
     }
 
+    /// Removes the places whose names begin with `prefix` and that were being made or removed by a command
+    /// that is gone: nobody else may be at it.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`](crate::error::Kind::Storage).
+    pub(super) fn sweep(root: &Path, prefix: &str) -> Result<()> {
+        let services = root.join("services");
+        let dir = File::open(&services).io("open", &services)?;
+        for entry in fs::read_dir(&services).io("list", &services)? {
+            let name = entry.io("list", &services)?.file_name().to_string_lossy().into_owned();
+            let unmade = name.strip_prefix(".new-").is_some_and(|name| name.starts_with(prefix));
+            let unremoved = || !services.join(&name).join("service.json").exists();
+            if unmade || (name.starts_with(prefix) && unremoved()) {
+                let path = services.join(&name);
+                remove::remove_tree(std::os::fd::AsFd::as_fd(&dir), &name).io("remove", path)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The service's name.
     pub fn name(&self) -> &str {
         &self.name
@@ -240,7 +260,8 @@ impl Place {
         self.dir.join("service.json")
     }
 
-    fn read<T: DeserializeOwned>(&self, file: &str) -> Result<T> {
+    /// Reads a file of the place.
+    pub(super) fn read<T: DeserializeOwned>(&self, file: &str) -> Result<T> {
         let path = self.dir.join(file);
         let text = fs::read(&path).io("read", &path)?;
         serde_json::from_slice(&text).map_err(|error| {
@@ -248,7 +269,8 @@ impl Place {
         })
     }
 
-    fn write<T: Serialize>(&self, file: &str, value: &T, durable: bool) -> Result<()> {
+    /// Writes a file of the place, all or nothing; `durable` if it must outlive a crash of the host.
+    pub(super) fn write<T: Serialize>(&self, file: &str, value: &T, durable: bool) -> Result<()> {
         let path = self.dir.join(file);
         let text = serde_json::to_vec_pretty(value).expect("plain data");
         let mut new = tempfile::NamedTempFile::new_in(&self.dir).io("write", &path)?;
@@ -257,6 +279,9 @@ impl Place {
             new.as_file().sync_all().io("sync", &path)?;
         }
         new.persist(&path).map_err(|error| Error::io("write", &path, error.error))?;
+        if durable {
+            File::open(&self.dir).and_then(|dir| dir.sync_all()).io("sync", &self.dir)?;
+        }
         Ok(())
     }
 }

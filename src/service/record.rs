@@ -61,6 +61,9 @@ pub struct Record {
     pub remove: bool,
     /// How much of each component's output is kept.
     pub logs: LogLimits,
+    /// The service that a backup is being restored for, if this is the fresh copy of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stands_for: Option<String>,
 }
 
 /// What is shown in a service at a place of its own.
@@ -130,7 +133,18 @@ impl std::str::FromStr for Restart {
     }
 }
 
+/// A fresh name for a service's place in the tree area.
+pub fn new_id() -> String {
+    let id: [u8; 12] = rand::random();
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 impl Record {
+    /// The host name that the service sees.
+    pub fn hostname(&self) -> &str {
+        self.stands_for.as_ref().unwrap_or(&self.name)
+    }
+
     /// The names of what runs in it, as they are shown: the service's own name if its one process has none.
     pub fn component_names(&self) -> Vec<String> {
         if self.components.is_empty() { vec![self.name.clone()] } else { self.components.clone() }

@@ -44,7 +44,7 @@ pub fn prepare(
     let spec = ServiceSpec {
         overlay,
         binds,
-        hostname: record.name.clone(),
+        hostname: record.hostname().to_owned(),
         network: record.network,
         forwards: [&record.ports[..], &record.published].concat(),
         components: record.component_names().len(),

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod backup;
 mod bad_images;
 mod bad_packs;
 mod bad_scripts;

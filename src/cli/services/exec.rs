@@ -1,22 +1,17 @@
 //! `svp exec`, `shell`, `client` and `extra`: a command in a service that runs, with the caller's terminal
 //! or pipes.
 
-use std::fs::File;
 use std::io::IsTerminal;
-use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
 use super::super::common::{Context, env_argument};
 use super::super::terminal;
 use super::find;
-use crate::error::{Error, Kind, Result};
-use crate::interrupt;
-use crate::sandbox::{End, JoinSpec, Joined, Stdio, join};
-use crate::service::control::{Ask, ask};
-use crate::service::environment;
-use crate::service::place::Place;
+use crate::error::{Error, Result};
+use crate::sandbox::JoinSpec;
 use crate::service::record::Record;
 use crate::service::status::shell_code;
+use crate::service::{command, environment};
 use crate::store::Store;
 
 #[derive(Debug, clap::Args)]
@@ -111,7 +106,7 @@ fn run(name: &str, argv: Vec<String>, how: &HowArgs, context: &Context) -> Resul
         let store = Store::open(&root)?;
         spec(&store, &record, argv, how)?
     };
-    let mut join_it = |stdio| enter(&place, &spec, stdio);
+    let mut join_it = |stdio| command::enter(&place, &spec, stdio);
     let stdin = std::io::stdin();
     let on_terminal = !how.no_tty && stdin.is_terminal() && std::io::stdout().is_terminal();
     context.finish();
@@ -124,60 +119,15 @@ fn run(name: &str, argv: Vec<String>, how: &HowArgs, context: &Context) -> Resul
 }
 
 fn spec(store: &Store, record: &Record, argv: Vec<String>, how: &HowArgs) -> Result<JoinSpec> {
-    let image = store.load_image(&record.manifest)?;
-    let mut env = record.environment(&image);
+    let mut spec = command::spec(store, record, argv)?;
     if let (false, Ok(term)) = (how.no_tty, std::env::var("TERM")) {
-        environment::set(&mut env, "TERM", &term);
+        environment::set(&mut spec.env, "TERM", &term);
     }
     for (name, value) in &how.env {
-        environment::set(&mut env, name, value);
+        environment::set(&mut spec.env, name, value);
     }
-    let cwd = how.workdir.clone().unwrap_or_else(|| record.cwd.clone());
-    Ok(JoinSpec { argv, env, cwd, user: None })
-}
-
-/// Joins the container of a service.
-fn enter(place: &Place, spec: &JoinSpec, stdio: Stdio) -> Result<Joined> {
-    let fds = ask(place, &Ask::Join)?;
-    let [user_namespace, process_1] = &fds[..] else {
-        return Err(Error::sandbox("the monitor gave no container"));
-    };
-    join(user_namespace.as_fd(), process_1.as_fd(), spec, stdio)
-}
-
-/// Runs a command in a service without input, and gives what it printed, the end of it if it is long.
-pub(super) fn run_quietly(
-    store: &Store,
-    place: &Place,
-    record: &Record,
-    argv: Vec<String>,
-) -> Result<(End, String)> {
-    const MOST: usize = 64 << 10;
-    let failed = |error| Error::new(Kind::Storage, "can't make a pipe").source(error);
-    let spec = spec(store, record, argv, &HowArgs::plain())?;
-    let (output, theirs) = std::io::pipe().map_err(failed)?;
-    let null = File::open("/dev/null").map_err(failed)?;
-    let errors = theirs.try_clone().map_err(failed)?;
-    let stdio = Stdio::Pipes([null.into(), theirs.into(), OwnedFd::from(errors)]);
-    let joined = enter(place, &spec, stdio)?;
-    let reader = std::thread::spawn(move || {
-        let mut kept = Vec::new();
-        let mut buffer = [0; 8192];
-        let mut output = output;
-        while let Ok(length @ 1..) = std::io::Read::read(&mut output, &mut buffer) {
-            kept.extend_from_slice(&buffer[..length]);
-            let excess = kept.len().saturating_sub(MOST);
-            kept.drain(..excess);
-        }
-        kept
-    });
-    let end = joined.wait()?;
-    interrupt::check()?;
-    // What the command left behind may hold the pipe for ever.
-    let since = std::time::Instant::now();
-    while !reader.is_finished() && since.elapsed() < std::time::Duration::from_secs(1) {
-        std::thread::sleep(std::time::Duration::from_millis(5));
+    if let Some(workdir) = &how.workdir {
+        workdir.clone_into(&mut spec.cwd);
     }
-    let kept = if reader.is_finished() { reader.join().unwrap_or_default() } else { Vec::new() };
-    Ok((end, String::from_utf8_lossy(&kept).into_owned()))
+    Ok(spec)
 }

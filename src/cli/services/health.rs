@@ -1,22 +1,12 @@
-//! `svp health`, and waiting until a service is well.
+//! `svp health`.
 
-use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::super::common::Context;
-use super::exec::run_quietly;
 use super::find;
-use crate::error::{Error, Kind, Result};
-use crate::interrupt;
-use crate::sandbox::{End, Transport};
-use crate::service::place::Place;
-use crate::service::record::Record;
-use crate::service::status::Standing;
-use crate::store::Store;
-
-/// How long between two looks at a service that is not well yet.
-const PAUSE: Duration = Duration::from_millis(200);
+use crate::error::Result;
+use crate::service::health;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
@@ -30,11 +20,11 @@ pub(in crate::cli) struct Args {
 pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
     let (root, place) = find(&args.name)?;
     if let Some(limit) = args.wait {
-        wait(&root, &place, Duration::from_secs(limit.unwrap_or(60)))?;
+        health::wait(&root, &place, Duration::from_secs(limit.unwrap_or(60)))?;
         context.print("healthy\n")?;
         return Ok(ExitCode::SUCCESS);
     }
-    match look(&root, &place, &place.record()?)? {
+    match health::look(&root, &place, &place.record()?)? {
         None => {
             context.print("healthy\n")?;
             Ok(ExitCode::SUCCESS)
@@ -44,77 +34,4 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
             Ok(ExitCode::FAILURE)
         }
     }
-}
-
-/// Waits until a service is well.
-///
-/// # Errors
-/// [`Kind::Script`] if it ends first, or is not well in time.
-pub(in crate::cli) fn wait(root: &Path, place: &Place, limit: Duration) -> Result<()> {
-    let record = place.record()?;
-    let since = Instant::now();
-    let name = place.name();
-    loop {
-        let status = place.status()?;
-        if !matches!(status.standing, Standing::Starting | Standing::Running) {
-            let code = status.exit_code.map_or(String::new(), |code| format!(" with {code}"));
-            return Err(Error::new(Kind::Script, format!("the service {name} has ended{code}"))
-                .hint(format!("`svp logs {name}` tells what it said")));
-        }
-        let Some(why) = look(root, place, &record)? else { return Ok(()) };
-        if since.elapsed() > limit {
-            let seconds = limit.as_secs();
-            return Err(Error::new(
-                Kind::Script,
-                format!("{name} is not well after {seconds} s: {why}"),
-            )
-            .hint(format!("it runs on; `svp logs {name}` tells what it said")));
-        }
-        interrupt::check()?;
-        std::thread::sleep(PAUSE);
-    }
-}
-
-/// Why a service isn't well; `None` if it is.
-fn look(root: &Path, place: &Place, record: &Record) -> Result<Option<String>> {
-    let status = place.status()?;
-    if status.standing != Standing::Running {
-        return Ok(Some(format!("it is {}", status.standing)));
-    }
-    if let Some(down) = status.components.iter().find(|component| !component.running) {
-        return Ok(Some(format!("its component {} is down", down.name)));
-    }
-    if let Some(command) = &record.health {
-        let store = Store::open(root)?;
-        let argv = ["/bin/sh", "-c", command].map(str::to_owned).to_vec();
-        let (end, output) = run_quietly(&store, place, record, argv)?;
-        return Ok(match end {
-            End::Exited(0) => None,
-            _ => {
-                Some(output.lines().last().unwrap_or("its health command fails").trim().to_owned())
-            }
-        });
-    }
-    let Some(pid) = status.process_1 else { return Ok(None) };
-    let missing =
-        record.ports.iter().find(|forward| !listens(pid, forward.container, forward.protocol));
-    Ok(missing.map(|forward| format!("nothing listens on its port {}", forward.container)))
-}
-
-/// Whether something in the network of process `pid` listens on a port.
-fn listens(pid: u32, port: u16, protocol: Transport) -> bool {
-    // The states of sockets as include/net/tcp_states.h numbers them: listening, and unconnected for UDP.
-    let (files, state) = match protocol {
-        Transport::Tcp => (["tcp", "tcp6"], "0A"),
-        Transport::Udp => (["udp", "udp6"], "07"),
-    };
-    files.iter().any(|file| {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/net/{file}")).unwrap_or_default();
-        text.lines().skip(1).any(|line| {
-            let mut words = line.split_whitespace().skip(1);
-            let local = words.next().and_then(|local| local.rsplit_once(':'));
-            let found = local.and_then(|(_, port)| u16::from_str_radix(port, 16).ok());
-            found == Some(port) && words.nth(1) == Some(state)
-        })
-    })
 }

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use super::super::common::Context;
 use super::super::run::foreground;
-use super::{find, health, say};
+use super::{find, say};
 use crate::error::{Error, Kind, Result};
 use crate::sandbox::Sandbox;
 use crate::service::control::{Ask, ask};
 use crate::service::place::Place;
 use crate::service::status::Standing;
 use crate::service::supervise::STOP_SECONDS;
-use crate::service::{self, monitor};
+use crate::service::{self, health, monitor};
 use crate::store::Store;
 
 #[derive(Debug, clap::Args)]
@@ -149,8 +149,9 @@ pub(in crate::cli) fn remove(args: &RemoveArgs, context: &Context) -> Result<Exi
             return Err(Error::usage(format!("the service {name} runs"))
                 .hint(format!("`svp stop {name}` stops it, `svp rm --force {name}` does both")));
         };
-        let record = place.record()?;
         let sandbox = Sandbox::enter(&root.join("trees"))?;
+        service::backup::swap::tidy(&root, &place, &sandbox)?;
+        let record = place.record()?;
         service::remove(&place, &record, &sandbox, args.volumes)?;
         context.print(&format!("{name}\n"))?;
     }

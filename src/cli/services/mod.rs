@@ -1,5 +1,6 @@
 //! The commands that live with a service: a file for each sort of thing.
 
+pub(super) mod backup;
 pub(super) mod exec;
 pub(super) mod health;
 pub(super) mod life;
@@ -51,6 +52,10 @@ pub(super) enum Command {
     Exec(exec::ExecArgs),
     /// Run one of the pack's extra commands in a service: help lists them
     Extra(exec::ScriptArgs),
+    /// Write a backup of a service
+    Backup(backup::BackupArgs),
+    /// Restore a backup in a fresh copy of a service, which takes its place when it is well
+    Restore(backup::RestoreArgs),
 }
 
 impl Command {
@@ -64,6 +69,8 @@ impl Command {
                 | Command::Shell(_)
                 | Command::Exec(_)
                 | Command::Extra(_)
+                | Command::Backup(_)
+                | Command::Restore(_)
         );
         let result = self.dispatch(context);
         context.finish();
@@ -90,6 +97,8 @@ impl Command {
             Command::Shell(args) => exec::shell(&args, context),
             Command::Exec(args) => exec::exec(&args, context),
             Command::Extra(args) => exec::extra(&args, context),
+            Command::Backup(args) => backup::backup(&args, context),
+            Command::Restore(args) => backup::restore(&args, context),
         }
     }
 }

@@ -187,6 +187,8 @@ pub(in crate::cli) fn ps(args: &PsArgs, context: &Context) -> Result<ExitCode> {
         if runs || args.all {
             // One that is damaged or being removed hides no other.
             match place.record() {
+                // What a restore is being tried in.
+                Ok(record) if record.stands_for.is_some() && !args.all => {}
                 Ok(record) => shown.push(Shown::new(&record, status)),
                 Err(error) => context.reporter().warning(&error.to_string()),
             }

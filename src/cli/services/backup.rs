@@ -1,0 +1,299 @@
+//! `svp backup` and `svp restore`.
+
+use std::fs::File;
+use std::io::{IsTerminal, Seek, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::super::common::Context;
+use super::super::compression::Format;
+use super::find;
+use crate::error::{Error, IoContext, Result};
+use crate::layer::settings::Settings;
+use crate::sandbox::{End, Sandbox};
+use crate::service::backup::file::NewFile;
+use crate::service::backup::make::{Output, Scripts, by_files, by_script};
+use crate::service::backup::restore::{self, Outcome, Request};
+use crate::service::place::Place;
+use crate::service::record::Record;
+use crate::service::status::shell_code;
+use crate::store::Store;
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct BackupArgs {
+    /// The service
+    name: String,
+    /// The file to write; what is there stays until the backup is whole. Standard output if - or none
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// How to compress it; decompressed it is what bin/backup printed, to the byte
+    #[arg(
+        long,
+        value_enum,
+        value_name = "zstd|gzip|none",
+        default_value = "zstd",
+        hide_possible_values = true
+    )]
+    compression: Format,
+    /// How hard to compress it: gzip 1 to 9, zstd 1 to 19
+    #[arg(long, value_name = "N")]
+    compression_level: Option<u32>,
+    /// Restore it in a throwaway copy of the service, and see that it is well; only then it is written
+    #[arg(long)]
+    verify: bool,
+    /// With --verify: make no backup, verify this one
+    #[arg(short, long, value_name = "FILE", requires = "verify", conflicts_with = "output")]
+    input: Option<PathBuf>,
+    #[command(flatten)]
+    how: HowArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct RestoreArgs {
+    /// The service
+    name: String,
+    /// The backup. Standard input if - or none
+    #[arg(short, long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// How it is compressed, if its first bytes don't tell
+    #[arg(long, value_enum, value_name = "zstd|gzip|none", hide_possible_values = true)]
+    compression: Option<Format>,
+    #[command(flatten)]
+    how: HowArgs,
+}
+
+/// How a backup is restored.
+#[derive(Debug, clap::Args)]
+struct HowArgs {
+    /// Restore a backup of another service all the same
+    #[arg(long)]
+    force: bool,
+    /// How many seconds the service may take to be well
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    wait: u64,
+}
+
+/// What a backup is made of.
+struct Source {
+    root: PathBuf,
+    place: Place,
+    record: Record,
+    scripts: Scripts,
+}
+
+pub(in crate::cli) fn backup(args: &BackupArgs, context: &Context) -> Result<ExitCode> {
+    let settings = Settings::new(args.compression.into(), args.compression_level)?;
+    let (root, place) = find(&args.name)?;
+    if let Some(path) = &args.input {
+        let input = input(Some(path))?;
+        let outcome = restore::verify(request(&root, &place, input, None, &args.how, context))?;
+        return verified(outcome, context);
+    }
+    let path = args.output.as_deref().filter(|path| *path != Path::new("-"));
+    let target = Target::new(path, args.verify)?;
+    let source = Source::new(root, place, context)?;
+    // A slow reader must not keep a service stopped.
+    let mut target = target.spooled(args.verify || !source.scripts.backup, &source.root)?;
+    let end = source.write(target.writer(), settings, context)?;
+    if end != End::Exited(0) {
+        let kept = path.map_or(String::new(), |path| format!(": {} is as it was", path.display()));
+        return ended("bin/backup", end, &kept, context);
+    }
+    if args.verify {
+        let (root, place) = (&source.root, &source.place);
+        let written = target.written()?;
+        // Before its bytes are looked at: those of `none` may look like another's.
+        let compression = Some(args.compression);
+        let outcome =
+            restore::verify(request(root, place, written, compression, &args.how, context))?;
+        if outcome != Outcome::Done {
+            return verified(outcome, context);
+        }
+        verified(outcome, context)?;
+    }
+    target.finish()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(in crate::cli) fn restore(args: &RestoreArgs, context: &Context) -> Result<ExitCode> {
+    let (root, place) = find(&args.name)?;
+    let path = args.input.as_deref().filter(|path| *path != Path::new("-"));
+    let input = input(path)?;
+    let request = request(&root, &place, input, args.compression, &args.how, context);
+    match restore::restore(request)? {
+        Outcome::Done => {
+            context.print(&format!("{}\n", args.name))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Outcome::Failed(end) => {
+            ended("bin/restore", end, ": not restored, everything is as it was", context)
+        }
+    }
+}
+
+fn verified(outcome: Outcome, context: &Context) -> Result<ExitCode> {
+    match outcome {
+        Outcome::Done => {
+            context.reporter().note("verified: restored in a fresh copy, the service is well");
+            Ok(ExitCode::SUCCESS)
+        }
+        Outcome::Failed(end) => ended("bin/restore", end, ": the backup is no good", context),
+    }
+}
+
+/// Tells that a script failed; its own exit code.
+fn ended(script: &str, end: End, what: &str, context: &Context) -> Result<ExitCode> {
+    let code = shell_code(end);
+    context.reporter().warning(&format!("{script} ended with {code}{what}"));
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(255)))
+}
+
+fn request<'a>(
+    root: &'a Path,
+    place: &'a Place,
+    input: File,
+    compression: Option<Format>,
+    how: &HowArgs,
+    context: &'a Context,
+) -> Request<'a> {
+    Request {
+        root,
+        place,
+        input,
+        compression: compression.map(Into::into),
+        force: how.force,
+        limit: Duration::from_secs(how.wait),
+        show: &show,
+        reporter: context.reporter(),
+    }
+}
+
+/// The backup to read.
+fn input(path: Option<&Path>) -> Result<File> {
+    if let Some(path) = path {
+        return File::open(path).io("open", path);
+    }
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        return Err(Error::usage("no backup to read from a terminal")
+            .hint("name a file with -i, or redirect standard input"));
+    }
+    stdin.as_fd().try_clone_to_owned().map(File::from).io("open", "standard input")
+}
+
+/// Where a backup goes.
+enum Target {
+    /// A file, when it is whole.
+    File(NewFile),
+    /// As it comes.
+    Stdout(File),
+    /// A file without a name first, then standard output.
+    Spool(File, Box<Target>),
+    /// Nowhere: it is only verified.
+    Nowhere(std::io::Sink),
+}
+
+impl Target {
+    fn new(path: Option<&Path>, verify: bool) -> Result<Target> {
+        let refuse = || {
+            Err(Error::usage("a backup is nothing for a terminal")
+                .hint("redirect standard output, or name a file with -o"))
+        };
+        if let Some(path) = path {
+            let new = NewFile::create(path)?;
+            return if new.file().is_terminal() { refuse() } else { Ok(Target::File(new)) };
+        }
+        let stdout = std::io::stdout();
+        match stdout.is_terminal() {
+            true if verify => Ok(Target::Nowhere(std::io::sink())),
+            true => refuse(),
+            false => {
+                let stdout = stdout.as_fd().try_clone_to_owned();
+                Ok(Target::Stdout(File::from(stdout.io("open", "standard output")?)))
+            }
+        }
+    }
+
+    /// By way of a file, if that is needed and it isn't one.
+    fn spooled(self, needed: bool, root: &Path) -> Result<Target> {
+        if !needed || matches!(&self, Target::File(new) if new.is_a_file()) {
+            return Ok(self);
+        }
+        let dir = root.join("tmp");
+        Ok(Target::Spool(tempfile::tempfile_in(&dir).io("make a file in", &dir)?, Box::new(self)))
+    }
+
+    fn writer(&mut self) -> &mut (dyn Write + Send) {
+        match self {
+            Target::File(new) => new,
+            Target::Stdout(file) | Target::Spool(file, _) => file,
+            Target::Nowhere(sink) => sink,
+        }
+    }
+
+    /// What was written, from its start.
+    fn written(&self) -> Result<File> {
+        let file = match self {
+            Target::File(new) => new.file(),
+            Target::Spool(file, _) => file,
+            _ => return Err(Error::usage("what isn't kept can't be verified")),
+        };
+        let mut file = file.try_clone().io("read", "the backup")?;
+        file.rewind().io("read", "the backup")?;
+        Ok(file)
+    }
+
+    fn finish(self) -> Result<()> {
+        let (mut spool, target) = match self {
+            Target::File(new) => return new.finish(),
+            Target::Spool(spool, target) => (spool, *target),
+            _ => return Ok(()),
+        };
+        spool.rewind().io("read", "the backup")?;
+        match target {
+            Target::File(mut to) => std::io::copy(&mut spool, &mut to).io("write", "the backup"),
+            Target::Stdout(mut to) => std::io::copy(&mut spool, &mut to).io("write", "the backup"),
+            _ => return Ok(()),
+        }
+        .map(drop)
+    }
+}
+
+impl Source {
+    fn new(root: PathBuf, place: Place, context: &Context) -> Result<Source> {
+        let record = place.record()?;
+        let scripts = {
+            let store = Store::open(&root)?;
+            let sandbox = Sandbox::enter(&root.join("trees"))?;
+            Scripts::of(&store, &sandbox, &record, context.reporter())?
+        };
+        Ok(Source { root, place, record, scripts })
+    }
+
+    /// Writes the backup; how the pack's script ended.
+    fn write(
+        &self,
+        to: &mut (dyn Write + Send),
+        settings: Settings,
+        context: &Context,
+    ) -> Result<End> {
+        let output = Output { to, settings, show: &show };
+        if !self.scripts.backup {
+            by_files(&self.root, &self.place, output, context.reporter())?;
+            return Ok(End::Exited(0));
+        }
+        if !self.scripts.restore {
+            context.reporter().note("the pack has no bin/restore: svp can't restore this backup");
+        }
+        context.finish();
+        by_script(&self.root, &self.place, &self.record, output)
+    }
+}
+
+/// Shows what a script says.
+fn show(bytes: &[u8]) {
+    // Who reads it may be gone.
+    let _ = std::io::stderr().lock().write_all(bytes);
+}

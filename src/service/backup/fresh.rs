@@ -1,0 +1,215 @@
+//! A fresh copy of a service, made from its image beside it, for a backup to be restored in.
+//!
+//! It runs in this process and dies with it. Its network is a private one that nothing of the host leads
+//! into, or none at all: never the host's, where its scripts would find the old service at its ports.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::swap::{Moved, copies_of, remove_trees};
+use crate::error::{Error, Result};
+use crate::interrupt::{self, Cleaning};
+use crate::progress::Silent;
+use crate::sandbox::{
+    Forward, Network, Sandbox, SavedVolume, layer_sources, why_no_private_network,
+};
+use crate::service::place::Place;
+use crate::service::record::{MountSource, Record, Restart, new_id};
+use crate::service::supervise::Hooks;
+use crate::service::{health, monitor};
+use crate::store::Store;
+
+/// How many of its last lines are shown when it fails.
+const LINES: usize = 20;
+
+/// A fresh copy. Dropped means gone, with all that is in it, unless it was [kept](Fresh::keep).
+pub(super) struct Fresh<'a> {
+    root: PathBuf,
+    sandbox: &'a Sandbox,
+    pub(super) place: Place,
+    pub(super) record: Record,
+    running: Option<Running>,
+    kept: bool,
+    _cleaning: Cleaning,
+}
+
+struct Running {
+    stop: File,
+    thread: JoinHandle<Result<i32>>,
+}
+
+impl Record {
+    /// The volumes that it writes, and where they are shown.
+    pub(super) fn own_volumes(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.mounts.iter().filter(|mount| !mount.read_only).filter_map(|mount| {
+            match &mount.source {
+                MountSource::Volume(name) => Some((name, &mount.at)),
+                MountSource::Host(_) => None,
+            }
+        })
+    }
+
+    /// The same, for a copy of their content.
+    pub(super) fn saved_volumes(&self) -> Vec<SavedVolume> {
+        let saved =
+            |(name, at): (&String, &String)| SavedVolume { name: name.clone(), at: at.clone() };
+        self.own_volumes().map(saved).collect()
+    }
+
+    /// What a fresh copy of this service is.
+    fn fresh(&self) -> Record {
+        let mark = format!("{:04x}", rand::random::<u16>());
+        let mut fresh = self.clone();
+        fresh.name = format!("{}{mark}", copies_of(&self.name));
+        fresh.stands_for = Some(self.name.clone());
+        fresh.id = new_id();
+        fresh.address = None;
+        fresh.published = Vec::new();
+        fresh.restart = Restart::No;
+        fresh.remove = false;
+        let unset = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        fresh.ports.iter_mut().for_each(|port| *port = Forward { host: unset, ..*port });
+        // Without ports, a service whose network can't be made gets the host's.
+        let private = self.network == Network::Auto
+            && !fresh.ports.is_empty()
+            && why_no_private_network().is_none();
+        fresh.network = if private { Network::Auto } else { Network::None };
+        for mount in fresh.mounts.iter_mut() {
+            match &mut mount.source {
+                MountSource::Volume(name) if !mount.read_only => {
+                    *name = format!("{name}.restore-{mark}")
+                }
+                MountSource::Volume(_) => {}
+                // The old one is using it.
+                MountSource::Host(_) => mount.read_only = true,
+            }
+        }
+        fresh
+    }
+}
+
+impl<'a> Fresh<'a> {
+    /// Makes the place of a fresh copy; it doesn't run.
+    pub(super) fn make(root: &Path, sandbox: &'a Sandbox, old: &Record) -> Result<Fresh<'a>> {
+        let record = old.fresh();
+        let place = Place::of(root, &record.name)?;
+        // Whatever ends svp but SIGKILL, it is cleaned up first.
+        let cleaning = interrupt::cleaning();
+        place.create(&record)?;
+        Ok(Fresh {
+            root: root.to_owned(),
+            sandbox,
+            place,
+            record,
+            running: None,
+            kept: false,
+            _cleaning: cleaning,
+        })
+    }
+
+    /// Fills its place and its volumes with a copy that svp made.
+    pub(super) fn fill(&self, store: &Store, tar: std::os::fd::OwnedFd) -> Result<()> {
+        let image = store.load_image(&self.record.manifest)?;
+        let layers = layer_sources(store, &image);
+        let overlay = self.sandbox.service_overlay(&self.record.id, layers, &mut |_| {})?;
+        self.sandbox.unsave(&overlay, &self.record.saved_volumes(), tar)
+    }
+
+    /// Starts it, and waits until it is well.
+    pub(super) fn start(&mut self, limit: Duration) -> Result<()> {
+        let failed = |error| Error::sandbox("can't make a pipe").source(error);
+        let (signals, stop) = std::io::pipe().map_err(failed)?;
+        let (root, place) = (self.root.clone(), self.place.clone());
+        let (told, started) = mpsc::channel();
+        // What the container's stages hang on is this thread: they die with it.
+        let thread = std::thread::spawn(move || {
+            let mut started = || {
+                // Who waits for it is told once.
+                let _ = told.send(());
+            };
+            let mut hooks = Hooks { started: &mut started, show: &|_, _, _| {}, reporter: &Silent };
+            monitor::run(&root, &place, signals.into(), &mut hooks)
+        });
+        let stop = super::make::file(stop);
+        self.running = Some(Running { stop, thread });
+        if started.recv().is_err() {
+            self.stop()?;
+            return Err(Error::sandbox("the fresh copy has ended at once"));
+        }
+        self.wait(limit)
+    }
+
+    /// Waits until it is well.
+    pub(super) fn wait(&self, limit: Duration) -> Result<()> {
+        health::wait(&self.root, &self.place, limit).map_err(|error| {
+            let lines = self.last_lines();
+            let error = Error::new(error.kind(), error.to_string());
+            error.context("the fresh copy").hint(match lines.is_empty() {
+                true => "it printed nothing".to_owned(),
+                false => format!("the last that it printed:\n{lines}"),
+            })
+        })
+    }
+
+    /// What it printed last.
+    fn last_lines(&self) -> String {
+        let mut lines = VecDeque::new();
+        let Ok(entries) = std::fs::read_dir(self.place.logs()) else { return String::new() };
+        for entry in entries.flatten() {
+            let Ok(file) = File::open(entry.path()) else { continue };
+            for line in BufReader::new(file).split(b'\n').map_while(|line| line.ok()) {
+                lines.push_back(String::from_utf8_lossy(&line).into_owned());
+                if lines.len() > LINES {
+                    lines.pop_front();
+                }
+            }
+        }
+        Vec::from(lines).join("\n")
+    }
+
+    /// Stops it, and waits for its end.
+    pub(super) fn stop(&mut self) -> Result<()> {
+        let Some(Running { mut stop, thread }) = self.running.take() else { return Ok(()) };
+        // It may have ended already.
+        let _ = stop.write_all(&[libc::SIGTERM as u8]);
+        let ended = thread.join().unwrap_or_else(|_| Err(Error::sandbox("a thread panicked")));
+        ended.map(drop)
+    }
+
+    /// Leaves what is in it to another; only its own record goes.
+    pub(super) fn keep(mut self) -> Result<()> {
+        self.kept = true;
+        self.place.remove()
+    }
+
+    /// Its volumes beside those of the service that it was made of.
+    pub(super) fn moved(&self, old: &Record) -> Vec<Moved> {
+        let pairs = old.own_volumes().zip(self.record.own_volumes());
+        let moved = |((name, _), (new, _)): ((&String, _), (&String, _))| Moved {
+            name: name.clone(),
+            new: new.clone(),
+            old: new.replace(".restore-", ".before-restore-"),
+        };
+        pairs.map(moved).collect()
+    }
+}
+
+impl Drop for Fresh<'_> {
+    fn drop(&mut self) {
+        if let Some(running) = &mut self.running {
+            // Twice: nothing in it is worth waiting for.
+            let _ = running.stop.write_all(&[libc::SIGTERM as u8]);
+        }
+        let _ = self.stop();
+        // What can't be removed now, the next restore or `svp rm` sweeps: they know it by its record.
+        if !self.kept && remove_trees(&self.record, self.sandbox).is_ok() {
+            let _ = self.place.remove();
+        }
+    }
+}

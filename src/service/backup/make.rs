@@ -1,0 +1,218 @@
+//! Making a backup: what the pack's `bin/backup` prints, as it comes; where it has none, a copy of what the
+//! service has written.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::note::{Content, Note};
+use super::restore::{hold, stop};
+use super::swap::{Restoring, mend};
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::interrupt;
+use crate::layer::compress::Encoder;
+use crate::layer::settings::Settings;
+use crate::progress::Reporter;
+use crate::sandbox::{End, Sandbox, Stdio, layer_sources};
+use crate::service::command::{self, drain, enter};
+use crate::service::monitor;
+use crate::service::place::Place;
+use crate::service::record::{MountSource, Record};
+use crate::service::status::Standing;
+use crate::store::Store;
+
+/// The script that prints a backup.
+pub const BACKUP: &str = "/service/bin/backup";
+/// The script that reads what [`BACKUP`] printed.
+pub const RESTORE: &str = "/service/bin/restore";
+/// How long what `bin/backup` left behind may hold its output without a word.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Which of the scripts an image has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scripts {
+    /// [`BACKUP`].
+    pub backup: bool,
+    /// [`RESTORE`].
+    pub restore: bool,
+}
+
+impl Scripts {
+    /// Looks into a service's image.
+    ///
+    /// # Errors
+    /// Those of unpacking it.
+    pub fn of(
+        store: &Store,
+        sandbox: &Sandbox,
+        record: &Record,
+        reporter: &dyn Reporter,
+    ) -> Result<Scripts> {
+        let image = store.load_image(&record.manifest)?;
+        let scratch = sandbox.scratch(layer_sources(store, &image), &mut |layer| {
+            reporter.step(&format!("unpacking layer {}", layer.digest.short()));
+        })?;
+        let found = sandbox.present(&scratch, &[BACKUP, RESTORE])?;
+        Ok(Scripts { backup: found.first() == Some(&true), restore: found.get(1) == Some(&true) })
+    }
+}
+
+/// Where a backup goes, and how.
+pub struct Output<'a> {
+    /// Where. On failure it has a part of the backup that no decompressor takes for a whole one.
+    pub to: &'a mut (dyn Write + Send),
+    /// How it is compressed.
+    pub settings: Settings,
+    /// What the script says on standard error, as it comes.
+    pub show: &'a (dyn Fn(&[u8]) + Sync),
+}
+
+/// Runs `bin/backup` in a service and writes what it prints; gives how it ended. The backup is whole if
+/// that is with 0, and there is none else.
+///
+/// # Errors
+/// Those of running it; [`Kind::Storage`] if the output can't be written, [`Kind::Script`] if what the script
+/// has started doesn't let go of its output, [`Kind::Interrupted`].
+pub fn by_script(root: &Path, place: &Place, record: &Record, output: Output<'_>) -> Result<End> {
+    let failed = |error| Error::new(Kind::Storage, "can't make a pipe").source(error);
+    let spec = command::spec(&Store::open(root)?, record, vec![BACKUP.to_owned()])?;
+    let (stdout, theirs) = std::io::pipe().map_err(failed)?;
+    let (stderr, errors) = std::io::pipe().map_err(failed)?;
+    let null = File::open("/dev/null").map_err(failed)?;
+    let stdio = Stdio::Pipes([null.into(), theirs.into(), errors.into()]);
+    let joined = enter(place, &spec, stdio)?;
+    let killer = joined.signaller()?;
+    let note = Note::new(&record.name, &record.image, record.manifest.digest, Content::Script);
+    let Output { to, settings, show } = output;
+    note.write(settings.compression(), to)?;
+    let encoder = Encoder::new(to, settings, threads())?;
+    let ended = AtomicBool::new(false);
+    let (stdout, stderr) = (file(stdout), file(stderr));
+    std::thread::scope(|scope| {
+        let ended = &ended;
+        let end = scope.spawn(move || {
+            let end = joined.wait();
+            ended.store(true, Ordering::SeqCst);
+            end
+        });
+        scope.spawn(move || {
+            let _ = drain(&stderr, ended, Duration::ZERO, &mut |bytes| {
+                show(bytes);
+                Ok::<(), Error>(())
+            });
+        });
+        let mut encoder = encoder;
+        let written = drain(&stdout, ended, PATIENCE, &mut |bytes| {
+            encoder.write_all(bytes).io("write", "the backup")
+        });
+        if written.is_err() {
+            killer.signal(libc::SIGKILL);
+        }
+        // Who still writes hears of it.
+        drop(stdout);
+        let end = end.join().unwrap_or_else(|_| Err(Error::sandbox("waiting panicked")));
+        interrupt::check()?;
+        let (whole, end) = (written?, end?);
+        if end == End::Exited(0) {
+            if !whole {
+                return Err(still_held());
+            }
+            encoder.finish()?.flush().io("write", "the backup")?;
+        }
+        Ok(end)
+    })
+}
+
+/// Writes a copy of a service's volumes and of what else it has written, a tar; it is stopped for as long as
+/// that takes.
+///
+/// # Errors
+/// Those of stopping and starting it; [`Kind::Usage`] for one that goes when it stops;
+/// [`Kind::Storage`], [`Kind::Sandbox`], [`Kind::Interrupted`].
+pub fn by_files(
+    root: &Path,
+    place: &Place,
+    output: Output<'_>,
+    reporter: &dyn Reporter,
+) -> Result<()> {
+    let name = place.name();
+    let runs = matches!(place.status()?.standing, Standing::Running | Standing::Starting);
+    if runs && place.record()?.remove {
+        return Err(Error::usage(format!("{name} can't be stopped: it was run with --rm"))
+            .hint("without bin/backup, a copy is made while it is stopped"));
+    }
+    let sandbox = Sandbox::enter(&root.join("trees"))?;
+    let restoring = Restoring::take(place)?;
+    mend(root, place, &sandbox, &restoring)?;
+    // It is to run again before svp ends.
+    let _cleaning = interrupt::cleaning();
+    let what = "its volumes and what else it has written are copied";
+    reporter.note(&match runs {
+        true => format!("the pack has no bin/backup: {name} is stopped while {what}"),
+        false => format!("the pack has no bin/backup: {what}"),
+    });
+    let copied = (|| {
+        stop(place)?;
+        let _held = hold(place)?;
+        copy(root, &place.record()?, &sandbox, output, reporter)
+    })();
+    if !runs {
+        return copied;
+    }
+    let started = monitor::start(root, place, reporter);
+    copied.and(started.map_err(|error| error.context(format!("{name} did not start again"))))
+}
+
+fn copy(
+    root: &Path,
+    record: &Record,
+    sandbox: &Sandbox,
+    output: Output<'_>,
+    reporter: &dyn Reporter,
+) -> Result<()> {
+    for mount in record.mounts.iter() {
+        if let MountSource::Host(path) = &mount.source {
+            reporter.note(&format!("not in the backup: {path} of the host, at {}", mount.at));
+        }
+    }
+    let failed = |error| Error::new(Kind::Storage, "can't make a pipe").source(error);
+    let overlay = {
+        let store = Store::open(root)?;
+        let image = store.load_image(&record.manifest)?;
+        sandbox.service_overlay(&record.id, layer_sources(&store, &image), &mut |_| {})?
+    };
+    let Output { to, settings, .. } = output;
+    let note = Note::new(&record.name, &record.image, record.manifest.digest, Content::Files);
+    note.write(settings.compression(), to)?;
+    let mut encoder = Encoder::new(to, settings, threads())?;
+    let (tar, theirs) = std::io::pipe().map_err(failed)?;
+    std::thread::scope(|scope| {
+        let volumes = record.saved_volumes();
+        let saved = scope.spawn(move || sandbox.save(&overlay, &volumes, theirs.into()));
+        let written = std::io::copy(&mut { tar }, &mut encoder).io("write", "the backup");
+        let saved = saved.join().unwrap_or_else(|_| Err(Error::sandbox("copying panicked")));
+        interrupt::check()?;
+        written?;
+        saved?;
+        encoder.finish()?.flush().io("write", "the backup")
+    })
+}
+
+fn still_held() -> Error {
+    Error::new(
+        Kind::Script,
+        "bin/backup has ended, but something that it started still holds its standard output",
+    )
+    .hint("nobody knows whether the backup is whole: have the script wait for what it starts")
+}
+
+pub(super) fn file(pipe: impl Into<OwnedFd>) -> File {
+    File::from(pipe.into())
+}
+
+pub(super) fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

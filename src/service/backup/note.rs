@@ -1,0 +1,246 @@
+//! What a backup says of itself: the image, when, by which svp.
+//!
+//! It stands before the data where a decompressor passes over it, so that `zstd -dc FILE` and
+//! `gzip -dc FILE` give exactly what the pack's script printed: in zstd a skippable frame (RFC 8878, 3.1.2),
+//! in gzip a first member without data, with the note in its extra field (RFC 1952, 2.3.1.1). A backup that
+//! isn't compressed has no place for it.
+
+use std::io::{Cursor, Read, Write};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, IoContext, Result};
+use crate::layer::compress::{detect, read_full};
+use crate::oci::Digest;
+use crate::oci::media_type::Compression;
+
+/// The version of the note's format.
+const FORMAT: u32 = 1;
+/// The longest note: it has to fit in a gzip header's extra field.
+const LONGEST: usize = 32 << 10;
+/// The magic number of the skippable frame: one of sixteen, of which zstd's own tools use the first ones.
+const SKIPPABLE: [u8; 4] = [0x5b, 0x2a, 0x4d, 0x18];
+/// A gzip header with an extra field alone.
+const GZIP_EXTRA: [u8; 10] = [0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff];
+/// The extra field's subfield.
+const SUBFIELD: [u8; 2] = *b"SV";
+/// A deflated nothing, its checksum and its length.
+const GZIP_EMPTY: [u8; 10] = [3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// What a backup says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Note {
+    /// The version of the note's format; the name tells a note of svp's from another's.
+    pub svp_backup: u32,
+    /// The service's name.
+    pub service: String,
+    /// The name of its image when it was made.
+    pub image: String,
+    /// The image's manifest.
+    pub digest: Digest,
+    /// When the backup was begun, in UTC as RFC 3339 has it.
+    pub created: String,
+    /// The version of svp.
+    pub svp_version: String,
+    /// What the data is.
+    pub content: Content,
+}
+
+/// What a backup's data is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Content {
+    /// What the pack's `bin/backup` printed.
+    Script,
+    /// A tar of what the service has written and of its volumes, by svp.
+    Files,
+}
+
+impl Note {
+    /// A note of now.
+    pub fn new(service: &str, image: &str, digest: Digest, content: Content) -> Note {
+        Note {
+            svp_backup: FORMAT,
+            service: service.to_owned(),
+            image: image.to_owned(),
+            digest,
+            created: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            svp_version: env!("CARGO_PKG_VERSION").to_owned(),
+            content,
+        }
+    }
+
+    /// Writes it before data that will be compressed so; nothing where there is no place for it.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`](crate::error::Kind::Storage).
+    pub fn write(&self, compression: Compression, output: &mut dyn Write) -> Result<()> {
+        let text = serde_json::to_vec(self).expect("plain data");
+        let length = text.len();
+        if length > LONGEST {
+            return Err(Error::bad_input("the names of the service and its image are too long"));
+        }
+        let bytes = match compression {
+            Compression::None => return Ok(()),
+            Compression::Zstd => {
+                [&SKIPPABLE[..], &(length as u32).to_le_bytes(), &text[..]].concat()
+            }
+            Compression::Gzip => {
+                let extra = (length as u16 + 4).to_le_bytes();
+                let length = (length as u16).to_le_bytes();
+                [&GZIP_EXTRA[..], &extra, &SUBFIELD, &length, &text, &GZIP_EMPTY].concat()
+            }
+        };
+        output.write_all(&bytes).io("write", "the backup")
+    }
+}
+
+/// The beginning of a backup: what it says of itself, if it does, and how it is compressed.
+#[derive(Debug)]
+pub struct Head {
+    /// The note.
+    pub note: Option<Note>,
+    /// How the data is compressed, by its magic number.
+    pub compression: Compression,
+    /// The bytes that were read for it.
+    read: Vec<u8>,
+}
+
+impl Head {
+    /// Reads the beginning of a backup, which is compressed as `asked` or as its magic number says.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) for one that has nothing in it, or a note that this
+    /// svp can't read; [`Kind::Storage`](crate::error::Kind::Storage).
+    pub fn read(input: &mut dyn Read, asked: Option<Compression>) -> Result<Head> {
+        let mut head = vec![0; 16];
+        let length = read_full(input, &mut head).io("read", "the backup")?;
+        head.truncate(length);
+        if head.is_empty() {
+            return Err(Error::bad_input("the backup is empty"));
+        }
+        let begun = [&SKIPPABLE[..], &GZIP_EXTRA].iter().any(|whole| whole.starts_with(&head));
+        if begun && asked.is_none() {
+            return Err(Error::bad_input("the backup is cut off")
+                .hint("if it is not compressed, say so: --compression none"));
+        }
+        let compression = asked.unwrap_or_else(|| detect(&head));
+        // Where the note's text begins, and how long it is.
+        let place = match (compression, &head[..]) {
+            (Compression::Zstd, [a, b, c, d, sizes @ ..])
+                if [*a, *b, *c, *d] == SKIPPABLE && sizes.len() >= 4 =>
+            {
+                let length = u32::from_le_bytes([sizes[0], sizes[1], sizes[2], sizes[3]]);
+                Some((8, length as usize))
+            }
+            (Compression::Gzip, [.., s, v, low, high])
+                if head.len() == 16 && head[3] == 4 && [*s, *v] == SUBFIELD =>
+            {
+                Some((16, usize::from(u16::from_le_bytes([*low, *high]))))
+            }
+            _ => None,
+        };
+        let mut note = None;
+        if let Some((start, length)) = place.filter(|(_, length)| *length <= LONGEST) {
+            let mut rest = vec![0; (start + length).saturating_sub(head.len())];
+            let found = read_full(input, &mut rest).io("read", "the backup")?;
+            head.extend_from_slice(&rest[..found]);
+            let text = head.get(start..start + length);
+            note = text.and_then(parse).transpose()?;
+        }
+        Ok(Head { note, compression, read: head })
+    }
+
+    /// The whole backup again.
+    pub fn rejoin<R: Read>(self, rest: R) -> impl Read + use<R> {
+        Cursor::new(self.read).chain(rest)
+    }
+}
+
+/// A note; `None` for what others put in such a place.
+fn parse(text: &[u8]) -> Option<Result<Note>> {
+    let value: serde_json::Value = serde_json::from_slice(text).ok()?;
+    let format = value.get("svpBackup")?.as_u64()?;
+    if format != u64::from(FORMAT) {
+        return Some(Err(Error::bad_input("the backup was made by a newer svp")
+            .hint("restore it with that version")));
+    }
+    Some(serde_json::from_value(value).map_err(|error| {
+        Error::bad_input("what the backup says of itself is damaged").source(error)
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::compress::{Encoder, decoder};
+    use crate::layer::settings::Settings;
+
+    fn note() -> Note {
+        Note::new("h1", "hello-1:latest", Digest::of(b"x"), Content::Script)
+    }
+
+    fn backup(compression: Compression, data: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        note().write(compression, &mut out).unwrap();
+        let settings = Settings::new(compression, None).unwrap();
+        let mut encoder = Encoder::new(out, settings, 1).unwrap();
+        encoder.write_all(data).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn a_note_is_found_again_and_is_no_part_of_the_data() {
+        for compression in [Compression::Zstd, Compression::Gzip] {
+            for data in [&b""[..], b"data", &[7; 300_000]] {
+                let bytes = backup(compression, data);
+                let mut input = &bytes[..];
+                let head = Head::read(&mut input, None).unwrap();
+                assert_eq!(head.compression, compression);
+                assert_eq!(head.note.as_ref().unwrap().image, "hello-1:latest");
+                let rest = input.to_vec();
+                let mut out = Vec::new();
+                let whole = head.rejoin(Cursor::new(rest));
+                decoder(whole, compression).unwrap().read_to_end(&mut out).unwrap();
+                assert_eq!(out, data);
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_no_note_is_no_error() {
+        let plain = backup(Compression::None, b"x");
+        assert_eq!(plain, b"x");
+        let others: [&[u8]; 6] = [
+            &plain,
+            &[0x28, 0xb5, 0x2f, 0xfd],
+            &[0x1f, 0x8b, 8, 0, 0, 0],
+            &[0x5b, 0x2a, 0x4d, 0x18, 0xff, 0xff, 0xff, 0xff],
+            &[0x5b, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, b'{', b'}'],
+            b"SVSVSVSVSVSVSVSVSVSV",
+        ];
+        for bytes in others {
+            let mut input = bytes;
+            let head = Head::read(&mut input, None).unwrap();
+            assert_eq!(head.note, None, "{bytes:?}");
+            let mut again = Vec::new();
+            head.rejoin(input).read_to_end(&mut again).unwrap();
+            assert_eq!(again, bytes);
+        }
+        for cut in [&b""[..], b"[", &SKIPPABLE, &GZIP_EXTRA[..7]] {
+            assert!(Head::read(&mut &cut[..], None).is_err());
+        }
+        let asked = Head::read(&mut &b"["[..], Some(Compression::None)).unwrap();
+        assert_eq!(asked.compression, Compression::None);
+    }
+
+    #[test]
+    fn a_note_of_another_version_or_a_damaged_one_is_an_error() {
+        for text in [r#"{"svpBackup":2}"#, r#"{"svpBackup":1,"image":3}"#] {
+            let length = (text.len() as u32).to_le_bytes();
+            let bytes = [&SKIPPABLE[..], &length, text.as_bytes()].concat();
+            assert!(Head::read(&mut &bytes[..], None).is_err(), "{text}");
+        }
+    }
+}

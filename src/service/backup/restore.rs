@@ -1,0 +1,361 @@
+//! Restoring: a fresh copy of the service is made of its image, the backup is read into it, and only when
+//! that is well it takes the old one's place.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::fresh::Fresh;
+use super::make::{RESTORE, Scripts, file};
+use super::note::{Content, Head, Note};
+use super::swap::{Restoring, Side, Swap, mend};
+use crate::error::{Error, Kind, Result};
+use crate::interrupt;
+use crate::layer::compress::decoder;
+use crate::oci::media_type::Compression;
+use crate::progress::Reporter;
+use crate::sandbox::{End, Sandbox, Stdio};
+use crate::service::command::{self, drain, enter};
+use crate::service::control::{Ask, ask};
+use crate::service::place::Place;
+use crate::service::record::Record;
+use crate::service::status::Standing;
+use crate::service::supervise::STOP_SECONDS;
+use crate::service::{health, monitor};
+use crate::store::Store;
+
+/// What to restore, and how.
+pub struct Request<'a> {
+    /// The store's root.
+    pub root: &'a Path,
+    /// The service.
+    pub place: &'a Place,
+    /// The backup.
+    pub input: File,
+    /// How it is compressed, where that isn't to be told by its first bytes.
+    pub compression: Option<Compression>,
+    /// Take a backup of another service.
+    pub force: bool,
+    /// How long a service may take to be well.
+    pub limit: Duration,
+    /// What the script says, as it comes.
+    pub show: &'a (dyn Fn(&[u8]) + Sync),
+    /// Everything else.
+    pub reporter: &'a dyn Reporter,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is restored.
+    Done,
+    /// `bin/restore` ended so; everything is as it was.
+    Failed(End),
+}
+
+/// Restores a service. On failure it is as it was, and runs if it did.
+///
+/// # Errors
+/// [`Kind::BadInput`] for a backup that is damaged or of another service, [`Kind::Script`] if the fresh copy
+/// isn't well, [`Kind::Usage`], [`Kind::Storage`], [`Kind::Sandbox`], [`Kind::Interrupted`].
+pub fn restore(request: Request<'_>) -> Result<Outcome> {
+    let (root, place, reporter) = (request.root, request.place, request.reporter);
+    let limit = request.limit;
+    let old = place.record()?;
+    if old.remove {
+        return Err(Error::usage(format!("{} goes when it stops: it was run with --rm", old.name))
+            .hint("run it without --rm, then restore"));
+    }
+    let sandbox = Sandbox::enter(&root.join("trees"))?;
+    let restoring = Restoring::take(place)?;
+    mend(root, place, &sandbox, &restoring)?;
+    let old = place.record()?;
+    let mut fresh = Fresh::make(root, &sandbox, &old)?;
+    if let Outcome::Failed(end) = read_into(&mut fresh, request, &sandbox)? {
+        return Ok(Outcome::Failed(end));
+    }
+    fresh.stop()?;
+    sandbox.sync()?;
+    reporter.step("it is well: it takes the old one's place");
+    replace(root, place, fresh, &sandbox, limit, reporter).map(|()| Outcome::Done)
+}
+
+/// Restores a backup in a fresh copy of the service, and removes it again.
+///
+/// # Errors
+/// As [`restore`].
+pub fn verify(request: Request<'_>) -> Result<Outcome> {
+    let (root, place) = (request.root, request.place);
+    let sandbox = Sandbox::enter(&root.join("trees"))?;
+    let restoring = Restoring::take(place)?;
+    mend(root, place, &sandbox, &restoring)?;
+    let mut fresh = Fresh::make(root, &sandbox, &place.record()?)?;
+    read_into(&mut fresh, request, &sandbox)
+}
+
+/// Fills a fresh copy from the backup and waits until it is well. It still runs then.
+fn read_into(
+    fresh: &mut Fresh<'_>,
+    mut request: Request<'_>,
+    sandbox: &Sandbox,
+) -> Result<Outcome> {
+    let reporter = request.reporter;
+    let record = fresh.record.clone();
+    let name = request.place.name();
+    let head = Head::read(&mut Patient(&request.input), request.compression)?;
+    check(head.note.as_ref(), &record, name, request.force, reporter)?;
+    let content = {
+        let store = Store::open(request.root)?;
+        let scripts = Scripts::of(&store, sandbox, &record, reporter)?;
+        content(head.note.as_ref(), scripts, name)?
+    };
+    match content {
+        Content::Script => {
+            reporter.step("starting a fresh copy");
+            fresh.start(request.limit)?;
+            reporter.step(&format!("running {RESTORE} in it"));
+            let end = run_script(fresh, head, &mut request)?;
+            if end != End::Exited(0) {
+                return Ok(Outcome::Failed(end));
+            }
+            fresh.wait(request.limit)?;
+        }
+        Content::Files => {
+            reporter.step("unpacking the backup into a fresh copy");
+            unpack(fresh, head, &request)?;
+            fresh.start(request.limit)?;
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// Compares what the backup says of itself with the service.
+fn check(
+    note: Option<&Note>,
+    record: &Record,
+    name: &str,
+    force: bool,
+    reporter: &dyn Reporter,
+) -> Result<()> {
+    let Some(note) = note else {
+        reporter.note("the backup doesn't say what it is a backup of");
+        return Ok(());
+    };
+    reporter.step(&format!("a backup of {} ({}) of {}", note.service, note.image, note.created));
+    let same = note.digest == record.manifest.digest;
+    // What svp copied are changes to that very image.
+    let fits = same || (note.image == record.image && note.content == Content::Script);
+    if fits && !same {
+        reporter.warning(&format!(
+            "it was made with another image of the name {}: {}",
+            note.image,
+            note.digest.short()
+        ));
+    }
+    if fits || force {
+        return Ok(());
+    }
+    Err(Error::bad_input(format!(
+        "it is a backup of {} with the image {} ({}), and {name} has {} ({})",
+        note.service,
+        note.image,
+        note.digest.short(),
+        record.image,
+        record.manifest.digest.short()
+    ))
+    .hint("if it is meant for this service all the same, add --force"))
+}
+
+/// What the backup is, and whether the pack can read it.
+fn content(note: Option<&Note>, scripts: Scripts, name: &str) -> Result<Content> {
+    let content = match note {
+        Some(note) => note.content,
+        None if scripts.backup || scripts.restore => Content::Script,
+        None => Content::Files,
+    };
+    if content == Content::Script && !scripts.restore {
+        return Err(Error::usage(format!("the pack of {name} has no bin/restore"))
+            .hint("only the pack knows how to read what its bin/backup wrote"));
+    }
+    Ok(content)
+}
+
+/// Runs `bin/restore` in the fresh copy with the backup on its standard input.
+fn run_script(fresh: &Fresh<'_>, head: Head, request: &mut Request<'_>) -> Result<End> {
+    let failed = |error| Error::new(Kind::Storage, "can't make a pipe").source(error);
+    let spec = {
+        let store = Store::open(request.root)?;
+        command::spec(&store, &fresh.record, vec![RESTORE.to_owned()])?
+    };
+    let (stdin, into) = io::pipe().map_err(failed)?;
+    let (output, theirs) = io::pipe().map_err(failed)?;
+    let errors = theirs.try_clone().map_err(failed)?;
+    let stdio = Stdio::Pipes([stdin.into(), theirs.into(), errors.into()]);
+    let joined = enter(&fresh.place, &spec, stdio)?;
+    let killer = joined.signaller()?;
+    let ended = AtomicBool::new(false);
+    let show = request.show;
+    let input = request.input.try_clone().map_err(failed)?;
+    std::thread::scope(|scope| {
+        let ended = &ended;
+        let end = scope.spawn(move || {
+            let end = joined.wait();
+            ended.store(true, Ordering::SeqCst);
+            end
+        });
+        scope.spawn(move || {
+            let _ = drain(&file(output), ended, Duration::ZERO, &mut |bytes| {
+                show(bytes);
+                Ok::<(), Error>(())
+            });
+        });
+        let mut into = file(into);
+        let fed = feed(head, input, &mut into);
+        if fed.is_err() {
+            // Before its input ends: it must not take a part for the whole.
+            killer.signal(libc::SIGKILL);
+        }
+        drop(into);
+        let end = end.join().unwrap_or_else(|_| Err(Error::sandbox("waiting panicked")));
+        interrupt::check()?;
+        fed.and(end)
+    })
+}
+
+/// Unpacks a copy that svp made into the fresh copy's place.
+fn unpack(fresh: &Fresh<'_>, head: Head, request: &Request<'_>) -> Result<()> {
+    let failed = |error| Error::new(Kind::Storage, "can't make a pipe").source(error);
+    let (tar, into) = io::pipe().map_err(failed)?;
+    let input = request.input.try_clone().map_err(failed)?;
+    let store = Store::open(request.root)?;
+    std::thread::scope(|scope| {
+        let store = &store;
+        let filled = scope.spawn(move || fresh.fill(store, OwnedFd::from(tar)));
+        let mut into = file(into);
+        let fed = feed(head, input, &mut into);
+        drop(into);
+        let filled = filled.join().unwrap_or_else(|_| Err(Error::sandbox("unpacking panicked")));
+        interrupt::check()?;
+        fed.and(filled)
+    })
+}
+
+/// Writes the decompressed backup, and reads it to its end even where the reader has had enough, because
+/// only there it shows whether all of it is sound.
+fn feed(head: Head, input: File, into: &mut dyn Write) -> Result<()> {
+    let compression = head.compression;
+    let mut data = decoder(head.rejoin(Patient(input)), compression)
+        .map_err(|error| Error::new(error.kind(), error.to_string()).context("the backup"))?;
+    let mut buffer = vec![0; 128 << 10];
+    let mut wanted = true;
+    loop {
+        let length = match data.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => {
+                interrupt::check()?;
+                let kind = match error.kind() {
+                    io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Kind::BadInput,
+                    _ => Kind::Storage,
+                };
+                return Err(Error::new(kind, "the backup is damaged or cut off").source(error));
+            }
+            Ok(0) => return Ok(()),
+            Ok(length) => length,
+        };
+        wanted = wanted && into.write_all(&buffer[..length]).is_ok();
+    }
+}
+
+/// Reads what may be a pipe that nothing comes from, and hears of Ctrl-C meanwhile.
+struct Patient<F>(F);
+
+impl<F: std::borrow::Borrow<File>> Read for Patient<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut file = self.0.borrow();
+        let pause = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+        loop {
+            if interrupt::requested() {
+                return Err(io::Error::other("interrupted"));
+            }
+            let mut fds = [PollFd::new(file, PollFlags::IN)];
+            if !matches!(poll(&mut fds, Some(&pause)), Ok(0) | Err(rustix::io::Errno::INTR)) {
+                return file.read(buffer);
+            }
+        }
+    }
+}
+
+/// Puts a fresh copy that is well and has been stopped in the place of the old service.
+fn replace(
+    root: &Path,
+    place: &Place,
+    fresh: Fresh<'_>,
+    sandbox: &Sandbox,
+    limit: Duration,
+    reporter: &dyn Reporter,
+) -> Result<()> {
+    let _cleaning = interrupt::cleaning();
+    let old = place.record()?;
+    let runs = matches!(place.status()?.standing, Standing::Running | Standing::Starting);
+    let new = Record { id: fresh.record.id.clone(), ..old.clone() };
+    let volumes = fresh.moved(&old);
+    let mut swap = Swap { old, new, volumes, winner: Side::New };
+    let mut fresh = Some(fresh);
+    let swapped: Result<()> = (|| {
+        stop(place)?;
+        let held = hold(place)?;
+        interrupt::check()?;
+        swap.decide(place, Side::New)?;
+        // From here on it is the journal that knows whose the trees are.
+        fresh.take().map_or(Ok(()), Fresh::keep)?;
+        swap.apply(place, sandbox)?;
+        drop(held);
+        if runs {
+            monitor::start(root, place, reporter)?;
+            health::wait(root, place, limit)?;
+        }
+        Ok(())
+    })();
+    let Err(error) = swapped else { return swap.finish(place, sandbox) };
+    let undone: Result<()> = (|| {
+        if fresh.is_none() {
+            stop(place)?;
+            let _held = hold(place)?;
+            swap.decide(place, Side::Old)?;
+            swap.apply(place, sandbox)?;
+            swap.finish(place, sandbox)?;
+        }
+        drop(fresh);
+        if runs && place.status()?.standing != Standing::Running {
+            monitor::start(root, place, reporter)?;
+        }
+        Ok(())
+    })();
+    match undone {
+        Ok(()) => Err(error.context("not restored, everything is as it was")),
+        Err(second) => {
+            Err(error.also_hint(&format!("and the old one could not be started: {second}")))
+        }
+    }
+}
+
+/// Stops a service if it runs, and waits for its end.
+pub(super) fn stop(place: &Place) -> Result<()> {
+    match ask(place, &Ask::Stop(STOP_SECONDS)) {
+        Ok(_) => place.wait(),
+        Err(error) if error.kind() == Kind::Usage => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Keeps others from starting a service.
+pub(super) fn hold(place: &Place) -> Result<File> {
+    place
+        .hold()?
+        .ok_or_else(|| Error::usage(format!("somebody has started {} meanwhile", place.name())))
+}

@@ -1,0 +1,229 @@
+//! Putting a fresh copy of a service in the place of the old one, so that whatever ends svp leaves one of
+//! the two and not a mixture.
+//!
+//! ```text
+//! ROOT/services/NAME/swap.json      which of the two it is to be, as long as both are there
+//! ROOT/services/NAME/restoring      held by the command that restores
+//! ```
+//!
+//! A service's place in the tree area is found by its record, so that one rename of the record swaps it.
+//! Volumes have names that others know, and are renamed one after the other: the journal says to which end,
+//! and [`settle`] brings that about, however often it is interrupted. Whoever starts the service settles
+//! first. What lost is removed last.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, IoContext, Result};
+use crate::sandbox::Sandbox;
+use crate::service::place::Place;
+use crate::service::record::Record;
+
+const JOURNAL: &str = "swap.json";
+const LOCK: &str = "restoring";
+
+/// The journal: two services that want one place.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Swap {
+    /// The one that was there.
+    pub(super) old: Record,
+    /// The one that is to be.
+    pub(super) new: Record,
+    /// The volumes that differ.
+    pub(super) volumes: Vec<Moved>,
+    /// Which of them is to stay.
+    pub(super) winner: Side,
+}
+
+/// A volume that both have.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Moved {
+    /// Its name.
+    pub(super) name: String,
+    /// The name that the new one's has until it gets there.
+    pub(super) new: String,
+    /// The name that the old one's has from then on.
+    pub(super) old: String,
+}
+
+/// One of two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Side {
+    Old,
+    New,
+}
+
+/// The right to restore a service; one command has it at a time.
+#[derive(Debug)]
+pub(super) struct Restoring(#[allow(dead_code)] File);
+
+impl Restoring {
+    /// Takes the right.
+    pub(super) fn take(place: &Place) -> Result<Restoring> {
+        Restoring::try_take(place)?.ok_or_else(|| {
+            Error::usage(format!("a backup of {} is being restored or verified", place.name()))
+                .hint("wait until that is done")
+        })
+    }
+
+    fn try_take(place: &Place) -> Result<Option<Restoring>> {
+        let path = place.dir().join(LOCK);
+        let lock = File::options().create(true).append(true).open(&path).io("open", &path)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Some(Restoring(lock))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(Error::io("lock", &path, error)),
+        }
+    }
+}
+
+impl Swap {
+    /// Reads a service's journal, if there is one.
+    fn of(place: &Place) -> Result<Option<Swap>> {
+        if !place.dir().join(JOURNAL).exists() {
+            return Ok(None);
+        }
+        place.read(JOURNAL).map(Some)
+    }
+
+    /// Says that it is to be so from now on, whatever happens.
+    pub(super) fn decide(&mut self, place: &Place, winner: Side) -> Result<()> {
+        self.winner = winner;
+        place.write(JOURNAL, self, true)
+    }
+
+    /// Makes it so. The service must not run.
+    pub(super) fn apply(&self, place: &Place, sandbox: &Sandbox) -> Result<()> {
+        for Moved { name, new, old } in &self.volumes {
+            let (from, aside) = match self.winner {
+                Side::New => (new, old),
+                Side::Old => (old, new),
+            };
+            // Where it isn't, it has arrived already.
+            if sandbox.has_volume(from) {
+                if sandbox.has_volume(name) && !sandbox.has_volume(aside) {
+                    sandbox.rename_volume(name, aside)?;
+                }
+                sandbox.rename_volume(from, name)?;
+            }
+        }
+        let winner = match self.winner {
+            Side::New => &self.new,
+            Side::Old => &self.old,
+        };
+        // What it has changed of itself since stays.
+        if place.record()?.id != winner.id {
+            place.save(winner)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what lost, and then the journal.
+    pub(super) fn finish(&self, place: &Place, sandbox: &Sandbox) -> Result<()> {
+        let loser = match self.winner {
+            Side::New => &self.old,
+            Side::Old => &self.new,
+        };
+        sandbox.remove_service(&loser.id)?;
+        for Moved { new, old, .. } in &self.volumes {
+            let aside = if self.winner == Side::New { old } else { new };
+            sandbox.remove_volume(aside)?;
+        }
+        let path = place.dir().join(JOURNAL);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io("remove", &path, error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Brings a swap that was begun to its end. The service must not run, and its lock must be held.
+///
+/// # Errors
+/// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).
+pub fn settle(place: &Place, sandbox: &Sandbox) -> Result<()> {
+    let Some(swap) = Swap::of(place)? else { return Ok(()) };
+    swap.apply(place, sandbox)?;
+    // Who restores may still change his mind.
+    match Restoring::try_take(place)? {
+        Some(_lock) => swap.finish(place, sandbox),
+        None => Ok(()),
+    }
+}
+
+/// Brings to their end what restores that were killed have left, and removes their fresh copies. The service
+/// may run: then it has settled when it started.
+pub(super) fn mend(root: &Path, place: &Place, sandbox: &Sandbox, lock: &Restoring) -> Result<()> {
+    if let Some(swap) = Swap::of(place)? {
+        if let Some(_held) = place.hold()? {
+            swap.apply(place, sandbox)?;
+        }
+        swap.finish(place, sandbox)?;
+    }
+    sweep(root, place, sandbox, lock)
+}
+
+/// Settles, and removes the fresh copies that restores which were killed have left. The service must not
+/// run, and its lock must be held.
+///
+/// # Errors
+/// As [`settle`].
+pub fn tidy(root: &Path, place: &Place, sandbox: &Sandbox) -> Result<()> {
+    settle(place, sandbox)?;
+    match Restoring::try_take(place)? {
+        Some(lock) => sweep(root, place, sandbox, &lock),
+        None => Ok(()),
+    }
+}
+
+/// Removes what restores that were killed have left of their fresh copies. A swap must have ended.
+fn sweep(root: &Path, place: &Place, sandbox: &Sandbox, _: &Restoring) -> Result<()> {
+    for copy in Place::all(root)? {
+        let Ok(record) = copy.record() else { continue };
+        if record.stands_for.as_deref() != Some(place.name()) {
+            continue;
+        }
+        let Some(_held) = copy.hold()? else { continue };
+        // Else it has taken the service's place, and its record alone was left.
+        if place.record()?.id != record.id {
+            remove_trees(&record, sandbox)?;
+        }
+        copy.remove()?;
+    }
+    Place::sweep(root, &copies_of(place.name()))
+}
+
+/// How the names of all fresh copies of a service begin.
+pub(super) fn copies_of(name: &str) -> String {
+    // A service's name has 63 characters at most.
+    let short: String = name.chars().take(48).collect();
+    format!("{short}.restore-")
+}
+
+/// Removes the place and the volumes of a fresh copy; volumes that it shares stay.
+pub(super) fn remove_trees(copy: &Record, sandbox: &Sandbox) -> Result<()> {
+    sandbox.remove_service(&copy.id)?;
+    copy.own_volumes().try_for_each(|(name, _)| sandbox.remove_volume(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_command_restores_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("services/a")).unwrap();
+        let place = Place::of(dir.path(), "a").unwrap();
+        let held = Restoring::take(&place).unwrap();
+        assert!(Restoring::take(&place).is_err());
+        drop(held);
+        Restoring::take(&place).unwrap();
+    }
+}

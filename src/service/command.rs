@@ -1,0 +1,120 @@
+//! A command in the container of a service that runs.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::control::{Ask, ask};
+use super::place::Place;
+use super::record::Record;
+use crate::error::{Error, Kind, Result};
+use crate::interrupt;
+use crate::sandbox::{End, JoinSpec, Joined, Stdio, join};
+use crate::store::Store;
+
+/// How often a reader looks whether the command has ended.
+const TICK: Duration = Duration::from_millis(50);
+
+/// A command with the environment that every script in the service has.
+///
+/// # Errors
+/// [`Kind::BadInput`] if the service's image is damaged or gone.
+pub fn spec(store: &Store, record: &Record, argv: Vec<String>) -> Result<JoinSpec> {
+    let image = store.load_image(&record.manifest)?;
+    let env = record.environment(&image);
+    Ok(JoinSpec { argv, env, cwd: record.cwd.clone(), user: None })
+}
+
+/// Starts a command in the container of a service.
+///
+/// # Errors
+/// [`Kind::Usage`] if the service doesn't run, [`Kind::Sandbox`], [`Kind::BadInput`] if the command can't
+/// be executed.
+pub fn enter(place: &Place, spec: &JoinSpec, stdio: Stdio) -> Result<Joined> {
+    let fds = ask(place, &Ask::Join)?;
+    let [user_namespace, process_1] = &fds[..] else {
+        return Err(Error::sandbox("the monitor gave no container"));
+    };
+    join(user_namespace.as_fd(), process_1.as_fd(), spec, stdio)
+}
+
+/// Runs a command in a service without input, and gives what it printed, the end of it if it is long.
+///
+/// # Errors
+/// As [`enter`].
+pub fn run_quietly(
+    store: &Store,
+    place: &Place,
+    record: &Record,
+    argv: Vec<String>,
+) -> Result<(End, String)> {
+    const MOST: usize = 64 << 10;
+    let failed = |error| Error::new(Kind::Storage, "can't make a pipe").source(error);
+    let spec = spec(store, record, argv)?;
+    let (output, theirs) = std::io::pipe().map_err(failed)?;
+    let null = File::open("/dev/null").map_err(failed)?;
+    let errors = theirs.try_clone().map_err(failed)?;
+    let stdio = Stdio::Pipes([null.into(), theirs.into(), OwnedFd::from(errors)]);
+    let joined = enter(place, &spec, stdio)?;
+    let reader = std::thread::spawn(move || {
+        let mut kept = Vec::new();
+        let mut buffer = [0; 8192];
+        let mut output = output;
+        while let Ok(length @ 1..) = std::io::Read::read(&mut output, &mut buffer) {
+            kept.extend_from_slice(&buffer[..length]);
+            let excess = kept.len().saturating_sub(MOST);
+            kept.drain(..excess);
+        }
+        kept
+    });
+    let end = joined.wait()?;
+    interrupt::check()?;
+    // What the command left behind may hold the pipe for ever.
+    let since = std::time::Instant::now();
+    while !reader.is_finished() && since.elapsed() < std::time::Duration::from_secs(1) {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let kept = if reader.is_finished() { reader.join().unwrap_or_default() } else { Vec::new() };
+    Ok((end, String::from_utf8_lossy(&kept).into_owned()))
+}
+
+/// Hands on what a command prints: to the end; or, once the command has `ended`, until nothing has come for
+/// `patience`, because what it started may hold the other end for ever. Whether the end was reached.
+///
+/// # Errors
+/// Those of `sink`, which end it.
+pub fn drain<E>(
+    mut from: &File,
+    ended: &AtomicBool,
+    patience: Duration,
+    sink: &mut dyn FnMut(&[u8]) -> Result<(), E>,
+) -> Result<bool, E> {
+    let mut buffer = vec![0; 64 << 10];
+    let mut silent_since = None;
+    loop {
+        // Asked before the look: what was printed before the end is there by then.
+        let over = ended.load(Ordering::SeqCst);
+        let since = over.then(|| *silent_since.get_or_insert_with(Instant::now));
+        let left = since.map_or(TICK, |since| patience.saturating_sub(since.elapsed()));
+        let pause = left.min(TICK);
+        let pause = Timespec { tv_sec: 0, tv_nsec: i64::from(pause.subsec_nanos()) };
+        let mut fds = [PollFd::new(from, PollFlags::IN)];
+        match poll(&mut fds, Some(&pause)) {
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(_) => return Ok(false),
+            Ok(0) if over && left.is_zero() => return Ok(false),
+            Ok(0) => continue,
+            Ok(_) => silent_since = None,
+        }
+        match from.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // A terminal whose other side is closed says EIO.
+            Ok(0) | Err(_) => return Ok(true),
+            Ok(length) => sink(&buffer[..length])?,
+        }
+    }
+}
