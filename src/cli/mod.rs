@@ -61,8 +61,8 @@ Exit codes:
   74  storage: the disk is full, or reading or writing failed
   77  the sandbox can't be made on this host: see `svp check`
   130 interrupted
-Of run, exec, client, shell and extra: what they run gives the code; 125 if svp itself fails, 126 or 127
-if the program can't be run.";
+Of run, exec, client, shell, extra, backup and restore: what they run gives the code; 125 if svp itself
+fails, 126 or 127 if the program can't be run.";
 
 #[derive(Debug, Subcommand)]
 enum Command {

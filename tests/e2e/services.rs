@@ -10,7 +10,7 @@ use crate::support::{Place, debian_base, output, pack, success, told};
 
 /// Builds and sets up the pack `name`; the instance's archive and its environment.
 #[track_caller]
-fn instance(place: &Place, name: &str) -> (PathBuf, Vec<(String, String)>) {
+pub fn instance(place: &Place, name: &str) -> (PathBuf, Vec<(String, String)>) {
     place.ok(["import", debian_base().to_str().unwrap(), "-t", "debian:12"]);
     let pack = pack(name);
     let pack = pack.to_str().unwrap();
