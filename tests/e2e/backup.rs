@@ -15,7 +15,8 @@ use crate::support::{Place, output, pack, run, success, told};
 
 /// A service with one value in its volume. Its scripts do what the value says.
 const QUERY: &str = "#!/bin/sh\ncase $1 in os) echo busybox/1;; volumes) echo /data; echo /srv/b;;\n\
-    health) echo 'test ! -e /data/sick';; esac\n";
+    env) echo X_HOST=%IP;; health) echo 'test ! -e /data/sick && { test ! -e /data/away || test $X_HOST = 127.0.0.1; }';;\n\
+    esac\n";
 const BUILD: &str = "#!/bin/sh\nset -eu\n[ \"$1\" = setup ] || exit 0\nmkdir -p /data /srv/b\n\
     echo built >/data/x\nchown 1000:1000 /data/x\nln -s x /data/link\n";
 const RUN: &str = "#!/bin/sh\nexec sleep 100000\n";
@@ -23,7 +24,7 @@ const BACKUP: &str = "#!/bin/sh\ncat /data/x\necho the backup of $(cat /data/x) 
     case $(cat /data/x) in fail*) exit 3;; hang*) sleep 4711;; killed*) kill -9 $$;;\n\
     left*) sleep 4712 & ;; esac\n";
 const RESTORE: &str = "#!/bin/sh\ncat >/data/x\ncase $(cat /data/x) in\n\
-    bad*) echo no good >&2; exit 4;; sick*) touch /data/sick;; esac\n";
+    bad*) echo no good >&2; exit 4;; sick*) touch /data/sick;; away*) touch /data/away;; esac\n";
 
 struct Service {
     place: Place,
@@ -335,6 +336,48 @@ fn a_failed_restore_changes_nothing() {
     assert_eq!(service.status()["status"], "exited");
     service.place.ok(["start", "one"]);
     assert_eq!(service.get(), "good\n");
+    service.assert_alone();
+}
+
+#[test]
+fn a_copy_that_is_well_only_elsewhere_is_taken_back() {
+    let service = Service::with_scripts();
+    service.place.ok(["rm", "--force", "--volumes", "one"]);
+    // Here the service has an address of its own; the fresh copy of one without ports has no network.
+    service.place.ok(["run", "-d", "--wait", "one"]);
+    service.set("away");
+    service.backup("b");
+    service.set("mine");
+    service.place.ok(["exec", "one", "sh", "-c", "echo w >/etc/written"]);
+    let told = code(&service.restore(&service.path("b"), &["--wait", "1"]), 125);
+    assert!(told.contains("takes the old one's place"), "{told}");
+    assert!(told.contains("not restored, everything is as it was"), "{told}");
+    assert_eq!(service.status()["status"], "running");
+    assert_eq!(service.get(), "mine\n");
+    assert_eq!(service.place.ok(["exec", "one", "cat", "/etc/written"]), "w\n");
+    service.assert_alone();
+    // Interrupted there, it is taken back, too.
+    let mut child = spawn(&service, &["restore", "one", "-i", "b"]);
+    let journal = service.place.store().join("services/one/swap.json");
+    until("it is swapped", || journal.exists());
+    kill(&child, Signal::INT);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(service.status()["status"], "running");
+    assert_eq!(service.get(), "mine\n");
+    service.assert_alone();
+}
+
+#[test]
+fn an_interrupted_copy_starts_the_service_again() {
+    let service = Service::new(&[]);
+    let fill = "head -c 30000000 /dev/urandom >/data/big; for i in 1 2 3 4; do cat /data/big >>/data/x; done";
+    service.place.ok(["exec", "one", "sh", "-c", fill]);
+    let mut child = spawn(&service, &["backup", "one", "-o", "b"]);
+    until("it is stopped", || service.status()["status"] != "running");
+    kill(&child, Signal::INT);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(!service.path("b").exists());
+    assert_eq!(service.status()["status"], "running");
     service.assert_alone();
 }
 
