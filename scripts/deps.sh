@@ -9,6 +9,7 @@ packages=(
   uidmap passt                                                  # user namespaces and their network
   skopeo podman buildah runc umoci docker-registry docker.io    # other people's OCI tools
   strace                                                        # kills svp at chosen system calls
+  tmux                                                          # a terminal to type on
   zstd attr acl libcap2-bin openssl apache2-utils               # what layers hold, TLS and passwords
   python3-jsonschema                                            # the OCI image-spec's schemas
   mariadb-client postgresql-client redis-tools                  # clients of the services

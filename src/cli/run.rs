@@ -55,6 +55,9 @@ pub(super) struct Args {
     /// The network: auto is private where pasta can run, else the host's
     #[arg(long, value_enum, default_value = "auto")]
     network: NetworkArg,
+    /// Reach another service, and have its environment, secrets too
+    #[arg(long, value_name = "NAME")]
+    link: Vec<String>,
     /// Run this in the container instead of /service/bin/run
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
@@ -151,6 +154,7 @@ impl Args {
                 NetworkArg::None => Network::None,
             },
             publish: self.publish.clone(),
+            links: self.link.clone(),
             env,
             mounts: self.volume.clone(),
             restart: self.restart,
@@ -168,13 +172,19 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
         let (place, record) = run::run(&request, &store, context.reporter())?;
         (place, record, store.root().to_owned())
     };
-    if !args.detach {
-        return foreground(&root, &place, &record, context);
-    }
-    if let Err(error) = monitor::start(&root, &place, context.reporter()) {
+    let started = if args.detach {
+        monitor::start(&root, &place, context.reporter()).map(|()| ExitCode::SUCCESS)
+    } else {
+        foreground(&root, &place, &record, context)
+    };
+    let code = started.inspect_err(|_| {
         // What never ran leaves nothing.
-        super::services::discard(&root, &place, &record);
-        return Err(error);
+        if place.status().is_ok_and(|status| !status.ran()) {
+            super::services::discard(&root, &place, &record);
+        }
+    })?;
+    if !args.detach {
+        return Ok(code);
     }
     if record.restart == Restart::Always {
         context.reporter().note(

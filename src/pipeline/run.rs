@@ -35,6 +35,8 @@ pub struct RunRequest {
     pub network: Network,
     /// Ports of the host that lead to it besides its own.
     pub publish: Vec<Forward>,
+    /// The services whose environment it has, and whom it reaches.
+    pub links: Vec<String>,
     /// Variables, and the secrets that the store doesn't have.
     pub env: Vec<(String, String)>,
     /// What is shown in it.
@@ -68,6 +70,9 @@ pub fn run(
     let sandbox = Sandbox::enter(&store.root().join("trees"))?;
     let answers = ask::all_in_image(store, &sandbox, &image, None, reporter)?;
     let state = State::load(store, &found.manifest)?;
+    for link in &request.links {
+        check_link(&Place::existing(store.root(), link)?.record()?)?;
+    }
     let (secrets, more_env) = secrets(&answers, state.as_ref(), request)?;
     let env = match &state {
         Some(state) => state.env.clone(),
@@ -87,6 +92,7 @@ pub fn run(
         cwd: "/service".into(),
         secrets,
         env,
+        links: request.links.clone(),
         more_env,
         health: answers.health.clone(),
         network: request.network,
@@ -129,6 +135,14 @@ fn check_image(image: &Image, reference: &Reference, request: &RunRequest) -> Re
                 .hint("`svp build` makes one from a pack; podman runs other images"))
         }
     }
+}
+
+fn check_link(other: &Record) -> Result<()> {
+    if other.address.is_some() {
+        return Ok(());
+    }
+    Err(Error::usage(format!("{} has no address of its own to be linked to", other.name))
+        .hint("it was run with --network host or none; run it in a private network"))
 }
 
 fn name_of(request: &RunRequest, image: &str) -> Result<String> {

@@ -1,6 +1,7 @@
 //! What a container is made of, whatever runs in it: namespaces, a file system, a network.
 
 use std::fs::File;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 
 use nix::sched::{CloneFlags, unshare};
@@ -27,8 +28,12 @@ pub(super) struct Container {
     own_network: bool,
     /// Whether svp attaches something to that namespace first.
     attach: bool,
+    /// Whether the host's gateway is out of its reach.
+    shielded: bool,
     pub(super) resolv_conf: String,
     pub(super) hosts: String,
+    /// Where svp listens in the container's own network.
+    pub(super) listen: Vec<SocketAddr>,
 }
 
 /// A container's network as svp sets it up.
@@ -41,30 +46,44 @@ pub(super) struct Attached {
 }
 
 impl Sandbox {
-    /// Describes a container in one of the three networks, and how names resolve there.
+    /// Describes a container in one of the three networks, and how names resolve there. One with `binds`
+    /// is a service's: it is kept from the gateway, on which many a router's and cloud's door is. A build may
+    /// have its proxy there.
     pub(super) fn container(
         &self,
         rootfs: Rootfs,
-        binds: Vec<Bind>,
+        binds: Option<Vec<Bind>>,
         hostname: &str,
         network: Network,
     ) -> (Container, Resolver) {
+        let shielded = binds.is_some();
         let resolver = match network {
-            Network::Auto => Resolver::private(),
+            Network::Auto => Resolver::private(shielded),
             Network::Host => Resolver::of_host(),
             Network::None => Resolver::none(),
         };
         let container = Container {
             rootfs,
-            binds,
+            binds: binds.unwrap_or_default(),
             hostname: hostname.to_owned(),
             tty_group: self.map().gids.iter().any(|e| e.inside <= 5 && 5 - e.inside < e.count),
             own_network: network != Network::Host,
             attach: network == Network::Auto,
+            shielded,
             resolv_conf: resolver.file.clone(),
             hosts: network::hosts(hostname, network != Network::None),
+            listen: Vec::new(),
         };
         (container, resolver)
+    }
+
+    /// The sockets that a container's stage was asked to make, in their order.
+    pub(super) fn listeners(stage: &mut Stage, container: &Container) -> Result<Vec<TcpListener>> {
+        if !container.own_network || container.listen.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ((), fds) = stage.recv()?;
+        Ok(fds.into_iter().map(TcpListener::from).collect())
     }
 
     /// Connects a container's network, if it is to be, when its stage asks for that.
@@ -130,16 +149,32 @@ pub(super) fn make(channel: &Channel, container: &Container) -> Result<()> {
         overlay::mount_merged(layers)?;
     }
     if container.own_network {
-        prepare_network(channel, container.attach)?;
+        prepare_network(channel, container)?;
+        listen(channel, &container.listen)?;
     }
     Ok(())
 }
 
-fn prepare_network(channel: &Channel, attach: bool) -> Result<()> {
+/// Listens where svp wants to, and hands it the sockets.
+fn listen(channel: &Channel, at: &[SocketAddr]) -> Result<()> {
+    if at.is_empty() {
+        return Ok(());
+    }
+    let mut sockets = Vec::new();
+    for at in at {
+        let socket = TcpListener::bind(at).map_err(|error| {
+            Error::sandbox(format!("can't listen on {at} in the container")).source(error)
+        })?;
+        sockets.push(OwnedFd::from(socket));
+    }
+    reply_with(channel, &(), &sockets)
+}
+
+fn prepare_network(channel: &Channel, container: &Container) -> Result<()> {
     let failed = |what: &str, error| Error::sandbox(what.to_owned()).source(error);
     netlink::bring_loopback_up()
         .map_err(|error| failed("can't bring the loopback interface up", error))?;
-    if !attach {
+    if !container.attach {
         return Ok(());
     }
     let namespace = File::open("/proc/self/ns/net")
@@ -147,7 +182,8 @@ fn prepare_network(channel: &Channel, attach: bool) -> Result<()> {
     reply_with(channel, &(), &[namespace.into()])?;
     let go = channel.recv::<()>().map_err(|error| failed("svp", error))?;
     go.ok_or_else(|| Error::sandbox("svp is gone"))?;
-    for address in network::CLOUD_METADATA {
+    let gateways = if container.shielded { network::gateways() } else { Vec::new() };
+    for address in network::CLOUD_METADATA.into_iter().chain(gateways) {
         // A network without IPv6 has no such route to refuse.
         let _ = netlink::refuse_route_to(address);
     }

@@ -95,16 +95,22 @@ impl Resolver {
         Resolver { file: String::new(), forward: None }
     }
 
-    /// One that works in a private network.
-    pub(super) fn private() -> Resolver {
-        Resolver::private_from(&read_bounded("/etc/resolv.conf"))
+    /// One that works in a private network; `shielded` if the gateway is out of reach there.
+    pub(super) fn private(shielded: bool) -> Resolver {
+        let out_of_reach = if shielded { gateways() } else { Vec::new() };
+        Resolver::private_from(&read_bounded("/etc/resolv.conf"), &out_of_reach)
     }
 
-    fn private_from(host: &str) -> Resolver {
+    fn private_from(host: &str, out_of_reach: &[IpAddr]) -> Resolver {
         let servers: Vec<IpAddr> = host.lines().filter_map(name_server).collect();
-        let local = |ip: &IpAddr| match ip {
-            IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified(),
-            IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified(),
+        let local = |ip: &IpAddr| {
+            let special = match ip {
+                IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified(),
+                IpAddr::V6(v6) => {
+                    v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified()
+                }
+            };
+            special || out_of_reach.contains(ip)
         };
         if !servers.is_empty() && servers.iter().any(|ip| !local(ip)) {
             let kept = host.lines().filter(|line| name_server(line).is_none_or(|ip| !local(&ip)));
@@ -116,6 +122,27 @@ impl Resolver {
         file.push_str(&format!("nameserver {FORWARDED_DNS}\n"));
         Resolver { file, forward: Some(IpAddr::V4(FORWARDED_DNS)) }
     }
+}
+
+/// The gateways of this process's network. Of IPv6 those that are not link-local: they have no address
+/// that a route could refuse.
+pub(super) fn gateways() -> Vec<IpAddr> {
+    let v4 = read_bounded("/proc/thread-self/net/route");
+    let v6 = read_bounded("/proc/thread-self/net/ipv6_route");
+    v4.lines().filter_map(gateway_v4).chain(v6.lines().filter_map(gateway_v6)).collect()
+}
+
+/// Interface, destination, gateway, …; addresses as the processor has them in memory.
+fn gateway_v4(line: &str) -> Option<IpAddr> {
+    let gateway = u32::from_str_radix(line.split_whitespace().nth(2)?, 16).ok()?;
+    (gateway != 0).then(|| IpAddr::V4(Ipv4Addr::from(gateway.to_ne_bytes())))
+}
+
+/// Destination, its length, source, its length, gateway, …
+fn gateway_v6(line: &str) -> Option<IpAddr> {
+    let gateway = u128::from_str_radix(line.split_whitespace().nth(4)?, 16).ok()?;
+    let gateway = Ipv6Addr::from(gateway);
+    (!gateway.is_unspecified() && !gateway.is_unicast_link_local()).then_some(IpAddr::V6(gateway))
 }
 
 fn name_server(line: &str) -> Option<IpAddr> {
@@ -327,14 +354,29 @@ mod tests {
     #[test]
     fn a_resolver_that_only_the_host_reaches_is_replaced() {
         let through =
-            Resolver::private_from("search x\nnameserver 10.0.0.1\nnameserver 127.0.0.53\n");
+            Resolver::private_from("search x\nnameserver 10.0.0.1\nnameserver 127.0.0.53\n", &[]);
         assert_eq!(through.file, "search x\nnameserver 10.0.0.1\n");
         assert_eq!(through.forward, None);
         for host in ["nameserver 127.0.0.53\noptions edns0\n", "nameserver fe80::1%eth0\n", ""] {
-            let replaced = Resolver::private_from(host);
+            let replaced = Resolver::private_from(host, &[]);
             assert!(replaced.file.ends_with("nameserver 169.254.1.1\n"), "{host:?}");
             assert!(replaced.forward.is_some());
         }
+    }
+
+    #[test]
+    fn a_name_server_at_a_gateway_out_of_reach_is_replaced() {
+        let line = "eth0\t00000000\t0102000A\t0003\t0\t0\t100\t00000000\t0\t0\t0";
+        let gateway = gateway_v4(line).unwrap();
+        assert_eq!(gateway, "10.0.2.1".parse::<IpAddr>().unwrap());
+        let resolver = Resolver::private_from("nameserver 10.0.2.1\n", &[gateway]);
+        assert_eq!(resolver.file, "nameserver 169.254.1.1\n");
+        assert!(resolver.forward.is_some());
+        assert_eq!(gateway_v4("eth0\t0002000A\t00000000\t0001"), None);
+        let v6 = "00000000000000000000000000000000 00 00000000000000000000000000000000 00 \
+                  20010db8000000000000000000000001 00000400 00000001 00000000 00000003 eth0";
+        assert_eq!(gateway_v6(v6), "2001:db8::1".parse().ok());
+        assert_eq!(gateway_v6(&v6.replace("20010db8", "fe800000")), None);
     }
 
     #[test]

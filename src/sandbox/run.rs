@@ -94,7 +94,7 @@ impl Sandbox {
         output: &mut Output<'_>,
     ) -> Result<End, Attempt> {
         let (container, resolver) =
-            self.container(spec.rootfs.clone(), Vec::new(), &spec.hostname, network);
+            self.container(spec.rootfs.clone(), None, &spec.hostname, network);
         let RunSpec { argv, env, cwd, .. } = spec.clone();
         let request = RunRequest { container: container.clone(), argv, env, cwd };
         let pipe = || std::io::pipe().map_err(|e| Error::sandbox("can't make a pipe").source(e));

@@ -4,6 +4,7 @@
 //! stay open however often the component is started.
 
 use std::fs::File;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -40,6 +41,8 @@ pub struct ServiceSpec {
     pub network: Network,
     /// The host's ports that lead into a private network.
     pub forwards: Vec<Forward>,
+    /// Where svp listens in the container's own network.
+    pub listen: Vec<SocketAddr>,
     /// How many components there are to keep.
     pub components: usize,
 }
@@ -61,6 +64,8 @@ pub struct Service {
     resolver: Resolver,
     forwards: Vec<Forward>,
     user_namespace: OwnedFd,
+    /// The sockets for [`ServiceSpec::listen`], in that order; none where the network is the host's.
+    pub listeners: Vec<TcpListener>,
     /// The network that it got.
     pub network_kind: Network,
 }
@@ -115,8 +120,9 @@ impl Sandbox {
         network: Network,
     ) -> Result<(Service, Vec<Component>), Attempt> {
         let rootfs = Rootfs::Layers(spec.overlay.clone());
-        let (container, resolver) =
-            self.container(rootfs, spec.binds.clone(), &spec.hostname, network);
+        let (mut container, resolver) =
+            self.container(rootfs, Some(spec.binds.clone()), &spec.hostname, network);
+        container.listen = spec.listen.clone();
         let mut components = Vec::new();
         let mut theirs = Vec::new();
         for _ in 0..spec.components {
@@ -130,6 +136,7 @@ impl Sandbox {
         let mut stage = Stage::start(self.area(), &Request::Service(request), &fds)?;
         drop(theirs);
         let network_part = self.attach(&mut stage, &container, &resolver, &spec.forwards)?;
+        let listeners = Sandbox::listeners(&mut stage, &container)?;
         let ((), fds) = stage.recv()?;
         let process_1 = fds.into_iter().next().ok_or_else(|| Error::sandbox("no process 1"))?;
         // Process 1 says when all keepers are there.
@@ -145,6 +152,7 @@ impl Sandbox {
             resolver,
             forwards: spec.forwards.clone(),
             user_namespace,
+            listeners,
             network_kind: network,
         };
         Ok((service, components))

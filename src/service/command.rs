@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::control::{Ask, ask};
 use super::place::Place;
 use super::record::Record;
+use super::start::linked;
 use crate::error::{Error, Kind, Result};
 use crate::interrupt;
 use crate::sandbox::{End, JoinSpec, Joined, Stdio, join};
@@ -25,7 +26,7 @@ const TICK: Duration = Duration::from_millis(50);
 /// [`Kind::BadInput`] if the service's image is damaged or gone.
 pub fn spec(store: &Store, record: &Record, argv: Vec<String>) -> Result<JoinSpec> {
     let image = store.load_image(&record.manifest)?;
-    let env = record.environment(&image);
+    let env = record.environment(&image, &linked(store.root(), record)?);
     Ok(JoinSpec { argv, env, cwd: record.cwd.clone(), user: None })
 }
 

@@ -5,6 +5,7 @@
 //! | `state` | what an image of an instance leaves unsaid: its secrets |
 //! | `record`, `status`, `place` | what a running service is, how it is, where that is kept |
 //! | `supervise`, `control` | keeping it running, and asking the process that does |
+//! | `relay` | links to other services |
 //! | `log` | what its components print |
 //! | `command`, `health` | a command in one that runs, and whether it is well |
 //! | `backup` | backups of it |
@@ -21,6 +22,7 @@ pub mod log;
 pub mod monitor;
 pub mod place;
 pub mod record;
+mod relay;
 pub mod start;
 mod state;
 pub mod status;

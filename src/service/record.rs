@@ -39,6 +39,9 @@ pub struct Record {
     pub secrets: Vec<(String, Secret)>,
     /// The pack's environment, `%IP` as it is.
     pub env: Vec<(String, String)>,
+    /// The services whose environment it has, and whom it reaches.
+    #[serde(default)]
+    pub links: Vec<String>,
     /// What the user adds.
     pub more_env: Vec<(String, String)>,
     /// A command for `/bin/sh -c` that succeeds while the service is well.
@@ -180,9 +183,13 @@ impl Record {
         })
     }
 
-    /// What every script in the service finds in its environment.
-    pub fn environment(&self, image: &Image) -> Vec<(String, String)> {
+    /// What every script in the service finds in its environment: the image's, that of the services it is
+    /// linked to, its own, what the user adds.
+    pub fn environment(&self, image: &Image, linked: &[Record]) -> Vec<(String, String)> {
         let mut env = environment::of_image(image);
+        for (name, value) in linked.iter().flat_map(Record::client_environment) {
+            environment::set(&mut env, &name, &value);
+        }
         for (name, value) in self.client_environment().iter().chain(&self.more_env) {
             environment::set(&mut env, name, value);
         }

@@ -1,13 +1,13 @@
 //! From a record to a container: unpacked layers, volumes, ports that are free.
 
 use std::collections::HashSet;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use super::address;
 use super::place::Place;
 use super::record::{MountSource, Record};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::pack::query::{Port, Protocol};
 use crate::progress::Reporter;
 use crate::sandbox::{Bind, Network, Overlay, Sandbox, ServiceSpec, Transport, layer_sources};
@@ -37,6 +37,7 @@ pub fn prepare(
         sandbox.service_overlay(&record.id, layer_sources(store, &image), &mut |layer| {
             reporter.step(&format!("unpacking layer {}", layer.digest.short()));
         })?;
+    let linked = linked(store.root(), record)?;
     let binds = binds(sandbox, record, &overlay, reporter)?;
     if find_ports(store.root(), record, reporter)? {
         place.save(record)?;
@@ -47,9 +48,26 @@ pub fn prepare(
         hostname: record.hostname().to_owned(),
         network: record.network,
         forwards: [&record.ports[..], &record.published].concat(),
+        listen: linked.iter().flat_map(reachable).collect(),
         components: record.component_names().len(),
     };
-    Ok(Prepared { spec, env: record.environment(&image) })
+    Ok(Prepared { spec, env: record.environment(&image, &linked) })
+}
+
+/// The records of the services that one is linked to.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::error::Kind::Usage) if there is no such service any more.
+pub fn linked(root: &Path, record: &Record) -> Result<Vec<Record>> {
+    let find = |name: &String| Place::existing(root, name)?.record();
+    let linked = record.links.iter().map(find).collect::<Result<Vec<_>>>();
+    linked.context(format!("{} is linked to it", record.name))
+}
+
+/// Where a service is reached over TCP.
+fn reachable(record: &Record) -> impl Iterator<Item = SocketAddr> {
+    let tcp = record.ports.iter().filter(|forward| forward.protocol == Transport::Tcp);
+    tcp.map(|forward| forward.host)
 }
 
 fn binds(

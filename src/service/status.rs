@@ -62,6 +62,13 @@ pub struct ComponentStatus {
     pub since: i64,
 }
 
+impl Status {
+    /// Whether anything of the service has ever run.
+    pub fn ran(&self) -> bool {
+        self.components.iter().any(|component| component.running || component.end.is_some())
+    }
+}
+
 impl Standing {
     /// Whether there is a monitor while it is so.
     pub fn needs_monitor(self) -> bool {

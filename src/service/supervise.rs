@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -12,6 +13,7 @@ use super::control::{Ask, Asker, Listener};
 use super::log::Log;
 use super::place::Place;
 use super::record::{Record, Restart};
+use super::relay;
 use super::status::{Standing, Status, now, shell_code};
 use crate::error::{Error, IoContext, Result};
 use crate::progress::Reporter;
@@ -73,8 +75,15 @@ pub fn supervise(job: &Job<'_>, hooks: &mut Hooks<'_>) -> Result<i32> {
         let dir = job.place.logs();
         logs.push(Log::open(&dir, name, job.record.logs).io("open the log in", &dir)?);
     }
-    let mut supervisor =
-        Supervisor { job, listener, status, kept: Vec::new(), stopping: false, code: 0 };
+    let mut supervisor = Supervisor {
+        job,
+        listener,
+        status,
+        kept: Vec::new(),
+        stopping: false,
+        code: 0,
+        unstartable: None,
+    };
     let result = supervisor.containers(&logs, hooks);
     let status = &mut supervisor.status;
     status.standing = Standing::Exited;
@@ -99,6 +108,8 @@ struct Supervisor<'a> {
     kept: Vec<Kept>,
     stopping: bool,
     code: i32,
+    /// Why a component can't be started at all.
+    unstartable: Option<Error>,
 }
 
 /// A component and what is to become of it.
@@ -106,6 +117,8 @@ struct Kept {
     component: Component,
     argv: Vec<String>,
     running: bool,
+    /// Whether it has been told to start, and nothing was heard since.
+    starting: bool,
     /// When it is to be started.
     next_start: Option<Instant>,
     /// When it is to be killed.
@@ -160,13 +173,18 @@ impl Supervisor<'_> {
 
     fn container(
         &mut self,
-        service: Service,
+        mut service: Service,
         mut components: Vec<Component>,
         logs: &[Log],
         hooks: &mut Hooks<'_>,
     ) -> Result<Over> {
         let show = hooks.show;
+        let over = AtomicBool::new(false);
+        let listeners = std::mem::take(&mut service.listeners);
         std::thread::scope(|scope| {
+            for (listener, to) in listeners.iter().zip(&self.job.spec.listen) {
+                scope.spawn(|| relay::serve(listener, *to, &|| over.load(Ordering::SeqCst)));
+            }
             for (number, (component, log)) in components.iter_mut().zip(logs).enumerate() {
                 let show = move |stream, bytes: &[u8]| show(number, stream, bytes);
                 for (stream, pipe) in [
@@ -184,7 +202,9 @@ impl Supervisor<'_> {
             self.status.network = Some(service.network_kind);
             self.status.process_1 = service.process_1_number();
             // When this returns the container is gone, so that the pipes end and the threads with them.
-            self.serve(service, hooks)
+            let result = self.serve(service, hooks);
+            over.store(true, Ordering::SeqCst);
+            result
         })
     }
 
@@ -207,7 +227,10 @@ impl Supervisor<'_> {
                     return Ok(Over::Killed);
                 }
             }
-            if first && self.kept.iter().all(|kept| kept.next_start.is_none()) {
+            if first && self.kept.iter().all(|kept| !kept.starting) {
+                if let Some(error) = self.unstartable.take() {
+                    return Err(error);
+                }
                 first = false;
                 self.status.standing = Standing::Running;
                 self.job.place.set_status(&self.status)?;
@@ -245,6 +268,7 @@ impl Supervisor<'_> {
             if kept.next_start.is_some_and(|at| at <= Instant::now()) {
                 kept.next_start = None;
                 kept.running = true;
+                kept.starting = true;
                 kept.since = Instant::now();
                 kept.component.start(kept.argv.clone(), env.clone(), &self.job.record.cwd);
             }
@@ -254,17 +278,20 @@ impl Supervisor<'_> {
     /// Takes note of what became of a component; whether the container is still there.
     fn happened(&mut self, number: usize, event: Event, hooks: &mut Hooks<'_>) -> bool {
         let kept = &mut self.kept[number];
+        kept.starting = false;
         let told = &mut self.status.components[number];
         told.since = now();
         match event {
             Event::Started => told.running = true,
             Event::NotStarted(error) => {
-                hooks.reporter.note(&format!("{}: {error}", told.name));
                 kept.running = false;
                 told.running = false;
-                told.end = Some(End::Exited(127));
                 self.code = 127;
                 self.status.error = Some(error.to_string());
+                match self.status.standing {
+                    Standing::Starting => self.unstartable = Some(error),
+                    _ => hooks.reporter.note(&error.to_string()),
+                }
             }
             Event::Ended(end) => {
                 kept.running = false;
@@ -408,6 +435,7 @@ impl Kept {
             component,
             argv,
             running: false,
+            starting: false,
             next_start: Some(Instant::now()),
             deadline: None,
             again: false,

@@ -17,3 +17,4 @@ mod round_trip;
 mod run;
 mod services;
 mod setup;
+mod terminal;

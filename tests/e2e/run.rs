@@ -352,6 +352,48 @@ fn in_the_foreground_its_output_is_ours_and_a_signal_stops_it() {
 }
 
 #[test]
+fn a_linked_service_is_reached_by_its_address_whenever_it_runs() {
+    let place = Place::new();
+    instance(&place, "web", WEB_QUERY, WEB_BUILD, WEB_RUN);
+    let query = "#!/bin/sh\n[ $1 = os ] && echo busybox/1\n";
+    instance(&place, "user", query, "#!/bin/sh\n", "#!/bin/sh\nexec sleep 1000\n");
+    assert_eq!(code(&place, &["run", "-d", "--link", "web", "user"]), 125);
+    place.ok(["run", "-d", "--wait", "web"]);
+    place.ok(["run", "-d", "--link", "web", "user"]);
+    let get = || {
+        place
+            .svp(["exec", "user", "sh", "-c", "wget -q -O - http://$WEB_HOST:$WEB_PORT/"])
+            .output()
+            .unwrap()
+    };
+    assert_eq!(get().stdout, b"page\n");
+    let secret = place.ok(["exec", "user", "sh", "-c", "echo $WEB_PASSWORD"]);
+    assert!(place.ok(["env", "web"]).contains(secret.trim()) && secret.len() > 20);
+    place.ok(["stop", "web"]);
+    assert!(!get().status.success());
+    place.ok(["start", "--wait", "web"]);
+    assert_eq!(get().stdout, b"page\n");
+    place.ok(["rm", "--force", "user", "web"]);
+    place.assert_nothing_left();
+}
+
+#[test]
+fn what_can_not_start_says_why_and_leaves_nothing() {
+    let place = Place::new();
+    let query = "#!/bin/sh\n[ $1 = os ] && echo busybox/1\n";
+    instance(&place, "bad", query, "#!/bin/sh\n", "#!/no/such/interpreter\n");
+    for more in [&["-d"][..], &[]] {
+        let arguments = [&["run"], more, &["bad"]].concat();
+        let told = place.svp(arguments).stdin(Stdio::null()).output().unwrap();
+        assert_eq!(told.status.code(), Some(126), "{told:?}");
+        let text = String::from_utf8_lossy(&told.stderr);
+        assert!(text.contains("/no/such/interpreter") && text.contains("hint"), "{text}");
+        assert_eq!(place.ok(["ps", "--all", "--quiet"]), "");
+        place.assert_nothing_left();
+    }
+}
+
+#[test]
 fn an_image_stays_as_long_as_a_service_needs_it() {
     let place = Place::new();
     instance(&place, "web", WEB_QUERY, WEB_BUILD, WEB_RUN);

@@ -58,14 +58,55 @@ fn runs_and_logs_in(
     archive: &std::path::Path,
     port: &str,
     password: &str,
-    client: impl Fn(u16, &str) -> Command,
+    client: impl Fn(&str, u16, &str) -> Command,
 ) {
     let podman = Podman::new(place);
     let image = podman.load(archive);
     let here = free_port();
     let publish = format!("--publish=127.0.0.1:{here}:{port}");
     let container = podman.start(&[&publish, &image]);
-    logs_in(|password| client(here, password), password, || container.log());
+    logs_in(|password| client("127.0.0.1", here, password), password, || container.log());
+    drop(container);
+    svp_runs_two(place, port, password, &client);
+}
+
+/// Has svp run the instance and another one at once, each on its standard port, and logs into both; then
+/// into the first again after it was stopped and started.
+#[track_caller]
+fn svp_runs_two(
+    place: &Place,
+    port: &str,
+    password: &str,
+    client: &impl Fn(&str, u16, &str) -> Command,
+) {
+    let port = port.parse().unwrap();
+    let base = place.ok([
+        "inspect",
+        "instance",
+        "--field",
+        "config.Labels.\"org.opencontainers.image.base.name\"",
+    ]);
+    place.ok(["setup", "-i", base.trim(), "-t", "other"]);
+    for name in ["instance", "other"] {
+        place.ok(["run", "-d", "--wait=90", name]);
+    }
+    let env = |name: &str, end: &str| {
+        let env = place.ok(["env", name]);
+        let line = env.lines().find(|line| line.split('=').next().unwrap().ends_with(end));
+        line.unwrap().split_once('=').unwrap().1.to_owned()
+    };
+    let log = |name: &str| place.ok(["logs", name]);
+    let [host, other] = ["instance", "other"].map(|name| env(name, "_HOST"));
+    assert_ne!(host, other);
+    assert_eq!(env("instance", "_PASSWORD"), password);
+    logs_in(|password| client(&host, port, password), password, || log("instance"));
+    let others = env("other", "_PASSWORD");
+    logs_in(|password| client(&other, port, password), &others, || log("other"));
+    place.ok(["stop", "instance"]);
+    place.ok(["start", "--wait=90", "instance"]);
+    logs_in(|password| client(&host, port, password), password, || log("instance"));
+    place.ok(["rm", "--force", "--volumes", "instance", "other"]);
+    place.assert_nothing_left();
 }
 
 #[test]
@@ -78,17 +119,9 @@ fn redis_asks_for_the_printed_password() {
         &archive,
         value(&environment, "_PORT"),
         &password,
-        |port, password| {
+        |host, port, password| {
             let mut client = place.command("redis-cli");
-            client.args([
-                "-h",
-                "127.0.0.1",
-                "-p",
-                &port.to_string(),
-                "--no-auth-warning",
-                "-a",
-                password,
-            ]);
+            client.args(["-h", host, "-p", &port.to_string(), "--no-auth-warning", "-a", password]);
             client.args(["eval", "return 42", "0"]);
             client
         },
@@ -107,9 +140,9 @@ fn mariadb_asks_for_the_printed_password() {
         &archive,
         value(&environment, "_PORT"),
         &password,
-        |port, password| {
+        |host, port, password| {
             let mut client = place.command("mariadb");
-            client.args(["--protocol=tcp", "--host=127.0.0.1", "--port", &port.to_string()]);
+            client.args(["--protocol=tcp", "--host", host, "--port", &port.to_string()]);
             client.args(["--user", &user, "--execute=select 42", &database]);
             client.env("MYSQL_PWD", password);
             client
@@ -129,9 +162,9 @@ fn postgresql_asks_for_the_printed_password() {
         &archive,
         value(&environment, "_PORT"),
         &password,
-        |port, password| {
+        |host, port, password| {
             let mut client = place.command("psql");
-            client.args(["--no-password", "-h", "127.0.0.1", "-p", &port.to_string(), "-U", &user]);
+            client.args(["--no-password", "-h", host, "-p", &port.to_string(), "-U", &user]);
             client.args(["-c", "select 42", &database]).env("PGPASSWORD", password);
             client
         },
