@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh Debian or Ubuntu with Rust:
-#   make demo    build a real service image and show each step
+#   make demo    build, set up and run a real service, each step shown
 #   make test    the whole suite, as root and as an ordinary user
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -9,7 +9,7 @@ SHELL := /bin/bash
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-demo: deps ## build and set up a redis service on a real Debian, each step shown
+demo: deps ## build, set up and run a redis service on a real Debian, each step shown
 	@scripts/demo.sh
 
 test: deps ## every test: as root and as an ordinary user (as the caller alone, if that is not root)

@@ -5,6 +5,7 @@ cd "$(dirname "$0")/.."
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/svp-demo.XXXXXX")
 clean() {
+  svp rm --force mysvc >/dev/null 2>&1 || true
   if ((EUID != 0)); then
     # What the packs' scripts made belongs to subordinate ids.
     unshare --user --map-root-user --map-auto rm -rf --one-file-system "$work" 2>/dev/null || true
@@ -69,6 +70,23 @@ show svp inspect mysvc
 step "Let others read them" "An OCI image layout: skopeo, podman, umoci, containerd and registries take it."
 show skopeo inspect "oci:$out:redis:latest"
 show skopeo inspect --config "oci:$out:mysvc:latest"
+
+step "Run it" "A process of svp's own keeps it running. Its address is its alone, so its port is redis's own."
+show svp run -d --wait mysvc
+show svp ps
+show svp client mysvc set greeting "hello from inside"
+echo "   … and from this host, with what svp env prints:"
+eval "$(svp env mysvc --format shell)"
+export REDISCLI_AUTH=$REDIS_PASSWORD
+show redis-cli -h "$REDIS_HOST" -p "$REDIS_PORT" get greeting
+
+step "Lose the data and get it back" "A restore goes into a fresh copy, which takes the old one's place when it is well."
+show svp backup mysvc -o "$work/backup.zst"
+show svp client mysvc flushall
+show svp restore mysvc -i "$work/backup.zst"
+show svp client mysvc get greeting | grep -x "hello from inside"
+show svp stop mysvc
+show svp rm --volumes mysvc
 
 step "Done" "Both images were in $SVP_ROOT and $out; the demo removes them now." \
   "Next: svp new mypack"
