@@ -10,7 +10,7 @@ use super::overlay;
 use super::stages::Request;
 use crate::error::Result;
 use crate::interrupt;
-use crate::layer::entry::EntryKind;
+use crate::layer::entry::{Entry, EntryKind};
 use crate::layer::path::show;
 use crate::layer::snapshot::{self, Difference, Node, Snapshot};
 
@@ -69,8 +69,8 @@ impl Sandbox {
 pub(super) fn compare([meant, found]: &[String; 2]) -> Result<Vec<String>> {
     let take = |path: &str| -> Result<Snapshot> {
         let mut tree = snapshot::take(overlay::open(path)?.as_fd())?;
-        for node in tree.values_mut().filter(|node| node.entry.kind == EntryKind::Directory) {
-            // A directory that no layer mentions has the time at which it was made.
+        // A directory that no layer mentions, and a whiteout, have the time at which they were made.
+        for node in tree.values_mut().filter(|node| has_no_time(&node.entry)) {
             node.entry.mtime = Default::default();
         }
         Ok(tree)
@@ -84,6 +84,11 @@ pub(super) fn compare([meant, found]: &[String; 2]) -> Result<Vec<String>> {
         lines.push(format!("and {} more", differences.len() - MOST_NAMED));
     }
     Ok(lines)
+}
+
+fn has_no_time(entry: &Entry) -> bool {
+    let whiteout = entry.kind == EntryKind::CharDevice && (entry.major, entry.minor) == (0, 0);
+    whiteout || entry.kind == EntryKind::Directory
 }
 
 fn line(path: &[u8], difference: &Difference, meant: &Snapshot, found: &Snapshot) -> String {
