@@ -58,7 +58,9 @@ const PACK: &[(&str, &str)] = &[
         "bin/query",
         "#!/bin/sh\ncase $1 in os) echo busybox/1;; secrets) echo KEY;; env) echo A=1;; esac\n",
     ),
-    ("bin/build", "#!/bin/sh\necho \"$1\" >\"/made-$1\"\n"),
+    // Something of the base is removed, so that there is a whiteout.
+    ("bin/build", "#!/bin/sh\necho \"$1\" >\"/made-$1\"; rm -f /etc/passwd\n"),
+    ("bin/run", "#!/bin/sh\nexec sleep 1000\n"),
 ];
 
 fn build(place: &Place, base: &str, name: &str) {
@@ -290,6 +292,111 @@ fn check_store_looks_into_unpacked_layers() {
         assert_eq!(place.ok(["check", "--store"]), "", "{script}");
     }
     place.fails(2, ["check", "--quick"]);
+    place.assert_nothing_left();
+}
+
+/// What `svp check --store` says of a store that has faults.
+#[track_caller]
+fn faults(place: &Place) -> String {
+    let mut command = place.svp(["check", "--store"]);
+    let output = support::output(&mut command);
+    let told = support::told(&command, &output);
+    assert_eq!(output.status.code(), Some(65), "{told}");
+    told
+}
+
+#[test]
+fn what_is_no_file_is_told_and_never_waited_for() {
+    let place = Place::new();
+    import(&place, "a");
+    let root = place.store();
+    let blob = |field: &str| {
+        let digest = place.ok(["inspect", "a", "--field", field]);
+        root.join("blobs/sha256").join(&digest.trim()["sha256:".len()..])
+    };
+    let paths = [blob("digest"), blob("configDigest"), blob("layers.0.digest")];
+    let tag = root.join("tags/a%3Alatest");
+    for path in paths.iter().chain([&tag]) {
+        let kept = std::fs::read(path).unwrap();
+        for make in ["mkdir -p $1/x", "mkfifo $1", "ln -s nowhere $1"] {
+            std::fs::remove_file(path).unwrap();
+            let mut command = place.command("sh");
+            command.args(["-euc", &make.replace("$1", "\"$1\""), "sh"]).arg(path);
+            support::success(&mut command);
+            let said = faults(&place);
+            assert!(said.contains("not a file") && said.contains("remove it"), "{make}: {said}");
+            let said = place.fails(65, ["save", "a", "-o", "oci-archive:a.tar"]);
+            let named = path.file_name().unwrap().to_str().unwrap();
+            assert!(said.contains(named), "{make}: {said}");
+            support::success(place.command("rm").arg("-r").arg(path));
+            std::fs::write(path, &kept).unwrap();
+            assert_eq!(place.ok(["check", "--store"]), "");
+        }
+    }
+    for path in &paths {
+        std::fs::remove_file(path).unwrap();
+        std::fs::create_dir_all(path.join("x")).unwrap();
+    }
+    place.ok(["rmi", "a"]);
+    assert!(!paths[0].exists());
+    // What the manifest would have named isn't known.
+    place.ok(["prune"]);
+    assert_eq!(place.ok(["check", "--store"]), "");
+    std::fs::create_dir(root.join("trees")).unwrap();
+    std::fs::write(root.join("trees/stray"), "").unwrap();
+    assert!(faults(&place).contains("trees/stray: is nothing"));
+    place.ok(["df"]);
+    place.ok(["prune"]);
+}
+
+#[test]
+fn what_services_run_on_stays_and_what_they_keep_is_counted() {
+    let place = Place::new();
+    import(&place, "base");
+    build(&place, "base", "b");
+    place.ok(["setup", "-b", "pack", "-i", "b", "-t", "one", "--network", "none"]);
+    place.ok(["run", "-d", "--network", "none", "--name", "s", "-v", "v:/data", "one"]);
+    let write =
+        "dd if=/dev/zero of=/data/x bs=1024 count=300; dd if=/dev/zero of=/y bs=1024 count=200";
+    place.ok(["exec", "s", "--", "sh", "-c", write]);
+    let bytes = || {
+        let df = json(&place.ok(["df", "--format", "json"]));
+        let kinds = df["kinds"].as_array().unwrap().clone();
+        let of = |name: &str| {
+            kinds.iter().find(|kind| kind["name"] == name).unwrap()["bytes"].as_u64().unwrap()
+        };
+        [of("volumes"), of("written by services"), of("services")]
+    };
+    let [volumes, written, records] = bytes();
+    assert!((300 << 10..400 << 10).contains(&volumes), "{volumes}");
+    assert!((200 << 10..400 << 10).contains(&written), "{written}");
+    assert!(records > 0);
+    place.ok(["rmi", "one", "b", "base"]);
+    for more in [&["--dry-run"][..], &[]] {
+        let said = place.fails(74, [&["prune", "--unpacked"], more].concat());
+        assert!(said.contains("something runs"), "{said}");
+    }
+    place.ok(["prune"]);
+    assert_eq!(place.ok(["exec", "s", "--", "cat", "/made-setup"]), "setup\n");
+    assert_eq!(place.ok(["check", "--store"]), "");
+    place.ok(["stop", "s"]);
+    place.ok(["prune", "--unpacked"]);
+    place.ok(["start", "s"]);
+    assert_eq!(place.ok(["exec", "s", "--", "cat", "/made-setup"]), "setup\n");
+    place.ok(["stop", "s"]);
+
+    let record = place.store().join("services/s/service.json");
+    let kept = std::fs::read(&record).unwrap();
+    std::fs::write(&record, "{").unwrap();
+    assert!(faults(&place).contains("services/s: "));
+    std::fs::write(&record, kept).unwrap();
+    let layer = std::fs::read_dir(place.store().join("blobs/sha256")).unwrap();
+    let largest = layer.map(|entry| entry.unwrap()).max_by_key(|e| e.metadata().unwrap().len());
+    std::fs::remove_file(largest.unwrap().path()).unwrap();
+    assert!(faults(&place).contains("services/s: lacks its layer"));
+    place.ok(["rm", "--volumes", "s"]);
+    assert_eq!(bytes(), [0, 0, 0]);
+    place.ok(["prune"]);
     place.assert_nothing_left();
 }
 

@@ -27,10 +27,14 @@ pub(super) struct Sum {
     reclaimable_bytes: u64,
 }
 
-const KINDS: [(ItemKind, &str); 6] = [
+const KINDS: [(ItemKind, &str); 10] = [
     (ItemKind::Blob, "blobs"),
     (ItemKind::Unpacked, "unpacked layers"),
     (ItemKind::Instance, "instances"),
+    (ItemKind::Tag, "tags"),
+    (ItemKind::Service, "services"),
+    (ItemKind::Written, "written by services"),
+    (ItemKind::Volume, "volumes"),
     (ItemKind::Log, "logs"),
     (ItemKind::Staging, "staging"),
     (ItemKind::Note, "notes"),

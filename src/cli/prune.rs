@@ -28,7 +28,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let mut items = if args.dry_run {
         let mut inventory = inventory(&store)?;
         if args.unpacked {
-            give_up_unpacked(&mut inventory.items)?;
+            give_up_unpacked(&store, &mut inventory.items)?;
         }
         for (tag, error) in &inventory.damaged {
             context.reporter().warning(&format!(
@@ -49,6 +49,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             ItemKind::Blob => "blob",
             ItemKind::Unpacked => "unpacked layer",
             ItemKind::Instance => "instance",
+            ItemKind::Tag => "tag",
+            ItemKind::Service => "service",
+            ItemKind::Written => "written by a service",
+            ItemKind::Volume => "volume",
             ItemKind::Log => "log",
             ItemKind::Staging => "staging",
             ItemKind::Note => "note",

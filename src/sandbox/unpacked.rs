@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,7 @@ use super::Sandbox;
 use super::area::{FORMAT, key};
 use super::launch::Stage;
 use super::stages::Request;
+use super::volume::{SERVICES, VOLUMES};
 use crate::error::{IoContext, Result};
 use crate::interrupt;
 use crate::layer::unpack::UnpackReport;
@@ -22,7 +24,7 @@ use crate::rootfs::{self, Cursor};
 const LAYERS: &str = "layers";
 const SCRATCH: &str = "tmp";
 
-/// A layer that is unpacked for some id map, or a scratch place.
+/// A layer that is unpacked for some id map, a scratch place, or what outlives a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unpacked {
     /// The tree area that it is in.
@@ -45,6 +47,11 @@ impl Unpacked {
     /// is given.
     pub fn is_among(&self, keys: &HashSet<String>) -> bool {
         self.known && self.dir == LAYERS && keys.contains(&self.key)
+    }
+
+    /// Whether it is a volume.
+    pub fn is_volume(&self) -> bool {
+        self.dir == VOLUMES
     }
 
     /// Whether it is not a layer but the scratch place of a command.
@@ -86,6 +93,44 @@ impl Sandbox {
                     found.push(Unpacked { area: area.clone(), dir, key, known });
                 }
             }
+        }
+        Ok(found)
+    }
+
+    /// Lists what services have written and the volumes, for every id map.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`](crate::error::Kind::Storage).
+    pub fn kept(trees: &Path) -> Result<Vec<Unpacked>> {
+        let mut found = Vec::new();
+        for area in names(trees)?.into_iter().map(|area| trees.join(area)) {
+            for dir in [SERVICES, VOLUMES] {
+                for key in names(&area.join(dir))? {
+                    found.push(Unpacked { area: area.clone(), dir, key, known: true });
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Lists what has no place below `trees`.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`](crate::error::Kind::Storage).
+    pub fn strays(trees: &Path) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for area in names(trees)? {
+            let path = trees.join(&area);
+            let is_area = area.split_once('-').is_some_and(|(map, format)| {
+                map.bytes().all(|b| b.is_ascii_hexdigit()) && format.parse::<u32>().is_ok()
+            });
+            if !is_area || !path.is_dir() {
+                found.push(path);
+                continue;
+            }
+            let known = [LAYERS, "locks", SCRATCH, SERVICES, VOLUMES];
+            let strays = names(&path)?.into_iter().filter(|name| !known.contains(&&**name));
+            found.extend(strays.map(|name| path.join(name)));
         }
         Ok(found)
     }
@@ -150,7 +195,9 @@ impl Sandbox {
 /// The names in a directory, sorted; none if there is no such directory.
 pub(super) fn names(dir: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(dir) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
         other => other.io("list", dir)?,
     };
     let mut names = Vec::new();
@@ -170,8 +217,8 @@ pub(super) fn measure(paths: &[String]) -> Result<Vec<u64>> {
 fn tree_size(path: &str) -> rustix::io::Result<u64> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = match rustix::fs::open(path, flags, Mode::empty()) {
-        // A scratch place goes with its command.
-        Err(Errno::NOENT) => return Ok(0),
+        // A scratch place goes with its command; what is no directory is nothing of ours.
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(0),
         other => other?,
     };
     let mut cursor = Cursor::new(root.as_fd())?;

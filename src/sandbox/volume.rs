@@ -27,8 +27,8 @@ use crate::layer::unpack::{
 };
 use crate::rootfs::open_in_root;
 
-const SERVICES: &str = "services";
-const VOLUMES: &str = "volumes";
+pub(super) const SERVICES: &str = "services";
+pub(super) const VOLUMES: &str = "volumes";
 /// The directory that is shown: a directory of another owner could not be renamed.
 const DATA: &str = "data";
 

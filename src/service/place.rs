@@ -149,7 +149,7 @@ impl Place {
     /// [`Kind::Storage`](crate::error::Kind::Storage).
     pub fn status(&self) -> Result<Status> {
         // In this order: a monitor that ends meanwhile has said so.
-        let alive = self.is_held()?;
+        let alive = self.runs()?;
         let mut status = match self.read("status.json") {
             Ok(status) => status,
             Err(_) => Status::new(&[]),
@@ -191,7 +191,11 @@ impl Place {
         }
     }
 
-    fn is_held(&self) -> Result<bool> {
+    /// Whether its monitor lives.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`](crate::error::Kind::Storage).
+    pub fn runs(&self) -> Result<bool> {
         let path = self.dir.join("lock");
         let lock = match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use tempfile::NamedTempFile;
 
-use super::{Store, sync_dir};
+use super::{Store, open_file, sync_dir};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Descriptor, Digest, DigestReader, DigestWriter};
 
@@ -68,15 +68,11 @@ impl Store {
     /// Opens a blob. The content is not verified; see [`Store::blob_reader`].
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the store lacks it.
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the store lacks it, or it is no file.
     pub fn open_blob(&self, digest: &Digest) -> Result<File> {
-        let path = self.blob_path(digest);
-        File::open(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => {
-                Error::bad_input(format!("the store lacks the blob {digest}"))
-                    .hint("pull, import or build the image again")
-            }
-            _ => Error::io("open", &path, error),
+        open_file(&self.blob_path(digest))?.ok_or_else(|| {
+            Error::bad_input(format!("the store lacks the blob {digest}"))
+                .hint("pull, import or build the image again")
         })
     }
 

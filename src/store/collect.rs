@@ -130,7 +130,10 @@ impl Store {
         for digest in unreached {
             let path = self.blob_path(&digest);
             let Ok(found) = fs::symlink_metadata(&path) else { continue };
-            fs::remove_file(&path).io("remove", &path)?;
+            // What someone has put in a blob's place goes as well.
+            let removed =
+                if found.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.io("remove", &path)?;
             self.forget_diff_id(&digest);
             self.forget_homes(&digest);
             collected.blobs += 1;

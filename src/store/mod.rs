@@ -36,6 +36,9 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
 use crate::error::{Error, IoContext, Kind, Result};
 
 pub use blobs::BlobWriter;
@@ -170,6 +173,26 @@ fn open_lock(path: &Path) -> Result<File> {
         }
     }
     Ok(lock)
+}
+
+/// Opens a file of the store to be read; `None` if it isn't there. What has its place and is no file is damage, and
+/// is neither followed nor waited for.
+fn open_file(path: &Path) -> Result<Option<File>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let no_file = || {
+        Error::bad_input(format!("{} is damaged: it is not a file", path.display()))
+            .hint("remove it, then pull, import, build or tag the image again")
+    };
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(Errno::NOENT) => return Ok(None),
+        Err(Errno::LOOP | Errno::NXIO) => return Err(no_file()),
+        Err(error) => return Err(Error::io("open", path, io::Error::from(error))),
+    };
+    if !file.metadata().io("look at", path)?.is_file() {
+        return Err(no_file());
+    }
+    Ok(Some(file))
 }
 
 /// Makes what was renamed into or removed from `dir` last.

@@ -10,10 +10,12 @@ use crate::error::{Error, IoContext, Result};
 use crate::oci::Descriptor;
 
 /// The part of a service's record that matters here.
-#[derive(Deserialize)]
-struct Pin {
-    name: String,
-    manifest: Descriptor,
+#[derive(Debug, Deserialize)]
+pub struct Pin {
+    /// The service's name.
+    pub name: String,
+    /// The manifest or index of its image.
+    pub manifest: Descriptor,
 }
 
 impl Store {
@@ -24,26 +26,45 @@ impl Store {
     /// [`Kind::Storage`](crate::error::Kind::Storage).
     pub(super) fn roots(&self) -> Result<Vec<TagRecord>> {
         let mut roots = self.tags()?.collect::<Result<Vec<_>>>()?;
+        for (_, pin) in self.pinned()? {
+            let Pin { name, manifest } = pin?;
+            let name = format!("of the service {name}");
+            roots.push(TagRecord { name, manifest, created: None });
+        }
+        Ok(roots)
+    }
+
+    /// What each service holds, by the name of its directory.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`](crate::error::Kind::Storage) if they can't be listed; an item is
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if that service's file is damaged.
+    pub fn pinned(&self) -> Result<Vec<(String, Result<Pin>)>> {
         let dir = self.root().join("services");
         let entries = match fs::read_dir(&dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(roots),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             other => other.io("list", &dir)?,
         };
+        let mut pinned = Vec::new();
         for entry in entries {
-            let path = entry.io("list", &dir)?.path().join("service.json");
+            let entry = entry.io("list", &dir)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let path = entry.path().join("service.json");
             let text = match fs::read(&path) {
                 // It is being removed.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                other => other.io("read", &path)?,
+                other => other.io("read", &path),
             };
-            let pin: Pin = serde_json::from_slice(&text).map_err(|error| {
-                Error::bad_input(format!("the service's {} is damaged", path.display()))
-                    .source(error)
-            })?;
-            let name = format!("of the service {}", pin.name);
-            roots.push(TagRecord { name, manifest: pin.manifest, created: None });
+            let pin = text.and_then(|text| {
+                serde_json::from_slice(&text).map_err(|error| {
+                    Error::bad_input(format!("the service's {} is damaged", path.display()))
+                        .source(error)
+                        .hint("remove the directory that it is in, for what the service held isn't known")
+                })
+            });
+            pinned.push((name, pin));
         }
-        Ok(roots)
+        Ok(pinned)
     }
 
     /// The services whose image is `descriptor`'s.

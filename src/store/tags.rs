@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Store, parallel, sync_dir};
+use super::{Store, open_file, parallel, sync_dir};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::json::parse;
 use crate::oci::{Descriptor, Digest, Reference};
@@ -191,10 +191,7 @@ impl Store {
 }
 
 fn read(path: &Path) -> Result<Option<TagRecord>> {
-    let file = match fs::File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other.io("open", path)?,
-    };
+    let Some(file) = open_file(path)? else { return Ok(None) };
     // Room for a usual one, so that it takes one read.
     let mut bytes = Vec::with_capacity(2048);
     io::Read::read_to_end(&mut io::Read::take(file, MAX_TAG_FILE), &mut bytes).io("read", path)?;

@@ -12,6 +12,7 @@ use crate::error::{Error, IoContext, Kind, Result};
 use crate::interrupt;
 use crate::oci::{Descriptor, Digest};
 use crate::sandbox::{Sandbox, Unpacked};
+use crate::service::place::Place;
 use crate::service::unreached;
 use crate::store::{Reach, Staging, Store, parallel};
 
@@ -25,6 +26,14 @@ pub enum ItemKind {
     Unpacked,
     /// An instance's secrets and environment.
     Instance,
+    /// What stands for an image.
+    Tag,
+    /// A service's record and logs.
+    Service,
+    /// What a service has written outside of volumes.
+    Written,
+    /// A volume.
+    Volume,
     /// A script's output.
     Log,
     /// What isn't finished.
@@ -65,7 +74,7 @@ pub struct ImageUse {
 /// What the store holds.
 #[derive(Debug)]
 pub struct Inventory {
-    /// Everything but the tags, each once.
+    /// Everything, each once.
     pub items: Vec<Item>,
     /// The images that can't be read, each with its tag and why: what only they need counts as not needed.
     pub damaged: Vec<(String, Error)>,
@@ -105,6 +114,10 @@ fn items(store: &Store, reach: &Reach) -> Result<Vec<Item>> {
         Ok(())
     };
     files(ItemKind::Instance, "instances", &|path| !unreached.iter().any(|gone| gone == path))?;
+    files(ItemKind::Tag, "tags", &|_| true)?;
+    if root.join("services").is_dir() {
+        files(ItemKind::Service, "services", &|_| true)?;
+    }
     files(ItemKind::Log, "logs", &|_| false)?;
     files(ItemKind::Staging, "tmp", &|path| !is_dead(path))?;
     for notes in ["diff-ids", "homes"] {
@@ -118,21 +131,25 @@ fn items(store: &Store, reach: &Reach) -> Result<Vec<Item>> {
 /// What is in the tree areas: unpacked layers, and the scratch places of running commands.
 fn trees(store: &Store, reach: &Reach) -> Result<Vec<Item>> {
     let trees = store.root().join("trees");
-    let found = Sandbox::unpacked(&trees)?;
+    let mut found = Sandbox::unpacked(&trees)?;
+    let (layers, kept) = (found.len(), Sandbox::kept(&trees)?);
+    found.extend(kept);
     if found.is_empty() {
         return Ok(Vec::new());
     }
     let sizes = Sandbox::enter(&trees)?.measure(&found)?;
     let needed: HashSet<String> = reach.chain_ids.iter().map(Unpacked::key_of).collect();
-    let item = |(tree, bytes): (Unpacked, u64)| {
-        let (kind, needed) = match tree.is_scratch() {
-            true => (ItemKind::Staging, !is_dead(&tree.path())),
-            false => (ItemKind::Unpacked, tree.is_among(&needed)),
+    let item = |(n, (tree, bytes)): (usize, (Unpacked, u64))| {
+        let (kind, needed) = match () {
+            () if n >= layers && tree.is_volume() => (ItemKind::Volume, true),
+            () if n >= layers => (ItemKind::Written, true),
+            () if tree.is_scratch() => (ItemKind::Staging, !is_dead(&tree.path())),
+            () => (ItemKind::Unpacked, tree.is_among(&needed)),
         };
         let path = relative(store.root(), &tree.path());
         Item { kind, path, bytes, needed, tree: Some(tree) }
     };
-    Ok(found.into_iter().zip(sizes).map(item).collect())
+    Ok(found.into_iter().zip(sizes).enumerate().map(item).collect())
 }
 
 /// Whether the owner of a staging place is gone.
@@ -210,7 +227,7 @@ pub fn prune(store: &mut Store, unpacked: bool, wait: Duration) -> Result<Vec<It
         let reach = store.reach()?.whole()?;
         let mut items = items(store, &reach)?;
         if unpacked {
-            give_up_unpacked(&mut items)?;
+            give_up_unpacked(store, &mut items)?;
         }
         items.retain(|item| !item.needed);
         remove(store, &reach, &items)?;
@@ -226,9 +243,13 @@ pub fn prune(store: &mut Store, unpacked: bool, wait: Duration) -> Result<Vec<It
 ///
 /// # Errors
 /// [`Kind::Storage`] if something runs on them.
-pub fn give_up_unpacked(items: &mut [Item]) -> Result<()> {
-    let runs = |item: &Item| item.tree.as_ref().is_some_and(Unpacked::is_scratch) && item.needed;
-    if items.iter().any(runs) {
+pub fn give_up_unpacked(store: &Store, items: &mut [Item]) -> Result<()> {
+    let in_use = |item: &Item| item.tree.as_ref().is_some_and(Unpacked::is_scratch) && item.needed;
+    let mut busy = items.iter().any(in_use);
+    for service in Place::all(store.root())? {
+        busy |= service.runs()?;
+    }
+    if busy {
         return Err(Error::new(Kind::Storage, "something runs on the unpacked layers")
             .hint("stop what runs, or leave --unpacked out"));
     }

@@ -30,8 +30,8 @@ impl Check<'_> {
         let store = self.store;
         let found: Vec<Result<_>> = parallel::spread(&digests, |digest| {
             interrupt::check()?;
-            let read = DigestReader::new(store.open_blob(digest)?).drain();
-            Ok(read.map(|(found, _)| found))
+            let read = |file| DigestReader::new(file).drain().io("read", store.blob_path(digest));
+            Ok(store.open_blob(digest).and_then(read).map(|(found, _)| found))
         });
         for (digest, found) in digests.into_iter().zip(found) {
             let what = format!("blobs/sha256/{}", digest.hex());
@@ -40,13 +40,14 @@ impl Check<'_> {
                 Ok(found) => {
                     self.fault(what, format!("is damaged: its digest is {found}"), AGAIN);
                 }
-                Err(error) => self.fault(what, format!("can't be read: {error}"), AGAIN),
+                Err(error) => self.fault(what, error.to_string(), AGAIN),
             }
         }
         Ok(())
     }
 
-    /// Checks the tags and their images; gives all images, those of indexes too, each once.
+    /// Checks the tags, what services hold and the images of both; gives all images, those of indexes too, each
+    /// once.
     pub(super) fn tags(&mut self) -> Result<Vec<Reached>> {
         let mut seen = HashSet::new();
         let mut reached = Vec::new();
@@ -61,6 +62,13 @@ impl Check<'_> {
                     self.fault(what, text, REMOVE);
                 }
                 Ok(record) => self.tag(record, &mut seen, &mut reached),
+            }
+        }
+        for (service, pin) in self.store.pinned()? {
+            let what = format!("services/{service}");
+            match pin {
+                Err(error) => self.fault(what, error.to_string(), REMOVE),
+                Ok(pin) => self.image(what, pin.manifest, &mut seen, &mut reached),
             }
         }
         let mut layers = HashSet::new();
@@ -95,6 +103,17 @@ impl Check<'_> {
         if let Err(error) = name.parse::<crate::oci::Reference>() {
             self.fault(&name, error.to_string(), REMOVE);
         }
+        self.image(name, manifest, seen, reached);
+    }
+
+    /// What a tag or a service, `name`, stands for.
+    fn image(
+        &mut self,
+        name: String,
+        manifest: Descriptor,
+        seen: &mut HashSet<Digest>,
+        reached: &mut Vec<Reached>,
+    ) {
         self.has_size(&name, "manifest", &manifest);
         if !seen.insert(manifest.digest) {
             return;

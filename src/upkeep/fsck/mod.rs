@@ -36,6 +36,8 @@ pub struct Fault {
 const NAMES: [&str; 10] =
     ["lock", "blobs", "diff-ids", "homes", "tags", "tmp", "instances", "logs", "services", "trees"];
 
+const STRAY: &str = "is nothing of a store's";
+
 // The ways out.
 const REMOVE: &str = "remove it";
 const AGAIN: &str = "pull, import or build the image again, or `svp rmi` it";
@@ -84,7 +86,6 @@ impl Check<'_> {
 
     /// What has no place where it is, and what others could look into.
     fn strays(&mut self) -> Result<()> {
-        const STRAY: &str = "is nothing of a store's";
         for name in names(self.store.root())? {
             if !NAMES.contains(&&*name) {
                 self.fault(name, STRAY, REMOVE);
@@ -131,16 +132,18 @@ impl Check<'_> {
             let what = format!("instances/{name}");
             let path = dir.join(&name);
             let Ok(found) = fs::symlink_metadata(&path) else { continue };
-            if !found.is_file() || found.mode() & 0o077 != 0 {
-                let problem = "is not a file that its owner alone can read";
-                self.fault(&what, problem, "`chmod 600` it, if it is a file");
+            if !found.is_file() {
+                self.fault(&what, "is not a file", REMOVE);
+                continue;
+            }
+            if found.mode() & 0o077 != 0 {
+                self.fault(&what, "can be read by others than its owner", "`chmod 600` it");
             }
             let config = name.strip_suffix(".json").map(|hex| format!("sha256:{hex}"));
             if config.is_none_or(|config| config.parse::<Digest>().is_err()) {
                 self.fault(&what, "is not named for an image's config", PRUNE);
             }
-            let text =
-                if found.is_file() { fs::read(&path).unwrap_or_default() } else { Vec::new() };
+            let text = fs::read(&path).unwrap_or_default();
             match serde_json::from_slice::<State>(&text) {
                 Err(_) => self.fault(&what, "is damaged", SET_UP),
                 Ok(state) if state.format != 1 => {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Check, Reached, UNPACK};
+use super::{Check, REMOVE, Reached, STRAY, UNPACK};
 use crate::error::{Kind, Result};
 use crate::interrupt;
 use crate::sandbox::layer_sources;
@@ -12,6 +12,10 @@ impl Check<'_> {
     /// Looks at every unpacked layer, and into those of `images`.
     pub(super) fn unpacked(&mut self, images: &[Reached]) -> Result<()> {
         let trees = self.store.root().join("trees");
+        for stray in Sandbox::strays(&trees)? {
+            let what = stray.strip_prefix(self.store.root()).unwrap_or(&stray).display();
+            self.fault(what.to_string(), STRAY, REMOVE);
+        }
         let mut whole = Vec::new();
         for tree in Sandbox::unpacked(&trees)?.into_iter().filter(|tree| !tree.is_scratch()) {
             if tree.is_whole() {
