@@ -60,7 +60,8 @@ impl Log {
                 pending.drain(..whole);
             }
             while pending.len() >= LONGEST {
-                self.append(&[entry(stream, 'P', &pending[..LONGEST])].concat());
+                let head = head(stream, 'P');
+                self.append(&[head.as_bytes(), &pending[..LONGEST], b"\n"].concat());
                 show(stream, &pending[..LONGEST]);
                 pending.drain(..LONGEST);
             }
@@ -77,9 +78,12 @@ impl Log {
     }
 
     fn lines(&self, stream: Stream, lines: &[u8], show: &dyn Fn(Stream, &[u8])) {
-        let mut text = Vec::with_capacity(lines.len() + 64);
+        // They came together, so they have one time.
+        let head = head(stream, 'F');
+        let mut text = Vec::with_capacity(lines.len() * 2);
         for line in lines.split_inclusive(|byte| *byte == b'\n') {
-            text.extend(entry(stream, 'F', &line[..line.len() - 1]));
+            text.extend_from_slice(head.as_bytes());
+            text.extend_from_slice(line);
         }
         self.append(&text);
         show(stream, lines);
@@ -123,8 +127,9 @@ fn open(path: &Path) -> io::Result<File> {
     File::options().append(true).create(true).mode(0o600).open(path)
 }
 
-fn entry(stream: Stream, tag: char, text: &[u8]) -> Vec<u8> {
+/// What comes before the text of an entry.
+fn head(stream: Stream, tag: char) -> String {
     let name = if stream == Stream::Stdout { "stdout" } else { "stderr" };
     let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%9fZ");
-    [format!("{time} {name} {tag} ").as_bytes(), text, b"\n"].concat()
+    format!("{time} {name} {tag} ")
 }
