@@ -87,12 +87,21 @@ fn assert_error<T>(result: Result<T, Error>, part: &str) -> Error {
 fn token_registry(
     accepts: impl Fn(&Seen, usize) -> bool + Send + Sync + 'static,
 ) -> (FaultRegistry, Arc<AtomicUsize>) {
+    registry_of_tokens(300.into(), accepts)
+}
+
+/// The same; each token says `expires_in`.
+fn registry_of_tokens(
+    expires_in: serde_json::Value,
+    accepts: impl Fn(&Seen, usize) -> bool + Send + Sync + 'static,
+) -> (FaultRegistry, Arc<AtomicUsize>) {
     let issued = Arc::new(AtomicUsize::new(0));
     let counter = issued.clone();
     let server = FaultRegistry::start(move |seen| {
         if seen.path() == "/token" {
             let number = counter.fetch_add(1, Ordering::SeqCst);
-            let token = serde_json::json!({"token": format!("t{number}"), "expires_in": 300});
+            let token = format!("t{number}");
+            let token = serde_json::json!({"token": token, "expires_in": expires_in});
             return Reply::status(200).body(token.to_string());
         }
         let token = seen.header("authorization").and_then(|a| a.strip_prefix("Bearer t"));
@@ -145,6 +154,33 @@ fn a_token_that_expires_between_is_renewed() {
     assert_eq!(blob(&client, &server).unwrap(), b"blob");
     assert_eq!(blob(&client, &server).unwrap(), b"blob");
     assert_eq!(issued.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn a_token_that_is_past_its_time_is_renewed() {
+    let (server, issued) = registry_of_tokens(serde_json::json!(2), |_, _| true);
+    let client = client_for(&[&server]);
+    client.manifest(&reference(&server)).unwrap();
+    std::thread::sleep(Duration::from_millis(1100));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| assert_eq!(blob(&client, &server).unwrap(), b"blob"));
+        }
+    });
+    assert!(issued.load(Ordering::SeqCst) > 1);
+}
+
+#[test]
+fn a_token_of_an_odd_lifetime_is_used() {
+    let one = serde_json::json!(1);
+    let odd =
+        [serde_json::json!(0), (-5).into(), 1e30.into(), "300".into(), "soon".into(), ().into()];
+    for life in odd.into_iter().chain([one]) {
+        let (server, _) = registry_of_tokens(life.clone(), |_, _| true);
+        let client = client_for(&[&server]);
+        client.manifest(&reference(&server)).unwrap_or_else(|error| panic!("{life}: {error}"));
+        assert_eq!(blob(&client, &server).unwrap(), b"blob", "{life}");
+    }
 }
 
 #[test]
@@ -290,7 +326,7 @@ fn token_servers_that_misbehave() {
         (|_| Reply::status(503).body(""), "status 503", 2),
         (|_| Reply::status(200).body("<html>"), "sends no token", 1),
         (|_| Reply::status(200).body("{}"), "sends no token", 1),
-        (|_| Reply::status(200).body(r#"{"token":""}"#), "malformed", 1),
+        (|_| Reply::status(200).body(r#"{"token":""}"#), "sends no token", 1),
         (|_| Reply::status(200).body(r#"{"token":"a\r\nX: y"}"#), "malformed", 1),
         (|_| Reply::status(200).header("Content-Length", "1073741824"), "more than 1048576", 1),
         (|_| Reply::status(307).header("Location", "http://auth.invalid/"), "plain http", 1),

@@ -200,8 +200,8 @@ impl Client {
         request: &dyn Fn(Option<&str>) -> Result<Response, Fault>,
     ) -> Result<Response, Fault> {
         let mut answered = 0;
+        let mut header = self.0.authorizer.header(place);
         loop {
-            let header = self.0.authorizer.header(place);
             let response = request(header.as_ref().map(Password::reveal))?;
             if response.status != 401 {
                 return Ok(response);
@@ -218,8 +218,11 @@ impl Client {
             let parsed = challenge::parse(values.iter().filter_map(|v| v.to_str().ok()));
             response.discard();
             let authorizer = &self.0.authorizer;
-            authorizer.answer(&self.0.http, url, place, &parsed, header.as_ref())?;
-            answered += 1;
+            let (granted, asked) =
+                authorizer.answer(&self.0.http, url, place, &parsed, header.as_ref())?;
+            header = Some(granted);
+            // What another thread was granted meanwhile may be used up already.
+            answered += u32::from(asked);
         }
     }
 
@@ -299,7 +302,7 @@ impl Client {
         };
         let hint = match tags.len() {
             0 => "check the tag".to_owned(),
-            _ => format!("it has {}", tags.join(", ")),
+            _ => format!("its tags: {}", tags.join(", ")),
         };
         Fault::last(Error::registry(format!("{server} has {missing} in {repository}")).hint(hint))
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::auth::{AuthFiles, GIVEN, Login, Password};
 use super::challenge::Challenge;
@@ -45,7 +46,13 @@ struct Grant {
 struct TokenAnswer {
     token: Option<Password>,
     access_token: Option<Password>,
-    expires_in: Option<u64>,
+    expires_in: Option<Value>,
+}
+
+impl Grant {
+    fn alive(&self) -> bool {
+        self.until.is_none_or(|until| Instant::now() < until)
+    }
 }
 
 impl Authorizer {
@@ -57,8 +64,7 @@ impl Authorizer {
     pub(super) fn header(&self, place: &Place) -> Option<Password> {
         let granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
         let grant = granted.get(place)?;
-        let alive = grant.until.is_none_or(|until| Instant::now() < until);
-        alive.then(|| grant.header.clone())
+        grant.alive().then(|| grant.header.clone())
     }
 
     /// Where the login that `place` was granted for is from; none if it was granted to anybody.
@@ -67,7 +73,8 @@ impl Authorizer {
         granted.get(place)?.from.clone()
     }
 
-    /// Gets a new `Authorization` for `place`, after `registry` refused `used` with `challenges`.
+    /// Gets a new `Authorization` for `place`, after `registry` refused `used` with `challenges`, and says whether it
+    /// was asked for just now.
     ///
     /// Threads that are refused together wait for one of them to ask.
     pub(super) fn answer(
@@ -77,10 +84,12 @@ impl Authorizer {
         place: &Place,
         challenges: &[Challenge],
         used: Option<&Password>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(Password, bool), Fault> {
         let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
-        if granted.get(place).is_some_and(|grant| Some(&grant.header) != used) {
-            return Ok(());
+        // One that has expired was not sent, and is no answer.
+        let other = granted.get(place).filter(|grant| grant.alive() && Some(&grant.header) != used);
+        if let Some(grant) = other {
+            return Ok((grant.header.clone(), false));
         }
         granted.remove(place);
         let found = self.files.find(&place.0, &place.1).map_err(Fault::last)?;
@@ -119,8 +128,9 @@ impl Authorizer {
                 ));
             }
         };
+        let header = grant.header.clone();
         granted.insert(place.clone(), grant);
-        Ok(())
+        Ok((header, true))
     }
 }
 
@@ -223,12 +233,23 @@ impl Asked<'_> {
         let text = response.read(LARGEST_TOKEN, "a token")?;
         let bad = || Fault::last(Error::registry(format!("{} sends no token", realm.authority())));
         let answer: TokenAnswer = serde_json::from_slice(&text).map_err(|_| bad())?;
-        let token = answer.token.or(answer.access_token).ok_or_else(bad)?;
-        // A token about to expire would only be refused.
-        let life = answer.expires_in.unwrap_or(DEFAULT_LIFE).saturating_sub(5).min(86_400);
-        let until = Some(Instant::now() + Duration::from_secs(life));
+        let token = answer.token.filter(|token| !token.reveal().is_empty());
+        let token = token.or(answer.access_token).ok_or_else(bad)?;
+        let until = Some(Instant::now() + life(answer.expires_in.as_ref()));
         Ok(Grant { header: bearer(&token)?, until, from })
     }
+}
+
+/// How long a token is sent, of which the server says how many seconds it lives. What is no such number (servers say
+/// 0, less, or text) stands for the default: a registry that wants the token renewed earlier says so.
+fn life(expires_in: Option<&Value>) -> Duration {
+    let said = expires_in.and_then(|said| match said {
+        Value::String(text) => text.parse().ok(),
+        said => said.as_u64(),
+    });
+    let seconds = said.filter(|seconds| *seconds > 0).unwrap_or(DEFAULT_LIFE).min(86_400);
+    // A token about to expire would only be refused.
+    Duration::from_secs(seconds - (seconds / 2).min(5))
 }
 
 fn basic(username: &str, password: &Password) -> Password {
