@@ -116,7 +116,10 @@ fn check_media_types(config: &Descriptor, layers: &[Descriptor]) -> Result<()> {
         return Err(Error::bad_input(format!(
             "unknown media type {:?} of the config {}: this is no container image",
             config.media_type, config.digest
-        )));
+        ))
+        .hint(
+            "svp carries images of containers alone; for other artifacts use skopeo, oras or helm",
+        ));
     }
     if layers.len() > MAX_LAYERS {
         return Err(Error::bad_input(format!(

@@ -132,6 +132,13 @@ impl FromStr for Reference {
                  sources are for `svp build --base` and `svp unpack`",
             ));
         }
+        // What a user typed there by mistake is not to be seen in a log.
+        if let Some((_, place)) = text.rsplit_once('@').filter(|(_, place)| place.contains('/')) {
+            return Err(Error::usage(format!(
+                "{place:?} has a user before it: a reference has none"
+            ))
+            .hint("log in with `svp login`, and name the image alone"));
+        }
         parse(text).map_err(|why| {
             Error::usage(format!("{text:?} is not an image reference: {why}"))
                 .hint("write it as [REGISTRY/]REPOSITORY[:TAG], for example mysql or localhost:5000/team/mysql:8")
@@ -324,6 +331,15 @@ mod tests {
         ];
         for text in cases {
             assert!(text.parse::<Reference>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_not_repeated() {
+        for text in ["user:hunter2@host:5000/a:1", "user:hunter2@x@host/a"] {
+            let error = text.parse::<Reference>().unwrap_err();
+            assert!(error.to_string().contains("\"host"), "{error}");
+            assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
         }
     }
 

@@ -55,7 +55,7 @@ impl FromStr for Destination {
             }
             return Ok(Destination::File(output, name.map(str::to_owned)));
         }
-        if text.contains("://") || text.starts_with("dir:") {
+        if source::is_foreign(text) {
             return Err(Error::usage(format!("{text:?} is not a destination that svp writes")).hint(
                 "write docker://REF, oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:REF], or a name for \
                  the store",

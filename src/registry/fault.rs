@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rustls::AlertDescription;
+use rustls::{AlertDescription, CertificateError};
 
 use crate::error::{Error, Kind};
 
@@ -160,10 +160,8 @@ impl Fault {
                 )
             },
             rustls::Error::InvalidCertificate(why) => Fault::last(
-                Error::registry(format!("the certificate of {server} is not trusted: {why}")).hint(
-                    "if the registry has its own certificate authority, name it with --cacert FILE, or put \
-                     it into ~/.config/containers/certs.d/HOST:PORT/ca.crt; if none is trusted, install ca-certificates",
-                ),
+                Error::registry(format!("the certificate of {server} is not trusted: {why}"))
+                    .hint(way_out(why)),
             ),
             rustls::Error::AlertReceived(
                 AlertDescription::CertificateRequired
@@ -179,8 +177,28 @@ impl Fault {
             ),
             other => Fault::last(
                 Error::registry(format!("TLS with {server} failed: {other}"))
-                    .hint("if the registry has its own certificate authority, use --cacert FILE"),
+                    .hint("svp speaks TLS 1.2 and 1.3: tell whoever runs the registry"),
             ),
+        }
+    }
+}
+
+/// What helps against a certificate that is refused because of `why`.
+fn way_out(why: &CertificateError) -> &'static str {
+    use CertificateError as Why;
+    match why {
+        Why::Expired
+        | Why::ExpiredContext { .. }
+        | Why::NotValidYet
+        | Why::NotValidYetContext { .. } => {
+            "check this machine's clock (`date`); if it is right, whoever runs the registry must renew the certificate"
+        }
+        Why::NotValidForName | Why::NotValidForNameContext { .. } => {
+            "use a name that the certificate has (its subjectAltName), or have one made for this name"
+        }
+        _ => {
+            "if the registry has its own certificate authority, name it with --cacert FILE, or put it into \
+             ~/.config/containers/certs.d/HOST:PORT/ca.crt; if none is trusted, install ca-certificates"
         }
     }
 }

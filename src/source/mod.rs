@@ -93,9 +93,7 @@ impl FromStr for Source {
             let (file, reference) = path_and_ref(text, rest)?;
             return Ok(Source::DockerArchive { file, reference });
         }
-        let transport = text.split_once(':').map(|(transport, _)| transport).unwrap_or_default();
-        let foreign = ["dir", "containers-storage", "docker-daemon", "ostree"];
-        if foreign.contains(&transport) || text.contains("://") {
+        if is_foreign(text) {
             return Err(Error::usage(format!("{text:?} is not an image source that svp reads"))
                 .hint("write docker://REF, oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:REF], or the name of an image of the store; skopeo copies others into an oci: layout"));
         }
@@ -122,6 +120,13 @@ impl Source {
         let of_path = || path.file_name().map(|name| name.to_string_lossy().into_owned());
         reference.clone().or_else(of_path).unwrap_or_else(|| path.display().to_string())
     }
+}
+
+/// Whether `text` names a transport of other tools, which svp neither reads nor writes: a slip is no name of an image.
+pub(crate) fn is_foreign(text: &str) -> bool {
+    let transport = text.split_once(':').map(|(transport, _)| transport).unwrap_or_default();
+    let foreign = ["dir", "containers-storage", "docker-daemon", "ostree", "sif", "tarball"];
+    foreign.contains(&transport) || text.contains("://")
 }
 
 fn path_and_ref(whole: &str, rest: &str) -> Result<(PathBuf, Option<String>)> {

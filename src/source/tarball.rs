@@ -112,7 +112,7 @@ fn plain(path: &Path, store: &Store) -> Result<(File, Option<Staging>)> {
     let metadata = file.metadata().io("read", path)?;
     if metadata.is_dir() {
         return Err(Error::bad_input(format!("{} is a directory", path.display()))
-            .hint("a layout's directory is written oci:DIR"));
+            .hint("a layout's directory is written oci:DIR, and `svp pull oci:DIR` brings it in"));
     }
     let mut head = [0; 6];
     let length = read_full(&mut file, &mut head).io("read", path)?;

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::Store;
 use super::whole_file::WholeFile;
-use crate::error::{Context, Error, IoContext, Result};
+use crate::error::{Context, Error, IoContext, Kind, Result};
 use crate::interrupt;
 use crate::layer::entry::{Entry, EntryKind};
 use crate::layer::write::TarWriter;
@@ -89,12 +89,16 @@ impl Store {
         reference: &Reference,
     ) -> Result<()> {
         let special = fs::metadata(file).is_ok_and(|there| !there.is_file() && !there.is_dir());
+        let named = |error: Error| match error.kind() {
+            Kind::Storage => error.context(format!("can't write {}", file.display())),
+            _ => error,
+        };
         if special {
             let mut output = File::options().write(true).open(file).io("open", file)?;
-            return self.write_as(format, descriptor, &mut output, reference);
+            return self.write_as(format, descriptor, &mut output, reference).map_err(named);
         }
         let mut output = WholeFile::begin(file)?;
-        self.write_as(format, descriptor, &mut output, reference)?;
+        self.write_as(format, descriptor, &mut output, reference).map_err(named)?;
         output.finish()
     }
 
