@@ -11,7 +11,8 @@ packages=(
   strace                                                        # kills svp at chosen system calls
   tmux                                                          # a terminal to type on
   zstd attr acl libcap2-bin openssl apache2-utils               # what layers hold, TLS and passwords
-  python3-jsonschema                                            # the OCI image-spec's schemas
+  python3-jsonschema python3-yaml                               # the schemas of OCI and of Kubernetes, and a YAML parser
+  catatonit slirp4netns systemd                                 # podman's pods, and the reader of units
   mariadb-client postgresql-client redis-tools                  # clients of the services
 )
 

@@ -11,12 +11,14 @@
 //! | `backup` | backups of it |
 //! | `address` | its address on the host |
 //! | `environment` | what its scripts find in their environment |
+//! | `export` | a service as other engines run it |
 
 pub mod address;
 pub mod backup;
 pub mod command;
 pub mod control;
 pub mod environment;
+pub mod export;
 pub mod health;
 pub mod log;
 pub mod monitor;

@@ -172,14 +172,14 @@ impl Record {
     pub fn client_environment(&self) -> Vec<(String, String)> {
         let secrets =
             self.secrets.iter().map(|(name, secret)| (name.clone(), secret.expose().to_owned()));
-        secrets.chain(self.filled_env()).collect()
+        secrets.chain(self.env_with_ip(&self.ip().to_string())).collect()
     }
 
-    fn filled_env(&self) -> impl Iterator<Item = (String, String)> {
-        let ip = self.ip().to_string();
+    /// The pack's environment with `ip` for `%IP`.
+    pub fn env_with_ip(&self, ip: &str) -> impl Iterator<Item = (String, String)> {
         self.env.iter().map(move |(name, value)| {
             let variable = EnvVar { name: name.clone(), value: value.clone() };
-            (name.clone(), variable.with_ip(&ip))
+            (name.clone(), variable.with_ip(ip))
         })
     }
 

@@ -9,6 +9,7 @@ mod bad_packs;
 mod bad_scripts;
 mod common;
 mod exact;
+mod export;
 mod interop;
 mod interrupt;
 mod memory;

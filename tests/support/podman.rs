@@ -14,6 +14,12 @@ pub struct Podman<'a> {
     storage: PathBuf,
 }
 
+/// What `podman kube play` made; taken down when dropped.
+pub struct Played<'a> {
+    podman: &'a Podman<'a>,
+    file: PathBuf,
+}
+
 /// A container that runs; removed when dropped.
 pub struct Container<'a> {
     podman: &'a Podman<'a>,
@@ -58,10 +64,43 @@ impl<'a> Podman<'a> {
         let id = success(self.command(["run", "--detach"]).args(limits()).args(arguments));
         Container { podman: self, id: id.trim().to_string() }
     }
+
+    /// `podman kube play FILE`.
+    #[track_caller]
+    pub fn play(&'a self, file: &Path) -> Played<'a> {
+        // There is no option for limits, and podman's own network would be a file of the host's.
+        let conf = self.place.path("containers.conf");
+        let limits =
+            "[containers]\ndefault_ulimits = [\"nofile=4096:4096\", \"nproc=4096:4096\"]\n";
+        std::fs::write(&conf, limits).expect("a file");
+        let network = if as_root() { "podman" } else { "slirp4netns" };
+        let mut play = self.command(["kube", "play", "--network", network]);
+        // Health checks on a clock need systemd.
+        success(play.arg(file).env("CONTAINERS_CONF", conf).env("DISABLE_HC_SYSTEMD", "true"));
+        Played { podman: self, file: file.to_owned() }
+    }
+}
+
+impl<'a> Played<'a> {
+    /// The container that is called `name` in the file.
+    #[track_caller]
+    pub fn container(&self, name: &str) -> Container<'a> {
+        let all = success(self.podman.command(["ps", "--format", "{{.Names}}"]).args(["--all"]));
+        let found = all.lines().find(|line| line.ends_with(&format!("-{name}")));
+        let id = found.unwrap_or_else(|| panic!("no {name} in {all}")).to_owned();
+        Container { podman: self.podman, id }
+    }
+}
+
+impl Drop for Played<'_> {
+    fn drop(&mut self) {
+        self.podman.command(["kube", "down"]).arg(&self.file).output().ok();
+    }
 }
 
 impl Drop for Podman<'_> {
     fn drop(&mut self) {
+        self.command(["pod", "rm", "--all", "--force", "--time", "0"]).output().ok();
         self.command(["rm", "--all", "--force", "--time", "0"]).output().ok();
         if !as_root() {
             // Its files belong to subordinate ids.
@@ -97,6 +136,11 @@ impl Container<'_> {
         let mut exec = self.podman.command(["exec", &self.id]);
         exec.args(command);
         exec
+    }
+
+    /// Its name, or its id.
+    pub fn name(&self) -> &str {
+        &self.id
     }
 
     /// What the service has said so far.

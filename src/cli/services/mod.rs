@@ -2,6 +2,7 @@
 
 pub(super) mod backup;
 pub(super) mod exec;
+pub(super) mod export;
 pub(super) mod health;
 pub(super) mod life;
 pub(super) mod logs;
@@ -56,6 +57,8 @@ pub(super) enum Command {
     Backup(backup::BackupArgs),
     /// Restore a backup in a fresh copy of a service, which takes its place when it is well
     Restore(backup::RestoreArgs),
+    /// Write a service as podman, systemd or Kubernetes runs it, for other machines and for reboots
+    Export(export::Args),
 }
 
 impl Command {
@@ -99,6 +102,7 @@ impl Command {
             Command::Extra(args) => exec::extra(&args, context),
             Command::Backup(args) => backup::backup(&args, context),
             Command::Restore(args) => backup::restore(&args, context),
+            Command::Export(args) => export::run(&args, context),
         }
     }
 }

@@ -1,0 +1,154 @@
+//! `svp export`.
+
+use std::fs::{self, Permissions};
+use std::io::{IsTerminal, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+
+use super::super::common::{Context, parsed};
+use super::find;
+use crate::error::{Error, IoContext, Result};
+use crate::oci::Reference;
+use crate::service::export::{self, Exported, File, Format, Request, Secrets};
+use crate::store::Store;
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    /// The service
+    name: String,
+    /// Who is to run it: podman by units of quadlet, svp by a unit of systemd, or Kubernetes
+    #[arg(short, long, value_enum)]
+    format: FormatArg,
+    /// Write files into DIR, which is made if it isn't there, and print their names
+    #[arg(short, long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Replace files of DIR
+    #[arg(long, requires = "output")]
+    force: bool,
+    /// What the image is called where it is to run; else localhost/ and its name here
+    #[arg(long, value_name = "REF", value_parser = parsed::<Reference>)]
+    image: Option<Reference>,
+    /// What to do about secrets
+    #[arg(long, value_enum, default_value = "with")]
+    secrets: SecretsArg,
+    /// Show secrets on a terminal too
+    #[arg(long)]
+    show_secrets: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum FormatArg {
+    /// Units of podman's quadlet
+    Quadlet,
+    /// A unit that runs the service with svp itself
+    Systemd,
+    /// Objects of Kubernetes, which `podman kube play` takes too
+    Kube,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum SecretsArg {
+    /// Kubernetes: a Secret of its own; units never have them
+    With,
+    /// Leave them out
+    Without,
+    /// Kubernetes: the Secret alone; quadlet: a shell script of `podman secret create`
+    Only,
+    /// Kubernetes: what `podman secret create NAME -` takes where podman is older than 4.4, and nothing else
+    #[value(name = "podman-4.3")]
+    Podman43,
+}
+
+pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
+    let (root, place) = find(&args.name)?;
+    let record = place.record()?;
+    let image = Store::open(&root)?.load_image(&record.manifest)?;
+    let request = request(args, &root)?;
+    let exported = export::export(&record, &image, &request)?;
+    match &args.output {
+        Some(dir) => {
+            write(&exported.files, dir, args.force)?;
+            let line = |file: &File| format!("{}\n", dir.join(&file.name).display());
+            context.print(&exported.files.iter().map(line).collect::<String>())?;
+        }
+        None => context.print(&joined(&exported, request.format))?,
+    }
+    for note in &exported.notes {
+        context.reporter().note(note);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn request(args: &Args, root: &Path) -> Result<Request> {
+    let hide = args.output.is_none() && std::io::stdout().is_terminal() && !args.show_secrets;
+    let secrets = match args.secrets {
+        SecretsArg::With if hide => Secrets::Masked,
+        SecretsArg::With => Secrets::With,
+        SecretsArg::Without => Secrets::Without,
+        SecretsArg::Only | SecretsArg::Podman43 if hide => {
+            return Err(Error::usage("standard output is a terminal")
+                .hint("pipe it to where the secrets belong; --show-secrets shows them here"));
+        }
+        SecretsArg::Only => Secrets::Only,
+        SecretsArg::Podman43 => Secrets::PodmanSecret,
+    };
+    let system = rustix::process::geteuid().is_root();
+    // What systemd starts has its user's home, not this shell's variables; the system's has no home at all.
+    let found_by_itself =
+        ["SVP_ROOT", "XDG_DATA_HOME"].iter().all(|name| std::env::var_os(name).is_none());
+    let program = std::env::current_exe()
+        .map_err(|error| Error::sandbox("can't tell where svp itself is").source(error))?;
+    Ok(Request {
+        format: match args.format {
+            FormatArg::Quadlet => Format::Quadlet,
+            FormatArg::Systemd => Format::Systemd,
+            FormatArg::Kube => Format::Kube,
+        },
+        secrets,
+        image: args.image.clone(),
+        program,
+        root: (system || !found_by_itself)
+            .then(|| std::path::absolute(root))
+            .transpose()
+            .io("find", root)?,
+        system,
+    })
+}
+
+/// All files as one text.
+fn joined(exported: &Exported, format: Format) -> String {
+    let text = |file: &File| match format {
+        Format::Quadlet if exported.files.len() > 1 => format!("# {}\n{}", file.name, file.text),
+        _ => file.text.clone(),
+    };
+    let texts: Vec<String> = exported.files.iter().map(text).collect();
+    texts.join(if format == Format::Kube { "---\n" } else { "\n" })
+}
+
+/// Writes files, all or none; those with secrets are their owner's alone.
+fn write(files: &[File], dir: &Path, force: bool) -> Result<()> {
+    fs::create_dir_all(dir).io("make", dir)?;
+    let taken =
+        files.iter().map(|file| dir.join(&file.name)).find(|path| path.symlink_metadata().is_ok());
+    if let Some(path) = taken.filter(|_| !force) {
+        return Err(Error::usage(format!("{} is there already", path.display()))
+            .hint("--force replaces it; or choose another directory with --output"));
+    }
+    let mut staged = Vec::new();
+    for file in files {
+        let path = dir.join(&file.name);
+        let mut new = tempfile::NamedTempFile::new_in(dir).io("write", &path)?;
+        new.write_all(file.text.as_bytes()).io("write", &path)?;
+        let mode = if file.secret { 0o600 } else { 0o644 };
+        new.as_file().set_permissions(Permissions::from_mode(mode)).io("write", &path)?;
+        new.as_file().sync_all().io("sync", &path)?;
+        staged.push((new, path));
+    }
+    for (new, path) in staged {
+        new.persist(&path).map_err(|error| Error::io("write", &path, error.error))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,379 @@
+//! Objects of Kubernetes: what is said, the volumes, the pod, and the way to it.
+//!
+//! The pod's name for itself and the Service's name are the same, so that what `%IP` became is right on both
+//! sides.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use super::super::record::{Mount, MountSource};
+use super::names::{label, labels};
+use super::yaml::Yaml;
+use super::{Exported, File, Model, Secrets, volumes_note};
+use crate::error::{Error, Result};
+use crate::oci::Digest;
+use crate::sandbox::{Forward, Network, Transport};
+
+/// Where the container that fills the volumes sees them.
+const NEW: &str = "/volumes";
+
+/// Fills a volume if it is new: `fill PLACE-IN-THE-IMAGE VOLUME`. What a file system is born with doesn't count; a copy
+/// that was cut short begins anew.
+const FILL: &str = r#"set -eu
+fill() {
+  if [ ! -e "$2/.filling" ]; then
+    for entry in "$2"/* "$2"/.[!.]*; do
+      [ ! -e "$entry" ] || [ "$entry" = "$2/lost+found" ] || return 0
+    done
+  fi
+  [ -d "$1" ] || return 0
+  touch "$2/.filling"
+  cp -a "$1/." "$2/"
+  rm "$2/.filling"
+}
+"#;
+
+pub(super) fn export(model: &Model<'_>, secrets: Secrets) -> Result<Exported> {
+    let name = label(&model.record.name);
+    let has_secrets = !model.record.secrets.is_empty();
+    if matches!(secrets, Secrets::Only | Secrets::PodmanSecret) {
+        return secret_alone(model, &name, secrets);
+    }
+    let mut files = Vec::new();
+    if has_secrets && secrets != Secrets::Without {
+        let text = secret(model, &name, secrets == Secrets::Masked).document();
+        files.push(File { name: format!("{name}-secret.yaml"), text, secret: true });
+    }
+    let env = model.environment(&name);
+    let config = (!env.is_empty()).then(|| config_map(&name, env));
+    let mut documents: Vec<Yaml> = config.clone().into_iter().collect();
+    documents.extend(model.volumes().into_iter().map(|volume| claim(&name, volume)));
+    documents.push(deployment(model, &name, config.as_ref()));
+    if !model.ports.is_empty() && model.record.network != Network::None {
+        documents.push(service(model, &name));
+    }
+    let documents: Vec<String> = documents.iter().map(Yaml::document).collect();
+    let text = documents.join("---\n");
+    files.push(File { name: format!("{name}.yaml"), text, secret: false });
+    Ok(Exported { files, notes: notes(model, &name, secrets) })
+}
+
+/// The secrets and nothing else.
+fn secret_alone(model: &Model<'_>, name: &str, secrets: Secrets) -> Result<Exported> {
+    if model.record.secrets.is_empty() {
+        return Err(Error::usage(format!("{} has no secrets", model.record.name)));
+    }
+    let (ending, text) = if secrets == Secrets::Only {
+        ("yaml", secret(model, name, false).document())
+    } else {
+        let pairs = model.record.secrets.iter();
+        let pairs = pairs
+            .map(|(variable, secret)| (variable.clone(), BASE64.encode(secret.expose()).into()));
+        ("json", format!("{}\n", serde_json::Value::Object(pairs.collect())))
+    };
+    let file = File { name: format!("{name}-secret.{ending}"), text, secret: true };
+    Ok(Exported { files: vec![file], notes: Vec::new() })
+}
+
+fn notes(model: &Model<'_>, name: &str, secrets: Secrets) -> Vec<String> {
+    let own = &model.record.name;
+    let mut notes = vec![model.image_note()];
+    if !model.in_registry {
+        notes.push(
+            "for a cluster push it to a registry, and say with --image what it is called there"
+                .into(),
+        );
+    }
+    if secrets == Secrets::Without && !model.record.secrets.is_empty() {
+        notes.push(format!(
+            "the Secret {name} is left out: svp export {own} --format kube --secrets only | kubectl apply -f -"
+        ));
+    }
+    if !model.record.secrets.is_empty() {
+        notes.push(format!(
+            "podman before 4.4 takes no Secret for an environment: make it with svp export {own} --format kube \
+             --secrets podman-4.3 | podman secret create {name} -, and play the rest, --secrets without"
+        ));
+    }
+    if secrets == Secrets::Masked {
+        notes.push("secrets are hidden on a terminal: --show-secrets shows them".into());
+    }
+    if model.record.network == Network::None {
+        notes.push("a pod without a network is none of Kubernetes' things: this one has one, and no Service".into());
+    }
+    for link in &model.record.links {
+        notes.push(format!("it uses {link}: svp export {link} --format kube, too"));
+    }
+    if !model.volumes().is_empty() {
+        notes.push("each volume asks for 1Gi: write what it needs".into());
+    }
+    notes.push(volumes_note(own));
+    notes
+}
+
+/// What all objects have.
+fn object(api: &str, kind: &str, name: &str, app: &str) -> Yaml {
+    let metadata = Yaml::from([("name", name.into()), ("labels", app_label(app))]);
+    [("apiVersion", api.into()), ("kind", kind.into()), ("metadata", metadata)].into()
+}
+
+fn app_label(app: &str) -> Yaml {
+    [("app.kubernetes.io/name", app.into())].into()
+}
+
+fn secret(model: &Model<'_>, name: &str, masked: bool) -> Yaml {
+    let data = model.record.secrets.iter().map(|(variable, secret)| {
+        // No base64: nobody takes it for a value.
+        let value = if masked { "********".into() } else { BASE64.encode(secret.expose()) };
+        (variable.clone(), value.into())
+    });
+    object("v1", "Secret", name, name)
+        .with("type", "Opaque")
+        .with("data", Yaml::Map(data.collect()))
+}
+
+fn config_map(name: &str, env: Vec<(String, String)>) -> Yaml {
+    let data = env.into_iter().map(|(name, value)| (name, value.into()));
+    object("v1", "ConfigMap", name, name).with("data", Yaml::Map(data.collect()))
+}
+
+fn claim(app: &str, volume: &str) -> Yaml {
+    let request = Yaml::from([("requests", [("storage", "1Gi".into())].into())]);
+    let spec =
+        Yaml::from([("accessModes", vec!["ReadWriteOnce".into()].into()), ("resources", request)]);
+    object("v1", "PersistentVolumeClaim", &label(volume), app).with("spec", spec)
+}
+
+/// podman's word for what to do with init containers: by itself it removes them once they have ended, and podman 4.3
+/// fails at that when they take their time.
+const INIT_TYPE: &str = "io.podman.annotations.init.container.type";
+
+fn deployment(model: &Model<'_>, name: &str, config: Option<&Yaml>) -> Yaml {
+    let template = Yaml::from([
+        ("metadata", [("labels", app_label(name))].into()),
+        ("spec", pod(model, name, config)),
+    ]);
+    let spec = Yaml::from([
+        ("replicas", 1u16.into()),
+        // Two of it at once would write to the same volumes.
+        ("strategy", [("type", "Recreate".into())].into()),
+        ("selector", [("matchLabels", app_label(name))].into()),
+        ("template", template),
+    ]);
+    let metadata = Yaml::from([("name", name.into()), ("labels", app_label(name))]);
+    let keep = model.volume_mounts().next().map(|_| Yaml::from([(INIT_TYPE, "always".into())]));
+    Yaml::from([
+        ("apiVersion", "apps/v1".into()),
+        ("kind", "Deployment".into()),
+        ("metadata", metadata.with_some("annotations", keep)),
+        ("spec", spec),
+    ])
+}
+
+fn pod(model: &Model<'_>, name: &str, config: Option<&Yaml>) -> Yaml {
+    let on_host = model.record.network == Network::Host;
+    let mut spec = if on_host {
+        Yaml::from([("hostNetwork", true.into()), ("dnsPolicy", "ClusterFirstWithHostNet".into())])
+    } else {
+        Yaml::from([("hostname", name.into())])
+    };
+    spec = spec
+        .with("automountServiceAccountToken", false)
+        // Kubernetes' own REDIS_PORT and the like would be taken for the pack's.
+        .with("enableServiceLinks", false);
+    let mounted: Vec<_> = model.volume_mounts().collect();
+    if !mounted.is_empty() {
+        spec = spec.with("initContainers", vec![init_container(model)]);
+    }
+    let containers = containers(model, name, config);
+    spec = spec.with("containers", containers).with("restartPolicy", "Always");
+    let volumes = volumes(model);
+    spec.with_some("volumes", (!volumes.is_empty()).then_some(volumes))
+}
+
+fn container(model: &Model<'_>, name: &str) -> Yaml {
+    let policy = if model.in_registry { "IfNotPresent" } else { "Never" };
+    [
+        ("name", name.into()),
+        ("image", model.image.as_str().into()),
+        ("imagePullPolicy", policy.into()),
+    ]
+    .into()
+}
+
+/// The container that fills volumes from the image before the others start.
+fn init_container(model: &Model<'_>) -> Yaml {
+    let mut script = FILL.to_owned();
+    let mut mounts: Vec<Yaml> = Vec::new();
+    for (volume, mount) in model.volume_mounts() {
+        let name = label(volume);
+        let at = format!("{NEW}/{name}");
+        script += &format!("fill {} {at}\n", shell_word(&mount.at));
+        let mount = Yaml::from([("name", name.into()), ("mountPath", at.into())]);
+        if !mounts.contains(&mount) {
+            mounts.push(mount);
+        }
+    }
+    container(model, "fill-volumes")
+        .with("command", vec!["/bin/sh".into(), "-c".into(), argument(&script).into()])
+        .with("volumeMounts", mounts)
+}
+
+fn shell_word(text: &str) -> String {
+    let bare = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
+    if bare { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+/// An argument of a command, in which Kubernetes would fill in `$(NAME)` and make `$$` one.
+fn argument(text: &str) -> String {
+    text.replace("$$", "$$$$")
+}
+
+fn containers(model: &Model<'_>, name: &str, config: Option<&Yaml>) -> Vec<Yaml> {
+    let record = model.record;
+    let names = if record.components.is_empty() {
+        vec![name.to_owned()]
+    } else {
+        labels(&record.components)
+    };
+    let mut sources: Vec<Yaml> = Vec::new();
+    // Whether those have any, their own export knows.
+    let optional =
+        |name: &String| Yaml::from([("name", label(name).into()), ("optional", true.into())]);
+    for link in &record.links {
+        sources.push([("configMapRef", optional(link))].into());
+        sources.push([("secretRef", optional(link))].into());
+    }
+    if config.is_some() {
+        sources.push([("configMapRef", [("name", name.into())].into())].into());
+    }
+    if !record.secrets.is_empty() {
+        sources.push([("secretRef", [("name", name.into())].into())].into());
+    }
+    let mounts: Vec<Yaml> = record.mounts.iter().map(volume_mount).collect();
+    let mut out = Vec::new();
+    for (index, (name, command)) in names.iter().zip(record.commands()).enumerate() {
+        let command: Vec<Yaml> = command.iter().map(|word| argument(word).into()).collect();
+        let mut one = container(model, name).with("command", command);
+        one = one.with_some("workingDir", model.cwd);
+        if !sources.is_empty() {
+            one = one.with("envFrom", sources.clone());
+        }
+        if index == 0 {
+            let ports = container_ports(model);
+            one = one.with_some("ports", (!ports.is_empty()).then_some(ports));
+        }
+        for (kind, probe) in probes(model, index) {
+            one = one.with(kind, probe);
+        }
+        out.push(one.with_some("volumeMounts", (!mounts.is_empty()).then(|| mounts.clone())));
+    }
+    out
+}
+
+/// A container's probes. Health is that of the whole service, so the first container asks it for all; only where it
+/// is alone is it clear what to start again.
+fn probes(model: &Model<'_>, index: usize) -> Vec<(&'static str, Yaml)> {
+    let Some(health) = &model.record.health else {
+        let mut tcp = model.ports.iter().filter(|(_, protocol)| *protocol == Transport::Tcp);
+        // A probe has one port: each container looks at one of them.
+        let port = tcp.nth(index).map(|(port, _)| {
+            let probe = Yaml::from([("tcpSocket", [("port", (*port).into())].into())]);
+            ("readinessProbe", probe.with("periodSeconds", 10u16))
+        });
+        return port.into_iter().collect();
+    };
+    if index > 0 {
+        return Vec::new();
+    }
+    let command = vec!["/bin/sh".into(), "-c".into(), argument(health).into()];
+    let exec = Yaml::from([("exec", [("command", Yaml::List(command))].into())]);
+    let probe = |period: u16, failures: u16| {
+        let exec = exec.clone().with("periodSeconds", period).with("timeoutSeconds", 10u16);
+        exec.with("failureThreshold", failures)
+    };
+    let mut out = vec![("startupProbe", probe(5, 60)), ("readinessProbe", probe(10, 3))];
+    if model.record.components.len() < 2 {
+        out.push(("livenessProbe", probe(30, 3)));
+    }
+    out
+}
+
+fn port_name(port: u16, protocol: Transport) -> String {
+    format!("{}-{port}", protocol_name(protocol).to_ascii_lowercase())
+}
+
+fn protocol_name(protocol: Transport) -> &'static str {
+    match protocol {
+        Transport::Tcp => "TCP",
+        Transport::Udp => "UDP",
+    }
+}
+
+fn container_ports(model: &Model<'_>) -> Vec<Yaml> {
+    let mut out = Vec::new();
+    for (port, protocol) in &model.ports {
+        let plain = |named: Yaml| {
+            named.with("containerPort", *port).with("protocol", protocol_name(*protocol))
+        };
+        let named = plain([("name", port_name(*port, *protocol).into())].into());
+        let published = model.record.published.iter();
+        let mut published = published.filter(|f| (f.container, f.protocol) == (*port, *protocol));
+        out.push(match published.next() {
+            Some(forward) => on_host(named, forward),
+            None => named,
+        });
+        out.extend(published.map(|forward| on_host(plain(Yaml::Map(Vec::new())), forward)));
+    }
+    out
+}
+
+fn on_host(port: Yaml, forward: &Forward) -> Yaml {
+    port.with("hostPort", forward.host.port()).with("hostIP", forward.host.ip().to_string())
+}
+
+/// The name of a volume in the pod.
+fn volume_name(source: &MountSource) -> String {
+    match source {
+        MountSource::Volume(name) => label(name),
+        MountSource::Host(path) => {
+            format!("host-{}", &Digest::of(path.as_bytes()).hex()[..8])
+        }
+    }
+}
+
+fn volume_mount(mount: &Mount) -> Yaml {
+    let name = volume_name(&mount.source);
+    let plain = Yaml::from([("name", name.into()), ("mountPath", mount.at.as_str().into())]);
+    plain.with_some("readOnly", mount.read_only.then_some(true))
+}
+
+fn volumes(model: &Model<'_>) -> Vec<Yaml> {
+    let mut out = Vec::new();
+    for mount in &model.record.mounts {
+        let name = volume_name(&mount.source);
+        let source = match &mount.source {
+            MountSource::Volume(_) => {
+                ("persistentVolumeClaim", [("claimName", name.as_str().into())].into())
+            }
+            MountSource::Host(path) => ("hostPath", [("path", path.as_str().into())].into()),
+        };
+        let volume = Yaml::from([("name", name.as_str().into()), source]);
+        if !out.contains(&volume) {
+            out.push(volume);
+        }
+    }
+    out
+}
+
+fn service(model: &Model<'_>, name: &str) -> Yaml {
+    let port = |(port, protocol): &(u16, Transport)| {
+        let named = Yaml::from([("name", port_name(*port, *protocol).into())]);
+        named.with("port", *port).with("protocol", protocol_name(*protocol))
+    };
+    let spec = Yaml::from([
+        ("selector", app_label(name)),
+        ("ports", model.ports.iter().map(port).collect::<Vec<_>>().into()),
+    ]);
+    object("v1", "Service", name, name).with("spec", spec)
+}

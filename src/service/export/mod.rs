@@ -1,0 +1,237 @@
+//! `svp export`: a service as others' engines run it, written as a person would have written it by hand.
+//!
+//! | file | what it writes |
+//! |---|---|
+//! | `kube` | objects of Kubernetes, which `podman kube play` takes too |
+//! | `quadlet` | units of podman's quadlet |
+//! | `systemd` | a unit that runs the service with svp itself |
+//! | `names` | names that they take |
+//! | `yaml`, `unit` | how their files are written |
+
+mod kube;
+mod names;
+mod quadlet;
+mod systemd;
+mod unit;
+pub mod yaml;
+
+use std::path::PathBuf;
+
+use super::environment;
+use super::record::{Mount, MountSource, Record};
+use crate::error::{Error, Result};
+use crate::oci::{Image, Reference};
+use crate::pack::query::{Port, Protocol, parse_ports};
+use crate::sandbox::Transport;
+
+/// Whose files to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Kubernetes'.
+    Kube,
+    /// podman's, for systemd.
+    Quadlet,
+    /// systemd's, for svp.
+    Systemd,
+}
+
+/// What to do about secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secrets {
+    /// Write them where the format has a place of its own for them.
+    With,
+    /// Leave them out.
+    Without,
+    /// Write what makes them, and nothing else.
+    Only,
+    /// Write what podman before 4.4 takes for Kubernetes' Secret, and nothing else.
+    PodmanSecret,
+    /// As `With`, but with asterisks for the values: to look at.
+    Masked,
+}
+
+/// What to write.
+#[derive(Debug)]
+pub struct Request {
+    /// Whose files.
+    pub format: Format,
+    /// What to do about secrets.
+    pub secrets: Secrets,
+    /// What the image is called where the service is to run, if not by its name here.
+    pub image: Option<Reference>,
+    /// svp's own program.
+    pub program: PathBuf,
+    /// The root of the store, if svp doesn't find it by itself.
+    pub root: Option<PathBuf>,
+    /// Whether units are the system's, not a user's.
+    pub system: bool,
+}
+
+/// What was written.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Exported {
+    /// The files, in the order of reading.
+    pub files: Vec<File>,
+    /// What a person has to do or to know, a sentence each.
+    pub notes: Vec<String>,
+}
+
+/// A file that was written.
+#[derive(Debug, PartialEq, Eq)]
+pub struct File {
+    /// Its name.
+    pub name: String,
+    /// What is in it.
+    pub text: String,
+    /// Whether secrets are.
+    pub secret: bool,
+}
+
+/// Writes a service as others run it.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::error::Kind::Usage) if the format can't say what the service is.
+pub fn export(record: &Record, image: &Image, request: &Request) -> Result<Exported> {
+    if request.format == Format::Systemd {
+        return systemd::export(record, request);
+    }
+    let model = Model::new(record, image, request)?;
+    match request.format {
+        Format::Kube => kube::export(&model, request.secrets),
+        _ => quadlet::export(&model, request.secrets),
+    }
+}
+
+/// A service, in terms that all engines have.
+struct Model<'a> {
+    record: &'a Record,
+    /// The image's name there.
+    image: String,
+    /// Whether that name leads to a registry.
+    in_registry: bool,
+    /// What to run instead of the image's entrypoint.
+    entrypoint: Option<&'a str>,
+    /// Where, if not where the image says.
+    cwd: Option<&'a str>,
+    /// The ports that the service listens on.
+    ports: Vec<(u16, Transport)>,
+}
+
+impl<'a> Model<'a> {
+    fn new(record: &'a Record, image: &Image, request: &Request) -> Result<Model<'a>> {
+        let name: Reference = match &request.image {
+            Some(name) => name.clone(),
+            None => record.image.parse()?,
+        };
+        let in_registry = name.registry().is_some_and(|registry| registry != "localhost");
+        // A name without a registry is local, always: an engine must not fetch a stranger's image of that name.
+        let engine_name = if name.registry().is_some() {
+            name.tagged()
+        } else {
+            format!("localhost/{}", name.tagged())
+        };
+        let config = image.config();
+        let entrypoint = record.entrypoint.first().map(String::as_str);
+        let same_entrypoint = config.entrypoint() == record.entrypoint;
+        let mut ports: Vec<_> = record
+            .ports
+            .iter()
+            .chain(&record.published)
+            .map(|f| (f.container, f.protocol))
+            .collect();
+        if ports.is_empty() {
+            // On the host's network a record has none.
+            let text = config.exposed_ports().join("\n");
+            let exposed = parse_ports(text.as_bytes(), "the image's ExposedPorts")?;
+            ports = exposed.into_iter().map(plain_port).collect();
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        ports.retain(|port| seen.insert(*port));
+        Ok(Model {
+            record,
+            image: engine_name,
+            in_registry,
+            entrypoint: entrypoint.filter(|_| !same_entrypoint),
+            cwd: Some(record.cwd.as_str()).filter(|cwd| config.working_dir() != Some(cwd)),
+            ports,
+        })
+    }
+
+    /// The variables that are no secrets, with `ip` for `%IP`.
+    fn environment(&self, ip: &str) -> Vec<(String, String)> {
+        let mut env = Vec::new();
+        for (name, value) in self.record.env_with_ip(ip).chain(self.record.more_env.iter().cloned())
+        {
+            environment::set(&mut env, &name, &value);
+        }
+        env
+    }
+
+    /// The volumes that are volumes, each once.
+    fn volumes(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = Vec::new();
+        for (name, _) in self.volume_mounts() {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
+    /// The volumes that are volumes, and where.
+    fn volume_mounts(&self) -> impl Iterator<Item = (&str, &Mount)> {
+        self.record.mounts.iter().filter_map(|mount| match &mount.source {
+            MountSource::Volume(name) => Some((name.as_str(), mount)),
+            MountSource::Host(_) => None,
+        })
+    }
+
+    /// What brings the image to where the service is to run; a command a line.
+    fn image_commands(&self) -> Vec<String> {
+        let own = &self.record.image;
+        if self.in_registry {
+            return vec![format!("svp push {own} docker://{} --allow-secrets", self.image)];
+        }
+        let loaded = match own.parse::<Reference>() {
+            Ok(name) => name.with_default_registry().tagged(),
+            Err(_) => own.clone(),
+        };
+        let mut commands = vec![format!("svp save {own} --allow-secrets | podman load")];
+        if loaded != self.image {
+            commands.push(format!("podman tag {loaded} {}", self.image));
+        }
+        commands
+    }
+
+    /// The same as a sentence.
+    fn image_note(&self) -> String {
+        let commands = self.image_commands().join(" && ");
+        match self.in_registry {
+            true => format!(
+                "the image must be in its registry, which then holds the instance's secrets: {commands}"
+            ),
+            false => format!("the image must be in podman's storage: {commands}"),
+        }
+    }
+}
+
+fn plain_port(port: Port) -> (u16, Transport) {
+    match port.protocol {
+        Protocol::Tcp => (port.number, Transport::Tcp),
+        Protocol::Udp => (port.number, Transport::Udp),
+    }
+}
+
+/// A path or a command that a format has no way to write.
+fn unwritable(what: &str, text: &str, format: &str) -> Error {
+    Error::usage(format!("{what} {text:?} can't be written for {format}"))
+        .hint("run the service without it, or choose another --format")
+}
+
+/// What to say of data.
+fn volumes_note(name: &str) -> String {
+    format!(
+        "data stays here: new volumes begin as the image has them; and what {name} writes outside its volumes lasts \
+         there as long as its container"
+    )
+}

@@ -1,0 +1,57 @@
+//! Names that Kubernetes takes.
+
+/// The longest name of a Service, a label or a container.
+const LONGEST: usize = 63;
+
+/// The nearest name that is a label of DNS (RFC 1035): a letter first, then letters, digits and '-'.
+pub(super) fn label(name: &str) -> String {
+    let mut out: String = name
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+        .collect();
+    if !out.starts_with(|c: char| c.is_ascii_lowercase()) {
+        out = format!("svp-{}", out.trim_start_matches('-'));
+    }
+    if out.len() > LONGEST {
+        // What tells it from others is at its end as often as at its beginning.
+        let hash = crate::oci::Digest::of(name.as_bytes()).hex()[..8].to_owned();
+        out = format!("{}-{hash}", &out[..LONGEST - 9]);
+    }
+    out.trim_end_matches('-').to_owned()
+}
+
+/// Labels of several names, each another.
+pub(super) fn labels(names: &[String]) -> Vec<String> {
+    let mut out: Vec<String> = Vec::new();
+    for name in names {
+        let first = label(name);
+        let numbered = (2..).map(|n| label(&format!("{first}-{n}")));
+        let free = std::iter::once(first.clone()).chain(numbered).find(|name| !out.contains(name));
+        out.extend(free);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_labels() {
+        let cases = [
+            ("h1", "h1"),
+            ("My.DB_1", "my-db-1"),
+            ("1st", "svp-1st"),
+            ("_x_", "svp-x"),
+            ("a-", "a"),
+            ("h1.var-lib-hello", "h1-var-lib-hello"),
+        ];
+        for (name, expected) in cases {
+            assert_eq!(label(name), expected);
+        }
+        let long = label(&"x".repeat(80));
+        assert!(long.len() <= LONGEST && long != label(&"x".repeat(81)), "{long}");
+        let same = ["a.b", "a_b", "a-b"].map(String::from);
+        assert_eq!(labels(&same), ["a-b", "a-b-2", "a-b-3"]);
+    }
+}

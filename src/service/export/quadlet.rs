@@ -1,0 +1,210 @@
+//! Units of podman's quadlet: a container, or a pod of containers, and its volumes.
+//!
+//! The service keeps its address and its ports on the host, so that `%IP` and what clients know stay right.
+//! podman fills new volumes from the image by itself. Secrets are podman's, by name.
+
+use super::super::record::{Mount, MountSource, Restart};
+use super::unit::{Dollar, Unit, line, word};
+use super::{Exported, File, Model, Secrets, unwritable, volumes_note};
+use crate::error::{Error, Result};
+use crate::sandbox::{Forward, Network, Transport};
+
+const FORMAT: &str = "quadlet";
+
+pub(super) fn export(model: &Model<'_>, secrets: Secrets) -> Result<Exported> {
+    let name = &model.record.name;
+    if secrets == Secrets::PodmanSecret {
+        return Err(Error::usage("--secrets podman-4.3 is for --format kube"));
+    }
+    if secrets == Secrets::Only {
+        let file = File { name: format!("{name}-secrets.sh"), text: script(model)?, secret: true };
+        return Ok(Exported { files: vec![file], notes: Vec::new() });
+    }
+    let mut files = Vec::new();
+    for volume in model.volumes() {
+        let mut unit = Unit::new(&[]);
+        unit.section("Volume").set("VolumeName", volume);
+        files.push(file(format!("{volume}.volume"), unit));
+    }
+    match &model.record.components[..] {
+        [] => files.push(container(model, name, None)?),
+        [only] => files.push(container(model, name, Some(only))?),
+        several => {
+            files.push(pod(model));
+            for component in several {
+                files.push(container(model, &format!("{name}-{component}"), Some(component))?);
+            }
+        }
+    }
+    Ok(Exported { files, notes: notes(model) })
+}
+
+fn file(name: String, unit: Unit) -> File {
+    File { name, text: unit.into_text(), secret: false }
+}
+
+fn notes(model: &Model<'_>) -> Vec<String> {
+    let name = &model.record.name;
+    let mut notes = vec![
+        "the units belong in ~/.config/containers/systemd (/etc/containers/systemd for root), \
+         then: systemctl --user daemon-reload"
+            .to_owned(),
+        model.image_note(),
+    ];
+    if !model.record.secrets.is_empty() {
+        notes.push(format!("podman must know its secrets: {}", secrets_command(model)));
+    }
+    if !model.record.ports.is_empty() {
+        notes.push(format!("they take the service's address: svp stop {name}, if it runs now"));
+    }
+    for link in &model.record.links {
+        notes.push(format!(
+            "its link to {link} is left out: podman's containers don't reach that address"
+        ));
+    }
+    notes.push(volumes_note(name));
+    notes.push("a user's units start at boot, not at login, after: loginctl enable-linger".into());
+    notes
+}
+
+/// The first lines of the unit that is to be started.
+fn comments(model: &Model<'_>, podman: &str) -> Vec<String> {
+    let mut lines = vec![format!("For podman {podman} or newer. What it needs first:")];
+    lines.extend(model.image_commands().into_iter().map(|command| format!("  {command}")));
+    if !model.record.secrets.is_empty() {
+        lines.push(format!("  {}", secrets_command(model)));
+    }
+    lines
+}
+
+fn secrets_command(model: &Model<'_>) -> String {
+    format!("svp export {} --format quadlet --secrets only | sh", model.record.name)
+}
+
+fn pod(model: &Model<'_>) -> File {
+    let name = &model.record.name;
+    let mut unit = Unit::new(&comments(model, "5.0"));
+    unit.section("Unit").set("Description", description(model, None));
+    unit.section("Pod").set("PodName", name);
+    network(model, &mut unit);
+    unit.section("Install").set("WantedBy", "default.target");
+    file(format!("{name}.pod"), unit)
+}
+
+fn description(model: &Model<'_>, component: Option<&str>) -> String {
+    let name = &model.record.name;
+    match component {
+        Some(component) => format!("{component} of the service {name}").replace('%', "%%"),
+        None => format!("{name}, a service of {}", model.image),
+    }
+}
+
+/// The network and the ports, of a container or a pod.
+fn network(model: &Model<'_>, unit: &mut Unit) {
+    match model.record.network {
+        Network::Auto => {
+            for forward in model.record.ports.iter().chain(&model.record.published) {
+                unit.set("PublishPort", publish(forward));
+            }
+        }
+        Network::Host => {
+            unit.set("Network", "host");
+        }
+        Network::None => {
+            unit.set("Network", "none");
+        }
+    }
+}
+
+fn publish(forward: &Forward) -> String {
+    let udp = if forward.protocol == Transport::Udp { "/udp" } else { "" };
+    format!("{}:{}{udp}", forward.host, forward.container)
+}
+
+/// The unit of a container: of the whole service, or of one component of several, which are a pod.
+fn container(model: &Model<'_>, name: &str, component: Option<&str>) -> Result<File> {
+    let record = model.record;
+    let in_pod = record.components.len() > 1;
+    let is_first = component.is_none_or(|name| record.components[0] == name);
+    let mut unit = Unit::new(&if in_pod { Vec::new() } else { comments(model, "4.6") });
+    let described = description(model, component.filter(|_| in_pod));
+    unit.section("Unit").set("Description", described);
+    if let Restart::OnFailure(Some(most)) = record.restart {
+        // So many in a time that no run of failures outlasts.
+        unit.set("StartLimitIntervalSec", "1d").set("StartLimitBurst", most.saturating_add(1));
+    }
+    unit.section("Container").set("ContainerName", name).set("Image", &model.image);
+    if !model.in_registry {
+        unit.set("Pull", "never");
+    }
+    if in_pod {
+        unit.set("Pod", format!("{}.pod", record.name));
+    } else {
+        if record.network != Network::Host {
+            unit.set("HostName", &record.name);
+        }
+        network(model, &mut unit);
+    }
+    if let Some(entrypoint) = model.entrypoint {
+        let value =
+            line(entrypoint).ok_or_else(|| unwritable("the entrypoint", entrypoint, FORMAT))?;
+        unit.set("Entrypoint", value);
+    }
+    if let Some(component) = component {
+        unit.set("Exec", word(component, Dollar::Doubled));
+    }
+    if let Some(cwd) = model.cwd {
+        unit.set("WorkingDir", cwd);
+    }
+    for (name, value) in model.environment(&record.ip().to_string()) {
+        unit.set("Environment", word(&format!("{name}={value}"), Dollar::Doubled));
+    }
+    for (variable, _) in &record.secrets {
+        unit.set("Secret", format!("{},type=env,target={variable}", secret_name(model, variable)));
+    }
+    for mount in &record.mounts {
+        unit.set("Volume", volume(mount)?);
+    }
+    if let Some(health) = record.health.as_deref().filter(|_| is_first) {
+        let value = line(health).ok_or_else(|| unwritable("the health command", health, FORMAT))?;
+        unit.set("HealthCmd", value).set("HealthInterval", "30s").set("HealthTimeout", "10s");
+    }
+    let restart = if record.restart == Restart::Always { "always" } else { "on-failure" };
+    unit.section("Service").set("Restart", restart);
+    if !in_pod {
+        unit.section("Install").set("WantedBy", "default.target");
+    }
+    Ok(file(format!("{name}.container"), unit))
+}
+
+/// A volume as podman's `-v` takes it, which has no way to write a colon.
+fn volume(mount: &Mount) -> Result<String> {
+    let read_only = if mount.read_only { ":ro" } else { "" };
+    let source = match &mount.source {
+        MountSource::Volume(name) => format!("{name}.volume"),
+        MountSource::Host(path) => path.clone(),
+    };
+    let text = format!("{source}:{}", mount.at);
+    let value = line(&text).filter(|_| text.matches(':').count() == 1);
+    let value = value.ok_or_else(|| unwritable("the volume", &text, FORMAT))?;
+    Ok(format!("{value}{read_only}"))
+}
+
+fn secret_name(model: &Model<'_>, variable: &str) -> String {
+    format!("{}-{variable}", model.record.name)
+}
+
+/// Commands that make the secrets known to podman; no value is on a command line, for printf is the shell's own.
+fn script(model: &Model<'_>) -> Result<String> {
+    if model.record.secrets.is_empty() {
+        return Err(Error::usage(format!("{} has no secrets", model.record.name)));
+    }
+    let mut text = String::from("set -eu\n");
+    for (variable, secret) in &model.record.secrets {
+        let name = secret_name(model, variable);
+        let value = secret.expose().replace('\'', r"'\''");
+        text += &format!("podman secret rm {name} >/dev/null 2>&1 || true\n");
+        text += &format!("printf %s '{value}' | podman secret create {name} -\n");
+    }
+    Ok(text)
+}

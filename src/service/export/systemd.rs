@@ -1,0 +1,57 @@
+//! A unit of systemd's that runs the service with svp itself.
+
+use super::super::record::Record;
+use super::unit::{Dollar, Unit, word};
+use super::{Exported, File, Request, Secrets};
+use crate::error::{Error, Result};
+use crate::service::supervise::STOP_SECONDS;
+
+pub(super) fn export(record: &Record, request: &Request) -> Result<Exported> {
+    if matches!(request.secrets, Secrets::Only | Secrets::PodmanSecret) {
+        return Err(Error::usage("a unit of systemd has no secrets to write")
+            .hint("they stay in svp's own store: leave --secrets out"));
+    }
+    let name = &record.name;
+    let file = format!("svp-{name}.service");
+    let (dir, control, target) = if request.system {
+        ("/etc/systemd/system", "systemctl", "multi-user.target")
+    } else {
+        ("~/.config/systemd/user", "systemctl --user", "default.target")
+    };
+    let program = word(&request.program.to_string_lossy(), Dollar::Doubled);
+    let mut unit = Unit::new(&[
+        format!("{dir}/{file}"),
+        format!("{control} daemon-reload && {control} enable --now svp-{name}"),
+    ]);
+    let what = format!("{name}, a service of {}", record.image);
+    unit.section("Unit").set("Description", what.replace('%', "%%"));
+    if request.system {
+        unit.set("Wants", "network-online.target").set("After", "network-online.target");
+    }
+    unit.section("Service").set("Type", "exec");
+    if let Some(root) = &request.root {
+        let variable = format!("SVP_ROOT={}", root.display());
+        unit.set("Environment", word(&variable, Dollar::Plain));
+    }
+    // svp starts components again by itself, as the service's own --restart says; this is for svp.
+    unit.set("ExecStart", format!("{program} start --attach {name}"))
+        .set("ExecStop", format!("{program} stop {name}"))
+        .set("SuccessExitStatus", 128 + record.stop_signal)
+        .set("KillMode", "mixed")
+        .set("TimeoutStopSec", STOP_SECONDS + 20)
+        .set("Restart", "on-failure")
+        .set("RestartSec", 2)
+        .set("Delegate", "yes");
+    unit.section("Install").set("WantedBy", target);
+    let mut notes =
+        vec![format!("the unit starts the service itself: svp stop {name}, if it runs now")];
+    if record.remove {
+        notes.push(format!(
+            "{name} was run with --rm: when it ends it is gone, and can't be started again"
+        ));
+    }
+    if !request.system {
+        notes.push("it starts at boot, not at login, after: loginctl enable-linger".into());
+    }
+    Ok(Exported { files: vec![File { name: file, text: unit.into_text(), secret: false }], notes })
+}

@@ -1,0 +1,109 @@
+//! What goes into a unit file of systemd or of podman's quadlet.
+
+use std::fmt::Write as _;
+
+/// The sections of a unit file, as it is written.
+#[derive(Debug, Default)]
+pub(super) struct Unit {
+    text: String,
+}
+
+impl Unit {
+    /// A unit that begins with comments; a line each.
+    pub(super) fn new(comments: &[String]) -> Unit {
+        Unit { text: comments.iter().map(|line| format!("# {line}\n")).collect() }
+    }
+
+    /// Begins a section.
+    pub(super) fn section(&mut self, name: &str) -> &mut Unit {
+        if !self.text.is_empty() {
+            self.text.push('\n');
+        }
+        let _ = writeln!(self.text, "[{name}]");
+        self
+    }
+
+    /// Adds a line. The value is written as it is: see [`word`] and [`line`].
+    pub(super) fn set(&mut self, key: &str, value: impl std::fmt::Display) -> &mut Unit {
+        let _ = writeln!(self.text, "{key}={value}");
+        self
+    }
+
+    /// The file.
+    pub(super) fn into_text(self) -> String {
+        self.text
+    }
+}
+
+/// Whether a value becomes part of a command line, where systemd fills in variables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dollar {
+    /// It does: a dollar sign is doubled.
+    Doubled,
+    /// It doesn't.
+    Plain,
+}
+
+/// A word of a command line or of `Environment=`, quoted if it must be, without specifiers.
+pub(super) fn word(text: &str, dollar: Dollar) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "_-./:=@,+%$".contains(c);
+    let bare = !text.is_empty() && text.chars().all(plain);
+    let mut out = String::new();
+    for c in text.chars() {
+        match c {
+            '%' => out.push_str("%%"),
+            '$' if dollar == Dollar::Doubled => out.push_str("$$"),
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if c.is_ascii_control() => {
+                let _ = write!(out, "\\x{:02x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    if bare { out } else { format!("\"{out}\"") }
+}
+
+/// A value that is the rest of its line and becomes one argument of a command line; `None` if no line can say
+/// it.
+pub(super) fn line(text: &str) -> Option<String> {
+    if text.contains(|c: char| c.is_control()) || text != text.trim() || text.ends_with('\\') {
+        return None;
+    }
+    Some(text.replace('%', "%%").replace('$', "$$"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words() {
+        let cases = [
+            ("a=b", "a=b", "a=b"),
+            ("50%", "50%%", "50%%"),
+            ("$x", "$$x", "$x"),
+            ("a b", "\"a b\"", "\"a b\""),
+            ("", "\"\"", "\"\""),
+            ("it's", "\"it's\"", "\"it's\""),
+            ("\"\\", "\"\\\"\\\\\"", "\"\\\"\\\\\""),
+            ("a\nb\x01", "\"a\\nb\\x01\"", "\"a\\nb\\x01\""),
+            ("#;", "\"#;\"", "\"#;\""),
+        ];
+        for (text, doubled, plain) in cases {
+            assert_eq!(word(text, Dollar::Doubled), doubled);
+            assert_eq!(word(text, Dollar::Plain), plain);
+        }
+    }
+
+    #[test]
+    fn lines() {
+        assert_eq!(line("test $x = 5%").unwrap(), "test $$x = 5%%");
+        for text in [" a", "a ", "a\nb", "a\\"] {
+            assert!(line(text).is_none(), "{text:?}");
+        }
+    }
+}

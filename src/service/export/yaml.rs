@@ -1,0 +1,290 @@
+//! YAML as people write it: blocks, and quotes only where they are needed.
+//!
+//! Whoever reads it may speak YAML 1.1 (podman, PyYAML) or 1.2: a text is written plain only if it is a text in
+//! both. `no`, `1.0`, `12:30` and `~` are quoted; so is whatever begins or ends in a way that might mean a thing.
+
+use std::fmt::Write as _;
+
+/// A document, or a part of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Yaml {
+    /// A text, whatever is in it.
+    Text(String),
+    /// A whole number.
+    Number(i64),
+    /// True or false.
+    Bool(bool),
+    /// A sequence.
+    List(Vec<Yaml>),
+    /// A mapping, in this order.
+    Map(Vec<(String, Yaml)>),
+}
+
+impl From<&str> for Yaml {
+    fn from(text: &str) -> Self {
+        Yaml::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Yaml {
+    fn from(text: String) -> Self {
+        Yaml::Text(text)
+    }
+}
+
+impl From<u16> for Yaml {
+    fn from(number: u16) -> Self {
+        Yaml::Number(number.into())
+    }
+}
+
+impl From<bool> for Yaml {
+    fn from(value: bool) -> Self {
+        Yaml::Bool(value)
+    }
+}
+
+impl From<Vec<Yaml>> for Yaml {
+    fn from(list: Vec<Yaml>) -> Self {
+        Yaml::List(list)
+    }
+}
+
+impl<const N: usize> From<[(&str, Yaml); N]> for Yaml {
+    fn from(entries: [(&str, Yaml); N]) -> Self {
+        Yaml::Map(entries.map(|(name, value)| (name.to_owned(), value)).into())
+    }
+}
+
+impl Yaml {
+    /// Adds an entry; what is no mapping stays as it is.
+    pub fn with(mut self, name: &str, value: impl Into<Yaml>) -> Yaml {
+        if let Yaml::Map(entries) = &mut self {
+            entries.push((name.to_owned(), value.into()));
+        }
+        self
+    }
+
+    /// Adds an entry if there is a value.
+    pub fn with_some(self, name: &str, value: Option<impl Into<Yaml>>) -> Yaml {
+        match value {
+            Some(value) => self.with(name, value),
+            None => self,
+        }
+    }
+
+    /// The text of a document, without `---`; ends with a line end.
+    pub fn document(&self) -> String {
+        let mut out = String::new();
+        match self {
+            Yaml::List(list) if !list.is_empty() => block(self, 0, &mut out),
+            Yaml::Map(map) if !map.is_empty() => block(self, 0, &mut out),
+            other => {
+                // A literal block's lines must be deeper than what holds them.
+                scalar(other, 2, &mut out);
+                out.push('\n');
+            }
+        }
+        out
+    }
+}
+
+/// Writes a mapping or a list that has something in it, each line `indent` deep.
+fn block(value: &Yaml, indent: usize, out: &mut String) {
+    match value {
+        Yaml::Map(entries) => {
+            for (name, value) in entries {
+                let _ = write!(out, "{:indent$}{}:", "", one_line(name));
+                match value {
+                    Yaml::Map(map) if !map.is_empty() => {
+                        out.push('\n');
+                        block(value, indent + 2, out);
+                    }
+                    Yaml::List(list) if !list.is_empty() => {
+                        out.push('\n');
+                        block(value, indent + 2, out);
+                    }
+                    _ => {
+                        out.push(' ');
+                        scalar(value, indent + 2, out);
+                        out.push('\n');
+                    }
+                }
+            }
+        }
+        Yaml::List(items) => {
+            for item in items {
+                let _ = write!(out, "{:indent$}- ", "");
+                match item {
+                    Yaml::Map(inner) if !inner.is_empty() => nested(item, indent + 2, out),
+                    Yaml::List(inner) if !inner.is_empty() => nested(item, indent + 2, out),
+                    _ => {
+                        scalar(item, indent + 2, out);
+                        out.push('\n');
+                    }
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Writes a block whose first line goes on where a dash has begun it.
+fn nested(value: &Yaml, indent: usize, out: &mut String) {
+    let mut lines = String::new();
+    block(value, indent, &mut lines);
+    out.push_str(&lines[indent..]);
+}
+
+/// Writes what is on one line, or a literal block whose lines are `indent` deep; no line end behind it.
+fn scalar(value: &Yaml, indent: usize, out: &mut String) {
+    match value {
+        Yaml::Number(number) => {
+            let _ = write!(out, "{number}");
+        }
+        Yaml::Bool(value) => {
+            let _ = write!(out, "{value}");
+        }
+        Yaml::List(_) => out.push_str("[]"),
+        Yaml::Map(_) => out.push_str("{}"),
+        Yaml::Text(text) if is_literal(text) => {
+            out.push_str(if text.ends_with('\n') { "|" } else { "|-" });
+            for line in text.strip_suffix('\n').unwrap_or(text).split('\n') {
+                out.push('\n');
+                if !line.is_empty() {
+                    let _ = write!(out, "{:indent$}{line}", "");
+                }
+            }
+        }
+        Yaml::Text(text) => out.push_str(&one_line(text)),
+    }
+}
+
+/// Whether a text can be a literal block: several lines that any reader keeps as they are.
+fn is_literal(text: &str) -> bool {
+    let lines = text.strip_suffix('\n').unwrap_or(text);
+    lines.contains('\n')
+        && !lines.starts_with([' ', '\t', '\n'])
+        && !lines.ends_with('\n')
+        && lines.chars().all(|c| c == '\n' || is_plain_character(c))
+        // A line of blanks alone might be taken for an empty one.
+        && lines.split('\n').all(|line| line.is_empty() || !line.trim().is_empty())
+}
+
+/// A text on one line, quoted if it must be.
+fn one_line(text: &str) -> String {
+    if is_plain(text) {
+        return text.to_owned();
+    }
+    let mut out = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if is_plain_character(c) => out.push(c),
+            c if u32::from(c) <= 0xff => {
+                let _ = write!(out, "\\x{:02x}", u32::from(c));
+            }
+            c if u32::from(c) <= 0xffff => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => {
+                let _ = write!(out, "\\U{:08x}", u32::from(c));
+            }
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// Whether a character may stand as it is: printable, and no line end or mark to anyone.
+fn is_plain_character(c: char) -> bool {
+    matches!(c, ' '..='~' | '\u{a1}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
+        && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}')
+        // Not characters, by Unicode; some readers refuse them.
+        && u32::from(c) & 0xfffe != 0xfffe
+}
+
+/// Whether a text needs no quotes.
+fn is_plain(text: &str) -> bool {
+    const WORDS: [&str; 9] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
+    // An option, such as -c, begins no list and is no number.
+    let word = text.strip_prefix('-').unwrap_or(text);
+    let first = word.starts_with(|c: char| c.is_ascii_alphabetic()) || text.starts_with('/');
+    let last = text.ends_with(|c: char| c.is_ascii_alphanumeric() || "/_-.".contains(c));
+    let rest = text.chars().all(|c| c.is_ascii_alphanumeric() || " /_-.,:=+@".contains(c));
+    let words = !WORDS.contains(&text.to_ascii_lowercase().as_str());
+    first && last && rest && words && !text.contains(": ") && !text.contains("  ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_quoted_when_they_must_be() {
+        for plain in [
+            "a",
+            "/bin/sh",
+            "localhost/x:latest",
+            "redis-server /etc/x.conf",
+            "-c",
+            "ReadWriteOnce",
+        ] {
+            assert_eq!(one_line(plain), plain);
+        }
+        let quoted = [
+            ("", "\"\""),
+            ("no", "\"no\""),
+            ("Off", "\"Off\""),
+            ("1.0", "\"1.0\""),
+            ("12:30", "\"12:30\""),
+            ("~", "\"~\""),
+            ("a: b", "\"a: b\""),
+            ("a #b", "\"a #b\""),
+            ("a:", "\"a:\""),
+            (" a", "\" a\""),
+            ("- a", "\"- a\""),
+            ("-1", "\"-1\""),
+            ("---", "\"---\""),
+            ("{a}", "\"{a}\""),
+            ("it's", "\"it's\""),
+            ("\"", "\"\\\"\""),
+            ("a\nb\r\t\u{0}\u{7f}\u{85}\u{2028}", "\"a\\nb\\r\\t\\x00\\x7f\\x85\\u2028\""),
+            ("ä", "\"ä\""),
+        ];
+        for (text, written) in quoted {
+            assert_eq!(one_line(text), written);
+        }
+    }
+
+    #[test]
+    fn blocks() {
+        let document = Yaml::from([
+            ("kind", "Pod".into()),
+            ("none", Yaml::List(vec![])),
+            ("args", Yaml::List(vec!["sh".into(), "set -e\n\n  x\n".into()])),
+            ("list", Yaml::List(vec![[("name", "a".into()), ("size", 5u16.into())].into()])),
+            ("NO", [("yes", true.into())].into()),
+        ]);
+        let expected = "\
+kind: Pod
+none: []
+args:
+  - sh
+  - |
+    set -e
+
+      x
+list:
+  - name: a
+    size: 5
+\"NO\":
+  \"yes\": true
+";
+        assert_eq!(document.document(), expected);
+    }
+}
