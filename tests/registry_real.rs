@@ -48,7 +48,7 @@ fn plain_on_loopback() {
     let error = client.manifest(&reference(&registry, "team/a:2")).unwrap_err();
     assert_eq!(error.kind(), Kind::Registry);
     assert!(error.to_string().contains("no tag 2 in team/a"), "{error}");
-    assert_eq!(error.hint_text(), Some("it has 1"));
+    assert_eq!(error.hint_text(), Some("its tags: 1"));
     let error = client.manifest(&reference(&registry, "team/b:1")).unwrap_err();
     assert!(error.to_string().contains("no repository team/b"), "{error}");
     let missing = Digest::of("missing");
