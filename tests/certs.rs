@@ -43,9 +43,35 @@ fn an_authority_is_trusted_for_its_registry_alone() {
 }
 
 #[test]
+fn a_certificate_that_nobody_signed_is_trusted_once_it_is_named() {
+    let place = Place::new();
+    let setup = Setup { tls: true, self_signed: true, ..Setup::default() };
+    let (one, two) = (RealRegistry::start(&setup), RealRegistry::start(&setup));
+    let image = one.push("app:1");
+    let name = format!("docker://{}/app:1", one.address);
+    let (own, other) = (one.ca_file(), two.ca_file());
+    for trusted in [&[][..], &["--cacert", other.to_str().unwrap()]] {
+        let told = place.fails(69, ["pull", &name, "-t", "x"].iter().chain(trusted));
+        assert!(told.contains("is not trusted"), "{told}");
+    }
+    let cacert = own.to_str().unwrap();
+    let pulled = place.ok(["pull", &name, "-t", "x", "--cacert", cacert]);
+    assert_eq!(pulled.trim(), image.manifest.to_string());
+    // Under a name that it has alone.
+    let port = one.address.rsplit_once(':').unwrap().1;
+    let elsewhere = format!("docker://localhost:{port}/app:1");
+    let told = place.fails(69, ["pull", &elsewhere, "-t", "y", "--cacert", cacert]);
+    assert!(told.contains("not valid for name"), "{told}");
+
+    fs::copy(&own, directory(&place, &one).join("ca.crt")).unwrap();
+    place.ok(["pull", &name, "-t", "y"]);
+}
+
+#[test]
 fn a_client_shows_the_certificate_that_the_registry_knows_it_by() {
     let place = Place::new();
-    let registry = RealRegistry::start(&Setup { tls: true, client: true, password: true });
+    let registry =
+        RealRegistry::start(&Setup { tls: true, client: true, password: true, ..Setup::default() });
     registry.push("app:1");
     let name = format!("docker://{}/app:1", registry.address);
     let auth = registry.auth_file(RealRegistry::PASSWORD).display().to_string();

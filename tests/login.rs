@@ -33,7 +33,7 @@ fn login(place: &Place, registry: &RealRegistry, password: &str) -> Output {
 #[test]
 fn a_login_serves_svp_and_skopeo_and_goes_again() {
     let place = Place::new();
-    let registry = RealRegistry::start(&Setup { password: true, tls: true, client: false });
+    let registry = RealRegistry::start(&Setup { password: true, tls: true, ..Setup::default() });
     let ca = registry.ca_file().display().to_string();
     place.import_busybox();
     let to = format!("docker://{}/team/base:1", registry.address);
@@ -74,7 +74,7 @@ fn a_login_serves_svp_and_skopeo_and_goes_again() {
 #[test]
 fn skopeos_login_serves_svp_and_an_authfile_may_be_new() {
     let place = Place::new();
-    let registry = RealRegistry::start(&Setup { password: true, tls: false, client: false });
+    let registry = RealRegistry::start(&Setup { password: true, tls: false, ..Setup::default() });
     let authfile = place.path("new/auth.json");
     let mut skopeo = place.command("skopeo");
     skopeo.args(["login", "--tls-verify=false", "-u", RealRegistry::USER, "--password-stdin"]);

@@ -67,7 +67,7 @@ fn what_svp_pushes_skopeo_and_svp_read_with_the_same_digests() {
 #[test]
 fn a_registry_with_tls_and_a_password_takes_the_right_login_alone() {
     let (place, digest) = world();
-    let registry = RealRegistry::start(&Setup { password: true, tls: true, client: false });
+    let registry = RealRegistry::start(&Setup { password: true, tls: true, ..Setup::default() });
     let to = format!("docker://{}/team/base:1", registry.address);
     let ca = registry.ca_file().display().to_string();
     let auth = |password| registry.auth_file(password).display().to_string();

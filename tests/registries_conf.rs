@@ -12,7 +12,7 @@ use real_registry::{Pushed, RealRegistry, Setup};
 use support::Place;
 use svp::oci::Digest;
 
-const PLAIN: Setup = Setup { password: false, tls: false, client: false };
+const PLAIN: Setup = Setup { password: false, tls: false, client: false, self_signed: false };
 
 /// A port where nobody listens.
 fn nobody() -> String {
@@ -88,7 +88,7 @@ fn names_are_rewritten_and_the_longest_prefix_wins() {
 #[test]
 fn mirrors_are_tried_in_order_each_with_its_own_login() {
     let place = Place::new();
-    let guarded = RealRegistry::start(&Setup { password: true, tls: true, client: false });
+    let guarded = RealRegistry::start(&Setup { password: true, tls: true, ..Setup::default() });
     let empty = RealRegistry::start(&PLAIN);
     let itself = RealRegistry::start(&PLAIN);
     let image = guarded.push("mirror/team/app:1");
@@ -223,7 +223,7 @@ fn insecure_is_for_the_registry_that_is_called_so() {
     // An address that svp does not take for loopback.
     let (plain, tls) = (
         RealRegistry::start(&PLAIN),
-        RealRegistry::start(&Setup { password: true, tls: true, client: false }),
+        RealRegistry::start(&Setup { password: true, tls: true, ..Setup::default() }),
     );
     plain.push("app:1");
     tls.push("app:1");

@@ -1,28 +1,25 @@
 //! TLS in which svp shows who it is: the certificates of certs.d, offered to the server that asks for one.
 //!
 //! ureq's own TLS takes one certificate, and of X.509 version 3 alone, which is not what `openssl x509 -req` makes by
-//! itself and registries take. Connections to hosts for which there is a client's certificate are wrapped here.
+//! itself and registries take; and it has no say in whom to trust. Connections to hosts for which there is a client's
+//! certificate, or a named one to trust, are wrapped here.
 
 use std::fmt;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
 use rustls::client::ResolvesClientCert;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::CertifiedKey;
-use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, InconsistentKeys, RootCertStore,
-    SignatureScheme, StreamOwned,
-};
-use ureq::tls::Certificate;
+use rustls::{ClientConfig, ClientConnection, InconsistentKeys, SignatureScheme, StreamOwned};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport,
     TransportAdapter,
 };
 
 use super::certs::Pair;
+use super::verifier::Whom;
 use crate::error::{Error, Result};
 
 /// Wraps connections to https servers in TLS.
@@ -33,35 +30,24 @@ pub(super) struct Tls(Arc<ClientConfig>);
 #[derive(Debug)]
 struct Identities(Vec<Arc<CertifiedKey>>);
 
-/// Takes whoever answers, if only they have the key of the certificate that they show.
-#[derive(Debug)]
-struct Anyone(Arc<CryptoProvider>);
-
 impl Tls {
-    /// Shows one of `pairs` to servers that `roots` vouch for, or to `anyone`.
+    /// Speaks to `whom`, and shows one of `pairs` to a server that asks.
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) for a key that is another certificate's, or of a kind that
     /// can't be used.
     pub(super) fn new(
         provider: &Arc<CryptoProvider>,
-        roots: &[Certificate<'static>],
-        anyone: bool,
+        whom: Whom<'_>,
         pairs: &[Pair],
     ) -> Result<Self> {
         let identities = pairs.iter().map(|pair| identity(provider, pair));
         let identities = Identities(identities.collect::<Result<_>>()?);
         let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
             .with_safe_default_protocol_versions()
-            .map_err(|why| Error::registry("TLS can't be spoken").source(why))?;
-        let builder = if anyone {
-            let verifier = Arc::new(Anyone(Arc::clone(provider)));
-            builder.dangerous().with_custom_certificate_verifier(verifier)
-        } else {
-            let mut store = RootCertStore::empty();
-            store.add_parsable_certificates(roots.iter().map(|c| CertificateDer::from(c.der())));
-            builder.with_root_certificates(store)
-        };
+            .map_err(|why| Error::registry("TLS can't be spoken").source(why))?
+            .dangerous()
+            .with_custom_certificate_verifier(whom.verifier(provider)?);
         Ok(Tls(Arc::new(builder.with_client_cert_resolver(Arc::new(identities)))))
     }
 }
@@ -111,41 +97,6 @@ impl ResolvesClientCert for Identities {
 
     fn has_certs(&self) -> bool {
         !self.0.is_empty()
-    }
-}
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 

@@ -30,6 +30,7 @@ mod tls;
 mod token;
 mod upload;
 mod url;
+mod verifier;
 
 use std::collections::HashMap;
 use std::fmt;

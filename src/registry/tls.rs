@@ -14,6 +14,7 @@ use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnecto
 use super::certs::{CertDirs, Own};
 use super::identity::Tls;
 use super::url::Url;
+use super::verifier::Whom;
 use crate::error::{Context, Error, IoContext, Result};
 
 /// Whom a connection trusts.
@@ -35,7 +36,9 @@ impl Trust {
 /// Makes agents for https.
 pub(super) struct Maker {
     provider: Arc<CryptoProvider>,
-    roots: Vec<Certificate<'static>>,
+    system: Vec<Certificate<'static>>,
+    /// Those of `--cacert`.
+    named: Vec<Certificate<'static>>,
 }
 
 impl Maker {
@@ -49,12 +52,12 @@ impl Maker {
         // A file of the system's that can't be read is no reason to fail: what it would have vouched for
         // fails by itself, with the hint to use --cacert.
         let system = rustls_native_certs::load_native_certs().certs;
-        let mut roots: Vec<_> =
-            system.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
+        let system = system.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
+        let mut named = Vec::new();
         for path in cacert {
-            roots.extend(read(path)?);
+            named.extend(read(path)?);
         }
-        Ok(Maker { provider, roots })
+        Ok(Maker { provider, system, named })
     }
 
     /// An agent that connects as `config` says, and trusts as `trust` says.
@@ -62,11 +65,14 @@ impl Maker {
     /// # Errors
     /// A file of the host's own certificates that can't be read or is not what it must be.
     pub(super) fn agent(&self, config: ConfigBuilder<AgentScope>, trust: &Trust) -> Result<Agent> {
-        let mut roots = self.roots.clone();
         let own = trust.directory.as_deref().map(Own::read).transpose()?.unwrap_or_default();
-        roots.extend(own.authorities);
-        if !own.clients.is_empty() {
-            let tls = Tls::new(&self.provider, &roots, trust.anyone, &own.clients)?;
+        let named = [self.named.as_slice(), &own.authorities].concat();
+        if !named.is_empty() || !own.clients.is_empty() {
+            let whom = match trust.anyone {
+                true => Whom::Anyone,
+                false => Whom::Known { system: &self.system, named: &named },
+            };
+            let tls = Tls::new(&self.provider, whom, &own.clients)?;
             let chain =
                 ().chain(ConnectProxyConnector::default())
                     .chain(TcpConnector::default())
@@ -76,7 +82,7 @@ impl Maker {
         let tls = TlsConfig::builder()
             .provider(TlsProvider::Rustls)
             .unversioned_rustls_crypto_provider(Arc::clone(&self.provider))
-            .root_certs(RootCerts::Specific(Arc::new(roots)))
+            .root_certs(RootCerts::Specific(Arc::new(self.system.clone())))
             .disable_verification(trust.anyone)
             .build();
         Ok(config.tls_config(tls).build().new_agent())

@@ -18,6 +18,8 @@ pub struct Setup {
     pub tls: bool,
     /// With TLS: clients must show a certificate of the same authority.
     pub client: bool,
+    /// With TLS: the registry shows a certificate that no authority signed.
+    pub self_signed: bool,
 }
 
 /// A running registry; stopped when dropped.
@@ -54,6 +56,9 @@ impl RealRegistry {
         }
         if setup.tls {
             make_certificates(dir.path());
+            if setup.self_signed {
+                sign_itself(dir.path());
+            }
         }
         // The port may be taken between our asking for it and the registry's: then try another.
         for _ in 0..5 {
@@ -209,6 +214,13 @@ fn make_certificates(dir: &Path) {
         # Of X.509 version 1 where this openssl makes such, as its users have.
         openssl x509 -req -days 2 -in client.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out client.pem
     "#;
+    run(Command::new("sh").args(["-ec", script]).current_dir(dir));
+}
+
+/// `server.pem`, and the same as `ca.pem`, made as docker's manual tells: it calls itself an authority.
+fn sign_itself(dir: &Path) {
+    let script = "openssl req -newkey rsa:2048 -nodes -x509 -days 2 -subj /CN=127.0.0.1 \
+        -addext 'subjectAltName = IP:127.0.0.1' -keyout server.key -out server.pem && cp server.pem ca.pem";
     run(Command::new("sh").args(["-ec", script]).current_dir(dir));
 }
 
