@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::init::cannot_run;
 use super::launch::{Stage, fresh_signals};
-use super::run::handle_of;
+use super::run::{handle_of, number_of};
 use super::spec::End;
 use super::stages::{Request, die_with_parent, reply, reply_with};
 use super::{privileges, seccomp};
@@ -133,10 +133,11 @@ pub(super) fn stage(
     process_1: OwnedFd,
     stdio: Vec<OwnedFd>,
 ) -> Result<()> {
-    let spaces = CloneFlags::CLONE_NEWPID
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWUTS
-        | CloneFlags::CLONE_NEWNET;
+    let mut spaces = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    // A container with the host's network has this very one, which nobody here may join.
+    if !shares_network(&process_1) {
+        spaces |= CloneFlags::CLONE_NEWNET;
+    }
     setns(&process_1, spaces).map_err(gone)?;
     let _ = setns(&process_1, CloneFlags::CLONE_NEWCGROUP);
     let mut fds = vec![process_1.as_fd()];
@@ -151,6 +152,12 @@ pub(super) fn stage(
     reply_with(channel, &(), &fds)?;
     drop(fds);
     reply(channel, &command.end()?)
+}
+
+fn shares_network(process_1: &OwnedFd) -> bool {
+    let network = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
+    let theirs = number_of(process_1).and_then(|number| network(&number.to_string()));
+    theirs.is_some() && theirs == network("self")
 }
 
 fn gone(errno: nix::errno::Errno) -> Error {

@@ -1,7 +1,7 @@
 //! Running a command in a container: the stage that makes its namespaces, and svp's side, which listens.
 
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -53,6 +53,14 @@ pub(super) fn handle_of(process_1: &Stage) -> Result<OwnedFd> {
     let pid = pid.ok_or_else(|| Error::sandbox("process 1 has no number"))?;
     pidfd_open(pid, PidfdFlags::empty())
         .map_err(|error| Error::sandbox("pidfd_open").source(std::io::Error::from(error)))
+}
+
+/// The number, as this process sees it, of the process that a descriptor is of.
+pub(super) fn number_of(process: &OwnedFd) -> Option<u32> {
+    let path = format!("/proc/self/fdinfo/{}", process.as_raw_fd());
+    let text = std::fs::read_to_string(path).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pid:"))?;
+    line.trim().parse().ok()
 }
 
 /// What a command's output is handed to, piece by piece as it comes.

@@ -18,7 +18,7 @@ use super::keeper::{Ends, Order, Report};
 use super::launch::Stage;
 use super::mknod;
 use super::network::{self, Forward, Resolver};
-use super::run::{handle_of, wait_for_death};
+use super::run::{handle_of, number_of, wait_for_death};
 use super::spec::{Bind, End, Network, Overlay, Rootfs};
 use super::stages::{Request, reply, reply_with};
 use crate::channel::Channel;
@@ -167,11 +167,7 @@ impl Service {
 
     /// The number of process 1, as this process sees it.
     pub fn process_1_number(&self) -> Option<u32> {
-        use std::os::fd::AsRawFd;
-        let path = format!("/proc/self/fdinfo/{}", self.process_1.as_raw_fd());
-        let text = std::fs::read_to_string(path).ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix("Pid:"))?;
-        line.trim().parse().ok()
+        number_of(&self.process_1)
     }
 
     /// The user namespace.
