@@ -7,8 +7,8 @@ use super::names::{self, What};
 use crate::error::{Context, Error, Result};
 use crate::oci::{Image, Reference};
 use crate::pack::Answers;
+use crate::pack::query::EnvVar;
 use crate::pack::query::parse_ports;
-use crate::pack::query::{EnvVar, Port};
 use crate::progress::Reporter;
 use crate::sandbox::{Forward, MAX_COMPONENTS, Network, Sandbox};
 use crate::secret::Secret;
@@ -18,7 +18,7 @@ use crate::service::place::Place;
 use crate::service::record::{
     FORMAT, LogLimits, Mount, MountSource, Record, Restart, check_name, new_id,
 };
-use crate::service::start::find_ports;
+use crate::service::start::{exposed, find_ports, unset};
 use crate::service::status::now;
 use crate::store::Store;
 
@@ -107,13 +107,10 @@ pub fn run(
         stands_for: None,
     };
     if record.network == Network::Auto {
-        let unset = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        let own = ports(&answers, &image)?.into_iter().map(|port| Forward {
-            host: unset,
-            container: port.number,
-            protocol: transport(port.protocol),
-        });
-        record.ports = own.collect();
+        record.ports = match &answers.exposed_ports()[..] {
+            [] => exposed(&image)?,
+            ports => ports.iter().copied().map(unset).collect(),
+        };
         find_ports(store.root(), &mut record, reporter)?;
     }
     place.create(&record)?;
@@ -228,15 +225,6 @@ fn mounts(name: &str, image: &Image, more: &[Mount]) -> Vec<Mount> {
     // What is shown within another comes after it.
     mounts.sort_by(|a, b| a.at.cmp(&b.at));
     mounts
-}
-
-fn ports(answers: &Answers, image: &Image) -> Result<Vec<Port>> {
-    let ports = answers.exposed_ports();
-    if !ports.is_empty() {
-        return Ok(ports);
-    }
-    let text = image.config().exposed_ports().join("\n");
-    parse_ports(text.as_bytes(), "the image's ExposedPorts")
 }
 
 fn stop_signal(image: &Image) -> Result<i32> {

@@ -8,9 +8,12 @@ use super::address;
 use super::place::Place;
 use super::record::{MountSource, Record};
 use crate::error::{Context, Error, Result};
-use crate::pack::query::{Port, Protocol};
+use crate::oci::Image;
+use crate::pack::query::{Port, Protocol, parse_ports};
 use crate::progress::Reporter;
-use crate::sandbox::{Bind, Network, Overlay, Sandbox, ServiceSpec, Transport, layer_sources};
+use crate::sandbox::{
+    Bind, Forward, Network, Overlay, Sandbox, ServiceSpec, Transport, layer_sources,
+};
 use crate::store::Store;
 
 /// What a supervisor needs to run a service.
@@ -91,6 +94,22 @@ fn binds(
         });
     }
     Ok(binds)
+}
+
+/// The ports that an image says it listens on, not led to from anywhere yet.
+///
+/// # Errors
+/// [`Kind::BadInput`](crate::error::Kind::BadInput) if they are no ports.
+pub fn exposed(image: &Image) -> Result<Vec<Forward>> {
+    let text = image.config().exposed_ports().join("\n");
+    let ports = parse_ports(text.as_bytes(), "the image's ExposedPorts")?;
+    Ok(ports.into_iter().map(unset).collect())
+}
+
+/// A port that is not led to from anywhere yet.
+pub fn unset(port: Port) -> Forward {
+    let host = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    Forward { host, container: port.number, protocol: address::transport(port.protocol) }
 }
 
 /// Makes sure that the service's ports on the host are free; whether the record has changed.

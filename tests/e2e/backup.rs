@@ -279,7 +279,7 @@ fn an_interrupted_backup_leaves_nothing() {
         assert_eq!(child.wait().unwrap().code(), expected);
         assert_eq!(std::fs::read(&file).unwrap(), good);
         // What the script started is of the service, and ends with it.
-        service.place.ok(["exec", "one", "sh", "-c", "killall sleep"]);
+        let _ = service.place.svp(["exec", "one", "killall", "sleep"]).output();
         until("it ends", || !hangs());
         until("the service ends", || service.status()["status"] != "running");
         service.place.ok(["start", "one", "--wait"]);
@@ -365,6 +365,54 @@ fn a_copy_that_is_well_only_elsewhere_is_taken_back() {
     assert_eq!(service.status()["status"], "running");
     assert_eq!(service.get(), "mine\n");
     service.assert_alone();
+}
+
+#[test]
+fn a_volume_that_another_runs_with_is_not_taken_from_it() {
+    let service = Service::with_scripts();
+    let file = service.backup("b");
+    service.place.ok(["rm", "--force", "--volumes", "one"]);
+    let run = ["run", "-d", "--network", "none", "-v", "both:/data"];
+    for name in ["one", "two"] {
+        service.place.ok([&run[..], &["--name", name, "one"]].concat());
+    }
+    service.set("mine");
+    let told = code(&service.restore(&file, &[]), 125);
+    assert!(told.contains("two runs with the same volume, both"), "{told}");
+    service.place.ok(["stop", "-t", "0", "two"]);
+    code(&service.restore(&file, &[]), 0);
+    service.place.ok(["start", "two"]);
+    for name in ["one", "two"] {
+        assert_eq!(service.place.ok(["exec", name, "cat", "/data/x"]), "built\n");
+    }
+}
+
+#[test]
+fn a_restore_waits_until_the_fresh_copy_listens() {
+    let place = Place::new();
+    place.import_busybox();
+    let query = "#!/bin/sh\ncase $1 in os) echo busybox/1;; ports) echo 4713;; volumes) echo /data;; esac\n";
+    // It listens late, and only then there is what the script needs.
+    let run = "#!/bin/sh\nsleep 1; touch /tmp/ready\nexec nc -ll -p 4713 -e cat\n";
+    let restore = "#!/bin/sh\ntest -e /tmp/ready && cat >/data/x\n";
+    let files = [
+        ("bin/query", query),
+        ("bin/build", "#!/bin/sh\nmkdir -p /data\n"),
+        ("bin/run", run),
+        ("bin/backup", "#!/bin/sh\necho data\n"),
+        ("bin/restore", restore),
+    ];
+    let pack = place.write_pack("late", &files);
+    let pack = pack.to_str().unwrap();
+    place.ok(["build", "-b", pack, "-t", "b", "--base", "busybox", "--network", "none"]);
+    place.ok(["setup", "-i", "b", "-t", "late", "--network", "none"]);
+    // In the host's network, where the copy must not be.
+    place.ok(["run", "-d", "--network", "host", "late"]);
+    place.ok(["backup", "late", "-o", "late.zst", "--verify"]);
+    place.ok(["restore", "late", "-i", "late.zst"]);
+    assert_eq!(place.ok(["exec", "late", "cat", "/data/x"]), "data\n");
+    place.ok(["rm", "--force", "--volumes", "late"]);
+    place.assert_nothing_left();
 }
 
 #[test]

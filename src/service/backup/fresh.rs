@@ -6,7 +6,6 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -15,12 +14,12 @@ use std::time::Duration;
 use super::swap::{Moved, copies_of, remove_trees};
 use crate::error::{Error, Result};
 use crate::interrupt::{self, Cleaning};
+use crate::oci::Image;
 use crate::progress::Silent;
-use crate::sandbox::{
-    Forward, Network, Sandbox, SavedVolume, layer_sources, why_no_private_network,
-};
+use crate::sandbox::{Network, Sandbox, SavedVolume, layer_sources, why_no_private_network};
 use crate::service::place::Place;
 use crate::service::record::{MountSource, Record, Restart, new_id};
+use crate::service::start::exposed;
 use crate::service::supervise::Hooks;
 use crate::service::{health, monitor};
 use crate::store::Store;
@@ -63,7 +62,7 @@ impl Record {
     }
 
     /// What a fresh copy of this service is.
-    fn fresh(&self) -> Record {
+    fn fresh(&self, image: &Image) -> Result<Record> {
         let mark = format!("{:04x}", rand::random::<u16>());
         let mut fresh = self.clone();
         fresh.name = format!("{}{mark}", copies_of(&self.name));
@@ -73,8 +72,6 @@ impl Record {
         fresh.published = Vec::new();
         fresh.restart = Restart::No;
         fresh.remove = false;
-        let unset = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        fresh.ports.iter_mut().for_each(|port| *port = Forward { host: unset, ..*port });
         // Without ports, a service whose network can't be made gets the host's.
         let private = self.network == Network::Auto
             && !fresh.ports.is_empty()
@@ -90,14 +87,19 @@ impl Record {
                 MountSource::Host(_) => mount.read_only = true,
             }
         }
-        fresh
+        if fresh.ports.is_empty() {
+            // Nothing leads to them, but by them it is seen to be well.
+            fresh.ports = exposed(image)?;
+        }
+        Ok(fresh)
     }
 }
 
 impl<'a> Fresh<'a> {
     /// Makes the place of a fresh copy; it doesn't run.
     pub(super) fn make(root: &Path, sandbox: &'a Sandbox, old: &Record) -> Result<Fresh<'a>> {
-        let record = old.fresh();
+        let image = Store::open(root)?.load_image(&old.manifest)?;
+        let record = old.fresh(&image)?;
         let place = Place::of(root, &record.name)?;
         // Whatever ends svp but SIGKILL, it is cleaned up first.
         let cleaning = interrupt::cleaning();

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::note::{Content, Note};
-use super::restore::{hold, stop};
+use super::restore::{hold, shared, stop};
 use super::swap::{Restoring, mend};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::interrupt;
@@ -177,6 +177,11 @@ fn copy(
         if let MountSource::Host(path) = &mount.source {
             reporter.note(&format!("not in the backup: {path} of the host, at {}", mount.at));
         }
+    }
+    if let Some((name, volume)) = shared(root, record)? {
+        reporter.warning(&format!(
+            "{name} runs with the same volume, {volume}: its files may change while they are copied"
+        ));
     }
     let failed = |error| Error::new(Kind::Storage, "can't make a pipe").source(error);
     let overlay = {

@@ -23,7 +23,7 @@ use crate::sandbox::{End, Sandbox, Stdio};
 use crate::service::command::{self, drain, enter};
 use crate::service::control::{Ask, ask};
 use crate::service::place::Place;
-use crate::service::record::Record;
+use crate::service::record::{MountSource, Record};
 use crate::service::status::Standing;
 use crate::service::supervise::STOP_SECONDS;
 use crate::service::{health, monitor};
@@ -75,6 +75,7 @@ pub fn restore(request: Request<'_>) -> Result<Outcome> {
     let restoring = Restoring::take(place)?;
     mend(root, place, &sandbox, &restoring)?;
     let old = place.record()?;
+    refuse_shared(root, &old)?;
     let mut fresh = Fresh::make(root, &sandbox, &old)?;
     if let Outcome::Failed(end) = read_into(&mut fresh, request, &sandbox)? {
         return Ok(Outcome::Failed(end));
@@ -83,6 +84,33 @@ pub fn restore(request: Request<'_>) -> Result<Outcome> {
     sandbox.sync()?;
     reporter.step("it is well: it takes the old one's place");
     replace(root, place, fresh, &sandbox, limit, reporter).map(|()| Outcome::Done)
+}
+
+/// Refuses to put other volumes under a service that runs with the same ones.
+fn refuse_shared(root: &Path, record: &Record) -> Result<()> {
+    let Some((name, volume)) = shared(root, record)? else { return Ok(()) };
+    Err(Error::usage(format!("{name} runs with the same volume, {volume}"))
+        .hint(format!("stop it first: `svp stop {name}`; it finds the restored data then")))
+}
+
+/// Another service that runs with a volume that this one writes, and the volume.
+pub(super) fn shared(root: &Path, record: &Record) -> Result<Option<(String, String)>> {
+    for other in Place::all(root)?.iter().filter(|other| other.name() != record.name) {
+        let Ok(theirs) = other.record() else { continue };
+        let shared = record.own_volumes().find(|(name, _)| {
+            let volume = MountSource::Volume((*name).clone());
+            theirs.mounts.iter().any(|mount| mount.source == volume)
+        });
+        if let Some((volume, _)) = shared
+            && !matches!(
+                other.status()?.standing,
+                Standing::Created | Standing::Exited | Standing::Dead
+            )
+        {
+            return Ok(Some((other.name().to_owned(), volume.clone())));
+        }
+    }
+    Ok(None)
 }
 
 /// Restores a backup in a fresh copy of the service, and removes it again.
@@ -198,13 +226,14 @@ fn run_script(fresh: &Fresh<'_>, head: Head, request: &mut Request<'_>) -> Resul
     let stdio = Stdio::Pipes([stdin.into(), theirs.into(), errors.into()]);
     let joined = enter(&fresh.place, &spec, stdio)?;
     let killer = joined.signaller()?;
-    let ended = AtomicBool::new(false);
     let show = request.show;
     let input = request.input.try_clone().map_err(failed)?;
+    let (ended, failed) = (AtomicBool::new(false), AtomicBool::new(false));
     std::thread::scope(|scope| {
-        let ended = &ended;
+        let (ended, failed) = (&ended, &failed);
         let end = scope.spawn(move || {
             let end = joined.wait();
+            failed.store(!matches!(end, Ok(End::Exited(0))), Ordering::SeqCst);
             ended.store(true, Ordering::SeqCst);
             end
         });
@@ -215,7 +244,7 @@ fn run_script(fresh: &Fresh<'_>, head: Head, request: &mut Request<'_>) -> Resul
             });
         });
         let mut into = file(into);
-        let fed = feed(head, input, &mut into);
+        let fed = feed(head, input, &mut into, &|| failed.load(Ordering::SeqCst));
         if fed.is_err() {
             // Before its input ends: it must not take a part for the whole.
             killer.signal(libc::SIGKILL);
@@ -237,7 +266,8 @@ fn unpack(fresh: &Fresh<'_>, head: Head, request: &Request<'_>) -> Result<()> {
         let store = &store;
         let filled = scope.spawn(move || fresh.fill(store, OwnedFd::from(tar)));
         let mut into = file(into);
-        let fed = feed(head, input, &mut into);
+        // It reads to the end, or has failed.
+        let fed = feed(head, input, &mut into, &|| true);
         drop(into);
         let filled = filled.join().unwrap_or_else(|_| Err(Error::sandbox("unpacking panicked")));
         interrupt::check()?;
@@ -246,8 +276,8 @@ fn unpack(fresh: &Fresh<'_>, head: Head, request: &Request<'_>) -> Result<()> {
 }
 
 /// Writes the decompressed backup, and reads it to its end even where the reader has had enough, because
-/// only there it shows whether all of it is sound.
-fn feed(head: Head, input: File, into: &mut dyn Write) -> Result<()> {
+/// only there it shows whether all of it is sound; unless the reader has failed.
+fn feed(head: Head, input: File, into: &mut dyn Write, failed: &dyn Fn() -> bool) -> Result<()> {
     let compression = head.compression;
     let mut data = decoder(head.rejoin(Patient(input)), compression)
         .map_err(|error| Error::new(error.kind(), error.to_string()).context("the backup"))?;
@@ -268,6 +298,9 @@ fn feed(head: Head, input: File, into: &mut dyn Write) -> Result<()> {
             Ok(length) => length,
         };
         wanted = wanted && into.write_all(&buffer[..length]).is_ok();
+        if !wanted && failed() {
+            return Ok(());
+        }
     }
 }
 
