@@ -300,6 +300,12 @@ pub fn processes_of(place: &Path) -> Vec<String> {
             std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(place));
         if cwd || holds("environ") || holds("cmdline") || holds("mountinfo") {
             let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            // An ordinary user's podman keeps its namespaces by it, for ever: not a thing of svp's.
+            if command.ends_with(b"catatonit\0-P\0") {
+                let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
+                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+                continue;
+            }
             found.push(format!(
                 "process {pid}: {}",
                 String::from_utf8_lossy(&command).replace('\0', " ")
