@@ -295,6 +295,30 @@ fn check_store_looks_into_unpacked_layers() {
     place.assert_nothing_left();
 }
 
+#[test]
+fn a_digest_that_a_command_printed_names_the_image() {
+    let place = Place::new();
+    let digest = import(&place, "a");
+    for arguments in [&["inspect", "--field", "digest"][..], &["history"], &["diff"]] {
+        let with = |image: &str| place.ok([arguments, &[image]].concat());
+        assert_eq!(with(&digest), with("a"));
+    }
+    place.ok(["save", &digest, "-o", "oci:lay"]);
+    assert!(place.fails(2, ["tag", "a", &digest]).contains("can't be a tag"));
+    let base = busybox_base();
+    let said = place.fails(2, ["import", base.to_str().unwrap(), "-t", &digest]);
+    assert!(said.contains("can't be a tag"), "{said}");
+    place.ok(["tag", &digest, "b"]);
+    let said = place.fails(2, ["rmi", &digest]);
+    assert!(said.contains("a:latest, b:latest"), "{said}");
+    place.ok(["rmi", &format!("b@{digest}")]);
+    assert_eq!(place.ok(["rmi", &digest]), "a:latest\n");
+    assert!(place.fails(65, ["inspect", &digest]).contains(&digest));
+    // Of a layout no directory is made that its own name would not lead to again.
+    assert!(place.fails(2, ["save", "a", "-o", "oci:lay:b"]).contains("svp copy"));
+    assert!(!place.path("lay:b").exists());
+}
+
 /// What `svp check --store` says of a store that has faults.
 #[track_caller]
 fn faults(place: &Place) -> String {

@@ -29,6 +29,13 @@ pub struct Reference {
 }
 
 impl Reference {
+    /// The digest, if this is nothing but one: `sha256:HEX`, as commands print it, reads as a tag of the repository
+    /// `sha256`.
+    pub fn as_digest(&self) -> Option<Digest> {
+        let alone = self.name() == "sha256" && self.digest().is_none();
+        alone.then(|| self.tagged().parse().ok()).flatten()
+    }
+
     /// The registry's host and port, if one is named.
     pub fn registry(&self) -> Option<&str> {
         self.registry.as_deref()

@@ -99,7 +99,7 @@ pub(super) fn exists(reference: &Reference) -> Error {
 
 /// Checks a reference to write to.
 pub(super) fn check_tag(reference: &Reference) -> Result<()> {
-    if reference.digest().is_some() {
+    if reference.digest().is_some() || reference.as_digest().is_some() {
         return Err(Error::usage(format!("{reference} has a digest, so it can't be a tag"))
             .hint("write it as REPOSITORY:TAG"));
     }

@@ -48,6 +48,12 @@ impl FromStr for Output {
         };
         match text.split_once(':') {
             Some((_, "")) => Err(refuse("it names no file")),
+            Some(("oci", dir)) if dir.contains(':') => {
+                Err(refuse("the directory of a layout has no colon").hint(
+                    "write oci:DIR: the image in it has the name that it has in the store; \
+                     `svp copy IMAGE oci:DIR:NAME` gives it another",
+                ))
+            }
             Some(("oci", dir)) => Ok(Output::Layout(dir.into())),
             Some((transport, file)) => {
                 let format = format(transport).ok_or_else(|| refuse("it names no format"))?;

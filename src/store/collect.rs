@@ -39,8 +39,8 @@ impl Store {
     /// but no chain IDs. While other tags stand for the same images nothing but the tags goes.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is no such image, and then nothing is removed;
-    /// [`Kind::Storage`](crate::error::Kind::Storage).
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is no such image, and [`Kind::Usage`] if a digest
+    /// has several tags, and then nothing is removed; [`Kind::Storage`](crate::error::Kind::Storage).
     pub fn remove_images(
         &mut self,
         references: &[Reference],
@@ -49,6 +49,9 @@ impl Store {
         let mut records: Vec<TagRecord> = Vec::new();
         for reference in references {
             let record = self.resolve(reference)?;
+            if reference.as_digest().is_some() {
+                self.check_one_tag(&record)?;
+            }
             if !records.iter().any(|other| other.name == record.name) {
                 records.push(record);
             }
@@ -76,6 +79,17 @@ impl Store {
             other => other?,
         };
         Ok(Removed { tags: records.into_iter().map(|record| record.name).collect(), collected })
+    }
+
+    fn check_one_tag(&self, record: &TagRecord) -> Result<()> {
+        let tags = self.tags_of(&record.manifest.digest)?;
+        if tags.len() == 1 {
+            return Ok(());
+        }
+        let names: Vec<_> = tags.into_iter().map(|tag| tag.name).collect();
+        let digest = record.manifest.digest;
+        Err(Error::usage(format!("{digest} has several tags: {}", names.join(", ")))
+            .hint("name those to remove"))
     }
 
     /// Does `work` while no other process uses the store, for which it waits as long as `wait` says; `None`

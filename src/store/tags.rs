@@ -48,22 +48,44 @@ impl Store {
         Ok(read(&self.tags_dir().join(file_name(&name)))?.filter(|record| record.name == name))
     }
 
-    /// The image that `reference` names, by its digest if it has one, else by its tag.
+    /// The image that `reference` names, by its digest if it has one or is one (`sha256:HEX`, whatever its name:
+    /// of several tags the first), else by its tag.
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the store has no such image.
     pub fn resolve(&self, reference: &Reference) -> Result<TagRecord> {
         let found = match reference.digest() {
-            None => self.tag(reference)?,
+            None => match reference.as_digest() {
+                Some(digest) => self.tags_of(&digest)?.into_iter().next(),
+                None => self.tag(reference)?,
+            },
             Some(digest) => self.find_digest(reference, digest)?,
         };
         found.ok_or_else(|| {
             let shown = reference.digest().map_or(reference.tagged(), |_| reference.to_string());
+            let error = Error::bad_input(format!("the store has no image {shown}"));
+            if reference.as_digest().is_some() {
+                return error.hint("`svp images` lists what it has");
+            }
             let far = reference.clone().with_default_registry();
-            Error::bad_input(format!("the store has no image {shown}")).hint(format!(
+            error.hint(format!(
                 "`svp images` lists what it has; an image of a registry is written docker://{far}"
             ))
         })
+    }
+
+    /// The tags that stand for the image or index `digest`, sorted by name.
+    ///
+    /// # Errors
+    /// As [`Store::tags`].
+    pub fn tags_of(&self, digest: &Digest) -> Result<Vec<TagRecord>> {
+        let mut found = Vec::new();
+        for record in self.tags()? {
+            found.push(record?);
+        }
+        found.retain(|record| record.manifest.digest == *digest);
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
     }
 
     fn find_digest(&self, reference: &Reference, digest: Digest) -> Result<Option<TagRecord>> {
@@ -79,7 +101,7 @@ impl Store {
     /// Makes `reference` (its tag, `latest` if none) stand for an image; what it stood for is replaced.
     ///
     /// # Errors
-    /// [`Kind::Usage`](crate::error::Kind::Usage) if the reference has a digest;
+    /// [`Kind::Usage`](crate::error::Kind::Usage) if the reference has a digest or is one;
     /// [`Kind::Storage`](crate::error::Kind::Storage).
     pub fn set_tag(
         &self,
@@ -118,7 +140,7 @@ impl Store {
         manifest: &Descriptor,
         created: Option<&str>,
     ) -> Result<(tempfile::NamedTempFile, PathBuf)> {
-        if reference.digest().is_some() {
+        if reference.digest().is_some() || reference.as_digest().is_some() {
             return Err(Error::usage(format!("{reference} has a digest, so it can't be a tag"))
                 .hint("write it as REPOSITORY:TAG"));
         }
