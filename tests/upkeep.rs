@@ -303,7 +303,8 @@ fn a_digest_that_a_command_printed_names_the_image() {
         let with = |image: &str| place.ok([arguments, &[image]].concat());
         assert_eq!(with(&digest), with("a"));
     }
-    place.ok(["save", &digest, "-o", "oci:lay"]);
+    place.ok(["save", &digest, "-o", "oci-archive:a.tar"]);
+    assert_eq!(place.ok(["load", "-i", "a.tar"]), "a:latest\n");
     assert!(place.fails(2, ["tag", "a", &digest]).contains("can't be a tag"));
     let base = busybox_base();
     let said = place.fails(2, ["import", base.to_str().unwrap(), "-t", &digest]);

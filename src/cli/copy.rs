@@ -203,7 +203,7 @@ fn source_of(text: &str) -> Result<Source> {
     }
 }
 
-fn run(request: CopyRequest, context: &Context) -> Result<()> {
+fn run(mut request: CopyRequest, context: &Context) -> Result<()> {
     let streamed = match &request.destination {
         Destination::File(Output::Stdout(format), _) => Some(*format),
         _ => None,
@@ -213,6 +213,12 @@ fn run(request: CopyRequest, context: &Context) -> Result<()> {
             .hint("redirect standard output, or name a file"));
     }
     let store = context.store()?;
+    if let Source::Local(image) = &mut request.source
+        && image.as_digest().is_some()
+    {
+        // What is written gets a name, and a digest is none.
+        *image = store.resolve(image)?.reference()?;
+    }
     let copied = copy::copy(&request, &store, context.reporter())?;
     let digest = format!("{}\n", copied.descriptor.digest);
     let Some(format) = streamed else { return context.print(&digest) };
