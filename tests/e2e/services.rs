@@ -55,6 +55,7 @@ fn logs_in(client: impl Fn(&str) -> Command, password: &str, log: impl Fn() -> S
 #[track_caller]
 fn runs_and_logs_in(
     place: &Place,
+    name: &str,
     archive: &std::path::Path,
     port: &str,
     password: &str,
@@ -67,7 +68,7 @@ fn runs_and_logs_in(
     let container = podman.start(&[&publish, &image]);
     logs_in(|password| client("127.0.0.1", here, password), password, || container.log());
     drop(container);
-    svp_runs_two(place, port, password, &client);
+    svp_runs_two(place, name, port, password, &client);
 }
 
 /// Has svp run the instance and another one at once, each on its standard port, and logs into both; then
@@ -75,18 +76,13 @@ fn runs_and_logs_in(
 #[track_caller]
 fn svp_runs_two(
     place: &Place,
+    name: &str,
     port: &str,
     password: &str,
     client: &impl Fn(&str, u16, &str) -> Command,
 ) {
     let port = port.parse().unwrap();
-    let base = place.ok([
-        "inspect",
-        "instance",
-        "--field",
-        "config.Labels.\"org.opencontainers.image.base.name\"",
-    ]);
-    place.ok(["setup", "-i", base.trim(), "-t", "other"]);
+    place.ok(["setup", "-i", name, "-t", "other"]);
     for name in ["instance", "other"] {
         place.ok(["run", "-d", "--wait=90", name]);
     }
@@ -116,6 +112,7 @@ fn redis_asks_for_the_printed_password() {
     let password = value(&environment, "_PASSWORD").to_string();
     runs_and_logs_in(
         &place,
+        "redis",
         &archive,
         value(&environment, "_PORT"),
         &password,
@@ -137,6 +134,7 @@ fn mariadb_asks_for_the_printed_password() {
     let database = value(&environment, "_DATABASE").to_string();
     runs_and_logs_in(
         &place,
+        "mariadb",
         &archive,
         value(&environment, "_PORT"),
         &password,
@@ -159,6 +157,7 @@ fn postgresql_asks_for_the_printed_password() {
     let database = value(&environment, "_DATABASE").to_string();
     runs_and_logs_in(
         &place,
+        "postgresql",
         &archive,
         value(&environment, "_PORT"),
         &password,
