@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::progress::Silent;
 use crate::sandbox::{
-    How, IdMap, Limits, Network, Rootfs, RunSpec, Sandbox, why_no_private_network,
+    How, IdMap, Limits, Network, Rootfs, RunSpec, Sandbox, why_no_private_network, why_unbounded,
 };
 use crate::store::Store;
 use crate::upkeep::{Fault, check_store};
@@ -73,6 +73,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         Finding::of("container", true, sandbox.as_ref().map_err(again).and_then(container)),
         Finding::of("overlay", true, sandbox.as_ref().map_err(again).and_then(overlay)),
         Finding::of("network", false, network),
+        Finding::of("resources", false, resources()),
     ];
     let text = match args.format {
         Format::Json => json(&findings),
@@ -149,6 +150,13 @@ fn overlay(sandbox: &Sandbox) -> Result<String> {
         // An empty image has no program: that it was looked for is all that was asked.
         Err(error) if error.kind() == Kind::BadInput => Ok("can be mounted in the store".into()),
         other => other.map(|()| "can be mounted in the store".into()),
+    }
+}
+
+fn resources() -> Result<String> {
+    match why_unbounded()? {
+        None => Ok("--memory, --cpus and --pids bound services".into()),
+        Some(why) => Err(why),
     }
 }
 

@@ -118,10 +118,21 @@ pub(super) fn env_argument(text: &str) -> Result<(String, String), String> {
 
 /// Parses an argument; an error keeps its hint, which clap alone would drop.
 pub(super) fn parsed<T: FromStr<Err = Error>>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|error: Error| match error.hint_text() {
+    text.parse().map_err(with_hint)
+}
+
+/// As [`parsed`], by a parser of its own.
+pub(super) fn parsed_by<T>(
+    parse: impl Fn(&str) -> Result<T> + Clone,
+) -> impl Fn(&str) -> Result<T, String> + Clone {
+    move |text| parse(text).map_err(with_hint)
+}
+
+fn with_hint(error: Error) -> String {
+    match error.hint_text() {
         Some(hint) => format!("{error}\nhint: {hint}"),
         None => error.to_string(),
-    })
+    }
 }
 
 /// Where to write an image beside the store.

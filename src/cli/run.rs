@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::common::{Context, env_argument, parsed};
+use super::common::{Context, env_argument, parsed, parsed_by};
 use crate::error::{Error, IoContext, Result};
 use crate::interrupt;
 use crate::oci::Reference;
 use crate::pipeline::run::{self, RunRequest, parse_publish};
-use crate::sandbox::{Forward, Network, Stream};
+use crate::sandbox::{Forward, Network, Resources, Stream, parse_cpus, parse_memory, parse_pids};
 use crate::service::place::Place;
 use crate::service::record::{LogLimits, Mount, MountSource, Record, Restart};
 use crate::service::supervise::Hooks;
@@ -50,7 +50,7 @@ pub(super) struct Args {
     #[arg(short, long, value_name = "NAME|DIR:PATH[:ro]", value_parser = parse_mount)]
     volume: Vec<Mount>,
     /// Publish a port on another address of the host, 127.0.0.1 if none is named
-    #[arg(short, long, value_name = "[ADDR:]HOST:PORT", value_parser = publish)]
+    #[arg(short, long, value_name = "[ADDR:]HOST:PORT", value_parser = parsed_by(parse_publish))]
     publish: Vec<Forward>,
     /// The network: auto is private where pasta can run, else the host's
     #[arg(long, value_enum, default_value = "auto")]
@@ -58,6 +58,15 @@ pub(super) struct Args {
     /// Reach another service, and have its environment, secrets too
     #[arg(long, value_name = "NAME")]
     link: Vec<String>,
+    /// The most memory that it may use, such as 512m or 2g; as much swap besides
+    #[arg(short, long, value_name = "SIZE", value_parser = parsed_by(parse_memory))]
+    memory: Option<u64>,
+    /// How many processors it may use, such as 2 or 0.5
+    #[arg(long, value_name = "N", value_parser = parsed_by(parse_cpus))]
+    cpus: Option<u64>,
+    /// The most processes and threads that it may have
+    #[arg(long, visible_alias = "pids-limit", value_name = "N", value_parser = parsed_by(parse_pids))]
+    pids: Option<u64>,
     /// Run this in the container instead of /service/bin/run
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
@@ -86,13 +95,6 @@ enum NetworkArg {
 fn seconds(text: &str) -> Result<u64, String> {
     let digits = text.strip_suffix('s').unwrap_or(text);
     digits.parse().map_err(|_| format!("{text:?} is no number of seconds"))
-}
-
-fn publish(text: &str) -> Result<Forward, String> {
-    parse_publish(text).map_err(|error| match error.hint_text() {
-        Some(hint) => format!("{error}\nhint: {hint}"),
-        None => error.to_string(),
-    })
 }
 
 fn parse_mount(text: &str) -> Result<Mount, String> {
@@ -157,6 +159,7 @@ impl Args {
             links: self.link.clone(),
             env,
             mounts: self.volume.clone(),
+            resources: Resources { memory: self.memory, milli_cpus: self.cpus, pids: self.pids },
             restart: self.restart,
             entrypoint: self.entrypoint.clone(),
             remove: self.rm,

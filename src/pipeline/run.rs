@@ -10,7 +10,7 @@ use crate::pack::Answers;
 use crate::pack::query::EnvVar;
 use crate::pack::query::parse_ports;
 use crate::progress::Reporter;
-use crate::sandbox::{Forward, MAX_COMPONENTS, Network, Sandbox};
+use crate::sandbox::{Forward, MAX_COMPONENTS, Network, Resources, Sandbox};
 use crate::secret::Secret;
 use crate::service::State;
 use crate::service::address::transport;
@@ -41,6 +41,8 @@ pub struct RunRequest {
     pub env: Vec<(String, String)>,
     /// What is shown in it.
     pub mounts: Vec<Mount>,
+    /// What it may use of the machine.
+    pub resources: Resources,
     /// What to do when a component ends.
     pub restart: Restart,
     /// What to run instead of `/service/bin/run`.
@@ -100,6 +102,7 @@ pub fn run(
         ports: Vec::new(),
         published: request.publish.clone(),
         mounts: mounts(&name, &image, &request.mounts),
+        resources: request.resources,
         restart: request.restart,
         stop_signal: stop_signal(&image)?,
         remove: request.remove,

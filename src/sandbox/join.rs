@@ -21,7 +21,7 @@ use super::launch::{Stage, fresh_signals};
 use super::run::{handle_of, number_of};
 use super::spec::End;
 use super::stages::{Request, die_with_parent, reply, reply_with};
-use super::{privileges, seccomp};
+use super::{cgroup, privileges, seccomp};
 use crate::channel::Channel;
 use crate::error::{Error, Result};
 
@@ -36,6 +36,8 @@ pub struct JoinSpec {
     pub cwd: String,
     /// The user and group ids to run as; root if `None`.
     pub user: Option<(u32, u32)>,
+    /// Whether the container is bounded in what it uses, and the command with it.
+    pub bounded: bool,
 }
 
 /// What a command reads from and prints to.
@@ -80,7 +82,13 @@ pub fn join(
     let request = JoinRequest { spec: spec.clone(), terminal };
     let mut fds = vec![user_namespace, process_1];
     fds.extend(pipes.iter().flatten().map(AsFd::as_fd));
-    let mut stage = Stage::start(Path::new("/"), &Request::Join(request), &fds)?;
+    let mut stage = Stage::spawn(Path::new("/"))?;
+    if spec.bounded
+        && let Some(process_1) = number_of(process_1)
+    {
+        cgroup::join(process_1, stage.pid())?;
+    }
+    stage.send(&Request::Join(request), &fds)?;
     drop(pipes);
     let ((), fds) = stage.recv()?;
     let mut fds = fds.into_iter();
@@ -188,7 +196,7 @@ pub(super) fn exec(
             stdio.try_into().map_err(|_| Error::sandbox("a command without stdio"))?
         }
     };
-    let JoinSpec { argv, env, cwd, user } = request.spec;
+    let JoinSpec { argv, env, cwd, user, bounded: _ } = request.spec;
     seccomp::install()?;
     privileges::drop_capabilities()?;
     die_with_parent();

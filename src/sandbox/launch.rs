@@ -43,12 +43,26 @@ impl Stage {
         Ok(stage)
     }
 
+    /// Starts a stage that waits for its request: [`Stage::send`]. An interrupt kills it.
+    pub(super) fn spawn(dir: &Path) -> Result<Stage> {
+        interrupt::check()?;
+        let stage = Stage::spawn_cleanup(dir)?;
+        interrupt::watch_child(stage.child.id());
+        Ok(stage)
+    }
+
     /// Starts a stage that an interrupt does not kill, because it cleans up.
     pub(super) fn start_cleanup(
         dir: &Path,
         request: &Request,
         fds: &[BorrowedFd<'_>],
     ) -> Result<Stage> {
+        let stage = Stage::spawn_cleanup(dir)?;
+        stage.send(request, fds)?;
+        Ok(stage)
+    }
+
+    fn spawn_cleanup(dir: &Path) -> Result<Stage> {
         let failed = |error: io::Error| Error::sandbox("can't start a stage of svp").source(error);
         let (channel, theirs) = Channel::pair().map_err(failed)?;
         let mut command = Command::new(executable().map_err(|error| {
@@ -61,9 +75,7 @@ impl Stage {
         // Rust's own standard output is of no use to a stage: what it has to say goes to the channel.
         command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::inherit());
         let child = command.spawn().map_err(failed)?;
-        let stage = Stage { child, channel };
-        stage.send(request, fds)?;
-        Ok(stage)
+        Ok(Stage { child, channel })
     }
 
     /// Sends a further message.

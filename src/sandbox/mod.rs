@@ -11,6 +11,7 @@
 //! | `idmap` | which of the host's users the container's are |
 //! | `launch`, `channel`, `stages` | starting stages, talking to them, what they are |
 //! | `container`, `run`, `init`, `mounts`, `overlay`, `network`, `netlink`, `privileges`, `seccomp`, `mknod` | a container |
+//! | `resources`, `cgroup` | what a service may use of the machine |
 //! | `service`, `keeper` | a service's container and its components |
 //! | `join` | a command in a container that runs |
 //! | `volume` | what outlives a container |
@@ -22,6 +23,7 @@
 //! | `unpacked` | the unpacked layers of every id map: listing, measuring, removing |
 
 mod area;
+mod cgroup;
 mod container;
 mod directory;
 mod idmap;
@@ -35,6 +37,7 @@ mod netlink;
 mod network;
 mod overlay;
 mod privileges;
+mod resources;
 mod run;
 mod saved;
 mod seccomp;
@@ -50,10 +53,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 pub use area::{DiffOptions, LayerSource, Scratch, layer_sources};
+pub use cgroup::why_unbounded;
 pub use directory::unpack_into;
 pub use idmap::{Extent, How, IdMap};
 pub use join::{JoinSpec, Joined, Signaller, Stdio, join};
 pub use network::{Forward, Transport, why_not_private as why_no_private_network};
+pub use resources::{Resources, parse_cpus, parse_memory, parse_pids};
 pub use run::Output;
 pub use saved::SavedVolume;
 pub use service::{Component, Event, MAX_COMPONENTS, Service, ServiceSpec};

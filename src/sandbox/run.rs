@@ -56,8 +56,8 @@ pub(super) fn handle_of(process_1: &Stage) -> Result<OwnedFd> {
 }
 
 /// The number, as this process sees it, of the process that a descriptor is of.
-pub(super) fn number_of(process: &OwnedFd) -> Option<u32> {
-    let path = format!("/proc/self/fdinfo/{}", process.as_raw_fd());
+pub(super) fn number_of(process: impl AsFd) -> Option<u32> {
+    let path = format!("/proc/self/fdinfo/{}", process.as_fd().as_raw_fd());
     let text = std::fs::read_to_string(path).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("Pid:"))?;
     line.trim().parse().ok()

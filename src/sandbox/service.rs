@@ -12,12 +12,14 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use serde::{Deserialize, Serialize};
 
 use super::Sandbox;
+use super::cgroup::Cgroup;
 use super::container::{self, Attached, Attempt, Container};
 use super::init::{make_root, pivot};
 use super::keeper::{Ends, Order, Report};
 use super::launch::Stage;
 use super::mknod;
 use super::network::{self, Forward, Resolver};
+use super::resources::Resources;
 use super::run::{handle_of, number_of, wait_for_death};
 use super::spec::{Bind, End, Network, Overlay, Rootfs};
 use super::stages::{Request, reply, reply_with};
@@ -45,6 +47,19 @@ pub struct ServiceSpec {
     pub listen: Vec<SocketAddr>,
     /// How many components there are to keep.
     pub components: usize,
+    /// What it may use.
+    pub resources: Resources,
+    /// What its cgroup is called, if it has one.
+    pub id: String,
+}
+
+impl ServiceSpec {
+    /// What the container may use with svp's own processes in it: the stage, process 1 and a thread for each
+    /// keeper, the keepers.
+    fn own_and_theirs(&self) -> Resources {
+        let own = 2 + 2 * self.components as u64;
+        Resources { pids: self.resources.pids.map(|pids| pids + own), ..self.resources }
+    }
 }
 
 /// What the stage of a service is asked.
@@ -64,6 +79,7 @@ pub struct Service {
     resolver: Resolver,
     forwards: Vec<Forward>,
     user_namespace: OwnedFd,
+    cgroup: Cgroup,
     /// The sockets for [`ServiceSpec::listen`], in that order; none where the network is the host's.
     pub listeners: Vec<TcpListener>,
     /// The network that it got.
@@ -105,10 +121,10 @@ impl Sandbox {
         reporter: &dyn Reporter,
     ) -> Result<(Service, Vec<Component>)> {
         let network = network::available(spec.network, reporter);
-        match self.service_in(spec, network) {
+        match self.service_in(spec, network, reporter) {
             Err(Attempt::NoPasta(error)) if spec.forwards.is_empty() => {
                 reporter.note(&format!("{error}: using the host's network"));
-                self.service_in(spec, Network::Host).map_err(Attempt::into_error)
+                self.service_in(spec, Network::Host, reporter).map_err(Attempt::into_error)
             }
             other => other.map_err(Attempt::into_error),
         }
@@ -118,6 +134,7 @@ impl Sandbox {
         &self,
         spec: &ServiceSpec,
         network: Network,
+        reporter: &dyn Reporter,
     ) -> Result<(Service, Vec<Component>), Attempt> {
         let rootfs = Rootfs::Layers(spec.overlay.clone());
         let (mut container, resolver) =
@@ -133,7 +150,13 @@ impl Sandbox {
         let mut fds = vec![self.namespace()];
         fds.extend(theirs.iter().map(AsFd::as_fd));
         let request = ServiceRequest { container: container.clone(), keepers: spec.components };
-        let mut stage = Stage::start(self.area(), &Request::Service(request), &fds)?;
+        let mut stage = Stage::spawn(self.area())?;
+        // Before it starts anything: all that comes is born in there.
+        let (cgroup, unbounded) = Cgroup::make(&spec.id, &spec.own_and_theirs(), stage.pid());
+        if let Some(unbounded) = unbounded {
+            reporter.note(&unbounded.to_string());
+        }
+        stage.send(&Request::Service(request), &fds)?;
         drop(theirs);
         let network_part = self.attach(&mut stage, &container, &resolver, &spec.forwards)?;
         let listeners = Sandbox::listeners(&mut stage, &container)?;
@@ -152,6 +175,7 @@ impl Sandbox {
             resolver,
             forwards: spec.forwards.clone(),
             user_namespace,
+            cgroup,
             listeners,
             network_kind: network,
         };
@@ -178,6 +202,11 @@ impl Service {
     /// The container's own network namespace, if svp connects it to others.
     pub fn network_namespace(&self) -> Option<BorrowedFd<'_>> {
         self.network.as_ref().map(|network| network.namespace.as_fd())
+    }
+
+    /// How many processes the kernel has killed because the container's memory was used up.
+    pub fn memory_kills(&self) -> u64 {
+        self.cgroup.memory_kills()
     }
 
     /// Connects the network again if pasta has died; whether it had to.

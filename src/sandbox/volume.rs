@@ -17,7 +17,7 @@ use super::launch::Stage;
 use super::spec::{Bind, Overlay};
 use super::stages::Request;
 use super::trees::{confine_fd, own_mounts};
-use super::{Sandbox, overlay};
+use super::{Sandbox, cgroup, overlay};
 use crate::error::{Error, IoContext, Result};
 use crate::layer::diff::{DiffRequest, diff};
 use crate::layer::entry::Timestamp;
@@ -154,11 +154,12 @@ impl Sandbox {
         super::unpacked::names(&self.area().join(VOLUMES))
     }
 
-    /// Removes what a service has written.
+    /// Removes what a service has written, and its cgroup if its monitor was killed.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).
     pub fn remove_service(&self, id: &str) -> Result<()> {
+        cgroup::forget(id);
         self.remove_place(format!("{SERVICES}/{id}"))
     }
 

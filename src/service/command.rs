@@ -27,7 +27,13 @@ const TICK: Duration = Duration::from_millis(50);
 pub fn spec(store: &Store, record: &Record, argv: Vec<String>) -> Result<JoinSpec> {
     let image = store.load_image(&record.manifest)?;
     let env = record.environment(&image, &linked(store.root(), record)?);
-    Ok(JoinSpec { argv, env, cwd: record.cwd.clone(), user: None })
+    Ok(JoinSpec {
+        argv,
+        env,
+        cwd: record.cwd.clone(),
+        user: None,
+        bounded: !record.resources.is_unbounded(),
+    })
 }
 
 /// Starts a command in the container of a service.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Image};
 use crate::pack::query::EnvVar;
-use crate::sandbox::{Forward, Network};
+use crate::sandbox::{Forward, Network, Resources};
 use crate::secret::Secret;
 use crate::service::environment;
 
@@ -56,6 +56,9 @@ pub struct Record {
     pub published: Vec<Forward>,
     /// Volumes and directories of the host.
     pub mounts: Vec<Mount>,
+    /// What it may use of the machine.
+    #[serde(default)]
+    pub resources: Resources,
     /// What to do when a component ends.
     pub restart: Restart,
     /// The signal that asks it to stop.

@@ -53,6 +53,8 @@ pub fn prepare(
         forwards: [&record.ports[..], &record.published].concat(),
         listen: linked.iter().flat_map(reachable).collect(),
         components: record.component_names().len(),
+        resources: record.resources,
+        id: record.id.clone(),
     };
     Ok(Prepared { spec, env: record.environment(&image, &linked) })
 }

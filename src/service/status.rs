@@ -24,6 +24,9 @@ pub struct Status {
     pub error: Option<String>,
     /// The network that it got.
     pub network: Option<Network>,
+    /// How many of its processes were killed because its memory was used up, since it was last started.
+    #[serde(default)]
+    pub memory_kills: u64,
     /// What runs in it.
     pub components: Vec<ComponentStatus>,
 }
@@ -111,6 +114,7 @@ impl Status {
             exit_code: None,
             error: None,
             network: None,
+            memory_kills: 0,
             components: components.iter().map(component).collect(),
         }
     }

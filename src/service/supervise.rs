@@ -82,6 +82,7 @@ pub fn supervise(job: &Job<'_>, hooks: &mut Hooks<'_>) -> Result<i32> {
         kept: Vec::new(),
         stopping: false,
         code: 0,
+        killed_before: 0,
         unstartable: None,
     };
     let result = supervisor.containers(&logs, hooks);
@@ -108,6 +109,8 @@ struct Supervisor<'a> {
     kept: Vec<Kept>,
     stopping: bool,
     code: i32,
+    /// The processes of earlier containers that were killed because memory was used up.
+    killed_before: u64,
     /// Why a component can't be started at all.
     unstartable: Option<Error>,
 }
@@ -201,6 +204,7 @@ impl Supervisor<'_> {
                 components.into_iter().zip(commands).map(|(c, argv)| Kept::new(c, argv)).collect();
             self.status.network = Some(service.network_kind);
             self.status.process_1 = service.process_1_number();
+            self.killed_before = self.status.memory_kills;
             // When this returns the container is gone, so that the pipes end and the threads with them.
             let result = self.serve(service, hooks);
             over.store(true, Ordering::SeqCst);
@@ -219,10 +223,12 @@ impl Supervisor<'_> {
             }
             let ready = self.wait(&service)?;
             if ready.container {
+                self.note_memory(&service, hooks);
                 return Ok(Over::Killed);
             }
             for (number, _) in ready.components.iter().enumerate().filter(|(_, ready)| **ready) {
                 let event = self.kept[number].component.event();
+                self.note_memory(&service, hooks);
                 if !self.happened(number, event, hooks) {
                     return Ok(Over::Killed);
                 }
@@ -250,6 +256,7 @@ impl Supervisor<'_> {
             }
             if looked.elapsed() > TICK {
                 looked = Instant::now();
+                self.note_memory(&service, hooks);
                 match service.mend_network() {
                     Ok(true) => {
                         hooks.reporter.note("the network was connected again: pasta had died")
@@ -272,6 +279,19 @@ impl Supervisor<'_> {
                 kept.since = Instant::now();
                 kept.component.start(kept.argv.clone(), env.clone(), &self.job.record.cwd);
             }
+        }
+    }
+
+    /// Says so if the kernel has killed processes because the service's memory was used up.
+    fn note_memory(&mut self, service: &Service, hooks: &Hooks<'_>) {
+        let kills = self.killed_before + service.memory_kills();
+        if kills > self.status.memory_kills {
+            self.status.memory_kills = kills;
+            hooks.reporter.note(
+                "its memory was used up, and the kernel has killed a process: \
+                 give it more with --memory",
+            );
+            let _ = self.job.place.set_status(&self.status);
         }
     }
 

@@ -14,6 +14,7 @@ mod interop;
 mod interrupt;
 mod memory;
 mod reproducible;
+mod resources;
 mod round_trip;
 mod run;
 mod services;

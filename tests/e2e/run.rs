@@ -24,7 +24,7 @@ const TWO_RUN: &str = "#!/bin/sh\n(setsid sleep 1000 >/dev/null 2>&1 &)\n\
     echo $1 began\nn=0\nwhile :; do n=$((n+1)); echo \"$1 $n\"; sleep 0.05; done\n";
 
 /// Sets up the instance `name` of a pack made of these scripts.
-fn instance(place: &Place, name: &str, query: &str, build: &str, run: &str) {
+pub fn instance(place: &Place, name: &str, query: &str, build: &str, run: &str) {
     if place.ok(["images"]).lines().count() < 2 {
         place.import_busybox();
     }
@@ -36,7 +36,7 @@ fn instance(place: &Place, name: &str, query: &str, build: &str, run: &str) {
     place.ok(["setup", "-i", &base, "-t", name, "--network", "none"]);
 }
 
-fn info(place: &Place, name: &str) -> Value {
+pub fn info(place: &Place, name: &str) -> Value {
     serde_json::from_str(&place.ok(["info", name, "--format", "json"])).unwrap()
 }
 
@@ -58,7 +58,7 @@ fn get(address: SocketAddr, path: &str) -> String {
 
 /// Waits until `done` holds.
 #[track_caller]
-fn until(what: &str, mut done: impl FnMut() -> bool) {
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     let since = Instant::now();
     while !done() {
         assert!(since.elapsed() < Duration::from_secs(30), "still not: {what}");

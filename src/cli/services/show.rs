@@ -10,7 +10,7 @@ use super::super::setup::{EnvFormat, environment_text};
 use super::super::table::{self, Table};
 use super::find;
 use crate::error::Result;
-use crate::sandbox::{Forward, Transport};
+use crate::sandbox::{Forward, Resources, Transport};
 use crate::service::place::Place;
 use crate::service::record::Record;
 use crate::service::status::{ComponentStatus, Standing, Status, now, shell_code};
@@ -69,6 +69,8 @@ struct Shown {
     ports: Vec<ShownPort>,
     components: Vec<ComponentStatus>,
     volumes: Vec<ShownMount>,
+    resources: Resources,
+    memory_kills: u64,
     restart: String,
     health: Option<String>,
 }
@@ -118,6 +120,8 @@ impl Shown {
             ports: ports(record).map(ShownPort::from).collect(),
             components: status.components,
             volumes: record.mounts.iter().map(mount).collect(),
+            resources: record.resources,
+            memory_kills: status.memory_kills,
             restart: match record.restart {
                 Restart::No => "no".into(),
                 Restart::Always => "always".into(),
@@ -165,6 +169,14 @@ fn ports(record: &Record) -> impl Iterator<Item = &Forward> {
 fn port_text(forward: &Forward) -> String {
     let protocol = if forward.protocol == Transport::Tcp { "tcp" } else { "udp" };
     format!("{}->{}/{protocol}", forward.host, forward.container)
+}
+
+fn resources(resources: &Resources) -> String {
+    let memory = resources.memory.map(|bytes| format!("{} of memory", table::size(bytes)));
+    let cpus = resources.milli_cpus.map(|milli| format!("{} processors", milli as f64 / 1000.0));
+    let pids = resources.pids.map(|pids| format!("{pids} processes"));
+    let parts: Vec<String> = [memory, cpus, pids].into_iter().flatten().collect();
+    format!("{} at most", parts.join(", "))
 }
 
 /// A span of time in one unit; `seconds` may be negative where a clock was set back.
@@ -248,6 +260,12 @@ pub(in crate::cli) fn info(args: &InfoArgs, context: &Context) -> Result<ExitCod
     for mount in &shown.volumes {
         let read_only = if mount.read_only { ", read-only" } else { "" };
         row("volume", format!("{} at {}{read_only}", mount.source, mount.at));
+    }
+    if !shown.resources.is_unbounded() {
+        row("resources", resources(&shown.resources));
+    }
+    if shown.memory_kills > 0 {
+        row("killed", format!("{} processes, for its memory was used up", shown.memory_kills));
     }
     row("restart", shown.restart.clone());
     row("health", shown.health.clone().unwrap_or_else(|| "its ports listen".into()));

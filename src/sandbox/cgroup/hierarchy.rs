@@ -1,0 +1,199 @@
+//! Where the host has its cgroups: one unified hierarchy (cgroup v2), or one for each controller (v1), or
+//! some of both.
+
+use std::path::{Path, PathBuf};
+
+use super::super::resources::Resources;
+
+/// What bounds one kind of resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Controller {
+    Memory,
+    Cpu,
+    Pids,
+}
+
+/// A file of a cgroup, what to write to it, and whether it may be missing.
+pub(super) type Setting = (&'static str, String, bool);
+
+/// The time that a share of processor time is of; microseconds.
+const PERIOD: u64 = 100_000;
+
+impl Controller {
+    /// Those that these bounds need.
+    pub(super) fn needed(resources: &Resources) -> Vec<Controller> {
+        let needs = [
+            (Controller::Memory, resources.memory),
+            (Controller::Cpu, resources.milli_cpus),
+            (Controller::Pids, resources.pids),
+        ];
+        needs.into_iter().filter(|(_, bound)| bound.is_some()).map(|(one, _)| one).collect()
+    }
+
+    /// The kernel's name for it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Controller::Memory => "memory",
+            Controller::Cpu => "cpu",
+            Controller::Pids => "pids",
+        }
+    }
+
+    /// The option of `svp run` that asks for it.
+    pub(super) fn option(self) -> &'static str {
+        match self {
+            Controller::Memory => "--memory",
+            Controller::Cpu => "--cpus",
+            Controller::Pids => "--pids",
+        }
+    }
+
+    /// The file that has its bound, in the unified hierarchy or in its own.
+    pub(super) fn file(self, unified: bool) -> &'static str {
+        match (self, unified) {
+            (Controller::Memory, true) => "memory.max",
+            (Controller::Memory, false) => "memory.limit_in_bytes",
+            (Controller::Cpu, true) => "cpu.max",
+            (Controller::Cpu, false) => "cpu.cfs_quota_us",
+            (Controller::Pids, _) => "pids.max",
+        }
+    }
+
+    /// What to write where. As much swap as memory may be used, as with podman; kernels may count no swap.
+    pub(super) fn settings(self, unified: bool, resources: &Resources) -> Vec<Setting> {
+        let memory = resources.memory.unwrap_or_default();
+        let quota = resources.milli_cpus.unwrap_or_default() * PERIOD / 1000;
+        let file = self.file(unified);
+        match (self, unified) {
+            (Controller::Memory, true) => vec![
+                (file, memory.to_string(), false),
+                ("memory.swap.max", memory.to_string(), true),
+            ],
+            (Controller::Memory, false) => vec![
+                (file, memory.to_string(), false),
+                ("memory.memsw.limit_in_bytes", (2 * memory).to_string(), true),
+            ],
+            (Controller::Cpu, true) => vec![(file, format!("{quota} {PERIOD}"), false)],
+            (Controller::Cpu, false) => vec![
+                ("cpu.cfs_period_us", PERIOD.to_string(), false),
+                (file, quota.to_string(), false),
+            ],
+            (Controller::Pids, _) => {
+                vec![(file, resources.pids.unwrap_or_default().to_string(), false)]
+            }
+        }
+    }
+}
+
+/// A hierarchy of cgroups, where it is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Hierarchy {
+    /// Whether it is the unified one.
+    pub(super) unified: bool,
+    /// The controllers of one that is not.
+    controllers: Vec<String>,
+    /// The cgroup that is mounted.
+    root: String,
+    /// Where.
+    mount: PathBuf,
+}
+
+/// All that are mounted.
+pub(super) fn mounted() -> Vec<Hierarchy> {
+    let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    text.lines().filter_map(parse_mount).collect()
+}
+
+/// The one that a controller is in: its own, else the unified one.
+pub(super) fn of(controller: Controller, all: &[Hierarchy]) -> Option<&Hierarchy> {
+    let own = all.iter().find(|one| one.controllers.iter().any(|name| name == controller.name()));
+    own.or_else(|| all.iter().find(|one| one.unified))
+}
+
+/// The cgroups of a process, as /proc tells them.
+pub(super) fn membership(process: &str) -> String {
+    std::fs::read_to_string(format!("/proc/{process}/cgroup")).unwrap_or_default()
+}
+
+/// One line of mountinfo (proc_pid_mountinfo(5)), if it is of a hierarchy.
+fn parse_mount(line: &str) -> Option<Hierarchy> {
+    let (mount, source) = line.split_once(" - ")?;
+    let mut mount = mount.split(' ').skip(3);
+    let (root, at) = (mount.next()?, mount.next()?);
+    let mut source = source.split(' ');
+    let kind = source.next()?;
+    let options = source.nth(1)?;
+    if kind != "cgroup" && kind != "cgroup2" {
+        return None;
+    }
+    let unified = kind == "cgroup2";
+    let controllers = options.split(',').map(str::to_owned).filter(|_| !unified).collect();
+    Some(Hierarchy { unified, controllers, root: root.to_owned(), mount: at.into() })
+}
+
+impl Hierarchy {
+    /// The directory of the cgroup that a process is in, if it is below what is mounted.
+    pub(super) fn dir_of(&self, membership: &str) -> Option<PathBuf> {
+        let path = membership.lines().find_map(|line| {
+            let mut parts = line.splitn(3, ':');
+            let (number, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
+            let this = match self.unified {
+                true => number == "0" && controllers.is_empty(),
+                false => {
+                    controllers.split(',').any(|name| self.controllers.iter().any(|c| c == name))
+                }
+            };
+            this.then_some(path)
+        })?;
+        let below = Path::new(path).strip_prefix(&self.root).ok()?;
+        // A process outside of this one's cgroup namespace is at /../…
+        let inside = below.components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        inside.then(|| self.mount.join(below))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "\
+30 25 0:26 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n\
+31 30 0:27 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
+32 30 0:28 /user /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+33 30 0:29 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,name=systemd\n\
+34 30 0:30 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate\n";
+
+    #[test]
+    fn hierarchies_and_cgroups_in_them() {
+        let all: Vec<Hierarchy> = HYBRID.lines().filter_map(parse_mount).collect();
+        assert_eq!(all.len(), 4);
+        let process = "9:name=systemd:/\n4:memory:/user/a\n2:cpuacct,cpu:/b/c\n0::/d\n";
+        let dir = |controller| of(controller, &all).and_then(|one| one.dir_of(process));
+        assert_eq!(dir(Controller::Memory).unwrap(), Path::new("/sys/fs/cgroup/memory/a"));
+        assert_eq!(dir(Controller::Cpu).unwrap(), Path::new("/sys/fs/cgroup/cpu,cpuacct/b/c"));
+        // It has no hierarchy of its own here.
+        assert_eq!(dir(Controller::Pids).unwrap(), Path::new("/sys/fs/cgroup/unified/d"));
+        let elsewhere = "4:memory:/other\n0::/../outside\n";
+        for controller in [Controller::Memory, Controller::Cpu, Controller::Pids] {
+            assert_eq!(of(controller, &all).unwrap().dir_of(elsewhere), None, "{controller:?}");
+        }
+        assert_eq!(of(Controller::Pids, &all[..3]), None);
+    }
+
+    #[test]
+    fn bounds_as_each_version_has_them() {
+        let resources =
+            Resources { memory: Some(64 << 20), milli_cpus: Some(1500), pids: Some(100) };
+        assert_eq!(Controller::needed(&resources).len(), 3);
+        assert!(Controller::needed(&Resources::default()).is_empty());
+        let first = |controller: Controller, unified| {
+            let (file, value, _) = controller.settings(unified, &resources).pop().unwrap();
+            format!("{file}={value}")
+        };
+        assert_eq!(first(Controller::Memory, true), "memory.swap.max=67108864");
+        assert_eq!(first(Controller::Memory, false), "memory.memsw.limit_in_bytes=134217728");
+        assert_eq!(first(Controller::Cpu, true), "cpu.max=150000 100000");
+        assert_eq!(first(Controller::Cpu, false), "cpu.cfs_quota_us=150000");
+        assert_eq!(first(Controller::Pids, true), "pids.max=100");
+    }
+}

@@ -1,0 +1,268 @@
+//! The cgroup of a service's container: what holds it to its [`Resources`].
+//!
+//! The container's stage is put into it before it has started anything, so that all the container's processes
+//! are born there. Where systemd runs it gives out cgroups, so it is asked for a scope; elsewhere, as in
+//! containers and small systems, svp makes directories by itself where it may. Nothing else of svp needs
+//! cgroups: where none can be had the service runs without bounds, and its user hears of it.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `hierarchy` | the host's cgroups, version 1 and 2 |
+//! | `scope` | a scope of systemd's |
+
+mod hierarchy;
+mod scope;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use hierarchy::{Controller, Hierarchy, membership};
+
+use super::launch::Stage;
+use super::resources::Resources;
+use crate::error::{Error, IoContext, Kind, Result};
+
+/// The beginning of the name of every cgroup of svp's.
+const PREFIX: &str = "svp-";
+/// How long the kernel may take to let go of the last process.
+const PATIENCE: Duration = Duration::from_secs(2);
+const TICK: Duration = Duration::from_millis(5);
+
+/// A cgroup that a container is in. Dropped means removed: the container has to be gone.
+#[derive(Debug, Default)]
+pub(super) struct Cgroup {
+    /// The directories that svp has made, one a hierarchy.
+    made: Vec<PathBuf>,
+    /// The file that counts the kills for lack of memory.
+    kills: Option<PathBuf>,
+}
+
+/// The bounds that could not be set, and why.
+#[derive(Debug)]
+pub(super) struct Unbounded {
+    what: Vec<Controller>,
+    why: Error,
+}
+
+impl Cgroup {
+    /// Puts a process into a cgroup of its own with these bounds, and tells those that couldn't be set.
+    pub(super) fn make(
+        id: &str,
+        resources: &Resources,
+        process: u32,
+    ) -> (Cgroup, Option<Unbounded>) {
+        let name = format!("{PREFIX}{id}");
+        let needed = Controller::needed(resources);
+        if needed.is_empty() {
+            return (Cgroup::default(), None);
+        }
+        let all = hierarchy::mounted();
+        let (mut cgroup, unbounded) = match scope::start(&name, resources, process) {
+            Ok(()) => (Cgroup::default(), not_delegated(&all, &needed, process)),
+            Err(error) => Cgroup::by_hand(&all, &name, resources, process, error),
+        };
+        let kills = hierarchy::of(Controller::Memory, &all).and_then(|hierarchy| {
+            let dir = hierarchy.dir_of(&membership(&process.to_string()))?;
+            Some(dir.join(if hierarchy.unified { "memory.events" } else { "memory.oom_control" }))
+        });
+        cgroup.kills = kills.filter(|_| resources.memory.is_some());
+        (cgroup, unbounded)
+    }
+
+    /// Makes directories below the cgroup that svp itself is in.
+    fn by_hand(
+        all: &[Hierarchy],
+        name: &str,
+        resources: &Resources,
+        process: u32,
+        no_scope: Error,
+    ) -> (Cgroup, Option<Unbounded>) {
+        let mut cgroup = Cgroup::default();
+        let mut what = Vec::new();
+        let mut first = None;
+        for controller in Controller::needed(resources) {
+            if let Err(why) = cgroup.bound(controller, all, name, resources, process) {
+                what.push(controller);
+                first.get_or_insert(why);
+            }
+        }
+        let unbounded = first.map(|why| {
+            // Where systemd runs, it would have been the way.
+            let why = match no_scope.hint_text() {
+                Some(_) => no_scope,
+                None => why.with_kind(Kind::Sandbox).hint(
+                    "here root alone has cgroups; where systemd runs, it gives them to every user",
+                ),
+            };
+            Unbounded { what, why }
+        });
+        (cgroup, unbounded)
+    }
+
+    fn bound(
+        &mut self,
+        what: Controller,
+        all: &[Hierarchy],
+        name: &str,
+        resources: &Resources,
+        process: u32,
+    ) -> Result<()> {
+        let none = || Error::sandbox(format!("there is no cgroup for {} here", what.name()));
+        let hierarchy = hierarchy::of(what, all).ok_or_else(none)?;
+        let parent = hierarchy.dir_of(&membership("self")).ok_or_else(none)?;
+        if hierarchy.unified {
+            delegate(&parent, what)?;
+        }
+        let dir = parent.join(name);
+        if !self.made.contains(&dir) {
+            // One of the same name is of a container whose monitor was killed.
+            remove(&dir);
+            fs::create_dir(&dir).io("make", &dir)?;
+            self.made.push(dir.clone());
+        }
+        let set = || {
+            for (file, value, may_lack) in what.settings(hierarchy.unified, resources) {
+                let path = dir.join(file);
+                if !may_lack || path.exists() {
+                    fs::write(&path, value).io("write to", &path)?;
+                }
+            }
+            let path = dir.join("cgroup.procs");
+            fs::write(&path, process.to_string()).io("write to", &path)
+        };
+        set().inspect_err(|_| {
+            // Others may be bounded there. If not, nothing is in it.
+            if fs::remove_dir(&dir).is_ok() {
+                self.made.retain(|made| *made != dir);
+            }
+        })
+    }
+
+    /// How many processes were killed because the container's memory was used up.
+    pub(super) fn memory_kills(&self) -> u64 {
+        let text = self.kills.as_ref().and_then(|path| fs::read_to_string(path).ok());
+        text.and_then(|text| {
+            text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+        })
+        .unwrap_or_default()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        self.made.iter().for_each(|dir| remove(dir));
+    }
+}
+
+impl std::fmt::Display for Unbounded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let options: Vec<&str> = self.what.iter().map(|one| one.option()).collect();
+        let does = if options.len() == 1 { "does" } else { "do" };
+        write!(f, "{} {does} nothing here: {}", options.join(", "), self.why)?;
+        match self.why.hint_text() {
+            Some(hint) => write!(f, " (hint: {hint})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Removes the cgroup of a container that is gone, where its monitor was killed and could not.
+pub(super) fn forget(id: &str) {
+    for hierarchy in hierarchy::mounted() {
+        if let Some(parent) = hierarchy.dir_of(&membership("self")) {
+            remove(&parent.join(format!("{PREFIX}{id}")));
+        }
+    }
+}
+
+/// Puts a process that joins a container into the container's cgroup, if that is one of svp's.
+pub(super) fn join(process_1: u32, process: u32) -> Result<()> {
+    let theirs = membership(&process_1.to_string());
+    for hierarchy in hierarchy::mounted() {
+        let Some(dir) = hierarchy.dir_of(&theirs) else { continue };
+        let name = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if !name.starts_with(PREFIX) {
+            continue;
+        }
+        if name.ends_with(".scope") {
+            // All hierarchies at once.
+            return scope::attach(name, process);
+        }
+        let path = dir.join("cgroup.procs");
+        fs::write(&path, process.to_string()).io("write to", &path)?;
+    }
+    Ok(())
+}
+
+/// Why this host can't bound what services use, or nothing if it can.
+///
+/// # Errors
+/// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if it can't be tried.
+pub fn why_unbounded() -> Result<Option<Error>> {
+    // It waits for its request, which never comes.
+    let stage = Stage::spawn(Path::new("/"))?;
+    let resources = Resources { memory: Some(64 << 20), milli_cpus: Some(1000), pids: Some(100) };
+    let id = format!("check-{}", std::process::id());
+    let (cgroup, unbounded) = Cgroup::make(&id, &resources, stage.pid());
+    drop(stage);
+    drop(cgroup);
+    Ok(unbounded.map(|Unbounded { what, why }| {
+        let names: Vec<&str> = what.iter().map(|one| one.option()).collect();
+        why.context(format!("{} can do nothing", names.join(", ")))
+    }))
+}
+
+/// What a scope's own cgroup can't bound: systemd takes the wish and drops it where the controller is not given
+/// to the user.
+fn not_delegated(all: &[Hierarchy], needed: &[Controller], process: u32) -> Option<Unbounded> {
+    let at = membership(&process.to_string());
+    let holds = |what: Controller| {
+        hierarchy::of(what, all).is_some_and(|hierarchy| {
+            let file = hierarchy.dir_of(&at).map(|dir| dir.join(what.file(hierarchy.unified)));
+            file.and_then(|file| fs::read_to_string(file).ok())
+                .is_some_and(|bound| !bound.starts_with("max") && !bound.starts_with('-'))
+        })
+    };
+    let what: Vec<Controller> = needed.iter().copied().filter(|what| !holds(*what)).collect();
+    let names: Vec<&str> = what.iter().map(|what| what.name()).collect();
+    let why = || {
+        Error::sandbox(format!("systemd does not give users the controller {}", names.join(", ")))
+            .hint(
+                "have the administrator run `systemctl edit user@.service` and write [Service] and \
+                 Delegate=cpu cpuset io memory pids",
+            )
+    };
+    (!what.is_empty()).then(|| Unbounded { why: why(), what })
+}
+
+/// Has the cgroups below `parent` bounded by a controller.
+fn delegate(parent: &Path, what: Controller) -> Result<()> {
+    let given = |file: &str| {
+        let text = fs::read_to_string(parent.join(file)).unwrap_or_default();
+        text.split_whitespace().any(|name| name == what.name())
+    };
+    if given("cgroup.subtree_control") {
+        return Ok(());
+    }
+    if !given("cgroup.controllers") {
+        return Err(Error::sandbox(format!(
+            "{} has no controller {}",
+            parent.display(),
+            what.name()
+        )));
+    }
+    let path = parent.join("cgroup.subtree_control");
+    fs::write(&path, format!("+{}", what.name())).io("write to", &path)
+}
+
+/// Removes a cgroup when its last process is gone.
+fn remove(dir: &Path) {
+    let since = Instant::now();
+    while let Err(error) = fs::remove_dir(dir) {
+        if error.kind() != std::io::ErrorKind::ResourceBusy || since.elapsed() > PATIENCE {
+            break;
+        }
+        std::thread::sleep(TICK);
+    }
+}

@@ -1,0 +1,103 @@
+//! A scope of systemd's: where systemd runs, it gives out the cgroups, and an ordinary user gets one by asking.
+//!
+//! The asking is done by systemd's own busctl, which is wherever systemd is: two calls are no reason to link a
+//! D-Bus library.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::super::idmap::helper;
+use super::super::resources::Resources;
+use super::hierarchy::membership;
+use crate::error::{Error, Result};
+
+/// How long systemd may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+const TICK: Duration = Duration::from_millis(3);
+
+/// What a scope is called.
+pub(super) fn unit(name: &str) -> String {
+    format!("{name}.scope")
+}
+
+/// Moves a process into a new scope with these bounds. The scope goes when its last process has ended.
+pub(super) fn start(name: &str, resources: &Resources, process: u32) -> Result<()> {
+    let unit = unit(name);
+    let mut properties: Vec<[String; 3]> = vec![
+        property("Description", "s", "a service of svp"),
+        property("CollectMode", "s", "inactive-or-failed"),
+        // Only into such a scope others can be moved later.
+        property("Delegate", "b", true),
+    ];
+    if let Some(memory) = resources.memory {
+        properties.push(property("MemoryMax", "t", memory));
+        properties.push(property("MemorySwapMax", "t", memory));
+    }
+    if let Some(milli) = resources.milli_cpus {
+        properties.push(property("CPUQuotaPerSecUSec", "t", milli * 1000));
+    }
+    if let Some(pids) = resources.pids {
+        properties.push(property("TasksMax", "t", pids));
+    }
+    let count = (properties.len() + 1).to_string();
+    let pid = process.to_string();
+    let head = ["ssa(sv)a(sa(sv))", &unit, "fail", &count, "PIDs", "au", "1", &pid];
+    let arguments = head.into_iter().chain(properties.iter().flatten().map(String::as_str));
+    call("StartTransientUnit", arguments.chain(["0"]))?;
+    // The answer comes before the deed.
+    let since = Instant::now();
+    while !is_in(process, &unit) {
+        if since.elapsed() > PATIENCE {
+            return Err(Error::sandbox(format!("systemd did not start {unit}"))
+                .hint("`journalctl --user` may tell why, `journalctl` for root's"));
+        }
+        std::thread::sleep(TICK);
+    }
+    Ok(())
+}
+
+/// Moves a process into a scope that there is.
+pub(super) fn attach(unit: &str, process: u32) -> Result<()> {
+    call("AttachProcessesToUnit", ["ssau", unit, "", "1", &process.to_string()])
+}
+
+fn property(name: &str, kind: &str, value: impl ToString) -> [String; 3] {
+    [name.to_owned(), kind.to_owned(), value.to_string()]
+}
+
+fn is_in(process: u32, unit: &str) -> bool {
+    let within = |line: &str| line.ends_with(unit) || line.contains(&format!("/{unit}/"));
+    membership(&process.to_string()).lines().any(within)
+}
+
+/// Calls a method of the caller's systemd: root's is the system's.
+fn call<'a>(method: &str, arguments: impl IntoIterator<Item = &'a str>) -> Result<()> {
+    const HINT: &str = "log in as yourself, not by su or sudo, or have the administrator run \
+         `loginctl enable-linger USER`";
+    if !Path::new("/run/systemd/system").is_dir() {
+        return Err(Error::sandbox("systemd does not run here"));
+    }
+    let program = helper("busctl").ok_or_else(|| Error::sandbox("there is no busctl"))?;
+    let mut command = Command::new(program);
+    let uid = rustix::process::getuid();
+    if uid.is_root() {
+        command.arg("--system");
+    } else {
+        command.arg("--user");
+        let runtime = format!("/run/user/{}", uid.as_raw());
+        if std::env::var_os("XDG_RUNTIME_DIR").is_none() && Path::new(&runtime).is_dir() {
+            command.env("XDG_RUNTIME_DIR", runtime);
+        }
+    }
+    command.args(["--quiet", "--timeout=5", "call", "org.freedesktop.systemd1"]);
+    command.args(["/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager", method]);
+    command.args(arguments).stdin(Stdio::null());
+    let failed = |text: String| Error::sandbox(format!("systemd: {text}"));
+    let output = command.output().map_err(|error| failed(error.to_string()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(failed(said.trim().to_owned()).hint(HINT))
+}

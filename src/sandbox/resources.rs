@@ -1,0 +1,143 @@
+//! What a service may use of the machine, as it is asked for. `cgroup` has the kernel hold it to that.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// The least memory that a container starts in, with svp's own processes in it; bytes.
+const LEAST_MEMORY: u64 = 16 << 20;
+/// The least share of a processor that the kernel takes; thousandths.
+const LEAST_CPU: u64 = 10;
+/// More than any machine has, and little enough to calculate with.
+const MOST: u64 = 1 << 50;
+
+/// Bounds of what a container uses (runtime-spec, config-linux.md, `resources`). All processes in it count
+/// together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Resources {
+    /// Memory; bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// Processor time for each time that passes; thousandths.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub milli_cpus: Option<u64>,
+    /// Processes and threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u64>,
+}
+
+impl Resources {
+    /// Whether nothing is bounded.
+    pub fn is_unbounded(&self) -> bool {
+        *self == Resources::default()
+    }
+}
+
+/// Reads an amount of memory: bytes, or with `k`, `m`, `g` or `t` so many times 1024 of them, as podman's
+/// `--memory` has it. `b` or `iB` may follow.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::error::Kind::Usage) if it is no amount, or too little for a container.
+pub fn parse_memory(text: &str) -> Result<u64> {
+    let lower = text.to_ascii_lowercase();
+    let number = lower.trim_end_matches('b').trim_end_matches('i');
+    let (number, shift) = match number.char_indices().last() {
+        Some((at, 'k')) => (&number[..at], 10),
+        Some((at, 'm')) => (&number[..at], 20),
+        Some((at, 'g')) => (&number[..at], 30),
+        Some((at, 't')) => (&number[..at], 40),
+        _ => (number, 0),
+    };
+    let amount = decimal(number, 1 << shift).filter(|bytes| *bytes <= MOST).ok_or_else(|| {
+        Error::usage(format!("{text:?} is no amount of memory"))
+            .hint("write bytes, or 512k, 256m, 1.5g")
+    })?;
+    if amount < LEAST_MEMORY {
+        return Err(Error::usage(format!("{text:?} is too little memory for a container"))
+            .hint(format!("it takes {}m at least", LEAST_MEMORY >> 20)));
+    }
+    Ok(amount)
+}
+
+/// Reads a number of processors, such as `2` or `0.5`; thousandths.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::error::Kind::Usage) if it is none.
+pub fn parse_cpus(text: &str) -> Result<u64> {
+    decimal(text, 1000).filter(|milli| (LEAST_CPU..=1_000_000_000).contains(milli)).ok_or_else(
+        || {
+            Error::usage(format!("{text:?} is no number of processors"))
+                .hint("write such as 2, 1.5 or 0.25; 0.01 is the least")
+        },
+    )
+}
+
+/// Reads a number of processes.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::error::Kind::Usage) if it is none.
+pub fn parse_pids(text: &str) -> Result<u64> {
+    // The kernel's own most, PID_MAX_LIMIT.
+    text.parse().ok().filter(|pids| (1..=4_194_304).contains(pids)).ok_or_else(|| {
+        Error::usage(format!("{text:?} is no number of processes"))
+            .hint("write 1 to 4194304; a service without --pids has no bound")
+    })
+}
+
+/// `text` times `unit`, exactly as far as it goes. Digits with a point among them and nothing else.
+fn decimal(text: &str, unit: u64) -> Option<u64> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || whole.len() > 16 || fraction.len() > 9 || text.ends_with('.') {
+        return None;
+    }
+    if !digits(whole) || !digits(fraction) {
+        return None;
+    }
+    let scale = 10u128.pow(fraction.len() as u32);
+    let number: u128 = format!("{whole}{fraction}").parse().ok()?;
+    u64::try_from(number * u128::from(unit) / scale).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_of_memory() {
+        let good = [
+            ("16777216", 16 << 20),
+            ("64m", 64 << 20),
+            ("64M", 64 << 20),
+            ("64MB", 64 << 20),
+            ("64MiB", 64 << 20),
+            ("1.5g", 3 << 29),
+            ("32768k", 32 << 20),
+            ("1t", 1 << 40),
+            ("20000000b", 20_000_000),
+        ];
+        for (text, bytes) in good {
+            assert_eq!(parse_memory(text).unwrap(), bytes, "{text}");
+        }
+        for text in
+            ["", "m", "-1m", "64mm", "64 m", "1e9", "1.m", ".5g", "0", "8m", "99999999t", "64x"]
+        {
+            assert!(parse_memory(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn processors_and_processes() {
+        for (text, milli) in [("2", 2000), ("0.5", 500), ("1.25", 1250), ("0.01", 10)] {
+            assert_eq!(parse_cpus(text).unwrap(), milli, "{text}");
+        }
+        for text in ["", "0", "0.001", "-1", "1,5", "two", "1.", "inf", "NaN", "50%"] {
+            assert!(parse_cpus(text).is_err(), "{text:?}");
+        }
+        assert_eq!(parse_pids("100").unwrap(), 100);
+        for text in ["", "0", "-1", "1.5", "99999999999999999999"] {
+            assert!(parse_pids(text).is_err(), "{text:?}");
+        }
+    }
+}
