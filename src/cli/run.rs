@@ -189,7 +189,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
     if !args.detach {
         return Ok(code);
     }
-    if record.restart == Restart::Always {
+    if record.restart != Restart::No {
         context.reporter().note(
             "it is started again as long as this machine runs; \
              `svp export --format quadlet` makes a unit that starts it at boot",
