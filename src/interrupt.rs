@@ -53,6 +53,10 @@ pub fn install() {
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         signals.add(signal);
     }
+    // `nohup svp …` means it. The others are wanted though a shell's `&` ignores them.
+    if crate::sys::is_ignored(libc::SIGHUP) {
+        signals.remove(Signal::SIGHUP);
+    }
     // Whoever follows a terminal's size waits for this one; no other thread may take it.
     let mut blocked = signals;
     blocked.add(Signal::SIGWINCH);

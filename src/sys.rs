@@ -122,6 +122,16 @@ pub fn default_signals() {
     }
 }
 
+/// Whether whoever started this process wants it to ignore a signal.
+pub fn is_ignored(signal: i32) -> bool {
+    // SAFETY: an all-zero action is valid to write over; without a new one the call changes nothing.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0
+            && action.sa_sigaction == libc::SIG_IGN
+    }
+}
+
 extern "C" fn nothing(_: libc::c_int) {}
 
 /// Makes every signal that would end this process interrupt its system calls and do nothing else; those of

@@ -8,7 +8,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("error", &[]),
     ("progress", &[]),
     ("sys", &[GROUND]),
-    ("interrupt", &[GROUND]),
+    ("interrupt", &[GROUND, &["sys"]]),
     ("remove", &[]),
     ("channel", &[]),
     ("oci", &[GROUND]),

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
 
 use crate::error::{Error, Kind, Result};
@@ -30,16 +31,16 @@ pub(super) fn with_terminal(start: &mut Start<'_>) -> Result<End> {
     let theirs = joined.terminal().ok_or_else(|| Error::sandbox("the command has no terminal"))?;
     let theirs = theirs.try_clone().map_err(broken)?;
     follow_size(&ours, &theirs)?;
-    forward_signals(joined.signaller()?)?;
+    forward_signals(joined.signaller()?, true)?;
     let _raw = Raw::set(&ours)?;
     let ended = Arc::new(AtomicBool::new(false));
     let typed = theirs.try_clone().map_err(broken)?;
     // It ends with svp: nothing can be taken back from a read.
-    std::thread::spawn(move || copy(File::from(ours), typed, &AtomicBool::new(false)));
+    std::thread::spawn(move || feed(&File::from(ours), &typed));
     let stdout = own(rustix::stdio::stdout())?;
     let printed = {
         let ended = ended.clone();
-        std::thread::spawn(move || copy(theirs, stdout.into(), &ended))
+        std::thread::spawn(move || copy(&theirs, &stdout.into(), &ended))
     };
     let end = joined.wait();
     ended.store(true, Ordering::SeqCst);
@@ -56,14 +57,14 @@ pub(super) fn with_pipes(start: &mut Start<'_>) -> Result<End> {
     let (stdout_end, stdout) = io::pipe().map_err(broken)?;
     let (stderr_end, stderr) = io::pipe().map_err(broken)?;
     let joined = start(Stdio::Pipes([stdin.into(), stdout.into(), stderr.into()]))?;
-    forward_signals(joined.signaller()?)?;
+    forward_signals(joined.signaller()?, false)?;
     let ours = own(rustix::stdio::stdin())?;
     let typed = File::from(OwnedFd::from(stdin_end));
-    std::thread::spawn(move || copy(ours.into(), typed, &AtomicBool::new(false)));
+    std::thread::spawn(move || feed(&ours.into(), &typed));
     let ended = Arc::new(AtomicBool::new(false));
     let pump = |from: OwnedFd, to: OwnedFd| {
         let ended = ended.clone();
-        std::thread::spawn(move || copy(from.into(), to.into(), &ended))
+        std::thread::spawn(move || copy(&from.into(), &to.into(), &ended))
     };
     let printed = [
         pump(stdout_end.into(), own(rustix::stdio::stdout())?),
@@ -85,9 +86,64 @@ fn broken(error: io::Error) -> Error {
     Error::new(Kind::Storage, "can't connect the command to the terminal").source(error)
 }
 
-/// Copies until the end; once the command has `ended`, until nothing is left.
-fn copy(from: File, mut to: File, ended: &AtomicBool) {
-    let _ = command::drain(&from, ended, Duration::ZERO, &mut |bytes| to.write_all(bytes));
+/// Hands the command what the caller types, until the end.
+fn feed(mut from: &File, to: &File) {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        // Read by a job in the background, a terminal would stop svp, and the command's output with it.
+        if !in_foreground(from) {
+            std::thread::sleep(Duration::from_millis(100));
+            continue;
+        }
+        match from.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                wait_for(from, PollFlags::IN);
+            }
+            Ok(0) | Err(_) => return,
+            Ok(length) if write_all(to, &buffer[..length]).is_err() => return,
+            Ok(_) => {}
+        }
+    }
+}
+
+/// Whether a read from what may be a terminal is svp's turn.
+fn in_foreground(terminal: &File) -> bool {
+    rustix::termios::tcgetpgrp(terminal).map_or(true, |group| group == rustix::process::getpgrp())
+}
+
+/// Copies until the end; once the command has `ended`, what it has printed: who it has left behind may go on
+/// printing for ever.
+fn copy(from: &File, to: &File, ended: &AtomicBool) {
+    let mut late = 0;
+    let _ = command::drain(from, ended, Duration::ZERO, &mut |bytes| -> io::Result<()> {
+        if ended.load(Ordering::SeqCst) {
+            late += bytes.len();
+        }
+        write_all(to, bytes)?;
+        if late > MOST_IN_A_PIPE { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
+    });
+}
+
+/// What a pipe can hold at most (`/proc/sys/fs/pipe-max-size`, if nobody has raised it).
+const MOST_IN_A_PIPE: usize = 1 << 20;
+
+/// Writes all, also where the other side has made the file one that doesn't block, as node.js does.
+fn write_all(mut to: &File, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match to.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(length) => bytes = &bytes[length..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait_for(to, PollFlags::OUT),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn wait_for(file: &File, what: PollFlags) {
+    let _ = poll(&mut [PollFd::new(file, what)], None);
 }
 
 /// The caller's terminal without line editing, echo and signals, until dropped.
@@ -127,13 +183,17 @@ fn follow_size(ours: &OwnedFd, theirs: &File) -> Result<()> {
     Ok(())
 }
 
-/// Sends the command what svp is sent.
-fn forward_signals(signaller: Signaller) -> Result<()> {
+/// Sends the command what svp is sent. A shell on a terminal ignores SIGTERM, and goes when its terminal does.
+fn forward_signals(signaller: Signaller, on_terminal: bool) -> Result<()> {
     let mut signals = File::from(interrupt::divert().map_err(broken)?);
     std::thread::spawn(move || {
         let mut byte = [0];
         while signals.read_exact(&mut byte).is_ok() {
-            signaller.signal(byte[0].into());
+            let signal = i32::from(byte[0]);
+            signaller.signal(signal);
+            if on_terminal && signal == Signal::SIGTERM as i32 {
+                signaller.signal(Signal::SIGHUP as i32);
+            }
         }
     });
     Ok(())
