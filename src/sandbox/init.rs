@@ -174,7 +174,8 @@ pub(super) fn cannot_run(program: &str, cwd: &str, error: std::io::Error) -> Err
     if !Path::new(cwd).is_dir() {
         return Error::bad_input(format!("{text}: there is no directory {cwd}"));
     }
-    if !Path::new(program).exists() {
+    // Without a slash it was looked for in the PATH.
+    if !program.contains('/') || !Path::new(program).exists() {
         return Error::bad_input(format!("{text}: there is no such file"));
     }
     let mut head = [0; 256];

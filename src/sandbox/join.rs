@@ -11,8 +11,10 @@ use std::path::Path;
 use std::process::Command;
 
 use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Signal, pidfd_send_signal};
 use rustix::termios::Winsize;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +23,7 @@ use super::launch::{Stage, fresh_signals};
 use super::run::{handle_of, number_of};
 use super::spec::End;
 use super::stages::{Request, die_with_parent, reply, reply_with};
+use super::user::User;
 use super::{cgroup, privileges, seccomp};
 use crate::channel::Channel;
 use crate::error::{Error, Result};
@@ -34,8 +37,8 @@ pub struct JoinSpec {
     pub env: Vec<(String, String)>,
     /// The working directory.
     pub cwd: String,
-    /// The user and group ids to run as; root if `None`.
-    pub user: Option<(u32, u32)>,
+    /// The user to run as, and the group behind a colon: names of the container's, or numbers. Root if `None`.
+    pub user: Option<String>,
     /// Whether the container is bounded in what it uses, and the command with it.
     pub bounded: bool,
 }
@@ -53,7 +56,6 @@ pub enum Stdio {
 #[derive(Debug)]
 pub struct Joined {
     stage: Stage,
-    command: OwnedFd,
     terminal: Option<File>,
 }
 
@@ -91,10 +93,8 @@ pub fn join(
     stage.send(&Request::Join(request), &fds)?;
     drop(pipes);
     let ((), fds) = stage.recv()?;
-    let mut fds = fds.into_iter();
-    let command = fds.next().ok_or_else(|| Error::sandbox("a command without a process"))?;
-    let terminal = fds.next().map(File::from);
-    Ok(Joined { stage, command, terminal })
+    let terminal = fds.into_iter().next().map(File::from);
+    Ok(Joined { stage, terminal })
 }
 
 impl Joined {
@@ -108,8 +108,10 @@ impl Joined {
     /// # Errors
     /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if there are no descriptors left.
     pub fn signaller(&self) -> Result<Signaller> {
-        let command = self.command.try_clone();
-        command.map(Signaller).map_err(|error| Error::sandbox("can't keep a process").source(error))
+        let channel = self.stage.channel().as_fd().try_clone_to_owned();
+        channel
+            .map(|fd| Signaller(Channel::from_fd(fd)))
+            .map_err(|error| Error::sandbox("can't keep a process").source(error))
     }
 
     /// Waits for its end.
@@ -123,14 +125,12 @@ impl Joined {
 
 /// Sends a command signals.
 #[derive(Debug)]
-pub struct Signaller(OwnedFd);
+pub struct Signaller(Channel);
 
 impl Signaller {
-    /// Sends one. The command may have ended.
+    /// Sends one to the command and its process group, as a terminal does. The command may have ended.
     pub fn signal(&self, signal: i32) {
-        if let Some(signal) = Signal::from_named_raw(signal) {
-            let _ = pidfd_send_signal(&self.0, signal);
-        }
+        let _ = self.0.send(&signal, &[]);
     }
 }
 
@@ -155,11 +155,36 @@ pub(super) fn stage(
     drop(stdio);
     let ((), terminal) = command.recv()?;
     command.wait_for_exec()?;
-    let mut fds = vec![handle_of(&command)?];
-    fds.extend(terminal);
-    reply_with(channel, &(), &fds)?;
-    drop(fds);
-    reply(channel, &command.end()?)
+    reply_with(channel, &(), &terminal)?;
+    drop(terminal);
+    reply(channel, &attend(channel, command)?)
+}
+
+/// Sends the command the signals that svp wants, until it has ended; kills it if svp is gone.
+///
+/// They go to its process group: a script's children must not outlive it. This process, which is the command's
+/// parent and the one that buries it, is the only one who can tell that the number is still the command's.
+fn attend(channel: &Channel, command: Stage) -> Result<End> {
+    let handle = handle_of(&command)?;
+    // svp's end is seen on the channel: whoever is killed here at once kills nobody else.
+    let _ = rustix::process::set_parent_process_death_signal(None);
+    let group = Pid::from_raw(command.pid() as i32);
+    loop {
+        let mut fds = [PollFd::new(&handle, PollFlags::IN), PollFd::new(channel, PollFlags::IN)];
+        match poll(&mut fds, None) {
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(Error::sandbox("poll").source(io::Error::from(error))),
+            Ok(_) if !fds[0].revents().is_empty() => return command.end(),
+            Ok(_) => {}
+        }
+        let Ok(Some((signal, _))) = channel.recv::<i32>() else {
+            let _ = killpg(group, Signal::SIGKILL);
+            return Err(Error::sandbox("svp is gone"));
+        };
+        if let Ok(signal) = Signal::try_from(signal) {
+            let _ = killpg(group, signal);
+        }
+    }
 }
 
 fn shares_network(process_1: &OwnedFd) -> bool {
@@ -196,16 +221,22 @@ pub(super) fn exec(
             stdio.try_into().map_err(|_| Error::sandbox("a command without stdio"))?
         }
     };
-    let JoinSpec { argv, env, cwd, user, bounded: _ } = request.spec;
+    let JoinSpec { argv, mut env, cwd, user, bounded: _ } = request.spec;
     seccomp::install()?;
     privileges::drop_capabilities()?;
+    if let Some(user) = &user {
+        // What the container's files say is read with the container's rights.
+        let user = User::find(user)?;
+        if request.terminal.is_some() {
+            let _ = rustix::fs::fchown(&stdin, Some(rustix::fs::Uid::from_raw(user.uid)), None);
+        }
+        user.set_home(&mut env);
+        user.become_it()?;
+    }
     die_with_parent();
     fresh_signals();
     let mut command = Command::new(find(&argv[0], &env));
     command.args(&argv[1..]).env_clear().envs(env).current_dir(&cwd);
-    if let Some((uid, gid)) = user {
-        command.uid(uid).gid(gid);
-    }
     let error = command.stdin(stdin).stdout(stdout).stderr(stderr).exec();
     Err(cannot_run(&argv[0], &cwd, error))
 }

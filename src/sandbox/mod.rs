@@ -13,7 +13,7 @@
 //! | `container`, `run`, `init`, `mounts`, `overlay`, `network`, `netlink`, `privileges`, `seccomp`, `mknod` | a container |
 //! | `resources`, `cgroup` | what a service may use of the machine |
 //! | `service`, `keeper` | a service's container and its components |
-//! | `join` | a command in a container that runs |
+//! | `join`, `user` | a command in a container that runs, and who it is |
 //! | `volume` | what outlives a container |
 //! | `saved` | what an image has for backups; copies of what outlives a container |
 //! | `trees` | unpack, diff, remove |
@@ -46,6 +46,7 @@ mod spec;
 mod stages;
 mod trees;
 mod unpacked;
+mod user;
 mod verify;
 mod volume;
 

@@ -26,7 +26,7 @@ pub(in crate::cli) struct ExecArgs {
 }
 
 /// How a command runs in a service.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 struct HowArgs {
     /// Set a variable for the command
     #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = env_argument)]
@@ -34,6 +34,9 @@ struct HowArgs {
     /// The directory to run it in
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
+    /// The user to run it as, and the group: names of the service's, or numbers; root if not said
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    user: Option<String>,
     /// Give it no terminal, even if there is one
     #[arg(short = 'T', long)]
     no_tty: bool,
@@ -75,7 +78,9 @@ pub(in crate::cli) fn shell(args: &ScriptArgs, context: &Context) -> Result<Exit
     let script =
         "if command -v bash >/dev/null 2>&1; then exec bash \"$@\"; else exec sh \"$@\"; fi";
     let argv = ["/bin/sh", "-c", script, "sh"].map(str::to_owned).to_vec();
-    run(name, [&argv[..], arguments].concat(), &HowArgs::plain(), context)
+    run(name, [&argv[..], arguments].concat(), &HowArgs::default(), context).map_err(|error| {
+        or_hint(error, || format!("`svp exec {name} -- COMMAND` runs any program that is there"))
+    })
 }
 
 pub(in crate::cli) fn client(args: &ScriptArgs, context: &Context) -> Result<ExitCode> {
@@ -89,13 +94,20 @@ pub(in crate::cli) fn extra(args: &ScriptArgs, context: &Context) -> Result<Exit
 fn script(script: &str, args: &ScriptArgs, context: &Context) -> Result<ExitCode> {
     let (name, arguments) = args.split()?;
     let argv = [&[format!("/service/bin/{script}")], arguments].concat();
-    run(name, argv, &HowArgs::plain(), context)
+    run(name, argv, &HowArgs::default(), context).map_err(|error| {
+        or_hint(error, || {
+            format!(
+                "the pack has no bin/{script}, or the service has lost it; `svp shell {name}` and \
+                 `svp exec {name} -- COMMAND` need none"
+            )
+        })
+    })
 }
 
-impl HowArgs {
-    fn plain() -> HowArgs {
-        HowArgs { env: Vec::new(), workdir: None, no_tty: false, interactive: false, tty: false }
-    }
+/// The way out where there is no such command.
+fn or_hint(error: Error, hint: impl FnOnce() -> String) -> Error {
+    let missing = error.hint_text().is_none() && error.message().contains("no such file");
+    if missing { error.hint(hint()) } else { error }
 }
 
 /// Runs a command in a service; the exit code is the command's.
@@ -126,6 +138,7 @@ fn spec(store: &Store, record: &Record, argv: Vec<String>, how: &HowArgs) -> Res
     for (name, value) in &how.env {
         environment::set(&mut spec.env, name, value);
     }
+    spec.user.clone_from(&how.user);
     if let Some(workdir) = &how.workdir {
         workdir.clone_into(&mut spec.cwd);
     }
