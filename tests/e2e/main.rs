@@ -19,4 +19,5 @@ mod round_trip;
 mod run;
 mod services;
 mod setup;
+mod talk;
 mod terminal;

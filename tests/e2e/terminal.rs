@@ -1,19 +1,25 @@
 //! A real terminal: tmux types, and reads what is on the screen.
 
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::support::podman::{Container, Podman};
 use crate::support::{Place, pack, success};
 
 /// A terminal of tmux's with one window.
 struct Screen<'a> {
     place: &'a Place,
+    socket: String,
 }
 
 impl<'a> Screen<'a> {
     /// Runs a shell line, in which `svp ` is ours, in a new terminal of 80 columns and 24 rows.
     fn run(place: &'a Place, line: &str) -> Screen<'a> {
-        let screen = Screen { place };
+        // A server that is being killed may still have its socket.
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
+        let socket = format!("tmux-{}", STARTED.fetch_add(1, Ordering::SeqCst));
+        let screen = Screen { place, socket };
         let svp = concat!(env!("CARGO_BIN_EXE_svp"), " ");
         let line = format!("{}; echo ended with $?; sleep 1000", line.replace("svp ", svp));
         screen.tmux(&["new-session", "-d", "-x", "80", "-y", "24", &line]);
@@ -22,7 +28,7 @@ impl<'a> Screen<'a> {
 
     fn command(&self) -> Command {
         let mut tmux = self.place.command("tmux");
-        tmux.args(["-f", "/dev/null", "-S"]).arg(self.place.path("tmux"));
+        tmux.args(["-f", "/dev/null", "-S"]).arg(self.place.path(&self.socket));
         tmux.env("TERM", "screen").env("LC_ALL", "C.UTF-8");
         tmux
     }
@@ -37,7 +43,26 @@ impl<'a> Screen<'a> {
     }
 
     fn key(&self, key: &str) {
+        // A program that was just begun must be there to have the signal.
+        std::thread::sleep(Duration::from_millis(400));
         self.tmux(&["send-keys", key]);
+    }
+
+    fn resize(&self, columns: u32, rows: u32) {
+        let (columns, rows) = (columns.to_string(), rows.to_string());
+        self.tmux(&["resize-window", "-x", &columns, "-y", &rows]);
+    }
+
+    /// Types many lines at once.
+    fn paste(&self, text: &str) {
+        let file = self.place.path("pasted");
+        std::fs::write(&file, text).unwrap();
+        self.tmux(&["load-buffer", file.to_str().unwrap()]);
+        self.tmux(&["paste-buffer", "-r"]);
+    }
+
+    fn text(&self) -> String {
+        self.tmux(&["capture-pane", "-p"])
     }
 
     /// Waits until the screen shows `text`.
@@ -45,7 +70,7 @@ impl<'a> Screen<'a> {
     fn shows(&self, text: &str) {
         let since = Instant::now();
         loop {
-            let screen = self.tmux(&["capture-pane", "-p"]);
+            let screen = self.text();
             if screen.contains(text) {
                 return;
             }
@@ -59,6 +84,313 @@ impl Drop for Screen<'_> {
     fn drop(&mut self) {
         self.command().arg("kill-server").output().ok();
     }
+}
+
+/// What is done in two terminals.
+enum Step {
+    /// Types a line, with Enter.
+    Line(&'static str),
+    /// Types this.
+    Text(&'static str),
+    /// Presses a key, by tmux's name.
+    Key(&'static str),
+    /// Types so many lines at once.
+    Paste(usize),
+    /// Makes the terminal so many columns wide and rows high.
+    Size(u32, u32),
+    /// Waits until both show this; the whole screens must be equal then.
+    Shows(&'static str),
+}
+
+use Step::{Key, Line, Paste, Shows, Size, Text};
+
+/// Whatever svp and podman show, from a shell's first prompt to its end.
+const SESSION: &[Step] = &[
+    Line("PS1='% '; cd /tmp; clear; stty size; tty"),
+    Shows("24 80\n/dev/pts/0\n%"),
+    Size(100, 30),
+    Line("clear; sleep 0.5; stty size"),
+    Shows("30 100\n%"),
+    // A program hears of it at once.
+    Line("clear; sh -c 'trap \"stty size\" WINCH; echo go; while :; do sleep 0.1; done'"),
+    Shows("go"),
+    Size(90, 25),
+    Shows("25 90"),
+    Key("C-c"),
+    Shows("^C\n%"),
+    Line("echo code $?"),
+    Shows("code 130\n%"),
+    // Ctrl-C, Ctrl-\ and Ctrl-Z are for what runs in the container's shell.
+    Line("clear; sleep 1000"),
+    Key("C-c"),
+    Shows("^C\n%"),
+    Line("echo code $?"),
+    Shows("code 130\n%"),
+    Line("clear; sh -c 'sleep 99 & trap \"kill $!; echo quit; exit\" QUIT; echo go; wait'"),
+    Shows("go\n"),
+    Key("C-\\"),
+    Shows("quit\n%"),
+    Line("clear; sleep 1000"),
+    Key("C-z"),
+    Shows("Stopped"),
+    Line("jobs; fg"),
+    Key("C-c"),
+    Shows("^C\n%"),
+    Line("jobs; echo none"),
+    Shows("none\n%"),
+    // The end of input.
+    Line("clear; echo go; cat"),
+    Shows("go\n"),
+    Line("typed"),
+    Shows("go\ntyped\ntyped"),
+    Key("C-d"),
+    Shows("typed\n%"),
+    Line("echo code $?"),
+    Shows("code 0\n%"),
+    // Many lines at once, and other letters than ASCII's.
+    Line("clear; stty -echo; cat >pasted"),
+    Paste(400),
+    Key("C-d"),
+    Shows("%"),
+    Line("stty echo; wc -l pasted; tail -n 1 pasted | cut -c 1-20"),
+    Shows("400 pasted\nline 399 äöü€"),
+    Line("clear; echo ä€𝄞 | od -An -tx1"),
+    Shows("c3 a4 e2 82 ac f0 9d 84 9e 0a\n%"),
+    // Programs that have the whole terminal.
+    Line("clear; vi file"),
+    Shows("- file"),
+    Text("ione"),
+    Key("Enter"),
+    Text("two"),
+    Shows("two"),
+    Key("Escape"),
+    Key("Up"),
+    Text("x"),
+    Shows("on\ntwo"),
+    Size(60, 15),
+    Shows("two"),
+    Text(":wq"),
+    Shows(":wq"),
+    Key("Enter"),
+    Shows("%\n\n\n"),
+    Key("Enter"),
+    Shows("%\n%"),
+    Line("clear; cat file; stty size"),
+    Shows("15 60\n%"),
+    Line("clear; seq 100 | less"),
+    Shows("14"),
+    Key("Space"),
+    Shows("28"),
+    Text("q"),
+    Line("clear; echo over; exit 7"),
+    Shows("ended with 7"),
+];
+
+/// The first and the last of it, for what differs in nothing but how the command is found.
+const SHORT: &[Step] = &[
+    Line("PS1='% '; clear; stty size"),
+    Shows("24 80\n%"),
+    Line("clear; sleep 1000"),
+    Key("C-c"),
+    Shows("^C\n%"),
+    Line("echo code $?"),
+    Shows("code 130\n%"),
+    Line("clear; sleep 1000"),
+    Key("C-z"),
+    Shows("Stopped"),
+    Line("clear; fg"),
+    Key("C-c"),
+    Shows("^C\n%"),
+    Line("exit 3"),
+    Shows("ended with 3"),
+];
+
+/// Without a shell: nobody is there who would take up again what Ctrl-Z stops.
+const ALONE: &[Step] = &[
+    Shows("go"),
+    Key("C-z"),
+    Text("text"),
+    Key("Enter"),
+    Shows("text\ntext"),
+    Key("C-c"),
+    Shows("ended with 130"),
+];
+
+impl Step {
+    fn take(&self, screen: &Screen<'_>) {
+        match self {
+            Line(text) => screen.type_line(text),
+            Text(text) => {
+                screen.tmux(&["send-keys", "-l", text]);
+            }
+            Key(key) => screen.key(key),
+            Paste(lines) => {
+                let line = |n| format!("line {n} äöü€ {}\n", "x".repeat(n % 60));
+                screen.paste(&(0..*lines).map(line).collect::<String>());
+                std::thread::sleep(Duration::from_secs(1));
+            }
+            Size(columns, rows) => {
+                screen.resize(*columns, *rows);
+                // podman takes its time to hand it on.
+                std::thread::sleep(Duration::from_secs(1));
+            }
+            Shows(text) => screen.shows(text),
+        }
+    }
+}
+
+/// Takes the steps in both terminals; each time that they have come to show something they must be equal.
+#[track_caller]
+fn alike(steps: &[Step], svp: &Screen<'_>, podman: &Screen<'_>) {
+    for step in steps {
+        step.take(svp);
+        step.take(podman);
+        let Shows(text) = step else { continue };
+        let since = Instant::now();
+        loop {
+            let (ours, theirs) = (svp.text(), podman.text());
+            if ours == theirs {
+                break;
+            }
+            let late = since.elapsed() > Duration::from_secs(5);
+            assert!(!late, "at {text:?}, svp:\n{ours}\npodman:\n{theirs}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// `podman exec -it`, as a shell line.
+fn podman_exec(container: &Container<'_>, command: &str) -> String {
+    let exec = container.exec(&[]);
+    let mut words = vec![exec.get_program().to_str().unwrap()];
+    words.extend(exec.get_args().map(|word| word.to_str().unwrap()));
+    let (name, rest) = words.split_last().unwrap();
+    format!("{} -it {name} {command}", rest.join(" "))
+}
+
+#[test]
+fn terminals_behave_as_podmans_do() {
+    let place = Place::new();
+    place.import_busybox();
+    let script = |text: &str| format!("#!/bin/sh\n{text}\n");
+    let pack = place.write_pack(
+        "talk",
+        &[
+            ("bin/query", &script("if [ \"$1\" = os ]; then echo busybox/1; fi")),
+            ("bin/build", &script("")),
+            ("bin/run", &script("exec sleep 1000000")),
+            ("bin/client", &script("exec sh \"$@\"")),
+            ("bin/extra", &script("exec \"$@\"")),
+        ],
+    );
+    let pack = pack.to_str().unwrap();
+    let archive = place.path("talk.tar");
+    let to = format!("oci-archive:{}", archive.display());
+    place.ok(["build", "-b", pack, "-t", "base", "--base", "busybox", "--network", "none"]);
+    place.ok(["setup", "-i", "base", "-t", "talk", "--network", "none", "-o", &to]);
+    place.ok(["run", "-d", "--wait", "talk"]);
+    let podman = Podman::new(&place);
+    let image = podman.load(&archive);
+    let container = podman.start(&["--network", "none", &image]);
+    for (ours, theirs, steps) in [
+        ("client talk", "/service/bin/client", SESSION),
+        ("shell talk", "sh", SHORT),
+        ("extra talk sh", "/service/bin/extra sh", SHORT),
+        ("exec -it talk sh", "sh", SHORT),
+        ("exec talk sh -c 'echo go; cat'", "sh -c 'echo go; cat'", ALONE),
+    ] {
+        let compared = |line: &str| {
+            // The terminal itself is as it was.
+            format!("stty -g >$$; {line}; code=$?; stty -g | cmp - $$ && (exit $code)")
+        };
+        let ours = compared(&format!("svp {ours}"));
+        let theirs = compared(&podman_exec(&container, theirs));
+        alike(steps, &Screen::run(&place, &ours), &Screen::run(&place, &theirs));
+    }
+    place.ok(["rm", "--force", "talk"]);
+}
+
+#[test]
+fn a_terminal_that_goes_takes_what_ran_on_it_along() {
+    let place = Place::new();
+    place.import_busybox();
+    let hello = pack("hello");
+    let hello = hello.to_str().unwrap();
+    place.ok(["build", "-b", hello, "-t", "hello", "--base", "busybox", "--network", "none"]);
+    place.ok(["setup", "-i", "hello", "-t", "h", "--network", "none"]);
+    place.ok(["run", "-d", "--wait", "h"]);
+    let nothing_runs = || {
+        let since = Instant::now();
+        loop {
+            let all = place.ok(["exec", "h", "ps", "-o", "args"]);
+            if !all.contains("sleep 4711") {
+                return;
+            }
+            assert!(since.elapsed() < Duration::from_secs(10), "left behind:\n{all}");
+        }
+    };
+    // Its window is closed, svp is told to end, svp is killed.
+    for end in ["kill-pane", "TERM", "KILL"] {
+        let screen = Screen::run(&place, "svp shell h");
+        screen.type_line("sleep 4711");
+        std::thread::sleep(Duration::from_millis(500));
+        if end == "kill-pane" {
+            screen.tmux(&["kill-pane"]);
+        } else {
+            let own = format!("SVP_ROOT={}", place.store().display());
+            let find = "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline | grep -q 'svp shell h $' \
+                && tr '\\0' '\\n' <$p/environ | grep -qx \"$1\" && kill -$2 ${p#/proc/}; done";
+            place.command("sh").args(["-c", find, "sh", &own, end]).output().unwrap();
+            screen.shows(if end == "TERM" { "ended with 129" } else { "ended with 137" });
+        }
+        nothing_runs();
+        drop(screen);
+    }
+    // The service ends: the terminal is as it was.
+    let line = "stty -g >before; svp shell h; stty -g | cmp - before && echo as it was";
+    let screen = Screen::run(&place, line);
+    screen.type_line("echo $((40 + 2))");
+    screen.shows("42");
+    place.ok(["stop", "h"]);
+    screen.shows("as it was");
+    drop(screen);
+    place.ok(["rm", "h"]);
+    place.assert_nothing_left();
+}
+
+#[test]
+fn a_job_in_the_background_goes_on() {
+    let place = Place::new();
+    place.import_busybox();
+    let hello = pack("hello");
+    let hello = hello.to_str().unwrap();
+    place.ok(["build", "-b", hello, "-t", "hello", "--base", "busybox", "--network", "none"]);
+    place.ok(["setup", "-i", "hello", "-t", "h", "--network", "none"]);
+    place.ok(["run", "-d", "--wait", "h"]);
+    // What it prints goes to a file, what it would read is the terminal.
+    let screen = Screen::run(&place, "bash --norc");
+    let svp = env!("CARGO_BIN_EXE_svp");
+    screen.type_line(&format!("{svp} exec h sh -c 'sleep 1; seq 3; cat' >out &"));
+    screen.type_line("sleep 3; jobs; paste -s -d+ out");
+    screen.shows("1+2+3");
+    screen.shows("Running");
+    // In the foreground it is read.
+    screen.type_line("fg");
+    screen.type_line("typed");
+    screen.key("C-d");
+    std::thread::sleep(Duration::from_millis(300));
+    screen.type_line("clear; paste -s -d+ out");
+    screen.shows("1+2+3+typed");
+    // Output into a pager, input from a pipe: the terminal is the other's.
+    screen.type_line(&format!("clear; echo 'echo $((40 + 2))' | {svp} shell h"));
+    screen.shows("42");
+    screen.type_line(&format!("clear; {svp} exec h seq 100 | more"));
+    screen.shows("--More--");
+    screen.tmux(&["send-keys", "-l", "q"]);
+    screen.type_line("clear; stty -a | grep -o ' echo '");
+    screen.shows(" echo");
+    drop(screen);
+    place.ok(["rm", "--force", "h"]);
 }
 
 #[test]
@@ -75,7 +407,7 @@ fn a_shell_has_the_callers_terminal() {
     screen.shows("42 on /dev/pts/0");
     screen.type_line("stty size");
     screen.shows("24 80");
-    screen.tmux(&["resize-window", "-x", "100", "-y", "30"]);
+    screen.resize(100, 30);
     screen.type_line("sleep 0.3; stty size");
     screen.shows("30 100");
     // Ctrl-C ends what runs in the container, and neither the shell nor svp.

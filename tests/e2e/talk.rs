@@ -1,0 +1,271 @@
+//! Commands in a service: what they read and print, the signals that svp gets, and the walls around them.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::support::{Place, output, pack, told};
+
+/// The hello pack's service, which is called h.
+fn hello(place: &Place) {
+    place.import_busybox();
+    let hello = pack("hello");
+    let hello = hello.to_str().unwrap();
+    place.ok(["build", "-b", hello, "-t", "hello", "--base", "busybox", "--network", "none"]);
+    place.ok(["setup", "-i", "hello", "-t", "h", "--network", "none"]);
+    place.ok(["run", "-d", "--wait", "h"]);
+}
+
+/// Starts a shell script in the service; returns when it has said "ready".
+fn begin(place: &Place, script: &str) -> Child {
+    let mut child = place.svp(["exec", "h", "sh", "-c", &format!("echo ready; {script}")]);
+    let mut child = child.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+    let mut said = [0; 6];
+    child.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"ready\n");
+    child
+}
+
+fn send(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(child.id() as i32), signal).unwrap();
+}
+
+/// Waits for its end; the exit code as a shell has it.
+#[track_caller]
+fn code(child: &mut Child) -> i32 {
+    let since = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code().unwrap_or_else(|| 128 + status.signal().unwrap());
+        }
+        assert!(since.elapsed() < Duration::from_secs(20), "it doesn't end");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Waits until no process in the service has `text` in its arguments.
+#[track_caller]
+fn nothing_runs(place: &Place, text: &str) {
+    let since = Instant::now();
+    loop {
+        let all = place.ok(["exec", "h", "ps", "-o", "args"]);
+        if !all.contains(text) {
+            return;
+        }
+        assert!(since.elapsed() < Duration::from_secs(10), "left behind:\n{all}");
+    }
+}
+
+#[test]
+fn a_service_finds_no_file_of_the_hosts_at_svps_processes() {
+    let place = Place::new();
+    hello(&place);
+    place.ok(["stop", "h"]);
+    // In the foreground svp's standard error is the caller's: a terminal, which could be read.
+    let log = place.path("stderr");
+    let mut run = place.svp(["run", "h", "--name", "fg"]);
+    run.stdout(Stdio::null()).stderr(File::create(&log).unwrap());
+    let mut run = run.spawn().unwrap();
+    place.ok(["start", "--wait", "h"]);
+    let since = Instant::now();
+    while !place.ok(["ps"]).contains("fg") && since.elapsed() < Duration::from_secs(20) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let attack = "for fd in /proc/[0-9]*/fd/*; do readlink $fd; echo attacked 2>/dev/null >>$fd; \
+        done; ls -l /proc/[0-9]*/cwd /proc/[0-9]*/root; true";
+    for name in ["h", "fg"] {
+        let links = place.ok(["exec", name, "sh", "-c", attack]);
+        assert!(!links.contains(place.dir().to_str().unwrap()), "{links}");
+    }
+    for file in [log, place.store().join("services/h/monitor.log")] {
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(!text.contains("attacked"), "{}: {text}", file.display());
+    }
+    // No directory of the host's is a way out either (CVE-2024-21626).
+    for fd in 3..16 {
+        let at = format!("/proc/self/fd/{fd}");
+        let mut exec = place.svp(["exec", "-w", &at, "h", "sh", "-c", "cat ../../../etc/hostname"]);
+        let result = output(&mut exec);
+        assert!(!result.status.success(), "{}", told(&exec, &result));
+    }
+    send(&run, Signal::SIGTERM);
+    code(&mut run);
+    place.ok(["rm", "--force", "h", "fg"]);
+    place.assert_nothing_left();
+}
+
+#[test]
+fn a_signal_to_svp_reaches_all_of_the_command() {
+    let place = Place::new();
+    hello(&place);
+    let script = "sleep 4711; true";
+    for (signal, expected) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130), (Signal::SIGHUP, 129)]
+    {
+        let mut child = begin(&place, script);
+        send(&child, signal);
+        assert_eq!(code(&mut child), expected);
+        nothing_runs(&place, "4711");
+    }
+    // The command has the last word.
+    let mut child = begin(&place, "trap 'exit 9' TERM; while :; do sleep 0.1; done");
+    send(&child, Signal::SIGTERM);
+    assert_eq!(code(&mut child), 9);
+    // Whoever kills svp kills the command, and what that has started.
+    let mut child = begin(&place, script);
+    send(&child, Signal::SIGKILL);
+    assert_eq!(code(&mut child), 137);
+    nothing_runs(&place, "4711");
+    // nohup means it.
+    let mut nohup = place.command("nohup");
+    nohup.arg(env!("CARGO_BIN_EXE_svp")).args(["exec", "h", "sh", "-c", "sleep 2; echo alive"]);
+    let mut nohup = nohup.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    send(&nohup, Signal::SIGHUP);
+    assert_eq!(code(&mut nohup), 0);
+    // The service ends: so does the command.
+    let mut child = begin(&place, script);
+    place.ok(["stop", "h"]);
+    assert_eq!(code(&mut child), 137);
+    place.ok(["rm", "h"]);
+    place.assert_nothing_left();
+}
+
+#[test]
+fn pipes_end_when_either_side_does() {
+    let place = Place::new();
+    hello(&place);
+    let big = place.path("big");
+    std::fs::write(&big, vec![b'x'; 8 << 20]).unwrap();
+    let svp = env!("CARGO_BIN_EXE_svp");
+    let shell = |line: &str| {
+        let mut shell = place.command("bash");
+        shell.args(["-c", &line.replace("svp ", &format!("{svp} "))]);
+        let since = Instant::now();
+        let result = output(&mut shell);
+        assert!(since.elapsed() < Duration::from_secs(20), "{line} took its time");
+        String::from_utf8_lossy(&result.stdout).into_owned()
+    };
+    for (line, expected) in [
+        ("svp exec h head -c 1 <big", "x"),
+        ("yes | svp exec h head -n 1", "y\n"),
+        ("svp exec h yes | head -n 1; echo ${PIPESTATUS[0]}", "y\n141\n"),
+        ("svp exec h cat <big | (sleep 1; wc -c)", "8388608\n"),
+        ("svp exec h cat <&-; echo $?", "0\n"),
+        ("svp exec h cat </dev/null; echo $?", "0\n"),
+        ("svp exec h sh -c 'echo lost; exit 3' >&-; echo $?", "3\n"),
+        ("svp exec h sh -c 'echo err >&2; echo out' 2>&-", "out\n"),
+        // What the command leaves behind may hold its output, and even print, for ever.
+        ("svp exec h sh -c 'sleep 60 & exit 5'; echo $?", "5\n"),
+        ("svp exec h sh -c 'while echo y; do :; done & exit 5' | (sleep 1; tail -n 1)", "y\n"),
+    ] {
+        assert_eq!(shell(line), expected, "{line}");
+    }
+    // A pipe that doesn't block, as node.js makes them, loses nothing.
+    let (mut read, write) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&write, true).unwrap();
+    let mut cat = place.svp(["exec", "h", "cat"]);
+    cat.stdin(File::open(&big).unwrap()).stdout(write);
+    let mut child = cat.spawn().unwrap();
+    drop(cat);
+    std::thread::sleep(Duration::from_secs(1));
+    let mut all = Vec::new();
+    read.read_to_end(&mut all).unwrap();
+    assert_eq!((all.len(), code(&mut child)), (8 << 20, 0));
+    // Fifty at once.
+    let mut many: Vec<_> = (0..50)
+        .map(|_| {
+            let mut one = place.svp(["exec", "h", "cat"]);
+            one.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    for (n, one) in many.iter_mut().enumerate() {
+        write!(one.stdin.take().unwrap(), "{n}").unwrap();
+    }
+    for (n, one) in many.into_iter().enumerate() {
+        let result = one.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&result.stdout), n.to_string());
+    }
+    place.ok(["rm", "--force", "h"]);
+}
+
+#[test]
+fn arguments_arrive_as_they_are_and_slips_have_a_way_out() {
+    let place = Place::new();
+    hello(&place);
+    let each = "for a; do echo \"[$a]\"; done";
+    let said =
+        place.ok(["exec", "h", "--", "sh", "-c", each, "sh", "a b", "", "--help", "-e", "*"]);
+    assert_eq!(said, "[a b]\n[]\n[--help]\n[-e]\n[*]\n");
+    let said = place.ok(["shell", "h", "-c", each, "sh", "-h", "--", "--version"]);
+    assert_eq!(said, "[-h]\n[--]\n[--version]\n");
+    assert_eq!(place.ok(["shell", "-c", "h", "--", "-c", "echo $HELLO_PORT"]), "8080\n");
+    let help = place.ok(["extra", "h", "help"]);
+    assert!(help.starts_with("greet TEXT: "), "{help}");
+    assert_eq!(place.ok(["extra", "h"]), help);
+    let told = place.fails(2, ["extra", "h", "nothing", "--help"]);
+    assert!(told.contains("no command nothing"), "{told}");
+    // A directory of that name is no command.
+    let told = place.fails(127, ["exec", "h", "bin"]);
+    assert!(told.contains("can't run bin in the container: there is no such file"), "{told}");
+    let told = place.fails(126, ["exec", "-w", "/nowhere", "h", "pwd"]);
+    assert!(told.contains("no directory /nowhere"), "{told}");
+    // Users, as podman exec --user has them.
+    place.ok([
+        "exec",
+        "h",
+        "sh",
+        "-c",
+        "echo web:x:33:34::/home/web:/bin/sh >>/etc/passwd; \
+        echo web:x:34: >>/etc/group; echo log:x:35:web >>/etc/group",
+    ]);
+    let as_user = |user: &str| {
+        let script = "echo $(id -u) $(id -g) $(id -G) $HOME; grep CapEff /proc/self/status";
+        let said = place.ok(["exec", "--user", user, "h", "sh", "-c", script]);
+        said.replace("CapEff:\t0000000000000000\n", "none")
+    };
+    if place.ok(["exec", "h", "cat", "/proc/self/uid_map"]).lines().count() > 1
+        || place.ok(["exec", "h", "cat", "/proc/self/uid_map"]).trim().ends_with("65536")
+    {
+        assert_eq!(as_user("web"), "33 34 34 35 /home/web\nnone");
+        assert_eq!(as_user("33:0"), "33 0 0 /home/web\nnone");
+        assert_eq!(as_user("1000"), "1000 0 0 /\nnone");
+    }
+    let told = place.fails(125, ["exec", "-u", "nobody-such", "h", "id"]);
+    assert!(told.contains("the service has no user \"nobody-such\""), "{told}");
+    // What the pack lacks, or the service has lost.
+    place.ok(["exec", "h", "rm", "/service/bin/client", "/bin/sh"]);
+    let told = place.fails(127, ["client", "h"]);
+    assert!(told.contains("/service/bin/client") && told.contains("`svp shell h`"), "{told}");
+    let told = place.fails(127, ["shell", "h"]);
+    assert!(told.contains("`svp exec h -- COMMAND`"), "{told}");
+    place.ok(["stop", "h"]);
+    let told = place.fails(125, ["shell", "h"]);
+    assert!(told.contains("`svp start h`"), "{told}");
+    place.ok(["rm", "h"]);
+}
+
+#[test]
+fn the_callers_environment_and_settings_stay_outside() {
+    let place = Place::new();
+    hello(&place);
+    let script = "env | sort; umask; cat /proc/self/oom_score_adj; id -G; tty; ls /proc/self/fd";
+    let exec = place.svp(["exec", "h", "sh", "-c", script]);
+    let mut wrapped = place.command("bash");
+    wrapped.args(["-c", "umask 077; exec \"$@\" 7</etc/passwd", "bash"]);
+    wrapped.arg(exec.get_program()).args(exec.get_args());
+    wrapped.env("CALLERS_SECRET", "x").env("TERM", "vt220");
+    let result = output(&mut wrapped);
+    let text = told(&wrapped, &result);
+    let said = String::from_utf8_lossy(&result.stdout);
+    assert!(!said.contains("CALLERS_SECRET"), "{text}");
+    assert!(said.contains("HELLO_PASSWORD=") && said.contains("TERM=vt220"), "{text}");
+    assert!(said.contains("\n0022\n"), "{text}");
+    // 3 is the directory that ls reads.
+    assert!(said.ends_with("not a tty\n0\n1\n2\n3\n"), "{text}");
+    place.ok(["rm", "--force", "h"]);
+}
