@@ -161,7 +161,10 @@ fn pipes_end_when_either_side_does() {
         ("svp exec h sh -c 'echo err >&2; echo out' 2>&-", "out\n"),
         // What the command leaves behind may hold its output, and even print, for ever.
         ("svp exec h sh -c 'sleep 60 & exit 5'; echo $?", "5\n"),
-        ("svp exec h sh -c 'while echo y; do :; done & exit 5' | (sleep 1; tail -n 1)", "y\n"),
+        (
+            "svp exec h sh -c 'while echo y; do :; done & sleep 0.3; exit 5' | (sleep 1; tail -n 1)",
+            "y\n",
+        ),
     ] {
         assert_eq!(shell(line), expected, "{line}");
     }
