@@ -26,7 +26,7 @@ use super::stages::{Request, die_with_parent, reply, reply_with};
 use super::user::User;
 use super::{cgroup, privileges, seccomp};
 use crate::channel::Channel;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 
 /// A command to run in a container that runs.
 #[derive(Clone, Serialize, Deserialize)]
@@ -151,7 +151,13 @@ pub(super) fn stage(
     let mut fds = vec![process_1.as_fd()];
     fds.extend(stdio.iter().map(AsFd::as_fd));
     // Its libraries are the host's, so it has to start before it sees the container's files.
-    let mut command = Stage::start(Path::new("/"), &Request::JoinExec(request), &fds)?;
+    let bounded = request.spec.bounded;
+    let started = Stage::start(Path::new("/"), &Request::JoinExec(request), &fds);
+    let mut command = if bounded {
+        started.hint("the service may have no more processes: `svp info` tells its --pids")?
+    } else {
+        started?
+    };
     drop(stdio);
     let ((), terminal) = command.recv()?;
     command.wait_for_exec()?;
