@@ -3,7 +3,7 @@
 //! The command never gets the caller's own descriptors: with a terminal's it could type on it.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +19,13 @@ use crate::sandbox::{End, Joined, Signaller, Stdio};
 use crate::service::command;
 
 type Start<'a> = dyn FnMut(Stdio) -> Result<Joined> + 'a;
+
+/// Whether there is a terminal to read from and to print to, and it is svp's turn: a job in the background would
+/// be stopped if it changed how the terminal works.
+pub(super) fn is_ours() -> bool {
+    let stdin = rustix::stdio::stdin();
+    stdin.is_terminal() && rustix::stdio::stdout().is_terminal() && in_foreground(stdin)
+}
 
 /// Runs a command with a terminal of the container's own, which behaves as the caller's.
 ///
@@ -108,7 +115,7 @@ fn feed(mut from: &File, to: &File) {
 }
 
 /// Whether a read from what may be a terminal is svp's turn.
-fn in_foreground(terminal: &File) -> bool {
+fn in_foreground(terminal: impl AsFd) -> bool {
     rustix::termios::tcgetpgrp(terminal).map_or(true, |group| group == rustix::process::getpgrp())
 }
 

@@ -381,6 +381,10 @@ fn a_job_in_the_background_goes_on() {
     std::thread::sleep(Duration::from_millis(300));
     screen.type_line("clear; paste -s -d+ out");
     screen.shows("1+2+3+typed");
+    // One that prints to the terminal does so, too.
+    screen.type_line(&format!("clear; {svp} exec h sh -c 'sleep 1; echo $((40 + 2))' & wait"));
+    screen.shows("42");
+    screen.type_line("clear");
     // Output into a pager, input from a pipe: the terminal is the other's.
     screen.type_line(&format!("clear; echo 'echo $((40 + 2))' | {svp} shell h"));
     screen.shows("42");

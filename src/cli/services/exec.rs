@@ -1,7 +1,6 @@
 //! `svp exec`, `shell`, `client` and `extra`: a command in a service that runs, with the caller's terminal
 //! or pipes.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use super::super::common::{Context, env_argument};
@@ -119,10 +118,8 @@ fn run(name: &str, argv: Vec<String>, how: &HowArgs, context: &Context) -> Resul
         spec(&store, &record, argv, how)?
     };
     let mut join_it = |stdio| command::enter(&place, &spec, stdio);
-    let stdin = std::io::stdin();
-    let on_terminal = !how.no_tty && stdin.is_terminal() && std::io::stdout().is_terminal();
     context.finish();
-    let end = if on_terminal {
+    let end = if !how.no_tty && terminal::is_ours() {
         terminal::with_terminal(&mut join_it)?
     } else {
         terminal::with_pipes(&mut join_it)?
