@@ -1,5 +1,5 @@
 //! The system calls that no library wraps as we need them: seccomp without giving up setuid programs, and
-//! with a listener; and signals.
+//! with a listener; signals; another process's limits.
 //!
 //! seccompiler and the other wrappers set `no_new_privs` first, which would break `su` and `sudo` in a
 //! container. The kernel doesn't ask for that from a process with CAP_SYS_ADMIN in its user namespace.
@@ -129,6 +129,27 @@ pub fn is_ignored(signal: i32) -> bool {
         let mut action: libc::sigaction = std::mem::zeroed();
         libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0
             && action.sa_sigaction == libc::SIG_IGN
+    }
+}
+
+/// Gives this process the resource limits of another one, as far as its own hard limits go. Where the other is
+/// gone or the kernel refuses, the limits stay.
+pub fn take_limits_of(pid: u32) {
+    // RLIMIT_CPU to RLIMIT_RTTIME: all that there are.
+    for resource in 0..16 {
+        let mut theirs = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+        let mut ours = theirs;
+        let none = std::ptr::null();
+        // SAFETY: the kernel reads and writes no more than these structures, which outlive the calls.
+        unsafe {
+            if libc::prlimit64(pid as libc::pid_t, resource, none, &raw mut theirs) == 0
+                && libc::prlimit64(0, resource, none, &raw mut ours) == 0
+            {
+                ours.rlim_max = ours.rlim_max.min(theirs.rlim_max);
+                ours.rlim_cur = ours.rlim_max.min(theirs.rlim_cur);
+                libc::prlimit64(0, resource, &raw const ours, std::ptr::null_mut());
+            }
+        }
     }
 }
 

@@ -148,6 +148,9 @@ pub(super) fn stage(
     }
     setns(&process_1, spaces).map_err(gone)?;
     let _ = setns(&process_1, CloneFlags::CLONE_NEWCGROUP);
+    if let Some(number) = number_of(&process_1) {
+        be_limited_as(number);
+    }
     let mut fds = vec![process_1.as_fd()];
     fds.extend(stdio.iter().map(AsFd::as_fd));
     // Its libraries are the host's, so it has to start before it sees the container's files.
@@ -190,6 +193,15 @@ fn attend(channel: &Channel, command: Stage) -> Result<End> {
         if let Ok(signal) = Signal::try_from(signal) {
             let _ = killpg(group, signal);
         }
+    }
+}
+
+/// The caller's limits are none of the command's.
+fn be_limited_as(process_1: u32) {
+    crate::sys::take_limits_of(process_1);
+    if let Ok(score) = std::fs::read(format!("/proc/{process_1}/oom_score_adj")) {
+        // Only to be killed sooner needs no privilege.
+        let _ = std::fs::write("/proc/self/oom_score_adj", score);
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::{Place, output, pack, told};
+use crate::support::{Place, output, pack, success, told};
 
 /// The hello pack's service, which is called h.
 fn hello(place: &Place) {
@@ -268,6 +268,13 @@ fn the_callers_environment_and_settings_stay_outside() {
     assert!(!said.contains("CALLERS_SECRET"), "{text}");
     assert!(said.contains("HELLO_PASSWORD=") && said.contains("TERM=vt220"), "{text}");
     assert!(said.contains("\n0022\n"), "{text}");
+    // Limits are the service's.
+    let limits = |before: &str| {
+        let mut shell = place.command("bash");
+        shell.args(["-c", &format!("{before}; exec \"$0\" exec h sh -c 'cat /proc/self/limits'")]);
+        success(shell.arg(env!("CARGO_BIN_EXE_svp")))
+    };
+    assert_eq!(limits("ulimit -Sn 60 -Sc 7"), limits("true"));
     // 3 is the directory that ls reads.
     assert!(said.ends_with("not a tty\n0\n1\n2\n3\n"), "{text}");
     place.ok(["rm", "--force", "h"]);
