@@ -4,8 +4,11 @@
 //! them returns, finds the flag set, and cleans up as after any failure. Whoever waits for a network that
 //! doesn't answer can't look at the flag: for them the process cleans up and ends by itself after a short
 //! grace.
+//!
+//! Who runs a service or a command gets the signals instead, and those that only a service may want.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io::{PipeWriter, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -29,6 +32,14 @@ static TEMPORARY: Mutex<BTreeMap<PathBuf, Removal>> = Mutex::new(BTreeMap::new()
 /// How many clean-ups go on, which may take as long as they take.
 static CLEANING: AtomicUsize = AtomicUsize::new(0);
 
+/// Whether there was a terminal when signals were diverted.
+static ON_TERMINAL: AtomicBool = AtomicBool::new(false);
+
+/// What ends a command.
+const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+/// What is handed on to a service, and else does to svp what it does to any program.
+const HANDED_ON: [Signal; 3] = [Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2];
+
 /// How long an interrupted command may take to notice.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -50,7 +61,7 @@ pub fn error() -> Error {
 /// Begins to listen for signals. Call once, before any other thread exists: threads inherit the mask.
 pub fn install() {
     let mut signals = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+    for signal in ENDING.into_iter().chain(HANDED_ON) {
         signals.add(signal);
     }
     // `nohup svp …` means it. The others are wanted though a shell's `&` ignores them.
@@ -66,9 +77,15 @@ pub fn install() {
     std::thread::spawn(move || {
         loop {
             let Ok(signal) = signals.wait() else { return };
-            if !hand_on(signal) {
+            if hand_on(signal) {
+                continue;
+            }
+            if ENDING.contains(&signal) {
                 break;
             }
+            // Its default action, which ends the process.
+            let _ = SigSet::from(signal).thread_unblock();
+            let _ = nix::sys::signal::raise(signal);
         }
         REQUESTED.store(true, Ordering::SeqCst);
         kill_children();
@@ -87,10 +104,21 @@ pub fn install() {
 /// If no pipe can be made.
 pub fn divert() -> std::io::Result<OwnedFd> {
     let (read, write) = std::io::pipe()?;
+    ON_TERMINAL.store(File::open("/dev/tty").is_ok(), Ordering::SeqCst);
     if let Ok(mut diverted) = DIVERTED.lock() {
         *diverted = Some(write);
     }
     Ok(read.into())
+}
+
+/// Whether a diverted signal asks svp to end; the others are the service's. SIGHUP says that the terminal
+/// is gone; where there was none, it asks a service to read its configuration again.
+pub fn asks_to_end(signal: i32) -> bool {
+    match Signal::try_from(signal) {
+        Ok(Signal::SIGINT | Signal::SIGTERM) => true,
+        Ok(Signal::SIGHUP) => ON_TERMINAL.load(Ordering::SeqCst),
+        _ => false,
+    }
 }
 
 fn hand_on(signal: Signal) -> bool {

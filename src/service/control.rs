@@ -25,8 +25,6 @@ pub enum Ask {
     Stop(u32),
     /// Stop one component in the same way, and start it again.
     Restart(String, u32),
-    /// Send every component a signal.
-    Signal(i32),
     /// Hand over the user namespace and process 1, so that a command can join the container.
     Join,
 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `state` | what an image of an instance leaves unsaid: its secrets |
 //! | `record`, `status`, `place` | what a running service is, how it is, where that is kept |
-//! | `supervise`, `control` | keeping it running, and asking the process that does |
+//! | `supervise`, `kept`, `control` | keeping it running, what ends, and asking the process that does |
 //! | `relay` | links to other services |
 //! | `log` | what its components print |
 //! | `command`, `health` | a command in one that runs, and whether it is well |
@@ -20,6 +20,7 @@ pub mod control;
 pub mod environment;
 pub mod export;
 pub mod health;
+mod kept;
 pub mod log;
 pub mod monitor;
 pub mod place;
@@ -35,19 +36,31 @@ pub use state::{Saved, State, unreached};
 use crate::error::Result;
 use crate::sandbox::Sandbox;
 use place::Place;
-use record::{MountSource, Record};
+use record::Record;
 
 /// Removes a service that doesn't run: what it has written, its logs, its record; its volumes too if told
-/// so.
+/// so, but for those that other services have as well. Gives the names of these.
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).
-pub fn remove(place: &Place, record: &Record, sandbox: &Sandbox, volumes: bool) -> Result<()> {
+pub fn remove(
+    place: &Place,
+    record: &Record,
+    sandbox: &Sandbox,
+    volumes: bool,
+) -> Result<Vec<String>> {
     sandbox.remove_service(&record.id)?;
-    for mount in record.mounts.iter().filter(|_| volumes) {
-        if let MountSource::Volume(name) = &mount.source {
-            sandbox.remove_volume(name)?;
+    let mut kept = Vec::new();
+    if volumes {
+        let others = place.others()?;
+        for name in record.volume_names() {
+            if others.iter().any(|other| other.volume_names().any(|theirs| theirs == name)) {
+                kept.push(name.to_owned());
+            } else {
+                sandbox.remove_volume(name)?;
+            }
         }
     }
-    place.remove()
+    place.remove()?;
+    Ok(kept)
 }

@@ -10,20 +10,17 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::control::{Ask, Asker, Listener};
+use super::kept::{Kept, Patience};
 use super::log::Log;
 use super::place::Place;
-use super::record::{Record, Restart};
+use super::record::Record;
 use super::relay;
 use super::status::{Standing, Status, now, shell_code};
 use crate::error::{Error, IoContext, Result};
+use crate::interrupt;
 use crate::progress::Reporter;
 use crate::sandbox::{Component, End, Event, Sandbox, Service, ServiceSpec, Stream};
 
-/// The first pause before a component is started again; it doubles up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// What ran so long is well: its next failure is a first one.
-const WELL: Duration = Duration::from_secs(10);
 /// How often to look at the network.
 const TICK: Duration = Duration::from_secs(2);
 /// How long to wait for what was killed, before the whole container is.
@@ -79,13 +76,15 @@ pub fn supervise(job: &Job<'_>, hooks: &mut Hooks<'_>) -> Result<i32> {
         job,
         listener,
         status,
+        logs: &logs,
+        lost: None,
         kept: Vec::new(),
         stopping: false,
         code: 0,
         killed_before: 0,
         unstartable: None,
     };
-    let result = supervisor.containers(&logs, hooks);
+    let result = supervisor.containers(hooks);
     let status = &mut supervisor.status;
     status.standing = Standing::Exited;
     status.ended = Some(now());
@@ -106,6 +105,9 @@ struct Supervisor<'a> {
     job: &'a Job<'a>,
     listener: Listener,
     status: Status,
+    logs: &'a [Log],
+    /// Why a log can't be written.
+    lost: Option<String>,
     kept: Vec<Kept>,
     stopping: bool,
     code: i32,
@@ -113,24 +115,6 @@ struct Supervisor<'a> {
     killed_before: u64,
     /// Why a component can't be started at all.
     unstartable: Option<Error>,
-}
-
-/// A component and what is to become of it.
-struct Kept {
-    component: Component,
-    argv: Vec<String>,
-    running: bool,
-    /// Whether it has been told to start, and nothing was heard since.
-    starting: bool,
-    /// When it is to be started.
-    next_start: Option<Instant>,
-    /// When it is to be killed.
-    deadline: Option<Instant>,
-    /// Start it when it has ended, whatever the policy says.
-    again: bool,
-    since: Instant,
-    pause: Duration,
-    failures: u32,
 }
 
 /// Why a container is no more.
@@ -144,41 +128,89 @@ enum Over {
 
 impl Supervisor<'_> {
     /// One container after another, as long as they die by themselves and the policy says so.
-    fn containers(&mut self, logs: &[Log], hooks: &mut Hooks<'_>) -> Result<()> {
-        let mut pause = FIRST_PAUSE;
-        let mut failures = 0;
+    fn containers(&mut self, hooks: &mut Hooks<'_>) -> Result<()> {
+        let mut patience = Patience::new(self.job.record.restart);
         loop {
             let since = Instant::now();
-            let (service, components) =
-                self.job.sandbox.start_service(self.job.spec, hooks.reporter)?;
-            let over = self.container(service, components, logs, hooks)?;
-            if over == Over::Done {
+            match self.job.sandbox.start_service(self.job.spec, hooks.reporter) {
+                Ok((service, components)) => {
+                    if self.container(service, components, hooks)? == Over::Done {
+                        return Ok(());
+                    }
+                    hooks.reporter.note("the container was killed");
+                }
+                Err(error) if self.status.standing == Standing::Starting => return Err(error),
+                // There was one before: what it lacks now it may have in a moment.
+                Err(error) => hooks.reporter.note(&error.to_string()),
+            }
+            let killed = End::Signaled(libc::SIGKILL);
+            self.code = shell_code(killed);
+            let pause = patience.pause_after(killed, since.elapsed());
+            let Some(pause) = pause.filter(|_| !self.stopping) else { return Ok(()) };
+            hooks.reporter.note(&format!("another container is made in {pause:.1?}"));
+            self.status.process_1 = None;
+            for told in &mut self.status.components {
+                told.running = false;
+                told.restarts += 1;
+                told.since = now();
+                told.end = Some(killed);
+            }
+            self.tell();
+            if !self.pause(pause, hooks)? {
                 return Ok(());
             }
-            self.code = 137;
-            hooks.reporter.note("the container was killed");
-            failures += 1;
-            let again = match self.job.record.restart {
-                Restart::No => false,
-                Restart::OnFailure(most) => most.is_none_or(|most| failures <= most),
-                Restart::Always => true,
-            };
-            if !again || self.stopping {
-                return Ok(());
-            }
-            if since.elapsed() > WELL {
-                pause = FIRST_PAUSE;
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// Waits without a container, answering who asks; whether another container is wanted.
+    fn pause(&mut self, pause: Duration, hooks: &mut Hooks<'_>) -> Result<bool> {
+        self.kept.clear();
+        let until = Instant::now() + pause;
+        while Instant::now() < until && !self.stopping {
+            let ready = self.wait(None, Some(until))?;
+            if ready.signal {
+                self.signalled(hooks);
+            }
+            if ready.control
+                && let Some((asker, ask)) = self.listener.next()
+            {
+                if matches!(ask, Ask::Restart(..)) {
+                    asker.answer(Ok(()), &[]);
+                    return Ok(true);
+                }
+                self.answer(&asker, ask, None);
+            }
+        }
+        Ok(!self.stopping)
+    }
+
+    /// Writes down how it is. What can't be written now the next one tells.
+    fn tell(&mut self) {
+        if self.lost.is_some() {
+            self.status.error.clone_from(&self.lost);
+        }
+        let _ = self.job.place.set_status(&self.status);
+    }
+
+    /// Tells of logs that can't be written, and when they can be again.
+    fn look_at_logs(&mut self, hooks: &mut Hooks<'_>) {
+        let names = self.status.components.iter().map(|component| &component.name);
+        let lost = names.zip(self.logs).find_map(|(name, log)| {
+            Some(format!("can't write the log of {name}: {}", log.failure()?))
+        });
+        if lost == self.lost {
+            return;
+        }
+        hooks.reporter.note(lost.as_deref().unwrap_or("the logs are written again"));
+        self.status.error = None;
+        self.lost = lost;
+        self.tell();
     }
 
     fn container(
         &mut self,
         mut service: Service,
         mut components: Vec<Component>,
-        logs: &[Log],
         hooks: &mut Hooks<'_>,
     ) -> Result<Over> {
         let show = hooks.show;
@@ -188,7 +220,7 @@ impl Supervisor<'_> {
             for (listener, to) in listeners.iter().zip(&self.job.spec.listen) {
                 scope.spawn(|| relay::serve(listener, *to, &|| over.load(Ordering::SeqCst)));
             }
-            for (number, (component, log)) in components.iter_mut().zip(logs).enumerate() {
+            for (number, (component, log)) in components.iter_mut().zip(self.logs).enumerate() {
                 let show = move |stream, bytes: &[u8]| show(number, stream, bytes);
                 for (stream, pipe) in [
                     (Stream::Stdout, component.stdout.take()),
@@ -199,9 +231,10 @@ impl Supervisor<'_> {
                     }
                 }
             }
+            let policy = self.job.record.restart;
             let commands = self.job.record.commands();
-            self.kept =
-                components.into_iter().zip(commands).map(|(c, argv)| Kept::new(c, argv)).collect();
+            let kept = components.into_iter().zip(commands);
+            self.kept = kept.map(|(c, argv)| Kept::new(c, argv, policy)).collect();
             self.status.network = Some(service.network_kind);
             self.status.process_1 = service.process_1_number();
             self.killed_before = self.status.memory_kills;
@@ -217,11 +250,13 @@ impl Supervisor<'_> {
         let mut first = true;
         let mut looked = Instant::now();
         loop {
-            self.start_due();
+            for kept in &mut self.kept {
+                kept.start_if_due(&self.job.env, &self.job.record.cwd);
+            }
             if self.kept.iter().all(Kept::is_done) {
                 return Ok(Over::Done);
             }
-            let ready = self.wait(&service)?;
+            let ready = self.wait(Some(&service), None)?;
             if ready.container {
                 self.note_memory(&service, hooks);
                 return Ok(Over::Killed);
@@ -239,7 +274,7 @@ impl Supervisor<'_> {
                 }
                 first = false;
                 self.status.standing = Standing::Running;
-                self.job.place.set_status(&self.status)?;
+                self.tell();
                 (hooks.started)();
             }
             if ready.signal {
@@ -248,7 +283,7 @@ impl Supervisor<'_> {
             if ready.control
                 && let Some((asker, ask)) = self.listener.next()
             {
-                self.answer(&asker, ask, &service);
+                self.answer(&asker, ask, Some(&service));
             }
             if !self.enforce() {
                 // Not even a kill ended it: the container's end will.
@@ -257,6 +292,7 @@ impl Supervisor<'_> {
             if looked.elapsed() > TICK {
                 looked = Instant::now();
                 self.note_memory(&service, hooks);
+                self.look_at_logs(hooks);
                 match service.mend_network() {
                     Ok(true) => {
                         hooks.reporter.note("the network was connected again: pasta had died")
@@ -264,20 +300,6 @@ impl Supervisor<'_> {
                     Ok(false) => {}
                     Err(error) => hooks.reporter.note(&format!("the network is lost: {error}")),
                 }
-            }
-        }
-    }
-
-    /// Starts the components whose time has come.
-    fn start_due(&mut self) {
-        let env = &self.job.env;
-        for kept in &mut self.kept {
-            if kept.next_start.is_some_and(|at| at <= Instant::now()) {
-                kept.next_start = None;
-                kept.running = true;
-                kept.starting = true;
-                kept.since = Instant::now();
-                kept.component.start(kept.argv.clone(), env.clone(), &self.job.record.cwd);
             }
         }
     }
@@ -291,57 +313,64 @@ impl Supervisor<'_> {
                 "its memory was used up, and the kernel has killed a process: \
                  give it more with --memory",
             );
-            let _ = self.job.place.set_status(&self.status);
+            self.tell();
         }
     }
 
     /// Takes note of what became of a component; whether the container is still there.
     fn happened(&mut self, number: usize, event: Event, hooks: &mut Hooks<'_>) -> bool {
-        let kept = &mut self.kept[number];
-        kept.starting = false;
-        let told = &mut self.status.components[number];
-        told.since = now();
+        self.kept[number].starting = false;
         match event {
-            Event::Started => told.running = true,
+            Event::Started => {
+                let told = &mut self.status.components[number];
+                told.running = true;
+                told.since = now();
+                if self.status.components.iter().all(|told| told.running) {
+                    self.status.error = None;
+                }
+            }
             Event::NotStarted(error) => {
-                kept.running = false;
-                told.running = false;
-                self.code = 127;
                 self.status.error = Some(error.to_string());
-                match self.status.standing {
-                    Standing::Starting => self.unstartable = Some(error),
-                    _ => hooks.reporter.note(&error.to_string()),
-                }
-            }
-            Event::Ended(end) => {
-                kept.running = false;
-                kept.deadline = None;
-                told.running = false;
-                told.end = Some(end);
-                if kept.should_restart(end, self.job.record.restart) && !self.stopping {
-                    told.restarts += 1;
-                    let what = format!("{} {}", told.name, ending(end));
-                    let pause = kept.next_start.map_or(Duration::ZERO, |at| at - Instant::now());
-                    hooks.reporter.note(&format!("{what}; it starts again in {pause:.1?}"));
+                if self.status.standing == Standing::Starting {
+                    self.kept[number].running = false;
+                    self.unstartable = Some(error);
                 } else {
-                    kept.next_start = None;
-                    if self.code == 0 {
-                        self.code = shell_code(end);
-                    }
+                    // It could be started once: what it lacks now it may have in a moment.
+                    hooks.reporter.note(&error.to_string());
+                    self.ended(number, End::Exited(127), hooks);
                 }
             }
+            Event::Ended(end) => self.ended(number, end, hooks),
             Event::Gone => return false,
         }
-        // The next status that can be written tells.
-        let _ = self.job.place.set_status(&self.status);
+        self.tell();
         true
+    }
+
+    fn ended(&mut self, number: usize, end: End, hooks: &mut Hooks<'_>) {
+        let told = &mut self.status.components[number];
+        told.running = false;
+        told.end = Some(end);
+        told.since = now();
+        match self.kept[number].ended(end, self.stopping) {
+            Some(pause) => {
+                told.restarts += 1;
+                let what = format!("{} {}", told.name, ending(end));
+                hooks.reporter.note(&format!("{what}; it starts again in {pause:.1?}"));
+            }
+            None if self.code == 0 => self.code = shell_code(end),
+            None => {}
+        }
     }
 
     fn signalled(&mut self, hooks: &mut Hooks<'_>) {
         let mut byte = [0];
         let pipe = self.job.signals.try_clone().map(File::from);
         let _ = pipe.and_then(|mut pipe| pipe.read(&mut byte));
-        if self.stopping {
+        let signal = i32::from(byte[0]);
+        if !interrupt::asks_to_end(signal) {
+            self.kept.iter().for_each(|kept| kept.component.signal(signal));
+        } else if self.stopping {
             self.kept.iter_mut().for_each(|kept| kept.stop(None));
         } else {
             hooks.reporter.step("stopping");
@@ -352,7 +381,7 @@ impl Supervisor<'_> {
     fn stop(&mut self, seconds: u32) {
         self.stopping = true;
         self.status.standing = Standing::Stopping;
-        let _ = self.job.place.set_status(&self.status);
+        self.tell();
         let signal = self.job.record.stop_signal;
         for kept in &mut self.kept {
             kept.next_start = None;
@@ -361,19 +390,20 @@ impl Supervisor<'_> {
         }
     }
 
-    fn answer(&mut self, asker: &Asker, ask: Ask, service: &Service) {
-        match ask {
-            Ask::Stop(seconds) => {
+    fn answer(&mut self, asker: &Asker, ask: Ask, service: Option<&Service>) {
+        match (ask, service) {
+            (Ask::Stop(seconds), _) => {
                 self.stop(seconds);
                 asker.answer(Ok(()), &[]);
             }
-            Ask::Restart(name, seconds) => asker.answer(self.restart(&name, seconds), &[]),
-            Ask::Signal(signal) => {
-                self.kept.iter().for_each(|kept| kept.component.signal(signal));
-                asker.answer(Ok(()), &[]);
-            }
-            Ask::Join => {
+            (Ask::Restart(name, seconds), _) => asker.answer(self.restart(&name, seconds), &[]),
+            (Ask::Join, Some(service)) => {
                 asker.answer(Ok(()), &[service.user_namespace(), service.process_1()]);
+            }
+            (Ask::Join, None) => {
+                let error = Error::usage("the service's container was killed")
+                    .hint("another is made in a moment, as its restart policy says");
+                asker.answer(Err(error), &[]);
             }
         }
     }
@@ -409,16 +439,18 @@ impl Supervisor<'_> {
         true
     }
 
-    fn wait(&self, service: &Service) -> Result<Ready> {
-        let fixed: [BorrowedFd<'_>; 3] =
-            [self.listener.as_fd(), self.job.signals.as_fd(), service.process_1()];
+    /// Waits for whatever is next, until then at most.
+    fn wait(&self, service: Option<&Service>, until: Option<Instant>) -> Result<Ready> {
+        let fixed: [BorrowedFd<'_>; 2] = [self.listener.as_fd(), self.job.signals.as_fd()];
         let components = self.kept.iter().map(|kept| kept.component.as_fd());
         let mut fds: Vec<PollFd<'_>> = fixed
             .into_iter()
             .chain(components)
+            .chain(service.map(Service::process_1))
             .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
             .collect();
         let times = self.kept.iter().flat_map(|kept| [kept.next_start, kept.deadline]);
+        let times = times.chain([until]);
         let next = times.flatten().min().map(|at| at.saturating_duration_since(Instant::now()));
         // A deadline that has passed is enforced again and again, not without a pause.
         let pause = next.unwrap_or(TICK).clamp(Duration::from_millis(10), TICK);
@@ -432,11 +464,12 @@ impl Supervisor<'_> {
             }
         }
         let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        let components = 2..2 + self.kept.len();
         Ok(Ready {
             control: ready[0],
             signal: ready[1],
-            container: ready[2],
-            components: ready[3..].to_vec(),
+            container: ready[components.end..].contains(&true),
+            components: ready[components].to_vec(),
         })
     }
 }
@@ -447,67 +480,6 @@ struct Ready {
     signal: bool,
     container: bool,
     components: Vec<bool>,
-}
-
-impl Kept {
-    fn new(component: Component, argv: Vec<String>) -> Kept {
-        Kept {
-            component,
-            argv,
-            running: false,
-            starting: false,
-            next_start: Some(Instant::now()),
-            deadline: None,
-            again: false,
-            since: Instant::now(),
-            pause: FIRST_PAUSE,
-            failures: 0,
-        }
-    }
-
-    fn is_done(&self) -> bool {
-        !self.running && self.next_start.is_none()
-    }
-
-    /// Asks it to end: with a signal, and by force after so many seconds; at once by force if `None`.
-    fn stop(&mut self, how: Option<(i32, u32)>) {
-        if !self.running {
-            return;
-        }
-        match how {
-            Some((signal, seconds)) => {
-                self.component.signal(signal);
-                self.deadline = Some(Instant::now() + Duration::from_secs(seconds.into()));
-            }
-            None => self.deadline = Some(Instant::now()),
-        }
-    }
-
-    /// Decides about what has ended; sets the time of its next start.
-    fn should_restart(&mut self, end: End, policy: Restart) -> bool {
-        if std::mem::take(&mut self.again) {
-            self.next_start = Some(Instant::now());
-            self.pause = FIRST_PAUSE;
-            return true;
-        }
-        if self.since.elapsed() > WELL {
-            self.pause = FIRST_PAUSE;
-            self.failures = 0;
-        }
-        self.failures += 1;
-        let restart = match policy {
-            Restart::No => false,
-            Restart::OnFailure(most) => {
-                end != End::Exited(0) && most.is_none_or(|most| self.failures <= most)
-            }
-            Restart::Always => true,
-        };
-        if restart {
-            self.next_start = Some(Instant::now() + self.pause);
-            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        }
-        restart
-    }
 }
 
 fn ending(end: End) -> String {
