@@ -28,6 +28,11 @@ pub enum Kind {
     Interrupted,
 }
 
+fn is_disk_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
+}
+
 impl Kind {
     /// The exit code of build, setup, query and the image commands.
     pub fn exit_code(self) -> u8 {
@@ -84,8 +89,11 @@ impl Error {
         let source = source.into();
         let mut error =
             Self::new(Kind::Storage, format!("can't {what} {}", path.as_ref().display()));
-        if source.kind() == std::io::ErrorKind::StorageFull {
-            error = error.hint("the disk is full: free some space, for example with `svp rmi`");
+        if is_disk_full(&source) {
+            error = error.hint(
+                "the disk is full: free some space, for example with `svp rmi` or `svp rm`; \
+                 `svp df` tells what uses it",
+            );
         }
         error.source(source)
     }
@@ -129,6 +137,12 @@ impl Error {
     pub fn with_kind(mut self, kind: Kind) -> Self {
         self.0.kind = kind;
         self
+    }
+
+    /// Whether it failed because there is no space left.
+    pub fn is_disk_full(&self) -> bool {
+        let source = self.0.source.as_ref().and_then(|source| source.downcast_ref());
+        source.is_some_and(is_disk_full)
     }
 
     /// The kind, which decides the exit code.

@@ -92,7 +92,8 @@ enum NetworkArg {
     None,
 }
 
-fn seconds(text: &str) -> Result<u64, String> {
+/// Reads `60` or `60s`.
+pub(super) fn seconds(text: &str) -> Result<u64, String> {
     let digits = text.strip_suffix('s').unwrap_or(text);
     digits.parse().map_err(|_| format!("{text:?} is no number of seconds"))
 }

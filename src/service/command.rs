@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -49,7 +50,8 @@ pub fn enter(place: &Place, spec: &JoinSpec, stdio: Stdio) -> Result<Joined> {
     join(user_namespace.as_fd(), process_1.as_fd(), spec, stdio)
 }
 
-/// Runs a command in a service without input, and gives what it printed, the end of it if it is long.
+/// Runs a command in a service without input, and gives what it printed, the end of it if it is long. After
+/// `limit` it is killed: [`End::TimedOut`].
 ///
 /// # Errors
 /// As [`enter`].
@@ -58,6 +60,7 @@ pub fn run_quietly(
     place: &Place,
     record: &Record,
     argv: Vec<String>,
+    limit: Duration,
 ) -> Result<(End, String)> {
     const MOST: usize = 64 << 10;
     let failed = |error| Error::new(Kind::Storage, "can't make a pipe").source(error);
@@ -78,12 +81,24 @@ pub fn run_quietly(
         }
         kept
     });
-    let end = joined.wait()?;
+    let signaller = joined.signaller()?;
+    let (told, ended) = mpsc::channel::<()>();
+    let killer = std::thread::spawn(move || {
+        let late = ended.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout);
+        if late {
+            signaller.signal(libc::SIGKILL);
+        }
+        late
+    });
+    let end = joined.wait();
+    drop(told);
+    let late = killer.join().unwrap_or(false);
+    let end = if late { End::TimedOut } else { end? };
     interrupt::check()?;
     // What the command left behind may hold the pipe for ever.
-    let since = std::time::Instant::now();
-    while !reader.is_finished() && since.elapsed() < std::time::Duration::from_secs(1) {
-        std::thread::sleep(std::time::Duration::from_millis(5));
+    let since = Instant::now();
+    while !reader.is_finished() && since.elapsed() < Duration::from_secs(1) {
+        std::thread::sleep(Duration::from_millis(5));
     }
     let kept = if reader.is_finished() { reader.join().unwrap_or_default() } else { Vec::new() };
     Ok((end, String::from_utf8_lossy(&kept).into_owned()))

@@ -14,6 +14,10 @@ use crate::store::Store;
 
 /// How long between two looks at a service that is not well yet.
 const PAUSE: Duration = Duration::from_millis(200);
+/// How long one gets at least, however soon the wait is over.
+const LEAST: Duration = Duration::from_secs(1);
+/// How long a health command may take, as docker and podman have it.
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until a service is well.
 ///
@@ -30,7 +34,8 @@ pub fn wait(root: &Path, place: &Place, limit: Duration) -> Result<()> {
             return Err(Error::new(Kind::Script, format!("the service {name} has ended{code}"))
                 .hint(format!("`svp logs {name}` tells what it said")));
         }
-        let Some(why) = look(root, place, &record)? else { return Ok(()) };
+        let left = limit.saturating_sub(since.elapsed()).max(LEAST);
+        let Some(why) = look(root, place, &record, left.min(PATIENCE))? else { return Ok(()) };
         if since.elapsed() > limit {
             let seconds = limit.as_secs();
             return Err(Error::new(
@@ -44,11 +49,16 @@ pub fn wait(root: &Path, place: &Place, limit: Duration) -> Result<()> {
     }
 }
 
-/// Why a service isn't well; `None` if it is.
+/// Why a service isn't well; `None` if it is. Its health command may take so long.
 ///
 /// # Errors
 /// Those of running its health command.
-pub fn look(root: &Path, place: &Place, record: &Record) -> Result<Option<String>> {
+pub fn look(
+    root: &Path,
+    place: &Place,
+    record: &Record,
+    patience: Duration,
+) -> Result<Option<String>> {
     let status = place.status()?;
     if status.standing != Standing::Running {
         return Ok(Some(format!("it is {}", status.standing)));
@@ -59,9 +69,12 @@ pub fn look(root: &Path, place: &Place, record: &Record) -> Result<Option<String
     if let Some(command) = &record.health {
         let store = Store::open(root)?;
         let argv = ["/bin/sh", "-c", command].map(str::to_owned).to_vec();
-        let (end, output) = run_quietly(&store, place, record, argv)?;
+        let (end, output) = run_quietly(&store, place, record, argv, patience)?;
         return Ok(match end {
             End::Exited(0) => None,
+            End::TimedOut => {
+                Some(format!("its health command took longer than {:.0} s", patience.as_secs_f64()))
+            }
             _ => {
                 Some(output.lines().last().unwrap_or("its health command fails").trim().to_owned())
             }

@@ -108,7 +108,7 @@ pub fn run(
     hooks: &mut Hooks<'_>,
 ) -> Result<i32> {
     let name = place.name();
-    let lock = place.hold()?.ok_or_else(|| {
+    let mut lock = place.hold()?.ok_or_else(|| {
         Error::usage(format!("the service {name} runs already"))
             .hint(format!("`svp restart {name}` starts it anew"))
     })?;
@@ -129,6 +129,8 @@ pub fn run(
         signals,
     };
     let code = supervise(&job, hooks);
+    // For who waits; its status says so, too.
+    let _ = write!(lock, "{}", *code.as_ref().unwrap_or(&125));
     if record.remove {
         super::remove(place, &record, &sandbox, false)?;
     }

@@ -12,9 +12,10 @@
 //! A monitor that was killed leaves its socket and a status that says "running"; the lock tells the truth.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -23,6 +24,14 @@ use super::record::{FORMAT, Record, check_name};
 use super::status::{Standing, Status};
 use crate::error::{Error, IoContext, Result};
 use crate::remove;
+
+const STATUS: &str = "status.json";
+/// A status takes whole blocks of this size, so that a longer one fits in the space of a shorter one; bytes.
+const STATUS_BLOCK: usize = 4096;
+/// How often to try to take a monitor's lock.
+const LOCK_LOOKS: u32 = 10;
+/// How often to look at a status that can't be read, which may be one that is being written.
+const STATUS_LOOKS: u32 = 5;
 
 /// The directory of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +81,16 @@ impl Place {
         }
         places.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(places)
+    }
+
+    /// The records of the other services of the store; damaged ones are passed over.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`](crate::error::Kind::Storage).
+    pub fn others(&self) -> Result<Vec<Record>> {
+        let root = self.dir.parent().and_then(Path::parent).unwrap_or(&self.dir);
+        let others = Place::all(root)?.into_iter().filter(|other| other.name != self.name);
+        Ok(others.filter_map(|other| other.record().ok()).collect())
     }
 
     /// Makes the place for a new service; fails if the name is taken.
@@ -137,10 +156,37 @@ impl Place {
 
     /// Says how the service is; its monitor alone does.
     ///
+    /// A disk that is full, which may be the service's doing, must not make it tell lies: then the new text
+    /// goes into the file that is there, in the space that this has.
+    ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
     pub fn set_status(&self, status: &Status) -> Result<()> {
-        self.write("status.json", status, false)
+        let path = self.dir.join(STATUS);
+        let mut text = serde_json::to_vec_pretty(status).expect("plain data");
+        text.resize(text.len().next_multiple_of(STATUS_BLOCK), b'\n');
+        let Err(error) = self.write_text(STATUS, &text, false) else { return Ok(()) };
+        if !error.is_disk_full() {
+            return Err(error);
+        }
+        let Ok(mut file) = File::options().write(true).open(&path) else { return Err(error) };
+        let length = usize::try_from(file.metadata().io("look at", &path)?.len()).unwrap_or(0);
+        text.resize(text.len().max(length), b'\n');
+        file.write_all(&text).io("write", &path)
+    }
+
+    /// Reads what the monitor last said. While it is written in place a part of it may be seen.
+    fn last_status(&self) -> Option<Status> {
+        (0..STATUS_LOOKS).find_map(|look| {
+            if look > 0 {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            match self.read(STATUS) {
+                Ok(status) => Some(Some(status)),
+                Err(_) if !self.dir.join(STATUS).exists() => Some(None),
+                Err(_) => None,
+            }
+        })?
     }
 
     /// How the service is, by what its monitor last said and by whether it lives.
@@ -150,10 +196,7 @@ impl Place {
     pub fn status(&self) -> Result<Status> {
         // In this order: a monitor that ends meanwhile has said so.
         let alive = self.runs()?;
-        let mut status = match self.read("status.json") {
-            Ok(status) => status,
-            Err(_) => Status::new(&[]),
-        };
+        let mut status = self.last_status().unwrap_or_else(|| Status::new(&[]));
         if !alive && status.standing.needs_monitor() {
             status.standing = match status.monitor {
                 Some(_) => Standing::Dead,
@@ -172,23 +215,38 @@ impl Place {
         let path = self.dir.join("lock");
         let lock =
             File::options().create(true).append(true).mode(0o600).open(&path).io("open", &path)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Some(lock)),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(Error::io("lock", &path, error)),
+        for look in 0..LOCK_LOOKS {
+            if look > 0 {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            match lock.try_lock() {
+                Ok(()) => {
+                    lock.set_len(0).io("write", &path)?;
+                    return Ok(Some(lock));
+                }
+                // It may be somebody who only looks whether a monitor lives.
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path, error)),
+            }
         }
+        Ok(None)
     }
 
-    /// Waits until no monitor lives.
+    /// Waits until no monitor lives; the exit code that it left in its lock, which who waits has open: the
+    /// status of a service that is removed when it has ended goes with it.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn wait(&self) -> Result<()> {
+    pub fn wait(&self) -> Result<Option<i32>> {
         let path = self.dir.join("lock");
-        match File::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other.io("open", &path)?.lock_shared().io("lock", &path),
-        }
+        let mut lock = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.io("open", &path)?,
+        };
+        lock.lock_shared().io("lock", &path)?;
+        let mut code = String::new();
+        let _ = lock.read_to_string(&mut code);
+        Ok(code.trim().parse().ok())
     }
 
     /// Whether its monitor lives.
@@ -275,10 +333,13 @@ impl Place {
 
     /// Writes a file of the place, all or nothing; `durable` if it must outlive a crash of the host.
     pub(super) fn write<T: Serialize>(&self, file: &str, value: &T, durable: bool) -> Result<()> {
+        self.write_text(file, &serde_json::to_vec_pretty(value).expect("plain data"), durable)
+    }
+
+    fn write_text(&self, file: &str, text: &[u8], durable: bool) -> Result<()> {
         let path = self.dir.join(file);
-        let text = serde_json::to_vec_pretty(value).expect("plain data");
         let mut new = tempfile::NamedTempFile::new_in(&self.dir).io("write", &path)?;
-        new.write_all(&text).io("write", &path)?;
+        new.write_all(text).io("write", &path)?;
         if durable {
             new.as_file().sync_all().io("sync", &path)?;
         }

@@ -156,6 +156,14 @@ impl Record {
         if self.components.is_empty() { vec![self.name.clone()] } else { self.components.clone() }
     }
 
+    /// The names of the volumes that are shown in it.
+    pub fn volume_names(&self) -> impl Iterator<Item = &str> {
+        self.mounts.iter().filter_map(|mount| match &mount.source {
+            MountSource::Volume(name) => Some(name.as_str()),
+            MountSource::Host(_) => None,
+        })
+    }
+
     /// The command of each component, in the same order.
     pub fn commands(&self) -> Vec<Vec<String>> {
         if self.components.is_empty() {

@@ -10,6 +10,7 @@ mod bad_scripts;
 mod common;
 mod exact;
 mod export;
+mod hard;
 mod interop;
 mod interrupt;
 mod memory;

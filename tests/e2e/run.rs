@@ -67,7 +67,7 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 /// The exit code of svp with these arguments.
-fn code(place: &Place, arguments: &[&str]) -> i32 {
+pub fn code(place: &Place, arguments: &[&str]) -> i32 {
     place.svp(arguments).stdin(Stdio::null()).output().unwrap().status.code().unwrap()
 }
 
@@ -430,6 +430,9 @@ fn logs_are_whole_whatever_is_printed() {
     assert_eq!((lines[0], lines[1].len(), lines.len()), ("first", 3_000_000, 20_003));
     assert_eq!(lines[20_001..], ["20000", "no end"]);
     assert_eq!(place.ok(["logs", "-n", "2", "talker"]), "20000\nno end\n");
+    // A line that was kept in pieces counts as one, and comes whole.
+    let long = place.svp(["logs", "-n", "20002", "talker"]).output().unwrap();
+    assert!(long.stdout.split(|byte| *byte == b'\n').next().unwrap().len() == 3_000_000);
     assert_eq!(place.ok(["logs", "--until", "1h", "talker"]), "");
     assert_eq!(place.ok(["logs", "-n", "1", "--since", "1h", "talker"]), "no end\n");
     let json: Value =

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::super::common::Context;
+use super::super::run::seconds;
 use super::find;
 use crate::error::Result;
 use crate::service::health;
@@ -13,7 +14,7 @@ pub(in crate::cli) struct Args {
     /// The service
     name: String,
     /// Wait until it is well, so many seconds at most
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true)]
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, value_parser = seconds)]
     wait: Option<Option<u64>>,
 }
 
@@ -24,7 +25,7 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
         context.print("healthy\n")?;
         return Ok(ExitCode::SUCCESS);
     }
-    match health::look(&root, &place, &place.record()?)? {
+    match health::look(&root, &place, &place.record()?, health::PATIENCE)? {
         None => {
             context.print("healthy\n")?;
             Ok(ExitCode::SUCCESS)

@@ -1,10 +1,11 @@
 //! `svp start`, `stop`, `restart`, `wait` and `rm`.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use super::super::common::Context;
-use super::super::run::foreground;
+use super::super::run::{foreground, seconds};
 use super::{find, say};
 use crate::error::{Error, Kind, Result};
 use crate::sandbox::Sandbox;
@@ -24,7 +25,7 @@ pub(in crate::cli) struct StartArgs {
     #[arg(short, long)]
     attach: bool,
     /// Wait until its ports listen or `query health` passes, so many seconds at most
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true)]
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, value_parser = seconds)]
     wait: Option<Option<u64>>,
 }
 
@@ -54,8 +55,9 @@ pub(in crate::cli) struct RestartArgs {
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct WaitArgs {
-    /// The service
-    name: String,
+    /// The services
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -96,7 +98,7 @@ pub(in crate::cli) fn stop(args: &StopArgs, context: &Context) -> Result<ExitCod
         let all = Place::all(&root)?.into_iter();
         all.filter(|place| place.status().is_ok_and(|s| s.standing == Standing::Running)).collect()
     } else {
-        args.names.iter().map(|name| Place::existing(&root, name)).collect::<Result<Vec<_>>>()?
+        existing(&root, &args.names)?
     };
     for place in &places {
         stop_one(place, args.time, context)?;
@@ -108,7 +110,7 @@ pub(in crate::cli) fn stop(args: &StopArgs, context: &Context) -> Result<ExitCod
 /// Stops a service and waits for its end; one that doesn't run is stopped.
 fn stop_one(place: &Place, seconds: u32, context: &Context) -> Result<()> {
     match ask(place, &Ask::Stop(seconds)) {
-        Ok(_) => place.wait(),
+        Ok(_) => place.wait().map(drop),
         Err(error) if error.kind() == Kind::Usage => {
             say(context, &format!("{} does not run", place.name()));
             Ok(())
@@ -131,12 +133,18 @@ pub(in crate::cli) fn restart(args: &RestartArgs, context: &Context) -> Result<E
 }
 
 pub(in crate::cli) fn wait(args: &WaitArgs, context: &Context) -> Result<ExitCode> {
-    let (_, place) = find(&args.name)?;
-    place.wait()?;
-    let status = place.status()?;
-    let code = status.exit_code.unwrap_or(137);
-    context.print(&format!("{code}\n"))?;
+    let places = existing(&Store::default_root()?, &args.names)?;
+    for place in &places {
+        let left = place.wait()?;
+        let code = left.or(place.status()?.exit_code).unwrap_or(137);
+        context.print(&format!("{code}\n"))?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The places of services, all of which exist: a wrong name is told before anything is done.
+fn existing(root: &Path, names: &[String]) -> Result<Vec<Place>> {
+    names.iter().map(|name| Place::existing(root, name)).collect()
 }
 
 pub(in crate::cli) fn remove(args: &RemoveArgs, context: &Context) -> Result<ExitCode> {
@@ -152,7 +160,11 @@ pub(in crate::cli) fn remove(args: &RemoveArgs, context: &Context) -> Result<Exi
         let sandbox = Sandbox::enter(&root.join("trees"))?;
         service::backup::swap::tidy(&root, &place, &sandbox)?;
         let record = place.record()?;
-        service::remove(&place, &record, &sandbox, args.volumes)?;
+        for volume in service::remove(&place, &record, &sandbox, args.volumes)? {
+            context
+                .reporter()
+                .note(&format!("the volume {volume} stays: another service has it too"));
+        }
         context.print(&format!("{name}\n"))?;
     }
     Ok(ExitCode::SUCCESS)

@@ -380,7 +380,7 @@ fn replace(
 /// Stops a service if it runs, and waits for its end.
 pub(super) fn stop(place: &Place) -> Result<()> {
     match ask(place, &Ask::Stop(STOP_SECONDS)) {
-        Ok(_) => place.wait(),
+        Ok(_) => place.wait().map(drop),
         Err(error) if error.kind() == Kind::Usage => Ok(()),
         Err(error) => Err(error),
     }

@@ -98,7 +98,11 @@ impl Log {
                 state.size += text.len() as u64;
                 state.failed = None;
             }
-            Err(error) => state.failed = Some(error.to_string()),
+            Err(error) => {
+                // Half an entry would spoil the one that follows when there is space again.
+                let _ = state.file.set_len(state.size);
+                state.failed = Some(error.to_string());
+            }
         }
     }
 
