@@ -1,5 +1,6 @@
 //! `svp logs`.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -31,7 +32,7 @@ pub(in crate::cli) struct Args {
     /// So many of the last lines alone
     #[arg(short = 'n', long, visible_alias = "tail", value_name = "N")]
     lines: Option<usize>,
-    /// Lines since then: a time (2026-01-31T12:00:00Z), or a span (10m, 2h)
+    /// Lines since then: a time (2026-01-31T12:00:00Z, 2026-01-31), seconds since 1970, or a span (10m, 2h)
     #[arg(long, value_name = "TIME", value_parser = time)]
     since: Option<Timestamp>,
     /// Lines before then
@@ -49,6 +50,14 @@ pub(in crate::cli) struct Args {
 fn time(text: &str) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time);
+    }
+    // A day alone, or a time without a zone: those of this place.
+    if let Ok(time) = text.parse::<jiff::civil::DateTime>() {
+        let zoned = time.to_zoned(jiff::tz::TimeZone::system());
+        return zoned.map(|time| time.timestamp()).map_err(|e| e.to_string());
+    }
+    if let Ok(seconds) = text.parse::<i64>() {
+        return Timestamp::from_second(seconds).map_err(|e| e.to_string());
     }
     if let Ok(span) = text.parse::<jiff::Span>() {
         return Zoned::now()
@@ -70,7 +79,8 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
                 .hint(format!("its components are: {}", all.join(", "))));
         }
     };
-    let mut printer = Printer { args, prefixes: prefixes(&names), names: &names, in_line: None };
+    let mut printer =
+        Printer { args, prefixes: prefixes(&names), names: &names, in_line: HashSet::new() };
     let wanted = Wanted { last: args.lines, since: args.since, until: args.until };
     let mut followers = merged(&place.logs(), &names, &wanted, &mut |line| printer.print(&line))?;
     if args.follow {
@@ -107,8 +117,8 @@ struct Printer<'a> {
     args: &'a Args,
     prefixes: Vec<String>,
     names: &'a [String],
-    /// The component in the middle of whose line we are.
-    in_line: Option<usize>,
+    /// The components and streams in the middle of whose lines we are.
+    in_line: HashSet<(usize, Stream)>,
 }
 
 impl Printer<'_> {
@@ -125,16 +135,18 @@ impl Printer<'_> {
             .into_bytes();
             out.push(b'\n');
         } else {
-            if self.in_line != Some(line.component) {
+            let of = (line.component, line.stream);
+            if !self.in_line.remove(&of) {
                 out.extend(self.prefixes[line.component].bytes());
                 if self.args.timestamps {
                     out.extend(format!("{} ", line.time).bytes());
                 }
             }
             out.extend(&line.text);
-            self.in_line = (!line.whole).then_some(line.component);
             if line.whole {
                 out.push(b'\n');
+            } else {
+                self.in_line.insert(of);
             }
         }
         let written = match line.stream {
@@ -151,5 +163,27 @@ impl Printer<'_> {
             }
             Error::new(Kind::Storage, "can't write to standard output").source(error)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times() {
+        let at = |text: &str| time(text).unwrap().as_second();
+        assert_eq!(at("2026-01-31T12:00:00Z"), 1_769_860_800);
+        assert_eq!(at("2026-01-31T14:00:00+02:00"), 1_769_860_800);
+        assert_eq!(at("1769860800"), 1_769_860_800);
+        // Wherever this is, within a day of it.
+        assert!(at("2026-01-31").abs_diff(1_769_860_800) <= 86_400);
+        assert!(at("2026-01-31 12:00").abs_diff(1_769_860_800) <= 86_400);
+        for (span, seconds) in [("10m", 600), ("2h", 7200), ("1h30m", 5400), ("3s", 3)] {
+            assert!(Timestamp::now().as_second().abs_diff(at(span) + seconds) <= 2, "{span}");
+        }
+        for text in ["", "bogus", "2026-13-01", "10x"] {
+            assert!(time(text).is_err(), "{text:?}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Reading logs: of one component or of several by time, the last lines, and what still comes.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
@@ -66,25 +66,65 @@ pub fn merged(
     for follower in &mut followers {
         heads.push(follower.next_line()?);
     }
-    let mut last = VecDeque::new();
+    let mut last = Last::default();
+    let mut open = None;
     loop {
         let times = heads.iter().enumerate().filter_map(|(n, line)| Some((line.as_ref()?.time, n)));
-        let Some((_, next)) = times.min() else { break };
+        // Nothing of another's comes between the pieces of a line.
+        let open_head = open.filter(|n: &usize| heads[*n].is_some());
+        let Some(next) = open_head.or(times.min().map(|(_, next)| next)) else { break };
+        open = heads[next].as_ref().filter(|line| !line.whole).map(|_| next);
         let line = std::mem::replace(&mut heads[next], followers[next].next_line()?);
         let Some(line) = line.filter(|line| wanted.has(line)) else { continue };
         match wanted.last {
             None => take(line)?,
-            Some(0) => {}
-            Some(most) => {
-                if last.len() == most {
-                    last.pop_front();
-                }
-                last.push_back(line);
-            }
+            Some(most) => last.push(line, most),
         }
     }
-    last.into_iter().try_for_each(take)?;
+    last.pieces.into_iter().try_for_each(take)?;
     Ok(followers)
+}
+
+/// The last lines. One that was written in pieces counts as one, which nothing is cut off from.
+#[derive(Default)]
+struct Last {
+    pieces: VecDeque<Line>,
+    /// How many lines they are.
+    lines: usize,
+    /// The components and streams of whose line there are only pieces yet.
+    open: HashSet<(usize, Stream)>,
+}
+
+impl Last {
+    fn push(&mut self, line: Line, most: usize) {
+        let of = (line.component, line.stream);
+        let begins = match line.whole {
+            true => !self.open.remove(&of),
+            false => self.open.insert(of),
+        };
+        self.lines += usize::from(begins);
+        self.pieces.push_back(line);
+        while self.lines > most {
+            self.drop_first();
+        }
+    }
+
+    /// Drops the first line with all its pieces.
+    fn drop_first(&mut self) {
+        let Some(first) = self.pieces.pop_front() else { return };
+        self.lines -= 1;
+        let of = (first.component, first.stream);
+        let mut whole = first.whole;
+        self.pieces.retain(|line| {
+            let dropped = !whole && (line.component, line.stream) == of;
+            whole |= dropped && line.whole;
+            !dropped
+        });
+        if !whole {
+            // What follows of it is the rest of nothing: it begins a line.
+            self.open.remove(&of);
+        }
+    }
 }
 
 /// Reads one component's log from its oldest line on, and goes on where it stopped.
@@ -224,6 +264,19 @@ mod tests {
         assert!(read(dir.path(), &Wanted::default()) == [&text[..], b"\nlater\n"].concat());
         let last = Wanted { last: Some(2), ..Wanted::default() };
         assert_eq!(read(dir.path(), &last), b"no end\nlater\n");
+    }
+
+    #[test]
+    fn a_line_of_many_pieces_is_one_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(dir.path(), "a", LogLimits::default()).unwrap();
+        let long = vec![b'x'; 5 << 20];
+        log.keep(Stream::Stdout, &[b"before\n", &long[..], b"\nafter\n"].concat()[..], &|_, _| {});
+        let last = |n| read(dir.path(), &Wanted { last: Some(n), ..Wanted::default() });
+        assert!(last(0).is_empty());
+        assert_eq!(last(1), b"after\n");
+        assert!(last(2) == [&long[..], b"\nafter\n"].concat());
+        assert_eq!(last(3).len(), long.len() + 14);
     }
 
     #[test]
