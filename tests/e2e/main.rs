@@ -13,6 +13,7 @@ mod export;
 mod hard;
 mod interop;
 mod interrupt;
+mod long;
 mod memory;
 mod reproducible;
 mod resources;

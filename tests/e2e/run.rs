@@ -18,9 +18,9 @@ const WEB_RUN: &str =
     "#!/bin/sh\necho starts with $WEB_PASSWORD\nexec httpd -f -p $WEB_PORT -h /data\n";
 
 /// Two components: each counts on its output, and leaves a daemon behind.
-const TWO_QUERY: &str =
+pub const TWO_QUERY: &str =
     "#!/bin/sh\ncase $1 in os) echo busybox/1;; components) echo one; echo two;; esac\n";
-const TWO_RUN: &str = "#!/bin/sh\n(setsid sleep 1000 >/dev/null 2>&1 &)\n\
+pub const TWO_RUN: &str = "#!/bin/sh\n(setsid sleep 1000 >/dev/null 2>&1 &)\n\
     echo $1 began\nn=0\nwhile :; do n=$((n+1)); echo \"$1 $n\"; sleep 0.05; done\n";
 
 /// Sets up the instance `name` of a pack made of these scripts.
