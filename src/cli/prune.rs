@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::common::{Context, Format};
 use super::table::{self, Table};
 use crate::error::Result;
-use crate::upkeep::{ItemKind, give_up_unpacked, inventory, prune};
+use crate::upkeep::{ItemKind, Pruning, give_up, inventory, prune};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -15,6 +15,9 @@ pub(super) struct Args {
     /// Also all unpacked layers: those that are needed are unpacked again
     #[arg(long)]
     unpacked: bool,
+    /// Also volumes that no service has, with all data in them
+    #[arg(long)]
+    volumes: bool,
     /// How long to wait until no other svp uses the store
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     wait: u64,
@@ -25,11 +28,10 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let mut store = context.store()?;
+    let wanted = Pruning { unpacked: args.unpacked, volumes: args.volumes };
     let mut items = if args.dry_run {
         let mut inventory = inventory(&store)?;
-        if args.unpacked {
-            give_up_unpacked(&store, &mut inventory.items)?;
-        }
+        give_up(&store, wanted, &mut inventory.items)?;
         for (tag, error) in &inventory.damaged {
             context.reporter().warning(&format!(
                 "the image {tag} can't be read, so nothing can be pruned: {error}"
@@ -37,7 +39,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         }
         inventory.items
     } else {
-        prune(&mut store, args.unpacked, Duration::from_secs(args.wait))?
+        prune(&mut store, wanted, Duration::from_secs(args.wait))?
     };
     items.retain(|item| !item.needed);
     if args.format == Format::Json {

@@ -4,7 +4,7 @@
 //! of the image leads nowhere else.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -12,6 +12,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, openat2};
 use rustix::mount::{MountFlags, mount, mount_bind_recursive, mount_remount};
 
 use super::spec::Bind;
+use super::volume::volume_name;
 use crate::error::{Error, Result};
 use crate::rootfs::open_in_root;
 
@@ -111,10 +112,24 @@ pub(super) fn bind_all(root: BorrowedFd<'_>, binds: &[Bind]) -> Result<()> {
     binds.iter().try_for_each(|bind| {
         let failed = |error: std::io::Error| {
             let Bind { source, at, .. } = bind;
-            let text = format!("can't show {} at {at} in the container", source.display());
-            Error::sandbox(text).source(error).hint(
-                "the container's root must be able to reach it: `svp check` tells which user that is",
-            )
+            let text = match volume_name(source) {
+                Some(name) => format!("can't show the volume {name} at {at} in the container"),
+                None => format!("can't show {} at {at} in the container", source.display()),
+            };
+            let hint = match error.kind() {
+                ErrorKind::NotADirectory | ErrorKind::IsADirectory => {
+                    "a directory can't be shown where the image has a file, nor a file in place of \
+                     a directory"
+                }
+                _ if ["/proc", "/sys"].iter().any(|top| Path::new(at).starts_with(top)) => {
+                    "nothing can be shown there: the kernel makes what is in it"
+                }
+                _ => {
+                    "the container's root must be able to reach it: `svp check` tells which user \
+                     that is"
+                }
+            };
+            Error::sandbox(text).source(error).hint(hint)
         };
         let is_dir = std::fs::metadata(&bind.source).map_err(failed)?.is_dir();
         let at = bind.at.trim_matches('/');

@@ -179,6 +179,12 @@ impl Sandbox {
     }
 }
 
+/// The name of the volume that [`Sandbox::volume_bind`] shows from `source`.
+pub(super) fn volume_name(source: &Path) -> Option<&str> {
+    let rest = source.strip_prefix("../../..").ok()?.strip_prefix(VOLUMES).ok()?;
+    rest.parent()?.to_str()
+}
+
 /// The stage: copies a directory of the image, if it has it, with all that a layer can hold.
 pub(super) fn fill(request: &FillRequest) -> Result<()> {
     own_mounts()?;

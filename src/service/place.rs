@@ -109,6 +109,13 @@ impl Place {
         let new = Place { dir: staging.path().to_owned(), name: self.name.clone() };
         builder.recursive(false).create(new.logs()).io("make", new.logs())?;
         new.write("service.json", record, true)?;
+        if self.dir.exists()
+            && self.is_remains()
+            && let Some(_held) = self.hold()?
+            && !self.record_path().exists()
+        {
+            self.remove()?;
+        }
         rustix::fs::renameat_with(
             rustix::fs::CWD,
             staging.path(),
@@ -276,6 +283,19 @@ impl Place {
         let parent = self.dir.parent().unwrap_or(&self.dir);
         let dir = File::open(parent).io("open", parent)?;
         remove::remove_tree(std::os::fd::AsFd::as_fd(&dir), &self.name).io("remove", &self.dir)
+    }
+
+    /// Whether this is no service any more, but what a removal has left that was killed halfway.
+    fn is_remains(&self) -> bool {
+        !self.record_path().exists() && matches!(self.runs(), Ok(false))
+    }
+
+    /// Whether a directory of a service was left by a command that was killed while it made or removed it.
+    /// Only if nobody else is at it.
+    pub fn is_left_over(path: &Path) -> bool {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let place = Place { dir: path.to_owned(), name };
+        place.name.starts_with(".new-") || place.is_remains()
     }
 
     /// Removes the places whose names begin with `prefix` and that were being made or removed by a command

@@ -116,7 +116,7 @@ fn items(store: &Store, reach: &Reach) -> Result<Vec<Item>> {
     files(ItemKind::Instance, "instances", &|path| !unreached.iter().any(|gone| gone == path))?;
     files(ItemKind::Tag, "tags", &|_| true)?;
     if root.join("services").is_dir() {
-        files(ItemKind::Service, "services", &|_| true)?;
+        files(ItemKind::Service, "services", &|path| !Place::is_left_over(path))?;
     }
     files(ItemKind::Log, "logs", &|_| false)?;
     files(ItemKind::Staging, "tmp", &|path| !is_dead(path))?;
@@ -216,19 +216,26 @@ pub fn images(store: &Store) -> Result<Vec<ImageUse>> {
     Ok(images)
 }
 
-/// Removes whatever no image needs, and if that is wanted all that is `unpacked`, and gives what that was. Waits as long as `wait` says until no other
-/// process uses the store: what others have written may not be tagged yet.
+/// What pruning removes besides what is never needed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pruning {
+    /// All unpacked layers.
+    pub unpacked: bool,
+    /// Volumes that no service has, with their data.
+    pub volumes: bool,
+}
+
+/// Removes whatever no image needs, and what else is wanted, and gives what that was. Waits as long as `wait`
+/// says until no other process uses the store: what others have written may not be tagged yet.
 ///
 /// # Errors
 /// [`Kind::BadInput`] if an image is damaged, as what it needs isn't known; [`Kind::Storage`], also if the
 /// store is still in use. What could not be removed stays for the next time.
-pub fn prune(store: &mut Store, unpacked: bool, wait: Duration) -> Result<Vec<Item>> {
+pub fn prune(store: &mut Store, wanted: Pruning, wait: Duration) -> Result<Vec<Item>> {
     let pruned = store.while_alone(wait, |store| {
         let reach = store.reach()?.whole()?;
         let mut items = items(store, &reach)?;
-        if unpacked {
-            give_up_unpacked(store, &mut items)?;
-        }
+        give_up(store, wanted, &mut items)?;
         items.retain(|item| !item.needed);
         remove(store, &reach, &items)?;
         Ok(items)
@@ -239,11 +246,37 @@ pub fn prune(store: &mut Store, unpacked: bool, wait: Duration) -> Result<Vec<It
     })
 }
 
-/// Has no unpacked layer needed any more: what is needed is unpacked again.
+/// Has what is `wanted` to go needed no more.
 ///
 /// # Errors
-/// [`Kind::Storage`] if something runs on them.
-pub fn give_up_unpacked(store: &Store, items: &mut [Item]) -> Result<()> {
+/// [`Kind::Storage`] if something runs on unpacked layers; [`Kind::BadInput`] if a service is damaged, whose
+/// volumes aren't known.
+pub fn give_up(store: &Store, wanted: Pruning, items: &mut [Item]) -> Result<()> {
+    if wanted.unpacked {
+        give_up_unpacked(store, items)?;
+    }
+    if wanted.volumes {
+        give_up_volumes(store, items)?;
+    }
+    Ok(())
+}
+
+fn give_up_volumes(store: &Store, items: &mut [Item]) -> Result<()> {
+    let mut had = HashSet::new();
+    for service in Place::all(store.root())? {
+        had.extend(service.record()?.volume_names().map(str::to_owned));
+    }
+    for item in items.iter_mut().filter(|item| item.kind == ItemKind::Volume) {
+        let name = item.path.file_name().unwrap_or_default().to_string_lossy();
+        // A restore that was cut short knows the names of its own.
+        let of_restore = name.contains(".restore-") || name.contains(".before-restore-");
+        item.needed = of_restore || had.contains(&*name);
+    }
+    Ok(())
+}
+
+/// What is needed of them is unpacked again.
+fn give_up_unpacked(store: &Store, items: &mut [Item]) -> Result<()> {
     let in_use = |item: &Item| item.tree.as_ref().is_some_and(Unpacked::is_scratch) && item.needed;
     let mut busy = items.iter().any(in_use);
     for service in Place::all(store.root())? {

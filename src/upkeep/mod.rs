@@ -12,6 +12,6 @@ mod remove;
 
 pub use fsck::{Fault, check_store};
 pub use inventory::{
-    ImageUse, Inventory, Item, ItemKind, give_up_unpacked, images, inventory, prune,
+    ImageUse, Inventory, Item, ItemKind, Pruning, give_up, images, inventory, prune,
 };
 pub use remove::remove;

@@ -307,3 +307,76 @@ fn a_volume_stays_as_long_as_another_service_has_it() {
     assert_eq!(processes_of(place.dir()), Vec::<String>::new());
     place.assert_nothing_left();
 }
+
+#[test]
+fn what_a_kill_left_of_a_service_is_in_nobodys_way() {
+    let place = Place::new();
+    place.import_busybox();
+    instance(&place, "one", QUERY, BUILD, "#!/bin/sh\nexec sleep 1000\n");
+    let services = place.store().join("services");
+    // As `svp rm` and `svp run` leave it when they are killed: no record any more, or no name yet.
+    std::fs::create_dir_all(services.join("one/logs")).unwrap();
+    std::fs::write(services.join("one/lock"), "").unwrap();
+    std::fs::create_dir_all(services.join(".new-two-abcdef/logs")).unwrap();
+    std::fs::create_dir_all(services.join("three")).unwrap();
+    place.ok(["run", "-d", "one"]);
+    assert_eq!(place.ok(["ps", "-a", "-q"]), "one\n");
+    place.ok(["prune"]);
+    let left: Vec<_> =
+        std::fs::read_dir(&services).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["one"]);
+    place.ok(["rm", "--force", "one"]);
+    place.assert_nothing_left();
+}
+
+#[test]
+fn volumes_that_no_service_has_go_when_that_is_wanted() {
+    let place = Place::new();
+    place.import_busybox();
+    instance(&place, "one", QUERY, BUILD, "#!/bin/sh\nexec sleep 1000\n");
+    for name in ["a", "b"] {
+        place.ok(["run", "-d", "--name", name, "-v", &format!("data-{name}:/data"), "one"]);
+        place.ok(["exec", name, "sh", "-c", "echo $HOSTNAME >/data/file"]);
+    }
+    place.ok(["rm", "--force", "a"]);
+    place.ok(["prune"]);
+    let told = place.ok(["prune", "--volumes", "--dry-run"]);
+    assert!(told.contains("data-a") && !told.contains("data-b"), "{told}");
+    place.ok(["prune", "--volumes"]);
+    place.ok(["exec", "b", "cat", "/data/file"]);
+    place.ok(["run", "-d", "--name", "a", "-v", "data-a:/data", "one"]);
+    assert_eq!(place.ok(["exec", "a", "ls", "/data"]), "");
+    // What can't be shown is named as the user named it.
+    for (volume, why) in [("v:/proc/x", "the kernel"), ("v:/etc/passwd", "has a file")] {
+        let text = place.fails(125, ["run", "-d", "--name", "bad", "-v", volume, "one"]);
+        assert!(text.contains("the volume v at") && text.contains(why), "{text}");
+    }
+    place.ok(["rm", "--force", "a", "b"]);
+    place.assert_nothing_left();
+}
+
+#[test]
+fn every_command_of_a_services_life_speaks_json() {
+    let place = Place::new();
+    place.import_busybox();
+    instance(&place, "one", QUERY, BUILD, "#!/bin/sh\necho up\nexec sleep 1000\n");
+    place.ok(["run", "-d", "one"]);
+    let json = |arguments: &[&str]| -> serde_json::Value {
+        let arguments = [arguments, &["--format", "json"]].concat();
+        serde_json::from_str(&place.ok(&arguments)).unwrap()
+    };
+    assert_eq!(json(&["ps"])[0]["name"], "one");
+    assert_eq!(json(&["info", "one"])["status"], "running");
+    assert_eq!(json(&["health", "one"])["healthy"], true);
+    assert!(json(&["env", "one"]).is_object() && json(&["ports", "one"]).is_array());
+    until("it is up", || !place.ok(["logs", "one"]).is_empty());
+    assert_eq!(json(&["logs", "one"])["text"], "up");
+    assert_eq!(json(&["restart", "one"])[0]["status"], "running");
+    let stopped = &json(&["stop", "one"])[0];
+    assert_eq!((&stopped["status"], &stopped["exitCode"]), (&"exited".into(), &143.into()));
+    assert_eq!(json(&["wait", "one"])[0]["exitCode"], 143);
+    assert_eq!(json(&["start", "one"])[0]["name"], "one");
+    assert_eq!(json(&["rm", "--force", "one"])[0]["name"], "one");
+    assert_eq!(json(&["ps", "-a"]), serde_json::json!([]));
+    place.assert_nothing_left();
+}

@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::super::common::Context;
+use super::super::common::{Context, Format};
 use super::super::run::seconds;
+use super::super::table;
 use super::find;
 use crate::error::Result;
 use crate::service::health;
@@ -16,23 +17,27 @@ pub(in crate::cli) struct Args {
     /// Wait until it is well, so many seconds at most
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, value_parser = seconds)]
     wait: Option<Option<u64>>,
+    /// The form of what is told
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
 }
 
 pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
     let (root, place) = find(&args.name)?;
-    if let Some(limit) = args.wait {
-        health::wait(&root, &place, Duration::from_secs(limit.unwrap_or(60)))?;
-        context.print("healthy\n")?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    match health::look(&root, &place, &place.record()?, health::PATIENCE)? {
-        None => {
-            context.print("healthy\n")?;
-            Ok(ExitCode::SUCCESS)
+    let why = match args.wait {
+        Some(limit) => {
+            let limit = Duration::from_secs(limit.unwrap_or(60));
+            health::wait(&root, &place, limit).map(|()| None)?
         }
-        Some(why) => {
-            context.print(&format!("unhealthy: {why}\n"))?;
-            Ok(ExitCode::FAILURE)
-        }
-    }
+        None => health::look(&root, &place, &place.record()?, health::PATIENCE)?,
+    };
+    let text = match (&why, args.format) {
+        (_, Format::Json) => table::json(&serde_json::json!({
+            "name": args.name, "healthy": why.is_none(), "reason": why,
+        })),
+        (None, Format::Table) => "healthy\n".to_owned(),
+        (Some(why), Format::Table) => format!("unhealthy: {why}\n"),
+    };
+    context.print(&text)?;
+    Ok(if why.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

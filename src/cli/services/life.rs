@@ -4,8 +4,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::super::common::Context;
+use super::super::common::{Context, Format};
 use super::super::run::{foreground, seconds};
+use super::super::table;
+use super::show::Shown;
 use super::{find, say};
 use crate::error::{Error, Kind, Result};
 use crate::sandbox::Sandbox;
@@ -27,6 +29,9 @@ pub(in crate::cli) struct StartArgs {
     /// Wait until its ports listen or `query health` passes, so many seconds at most
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, value_parser = seconds)]
     wait: Option<Option<u64>>,
+    /// The form of what is printed
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
 }
 
 #[derive(Debug, clap::Args)]
@@ -40,6 +45,9 @@ pub(in crate::cli) struct StopArgs {
     /// How many seconds to wait before it is stopped by force
     #[arg(short, long, value_name = "SECONDS", default_value_t = STOP_SECONDS)]
     time: u32,
+    /// The form of what is printed
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
 }
 
 #[derive(Debug, clap::Args)]
@@ -51,6 +59,9 @@ pub(in crate::cli) struct RestartArgs {
     /// How many seconds to wait before it is stopped by force
     #[arg(short, long, value_name = "SECONDS", default_value_t = STOP_SECONDS)]
     time: u32,
+    /// The form of what is printed
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
 }
 
 #[derive(Debug, clap::Args)]
@@ -58,6 +69,9 @@ pub(in crate::cli) struct WaitArgs {
     /// The services
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
+    /// The form of what is printed
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
 }
 
 #[derive(Debug, clap::Args)]
@@ -71,6 +85,9 @@ pub(in crate::cli) struct RemoveArgs {
     /// Remove their volumes too, with all data in them
     #[arg(long)]
     volumes: bool,
+    /// The form of what is printed
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
 }
 
 pub(in crate::cli) fn start(args: &StartArgs, context: &Context) -> Result<ExitCode> {
@@ -81,20 +98,37 @@ pub(in crate::cli) fn start(args: &StartArgs, context: &Context) -> Result<ExitC
         let (root, place) = find(name)?;
         return foreground(&root, &place, &place.record()?, context);
     }
-    for name in &args.names {
-        let (root, place) = find(name)?;
-        monitor::start(&root, &place, context.reporter())?;
+    let root = Store::default_root()?;
+    let places = existing(&root, &args.names)?;
+    for place in &places {
+        monitor::start(&root, place, context.reporter())?;
         if let Some(limit) = args.wait {
-            health::wait(&root, &place, Duration::from_secs(limit.unwrap_or(60)))?;
+            health::wait(&root, place, Duration::from_secs(limit.unwrap_or(60)))?;
         }
-        context.print(&format!("{name}\n"))?;
+        name_of(place, args.format, context)?;
+    }
+    finish(&places, args.format, context)
+}
+
+/// Says which service a thing was done to, at once; as JSON all come together, at the end.
+fn name_of(place: &Place, format: Format, context: &Context) -> Result<()> {
+    match format {
+        Format::Table => context.print(&format!("{}\n", place.name())),
+        Format::Json => Ok(()),
+    }
+}
+
+fn finish(places: &[Place], format: Format, context: &Context) -> Result<ExitCode> {
+    if format == Format::Json {
+        let shown = places.iter().map(Shown::of).collect::<Result<Vec<_>>>()?;
+        context.print(&table::json(&shown))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 pub(in crate::cli) fn stop(args: &StopArgs, context: &Context) -> Result<ExitCode> {
     let root = Store::default_root()?;
-    let places = if args.all {
+    let mut places: Vec<Place> = if args.all {
         let all = Place::all(&root)?.into_iter();
         all.filter(|place| place.status().is_ok_and(|s| s.standing == Standing::Running)).collect()
     } else {
@@ -102,9 +136,11 @@ pub(in crate::cli) fn stop(args: &StopArgs, context: &Context) -> Result<ExitCod
     };
     for place in &places {
         stop_one(place, args.time, context)?;
-        context.print(&format!("{}\n", place.name()))?;
+        name_of(place, args.format, context)?;
     }
-    Ok(ExitCode::SUCCESS)
+    // One that was run with --rm is there no more.
+    places.retain(|place| Place::existing(&root, place.name()).is_ok());
+    finish(&places, args.format, context)
 }
 
 /// Stops a service and waits for its end; one that doesn't run is stopped.
@@ -128,16 +164,23 @@ pub(in crate::cli) fn restart(args: &RestartArgs, context: &Context) -> Result<E
     for component in &args.components {
         ask(&place, &Ask::Restart(component.clone(), args.time))?;
     }
-    context.print(&format!("{}\n", args.name))?;
-    Ok(ExitCode::SUCCESS)
+    name_of(&place, args.format, context)?;
+    finish(&[place], args.format, context)
 }
 
 pub(in crate::cli) fn wait(args: &WaitArgs, context: &Context) -> Result<ExitCode> {
     let places = existing(&Store::default_root()?, &args.names)?;
+    let mut codes = Vec::new();
     for place in &places {
         let left = place.wait()?;
         let code = left.or(place.status()?.exit_code).unwrap_or(137);
-        context.print(&format!("{code}\n"))?;
+        if args.format == Format::Table {
+            context.print(&format!("{code}\n"))?;
+        }
+        codes.push(serde_json::json!({ "name": place.name(), "exitCode": code }));
+    }
+    if args.format == Format::Json {
+        context.print(&table::json(&codes))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -148,8 +191,10 @@ fn existing(root: &Path, names: &[String]) -> Result<Vec<Place>> {
 }
 
 pub(in crate::cli) fn remove(args: &RemoveArgs, context: &Context) -> Result<ExitCode> {
-    for name in &args.names {
-        let (root, place) = find(name)?;
+    let root = Store::default_root()?;
+    let mut removed = Vec::new();
+    for place in existing(&root, &args.names)? {
+        let name = place.name();
         if args.force {
             stop_one(&place, STOP_SECONDS, context)?;
         }
@@ -165,7 +210,11 @@ pub(in crate::cli) fn remove(args: &RemoveArgs, context: &Context) -> Result<Exi
                 .reporter()
                 .note(&format!("the volume {volume} stays: another service has it too"));
         }
-        context.print(&format!("{name}\n"))?;
+        name_of(&place, args.format, context)?;
+        removed.push(serde_json::json!({ "name": name }));
+    }
+    if args.format == Format::Json {
+        context.print(&table::json(&removed))?;
     }
     Ok(ExitCode::SUCCESS)
 }

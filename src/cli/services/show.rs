@@ -53,7 +53,7 @@ pub(in crate::cli) struct EnvArgs {
 /// A service as it is shown; secrets are not.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Shown {
+pub(super) struct Shown {
     name: String,
     image: String,
     digest: String,
@@ -93,6 +93,11 @@ struct ShownMount {
 }
 
 impl Shown {
+    /// A service as it is now.
+    pub(super) fn of(place: &Place) -> Result<Shown> {
+        Ok(Shown::new(&place.record()?, place.status()?))
+    }
+
     fn new(record: &Record, status: Status) -> Shown {
         use crate::service::record::{MountSource, Restart};
         let mount = |mount: &crate::service::record::Mount| ShownMount {
@@ -231,7 +236,7 @@ pub(in crate::cli) fn ps(args: &PsArgs, context: &Context) -> Result<ExitCode> {
 
 pub(in crate::cli) fn info(args: &InfoArgs, context: &Context) -> Result<ExitCode> {
     let (_, place) = find(&args.name)?;
-    let shown = Shown::new(&place.record()?, place.status()?);
+    let shown = Shown::of(&place)?;
     if args.format == Format::Json {
         context.print(&table::json(&shown))?;
         return Ok(ExitCode::SUCCESS);
