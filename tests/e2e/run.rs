@@ -135,6 +135,43 @@ fn two_instances_and_a_privileged_port() {
     place.assert_nothing_left();
 }
 
+#[test]
+fn the_specifications_own_pack_is_reached_at_what_env_prints() {
+    let place = Place::new();
+    place.import_busybox();
+    // It has no phases, no ports key and no network: MYSQL_PORT=3306 and MYSQL_HOST=%IP are all it says. Here
+    // something listens in it.
+    let files = ["query", "build"].map(|name| {
+        let text = std::fs::read_to_string(pack("spec-mysql").join("bin").join(name)).unwrap();
+        (format!("bin/{name}"), text)
+    });
+    let run = "#!/bin/sh\nexec httpd -f -p \"$MYSQL_PORT\" -h /etc/mysql\n";
+    let [query, build] = &files;
+    let files = [(&*query.0, &*query.1), (&*build.0, &*build.1), ("bin/run", run)];
+    let pack = place.write_pack("mysql", &files);
+    let pack = pack.to_str().unwrap();
+    let mut addresses = Vec::new();
+    for name in ["mysql1", "mysql2"] {
+        let build = ["build", "-b", pack, "-t", name, "--base", "busybox", "--network", "none"];
+        let printed = place.ok([&build[..], &["--phase", "all"]].concat());
+        assert!(printed.contains("MYSQL_HOST=%IP"), "{printed}");
+        place.ok(["run", "-d", "--wait", name]);
+        let env = place.ok(["env", name]);
+        let password = printed.lines().find(|line| line.starts_with("MYSQL_PASSWORD=")).unwrap();
+        assert!(env.contains(password) && !env.contains("%IP"), "{env}");
+        let at = address(&place, name, "MYSQL");
+        assert_eq!(at.port(), 3306);
+        addresses.push((at, password.replace("MYSQL_PASSWORD", "password")));
+    }
+    assert_ne!(addresses[0].0, addresses[1].0);
+    for (at, password) in addresses {
+        let config = format!("user=user {password} port=3306\n");
+        assert!(get(at, "/my.cnf").ends_with(&config));
+    }
+    place.ok(["rm", "--force", "mysql1", "mysql2"]);
+    place.assert_nothing_left();
+}
+
 /// Whether a port is open on 127.0.0.1, which no service has.
 fn reached_from_elsewhere(port: u16) -> bool {
     TcpStream::connect(("127.0.0.1", port)).is_ok()
