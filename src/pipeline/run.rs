@@ -70,18 +70,19 @@ pub fn run(
     let place = Place::of(store.root(), &name)?;
     check_image(&image, &request.image, request)?;
     let sandbox = Sandbox::enter(&store.root().join("trees"))?;
-    let answers = ask::all_in_image(store, &sandbox, &image, None, reporter)?;
+    let mut answers = ask::all_in_image(store, &sandbox, &image, None, reporter)?;
     let state = State::load(store, &found.manifest)?;
+    if let Some(state) = &state {
+        answers.env = state.env.iter().map(|(n, v)| variable(n, v)).collect();
+    }
+    override_env(&mut answers.env, &request.env);
     for link in &request.links {
         check_link(&Place::existing(store.root(), link)?.record()?)?;
     }
-    let (secrets, more_env) = secrets(&answers, state.as_ref(), request)?;
-    let env = match &state {
-        Some(state) => state.env.clone(),
-        None => {
-            answers.env.iter().map(|EnvVar { name, value }| (name.clone(), value.clone())).collect()
-        }
-    };
+    let (secrets, mut more_env) = secrets(&answers, state.as_ref(), request)?;
+    more_env.retain(|(name, _)| answers.env.iter().all(|variable| variable.name != *name));
+    let pair = |EnvVar { name, value }: &EnvVar| (name.clone(), value.clone());
+    let env = answers.env.iter().map(pair).collect();
     let mut record = Record {
         format: FORMAT,
         id: new_id(),
@@ -118,6 +119,20 @@ pub fn run(
     }
     place.create(&record)?;
     Ok((place, record))
+}
+
+fn variable(name: &str, value: &str) -> EnvVar {
+    EnvVar { name: name.to_owned(), value: value.to_owned() }
+}
+
+/// What the user says of a variable of the pack's is true for the service's clients, too, and for its ports
+/// if they follow from it.
+fn override_env(env: &mut [EnvVar], given: &[(String, String)]) {
+    for variable in env {
+        if let Some((_, value)) = given.iter().rev().find(|(name, _)| *name == variable.name) {
+            variable.value.clone_from(value);
+        }
+    }
 }
 
 fn check_image(image: &Image, reference: &Reference, request: &RunRequest) -> Result<()> {

@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 
 use super::record::{FORMAT, Record, check_name};
 use super::status::{Standing, Status};
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Error, IoContext, Kind, Result};
 use crate::remove;
 
 const STATUS: &str = "status.json";
@@ -150,7 +150,14 @@ impl Place {
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if it is damaged.
     pub fn record(&self) -> Result<Record> {
-        let record: Record = self.read("service.json")?;
+        let damaged = |error: Error| match error.kind() {
+            Kind::BadInput => error.hint(format!(
+                "`svp rm --force {}` removes what is left of the service; its volumes stay",
+                self.name
+            )),
+            _ => error,
+        };
+        let record: Record = self.read("service.json").map_err(damaged)?;
         if record.format == FORMAT {
             return Ok(record);
         }
@@ -203,7 +210,12 @@ impl Place {
     pub fn status(&self) -> Result<Status> {
         // In this order: a monitor that ends meanwhile has said so.
         let alive = self.runs()?;
-        let mut status = self.last_status().unwrap_or_else(|| Status::new(&[]));
+        let mut status = match self.last_status() {
+            Some(status) => status,
+            // Nobody knows more than that.
+            None if alive => Status { standing: Standing::Running, ..Status::new(&[]) },
+            None => Status::new(&[]),
+        };
         if !alive && status.standing.needs_monitor() {
             status.standing = match status.monitor {
                 Some(_) => Standing::Dead,
@@ -283,6 +295,11 @@ impl Place {
         let parent = self.dir.parent().unwrap_or(&self.dir);
         let dir = File::open(parent).io("open", parent)?;
         remove::remove_tree(std::os::fd::AsFd::as_fd(&dir), &self.name).io("remove", &self.dir)
+    }
+
+    /// Whether a restore was cut short while it put a fresh copy in the service's place.
+    pub fn is_being_swapped(&self) -> bool {
+        self.dir.join("swap.json").exists()
     }
 
     /// Whether this is no service any more, but what a removal has left that was killed halfway.

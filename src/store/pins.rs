@@ -59,7 +59,7 @@ impl Store {
                 serde_json::from_slice(&text).map_err(|error| {
                     Error::bad_input(format!("the service's {} is damaged", path.display()))
                         .source(error)
-                        .hint("remove the directory that it is in, for what the service held isn't known")
+                        .hint("`svp rm --force` with its name removes it, for what it held isn't known")
                 })
             });
             pinned.push((name, pin));

@@ -139,10 +139,15 @@ fn trees(store: &Store, reach: &Reach) -> Result<Vec<Item>> {
     }
     let sizes = Sandbox::enter(&trees)?.measure(&found)?;
     let needed: HashSet<String> = reach.chain_ids.iter().map(Unpacked::key_of).collect();
+    let services = places_of_services(store.root())?;
+    let is_written = |tree: &Unpacked| {
+        let id = tree.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        services.as_ref().is_none_or(|ids| ids.contains(&id))
+    };
     let item = |(n, (tree, bytes)): (usize, (Unpacked, u64))| {
         let (kind, needed) = match () {
             () if n >= layers && tree.is_volume() => (ItemKind::Volume, true),
-            () if n >= layers => (ItemKind::Written, true),
+            () if n >= layers => (ItemKind::Written, is_written(&tree)),
             () if tree.is_scratch() => (ItemKind::Staging, !is_dead(&tree.path())),
             () => (ItemKind::Unpacked, tree.is_among(&needed)),
         };
@@ -273,6 +278,19 @@ fn give_up_volumes(store: &Store, items: &mut [Item]) -> Result<()> {
         item.needed = of_restore || had.contains(&*name);
     }
     Ok(())
+}
+
+/// The places in the tree area of the services there are; `None` if it isn't known which: one is damaged, or
+/// a restore was cut short, which then has places that no record names.
+fn places_of_services(root: &Path) -> Result<Option<HashSet<String>>> {
+    let mut ids = HashSet::new();
+    for service in Place::all(root)? {
+        match service.record() {
+            Ok(record) if !service.is_being_swapped() => ids.insert(record.id),
+            _ => return Ok(None),
+        };
+    }
+    Ok(Some(ids))
 }
 
 /// What is needed of them is unpacked again.

@@ -380,3 +380,57 @@ fn every_command_of_a_services_life_speaks_json() {
     assert_eq!(json(&["ps", "-a"]), serde_json::json!([]));
     place.assert_nothing_left();
 }
+
+#[test]
+fn a_damaged_service_is_told_of_and_can_be_removed() {
+    let place = Place::new();
+    place.import_busybox();
+    instance(&place, "one", QUERY, BUILD, "#!/bin/sh\nexec sleep 1000\n");
+    for name in ["good", "bad"] {
+        place.ok(["run", "-d", "--name", name, "one"]);
+    }
+    let file = |file: &str| place.store().join("services/bad").join(file);
+    // Its status is lost: that it runs is known all the same.
+    std::fs::write(file("status.json"), "{").unwrap();
+    assert_eq!(info(&place, "bad")["status"], "running");
+    place.ok(["stop", "bad"]);
+    std::fs::write(file("service.json"), "{").unwrap();
+    assert_eq!(place.ok(["ps", "-a", "-q"]), "good\n");
+    for command in [&["info", "bad"][..], &["start", "bad"], &["rm", "bad"], &["prune"]] {
+        let text = place.fails(65, command);
+        assert!(text.contains("damaged") && text.contains("rm --force"), "{text}");
+    }
+    place.ok(["rm", "--force", "bad"]);
+    let told = place.ok(["prune"]);
+    assert!(told.contains("written by a service"), "{told}");
+    place.ok(["exec", "good", "true"]);
+    place.ok(["run", "-d", "--name", "bad", "one"]);
+    place.ok(["rm", "--force", "good", "bad"]);
+    let told = place.ok(["prune"]);
+    assert!(!told.contains("service"), "{told}");
+    place.assert_nothing_left();
+}
+
+#[test]
+fn what_the_user_says_of_a_packs_variable_is_true_for_its_clients_too() {
+    let place = Place::new();
+    place.import_busybox();
+    let query = "#!/bin/sh\ncase $1 in os) echo busybox/1;; env) echo WEB_HOST=%IP; echo WEB_PORT=3306; \
+        echo WEB_NAME=pack;; esac\n";
+    let build = "#!/bin/sh\n[ $1 != base ] || { mkdir -p /data; echo page >/data/index.html; }\n";
+    instance(&place, "web", query, build, "#!/bin/sh\nexec httpd -f -p $WEB_PORT -h /data\n");
+    let file = place.path("env");
+    std::fs::write(&file, "# of the file\nWEB_PORT=1\nOTHER=file\nWEB_NAME=file\n").unwrap();
+    let file = file.to_str().unwrap();
+    place.ok(["run", "-d", "--wait", "--env-file", file, "-e", "WEB_PORT=3307", "web"]);
+    let env = place.ok(["env", "web"]);
+    assert!(env.contains("WEB_PORT=3307\n") && env.contains("WEB_NAME=file\n"), "{env}");
+    assert!(!env.contains("OTHER"), "{env}");
+    let at = place.ok(["ports", "web"]);
+    assert!(at.trim().ends_with(":3307->3307/tcp"), "{at}");
+    let inside = place.ok(["exec", "web", "sh", "-c", "echo $WEB_PORT $WEB_NAME $OTHER $WEB_HOST"]);
+    let host = env.lines().find_map(|line| line.strip_prefix("WEB_HOST=")).unwrap();
+    assert_eq!(inside, format!("3307 file file {host}\n"));
+    place.ok(["rm", "--force", "web"]);
+    place.assert_nothing_left();
+}

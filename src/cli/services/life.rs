@@ -203,6 +203,18 @@ pub(in crate::cli) fn remove(args: &RemoveArgs, context: &Context) -> Result<Exi
                 .hint(format!("`svp stop {name}` stops it, `svp rm --force {name}` does both")));
         };
         let sandbox = Sandbox::enter(&root.join("trees"))?;
+        if args.force
+            && let Err(error) = place.record()
+            && error.kind() == Kind::BadInput
+        {
+            context
+                .reporter()
+                .warning(&format!("{error}: `svp prune` removes what it has written"));
+            place.remove()?;
+            name_of(&place, args.format, context)?;
+            removed.push(serde_json::json!({ "name": name }));
+            continue;
+        }
         service::backup::swap::tidy(&root, &place, &sandbox)?;
         let record = place.record()?;
         for volume in service::remove(&place, &record, &sandbox, args.volumes)? {
