@@ -69,6 +69,7 @@ pub fn run(
     let name = name_of(request, &found.name)?;
     let place = Place::of(store.root(), &name)?;
     check_image(&image, &request.image, request)?;
+    check_mounts(&request.mounts)?;
     let sandbox = Sandbox::enter(&store.root().join("trees"))?;
     let mut answers = ask::all_in_image(store, &sandbox, &image, None, reporter)?;
     let state = State::load(store, &found.manifest)?;
@@ -150,6 +151,17 @@ fn check_image(image: &Image, reference: &Reference, request: &RunRequest) -> Re
                 .hint("`svp build` makes one from a pack; podman runs other images"))
         }
     }
+}
+
+/// Refuses two at one place, one of which would hide the other.
+fn check_mounts(mounts: &[Mount]) -> Result<()> {
+    for (n, mount) in mounts.iter().enumerate() {
+        if mounts[..n].iter().any(|other| other.at == mount.at) {
+            return Err(Error::usage(format!("two volumes are to be shown at {}", mount.at))
+                .hint("each needs a place of its own"));
+        }
+    }
+    Ok(())
 }
 
 fn check_link(other: &Record) -> Result<()> {

@@ -351,6 +351,8 @@ fn volumes_that_no_service_has_go_when_that_is_wanted() {
         let text = place.fails(125, ["run", "-d", "--name", "bad", "-v", volume, "one"]);
         assert!(text.contains("the volume v at") && text.contains(why), "{text}");
     }
+    let twice = ["run", "-d", "--name", "bad", "-v", "v:/data", "-v", "w:/data/", "one"];
+    assert!(place.fails(125, twice).contains("two volumes are to be shown at /data"));
     place.ok(["rm", "--force", "a", "b"]);
     place.assert_nothing_left();
 }

@@ -218,10 +218,15 @@ fn a_component_that_dies_comes_back_and_the_other_never_notices() {
     // What a component left behind went with it: one daemon each is left.
     let sleepers = place.ok(["exec", "two", "sh", "-c", "ps -o args | grep -c '[s]leep 1000'"]);
     assert_eq!(sleepers, "2\n");
+    // On demand it is there anew when svp returns.
+    let one = first("one");
+    place.ok(["restart", "-t", "1", "two", "one"]);
+    assert!(first("one").is_some() && first("one") != one);
+    assert_eq!(first("two"), two);
     place.ok(["stop", "-t", "5", "two"]);
     // Each component's log is whole and in order: 1, 2, 3, …, from 1 again after each start.
     let log = place.ok(["logs", "two", "one"]);
-    assert_eq!(log.matches("one began").count(), 4);
+    assert_eq!(log.matches("one began").count(), 5);
     let mut expected = 1;
     for line in log.lines() {
         match line.strip_prefix("one ").unwrap() {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::common::{Context, Format};
 use super::super::run::{foreground, seconds};
@@ -10,13 +10,17 @@ use super::super::table;
 use super::show::Shown;
 use super::{find, say};
 use crate::error::{Error, Kind, Result};
+use crate::interrupt;
 use crate::sandbox::Sandbox;
 use crate::service::control::{Ask, ask};
 use crate::service::place::Place;
-use crate::service::status::Standing;
+use crate::service::status::{ComponentStatus, Standing};
 use crate::service::supervise::STOP_SECONDS;
 use crate::service::{self, health, monitor};
 use crate::store::Store;
+
+/// How often to look whether a component has started.
+const LOOK: Duration = Duration::from_millis(20);
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct StartArgs {
@@ -162,10 +166,38 @@ pub(in crate::cli) fn restart(args: &RestartArgs, context: &Context) -> Result<E
         monitor::start(&root, &place, context.reporter())?;
     }
     for component in &args.components {
-        ask(&place, &Ask::Restart(component.clone(), args.time))?;
+        restart_component(&place, component, args.time)?;
     }
     name_of(&place, args.format, context)?;
     finish(&[place], args.format, context)
+}
+
+/// Has one component started anew, and waits until it is.
+fn restart_component(place: &Place, name: &str, seconds: u32) -> Result<()> {
+    let look = || -> Result<Option<ComponentStatus>> {
+        let status = place.status()?;
+        Ok(status.components.into_iter().find(|component| component.name == name))
+    };
+    let before = look()?;
+    ask(place, &Ask::Restart(name.to_owned(), seconds))?;
+    let Some(before) = before else { return Ok(()) };
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(u64::from(seconds) + u64::from(STOP_SECONDS)) {
+        let now = look()?.filter(|_| place.runs().is_ok_and(|runs| runs));
+        let Some(now) = now else { break };
+        let is_anew = now.restarts > before.restarts || !before.running;
+        if is_anew && now.running {
+            return Ok(());
+        }
+        interrupt::check()?;
+        std::thread::sleep(LOOK);
+    }
+    let service = place.name();
+    Err(Error::new(
+        Kind::Script,
+        format!("the component {name} of {service} has not started again"),
+    )
+    .hint(format!("`svp logs {service} {name}` tells what it said")))
 }
 
 pub(in crate::cli) fn wait(args: &WaitArgs, context: &Context) -> Result<ExitCode> {
