@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Mutex;
 
-use rustix::stdio::{dup2_stdout, stderr, stdout};
+use rustix::stdio::{dup2_stderr, dup2_stdout, stderr, stdout};
 use serde::{Deserialize, Serialize};
 
 use super::backup::swap;
@@ -24,6 +24,9 @@ use crate::store::Store;
 
 /// The name that a monitor is started under; `main` looks for it.
 const MONITOR_NAME: &str = "svp-monitor";
+
+/// The size at which a monitor begins a new log: a service that ends every minute must not fill the disk; bytes.
+const LONGEST_LOG: u64 = 1 << 20;
 
 /// What a monitor tells the command that started it, a line each.
 #[derive(Serialize, Deserialize)]
@@ -76,7 +79,8 @@ pub fn run_if_monitor() -> Option<ExitCode> {
     let name = arguments.next()?.into_string().ok()?;
     interrupt::install();
     let _ = nix::unistd::setsid();
-    let speaker = Speaker { started: Mutex::new(false) };
+    let log = Place::of(&root, &name).ok()?.monitor_log();
+    let speaker = Speaker { started: Mutex::new(false), log };
     let result = monitor(&root, &name, &speaker);
     Some(match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -141,6 +145,8 @@ pub fn run(
 /// A monitor's reporter: to its log always, to the command that started it until the service has started.
 struct Speaker {
     started: Mutex<bool>,
+    /// Where its standard error leads to.
+    log: PathBuf,
 }
 
 impl Speaker {
@@ -167,8 +173,23 @@ impl Speaker {
     }
 
     fn log(&self, what: &str, text: &str) {
+        self.rotate();
         let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
         let _ = write_line(stderr(), &format!("{time} {what}: {text}"));
+    }
+}
+
+impl Speaker {
+    /// Begins a new log when it has its size; the old one is kept until the next time. One that can't be
+    /// begun is no reason to be silent.
+    fn rotate(&self) {
+        if !self.log.metadata().is_ok_and(|log| log.len() > LONGEST_LOG) {
+            return;
+        }
+        let _ = std::fs::rename(&self.log, self.log.with_extension("log.1"));
+        if let Ok(log) = File::options().create(true).append(true).open(&self.log) {
+            let _ = dup2_stderr(&log);
+        }
     }
 }
 

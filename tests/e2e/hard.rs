@@ -194,6 +194,9 @@ fn a_container_that_is_killed_again_and_again_is_made_anew_with_patience() {
     place.import_busybox();
     instance(&place, "sleeper", QUERY, BUILD, "#!/bin/sh\necho up\nexec sleep 1000\n");
     place.ok(["run", "-d", "--restart", "always", "sleeper"]);
+    // What the monitor has to say of it is kept, but not for ever.
+    let monitor_log = place.store().join("services/sleeper/monitor.log");
+    std::fs::write(&monitor_log, vec![b'x'; 2 << 20]).unwrap();
     let mut killed = 0;
     while killed < 6 {
         let told = info(&place, "sleeper");
@@ -208,6 +211,9 @@ fn a_container_that_is_killed_again_and_again_is_made_anew_with_patience() {
             until("there is another", again);
         }
     }
+    assert!(std::fs::read_to_string(&monitor_log).unwrap().contains("container was killed"));
+    assert!(monitor_log.metadata().unwrap().len() < 10_000);
+    assert!(monitor_log.with_extension("log.1").exists());
     // Now the pause is 3.2 s. What is true is told, and nobody has to wait for its end.
     let told = info(&place, "sleeper");
     assert_eq!(told["components"][0]["running"], false, "{told}");
