@@ -16,7 +16,7 @@ use super::place::Place;
 use super::record::Record;
 use super::start::prepare;
 use super::supervise::{Hooks, Job, supervise};
-use crate::error::{Error, IoContext, Result, Wire};
+use crate::error::{Error, Result, Wire};
 use crate::interrupt;
 use crate::progress::{Event, Reporter};
 use crate::sandbox::Sandbox;
@@ -42,8 +42,7 @@ enum Said {
 /// # Errors
 /// Those of starting the service; [`Kind::Usage`](crate::error::Kind::Usage) if it runs.
 pub fn start(root: &Path, place: &Place, reporter: &dyn Reporter) -> Result<()> {
-    let path = place.monitor_log();
-    let log = File::options().create(true).append(true).open(&path).io("open", &path)?;
+    let log = place.open_to_append("monitor.log")?;
     let failed = |error| Error::sandbox("can't start a monitor").source(error);
     let mut command = Command::new("/proc/self/exe");
     command.arg0(MONITOR_NAME).arg(root).arg(place.name()).current_dir("/");
@@ -66,7 +65,7 @@ pub fn start(root: &Path, place: &Place, reporter: &dyn Reporter) -> Result<()> 
     }
     let status = child.wait().map_err(failed)?;
     Err(Error::sandbox(format!("the monitor ended: {status}"))
-        .hint(format!("what it said is in {}", path.display())))
+        .hint(format!("what it said is in {}", place.monitor_log().display())))
 }
 
 /// Is a monitor if this process was started as one; `main` calls it first.

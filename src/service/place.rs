@@ -15,7 +15,7 @@ use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -56,11 +56,24 @@ impl Place {
     /// [`Kind::Usage`](crate::error::Kind::Usage) if there is none.
     pub fn existing(root: &Path, name: &str) -> Result<Place> {
         let place = Place::of(root, name)?;
-        if place.record_path().exists() {
-            return Ok(place);
+        if place.record_path().exists() { Ok(place) } else { Err(place.is_no_service()) }
+    }
+
+    fn is_no_service(&self) -> Error {
+        Error::usage(format!("there is no service {}", self.name))
+            .hint("`svp ps -a` lists the services; `svp run IMAGE` starts one")
+    }
+
+    /// Opens a file of the place to write at its end.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] if the service has been removed meanwhile, [`Kind::Storage`].
+    pub(super) fn open_to_append(&self, file: &str) -> Result<File> {
+        let path = self.dir.join(file);
+        match File::options().create(true).append(true).mode(0o600).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(self.is_no_service()),
+            other => other.io("open", &path),
         }
-        Err(Error::usage(format!("there is no service {name}"))
-            .hint("`svp ps -a` lists the services; `svp run IMAGE` starts one"))
     }
 
     /// All services' places, by name.
@@ -232,8 +245,7 @@ impl Place {
     /// [`Kind::Storage`](crate::error::Kind::Storage).
     pub fn hold(&self) -> Result<Option<File>> {
         let path = self.dir.join("lock");
-        let lock =
-            File::options().create(true).append(true).mode(0o600).open(&path).io("open", &path)?;
+        let lock = self.open_to_append("lock")?;
         for look in 0..LOCK_LOOKS {
             if look > 0 {
                 std::thread::sleep(Duration::from_millis(2));
@@ -251,18 +263,36 @@ impl Place {
         Ok(None)
     }
 
-    /// Waits until no monitor lives; the exit code that it left in its lock, which who waits has open: the
-    /// status of a service that is removed when it has ended goes with it.
+    /// The process of the monitor that last ran the service.
+    pub fn monitor(&self) -> Option<u32> {
+        self.last_status()?.monitor
+    }
+
+    /// Waits until the monitor `of` lives no more, whoever starts the service next; the exit code that it left
+    /// in its lock, which who waits has open: the status of a service that is removed when it has ended goes
+    /// with it.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn wait(&self) -> Result<Option<i32>> {
+    pub fn wait(&self, of: Option<u32>) -> Result<Option<i32>> {
         let path = self.dir.join("lock");
         let mut lock = match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.io("open", &path)?,
         };
-        lock.lock_shared().io("lock", &path)?;
+        let since = Instant::now();
+        loop {
+            match lock.try_lock_shared() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path, error)),
+            }
+            if self.monitor().is_some_and(|now| of.is_some_and(|of| of != now)) {
+                return Ok(None);
+            }
+            let patient = since.elapsed() > Duration::from_secs(10);
+            std::thread::sleep(Duration::from_millis(if patient { 200 } else { 10 }));
+        }
         let mut code = String::new();
         let _ = lock.read_to_string(&mut code);
         Ok(code.trim().parse().ok())

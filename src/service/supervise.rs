@@ -383,8 +383,11 @@ impl Supervisor<'_> {
         self.status.standing = Standing::Stopping;
         self.tell();
         let signal = self.job.record.stop_signal;
-        for kept in &mut self.kept {
-            kept.next_start = None;
+        for (kept, told) in self.kept.iter_mut().zip(&self.status.components) {
+            // What would have started again won't: its last end is its end.
+            if kept.next_start.take().is_some() && !kept.running && self.code == 0 {
+                self.code = told.end.map_or(0, shell_code);
+            }
             kept.again = false;
             kept.stop(Some((signal, seconds)));
         }

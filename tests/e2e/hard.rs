@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -277,6 +278,34 @@ fn who_waits_for_several_gets_each_code_those_of_removed_ones_too() {
     assert_eq!(codes, "3\n3\n");
     until("it is removed", || place.ok(["ps", "-a", "-q"]) == "stays\n");
     place.ok(["rm", "stays"]);
+    place.assert_nothing_left();
+}
+
+#[test]
+fn who_stops_a_service_waits_for_that_run_alone() {
+    let place = Place::new();
+    place.import_busybox();
+    instance(&place, "sleeper", QUERY, BUILD, "#!/bin/sh\nexec sleep 1000\n");
+    place.ok(["run", "-d", "sleeper"]);
+    // Others start it at once when it has ended.
+    let over = AtomicBool::new(false);
+    let since = Instant::now();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::SeqCst) {
+                let _ = place.svp(["start", "sleeper"]).output();
+            }
+        });
+        for _ in 0..10 {
+            place.ok(["stop", "sleeper"]);
+            if since.elapsed() > Duration::from_secs(60) {
+                break;
+            }
+        }
+        over.store(true, Ordering::SeqCst);
+    });
+    assert!(since.elapsed() < Duration::from_secs(60), "{:?}", since.elapsed());
+    place.ok(["rm", "--force", "sleeper"]);
     place.assert_nothing_left();
 }
 

@@ -25,7 +25,9 @@ fn kill_9(pid: &Value) {
 /// again without a long pause.
 fn kill_a_component(rounds: u64) {
     let place = Place::new();
-    instance(&place, "two", TWO_QUERY, "#!/bin/sh\n", TWO_RUN);
+    // The daemons that the components leave behind outlive the test.
+    let run = TWO_RUN.replace("sleep 1000", "sleep 100000");
+    instance(&place, "two", TWO_QUERY, "#!/bin/sh\n", &run);
     place.ok(["run", "-d", "--restart", "always", "two"]);
     let first = |component: &str| {
         let list = place.ok(["exec", "two", "ps", "-o", "pid,args"]);
@@ -35,7 +37,7 @@ fn kill_a_component(rounds: u64) {
     until("both run", || first("one").is_some() && first("two").is_some());
     let two = first("two");
     for round in 1..=rounds {
-        std::thread::sleep(Duration::from_millis(10_200));
+        std::thread::sleep(Duration::from_millis(10_050));
         let one = first("one").unwrap();
         place.ok(["exec", "two", "kill", "-9", &one]);
         let since = Instant::now();
@@ -48,7 +50,7 @@ fn kill_a_component(rounds: u64) {
         assert_eq!(first("two"), two, "round {round}");
         assert_eq!(info(&place, "two")["components"][1]["restarts"], 0);
     }
-    let sleepers = place.ok(["exec", "two", "sh", "-c", "ps -o args | grep -c '[s]leep 1000'"]);
+    let sleepers = place.ok(["exec", "two", "sh", "-c", "ps -o args | grep -c '[s]leep 100000'"]);
     assert_eq!(sleepers, "2\n");
     place.ok(["stop", "two"]);
     // Each log is whole and in order: from 1 on, and from 1 again after each start.

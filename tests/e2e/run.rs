@@ -316,7 +316,11 @@ fn hard_services() {
     });
     // There is a pause between two starts.
     assert!(place.ok(["logs", "brief"]).lines().count() < 50);
+    until("it is down between two starts", || {
+        info(&place, "brief")["components"][0]["running"] == false
+    });
     place.ok(["stop", "brief"]);
+    assert_eq!(info(&place, "brief")["exitCode"], 3);
     place.ok(["run", "-d", "--restart", "on-failure:2", "--name", "twice", "brief"]);
     until("it gave up", || info(&place, "twice")["status"] == "exited");
     assert_eq!(info(&place, "twice")["exitCode"], 3);

@@ -149,8 +149,9 @@ pub(in crate::cli) fn stop(args: &StopArgs, context: &Context) -> Result<ExitCod
 
 /// Stops a service and waits for its end; one that doesn't run is stopped.
 fn stop_one(place: &Place, seconds: u32, context: &Context) -> Result<()> {
+    let monitor = place.monitor();
     match ask(place, &Ask::Stop(seconds)) {
-        Ok(_) => place.wait().map(drop),
+        Ok(_) => place.wait(monitor).map(drop),
         Err(error) if error.kind() == Kind::Usage => {
             say(context, &format!("{} does not run", place.name()));
             Ok(())
@@ -204,7 +205,7 @@ pub(in crate::cli) fn wait(args: &WaitArgs, context: &Context) -> Result<ExitCod
     let places = existing(&Store::default_root()?, &args.names)?;
     let mut codes = Vec::new();
     for place in &places {
-        let left = place.wait()?;
+        let left = place.wait(place.monitor())?;
         let code = left.or(place.status()?.exit_code).unwrap_or(137);
         if args.format == Format::Table {
             context.print(&format!("{code}\n"))?;

@@ -379,8 +379,9 @@ fn replace(
 
 /// Stops a service if it runs, and waits for its end.
 pub(super) fn stop(place: &Place) -> Result<()> {
+    let monitor = place.monitor();
     match ask(place, &Ask::Stop(STOP_SECONDS)) {
-        Ok(_) => place.wait().map(drop),
+        Ok(_) => place.wait(monitor).map(drop),
         Err(error) if error.kind() == Kind::Usage => Ok(()),
         Err(error) => Err(error),
     }
