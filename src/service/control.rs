@@ -93,7 +93,11 @@ pub fn ask(place: &Place, ask: &Ask) -> Result<Vec<OwnedFd>> {
         _ => Error::io("connect to", place.dir().join("control"), error),
     })?;
     let channel = Channel::from_fd(stream.into());
-    let failed = |error| Error::io("talk to", place.dir().join("control"), error);
+    let failed = |error: io::Error| match error.kind() {
+        // It has ended while it was asked.
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => not_running(),
+        _ => Error::io("talk to", place.dir().join("control"), error),
+    };
     channel.send(ask, &[]).map_err(failed)?;
     match channel.recv::<Result<(), Wire>>().map_err(failed)? {
         Some((Ok(()), fds)) => Ok(fds),
