@@ -9,7 +9,7 @@ SHELL := /bin/bash
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-demo: deps ## build, set up and run a redis service on a real Debian, each step shown
+demo: deps ## redis and mariadb on a real Debian: run, talked to, wrecked and restored, each step shown
 	@scripts/demo.sh
 
 test: deps ## every test: as root and as an ordinary user (as the caller alone, if that is not root)

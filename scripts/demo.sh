@@ -1,22 +1,15 @@
 #!/usr/bin/env bash
-# A redis service from its pack and a real Debian, each step shown. Leaves nothing behind.
+# usage: scripts/demo.sh [--svp PROGRAM] [--base ROOTFS.tar]
+# Two services from their packs and a real Debian, redis and mariadb, each step shown. Leaves nothing behind.
+#   --svp   this svp; else the demo compiles it
+#   --base  this Debian; else the demo finds one
+# All of it is an ordinary user's. Root only compiles and finds the Debian: the rest is done as $SVP_DEMO_USER,
+# svptest if that isn't said, who is made for it and removed again if there was none.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-work=$(mktemp -d "${TMPDIR:-/tmp}/svp-demo.XXXXXX")
-clean() {
-  svp rm --force mysvc >/dev/null 2>&1 || true
-  if ((EUID != 0)); then
-    # What the packs' scripts made belongs to subordinate ids.
-    unshare --user --map-root-user --map-auto rm -rf --one-file-system "$work" 2>/dev/null || true
-  fi
-  rm -rf --one-file-system "$work"
-}
-trap clean EXIT
-trap 'exit 130' INT TERM
-
 if [[ -t 1 ]]; then bold=$'\e[1m' dim=$'\e[2m' plain=$'\e[0m'; else bold='' dim='' plain=''; fi
-number=0
+number=${SVP_DEMO_STEP:-0}
 step() {
   number=$((number + 1))
   printf '\n%s%d. %s%s\n' "$bold" "$number" "$1" "$plain"
@@ -25,68 +18,165 @@ step() {
 }
 # Shows a command as the reader would type it, then runs it.
 show() {
-  printf '%s   $ %s%s\n' "$dim" "$*" "$plain"
+  printf '%s   $ %s%s\n' "$dim" "${*@Q}" "$plain" | sed "s/'\([][A-Za-z0-9_.,:=@%+/-]*\)'/\1/g"
   "$@"
 }
 
-step "Compile svp" "One Rust program, no C libraries."
-show cargo build --locked --quiet
-export PATH=$PWD/target/debug:$PATH
-export SVP_ROOT=$work/store
-out=$work/out
+# What the ordinary user does, in $SVP_DEMO_DIR, which has svp and the packs.
+demo() {
+  trap leave EXIT
+  trap 'exit 130' INT TERM HUP
+  cd "$SVP_DEMO_DIR"
+  export PATH=$PWD/bin:$PATH SVP_ROOT=$PWD/store
 
-step "Look at the pack" "A directory of scripts. bin/query says what it needs; svp runs it in a sandbox."
-show ls fixtures/packs/redis fixtures/packs/redis/bin
-for key in os secrets env; do
-  show svp query -b fixtures/packs/redis "$key"
-done
-show svp lint fixtures/packs/redis
+  step "Look at a pack" "A directory of scripts. bin/query says what it needs; svp runs it in a sandbox."
+  show ls packs/redis packs/redis/bin
+  for key in os secrets env; do
+    show svp query -b packs/redis "$key"
+  done
+  show svp lint packs/redis
 
-step "Find a Debian" "The pack wants debian/12: from Docker Hub where it can be reached, else made here by mmdebstrap."
-base=()
-if skopeo --command-timeout 15s inspect --raw docker://docker.io/library/debian:12 >/dev/null 2>&1; then
-  echo "   Docker Hub answers: svp will pull docker.io/library/debian:12 by itself."
-else
-  echo "   Docker Hub does not answer: any root file system will do."
-  rootfs=$(scripts/make-base.sh debian)
-  show svp import "$rootfs" -t debian:12
-  base=(--base debian:12)
+  local base=()
+  if [[ -n ${SVP_DEMO_BASE:-} ]]; then
+    show svp import "$SVP_DEMO_BASE" -t debian:12
+    base=(--base debian:12)
+  fi
+  step "Build the image of every redis, and of every mariadb" \
+    "svp takes the base, runs bin/build base in a sandbox and keeps what changed as a layer." \
+    "stdout is the manifest digest and nothing else; all the rest goes to stderr."
+  show svp build -b packs/redis -t redis "${base[@]}" --oci-dir out
+  show svp build -b packs/mariadb -t mariadb "${base[@]}" --oci-dir out
+
+  step "Set up one of each" \
+    "svp makes the secrets, runs bin/build setup in the image and prints the environment that its users need." \
+    "%IP stays as it is: nobody knows the address before the service runs."
+  show svp setup -b packs/redis -i redis -t cache
+  show svp setup -b packs/mariadb -i mariadb -t books
+
+  step "Look at the images" "In an OCI image layout skopeo, podman, umoci, containerd and registries read them."
+  show svp images
+  show skopeo inspect --format '{{.Digest}} {{.Os}}/{{.Architecture}}' oci:out:redis:latest
+  show skopeo inspect --format '{{.Digest}} {{.Os}}/{{.Architecture}}' oci:out:mariadb:latest
+
+  step "Run both" "A process of svp's own keeps each running, at an address that is its alone, with its own port."
+  show svp run -d --wait cache
+  show svp run -d --wait books
+  show svp ps
+
+  step "Talk to them" "With the pack's own client, inside…"
+  show svp client cache set greeting "hello from inside"
+  show svp client books -e "create table shelf (title varchar(80)); insert into shelf values (\"Dubliners\")"
+  echo "   … and from this host, with a client of its own and what svp env prints:"
+  show svp env cache
+  show svp env books
+  eval "$(svp env cache --format shell)"
+  eval "$(svp env books --format shell)"
+  export REDISCLI_AUTH=$REDIS_PASSWORD MYSQL_PWD=$MYSQL_PASSWORD
+  show redis-cli -h "$REDIS_HOST" -p "$REDIS_PORT" get greeting
+  show mariadb -h "$MYSQL_HOST" -P "$MYSQL_PORT" -u "$MYSQL_USER" "$MYSQL_DATABASE" -e "select title from shelf"
+
+  step "Back them up" "zstd -dc gives what the pack's bin/backup printed. --verify restores it in a throwaway copy first."
+  show svp backup cache -o cache.zst --verify
+  show svp backup books -o books.zst
+  show ls -s cache.zst books.zst
+
+  step "Wreck the data"
+  show svp client cache flushall
+  show svp client books -e "drop table shelf"
+
+  step "Get it back" "A restore goes into a fresh copy, which takes the old one's place when it is well."
+  show svp restore cache -i cache.zst
+  show svp restore books -i books.zst
+  show redis-cli -h "$REDIS_HOST" -p "$REDIS_PORT" get greeting | has "hello from inside"
+  show mariadb -h "$MYSQL_HOST" -P "$MYSQL_PORT" -u "$MYSQL_USER" "$MYSQL_DATABASE" -e "select title from shelf" |
+    has Dubliners
+
+  step "Stop and remove them" "A volume stays unless told otherwise."
+  show svp stop cache books
+  show svp rm --volumes cache books
+  step "Done" "As $(id -un), in $PWD, which the demo removes now." "Next: svp new mypack"
+}
+
+leave() {
+  trap '' INT TERM HUP
+  local services
+  services=$(svp ps -aq 2>/dev/null) || true
+  # A word a service.
+  [[ -z $services ]] || svp rm --force --volumes $services >/dev/null 2>&1 || true
+}
+
+# Shows what comes, and fails if a line of it isn't this.
+has() {
+  local text
+  text=$(cat)
+  printf '%s\n' "$text"
+  grep -qx "$1" <<<"$text" || { echo "demo: the data is not back: no $1" >&2; return 1; }
+}
+
+if [[ -n ${SVP_DEMO_DIR:-} ]]; then
+  demo
+  exit
 fi
 
-step "Build the image of every redis" \
-  "svp pulls the base, runs bin/build base in a sandbox and keeps what changed as a layer." \
-  "stdout is the manifest digest and nothing else; all the rest goes to stderr."
-show svp build -b fixtures/packs/redis -t redis "${base[@]}" --oci-dir "$out"
+program='' rootfs=''
+while (($#)); do
+  case $1 in
+    --svp) program=${2:?} ;;
+    --base) rootfs=${2:?} ;;
+    *) sed -n '2,7s/^# //p' "$0" >&2 && exit 2 ;;
+  esac
+  shift 2
+done
 
-step "Set up one redis" \
-  "svp makes the secrets, runs bin/build setup in the image and prints the environment that its users need." \
-  "%IP stays as it is: nobody knows the address before the service runs."
-show svp setup -b fixtures/packs/redis -i redis -t mysvc --oci-dir "$out"
+work='' made=''
+clean() {
+  trap '' INT TERM HUP
+  if ((EUID != 0)); then
+    # What the packs' scripts made belongs to subordinate ids.
+    unshare --user --map-root-user --map-auto rm -rf --one-file-system "$work" 2>/dev/null || true
+  fi
+  rm -rf --one-file-system "$work"
+  [[ -z $made ]] || userdel --remove "$made" 2>/dev/null || true
+}
+trap clean EXIT
+trap 'exit 130' INT TERM HUP
+# On a disk: what two services need is much for a /tmp in memory.
+work=$(mktemp -d "${TMPDIR:-/var/tmp}/svp-demo.XXXXXX")
 
-step "Look at the images"
-show svp images
-show svp inspect mysvc
+if [[ -z $program ]]; then
+  step "Compile svp" "One Rust program, no C libraries."
+  show cargo build --locked --quiet
+  program=${CARGO_TARGET_DIR:-target}/debug/svp
+fi
 
-step "Let others read them" "An OCI image layout: skopeo, podman, umoci, containerd and registries take it."
-show skopeo inspect "oci:$out:redis:latest"
-show skopeo inspect --config "oci:$out:mysvc:latest"
+if [[ -z $rootfs ]]; then
+  step "Find a Debian" "The packs want debian/12: from Docker Hub where it can be reached, else made here by mmdebstrap."
+  if skopeo --command-timeout 15s inspect --raw docker://docker.io/library/debian:12 >/dev/null 2>&1; then
+    echo "   Docker Hub answers: svp will pull docker.io/library/debian:12 by itself."
+  else
+    echo "   Docker Hub does not answer: any root file system will do."
+    rootfs=$(scripts/make-base.sh debian)
+  fi
+fi
 
-step "Run it" "A process of svp's own keeps it running. Its address is its alone, so its port is redis's own."
-show svp run -d --wait mysvc
-show svp ps
-show svp client mysvc set greeting "hello from inside"
-echo "   … and from this host, with what svp env prints:"
-eval "$(svp env mysvc --format shell)"
-export REDISCLI_AUTH=$REDIS_PASSWORD
-show redis-cli -h "$REDIS_HOST" -p "$REDIS_PORT" get greeting
-
-step "Lose the data and get it back" "A restore goes into a fresh copy, which takes the old one's place when it is well."
-show svp backup mysvc -o "$work/backup.zst"
-show svp client mysvc flushall
-show svp restore mysvc -i "$work/backup.zst"
-show svp client mysvc get greeting | grep -x "hello from inside"
-show svp stop mysvc
-show svp rm --volumes mysvc
-
-step "Done" "Both images were in $SVP_ROOT and $out; the demo removes them now." \
-  "Next: svp new mypack"
+mkdir "$work/home" "$work/tmp" "$work/bin"
+mkdir -m 700 "$work/run"
+install "$program" "$work/bin/svp"
+cp -R fixtures/packs "$work/packs"
+install scripts/demo.sh "$work/bin/demo"
+# Where the caller has it the user may not read it.
+[[ -z $rootfs ]] || cp "$rootfs" "$work/debian.tar"
+export SVP_DEMO_DIR=$work SVP_DEMO_STEP=$number SVP_DEMO_BASE=${rootfs:+debian.tar}
+as=()
+if ((EUID == 0)); then
+  user=${SVP_DEMO_USER:-svptest}
+  id "$user" >/dev/null 2>&1 || made=$user
+  scripts/ordinary-user.sh "$user" | sed 's/^/   /'
+  chmod 755 "$work"
+  chmod -R go+rX "$work/packs"
+  chown -R "$user" "$work"
+  as=(setpriv --reuid="$user" --regid="$(id -g "$user")" --init-groups --inh-caps=-all --
+    env -u XDG_DATA_HOME -u XDG_CONFIG_HOME -u XDG_CACHE_HOME HOME="$work/home" USER="$user" LOGNAME="$user"
+    XDG_RUNTIME_DIR="$work/run" TMPDIR="$work/tmp")
+fi
+"${as[@]}" bash "$work/bin/demo"

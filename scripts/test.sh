@@ -36,17 +36,7 @@ if ((EUID != 0)); then
   exit
 fi
 
-if ! id "$user" >/dev/null 2>&1; then
-  echo "test: making the user $user"
-  useradd --create-home --shell /bin/sh "$user"
-fi
-for kind in uid gid; do
-  grep -q "^$user:" "/etc/sub$kind" 2>/dev/null || {
-    first=$(awk -F: '{ end = $2 + $3; if (end > max) max = end } END { print (max > 100000) ? max : 100000 }' \
-      "/etc/sub$kind" 2>/dev/null || echo 100000)
-    usermod "--add-sub${kind}s" "$first-$((first + 65535))" "$user"
-  }
-done
+scripts/ordinary-user.sh "$user"
 
 # The user gets a copy of the repository and the test binaries, readable whatever the umask and wherever the
 # clone is, mounted where the binaries were built to find it: in a mount namespace of its own.

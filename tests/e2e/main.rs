@@ -8,6 +8,7 @@ mod bad_images;
 mod bad_packs;
 mod bad_scripts;
 mod common;
+mod demo;
 mod exact;
 mod export;
 mod hard;

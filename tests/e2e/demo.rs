@@ -1,0 +1,55 @@
+//! `make demo` keeps its promise, as root and as an ordinary user, and leaves nothing behind.
+
+use std::fs::Permissions;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::support::{Place, debian_base, output, repo, told};
+
+/// The demo with this svp and the Debian that the other tests have.
+fn demo(place: &Place) -> Command {
+    let mut demo = place.command("bash");
+    demo.arg(repo().join("scripts/demo.sh"));
+    demo.args(["--svp", env!("CARGO_BIN_EXE_svp"), "--base"]).arg(debian_base());
+    // Root's demo is another user's, who has to get there.
+    for dir in [place.dir(), &place.tmp()] {
+        std::fs::set_permissions(dir, Permissions::from_mode(0o755)).unwrap();
+    }
+    demo.process_group(0);
+    demo
+}
+
+#[test]
+fn the_demo_loses_the_data_of_two_services_and_gets_it_back() {
+    let place = Place::new();
+    let mut demo = demo(&place);
+    let result = output(&mut demo);
+    assert!(result.status.success(), "{}", told(&demo, &result));
+    let text = String::from_utf8_lossy(&result.stdout);
+    for line in ["hello from inside", "Dubliners"] {
+        assert_eq!(text.lines().filter(|found| *found == line).count(), 2, "{line}: {text}");
+    }
+    let user = text.lines().find_map(|line| line.trim().strip_prefix("As "));
+    assert!(!user.unwrap().starts_with("root,"), "{text}");
+    place.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "minutes"]
+fn an_interrupted_demo_leaves_nothing() {
+    for moment in ["build -b packs/mariadb", "run -d --wait books", "restore books"] {
+        let place = Place::new();
+        let mut child = demo(&place).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.map_while(Result::ok).any(|line| line.contains(moment)), "{moment}");
+        std::thread::sleep(Duration::from_millis(500));
+        kill_process_group(Pid::from_child(&child), Signal::INT).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{moment}");
+        place.assert_nothing_left();
+    }
+}
