@@ -51,6 +51,18 @@ pub fn detect(first_bytes: &[u8]) -> Compression {
 /// [`Kind::BadInput`] where the first bytes promise another format than `c`; [`Kind::Storage`] if they
 /// can't be read.
 pub fn decoder<R: Read + 'static>(input: R, c: Compression) -> Result<Box<dyn Read>> {
+    decoder_within(input, c, ZSTD_WINDOW)
+}
+
+/// As [`decoder`], with zstd windows of up to so many bytes.
+///
+/// # Errors
+/// As [`decoder`].
+pub fn decoder_within<R: Read + 'static>(
+    input: R,
+    c: Compression,
+    window: u64,
+) -> Result<Box<dyn Read>> {
     let mut input = BufReader::with_capacity(READ_AHEAD, input);
     if c == Compression::None {
         return Ok(Box::new(input));
@@ -72,7 +84,7 @@ pub fn decoder<R: Read + 'static>(input: R, c: Compression) -> Result<Box<dyn Re
         }
         Compression::Zstd => {
             let mut frames = FrameDecoder::new();
-            frames.set_max_window_size(ZSTD_WINDOW).map_err(|error| {
+            frames.set_max_window_size(window).map_err(|error| {
                 Error::new(Kind::Storage, format!("can't bound the zstd window: {error}"))
             })?;
             frames.set_content_checksum(ContentChecksum::Verify);
@@ -154,10 +166,18 @@ impl<W: Write + Send> Encoder<W> {
     /// # Errors
     /// The writer's.
     pub fn finish(self) -> Result<W> {
+        self.end().io("write", "a layer")
+    }
+
+    /// As [`Encoder::finish`], for what is no layer.
+    ///
+    /// # Errors
+    /// Those of the output.
+    pub fn end(self) -> io::Result<W> {
         match self.0 {
             Inner::None(output) => Ok(output),
-            Inner::Gzip(gzip) => gzip.finish().io("write", "a layer"),
-            Inner::Zstd(encoder) => encoder.finish().io("write", "a layer"),
+            Inner::Gzip(gzip) => gzip.finish(),
+            Inner::Zstd(encoder) => encoder.finish(),
         }
     }
 }

@@ -278,6 +278,11 @@ fn an_interrupted_backup_leaves_nothing() {
         kill(&child, signal);
         assert_eq!(child.wait().unwrap().code(), expected);
         assert_eq!(std::fs::read(&file).unwrap(), good);
+        if signal != Signal::KILL {
+            until("what the script started ends with it", || !hangs());
+            assert_eq!(service.status()["status"], "running");
+            continue;
+        }
         // What the script started is of the service, and ends with it.
         let _ = service.place.svp(["exec", "one", "killall", "sleep"]).output();
         until("it ends", || !hangs());
@@ -526,6 +531,83 @@ fn a_pack_without_scripts_is_copied_while_it_is_stopped() {
     child.stdin.take().unwrap().write_all(&result.stdout).unwrap();
     assert!(child.wait().unwrap().success());
     assert_eq!(service.get(), "mine\n");
+    service.assert_alone();
+}
+
+/// Runs a script in a mount namespace where a disk of this many megabytes is at `disk` of the place.
+fn with_small_disk(service: &Service, megabytes: u32, script: &str) -> Output {
+    let dir = service.path("disk");
+    std::fs::create_dir_all(&dir).unwrap();
+    let mut unshare = service.place.command("unshare");
+    unshare.args(["--user", "--map-root-user", "--mount", "sh", "-euc"]);
+    unshare.arg(format!("mount -t tmpfs -o size={megabytes}m tmpfs {}\n{script}", dir.display()));
+    output(&mut unshare)
+}
+
+#[test]
+fn a_service_runs_again_when_its_copy_does_not_fit() {
+    // In the namespace of the disk there is one user alone.
+    let build = "#!/bin/sh\nmkdir -p /data /srv/b; echo built >/data/x\n";
+    let service = Service::new(&[("bin/build", build)]);
+    let place = &service.place;
+    // The store, what the services of it write, and the backup, all on one small disk.
+    let store = service.path("disk/store");
+    let other = |arguments: &str| {
+        let svp = env!("CARGO_BIN_EXE_svp");
+        format!("SVP_ROOT={} {svp} {arguments}\n", store.display())
+    };
+    place.ok(["save", "busybox", "-o", "oci-archive:busybox.oci"]);
+    let script = [
+        "cd ..; cd work\n".to_owned(),
+        other("build -b pack -t base --base oci-archive:busybox.oci --network none >&2"),
+        other("setup -i base -t one --network none >&2"),
+        other("run -d --wait --network none one >&2"),
+        other("exec one -- sh -c 'head -c 20000000 /dev/urandom >/data/x' >&2"),
+        // Room for half of it.
+        "left=$(df -k --output=avail disk | tail -n 1); head -c $(((left - 10000) * 1024)) /dev/zero >disk/full\n".to_owned(),
+        format!("code=0; {} [ $code = 125 ]\n", other("backup one -o disk/b || code=$?")),
+        "[ ! -e disk/b ]\n".to_owned(),
+        other("ps -q"),
+        other("exec one -- wc -c /data/x"),
+        other("rm --force --volumes one >&2"),
+    ];
+    let result = with_small_disk(&service, 120, &script.concat());
+    let told = code(&result, 0);
+    assert!(told.contains("No space left"), "{told}");
+    assert_eq!(String::from_utf8_lossy(&result.stdout), "one\n20000000 /data/x\n");
+}
+
+#[test]
+fn what_a_backup_says_of_itself_is_shown() {
+    let service = Service::with_scripts();
+    service.backup("b");
+    let shown: Value = serde_json::from_str(&service.place.ok(["backup", "--show", "b"])).unwrap();
+    let digest = service.status()["digest"].clone();
+    assert_eq!((&shown["service"], &shown["image"]), (&"one".into(), &"one:latest".into()));
+    assert_eq!(shown["digest"], digest);
+    assert!(shown["created"].as_str().unwrap().starts_with("20"), "{shown}");
+    std::fs::write(service.path("other"), "x").unwrap();
+    service.place.fails(125, ["backup", "--show", "other"]);
+    service.place.fails(2, ["backup"]);
+    service.place.fails(2, ["backup", "one", "--show", "b"]);
+}
+
+#[test]
+fn a_backup_that_prints_nothing_is_told() {
+    let service = Service::with_scripts();
+    service.place.ok(["exec", "one", "sh", "-c", ": >/data/x"]);
+    let result = output(&mut service.place.svp(["backup", "one", "-o", "b"]));
+    assert!(code(&result, 0).contains("the backup is empty"));
+    // Who reads it may stop.
+    service.place.ok(["exec", "one", "sh", "-c", "head -c 3000000 /dev/urandom >/data/x"]);
+    let mut head = service.place.command("bash");
+    let svp = env!("CARGO_BIN_EXE_svp");
+    head.args([
+        "-c",
+        &format!("{svp} backup one | head -c 10 >/dev/null; exit ${{PIPESTATUS[0]}}"),
+    ]);
+    let told = code(&output(&mut head), 125);
+    assert!(told.contains("nobody reads the backup any more"), "{told}");
     service.assert_alone();
 }
 

@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use super::super::common::Context;
 use super::super::compression::Format;
+use super::super::table;
 use super::find;
 use crate::error::{Error, IoContext, Result};
 use crate::layer::settings::Settings;
 use crate::sandbox::{End, Sandbox};
 use crate::service::backup::file::NewFile;
-use crate::service::backup::make::{Output, Scripts, by_files, by_script};
+use crate::service::backup::make::{Output, Scripts, Sink, by_files, by_script};
+use crate::service::backup::note::Head;
 use crate::service::backup::restore::{self, Outcome, Request};
 use crate::service::place::Place;
 use crate::service::record::Record;
@@ -24,7 +26,11 @@ use crate::store::Store;
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct BackupArgs {
     /// The service
-    name: String,
+    #[arg(required_unless_present = "show")]
+    name: Option<String>,
+    /// Make no backup, tell what this one is of: the service, the image and its digest, when. Standard input if -
+    #[arg(long, value_name = "FILE", exclusive = true)]
+    show: Option<PathBuf>,
     /// The file to write; what is there stays until the backup is whole. Standard output if - or none
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -84,8 +90,11 @@ struct Source {
 }
 
 pub(in crate::cli) fn backup(args: &BackupArgs, context: &Context) -> Result<ExitCode> {
+    if let Some(path) = &args.show {
+        return tell(path, context);
+    }
     let settings = Settings::new(args.compression.into(), args.compression_level)?;
-    let (root, place) = find(&args.name)?;
+    let (root, place) = find(args.name.as_deref().unwrap_or_default())?;
     if let Some(path) = &args.input {
         let input = input(Some(path))?;
         let outcome = restore::verify(request(&root, &place, input, None, &args.how, context))?;
@@ -96,9 +105,12 @@ pub(in crate::cli) fn backup(args: &BackupArgs, context: &Context) -> Result<Exi
     let source = Source::new(root, place, context)?;
     // A slow reader must not keep a service stopped.
     let mut target = target.spooled(args.verify || !source.scripts.backup, &source.root)?;
-    let end = source.write(target.writer(), settings, context)?;
+    let end = source.write(&mut target, settings, context)?;
     if end != End::Exited(0) {
-        let kept = path.map_or(String::new(), |path| format!(": {} is as it was", path.display()));
+        let kept = path.map_or(String::new(), |path| match path.exists() {
+            true => format!(": {} is as it was", path.display()),
+            false => format!(": {} is not written", path.display()),
+        });
         return ended("bin/backup", end, &kept, context);
     }
     if args.verify {
@@ -131,6 +143,17 @@ pub(in crate::cli) fn restore(args: &RestoreArgs, context: &Context) -> Result<E
             ended("bin/restore", end, ": not restored, everything is as it was", context)
         }
     }
+}
+
+/// Prints what a backup says of itself.
+fn tell(path: &Path, context: &Context) -> Result<ExitCode> {
+    let mut input = input(Some(path).filter(|path| *path != Path::new("-")))?;
+    let note = Head::read(&mut input, None)?.note.ok_or_else(|| {
+        Error::bad_input("the backup doesn't say what it is a backup of")
+            .hint("it was made without compression, or compressed anew by another tool")
+    })?;
+    context.print(&table::json(&note))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn verified(outcome: Outcome, context: &Context) -> Result<ExitCode> {
@@ -225,7 +248,7 @@ impl Target {
         Ok(Target::Spool(tempfile::tempfile_in(&dir).io("make a file in", &dir)?, Box::new(self)))
     }
 
-    fn writer(&mut self) -> &mut (dyn Write + Send) {
+    fn writer(&mut self) -> &mut dyn Write {
         match self {
             Target::File(new) => new,
             Target::Stdout(file) | Target::Spool(file, _) => file,
@@ -261,6 +284,26 @@ impl Target {
     }
 }
 
+impl Write for Target {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.writer().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.writer().flush()
+    }
+}
+
+impl Sink for Target {
+    fn give_up(&mut self) {
+        match self {
+            Target::File(new) => new.give_up(),
+            Target::Spool(file, _) => drop(file.set_len(0)),
+            Target::Stdout(_) | Target::Nowhere(_) => {}
+        }
+    }
+}
+
 impl Source {
     fn new(root: PathBuf, place: Place, context: &Context) -> Result<Source> {
         let record = place.record()?;
@@ -273,12 +316,7 @@ impl Source {
     }
 
     /// Writes the backup; how the pack's script ended.
-    fn write(
-        &self,
-        to: &mut (dyn Write + Send),
-        settings: Settings,
-        context: &Context,
-    ) -> Result<End> {
+    fn write(&self, to: &mut dyn Sink, settings: Settings, context: &Context) -> Result<End> {
         let output = Output { to, settings, show: &show };
         if !self.scripts.backup {
             by_files(&self.root, &self.place, output, context.reporter())?;
@@ -288,7 +326,11 @@ impl Source {
             context.reporter().note("the pack has no bin/restore: svp can't restore this backup");
         }
         context.finish();
-        by_script(&self.root, &self.place, &self.record, output)
+        let (end, any) = by_script(&self.root, &self.place, &self.record, output)?;
+        if end == End::Exited(0) && !any {
+            context.reporter().warning("the backup is empty: bin/backup printed nothing");
+        }
+        Ok(end)
     }
 }
 

@@ -5,7 +5,8 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags, linkat};
@@ -24,37 +25,58 @@ pub struct NewFile {
 }
 
 impl NewFile {
-    /// Begins a file (0600: backups have secrets in them) that is to be at `path`.
+    /// Begins a file that is to be at `path`. It is 0600, because backups have secrets in them, or has the mode
+    /// of the file that it replaces.
     ///
     /// # Errors
-    /// [`Kind::Usage`](crate::error::Kind::Usage) if a directory is there,
+    /// [`Kind::Usage`](crate::error::Kind::Usage) if no file can be there,
     /// [`Kind::Storage`](crate::error::Kind::Storage).
     pub fn create(path: &Path) -> Result<NewFile> {
-        // A link's target is replaced, not the link.
-        let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let kind = fs::metadata(&target).map(|found| found.file_type());
-        match kind {
-            Ok(kind) if kind.is_dir() => {
+        let target = behind_links(path);
+        let mode = match fs::metadata(&target) {
+            Ok(found) if found.is_file() => Mode::from_raw_mode(found.mode() & 0o777),
+            Ok(found) if found.is_dir() => {
                 return Err(Error::usage(format!("{} is a directory", path.display()))
                     .hint("name a file in it"));
             }
-            Ok(kind) if kind.is_char_device() || kind.is_fifo() => {
+            Ok(found) if found.file_type().is_socket() => {
+                return Err(Error::usage(format!("{} is a socket", path.display()))
+                    .hint("name a file, a pipe or a device"));
+            }
+            Ok(_) => {
                 let file = File::options().write(true).open(path).io("open", path)?;
                 return Ok(NewFile { file, target: None, temporary: None });
             }
-            _ => {}
-        }
+            // A directory that isn't there is told below.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && has_name(path) => {
+                Mode::RUSR | Mode::WUSR
+            }
+            Err(error) => return Err(Error::io("write", path, error)),
+        };
         let dir = directory(&target);
-        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-        let mode = Mode::RUSR | Mode::WUSR;
-        if let Ok(file) = rustix::fs::open(dir, flags, mode) {
-            return Ok(NewFile { file: file.into(), target: Some(target), temporary: None });
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        let private = Mode::RUSR | Mode::WUSR;
+        let (file, temporary) = match rustix::fs::open(dir, flags | OFlags::TMPFILE, private) {
+            Ok(file) => (file, None),
+            Err(_) => {
+                let name = beside(&target);
+                let flags = flags | OFlags::CREATE | OFlags::EXCL;
+                let file = rustix::fs::open(&name, flags, private)
+                    .map_err(|error| Error::io("make a file in", dir, error))?;
+                interrupt::watch_temporary(&name, |path| drop(fs::remove_file(path)));
+                (file, Some(name))
+            }
+        };
+        let new = NewFile { file: file.into(), target: Some(target), temporary };
+        rustix::fs::fchmod(&new.file, mode).io("set the mode of", path)?;
+        Ok(new)
+    }
+
+    /// Lets go of what was written.
+    pub fn give_up(&mut self) {
+        if self.target.is_some() {
+            let _ = self.file.set_len(0);
         }
-        let name = beside(&target);
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let file = rustix::fs::open(&name, flags, mode).io("make a file beside", path)?;
-        interrupt::watch_temporary(&name, |path| drop(fs::remove_file(path)));
-        Ok(NewFile { file: file.into(), target: Some(target), temporary: Some(name) })
     }
 
     /// Whether what is written can be read again before it is finished.
@@ -114,6 +136,25 @@ impl Drop for NewFile {
     }
 }
 
+/// Where a path leads: a link's target is replaced, not the link, even if it isn't there yet.
+fn behind_links(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    // As many as the kernel follows.
+    for _ in 0..40 {
+        if let Ok(found) = path.canonicalize() {
+            return found;
+        }
+        let Ok(to) = fs::read_link(&path) else { break };
+        path = directory(&path).join(to);
+    }
+    path
+}
+
+/// Whether a path ends with a name, not with a slash.
+fn has_name(path: &Path) -> bool {
+    !path.as_os_str().as_bytes().ends_with(b"/")
+}
+
 fn directory(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
@@ -126,6 +167,7 @@ fn beside(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     fn names(dir: &Path) -> Vec<String> {
         let entries = fs::read_dir(dir).unwrap();
@@ -154,6 +196,18 @@ mod tests {
     }
 
     #[test]
+    fn its_owner_alone_reads_it_unless_he_has_said_otherwise() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("b");
+        for mode in [0o600, 0o640, 0o400] {
+            NewFile::create(&path).unwrap().finish().unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, mode);
+            let next = if mode == 0o600 { 0o4640 } else { 0o400 };
+            fs::set_permissions(&path, fs::Permissions::from_mode(next)).unwrap();
+        }
+    }
+
+    #[test]
     fn a_link_stays_and_what_is_no_file_is_not_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let (path, link) = (dir.path().join("b"), dir.path().join("l"));
@@ -164,7 +218,21 @@ mod tests {
         new.finish().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert!(NewFile::create(dir.path()).is_err());
+        // A link to where nothing is yet.
+        let ahead = dir.path().join("ahead");
+        std::os::unix::fs::symlink("c", &ahead).unwrap();
+        let mut new = NewFile::create(&ahead).unwrap();
+        new.write_all(b"new").unwrap();
+        new.finish().unwrap();
+        assert_eq!(fs::read(dir.path().join("c")).unwrap(), b"new");
+        assert!(fs::symlink_metadata(&ahead).unwrap().is_symlink());
+        let socket = dir.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let long = dir.path().join("n".repeat(300));
+        for no in [dir.path(), &socket, &dir.path().join("none/"), &dir.path().join("no/b"), &long]
+        {
+            assert!(NewFile::create(no).is_err(), "{}", no.display());
+        }
         let null = NewFile::create(Path::new("/dev/null")).unwrap();
         assert!(!null.is_a_file());
         null.finish().unwrap();

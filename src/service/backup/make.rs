@@ -2,7 +2,7 @@
 //! service has written.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::note::{Content, Note};
 use super::restore::{hold, shared, stop};
 use super::swap::{Restoring, mend};
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::interrupt;
 use crate::layer::compress::Encoder;
 use crate::layer::settings::Settings;
@@ -60,23 +60,34 @@ impl Scripts {
     }
 }
 
+/// Where a backup is written.
+pub trait Sink: Write + Send {
+    /// Lets go of what was written: the backup has failed, and the space may be wanted.
+    fn give_up(&mut self);
+}
+
 /// Where a backup goes, and how.
 pub struct Output<'a> {
     /// Where. On failure it has a part of the backup that no decompressor takes for a whole one.
-    pub to: &'a mut (dyn Write + Send),
+    pub to: &'a mut dyn Sink,
     /// How it is compressed.
     pub settings: Settings,
     /// What the script says on standard error, as it comes.
     pub show: &'a (dyn Fn(&[u8]) + Sync),
 }
 
-/// Runs `bin/backup` in a service and writes what it prints; gives how it ended. The backup is whole if
-/// that is with 0, and there is none else.
+/// Runs `bin/backup` in a service and writes what it prints; gives how it ended, and whether it printed
+/// anything. The backup is whole if that is with 0, and there is none else.
 ///
 /// # Errors
 /// Those of running it; [`Kind::Storage`] if the output can't be written, [`Kind::Script`] if what the script
 /// has started doesn't let go of its output, [`Kind::Interrupted`].
-pub fn by_script(root: &Path, place: &Place, record: &Record, output: Output<'_>) -> Result<End> {
+pub fn by_script(
+    root: &Path,
+    place: &Place,
+    record: &Record,
+    output: Output<'_>,
+) -> Result<(End, bool)> {
     let failed = |error| Error::new(Kind::Storage, "can't make a pipe").source(error);
     let spec = command::spec(&Store::open(root)?, record, vec![BACKUP.to_owned()])?;
     let (stdout, theirs) = std::io::pipe().map_err(failed)?;
@@ -92,9 +103,13 @@ pub fn by_script(root: &Path, place: &Place, record: &Record, output: Output<'_>
     let ended = AtomicBool::new(false);
     let (stdout, stderr) = (file(stdout), file(stderr));
     std::thread::scope(|scope| {
-        let ended = &ended;
+        let (ended, killer) = (&ended, &killer);
         let end = scope.spawn(move || {
             let end = joined.wait();
+            if interrupt::requested() {
+                // What it has started would stay in the service, and hold who knows what lock.
+                killer.signal(libc::SIGKILL);
+            }
             ended.store(true, Ordering::SeqCst);
             end
         });
@@ -105,8 +120,10 @@ pub fn by_script(root: &Path, place: &Place, record: &Record, output: Output<'_>
             });
         });
         let mut encoder = encoder;
+        let mut any = false;
         let written = drain(&stdout, ended, PATIENCE, &mut |bytes| {
-            encoder.write_all(bytes).io("write", "the backup")
+            any |= !bytes.is_empty();
+            encoder.write_all(bytes).map_err(unwritten)
         });
         if written.is_err() {
             killer.signal(libc::SIGKILL);
@@ -120,9 +137,9 @@ pub fn by_script(root: &Path, place: &Place, record: &Record, output: Output<'_>
             if !whole {
                 return Err(still_held());
             }
-            encoder.finish()?.flush().io("write", "the backup")?;
+            encoder.end().and_then(|to| to.flush()).map_err(unwritten)?;
         }
-        Ok(end)
+        Ok((end, any))
     })
 }
 
@@ -138,6 +155,7 @@ pub fn by_files(
     output: Output<'_>,
     reporter: &dyn Reporter,
 ) -> Result<()> {
+    let Output { to, settings, show } = output;
     let name = place.name();
     let runs = matches!(place.status()?.standing, Standing::Running | Standing::Starting);
     if runs && place.record()?.remove {
@@ -157,13 +175,34 @@ pub fn by_files(
     let copied = (|| {
         stop(place)?;
         let _held = hold(place)?;
+        let output = Output { to: &mut *to, settings, show };
         copy(root, &place.record()?, &sandbox, output, reporter)
     })();
+    if copied.is_err() {
+        // A service needs some space to start, and this may be all that there is.
+        to.give_up();
+    }
     if !runs {
         return copied;
     }
-    let started = monitor::start(root, place, reporter);
-    copied.and(started.map_err(|error| error.context(format!("{name} did not start again"))))
+    match (copied, monitor::start(root, place, reporter)) {
+        (copied, Ok(())) => copied,
+        (Ok(()), Err(error)) => Err(error.context(format!("{name} did not start again"))),
+        (Err(failed), Err(error)) => {
+            let hint = format!("{name} did not start again: {error}; `svp start {name}` starts it");
+            Err(failed.hint(hint))
+        }
+    }
+}
+
+/// A failure to write the backup, without what the compressor makes of it.
+fn unwritten(error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Error::new(Kind::Storage, "nobody reads the backup any more")
+            .source(io::Error::from(error.kind())),
+        io::ErrorKind::StorageFull => Error::io("write", "the backup", rustix::io::Errno::NOSPC),
+        _ => Error::io("write", "the backup", error),
+    }
 }
 
 fn copy(
@@ -197,12 +236,12 @@ fn copy(
     std::thread::scope(|scope| {
         let volumes = record.saved_volumes();
         let saved = scope.spawn(move || sandbox.save(&overlay, &volumes, theirs.into()));
-        let written = std::io::copy(&mut { tar }, &mut encoder).io("write", "the backup");
+        let written = io::copy(&mut { tar }, &mut encoder).map_err(unwritten);
         let saved = saved.join().unwrap_or_else(|_| Err(Error::sandbox("copying panicked")));
         interrupt::check()?;
         written?;
         saved?;
-        encoder.finish()?.flush().io("write", "the backup")
+        encoder.end().and_then(|to| to.flush()).map_err(unwritten)
     })
 }
 

@@ -99,7 +99,7 @@ impl Note {
 /// The beginning of a backup: what it says of itself, if it does, and how it is compressed.
 #[derive(Debug)]
 pub struct Head {
-    /// The note.
+    /// The note, if there is one.
     pub note: Option<Note>,
     /// How the data is compressed, by its magic number.
     pub compression: Compression,
@@ -125,7 +125,22 @@ impl Head {
             return Err(Error::bad_input("the backup is cut off")
                 .hint("if it is not compressed, say so: --compression none"));
         }
-        let compression = asked.unwrap_or_else(|| detect(&head));
+        let found = detect(&head);
+        if let Some((what, tool)) = foreign(&head)
+            && asked.is_none()
+        {
+            return Err(Error::bad_input(format!("the backup is compressed with {what}")).hint(format!(
+                "`{tool} -dc FILE | svp restore NAME`; if bin/backup itself printed it so: --compression none"
+            )));
+        }
+        if asked.is_some_and(|asked| asked != Compression::None && asked != found) {
+            return Err(Error::bad_input(match found {
+                Compression::None => "the backup is not compressed so".to_owned(),
+                _ => format!("the backup is not compressed so, but with {found}"),
+            })
+            .hint("without --compression svp looks at its first bytes"));
+        }
+        let compression = asked.unwrap_or(found);
         // Where the note's text begins, and how long it is.
         let place = match (compression, &head[..]) {
             (Compression::Zstd, [a, b, c, d, sizes @ ..])
@@ -158,6 +173,18 @@ impl Head {
     }
 }
 
+/// Compression that svp doesn't read: its name and tool, by its magic number.
+fn foreign(head: &[u8]) -> Option<(&'static str, &'static str)> {
+    match head {
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(("xz", "xz")),
+        [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, 0x59, ..] => {
+            Some(("bzip2", "bzip2"))
+        }
+        [0x04, 0x22, 0x4d, 0x18, ..] => Some(("lz4", "lz4")),
+        _ => None,
+    }
+}
+
 /// A note; `None` for what others put in such a place.
 fn parse(text: &[u8]) -> Option<Result<Note>> {
     let value: serde_json::Value = serde_json::from_slice(text).ok()?;
@@ -166,8 +193,15 @@ fn parse(text: &[u8]) -> Option<Result<Note>> {
         return Some(Err(Error::bad_input("the backup was made by a newer svp")
             .hint("restore it with that version")));
     }
-    Some(serde_json::from_value(value).map_err(|error| {
-        Error::bad_input("what the backup says of itself is damaged").source(error)
+    let damaged = || Error::bad_input("what the backup says of itself is damaged");
+    let note = serde_json::from_value(value).map_err(|error| damaged().source(error));
+    Some(note.and_then(|note: Note| {
+        // They are shown to people.
+        let texts = [&note.service, &note.image, &note.created, &note.svp_version];
+        match texts.iter().any(|text| text.chars().any(char::is_control)) {
+            true => Err(damaged()),
+            false => Ok(note),
+        }
     }))
 }
 
@@ -231,13 +265,22 @@ mod tests {
         for cut in [&b""[..], b"[", &SKIPPABLE, &GZIP_EXTRA[..7]] {
             assert!(Head::read(&mut &cut[..], None).is_err());
         }
+        for other in [&b"\xfd7zXZ\0..."[..], b"BZh91AY&SY...", b"\x04\x22\x4d\x18..."] {
+            let error = Head::read(&mut &other[..], None).unwrap_err();
+            assert!(error.hint_text().unwrap().contains("-dc FILE"), "{error}");
+            assert!(Head::read(&mut &other[..], Some(Compression::None)).is_ok());
+            assert!(Head::read(&mut &other[..], Some(Compression::Zstd)).is_err());
+        }
         let asked = Head::read(&mut &b"["[..], Some(Compression::None)).unwrap();
         assert_eq!(asked.compression, Compression::None);
     }
 
     #[test]
     fn a_note_of_another_version_or_a_damaged_one_is_an_error() {
-        for text in [r#"{"svpBackup":2}"#, r#"{"svpBackup":1,"image":3}"#] {
+        let mut odd = note();
+        odd.service = "\x1b[2J".to_owned();
+        let odd = serde_json::to_string(&odd).unwrap();
+        for text in [r#"{"svpBackup":2}"#, r#"{"svpBackup":1,"image":3}"#, &odd] {
             let length = (text.len() as u32).to_le_bytes();
             let bytes = [&SKIPPABLE[..], &length, text.as_bytes()].concat();
             assert!(Head::read(&mut &bytes[..], None).is_err(), "{text}");

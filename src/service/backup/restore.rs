@@ -2,21 +2,19 @@
 //! that is well it takes the old one's place.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
+use super::feed::{Patient, feed};
 use super::fresh::Fresh;
 use super::make::{RESTORE, Scripts, file};
 use super::note::{Content, Head, Note};
 use super::swap::{Restoring, Side, Swap, mend};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::interrupt;
-use crate::layer::compress::decoder;
 use crate::oci::media_type::Compression;
 use crate::progress::Reporter;
 use crate::sandbox::{End, Sandbox, Stdio};
@@ -28,6 +26,9 @@ use crate::service::status::Standing;
 use crate::service::supervise::STOP_SECONDS;
 use crate::service::{health, monitor};
 use crate::store::Store;
+
+/// What became of a service whose restore failed.
+const UNCHANGED: &str = "not restored, everything is as it was";
 
 /// What to restore, and how.
 pub struct Request<'a> {
@@ -77,11 +78,16 @@ pub fn restore(request: Request<'_>) -> Result<Outcome> {
     let old = place.record()?;
     refuse_shared(root, &old)?;
     let mut fresh = Fresh::make(root, &sandbox, &old)?;
-    if let Outcome::Failed(end) = read_into(&mut fresh, request, &sandbox)? {
-        return Ok(Outcome::Failed(end));
+    let read = read_into(&mut fresh, request, &sandbox).and_then(|outcome| {
+        if outcome == Outcome::Done {
+            fresh.stop()?;
+            sandbox.sync()?;
+        }
+        Ok(outcome)
+    });
+    if let failed @ Outcome::Failed(_) = read.context(UNCHANGED)? {
+        return Ok(failed);
     }
-    fresh.stop()?;
-    sandbox.sync()?;
     reporter.step("it is well: it takes the old one's place");
     replace(root, place, fresh, &sandbox, limit, reporter).map(|()| Outcome::Done)
 }
@@ -275,54 +281,6 @@ fn unpack(fresh: &Fresh<'_>, head: Head, request: &Request<'_>) -> Result<()> {
     })
 }
 
-/// Writes the decompressed backup, and reads it to its end even where the reader has had enough, because
-/// only there it shows whether all of it is sound; unless the reader has failed.
-fn feed(head: Head, input: File, into: &mut dyn Write, failed: &dyn Fn() -> bool) -> Result<()> {
-    let compression = head.compression;
-    let mut data = decoder(head.rejoin(Patient(input)), compression)
-        .map_err(|error| Error::new(error.kind(), error.to_string()).context("the backup"))?;
-    let mut buffer = vec![0; 128 << 10];
-    let mut wanted = true;
-    loop {
-        let length = match data.read(&mut buffer) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => {
-                interrupt::check()?;
-                let kind = match error.kind() {
-                    io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Kind::BadInput,
-                    _ => Kind::Storage,
-                };
-                return Err(Error::new(kind, "the backup is damaged or cut off").source(error));
-            }
-            Ok(0) => return Ok(()),
-            Ok(length) => length,
-        };
-        wanted = wanted && into.write_all(&buffer[..length]).is_ok();
-        if !wanted && failed() {
-            return Ok(());
-        }
-    }
-}
-
-/// Reads what may be a pipe that nothing comes from, and hears of Ctrl-C meanwhile.
-struct Patient<F>(F);
-
-impl<F: std::borrow::Borrow<File>> Read for Patient<F> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut file = self.0.borrow();
-        let pause = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-        loop {
-            if interrupt::requested() {
-                return Err(io::Error::other("interrupted"));
-            }
-            let mut fds = [PollFd::new(file, PollFlags::IN)];
-            if !matches!(poll(&mut fds, Some(&pause)), Ok(0) | Err(rustix::io::Errno::INTR)) {
-                return file.read(buffer);
-            }
-        }
-    }
-}
-
 /// Puts a fresh copy that is well and has been stopped in the place of the old service.
 fn replace(
     root: &Path,
@@ -370,7 +328,7 @@ fn replace(
         Ok(())
     })();
     match undone {
-        Ok(()) => Err(error.context("not restored, everything is as it was")),
+        Ok(()) => Err(error.context(UNCHANGED)),
         Err(second) => {
             Err(error.also_hint(&format!("and the old one could not be started: {second}")))
         }

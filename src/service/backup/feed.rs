@@ -1,0 +1,72 @@
+//! Reading a backup: patiently, to its end, and in bounded memory.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::note::Head;
+use crate::error::{Error, Kind, Result};
+use crate::interrupt;
+use crate::layer::compress::decoder_within;
+
+/// The largest zstd window: what `zstd -dc` takes unasked, so that svp restores what that reads.
+const WINDOW: u64 = 128 << 20;
+
+/// Writes the decompressed backup, and reads it to its end even where the reader has had enough, because
+/// only there it shows whether all of it is sound; unless the reader has failed.
+pub(super) fn feed(
+    head: Head,
+    input: File,
+    into: &mut dyn Write,
+    failed: &dyn Fn() -> bool,
+) -> Result<()> {
+    let compression = head.compression;
+    let mut data = decoder_within(head.rejoin(Patient(input)), compression, WINDOW)
+        .map_err(|error| Error::new(error.kind(), error.to_string()).context("the backup"))?;
+    let mut buffer = vec![0; 128 << 10];
+    let mut wanted = true;
+    loop {
+        let length = match data.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => {
+                interrupt::check()?;
+                let kind = match error.kind() {
+                    io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Kind::BadInput,
+                    _ => Kind::Storage,
+                };
+                if error.to_string().contains("window_size is too big") {
+                    return Err(Error::bad_input("the backup takes too much memory to decompress")
+                        .source(error)
+                        .hint("`zstd -dc --long=31 FILE | svp restore NAME` has zstd do it"));
+                }
+                return Err(Error::new(kind, "the backup is damaged or cut off").source(error));
+            }
+            Ok(0) => return Ok(()),
+            Ok(length) => length,
+        };
+        wanted = wanted && into.write_all(&buffer[..length]).is_ok();
+        if !wanted && failed() {
+            return Ok(());
+        }
+    }
+}
+
+/// Reads what may be a pipe that nothing comes from, and hears of Ctrl-C meanwhile.
+pub(super) struct Patient<F>(pub(super) F);
+
+impl<F: std::borrow::Borrow<File>> Read for Patient<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut file = self.0.borrow();
+        let pause = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+        loop {
+            if interrupt::requested() {
+                return Err(io::Error::other("interrupted"));
+            }
+            let mut fds = [PollFd::new(file, PollFlags::IN)];
+            if !matches!(poll(&mut fds, Some(&pause)), Ok(0) | Err(rustix::io::Errno::INTR)) {
+                return file.read(buffer);
+            }
+        }
+    }
+}
