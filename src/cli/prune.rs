@@ -5,6 +5,9 @@ use std::time::Duration;
 use super::common::{Context, Format};
 use super::table::{self, Table};
 use crate::error::Result;
+use crate::sandbox::Sandbox;
+use crate::service::backup::swap;
+use crate::store::Store;
 use crate::upkeep::{ItemKind, Pruning, give_up, inventory, prune};
 
 #[derive(Debug, clap::Args)]
@@ -27,6 +30,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
+    copies(args.dry_run, context)?;
     let mut store = context.store()?;
     let wanted = Pruning { unpacked: args.unpacked, volumes: args.volumes };
     let mut items = if args.dry_run {
@@ -65,5 +69,20 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let done = if args.dry_run { "would be freed" } else { "freed" };
     context.print(&table.to_string())?;
     context.reporter().note(&format!("{} {done}", table::size(bytes)));
+    Ok(())
+}
+
+/// What restores that were killed have left of their copies.
+fn copies(dry_run: bool, context: &Context) -> Result<()> {
+    let root = Store::default_root()?;
+    for place in swap::broken_off(&root)? {
+        let (would, name) = (if dry_run { "would be " } else { "" }, place.name());
+        if !dry_run {
+            swap::clear(&root, &place, &Sandbox::enter(&root.join("trees"))?)?;
+        }
+        context
+            .reporter()
+            .note(&format!("{would}removed: what a killed restore of {name} has left"));
+    }
     Ok(())
 }

@@ -40,8 +40,16 @@ enum Said {
 /// Starts a service's monitor, and waits until the service has started.
 ///
 /// # Errors
-/// Those of starting the service; [`Kind::Usage`](crate::error::Kind::Usage) if it runs.
+/// Those of starting the service; [`Kind::Usage`](crate::error::Kind::Usage) if it runs, or is what a
+/// restore that was killed has left.
 pub fn start(root: &Path, place: &Place, reporter: &dyn Reporter) -> Result<()> {
+    if let Some(name) = place.record()?.stands_for {
+        return Err(Error::usage(format!(
+            "{} is what a restore of {name} that was killed has left",
+            place.name()
+        ))
+        .hint("`svp prune` removes it, and so does the next start of the service"));
+    }
     let log = place.open_to_append("monitor.log")?;
     let failed = |error| Error::sandbox("can't start a monitor").source(error);
     let mut command = Command::new("/proc/self/exe");
@@ -116,7 +124,10 @@ pub fn run(
             .hint(format!("`svp restart {name}` starts it anew"))
     })?;
     let sandbox = Sandbox::enter(&root.join("trees"))?;
-    swap::settle(place, &sandbox)?;
+    match place.record()?.stands_for {
+        None => swap::tidy(root, place, &sandbox)?,
+        Some(_) => swap::settle(place, &sandbox)?,
+    }
     let mut record: Record = place.record()?;
     // The store is let go of then: removing images must not wait for services.
     let prepared = {

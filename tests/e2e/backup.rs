@@ -24,7 +24,8 @@ const BACKUP: &str = "#!/bin/sh\ncat /data/x\necho the backup of $(cat /data/x) 
     case $(cat /data/x) in fail*) exit 3;; hang*) sleep 4711;; killed*) kill -9 $$;;\n\
     left*) sleep 4712 & ;; esac\n";
 const RESTORE: &str = "#!/bin/sh\ncat >/data/x\ncase $(cat /data/x) in\n\
-    bad*) echo no good >&2; exit 4;; sick*) touch /data/sick;; away*) touch /data/away;; esac\n";
+    bad*) echo no good >&2; exit 4;; sick*) touch /data/sick;; away*) touch /data/away;;\n\
+    stay*) sleep 4714;; esac\n";
 
 struct Service {
     place: Place,
@@ -495,6 +496,32 @@ fn a_restore_that_is_killed_leaves_one_of_the_two() {
     service.assert_alone();
     service.place.ok(["rm", "--force", "--volumes", "one"]);
     service.place.assert_nothing_left();
+}
+
+#[test]
+fn the_copy_of_a_killed_restore_goes() {
+    let service = Service::with_scripts();
+    service.set("stay");
+    service.backup("b");
+    service.set("mine");
+    let stays = || !crate::support::processes_with("sleep\x004714\0").is_empty();
+    for mend in [&["prune"][..], &["restart", "one", "-t", "0"]] {
+        let mut child = spawn(&service, &["restore", "one", "-i", "b"]);
+        until("the script stays", stays);
+        kill(&child, Signal::KILL);
+        child.wait().unwrap();
+        let all = service.place.ok(["ps", "-a", "-q"]);
+        let copy = all.lines().find(|name| name.starts_with("one.restore-")).unwrap();
+        until("it has ended", || !stays());
+        let told = service.place.fails(2, ["start", copy]);
+        assert!(told.contains("restore of one that was killed"), "{told}");
+        let told = output(&mut service.place.svp(["prune", "--dry-run"]));
+        assert!(code(&told, 0).contains("would be removed"));
+        assert_eq!(service.place.ok(["ps", "-a", "-q"]), all);
+        service.place.ok(mend);
+        service.assert_alone();
+        assert_eq!(service.get(), "mine\n");
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@
 //! and [`settle`] brings that about, however often it is interrupted. Whoever starts the service settles
 //! first. What lost is removed last.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::Path;
@@ -178,6 +179,34 @@ pub fn tidy(root: &Path, place: &Place, sandbox: &Sandbox) -> Result<()> {
     settle(place, sandbox)?;
     match Restoring::try_take(place)? {
         Some(lock) => sweep(root, place, sandbox, &lock),
+        None => Ok(()),
+    }
+}
+
+/// The services of which restores that were killed have left fresh copies.
+///
+/// # Errors
+/// [`Kind::Storage`](crate::error::Kind::Storage).
+pub fn broken_off(root: &Path) -> Result<Vec<Place>> {
+    let copies = Place::all(root)?;
+    let of = copies.iter().filter_map(|copy| copy.record().ok()?.stands_for);
+    let mut found = Vec::new();
+    for name in of.collect::<BTreeSet<String>>() {
+        let place = Place::of(root, &name)?;
+        if place.dir().exists() && Restoring::try_take(&place)?.is_some() {
+            found.push(place);
+        }
+    }
+    Ok(found)
+}
+
+/// Removes what they have left; the service may run.
+///
+/// # Errors
+/// As [`settle`].
+pub fn clear(root: &Path, place: &Place, sandbox: &Sandbox) -> Result<()> {
+    match Restoring::try_take(place)? {
+        Some(lock) => mend(root, place, sandbox, &lock),
         None => Ok(()),
     }
 }
