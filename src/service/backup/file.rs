@@ -112,8 +112,7 @@ impl NewFile {
         fs::rename(&name, &target).io("write", &target)?;
         interrupt::forget_temporary(&name);
         self.temporary = None;
-        let dir = directory(&target);
-        File::open(dir).and_then(|dir| dir.sync_all()).io("sync", dir)
+        sync_directory(directory(&target))
     }
 }
 
@@ -133,6 +132,24 @@ impl Drop for NewFile {
             let _ = fs::remove_file(name);
             interrupt::forget_temporary(name);
         }
+    }
+}
+
+/// Has a new name reach the disk. Not every file system can do that, nor may everybody read a directory that he
+/// writes into: the file is in its place all the same.
+fn sync_directory(dir: &Path) -> Result<()> {
+    match File::open(dir).and_then(|dir| dir.sync_all()) {
+        Err(error)
+            if !matches!(
+                error.kind(),
+                io::ErrorKind::PermissionDenied
+                    | io::ErrorKind::InvalidInput
+                    | io::ErrorKind::Unsupported
+            ) =>
+        {
+            Err(Error::io("sync", dir, error))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -205,6 +222,15 @@ mod tests {
             let next = if mode == 0o600 { 0o4640 } else { 0o400 };
             fs::set_permissions(&path, fs::Permissions::from_mode(next)).unwrap();
         }
+    }
+
+    #[test]
+    fn a_directory_need_not_be_readable() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o300)).unwrap();
+        NewFile::create(&dir.path().join("b")).unwrap().finish().unwrap();
+        assert!(dir.path().join("b").exists());
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
     }
 
     #[test]
