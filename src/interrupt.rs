@@ -26,6 +26,8 @@ type Removal = Box<dyn FnOnce(&Path) + Send>;
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 static DIVERTED: Mutex<Option<PipeWriter>> = Mutex::new(None);
 static CHILDREN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+/// Children that have others to end, which they do when their line to svp is cut.
+static LINES: Mutex<BTreeMap<i32, OwnedFd>> = Mutex::new(BTreeMap::new());
 
 /// Directories that must not outlive the process, and how each is removed.
 static TEMPORARY: Mutex<BTreeMap<PathBuf, Removal>> = Mutex::new(BTreeMap::new());
@@ -132,6 +134,26 @@ fn kill_children() {
             let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
         }
     }
+    if let Ok(lines) = LINES.lock() {
+        lines.values().for_each(cut);
+    }
+}
+
+fn cut(line: &OwnedFd) {
+    let _ = rustix::net::shutdown(line, rustix::net::Shutdown::Both);
+}
+
+/// Registers a child that ends by itself, and what it has started first, when this socket is shut down: an
+/// interrupt does that, and doesn't kill it any more.
+pub(crate) fn watch_line(pid: u32, line: OwnedFd) {
+    let pid = pid as i32;
+    if requested() {
+        cut(&line);
+    }
+    if let (Ok(mut children), Ok(mut lines)) = (CHILDREN.lock(), LINES.lock()) {
+        lines.insert(pid, line);
+        children.remove(&pid);
+    }
 }
 
 /// Registers a child to be killed by an interrupt. It is killed at once if there was one already.
@@ -149,6 +171,9 @@ pub(crate) fn watch_child(pid: u32) {
 pub(crate) fn forget_child(pid: u32) {
     if let Ok(mut children) = CHILDREN.lock() {
         children.remove(&(pid as i32));
+    }
+    if let Ok(mut lines) = LINES.lock() {
+        lines.remove(&(pid as i32));
     }
 }
 

@@ -27,6 +27,7 @@ use super::user::User;
 use super::{cgroup, privileges, seccomp};
 use crate::channel::Channel;
 use crate::error::{Context, Error, Result};
+use crate::interrupt;
 
 /// A command to run in a container that runs.
 #[derive(Clone, Serialize, Deserialize)]
@@ -94,6 +95,10 @@ pub fn join(
     drop(pipes);
     let ((), fds) = stage.recv()?;
     let terminal = fds.into_iter().next().map(File::from);
+    // Were it killed by an interrupt, what the command has started would stay in the container.
+    if let Ok(line) = stage.channel().as_fd().try_clone_to_owned() {
+        interrupt::watch_line(stage.pid(), line);
+    }
     Ok(Joined { stage, terminal })
 }
 
