@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::ask;
 use super::names::{self, What};
 use crate::error::{Context, Error, Result};
-use crate::oci::{Image, Reference};
+use crate::oci::{Digest, Image, Reference};
 use crate::pack::Answers;
 use crate::pack::query::EnvVar;
 use crate::pack::query::parse_ports;
@@ -239,22 +239,33 @@ fn secrets(
 /// The volumes that the image names, and what the user shows, which comes first at its places.
 fn mounts(name: &str, image: &Image, more: &[Mount]) -> Vec<Mount> {
     let mut mounts = more.to_vec();
+    let mut named = Vec::new();
     for at in image.config().volumes() {
         let at = format!("/{}", at.trim_matches('/'));
         if mounts.iter().any(|mount| mount.at == at) {
             continue;
         }
-        let slug: String = at
-            .trim_matches('/')
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-            .collect();
-        let source = MountSource::Volume(format!("{name}.{slug}"));
-        mounts.push(Mount { source, at, read_only: false });
+        let volume = volume_name(name, &at, &named);
+        named.push(volume.clone());
+        mounts.push(Mount { source: MountSource::Volume(volume), at, read_only: false });
     }
     // What is shown within another comes after it.
     mounts.sort_by(|a, b| a.at.cmp(&b.at));
     mounts
+}
+
+/// The name of the volume at a path: the path in it, as far as a file's name can have it. Where that is not
+/// enough to tell it from the others (`/a/b` and `/a-b`), or too long, a digest of the path does.
+fn volume_name(service: &str, at: &str, named: &[String]) -> String {
+    const LONGEST: usize = 100;
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    let slug: String = at.trim_matches('/').chars().map(plain).collect();
+    let name = format!("{service}.{slug}");
+    if slug.len() <= LONGEST && !named.contains(&name) {
+        return name;
+    }
+    let head = &slug[..slug.len().min(LONGEST)];
+    format!("{service}.{head}-{}", Digest::of(at.as_bytes()).short())
 }
 
 fn stop_signal(image: &Image) -> Result<i32> {
@@ -324,6 +335,17 @@ mod tests {
         for text in ["", "80", "x:80", "0:80", "80:0", "1:2:3:4", "80:80/sctp", "a.b:1:2"] {
             assert!(parse_publish(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn volumes_have_names_of_their_own() {
+        let first = volume_name("web", "/a/b", &[]);
+        assert_eq!(first, "web.a-b");
+        let second = volume_name("web", "/a-b", std::slice::from_ref(&first));
+        assert!(second.starts_with("web.a-b-") && second != first, "{second}");
+        let long = volume_name("web", &format!("/{}", "x".repeat(300)), &[]);
+        assert!(long.len() < 200, "{long}");
+        crate::service::record::check_name(&second).unwrap();
     }
 
     #[test]

@@ -471,3 +471,25 @@ fn what_the_user_says_of_a_packs_variable_is_true_for_its_clients_too() {
     place.ok(["rm", "--force", "web"]);
     place.assert_nothing_left();
 }
+
+#[test]
+fn each_volume_of_an_image_has_its_own_data() {
+    let place = Place::new();
+    place.import_busybox();
+    let long = format!("/{}/{}", "d".repeat(150), "e".repeat(150));
+    let query = format!(
+        "#!/bin/sh\ncase $1 in os) echo busybox/1;; volumes) echo /a/b; echo /a-b; echo {long};; esac\n"
+    );
+    let build =
+        "#!/bin/sh\n[ $1 != base ] || { mkdir -p /a/b /a-b; echo >/a/b/one; echo >/a-b/two; }\n";
+    instance(&place, "vols", &query, build, "#!/bin/sh\nexec sleep 1000\n");
+    place.ok(["run", "-d", "vols"]);
+    assert_eq!(place.ok(["exec", "vols", "ls", "/a/b"]), "one\n");
+    assert_eq!(place.ok(["exec", "vols", "ls", "/a-b"]), "two\n");
+    place.ok(["exec", "vols", "sh", "-c", &format!("echo >{long}/file")]);
+    place.ok(["restart", "vols"]);
+    assert_eq!(place.ok(["exec", "vols", "ls", &long]), "file\n");
+    place.ok(["rm", "--force", "--volumes", "vols"]);
+    assert!(!place.ok(["prune", "--volumes", "--dry-run"]).contains("volume"));
+    place.assert_nothing_left();
+}
