@@ -12,7 +12,9 @@ use crate::error::{Error, IoContext, Result};
 use crate::interrupt;
 use crate::oci::Reference;
 use crate::pipeline::run::{self, RunRequest, parse_publish};
-use crate::sandbox::{Forward, Network, Resources, Stream, parse_cpus, parse_memory, parse_pids};
+use crate::sandbox::{
+    Allowed, Forward, Network, Resources, Stream, parse_cpus, parse_memory, parse_pids,
+};
 use crate::service::place::Place;
 use crate::service::record::{LogLimits, Mount, MountSource, Record, Restart};
 use crate::service::supervise::Hooks;
@@ -55,6 +57,9 @@ pub(super) struct Args {
     /// The network: auto is private where pasta can run, else the host's
     #[arg(long, value_enum, default_value = "auto")]
     network: NetworkArg,
+    /// Let it reach the host's loopback as host.containers.internal, or the gateway
+    #[arg(long, value_enum, value_name = "host|gateway")]
+    allow: Vec<AllowArg>,
     /// Reach another service, and have its environment, secrets too
     #[arg(long, value_name = "NAME")]
     link: Vec<String>,
@@ -90,6 +95,15 @@ enum NetworkArg {
     Host,
     /// A loopback interface alone
     None,
+}
+
+/// What of the host a service may be let reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum AllowArg {
+    /// Every port of the host's 127.0.0.1, at host.containers.internal
+    Host,
+    /// The gateway
+    Gateway,
 }
 
 /// Reads `60` or `60s`.
@@ -155,6 +169,10 @@ impl Args {
                 NetworkArg::Auto => Network::Auto,
                 NetworkArg::Host => Network::Host,
                 NetworkArg::None => Network::None,
+            },
+            allowed: Allowed {
+                gateway: self.allow.contains(&AllowArg::Gateway),
+                host: self.allow.contains(&AllowArg::Host),
             },
             publish: self.publish.clone(),
             links: self.link.clone(),

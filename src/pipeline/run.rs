@@ -10,7 +10,7 @@ use crate::pack::Answers;
 use crate::pack::query::EnvVar;
 use crate::pack::query::parse_ports;
 use crate::progress::Reporter;
-use crate::sandbox::{Forward, MAX_COMPONENTS, Network, Resources, Sandbox};
+use crate::sandbox::{Allowed, Forward, MAX_COMPONENTS, Network, Resources, Sandbox};
 use crate::secret::Secret;
 use crate::service::State;
 use crate::service::address::transport;
@@ -33,6 +33,8 @@ pub struct RunRequest {
     pub name: Option<String>,
     /// The network.
     pub network: Network,
+    /// What of the host may be reached from inside a private one.
+    pub allowed: Allowed,
     /// Ports of the host that lead to it besides its own.
     pub publish: Vec<Forward>,
     /// The services whose environment it has, and whom it reaches.
@@ -70,6 +72,7 @@ pub fn run(
     let place = Place::of(store.root(), &name)?;
     check_image(&image, &request.image, request)?;
     check_mounts(&request.mounts)?;
+    check_network(request, reporter)?;
     let sandbox = Sandbox::enter(&store.root().join("trees"))?;
     let mut answers = ask::all_in_image(store, &sandbox, &image, None, reporter)?;
     let state = State::load(store, &found.manifest)?;
@@ -100,9 +103,13 @@ pub fn run(
         more_env,
         health: answers.health.clone(),
         network: request.network,
+        allowed: request.allowed,
         address: None,
         ports: Vec::new(),
-        published: request.publish.clone(),
+        published: match request.network {
+            Network::Auto => request.publish.clone(),
+            _ => Vec::new(),
+        },
         mounts: mounts(&name, &image, &request.mounts),
         resources: request.resources,
         restart: request.restart,
@@ -160,6 +167,22 @@ fn check_mounts(mounts: &[Mount]) -> Result<()> {
             return Err(Error::usage(format!("two volumes are to be shown at {}", mount.at))
                 .hint("each needs a place of its own"));
         }
+    }
+    Ok(())
+}
+
+/// Refuses what a network can't do.
+fn check_network(request: &RunRequest, reporter: &dyn Reporter) -> Result<()> {
+    let private = request.network == Network::Auto;
+    if !private && request.allowed != Allowed::default() {
+        return Err(Error::usage("--allow is for a private network")
+            .hint("with --network host the service reaches all of the host, with none nothing"));
+    }
+    if !private && !request.publish.is_empty() {
+        reporter.note(
+            "-p leads nowhere without a private network: with --network host the service \
+                       listens on the host by itself",
+        );
     }
     Ok(())
 }

@@ -1,17 +1,17 @@
 //! What a container is made of, whatever runs in it: namespaces, a file system, a network.
 
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 
 use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
 
 use super::launch::Stage;
-use super::network::{self, Forward, Pasta, Resolver};
-use super::spec::{Bind, Network, Rootfs};
+use super::network::{self, Pasta, Plan, Resolver};
+use super::relay::Door;
+use super::spec::{Allowed, Bind, Network, Rootfs};
 use super::stages::reply_with;
-use super::{Sandbox, netlink, overlay};
+use super::{Sandbox, carry, doors, netlink, overlay};
 use crate::channel::Channel;
 use crate::error::{Error, Result};
 
@@ -28,12 +28,10 @@ pub(super) struct Container {
     own_network: bool,
     /// Whether svp attaches something to that namespace first.
     attach: bool,
-    /// Whether the host's gateway is out of its reach.
-    shielded: bool,
     pub(super) resolv_conf: String,
     pub(super) hosts: String,
-    /// Where svp listens in the container's own network.
-    pub(super) listen: Vec<SocketAddr>,
+    /// Where svp listens beside the container's own network.
+    pub(super) listen: Vec<doors::Listen>,
 }
 
 /// A container's network as svp sets it up.
@@ -43,47 +41,47 @@ pub(super) struct Attached {
     pub(super) namespace: OwnedFd,
     /// What carries its packets.
     pub(super) pasta: Pasta,
+    /// What carries what pasta can't.
+    _carrier: Option<Stage>,
 }
 
 impl Sandbox {
-    /// Describes a container in one of the three networks, and how names resolve there. One with `binds`
-    /// is a service's: it is kept from the gateway, on which many a router's and cloud's door is. A build may
-    /// have its proxy there.
+    /// Describes a container in one of the three networks, and how names resolve there.
     pub(super) fn container(
         &self,
         rootfs: Rootfs,
-        binds: Option<Vec<Bind>>,
+        binds: Vec<Bind>,
         hostname: &str,
         network: Network,
+        allowed: Allowed,
     ) -> (Container, Resolver) {
-        let shielded = binds.is_some();
         let resolver = match network {
-            Network::Auto => Resolver::private(shielded),
+            Network::Auto => Resolver::private(allowed),
             Network::Host => Resolver::of_host(),
             Network::None => Resolver::none(),
         };
         let container = Container {
             rootfs,
-            binds: binds.unwrap_or_default(),
+            binds,
             hostname: hostname.to_owned(),
             tty_group: self.map().gids.iter().any(|e| e.inside <= 5 && 5 - e.inside < e.count),
             own_network: network != Network::Host,
             attach: network == Network::Auto,
-            shielded,
             resolv_conf: resolver.file.clone(),
-            hosts: network::hosts(hostname, network != Network::None),
+            hosts: network::hosts(hostname, network != Network::None, allowed),
             listen: Vec::new(),
         };
         (container, resolver)
     }
 
     /// The sockets that a container's stage was asked to make, in their order.
-    pub(super) fn listeners(stage: &mut Stage, container: &Container) -> Result<Vec<TcpListener>> {
+    pub(super) fn doors(stage: &mut Stage, container: &Container) -> Result<Vec<Door>> {
         if !container.own_network || container.listen.is_empty() {
             return Ok(Vec::new());
         }
         let ((), fds) = stage.recv()?;
-        Ok(fds.into_iter().map(TcpListener::from).collect())
+        let doors = fds.into_iter().zip(&container.listen);
+        Ok(doors.map(|(fd, listen)| Door::of(fd, listen.protocol)).collect())
     }
 
     /// Connects a container's network, if it is to be, when its stage asks for that.
@@ -91,20 +89,21 @@ impl Sandbox {
         &self,
         stage: &mut Stage,
         container: &Container,
-        resolver: &Resolver,
-        forwards: &[Forward],
+        plan: &Plan,
     ) -> Result<Option<Attached>, Attempt> {
         if !container.attach {
             return Ok(None);
         }
         let (_, mut fds) = stage.recv::<()>()?;
         let namespace = fds.pop().ok_or_else(|| Error::sandbox("no network namespace"))?;
-        let pasta = network::start_pasta(self.namespace_fd(), &namespace, resolver, forwards);
+        let pasta = network::start_pasta(self.namespace_fd(), &namespace, plan);
         // An interrupt kills pasta too.
         crate::interrupt::check()?;
         let pasta = pasta.map_err(Attempt::NoPasta)?;
+        let rest = carry::split(&plan.forwards).1;
+        let carrier = carry::start(self.namespace_fd(), &namespace, rest)?;
         stage.send(&(), &[])?;
-        Ok(Some(Attached { namespace, pasta }))
+        Ok(Some(Attached { namespace, pasta, _carrier: carrier }))
     }
 }
 
@@ -150,29 +149,16 @@ pub(super) fn make(channel: &Channel, container: &Container) -> Result<()> {
     }
     if container.own_network {
         prepare_network(channel, container)?;
-        listen(channel, &container.listen)?;
+        if !container.listen.is_empty() {
+            reply_with(channel, &(), &doors::open(&container.listen)?)?;
+        }
     }
     Ok(())
 }
 
-/// Listens where svp wants to, and hands it the sockets.
-fn listen(channel: &Channel, at: &[SocketAddr]) -> Result<()> {
-    if at.is_empty() {
-        return Ok(());
-    }
-    let mut sockets = Vec::new();
-    for at in at {
-        let socket = TcpListener::bind(at).map_err(|error| {
-            Error::sandbox(format!("can't listen on {at} in the container")).source(error)
-        })?;
-        sockets.push(OwnedFd::from(socket));
-    }
-    reply_with(channel, &(), &sockets)
-}
-
 fn prepare_network(channel: &Channel, container: &Container) -> Result<()> {
     let failed = |what: &str, error| Error::sandbox(what.to_owned()).source(error);
-    netlink::bring_loopback_up()
+    netlink::bring_up(netlink::LOOPBACK)
         .map_err(|error| failed("can't bring the loopback interface up", error))?;
     if !container.attach {
         return Ok(());
@@ -181,11 +167,5 @@ fn prepare_network(channel: &Channel, container: &Container) -> Result<()> {
         .map_err(|error| failed("can't open the network namespace", error))?;
     reply_with(channel, &(), &[namespace.into()])?;
     let go = channel.recv::<()>().map_err(|error| failed("svp", error))?;
-    go.ok_or_else(|| Error::sandbox("svp is gone"))?;
-    let gateways = if container.shielded { network::gateways() } else { Vec::new() };
-    for address in network::CLOUD_METADATA.into_iter().chain(gateways) {
-        // A network without IPv6 has no such route to refuse.
-        let _ = netlink::refuse_route_to(address);
-    }
-    Ok(())
+    go.map(drop).ok_or_else(|| Error::sandbox("svp is gone"))
 }

@@ -12,6 +12,7 @@
 //! | `launch`, `channel`, `stages` | starting stages, talking to them, what they are |
 //! | `container`, `run`, `init`, `mounts`, `overlay`, `network`, `netlink`, `privileges`, `seccomp`, `mknod` | a container |
 //! | `resources`, `cgroup` | what a service may use of the machine |
+//! | `shield`, `carry`, `doors`, `relay` | what a private network keeps a container from; what pasta can't carry; links |
 //! | `service`, `keeper` | a service's container and its components |
 //! | `join`, `user` | a command in a container that runs, and who it is |
 //! | `volume` | what outlives a container |
@@ -23,9 +24,11 @@
 //! | `unpacked` | the unpacked layers of every id map: listing, measuring, removing |
 
 mod area;
+mod carry;
 mod cgroup;
 mod container;
 mod directory;
+mod doors;
 mod idmap;
 mod init;
 mod join;
@@ -37,11 +40,13 @@ mod netlink;
 mod network;
 mod overlay;
 mod privileges;
+mod relay;
 mod resources;
 mod run;
 mod saved;
 mod seccomp;
 mod service;
+mod shield;
 mod spec;
 mod stages;
 mod trees;
@@ -56,14 +61,16 @@ use std::path::{Path, PathBuf};
 pub use area::{DiffOptions, LayerSource, Scratch, layer_sources};
 pub use cgroup::why_unbounded;
 pub use directory::unpack_into;
+pub use doors::{Listen, MAX_LINKS, link_address};
 pub use idmap::{Extent, How, IdMap};
 pub use join::{JoinSpec, Joined, Signaller, Stdio, join};
 pub use network::{Forward, Transport, why_not_private as why_no_private_network};
+pub use relay::{Door, Target, open as open_socket, serve};
 pub use resources::{Resources, parse_cpus, parse_memory, parse_pids};
 pub use run::Output;
 pub use saved::SavedVolume;
 pub use service::{Component, Event, MAX_COMPONENTS, Service, ServiceSpec};
-pub use spec::{Bind, End, Limits, Network, Overlay, Rootfs, RunSpec, Stream};
+pub use spec::{Allowed, Bind, End, Limits, Network, Overlay, Rootfs, RunSpec, Stream};
 pub use stages::run_if_stage;
 pub use trees::WrittenLayer;
 pub use unpacked::Unpacked;

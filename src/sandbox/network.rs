@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::io::Read;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -17,10 +17,12 @@ use nix::sched::{CloneFlags, unshare};
 use rustix::io::FdFlags;
 use serde::{Deserialize, Serialize};
 
+use super::carry;
 use super::idmap::helper;
 use super::launch::{Stage, fresh_signals};
 use super::run::{handle_of, wait_for_death};
-use super::spec::Network;
+use super::shield::{self, HOST, HOST_V6};
+use super::spec::{Allowed, Network};
 use super::stages::{Request, reply_with};
 use crate::channel::Channel;
 use crate::error::{Error, Result};
@@ -32,6 +34,17 @@ pub(super) struct PastaRequest {
     program: String,
     dns_forward: Option<IpAddr>,
     forwards: Vec<Forward>,
+    host: bool,
+}
+
+/// What a private network leads to.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) resolver: Resolver,
+    /// The host's ports that lead into it.
+    pub(super) forwards: Vec<Forward>,
+    /// What of the host leads out of it.
+    pub(super) allowed: Allowed,
 }
 
 /// A port of the host that leads to one of a container.
@@ -46,7 +59,7 @@ pub struct Forward {
 }
 
 /// What carries packets to a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
     /// TCP.
@@ -67,12 +80,6 @@ impl Forward {
 /// The name server that a container asks where the host's is one that only the host reaches; pasta
 /// forwards it.
 const FORWARDED_DNS: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
-
-/// Where clouds tell a machine its credentials: no business of a pack's script.
-pub(super) const CLOUD_METADATA: [IpAddr; 2] = [
-    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
-];
 
 /// How long pasta may take to be ready.
 const READY: Duration = Duration::from_secs(5);
@@ -95,9 +102,9 @@ impl Resolver {
         Resolver { file: String::new(), forward: None }
     }
 
-    /// One that works in a private network; `shielded` if the gateway is out of reach there.
-    pub(super) fn private(shielded: bool) -> Resolver {
-        let out_of_reach = if shielded { gateways() } else { Vec::new() };
+    /// One that works in a private network.
+    pub(super) fn private(allowed: Allowed) -> Resolver {
+        let out_of_reach = if allowed.gateway { Vec::new() } else { shield::gateways() };
         Resolver::private_from(&read_bounded("/etc/resolv.conf"), &out_of_reach)
     }
 
@@ -124,27 +131,6 @@ impl Resolver {
     }
 }
 
-/// The gateways of this process's network. Of IPv6 those that are not link-local: they have no address
-/// that a route could refuse.
-pub(super) fn gateways() -> Vec<IpAddr> {
-    let v4 = read_bounded("/proc/thread-self/net/route");
-    let v6 = read_bounded("/proc/thread-self/net/ipv6_route");
-    v4.lines().filter_map(gateway_v4).chain(v6.lines().filter_map(gateway_v6)).collect()
-}
-
-/// Interface, destination, gateway, …; addresses as the processor has them in memory.
-fn gateway_v4(line: &str) -> Option<IpAddr> {
-    let gateway = u32::from_str_radix(line.split_whitespace().nth(2)?, 16).ok()?;
-    (gateway != 0).then(|| IpAddr::V4(Ipv4Addr::from(gateway.to_ne_bytes())))
-}
-
-/// Destination, its length, source, its length, gateway, …
-fn gateway_v6(line: &str) -> Option<IpAddr> {
-    let gateway = u128::from_str_radix(line.split_whitespace().nth(4)?, 16).ok()?;
-    let gateway = Ipv6Addr::from(gateway);
-    (!gateway.is_unspecified() && !gateway.is_unicast_link_local()).then_some(IpAddr::V6(gateway))
-}
-
 fn name_server(line: &str) -> Option<IpAddr> {
     let mut words = line.split_whitespace();
     if words.next() != Some("nameserver") {
@@ -155,8 +141,9 @@ fn name_server(line: &str) -> Option<IpAddr> {
     address.split('%').next()?.parse().ok()
 }
 
-/// /etc/hosts for a container: the host's own lines, and the container's name.
-pub(super) fn hosts(hostname: &str, share_host: bool) -> String {
+/// /etc/hosts for a container: the host's own lines, and the container's name; if it may reach the host, what podman
+/// and Docker call that.
+pub(super) fn hosts(hostname: &str, share_host: bool, allowed: Allowed) -> String {
     let mut text =
         String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     if share_host {
@@ -167,6 +154,9 @@ pub(super) fn hosts(hostname: &str, share_host: bool) -> String {
             address.is_some_and(|ip| !ip.is_loopback())
         });
         useful.for_each(|line| text.push_str(&format!("{line}\n")));
+    }
+    if allowed.host {
+        text.push_str(&format!("{HOST}\thost.containers.internal host.docker.internal\n"));
     }
     text.push_str(&format!("127.0.0.1\t{hostname}\n"));
     text
@@ -235,15 +225,15 @@ impl Drop for Pasta {
 pub(super) fn start_pasta(
     user_namespace: &OwnedFd,
     network_namespace: &OwnedFd,
-    resolver: &Resolver,
-    forwards: &[Forward],
+    plan: &Plan,
 ) -> Result<Pasta> {
     let failed = |why: &str| Error::sandbox(format!("pasta: {why}"));
     let program = helper("pasta").ok_or_else(|| failed("not installed"))?;
     let request = PastaRequest {
         program: program.to_string_lossy().into_owned(),
-        dns_forward: resolver.forward,
-        forwards: forwards.to_vec(),
+        dns_forward: plan.resolver.forward,
+        forwards: carry::split(&plan.forwards).0,
+        host: plan.allowed.host,
     };
     let fds = [user_namespace.as_fd(), network_namespace.as_fd()];
     let mut stage = Stage::start(Path::new("/"), &Request::Pasta(request), &fds)?;
@@ -262,6 +252,7 @@ pub(super) fn start_pasta(
         _ => 0,
     };
     if said > 0 {
+        shield::start(user_namespace, network_namespace, plan)?;
         return Ok(pasta);
     }
     match (polled, &mut pasta.stage) {
@@ -307,7 +298,12 @@ pub(super) fn run_pasta(
         rustix::io::fcntl_setfd(fd, FdFlags::empty()).map_err(|error| failed(error.into()))?;
     }
     let mut command = Command::new(&request.program);
-    command.args(["--foreground", "--quiet", "--config-net", "--no-map-gw", "--no-netns-quit"]);
+    command.args(["--foreground", "--quiet", "--config-net", "--no-netns-quit"]);
+    // What pasta takes for the gateway is the host's loopback: no real one, then.
+    match request.host {
+        true => command.args(["-g", &HOST.to_string(), "-g", &HOST_V6.to_string()]),
+        false => command.arg("--no-map-gw"),
+    };
     for (option, protocol) in [("-t", Transport::Tcp), ("-u", Transport::Udp)] {
         let mut forwards = request.forwards.iter().filter(|f| f.protocol == protocol).peekable();
         if forwards.peek().is_none() {
@@ -366,21 +362,17 @@ mod tests {
 
     #[test]
     fn a_name_server_at_a_gateway_out_of_reach_is_replaced() {
-        let line = "eth0\t00000000\t0102000A\t0003\t0\t0\t100\t00000000\t0\t0\t0";
-        let gateway = gateway_v4(line).unwrap();
-        assert_eq!(gateway, "10.0.2.1".parse::<IpAddr>().unwrap());
+        let gateway = "10.0.2.1".parse().unwrap();
         let resolver = Resolver::private_from("nameserver 10.0.2.1\n", &[gateway]);
         assert_eq!(resolver.file, "nameserver 169.254.1.1\n");
         assert!(resolver.forward.is_some());
-        assert_eq!(gateway_v4("eth0\t0002000A\t00000000\t0001"), None);
-        let v6 = "00000000000000000000000000000000 00 00000000000000000000000000000000 00 \
-                  20010db8000000000000000000000001 00000400 00000001 00000000 00000003 eth0";
-        assert_eq!(gateway_v6(v6), "2001:db8::1".parse().ok());
-        assert_eq!(gateway_v6(&v6.replace("20010db8", "fe800000")), None);
     }
 
     #[test]
-    fn hosts_has_the_containers_name() {
-        assert!(hosts("svp", false).ends_with("127.0.0.1\tsvp\n"));
+    fn hosts_has_the_containers_name_and_the_hosts_if_that_is_allowed() {
+        let text = hosts("svp", false, Allowed::default());
+        assert!(text.ends_with("127.0.0.1\tsvp\n") && !text.contains("internal"));
+        let text = hosts("svp", false, Allowed { host: true, ..Allowed::default() });
+        assert!(text.contains("169.254.1.2\thost.containers.internal host.docker.internal\n"));
     }
 }

@@ -1,4 +1,4 @@
-//! What a container's root may do: the capabilities that Docker and podman leave it, and no others.
+//! What a container's root may do: the capabilities that Docker leaves it but one, and no others.
 
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::stdio::{dup2_stderr, stdout};
@@ -9,13 +9,13 @@ use rustix::thread::{
 
 use crate::error::{Error, Result};
 
-/// Docker's default set. All of them are over the user namespace alone.
+/// Docker's default set without CAP_NET_RAW, as podman's: pasta would carry packets made by hand to the host's
+/// loopback. All of them are over the user namespace alone.
 const KEPT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FSETID)
     .union(CapabilitySet::FOWNER)
     .union(CapabilitySet::MKNOD)
-    .union(CapabilitySet::NET_RAW)
     .union(CapabilitySet::SETGID)
     .union(CapabilitySet::SETUID)
     .union(CapabilitySet::SETFCAP)

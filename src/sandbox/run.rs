@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::container::{self, Attempt, Container};
 use super::launch::Stage;
-use super::spec::{End, Limits, Network, RunSpec, Stream};
+use super::network::Plan;
+use super::spec::{Allowed, End, Limits, Network, RunSpec, Stream};
 use super::stages::{Request, reply, reply_with};
 use super::{Sandbox, network};
 use crate::channel::Channel;
@@ -101,8 +102,9 @@ impl Sandbox {
         limits: Limits,
         output: &mut Output<'_>,
     ) -> Result<End, Attempt> {
+        let allowed = Allowed::BUILD;
         let (container, resolver) =
-            self.container(spec.rootfs.clone(), None, &spec.hostname, network);
+            self.container(spec.rootfs.clone(), Vec::new(), &spec.hostname, network, allowed);
         let RunSpec { argv, env, cwd, .. } = spec.clone();
         let request = RunRequest { container: container.clone(), argv, env, cwd };
         let pipe = || std::io::pipe().map_err(|e| Error::sandbox("can't make a pipe").source(e));
@@ -111,7 +113,8 @@ impl Sandbox {
         fds.extend(pack.map(AsFd::as_fd));
         let mut stage = Stage::start(self.area(), &Request::Run(request), &fds)?;
         drop((stdout_end, stderr_end));
-        let _network = self.attach(&mut stage, &container, &resolver, &[])?;
+        let plan = Plan { resolver, forwards: Vec::new(), allowed };
+        let _network = self.attach(&mut stage, &container, &plan)?;
         Ok(listen(stage, stdout.into(), stderr.into(), limits, output)?)
     }
 }

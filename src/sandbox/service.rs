@@ -4,7 +4,6 @@
 //! stay open however often the component is started.
 
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -14,14 +13,16 @@ use serde::{Deserialize, Serialize};
 use super::Sandbox;
 use super::cgroup::Cgroup;
 use super::container::{self, Attached, Attempt, Container};
+use super::doors::Listen;
 use super::init::{make_root, pivot};
 use super::keeper::{Ends, Order, Report};
 use super::launch::Stage;
 use super::mknod;
-use super::network::{self, Forward, Resolver};
+use super::network::{self, Forward, Plan};
+use super::relay::Door;
 use super::resources::Resources;
 use super::run::{handle_of, number_of, wait_for_death};
-use super::spec::{Bind, End, Network, Overlay, Rootfs};
+use super::spec::{Allowed, Bind, End, Network, Overlay, Rootfs};
 use super::stages::{Request, reply, reply_with};
 use crate::channel::Channel;
 use crate::error::{Error, Result};
@@ -43,8 +44,10 @@ pub struct ServiceSpec {
     pub network: Network,
     /// The host's ports that lead into a private network.
     pub forwards: Vec<Forward>,
-    /// Where svp listens in the container's own network.
-    pub listen: Vec<SocketAddr>,
+    /// What of the host may be reached from inside a private network.
+    pub allowed: Allowed,
+    /// Where svp listens beside the container's own network.
+    pub listen: Vec<Listen>,
     /// How many components there are to keep.
     pub components: usize,
     /// What it may use.
@@ -76,12 +79,11 @@ pub struct Service {
     stage: Option<Stage>,
     process_1: OwnedFd,
     network: Option<Attached>,
-    resolver: Resolver,
-    forwards: Vec<Forward>,
+    plan: Plan,
     user_namespace: OwnedFd,
     cgroup: Cgroup,
     /// The sockets for [`ServiceSpec::listen`], in that order; none where the network is the host's.
-    pub listeners: Vec<TcpListener>,
+    pub doors: Vec<Door>,
     /// The network that it got.
     pub network_kind: Network,
 }
@@ -122,7 +124,7 @@ impl Sandbox {
     ) -> Result<(Service, Vec<Component>)> {
         let network = network::available(spec.network, reporter);
         match self.service_in(spec, network, reporter) {
-            Err(Attempt::NoPasta(error)) if spec.forwards.is_empty() => {
+            Err(Attempt::NoPasta(error)) if spec.forwards.is_empty() && spec.listen.is_empty() => {
                 reporter.note(&format!("{error}: using the host's network"));
                 self.service_in(spec, Network::Host, reporter).map_err(Attempt::into_error)
             }
@@ -138,8 +140,9 @@ impl Sandbox {
     ) -> Result<(Service, Vec<Component>), Attempt> {
         let rootfs = Rootfs::Layers(spec.overlay.clone());
         let (mut container, resolver) =
-            self.container(rootfs, Some(spec.binds.clone()), &spec.hostname, network);
+            self.container(rootfs, spec.binds.clone(), &spec.hostname, network, spec.allowed);
         container.listen = spec.listen.clone();
+        let plan = Plan { resolver, forwards: spec.forwards.clone(), allowed: spec.allowed };
         let mut components = Vec::new();
         let mut theirs = Vec::new();
         for _ in 0..spec.components {
@@ -158,8 +161,8 @@ impl Sandbox {
         }
         stage.send(&Request::Service(request), &fds)?;
         drop(theirs);
-        let network_part = self.attach(&mut stage, &container, &resolver, &spec.forwards)?;
-        let listeners = Sandbox::listeners(&mut stage, &container)?;
+        let network_part = self.attach(&mut stage, &container, &plan)?;
+        let doors = Sandbox::doors(&mut stage, &container)?;
         let ((), fds) = stage.recv()?;
         let process_1 = fds.into_iter().next().ok_or_else(|| Error::sandbox("no process 1"))?;
         // Process 1 says when all keepers are there.
@@ -172,11 +175,10 @@ impl Sandbox {
             stage: Some(stage),
             process_1,
             network: network_part,
-            resolver,
-            forwards: spec.forwards.clone(),
+            plan,
             user_namespace,
             cgroup,
-            listeners,
+            doors,
             network_kind: network,
         };
         Ok((service, components))
@@ -218,9 +220,7 @@ impl Service {
         if network.pasta.is_alive() {
             return Ok(false);
         }
-        let Service { user_namespace, resolver, forwards, .. } = self;
-        network.pasta =
-            network::start_pasta(user_namespace, &network.namespace, resolver, forwards)?;
+        network.pasta = network::start_pasta(&self.user_namespace, &network.namespace, &self.plan)?;
         Ok(true)
     }
 }

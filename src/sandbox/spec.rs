@@ -77,6 +77,15 @@ pub enum Network {
     None,
 }
 
+/// What of the host a private network leads to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allowed {
+    /// The gateway.
+    pub gateway: bool,
+    /// The host's loopback, at an address of its own.
+    pub host: bool,
+}
+
 /// What bounds a command.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Limits {

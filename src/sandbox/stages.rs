@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::launch::STAGE_NAME;
 use super::{
-    directory, init, join, keeper, network, run, saved, service, trees, unpacked, verify, volume,
+    carry, directory, init, join, keeper, network, run, saved, service, shield, trees, unpacked,
+    verify, volume,
 };
 use crate::channel::Channel;
 use crate::error::{Error, Result, Wire};
@@ -69,6 +70,10 @@ pub(super) enum Request {
     Pasta(network::PastaRequest),
     /// Be process 1 of pasta's process namespace. The network namespace.
     PastaInit(network::PastaRequest),
+    /// Keep a network from what is none of its business. The user namespace, the network namespace.
+    Shield(shield::ShieldRequest),
+    /// Carry ports into a network. The user namespace, the network namespace, the ports' sockets.
+    Carry(carry::CarryRequest),
 }
 
 /// Does a stage's work if this process was started as one; `main` calls it before anything else.
@@ -162,6 +167,14 @@ fn dispatch(channel: &Channel, request: Request, fds: Vec<OwnedFd>) -> Result<()
             network::keep_pasta(channel, &request, &fd()?)
         }
         Request::PastaInit(request) => network::run_pasta(channel, &request, &fd()?),
+        Request::Shield(request) => {
+            enter(channel, fd()?)?;
+            reply(channel, &shield::raise(&request, fd()?)?)
+        }
+        Request::Carry(request) => {
+            enter(channel, fd()?)?;
+            carry::carry(channel, &request, fd()?, fds.collect())
+        }
     }
 }
 

@@ -4,12 +4,13 @@
 //! its ports can be bound.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::error::{Error, Result};
 use crate::oci::Digest;
 use crate::pack::query::{Port, Protocol};
-use crate::sandbox::{Forward, Transport};
+use crate::sandbox::{Forward, Transport, open_socket};
 
 /// The first port that needs no privilege, if the host doesn't say.
 const UNPRIVILEGED: u16 = 1024;
@@ -72,10 +73,19 @@ pub fn transport(protocol: Protocol) -> Transport {
 
 /// Whether one could listen there.
 pub fn is_free(address: impl Into<IpAddr>, port: u16, protocol: Transport) -> bool {
-    let at = SocketAddr::from((address.into(), port));
-    match protocol {
-        Transport::Tcp => TcpListener::bind(at).is_ok(),
-        Transport::Udp => UdpSocket::bind(at).is_ok(),
+    try_listen(SocketAddr::from((address.into(), port)), protocol).is_ok()
+}
+
+/// Listens there for a moment.
+///
+/// # Errors
+/// What the kernel says.
+pub fn try_listen(at: SocketAddr, protocol: Transport) -> io::Result<()> {
+    open_socket(at, protocol)?;
+    // Of root's privilege pasta has none.
+    match at.port() < unprivileged_start() {
+        true => Err(io::ErrorKind::PermissionDenied.into()),
+        false => Ok(()),
     }
 }
 
@@ -88,6 +98,7 @@ pub fn unprivileged_start() -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::TcpListener;
 
     fn tcp(number: u16) -> Port {
         Port { number, protocol: Protocol::Tcp }

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::control::{Ask, ask};
+use super::links;
 use super::place::Place;
 use super::record::Record;
-use super::start::linked;
 use crate::error::{Error, Kind, Result};
 use crate::interrupt;
 use crate::sandbox::{End, JoinSpec, Joined, Stdio, join};
@@ -27,7 +27,8 @@ const TICK: Duration = Duration::from_millis(50);
 /// [`Kind::BadInput`] if the service's image is damaged or gone.
 pub fn spec(store: &Store, record: &Record, argv: Vec<String>) -> Result<JoinSpec> {
     let image = store.load_image(&record.manifest)?;
-    let env = record.environment(&image, &linked(store.root(), record)?);
+    let linked = links::linked(store.root(), record)?;
+    let env = record.environment(&image, links::environment(record, &linked));
     Ok(JoinSpec {
         argv,
         env,

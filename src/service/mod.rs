@@ -5,11 +5,11 @@
 //! | `state` | what an image of an instance leaves unsaid: its secrets |
 //! | `record`, `status`, `place` | what a running service is, how it is, where that is kept |
 //! | `supervise`, `kept`, `control` | keeping it running, what ends, and asking the process that does |
-//! | `relay` | links to other services |
 //! | `log` | what its components print |
 //! | `command`, `health` | a command in one that runs, and whether it is well |
 //! | `backup` | backups of it |
 //! | `address` | its address on the host |
+//! | `links` | other services that it reaches |
 //! | `environment` | what its scripts find in their environment |
 //! | `export` | a service as other engines run it |
 
@@ -21,11 +21,11 @@ pub mod environment;
 pub mod export;
 pub mod health;
 mod kept;
+pub mod links;
 pub mod log;
 pub mod monitor;
 pub mod place;
 pub mod record;
-mod relay;
 pub mod start;
 mod state;
 pub mod status;

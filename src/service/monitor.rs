@@ -139,6 +139,7 @@ pub fn run(
         record: &record,
         sandbox: &sandbox,
         spec: &prepared.spec,
+        links: &prepared.links,
         env: prepared.env,
         signals,
     };

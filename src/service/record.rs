@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Image};
 use crate::pack::query::EnvVar;
-use crate::sandbox::{Forward, Network, Resources};
+use crate::sandbox::{Allowed, Forward, Network, Resources, Transport};
 use crate::secret::Secret;
 use crate::service::environment;
 
@@ -48,6 +48,9 @@ pub struct Record {
     pub health: Option<String>,
     /// The network.
     pub network: Network,
+    /// What of the host may be reached from inside a private one.
+    #[serde(default)]
+    pub allowed: Allowed,
     /// Its address on the host, if its network is private.
     pub address: Option<Ipv4Addr>,
     /// The ports of that address that lead to it.
@@ -178,12 +181,31 @@ impl Record {
         IpAddr::V4(self.address.unwrap_or(Ipv4Addr::LOCALHOST))
     }
 
-    /// What a client needs to know: the secrets first, then the pack's environment with `%IP` filled in,
-    /// and the host's port where a port of the same number could not be had.
-    pub fn client_environment(&self) -> Vec<(String, String)> {
+    /// What a client needs to know: the secrets first, then the pack's environment with `ip` for `%IP`.
+    pub fn client_environment(&self, ip: &str) -> Vec<(String, String)> {
         let secrets =
             self.secrets.iter().map(|(name, secret)| (name.clone(), secret.expose().to_owned()));
-        secrets.chain(self.env_with_ip(&self.ip().to_string())).collect()
+        secrets.chain(self.env_with_ip(ip)).collect()
+    }
+
+    /// The same for a client on the host: a port that could not be had there under its own number has the number
+    /// that it got, in `PORT`, in `*_PORT` and behind `%IP:`.
+    pub fn host_environment(&self) -> Vec<(String, String)> {
+        let mut here = self.clone();
+        let moved = |forward: &&Forward| forward.host.port() != forward.container;
+        for forward in self.ports.iter().filter(moved) {
+            let (inside, outside) =
+                (forward.container.to_string(), forward.host.port().to_string());
+            for ((name, value), (_, was)) in here.env.iter_mut().zip(&self.env) {
+                let port = name == "PORT" || name.ends_with("_PORT");
+                if port && *was == inside && forward.protocol == Transport::Tcp {
+                    value.clone_from(&outside);
+                } else if was.contains("%IP:") {
+                    *value = renumbered(value, &inside, &outside);
+                }
+            }
+        }
+        here.client_environment(&self.ip().to_string())
     }
 
     /// The pack's environment with `ip` for `%IP`.
@@ -196,16 +218,33 @@ impl Record {
 
     /// What every script in the service finds in its environment: the image's, that of the services it is
     /// linked to, its own, what the user adds.
-    pub fn environment(&self, image: &Image, linked: &[Record]) -> Vec<(String, String)> {
+    pub fn environment(
+        &self,
+        image: &Image,
+        links: Vec<(String, String)>,
+    ) -> Vec<(String, String)> {
         let mut env = environment::of_image(image);
-        for (name, value) in linked.iter().flat_map(Record::client_environment) {
+        for (name, value) in links {
             environment::set(&mut env, &name, &value);
         }
-        for (name, value) in self.client_environment().iter().chain(&self.more_env) {
+        let own = self.client_environment(&self.ip().to_string());
+        for (name, value) in own.iter().chain(&self.more_env) {
             environment::set(&mut env, name, value);
         }
         env
     }
+}
+
+/// Another number for a port behind `%IP:`.
+fn renumbered(text: &str, inside: &str, outside: &str) -> String {
+    let mut parts = text.split("%IP:");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
+        let number = if &part[..end] == inside { outside } else { &part[..end] };
+        out.push_str(&format!("%IP:{number}{}", &part[end..]));
+    }
+    out
 }
 
 /// Refuses names that could be taken for something else: in paths, in host names, on command lines.
@@ -242,6 +281,13 @@ mod tests {
         for text in ["", "yes", "always:3", "on-failure:", "on-failure:0", "on-failure:x", "no:1"] {
             assert!(text.parse::<Restart>().is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn ports_behind_an_address_get_another_number() {
+        let of = |text: &str| renumbered(text, "80", "8080");
+        assert_eq!(of("http://%IP:80/a,%IP:800,%IP:80"), "http://%IP:8080/a,%IP:800,%IP:8080");
+        assert_eq!(of("80 %IP"), "80 %IP");
     }
 
     #[test]

@@ -1,18 +1,20 @@
 //! From a record to a container: unpacked layers, volumes, ports that are free.
 
 use std::collections::HashSet;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use super::address;
+use super::links;
 use super::place::Place;
 use super::record::{MountSource, Record};
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::oci::Image;
 use crate::pack::query::{Port, Protocol, parse_ports};
 use crate::progress::Reporter;
 use crate::sandbox::{
-    Bind, Forward, Network, Overlay, Sandbox, ServiceSpec, Transport, layer_sources,
+    Bind, Forward, Network, Overlay, Sandbox, ServiceSpec, Target, Transport, layer_sources,
 };
 use crate::store::Store;
 
@@ -20,6 +22,8 @@ use crate::store::Store;
 pub struct Prepared {
     /// The container.
     pub spec: ServiceSpec,
+    /// Where each door that svp opens for it leads.
+    pub links: Vec<Target>,
     /// The environment of all components.
     pub env: Vec<(String, String)>,
 }
@@ -40,39 +44,26 @@ pub fn prepare(
         sandbox.service_overlay(&record.id, layer_sources(store, &image), &mut |layer| {
             reporter.step(&format!("unpacking layer {}", layer.digest.short()));
         })?;
-    let linked = linked(store.root(), record)?;
+    let linked = links::linked(store.root(), record)?;
     let binds = binds(sandbox, record, &overlay, reporter)?;
     if find_ports(store.root(), record, reporter)? {
         place.save(record)?;
     }
+    let (listen, links) = links::doors(record, &linked)?;
     let spec = ServiceSpec {
         overlay,
         binds,
         hostname: record.hostname().to_owned(),
         network: record.network,
         forwards: [&record.ports[..], &record.published].concat(),
-        listen: linked.iter().flat_map(reachable).collect(),
+        allowed: record.allowed,
+        listen,
         components: record.component_names().len(),
         resources: record.resources,
         id: record.id.clone(),
     };
-    Ok(Prepared { spec, env: record.environment(&image, &linked) })
-}
-
-/// The records of the services that one is linked to.
-///
-/// # Errors
-/// [`Kind::Usage`](crate::error::Kind::Usage) if there is no such service any more.
-pub fn linked(root: &Path, record: &Record) -> Result<Vec<Record>> {
-    let find = |name: &String| Place::existing(root, name)?.record();
-    let linked = record.links.iter().map(find).collect::<Result<Vec<_>>>();
-    linked.context(format!("{} is linked to it", record.name))
-}
-
-/// Where a service is reached over TCP.
-fn reachable(record: &Record) -> impl Iterator<Item = SocketAddr> {
-    let tcp = record.ports.iter().filter(|forward| forward.protocol == Transport::Tcp);
-    tcp.map(|forward| forward.host)
+    let env = record.environment(&image, links::environment(record, &linked));
+    Ok(Prepared { spec, links, env })
 }
 
 fn binds(
@@ -124,13 +115,7 @@ pub fn find_ports(root: &Path, record: &mut Record, reporter: &dyn Reporter) -> 
     if record.network != Network::Auto {
         return Ok(false);
     }
-    for forward in &record.published {
-        if !address::is_free(forward.host.ip(), forward.host.port(), forward.protocol) {
-            return Err(Error::sandbox(format!("can't listen on {}", forward.host)).hint(
-                "another program has that port, or it takes privilege: publish another with -p",
-            ));
-        }
-    }
+    check_published(&record.published)?;
     let ports: Vec<Port> =
         record.ports.iter().map(|forward| port(forward.container, forward.protocol)).collect();
     let taken = taken(root, &record.name)?;
@@ -151,6 +136,37 @@ pub fn find_ports(root: &Path, record: &mut Record, reporter: &dyn Reporter) -> 
     }
     record.ports = forwards;
     Ok(changed)
+}
+
+/// Makes sure that one can listen where the user wants.
+fn check_published(published: &[Forward]) -> Result<()> {
+    for (number, forward) in published.iter().enumerate() {
+        let Forward { host, protocol, .. } = *forward;
+        if published[..number].iter().any(|other| (other.host, other.protocol) == (host, protocol))
+        {
+            return Err(Error::usage(format!("the port {host} is published twice")));
+        }
+        let Err(error) = address::try_listen(host, protocol) else { continue };
+        let hint = match error.kind() {
+            io::ErrorKind::PermissionDenied => format!(
+                "ports below {} take privilege on this host: publish it as another, such as {}",
+                address::unprivileged_start(),
+                8000_u16.saturating_add(host.port())
+            ),
+            io::ErrorKind::AddrNotAvailable => {
+                "the host has no such address: `ip address` lists its own".to_owned()
+            }
+            io::ErrorKind::AddrInUse if host.ip().is_unspecified() => format!(
+                "something has port {} on one of the host's addresses already, it may be a service of svp's \
+                 (`ss -ln` tells): name the address to publish it on, or another port",
+                host.port()
+            ),
+            _ => "another program has that port (`ss -lnp` tells which): publish another with -p"
+                .to_owned(),
+        };
+        return Err(Error::sandbox(format!("can't listen on {host}")).source(error).hint(hint));
+    }
+    Ok(())
 }
 
 fn port(number: u16, protocol: Transport) -> Port {

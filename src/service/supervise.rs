@@ -14,12 +14,11 @@ use super::kept::{Kept, Patience};
 use super::log::Log;
 use super::place::Place;
 use super::record::Record;
-use super::relay;
 use super::status::{Standing, Status, now, shell_code};
 use crate::error::{Error, IoContext, Result};
 use crate::interrupt;
 use crate::progress::Reporter;
-use crate::sandbox::{Component, End, Event, Sandbox, Service, ServiceSpec, Stream};
+use crate::sandbox::{Component, End, Event, Sandbox, Service, ServiceSpec, Stream, Target, serve};
 
 /// How often to look at the network.
 const TICK: Duration = Duration::from_secs(2);
@@ -48,6 +47,8 @@ pub struct Job<'a> {
     pub sandbox: &'a Sandbox,
     /// What that is.
     pub spec: &'a ServiceSpec,
+    /// Where each door of it leads.
+    pub links: &'a [Target],
     /// The environment of all components.
     pub env: Vec<(String, String)>,
     /// The numbers of signals that svp gets, a byte each: the first asks for a stop, the second for a
@@ -215,10 +216,10 @@ impl Supervisor<'_> {
     ) -> Result<Over> {
         let show = hooks.show;
         let over = AtomicBool::new(false);
-        let listeners = std::mem::take(&mut service.listeners);
+        let doors = std::mem::take(&mut service.doors);
         std::thread::scope(|scope| {
-            for (listener, to) in listeners.iter().zip(&self.job.spec.listen) {
-                scope.spawn(|| relay::serve(listener, *to, &|| over.load(Ordering::SeqCst)));
+            for (door, to) in doors.iter().zip(self.job.links) {
+                scope.spawn(|| serve(door, *to, &|| over.load(Ordering::SeqCst)));
             }
             for (number, (component, log)) in components.iter_mut().zip(self.logs).enumerate() {
                 let show = move |stream, bytes: &[u8]| show(number, stream, bytes);

@@ -10,7 +10,7 @@ use super::super::setup::{EnvFormat, environment_text};
 use super::super::table::{self, Table};
 use super::find;
 use crate::error::Result;
-use crate::sandbox::{Forward, Resources, Transport};
+use crate::sandbox::{Allowed, Forward, Network, Resources, Transport};
 use crate::service::place::Place;
 use crate::service::record::Record;
 use crate::service::status::{ComponentStatus, Standing, Status, now, shell_code};
@@ -67,6 +67,9 @@ pub(super) struct Shown {
     monitor: Option<u32>,
     address: String,
     ports: Vec<ShownPort>,
+    network: &'static str,
+    allowed: Vec<&'static str>,
+    links: Vec<String>,
     components: Vec<ComponentStatus>,
     volumes: Vec<ShownMount>,
     resources: Resources,
@@ -123,6 +126,9 @@ impl Shown {
             monitor: status.monitor.filter(|_| alive),
             address: record.ip().to_string(),
             ports: ports(record).map(ShownPort::from).collect(),
+            network: network_word(status.network.filter(|_| alive).unwrap_or(record.network)),
+            allowed: allowed_words(record.allowed),
+            links: record.links.clone(),
             components: status.components,
             volumes: record.mounts.iter().map(mount).collect(),
             resources: record.resources,
@@ -165,6 +171,19 @@ impl From<&Forward> for ShownPort {
             protocol: forward.protocol,
         }
     }
+}
+
+fn network_word(network: Network) -> &'static str {
+    match network {
+        Network::Auto => "private",
+        Network::Host => "host",
+        Network::None => "none",
+    }
+}
+
+fn allowed_words(allowed: Allowed) -> Vec<&'static str> {
+    let words = [("gateway", allowed.gateway), ("host", allowed.host)];
+    words.into_iter().filter_map(|(word, is)| is.then_some(word)).collect()
 }
 
 fn ports(record: &Record) -> impl Iterator<Item = &Forward> {
@@ -248,9 +267,16 @@ pub(in crate::cli) fn info(args: &InfoArgs, context: &Context) -> Result<ExitCod
     if let Some(error) = &shown.error {
         row("error", error.clone());
     }
+    row("network", shown.network.to_owned());
     row("address", shown.address.clone());
     for port in &shown.ports {
         row("port", format!("{}:{} -> {}", port.host, port.port, port.container_port));
+    }
+    for what in &shown.allowed {
+        row("may reach", (*what).to_owned());
+    }
+    for link in &shown.links {
+        row("link", link.clone());
     }
     for component in &shown.components {
         let end = component
@@ -282,7 +308,7 @@ pub(in crate::cli) fn info(args: &InfoArgs, context: &Context) -> Result<ExitCod
 pub(in crate::cli) fn env(args: &EnvArgs, context: &Context) -> Result<ExitCode> {
     let (_, place) = find(&args.name)?;
     let record = place.record()?;
-    let mut environment = record.client_environment();
+    let mut environment = record.host_environment();
     if std::io::stdout().is_terminal() && !args.show_secrets && !record.secrets.is_empty() {
         for (_, value) in environment.iter_mut().take(record.secrets.len()) {
             "********".clone_into(value);

@@ -1,0 +1,364 @@
+//! Carrying connections and datagrams from one network to another, where pasta can't.
+//!
+//! Links lead from inside a service to another's address on the host; some ports of the host lead into a service
+//! in the same way. Nothing grows with what comes: there are so many connections and senders at most.
+
+use std::io::{self, Read, Write};
+use std::net::{
+    IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket,
+};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use serde::{Deserialize, Serialize};
+
+use super::network::Transport;
+
+/// The most connections at once of one port; more wait.
+const MOST: usize = 1024;
+/// The most senders of datagrams to one port that are told apart; the one that was silent longest makes room.
+const MOST_SENDERS: usize = 256;
+/// A sender of datagrams that was silent so long is forgotten.
+const SILENT: Duration = Duration::from_secs(120);
+/// How many datagrams are taken before others have their turn.
+const TURN: usize = 64;
+/// How often to look whether the service still runs.
+const TICK: Duration = Duration::from_millis(500);
+/// How long to wait where there is no room.
+const NO_ROOM: Duration = Duration::from_millis(20);
+
+/// Where a port leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Target {
+    /// To this address.
+    At(SocketAddr),
+    /// To a port of the network that this process is in: on its loopback for who comes from a loopback, else on
+    /// its address, because services trust who comes from their own loopback.
+    Here(u16),
+}
+
+/// A socket that was opened by [`open`].
+#[derive(Debug)]
+pub enum Door {
+    /// Listens for connections.
+    Tcp(TcpListener),
+    /// Takes datagrams.
+    Udp(UdpSocket),
+}
+
+impl Door {
+    /// Of a descriptor that came from another process.
+    pub fn of(fd: OwnedFd, protocol: Transport) -> Door {
+        match protocol {
+            Transport::Tcp => Door::Tcp(fd.into()),
+            Transport::Udp => Door::Udp(fd.into()),
+        }
+    }
+}
+
+/// Opens a socket at an address of this process's network. One of IPv6 is that alone.
+///
+/// # Errors
+/// What the kernel says.
+pub fn open(at: SocketAddr, protocol: Transport) -> io::Result<OwnedFd> {
+    let family = if at.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let kind = if protocol == Transport::Tcp { SocketType::STREAM } else { SocketType::DGRAM };
+    let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
+    if at.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    if protocol == Transport::Tcp {
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
+    rustix::net::bind(&socket, &at)?;
+    if protocol == Transport::Tcp {
+        rustix::net::listen(&socket, 128)?;
+    }
+    Ok(socket)
+}
+
+/// Serves one port until `over` says so.
+pub fn serve(door: &Door, to: Target, over: &dyn Fn() -> bool) {
+    match door {
+        Door::Tcp(listener) => serve_tcp(listener, to, over),
+        Door::Udp(socket) => serve_udp(socket, to, over),
+    }
+}
+
+impl Target {
+    /// The addresses to try for who comes from `peer`.
+    fn addresses(self, peer: IpAddr) -> Vec<SocketAddr> {
+        let port = match self {
+            Target::At(at) => return vec![at],
+            Target::Here(port) => port,
+        };
+        let mut loopbacks: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        if peer.is_ipv6() {
+            loopbacks.reverse();
+        }
+        match own_address(peer) {
+            Some(ip) if !peer.is_loopback() => vec![(ip, port).into()],
+            _ => loopbacks.map(|ip| (ip, port).into()).to_vec(),
+        }
+    }
+}
+
+/// This network's own address of the same family: connecting a socket of datagrams sends nothing.
+fn own_address(peer: IpAddr) -> Option<IpAddr> {
+    let (any, elsewhere): (IpAddr, IpAddr) = match peer {
+        IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(198, 51, 100, 1).into()),
+        IpAddr::V6(_) => {
+            let documentation = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+            (Ipv6Addr::UNSPECIFIED.into(), documentation.into())
+        }
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect((elsewhere, 9)).ok()?;
+    socket.local_addr().ok().map(|at| at.ip())
+}
+
+/// Which of the sockets have something to read, after a while at most.
+fn ready<'a>(sockets: impl Iterator<Item = BorrowedFd<'a>>) -> Vec<bool> {
+    let pause = Timespec { tv_sec: 0, tv_nsec: i64::from(TICK.subsec_nanos()) };
+    let mut fds: Vec<PollFd<'_>> =
+        sockets.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+    match poll(&mut fds, Some(&pause)) {
+        Ok(_) => {}
+        Err(rustix::io::Errno::INTR) => return vec![false; fds.len()],
+        Err(_) => {
+            std::thread::sleep(NO_ROOM);
+            return vec![false; fds.len()];
+        }
+    }
+    fds.iter().map(|fd| !fd.revents().is_empty()).collect()
+}
+
+fn serve_tcp(listener: &TcpListener, to: Target, over: &dyn Fn() -> bool) {
+    let open = Arc::new(AtomicUsize::new(0));
+    // Who is gone before it is accepted must not make this wait.
+    let _ = listener.set_nonblocking(true);
+    while !over() {
+        if open.load(Ordering::SeqCst) >= MOST {
+            std::thread::sleep(NO_ROOM);
+            continue;
+        }
+        if !ready(std::iter::once(listener.as_fd()))[0] {
+            continue;
+        }
+        let (near, peer) = match listener.accept() {
+            Ok(accepted) => accepted,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(_) => {
+                // No descriptor is left, for one.
+                std::thread::sleep(NO_ROOM);
+                continue;
+            }
+        };
+        open.fetch_add(1, Ordering::SeqCst);
+        let count = open.clone();
+        let carried = std::thread::Builder::new().spawn(move || {
+            // Who connects to what isn't there sees the connection closed.
+            let _ = near.set_nonblocking(false).and_then(|()| carry(&near, peer.ip(), to));
+            count.fetch_sub(1, Ordering::SeqCst);
+        });
+        if carried.is_err() {
+            open.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Carries one connection in both directions, each to its end.
+fn carry(near: &TcpStream, peer: IpAddr, to: Target) -> io::Result<()> {
+    let mut far = Err(io::ErrorKind::NotFound.into());
+    for at in to.addresses(peer) {
+        far = TcpStream::connect_timeout(&at, Duration::from_secs(10));
+        if far.is_ok() {
+            break;
+        }
+    }
+    let far = far?;
+    for stream in [near, &far] {
+        let _ = stream.set_nodelay(true);
+    }
+    std::thread::scope(|scope| {
+        let back = std::thread::Builder::new().spawn_scoped(scope, || copy(near, &far));
+        if back.is_ok() {
+            copy(&far, near);
+        }
+    });
+    Ok(())
+}
+
+fn copy(mut from: &TcpStream, mut to: &TcpStream) {
+    let mut buffer = vec![0; 32 << 10];
+    loop {
+        match from.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Ok(length @ 1..) if to.write_all(&buffer[..length]).is_ok() => {}
+            _ => break,
+        }
+    }
+    // The other direction may go on.
+    let _ = to.shutdown(Shutdown::Write);
+    let _ = from.shutdown(Shutdown::Read);
+}
+
+/// Who sends datagrams, and the socket by which the answers come.
+struct Sender {
+    peer: SocketAddr,
+    far: UdpSocket,
+    heard: Instant,
+}
+
+fn serve_udp(near: &UdpSocket, to: Target, over: &dyn Fn() -> bool) {
+    let mut senders: Vec<Sender> = Vec::new();
+    let mut buffer = vec![0; 64 << 10];
+    let _ = near.set_nonblocking(true);
+    while !over() {
+        senders.retain(|sender| sender.heard.elapsed() < SILENT);
+        let sockets = std::iter::once(near.as_fd()).chain(senders.iter().map(|s| s.far.as_fd()));
+        let ready = ready(sockets);
+        for (sender, _) in senders.iter_mut().zip(&ready[1..]).filter(|(_, ready)| **ready) {
+            for _ in 0..TURN {
+                // An error is that nobody listens there: who sent hears nothing, as with any lost datagram.
+                let Ok(length) = sender.far.recv(&mut buffer) else { break };
+                sender.heard = Instant::now();
+                let _ = near.send_to(&buffer[..length], sender.peer);
+            }
+        }
+        for _ in 0..TURN {
+            if !ready[0] {
+                break;
+            }
+            let Ok((length, peer)) = near.recv_from(&mut buffer) else { break };
+            if let Some(sender) = sender_of(&mut senders, peer, to) {
+                sender.heard = Instant::now();
+                let _ = sender.far.send(&buffer[..length]);
+            }
+        }
+    }
+}
+
+/// What is known of a sender; one more is made known, and the one that was silent longest forgotten.
+fn sender_of(senders: &mut Vec<Sender>, peer: SocketAddr, to: Target) -> Option<&mut Sender> {
+    if let Some(known) = senders.iter().position(|sender| sender.peer == peer) {
+        return senders.get_mut(known);
+    }
+    let at = *to.addresses(peer.ip()).first()?;
+    let any: IpAddr =
+        if at.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let far = UdpSocket::bind((any, 0)).ok()?;
+    far.connect(at).ok()?;
+    far.set_nonblocking(true).ok()?;
+    if senders.len() >= MOST_SENDERS {
+        let silent = senders.iter().enumerate().min_by_key(|(_, sender)| sender.heard)?.0;
+        senders.swap_remove(silent);
+    }
+    senders.push(Sender { peer, far, heard: Instant::now() });
+    senders.last_mut()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+
+    fn door(protocol: Transport) -> (Door, SocketAddr) {
+        let door = Door::of(open("127.0.0.1:0".parse().unwrap(), protocol).unwrap(), protocol);
+        let at = match &door {
+            Door::Tcp(listener) => listener.local_addr(),
+            Door::Udp(socket) => socket.local_addr(),
+        };
+        (door, at.unwrap())
+    }
+
+    #[test]
+    fn both_directions_end_on_their_own() {
+        let far = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = Target::Here(far.local_addr().unwrap().port());
+        let (near, at) = door(Transport::Tcp);
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| serve(&near, to, &|| over.load(Ordering::SeqCst)));
+            // It answers only once all was said.
+            scope.spawn(|| {
+                let (mut stream, _) = far.accept().unwrap();
+                let mut said = Vec::new();
+                stream.read_to_end(&mut said).unwrap();
+                said.reverse();
+                stream.write_all(&said).unwrap();
+            });
+            let mut stream = TcpStream::connect(at).unwrap();
+            let bytes: Vec<u8> = (0..1_000_000u32).map(|n| n as u8).collect();
+            stream.write_all(&bytes).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            let mut back = Vec::new();
+            stream.read_to_end(&mut back).unwrap();
+            back.reverse();
+            assert!(back == bytes);
+            over.store(true, Ordering::SeqCst);
+        });
+    }
+
+    #[test]
+    fn each_sender_of_datagrams_gets_its_own_answers_however_many_there_are() {
+        let far = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let to = Target::At(far.local_addr().unwrap());
+        let (near, at) = door(Transport::Udp);
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| serve(&near, to, &|| over.load(Ordering::SeqCst)));
+            scope.spawn(|| {
+                let mut buffer = [0; 2000];
+                far.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+                while !over.load(Ordering::SeqCst) {
+                    if let Ok((length, peer)) = far.recv_from(&mut buffer) {
+                        far.send_to(&buffer[..length], peer).unwrap();
+                    }
+                }
+            });
+            // More than are told apart at once: the first are forgotten, and are known again when they speak.
+            let clients: Vec<UdpSocket> =
+                (0..MOST_SENDERS + 20).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+            for round in 0..2 {
+                for (number, client) in clients.iter().enumerate() {
+                    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                    client.connect(at).unwrap();
+                    let said = format!("{round} {number}");
+                    client.send(said.as_bytes()).unwrap();
+                    let mut answer = [0; 100];
+                    let length = client.recv(&mut answer).unwrap();
+                    assert_eq!(answer[..length], *said.as_bytes());
+                }
+            }
+            over.store(true, Ordering::SeqCst);
+        });
+    }
+
+    #[test]
+    fn the_room_for_senders_is_bounded() {
+        let far = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let to = Target::At(far.local_addr().unwrap());
+        let mut senders = Vec::new();
+        for port in 1..1000 {
+            assert!(sender_of(&mut senders, ([127, 0, 0, 1], port).into(), to).is_some());
+        }
+        assert_eq!(senders.len(), MOST_SENDERS);
+        assert!(senders.iter().any(|sender| sender.peer.port() == 999));
+    }
+
+    #[test]
+    fn who_comes_from_elsewhere_does_not_come_from_the_loopback() {
+        let to = Target::Here(80);
+        let first = |ip: &str| to.addresses(ip.parse().unwrap())[0].to_string();
+        assert_eq!(first("127.0.0.1"), "127.0.0.1:80");
+        assert_eq!(first("::1"), "[::1]:80");
+        if own_address("10.0.0.1".parse().unwrap()).is_some() {
+            assert!(!first("10.0.0.1").starts_with("127."));
+        }
+    }
+}

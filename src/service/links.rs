@@ -1,0 +1,58 @@
+//! Links: the services that one reaches, and whose environment it has.
+//!
+//! In a private network 127.83.x.y is the service's own loopback, so each link has another address there, and svp
+//! listens on it for every port of the other's, and carries what comes to the other's address on the host. It does
+//! not matter which of the two was started first.
+
+use std::path::Path;
+
+use super::place::Place;
+use super::record::Record;
+use crate::error::{Context, Error, Result};
+use crate::sandbox::{Listen, MAX_LINKS, Network, Target, link_address, why_no_private_network};
+
+/// The records of the services that one is linked to.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::error::Kind::Usage) if there is no such service any more.
+pub fn linked(root: &Path, record: &Record) -> Result<Vec<Record>> {
+    let find = |name: &String| Place::existing(root, name)?.record();
+    let linked = record.links.iter().map(find).collect::<Result<Vec<_>>>();
+    linked.context(format!("{} is linked to it", record.name))
+}
+
+/// Where svp listens for a service, and where that leads.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::error::Kind::Usage) if there are too many links.
+pub fn doors(record: &Record, linked: &[Record]) -> Result<(Vec<Listen>, Vec<Target>)> {
+    if linked.len() > MAX_LINKS {
+        return Err(Error::usage(format!("a service of more than {MAX_LINKS} links")));
+    }
+    let mut doors = (Vec::new(), Vec::new());
+    if record.network == Network::Host {
+        return Ok(doors);
+    }
+    for (link, other) in linked.iter().enumerate() {
+        for forward in &other.ports {
+            // The number that the other has inside: its environment says that one.
+            doors.0.push(Listen { link, port: forward.container, protocol: forward.protocol });
+            doors.1.push(Target::At(forward.host));
+        }
+    }
+    Ok(doors)
+}
+
+/// The environment that the links give a service, with addresses that are valid in it.
+pub fn environment(record: &Record, linked: &[Record]) -> Vec<(String, String)> {
+    let private = match record.network {
+        Network::Host => false,
+        Network::None => true,
+        Network::Auto => why_no_private_network().is_none(),
+    };
+    let one = |(link, other): (usize, &Record)| match private {
+        true => other.client_environment(&link_address(link).to_string()),
+        false => other.host_environment(),
+    };
+    linked.iter().enumerate().flat_map(one).collect()
+}
