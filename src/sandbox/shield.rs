@@ -75,7 +75,9 @@ pub(super) fn start(
 pub(super) fn raise(request: &ShieldRequest, network: OwnedFd) -> Result<()> {
     setns(network, CloneFlags::CLONE_NEWNET)
         .map_err(|errno| Error::sandbox("can't enter the network namespace").source(errno))?;
-    let refused = LOOPBACKS.iter().chain(&CLOUD_METADATA).chain(&request.gateways);
+    // Else what looks for the host there would be looked for on the network.
+    let no_host = (!request.host).then_some(&(IpAddr::V4(HOST), 32));
+    let refused = LOOPBACKS.iter().chain(&CLOUD_METADATA).chain(&request.gateways).chain(no_host);
     for network in refused {
         // Without rules there are routes, which hold all who don't ask for an interface. A network without
         // IPv6 has nothing to refuse.

@@ -16,6 +16,7 @@ mod interop;
 mod interrupt;
 mod long;
 mod memory;
+mod network;
 mod reproducible;
 mod resources;
 mod round_trip;

@@ -365,7 +365,7 @@ fn commands_in_a_service_have_their_own_codes_and_pipes() {
     let service =
         place.ok(["exec", "web", "sh", "-c", "grep -E '^(CapEff|Seccomp)' /proc/4/status || true"]);
     assert!(
-        inside.contains("Seccomp:\t2") && inside.contains("CapEff:\t00000000a80425fb"),
+        inside.contains("Seccomp:\t2") && inside.contains("CapEff:\t00000000a80405fb"),
         "{inside}{service}"
     );
     assert_eq!(

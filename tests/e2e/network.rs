@@ -1,0 +1,328 @@
+//! What leads into a service and out of it: ports, links, the host. Traffic goes to loopback addresses alone: of
+//! others these tests ask only whether there is a way.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::Place;
+use crate::support::registry::free_port;
+
+const BUILD: &str = "#!/bin/sh\nset -eu\nmkdir -p /data\necho page >/data/index.html\n";
+/// Answers datagrams and connections on PORT with what it is called, and from whom they came.
+const ECHO: &str = r#"
+import os, socket, threading
+name, port = os.environ["ECHO_NAME"].encode(), int(os.environ["ECHO_PORT"])
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.bind(("0.0.0.0", port))
+t = socket.socket(); t.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+t.bind(("0.0.0.0", port)); t.listen(50)
+def connections():
+    while True:
+        c, peer = t.accept(); c.sendall(name + b" " + peer[0].encode()); c.close()
+threading.Thread(target=connections, daemon=True).start()
+while True:
+    said, peer = u.recvfrom(65536); u.sendto(name + b" " + said, peer)
+"#;
+/// Whether there is a way, told without a packet: connecting a socket of datagrams looks for one.
+const WAYS: &str = r#"
+import socket, sys
+def way(what, to, device=None, family=socket.AF_INET):
+    try:
+        s = socket.socket(family, socket.SOCK_DGRAM)
+        if device: s.setsockopt(socket.SOL_SOCKET, 25, device.encode())
+        s.connect((to, 9))
+        print(what, "open")
+    except OSError as error: print(what, "closed")
+routes = [line.split() for line in open("/proc/net/route")][1:]
+device = [r[0] for r in routes if r[0] not in ("lo", "links")][0]
+for name, to in ("gateway", sys.argv[1]), ("metadata", "169.254.169.254"):
+    way(name, to); way(name + "-by-device", to, device)
+way("loopback-by-device", "127.0.0.1", device)
+way("loopback6-by-device", "::1", device, socket.AF_INET6)
+way("link-local", "fe80::2%" + device, None, socket.AF_INET6)
+way("host", "169.254.1.2")
+try: socket.socket(socket.AF_PACKET, socket.SOCK_RAW); print("raw open")
+except OSError: print("raw closed")
+"#;
+
+/// Sets up the instance `name` of a pack of these answers, whose service is ECHO: it needs the host's python3.
+fn instance(place: &Place, name: &str, answers: &str) {
+    if place.ok(["images"]).lines().count() < 2 {
+        place.import_busybox();
+    }
+    let query = format!("#!/bin/sh\ncase $1 in os) echo busybox/1;;\n{answers}\nesac\n");
+    let run = "#!/bin/sh\nexec /usr/bin/python3 /service/echo.py\n";
+    let files = [
+        ("bin/query", &query[..]),
+        ("bin/build", BUILD),
+        ("bin/run", run),
+        ("echo.py", ECHO),
+        ("ways.py", WAYS),
+    ];
+    let pack = place.write_pack(&format!("pack-{name}"), &files);
+    let base = format!("{name}-base");
+    let pack = pack.to_str().unwrap();
+    place.ok(["build", "-b", pack, "-t", &base, "--base", "busybox", "--network", "none"]);
+    place.ok(["setup", "-i", &base, "-t", name, "--network", "none"]);
+}
+
+/// `svp run -d` of an instance that has the host's programs.
+fn run(place: &Place, arguments: &[&str]) -> std::process::Output {
+    let mut all: Vec<String> = ["run", "-d"].map(String::from).to_vec();
+    for dir in ["/usr", "/lib", "/lib64"] {
+        if let Ok(at) = std::fs::canonicalize(dir) {
+            all.push(format!("-v={}:{dir}:ro", at.display()));
+        }
+    }
+    all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+    place.svp(all).stdin(Stdio::null()).output().unwrap()
+}
+
+#[track_caller]
+fn runs(place: &Place, arguments: &[&str]) -> String {
+    let output = run(place, arguments);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{arguments:?}: {said}");
+    said
+}
+
+fn info(place: &Place, name: &str) -> Value {
+    serde_json::from_str(&place.ok(["info", name, "--format", "json"])).unwrap()
+}
+
+/// Where a service's port is on the host.
+fn own(place: &Place, name: &str, number: usize) -> SocketAddr {
+    let port = &info(place, name)["ports"][number];
+    format!("{}:{}", port["host"].as_str().unwrap(), port["port"]).parse().unwrap()
+}
+
+fn tcp(at: impl Into<SocketAddr>) -> String {
+    let at = at.into();
+    let Ok(mut stream) = TcpStream::connect(at) else { return "nothing".into() };
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut text = String::new();
+    let _ = stream.read_to_string(&mut text);
+    text
+}
+
+fn udp(at: impl Into<SocketAddr>, said: &str) -> String {
+    let at = at.into();
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    socket.connect(at).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    let mut answer = [0; 100];
+    match socket.send(said.as_bytes()).and_then(|_| socket.recv(&mut answer)) {
+        Ok(length) => String::from_utf8_lossy(&answer[..length]).into_owned(),
+        Err(_) => "nothing".into(),
+    }
+}
+
+#[track_caller]
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let since = Instant::now();
+    while !done() {
+        assert!(since.elapsed() < Duration::from_secs(30), "still not: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The host's gateway, or a stand-in where it has none.
+fn gateway() -> String {
+    let routes = std::fs::read_to_string("/proc/net/route").unwrap();
+    let found = routes.lines().skip(1).find_map(|line| {
+        let gateway = u32::from_str_radix(line.split_whitespace().nth(2)?, 16).ok()?;
+        (gateway != 0).then(|| Ipv4Addr::from(gateway.to_ne_bytes()).to_string())
+    });
+    found.expect("this test needs a host with a gateway")
+}
+
+/// What [`WAYS`] says in a service: the ways that are open.
+fn open_ways(place: &Place, name: &str) -> Vec<String> {
+    let gateway = gateway();
+    let told = place.ok(["exec", name, "--", "/usr/bin/python3", "/service/ways.py", &gateway]);
+    assert!(told.lines().count() >= 9, "{told}");
+    told.lines().filter_map(|line| Some(line.strip_suffix(" open")?.to_owned())).collect()
+}
+
+#[test]
+fn a_private_network_leads_to_the_host_and_the_gateway_only_if_that_is_allowed() {
+    let place = Place::new();
+    instance(&place, "echo", "env) echo ECHO_NAME=echo; echo ECHO_PORT=4711;;");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let _ = stream.and_then(|mut stream| stream.write_all(b"the host"));
+        }
+    });
+    let script = format!("exec timeout 5 nc host.containers.internal {port} </dev/null");
+    let reaches_host = || {
+        let output = place.svp(["exec", "echo", "sh", "-c", &script]).output().unwrap();
+        output.stdout == b"the host"
+    };
+    runs(&place, &["--wait", "echo"]);
+    assert_eq!(open_ways(&place, "echo"), [""; 0]);
+    assert!(!place.ok(["exec", "echo", "cat", "/etc/hosts"]).contains("internal"));
+    assert_eq!(info(&place, "echo")["allowed"], serde_json::json!([]));
+    place.ok(["rm", "--force", "echo"]);
+
+    runs(&place, &["--wait", "--allow", "gateway", "echo"]);
+    let ways = open_ways(&place, "echo");
+    assert!(ways.contains(&"gateway".to_owned()), "{ways:?}");
+    assert!(
+        !ways
+            .iter()
+            .any(|way| way.starts_with("metadata") || way.contains("loopback") || way == "raw")
+    );
+    assert!(!reaches_host());
+    place.ok(["rm", "--force", "echo"]);
+
+    runs(&place, &["--wait", "--allow", "host", "echo"]);
+    assert!(reaches_host());
+    assert_eq!(open_ways(&place, "echo"), ["host"]);
+    assert_eq!(info(&place, "echo")["allowed"], serde_json::json!(["host"]));
+    assert_eq!(tcp(own(&place, "echo", 0)), "echo 127.0.0.1");
+    // It is kept, and it comes back with pasta.
+    place.ok(["restart", "echo"]);
+    until("it reaches the host again", reaches_host);
+    kill_pasta(&place, "echo");
+    until("the network is mended", reaches_host);
+    assert_eq!(open_ways(&place, "echo"), ["host"]);
+    place.ok(["rm", "--force", "echo"]);
+    place.assert_nothing_left();
+
+    let refused = run(&place, &["--network", "host", "--allow", "host", "echo"]);
+    assert_eq!(refused.status.code(), Some(125));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("private network"));
+}
+
+/// Kills the pasta of a service: it is the one that its monitor has started.
+fn kill_pasta(place: &Place, name: &str) {
+    let monitor = info(place, name)["monitor"].as_u64().unwrap();
+    let mut found = false;
+    for pid in below(monitor) {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        if command.starts_with(b"/usr/bin/pasta\0") {
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+            found = true;
+        }
+    }
+    assert!(found, "no pasta below {monitor}");
+}
+
+fn below(pid: u64) -> Vec<u64> {
+    let mut found = Vec::new();
+    for task in std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+        let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        for child in children.split_whitespace().filter_map(|child| child.parse().ok()) {
+            found.push(child);
+            found.extend(below(child));
+        }
+    }
+    found
+}
+
+#[test]
+fn ports_are_published_under_any_number_over_tcp_and_udp() {
+    let place = Place::new();
+    let [port, other] = [free_port(), free_port()];
+    let answers = format!(
+        "env) echo ECHO_NAME=echo; echo ECHO_PORT={port};; ports) echo {port}/tcp; echo {port}/udp;;"
+    );
+    instance(&place, "echo", &answers);
+    let publish = [
+        // The service's own number, on two addresses more.
+        format!("-p={port}:{port}"),
+        format!("-p=[::1]:{port}:{port}"),
+        format!("-p=127.0.0.1:{other}:{port}"),
+        // Datagrams to another number.
+        format!("-p={other}:{port}/udp"),
+    ];
+    let mut arguments: Vec<&str> = publish.iter().map(String::as_str).collect();
+    arguments.extend(["--wait", "echo"]);
+    runs(&place, &arguments);
+    let at = own(&place, "echo", 0);
+    assert_eq!(at.port(), port);
+    assert_eq!(tcp(at), "echo 127.0.0.1");
+    assert_eq!(udp(at, "own"), "echo own");
+    assert_eq!(tcp((Ipv4Addr::LOCALHOST, port)), "echo 127.0.0.1");
+    assert_eq!(tcp((std::net::Ipv6Addr::LOCALHOST, port)), "echo 127.0.0.1");
+    assert_eq!(tcp((Ipv4Addr::LOCALHOST, other)), "echo 127.0.0.1");
+    assert_eq!(udp((Ipv4Addr::LOCALHOST, other), "moved"), "echo moved");
+    // A port that is taken, one that takes privilege, and one that is named twice.
+    let hold = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = hold.local_addr().unwrap().port();
+    for (publish, why) in [
+        (format!("{taken}:1"), "another program"),
+        ("1:1".to_owned(), "privilege"),
+        (format!("0.0.0.0:{port}:1"), "name the address"),
+        ("203.0.113.1:5:5".to_owned(), ""),
+    ] {
+        let refused = run(&place, &["--name", "two", "-p", &publish, "echo"]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(125), "{publish}: {said}");
+        assert!(said.contains(why) && said.contains("can't listen on"), "{publish}: {said}");
+    }
+    let twice = format!("{taken}0:1").chars().take(4).collect::<String>();
+    let twice = [format!("-p=127.0.0.9:{twice}:1"), format!("-p=127.0.0.9:{twice}:2")];
+    let refused = run(&place, &["--name", "two", &twice[0], &twice[1], "echo"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("published twice"));
+    assert!(!place.ok(["ps", "--all", "--quiet"]).contains("two"));
+    place.ok(["rm", "--force", "echo"]);
+    assert_eq!(tcp((Ipv4Addr::LOCALHOST, port)), "nothing");
+    place.assert_nothing_left();
+}
+
+#[test]
+fn on_every_address_of_the_host_who_comes_by_the_loopback_comes_from_it() {
+    let place = Place::new();
+    instance(&place, "echo", "env) echo ECHO_NAME=echo; echo ECHO_PORT=4711;;");
+    let port = free_port();
+    runs(&place, &["--wait", "-p", &format!("0.0.0.0:{port}:4711"), "echo"]);
+    assert_eq!(tcp((Ipv4Addr::LOCALHOST, port)), "echo 127.0.0.1");
+    assert_eq!(tcp((Ipv4Addr::new(127, 3, 2, 1), port)), "echo 127.0.0.1");
+    // Not asked for, not there.
+    assert_eq!(tcp((std::net::Ipv6Addr::LOCALHOST, port)), "nothing");
+    place.ok(["rm", "--force", "echo"]);
+    place.assert_nothing_left();
+}
+
+#[test]
+fn privileged_ports_are_told_where_they_are_reached() {
+    let place = Place::new();
+    let answers = "env) echo ECHO_NAME=low; echo ECHO_PORT=53; echo LOW_HOST=%IP; echo LOW_URL=x://%IP:53/;;\n\
+        ports) echo 53/tcp; echo 53/udp;;";
+    instance(&place, "low", answers);
+    instance(&place, "user", "env) echo ECHO_NAME=user; echo ECHO_PORT=53;; ports) echo 53/tcp;;");
+    runs(&place, &["--wait", "low"]);
+    let at = own(&place, "low", 0);
+    assert_eq!(tcp(at), "low 127.0.0.1");
+    assert_eq!(udp(own(&place, "low", 1), "a question"), "low a question");
+    let env = place.ok(["env", "low"]);
+    assert!(env.contains(&format!("ECHO_PORT={}\n", at.port())), "{env}");
+    assert!(env.contains(&format!("LOW_URL=x://{at}/\n")), "{env}");
+    // Inside, and in what is linked to it, they are what the pack says. The other listens on the same one.
+    runs(&place, &["--wait", "--link", "low", "user"]);
+    assert_eq!(tcp(own(&place, "user", 0)), "user 127.0.0.1");
+    let script = "import os, socket, sys\n\
+        at = (os.environ['LOW_HOST'], 53)\n\
+        print(socket.create_connection(at, 5).recv(100).decode())\n\
+        u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.settimeout(5); u.sendto(b'hello', at)\n\
+        print(u.recv(100).decode())\n";
+    let told = place.ok(["exec", "user", "--", "/usr/bin/python3", "-c", script]);
+    assert_eq!(told, "low 127.0.0.1\nlow hello\n");
+    // Whether the other runs or not, its own service goes on.
+    place.ok(["stop", "low"]);
+    let failed =
+        place.svp(["exec", "user", "--", "/usr/bin/python3", "-c", script]).output().unwrap();
+    assert!(!failed.status.success());
+    assert_eq!(tcp(own(&place, "user", 0)), "user 127.0.0.1");
+    place.ok(["start", "low", "--wait"]);
+    assert_eq!(place.ok(["exec", "user", "--", "/usr/bin/python3", "-c", script]), told);
+    place.ok(["rm", "--force", "user", "low"]);
+    place.assert_nothing_left();
+}
