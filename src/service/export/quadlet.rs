@@ -57,6 +57,12 @@ fn notes(model: &Model<'_>) -> Vec<String> {
     if !model.record.ports.is_empty() {
         notes.push(format!("they take the service's address: svp stop {name}, if it runs now"));
     }
+    if model.record.allowed.host {
+        notes.push(
+            "--allow host is left out: in podman host.containers.internal is the host, not its loopback"
+                .to_owned(),
+        );
+    }
     for link in &model.record.links {
         notes.push(format!(
             "its link to {link} is left out: podman's containers don't reach that address"
