@@ -188,7 +188,7 @@ fn check_network(request: &RunRequest, reporter: &dyn Reporter) -> Result<()> {
 }
 
 fn check_link(other: &Record) -> Result<()> {
-    if other.address.is_some() {
+    if other.network == Network::Auto {
         return Ok(());
     }
     Err(Error::usage(format!("{} has no address of its own to be linked to", other.name))

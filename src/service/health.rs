@@ -9,7 +9,7 @@ use super::record::Record;
 use super::status::Standing;
 use crate::error::{Error, Kind, Result};
 use crate::interrupt;
-use crate::sandbox::{End, Transport};
+use crate::sandbox::{End, Network, Transport};
 use crate::store::Store;
 
 /// How long between two looks at a service that is not well yet.
@@ -81,13 +81,18 @@ pub fn look(
         });
     }
     let Some(pid) = status.process_1 else { return Ok(None) };
-    let missing =
-        record.ports.iter().find(|forward| !listens(pid, forward.container, forward.protocol));
+    // In the host's network there are the other services' addresses, which are none of its own.
+    let strangers = status.network == Some(Network::Host);
+    let missing = record
+        .ports
+        .iter()
+        .find(|forward| !listens(pid, forward.container, forward.protocol, strangers));
     Ok(missing.map(|forward| format!("nothing listens on its port {}", forward.container)))
 }
 
-/// Whether something in the network of process `pid` listens on a port.
-fn listens(pid: u32, port: u16, protocol: Transport) -> bool {
+/// Whether something in the network of process `pid` listens on a port; not on a service's address if there are
+/// `strangers`.
+fn listens(pid: u32, port: u16, protocol: Transport, strangers: bool) -> bool {
     // The states of sockets as include/net/tcp_states.h numbers them: listening, and unconnected for UDP.
     let (files, state) = match protocol {
         Transport::Tcp => (["tcp", "tcp6"], "0A"),
@@ -99,7 +104,9 @@ fn listens(pid: u32, port: u16, protocol: Transport) -> bool {
             let mut words = line.split_whitespace().skip(1);
             let local = words.next().and_then(|local| local.rsplit_once(':'));
             let found = local.and_then(|(_, port)| u16::from_str_radix(port, 16).ok());
-            found == Some(port) && words.nth(1) == Some(state)
+            let at = local.and_then(|(address, _)| u32::from_str_radix(address, 16).ok());
+            let service = at.is_some_and(|at| at.to_ne_bytes()[..2] == [127, 83]);
+            !(strangers && service) && found == Some(port) && words.nth(1) == Some(state)
         })
     })
 }

@@ -14,7 +14,8 @@ use crate::oci::Image;
 use crate::pack::query::{Port, Protocol, parse_ports};
 use crate::progress::Reporter;
 use crate::sandbox::{
-    Bind, Forward, Network, Overlay, Sandbox, ServiceSpec, Target, Transport, layer_sources,
+    Allowed, Bind, Forward, Network, Overlay, Sandbox, ServiceSpec, Target, Transport,
+    layer_sources, why_no_private_network,
 };
 use crate::store::Store;
 
@@ -115,6 +116,9 @@ pub fn find_ports(root: &Path, record: &mut Record, reporter: &dyn Reporter) -> 
     if record.network != Network::Auto {
         return Ok(false);
     }
+    if let Some(why) = why_no_private_network() {
+        return in_host_network(record, why);
+    }
     check_published(&record.published)?;
     let ports: Vec<Port> =
         record.ports.iter().map(|forward| port(forward.container, forward.protocol)).collect();
@@ -135,6 +139,20 @@ pub fn find_ports(root: &Path, record: &mut Record, reporter: &dyn Reporter) -> 
         ));
     }
     record.ports = forwards;
+    Ok(changed)
+}
+
+/// The ports of a service that gets the host's network because a private one can't be had: it listens there itself.
+fn in_host_network(record: &mut Record, why: &str) -> Result<bool> {
+    if !record.published.is_empty() || record.allowed != Allowed::default() {
+        return Err(Error::sandbox(format!("{why}, and -p and --allow take a private network"))
+            .hint("mend that, or run the service without them: it gets the host's network then"));
+    }
+    let mut changed = record.address.take().is_some();
+    for forward in &mut record.ports {
+        let host = SocketAddr::from((Ipv4Addr::LOCALHOST, forward.container));
+        changed |= std::mem::replace(&mut forward.host, host) != host;
+    }
     Ok(changed)
 }
 
