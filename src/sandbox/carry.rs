@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::launch::Stage;
 use super::network::{Forward, Transport};
-use super::relay::{self, Door, Target};
+use super::relay::{self, Door};
 use super::stages::{Request, reply};
 use crate::channel::Channel;
 use crate::error::{Error, Result};
@@ -90,7 +90,8 @@ pub(super) fn carry(
         for (port, socket) in request.ports.iter().zip(sockets) {
             let door = Door::of(socket, port.protocol);
             scope.spawn(move || {
-                relay::serve(&door, Target::Here(port.container), &|| channel.is_hung_up())
+                let to = |peer| relay::here(port.container, peer);
+                relay::serve(&door, &to, &|| channel.is_hung_up())
             });
         }
     });

@@ -65,7 +65,7 @@ pub use doors::{Listen, MAX_LINKS, link_address};
 pub use idmap::{Extent, How, IdMap};
 pub use join::{JoinSpec, Joined, Signaller, Stdio, join};
 pub use network::{Forward, Transport, why_not_private as why_no_private_network};
-pub use relay::{Door, Target, open as open_socket, serve};
+pub use relay::{Door, open as open_socket, serve};
 pub use resources::{Resources, parse_cpus, parse_memory, parse_pids};
 pub use run::Output;
 pub use saved::SavedVolume;

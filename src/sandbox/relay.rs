@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
-use serde::{Deserialize, Serialize};
 
 use super::network::Transport;
 
@@ -31,15 +30,8 @@ const TICK: Duration = Duration::from_millis(500);
 /// How long to wait where there is no room.
 const NO_ROOM: Duration = Duration::from_millis(20);
 
-/// Where a port leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Target {
-    /// To this address.
-    At(SocketAddr),
-    /// To a port of the network that this process is in: on its loopback for who comes from a loopback, else on
-    /// its address, because services trust who comes from their own loopback.
-    Here(u16),
-}
+/// Where a port leads who comes from an address: what is to be tried, in this order. Asked anew each time.
+pub type Leads<'a> = dyn Fn(IpAddr) -> Vec<SocketAddr> + Sync + 'a;
 
 /// A socket that was opened by [`open`].
 #[derive(Debug)]
@@ -82,28 +74,23 @@ pub fn open(at: SocketAddr, protocol: Transport) -> io::Result<OwnedFd> {
 }
 
 /// Serves one port until `over` says so.
-pub fn serve(door: &Door, to: Target, over: &dyn Fn() -> bool) {
+pub fn serve(door: &Door, to: &Leads<'_>, over: &dyn Fn() -> bool) {
     match door {
         Door::Tcp(listener) => serve_tcp(listener, to, over),
         Door::Udp(socket) => serve_udp(socket, to, over),
     }
 }
 
-impl Target {
-    /// The addresses to try for who comes from `peer`.
-    fn addresses(self, peer: IpAddr) -> Vec<SocketAddr> {
-        let port = match self {
-            Target::At(at) => return vec![at],
-            Target::Here(port) => port,
-        };
-        let mut loopbacks: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-        if peer.is_ipv6() {
-            loopbacks.reverse();
-        }
-        match own_address(peer) {
-            Some(ip) if !peer.is_loopback() => vec![(ip, port).into()],
-            _ => loopbacks.map(|ip| (ip, port).into()).to_vec(),
-        }
+/// To a port of the network that this process is in: on its loopback for who comes from a loopback, else on its
+/// address, because services trust who comes from their own loopback.
+pub(super) fn here(port: u16, peer: IpAddr) -> Vec<SocketAddr> {
+    let mut loopbacks: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    if peer.is_ipv6() {
+        loopbacks.reverse();
+    }
+    match own_address(peer) {
+        Some(ip) if !peer.is_loopback() => vec![(ip, port).into()],
+        _ => loopbacks.map(|ip| (ip, port).into()).to_vec(),
     }
 }
 
@@ -137,7 +124,7 @@ fn ready<'a>(sockets: impl Iterator<Item = BorrowedFd<'a>>) -> Vec<bool> {
     fds.iter().map(|fd| !fd.revents().is_empty()).collect()
 }
 
-fn serve_tcp(listener: &TcpListener, to: Target, over: &dyn Fn() -> bool) {
+fn serve_tcp(listener: &TcpListener, to: &Leads<'_>, over: &dyn Fn() -> bool) {
     let open = Arc::new(AtomicUsize::new(0));
     // Who is gone before it is accepted must not make this wait.
     let _ = listener.set_nonblocking(true);
@@ -160,9 +147,10 @@ fn serve_tcp(listener: &TcpListener, to: Target, over: &dyn Fn() -> bool) {
         };
         open.fetch_add(1, Ordering::SeqCst);
         let count = open.clone();
+        let to = to(peer.ip());
         let carried = std::thread::Builder::new().spawn(move || {
             // Who connects to what isn't there sees the connection closed.
-            let _ = near.set_nonblocking(false).and_then(|()| carry(&near, peer.ip(), to));
+            let _ = near.set_nonblocking(false).and_then(|()| carry(&near, &to));
             count.fetch_sub(1, Ordering::SeqCst);
         });
         if carried.is_err() {
@@ -172,10 +160,10 @@ fn serve_tcp(listener: &TcpListener, to: Target, over: &dyn Fn() -> bool) {
 }
 
 /// Carries one connection in both directions, each to its end.
-fn carry(near: &TcpStream, peer: IpAddr, to: Target) -> io::Result<()> {
+fn carry(near: &TcpStream, to: &[SocketAddr]) -> io::Result<()> {
     let mut far = Err(io::ErrorKind::NotFound.into());
-    for at in to.addresses(peer) {
-        far = TcpStream::connect_timeout(&at, Duration::from_secs(10));
+    for at in to {
+        far = TcpStream::connect_timeout(at, Duration::from_secs(10));
         if far.is_ok() {
             break;
         }
@@ -212,22 +200,31 @@ struct Sender {
     peer: SocketAddr,
     far: UdpSocket,
     heard: Instant,
+    refused: bool,
 }
 
-fn serve_udp(near: &UdpSocket, to: Target, over: &dyn Fn() -> bool) {
+fn serve_udp(near: &UdpSocket, to: &Leads<'_>, over: &dyn Fn() -> bool) {
     let mut senders: Vec<Sender> = Vec::new();
     let mut buffer = vec![0; 64 << 10];
     let _ = near.set_nonblocking(true);
     while !over() {
-        senders.retain(|sender| sender.heard.elapsed() < SILENT);
+        senders.retain(|sender| !sender.refused && sender.heard.elapsed() < SILENT);
         let sockets = std::iter::once(near.as_fd()).chain(senders.iter().map(|s| s.far.as_fd()));
         let ready = ready(sockets);
         for (sender, _) in senders.iter_mut().zip(&ready[1..]).filter(|(_, ready)| **ready) {
             for _ in 0..TURN {
-                // An error is that nobody listens there: who sent hears nothing, as with any lost datagram.
-                let Ok(length) = sender.far.recv(&mut buffer) else { break };
-                sender.heard = Instant::now();
-                let _ = near.send_to(&buffer[..length], sender.peer);
+                match sender.far.recv(&mut buffer) {
+                    Ok(length) => {
+                        sender.heard = Instant::now();
+                        let _ = near.send_to(&buffer[..length], sender.peer);
+                    }
+                    // Nobody listens there any more: where it leads is asked anew for the next datagram.
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                        sender.refused = true;
+                        break;
+                    }
+                    Err(_) => break,
+                }
             }
         }
         for _ in 0..TURN {
@@ -237,18 +234,22 @@ fn serve_udp(near: &UdpSocket, to: Target, over: &dyn Fn() -> bool) {
             let Ok((length, peer)) = near.recv_from(&mut buffer) else { break };
             if let Some(sender) = sender_of(&mut senders, peer, to) {
                 sender.heard = Instant::now();
-                let _ = sender.far.send(&buffer[..length]);
+                sender.refused |= sender.far.send(&buffer[..length]).is_err();
             }
         }
     }
 }
 
 /// What is known of a sender; one more is made known, and the one that was silent longest forgotten.
-fn sender_of(senders: &mut Vec<Sender>, peer: SocketAddr, to: Target) -> Option<&mut Sender> {
+fn sender_of<'a>(
+    senders: &'a mut Vec<Sender>,
+    peer: SocketAddr,
+    to: &Leads<'_>,
+) -> Option<&'a mut Sender> {
     if let Some(known) = senders.iter().position(|sender| sender.peer == peer) {
         return senders.get_mut(known);
     }
-    let at = *to.addresses(peer.ip()).first()?;
+    let at = *to(peer.ip()).first()?;
     let any: IpAddr =
         if at.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let far = UdpSocket::bind((any, 0)).ok()?;
@@ -258,7 +259,7 @@ fn sender_of(senders: &mut Vec<Sender>, peer: SocketAddr, to: Target) -> Option<
         let silent = senders.iter().enumerate().min_by_key(|(_, sender)| sender.heard)?.0;
         senders.swap_remove(silent);
     }
-    senders.push(Sender { peer, far, heard: Instant::now() });
+    senders.push(Sender { peer, far, heard: Instant::now(), refused: false });
     senders.last_mut()
 }
 
@@ -279,11 +280,12 @@ mod tests {
     #[test]
     fn both_directions_end_on_their_own() {
         let far = TcpListener::bind("127.0.0.1:0").unwrap();
-        let to = Target::Here(far.local_addr().unwrap().port());
+        let port = far.local_addr().unwrap().port();
+        let to = |peer| here(port, peer);
         let (near, at) = door(Transport::Tcp);
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            scope.spawn(|| serve(&near, to, &|| over.load(Ordering::SeqCst)));
+            scope.spawn(|| serve(&near, &to, &|| over.load(Ordering::SeqCst)));
             // It answers only once all was said.
             scope.spawn(|| {
                 let (mut stream, _) = far.accept().unwrap();
@@ -307,11 +309,12 @@ mod tests {
     #[test]
     fn each_sender_of_datagrams_gets_its_own_answers_however_many_there_are() {
         let far = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let to = Target::At(far.local_addr().unwrap());
+        let at_far = far.local_addr().unwrap();
+        let to = |_| vec![at_far];
         let (near, at) = door(Transport::Udp);
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            scope.spawn(|| serve(&near, to, &|| over.load(Ordering::SeqCst)));
+            scope.spawn(|| serve(&near, &to, &|| over.load(Ordering::SeqCst)));
             scope.spawn(|| {
                 let mut buffer = [0; 2000];
                 far.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
@@ -342,10 +345,11 @@ mod tests {
     #[test]
     fn the_room_for_senders_is_bounded() {
         let far = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let to = Target::At(far.local_addr().unwrap());
+        let at_far = far.local_addr().unwrap();
+        let to = |_| vec![at_far];
         let mut senders = Vec::new();
         for port in 1..1000 {
-            assert!(sender_of(&mut senders, ([127, 0, 0, 1], port).into(), to).is_some());
+            assert!(sender_of(&mut senders, ([127, 0, 0, 1], port).into(), &to).is_some());
         }
         assert_eq!(senders.len(), MOST_SENDERS);
         assert!(senders.iter().any(|sender| sender.peer.port() == 999));
@@ -353,8 +357,7 @@ mod tests {
 
     #[test]
     fn who_comes_from_elsewhere_does_not_come_from_the_loopback() {
-        let to = Target::Here(80);
-        let first = |ip: &str| to.addresses(ip.parse().unwrap())[0].to_string();
+        let first = |ip: &str| here(80, ip.parse().unwrap())[0].to_string();
         assert_eq!(first("127.0.0.1"), "127.0.0.1:80");
         assert_eq!(first("::1"), "[::1]:80");
         if own_address("10.0.0.1".parse().unwrap()).is_some() {

@@ -4,12 +4,36 @@
 //! listens on it for every port of the other's, and carries what comes to the other's address on the host. It does
 //! not matter which of the two was started first.
 
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use super::place::Place;
 use super::record::Record;
 use crate::error::{Context, Error, Result};
-use crate::sandbox::{Listen, MAX_LINKS, Network, Target, link_address, why_no_private_network};
+use crate::sandbox::{
+    Forward, Listen, MAX_LINKS, Network, Transport, link_address, why_no_private_network,
+};
+
+/// A port of a service that another is linked to.
+#[derive(Debug)]
+pub struct Link {
+    root: PathBuf,
+    name: String,
+    port: u16,
+    protocol: Transport,
+}
+
+impl Link {
+    /// Where it is now: a service may get another address when it starts, and be removed.
+    pub(super) fn leads(&self) -> Vec<SocketAddr> {
+        let record = Place::existing(&self.root, &self.name).and_then(|place| place.record());
+        let ports = record.map(|record| record.ports).unwrap_or_default();
+        let same = |forward: &&Forward| {
+            (forward.container, forward.protocol) == (self.port, self.protocol)
+        };
+        ports.iter().filter(same).map(|forward| forward.host).collect()
+    }
+}
 
 /// The records of the services that one is linked to.
 ///
@@ -25,7 +49,7 @@ pub fn linked(root: &Path, record: &Record) -> Result<Vec<Record>> {
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage) if there are too many links.
-pub fn doors(record: &Record, linked: &[Record]) -> Result<(Vec<Listen>, Vec<Target>)> {
+pub fn doors(root: &Path, record: &Record, linked: &[Record]) -> Result<(Vec<Listen>, Vec<Link>)> {
     if linked.len() > MAX_LINKS {
         return Err(Error::usage(format!("a service of more than {MAX_LINKS} links")));
     }
@@ -37,7 +61,12 @@ pub fn doors(record: &Record, linked: &[Record]) -> Result<(Vec<Listen>, Vec<Tar
         for forward in &other.ports {
             // The number that the other has inside: its environment says that one.
             doors.0.push(Listen { link, port: forward.container, protocol: forward.protocol });
-            doors.1.push(Target::At(forward.host));
+            doors.1.push(Link {
+                root: root.to_owned(),
+                name: other.name.clone(),
+                port: forward.container,
+                protocol: forward.protocol,
+            });
         }
     }
     Ok(doors)

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use super::address;
-use super::links;
+use super::links::{self, Link};
 use super::place::Place;
 use super::record::{MountSource, Record};
 use crate::error::{Error, Result};
@@ -14,8 +14,8 @@ use crate::oci::Image;
 use crate::pack::query::{Port, Protocol, parse_ports};
 use crate::progress::Reporter;
 use crate::sandbox::{
-    Allowed, Bind, Forward, Network, Overlay, Sandbox, ServiceSpec, Target, Transport,
-    layer_sources, why_no_private_network,
+    Allowed, Bind, Forward, Network, Overlay, Sandbox, ServiceSpec, Transport, layer_sources,
+    why_no_private_network,
 };
 use crate::store::Store;
 
@@ -24,7 +24,7 @@ pub struct Prepared {
     /// The container.
     pub spec: ServiceSpec,
     /// Where each door that svp opens for it leads.
-    pub links: Vec<Target>,
+    pub links: Vec<Link>,
     /// The environment of all components.
     pub env: Vec<(String, String)>,
 }
@@ -50,7 +50,7 @@ pub fn prepare(
     if find_ports(store.root(), record, reporter)? {
         place.save(record)?;
     }
-    let (listen, links) = links::doors(record, &linked)?;
+    let (listen, links) = links::doors(store.root(), record, &linked)?;
     let spec = ServiceSpec {
         overlay,
         binds,

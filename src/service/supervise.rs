@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::control::{Ask, Asker, Listener};
 use super::kept::{Kept, Patience};
+use super::links::Link;
 use super::log::Log;
 use super::place::Place;
 use super::record::Record;
@@ -18,7 +19,7 @@ use super::status::{Standing, Status, now, shell_code};
 use crate::error::{Error, IoContext, Result};
 use crate::interrupt;
 use crate::progress::Reporter;
-use crate::sandbox::{Component, End, Event, Sandbox, Service, ServiceSpec, Stream, Target, serve};
+use crate::sandbox::{Component, End, Event, Sandbox, Service, ServiceSpec, Stream, serve};
 
 /// How often to look at the network.
 const TICK: Duration = Duration::from_secs(2);
@@ -48,7 +49,7 @@ pub struct Job<'a> {
     /// What that is.
     pub spec: &'a ServiceSpec,
     /// Where each door of it leads.
-    pub links: &'a [Target],
+    pub links: &'a [Link],
     /// The environment of all components.
     pub env: Vec<(String, String)>,
     /// The numbers of signals that svp gets, a byte each: the first asks for a stop, the second for a
@@ -219,7 +220,7 @@ impl Supervisor<'_> {
         let doors = std::mem::take(&mut service.doors);
         std::thread::scope(|scope| {
             for (door, to) in doors.iter().zip(self.job.links) {
-                scope.spawn(|| serve(door, *to, &|| over.load(Ordering::SeqCst)));
+                scope.spawn(|| serve(door, &|_| to.leads(), &|| over.load(Ordering::SeqCst)));
             }
             for (number, (component, log)) in components.iter_mut().zip(self.logs).enumerate() {
                 let show = move |stream, bytes: &[u8]| show(number, stream, bytes);

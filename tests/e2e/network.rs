@@ -323,6 +323,12 @@ fn privileged_ports_are_told_where_they_are_reached() {
     assert_eq!(tcp(own(&place, "user", 0)), "user 127.0.0.1");
     place.ok(["start", "low", "--wait"]);
     assert_eq!(place.ok(["exec", "user", "--", "/usr/bin/python3", "-c", script]), told);
+    // Also when it had to move meanwhile.
+    place.ok(["stop", "low"]);
+    let _held = TcpListener::bind(at).unwrap();
+    place.ok(["start", "low", "--wait"]);
+    assert_ne!(own(&place, "low", 0), at);
+    assert_eq!(place.ok(["exec", "user", "--", "/usr/bin/python3", "-c", script]), told);
     place.ok(["rm", "--force", "user", "low"]);
     place.assert_nothing_left();
 }
