@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::place::Place;
 use super::record::Record;
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::sandbox::{
     Forward, Listen, MAX_LINKS, Network, Transport, link_address, why_no_private_network,
 };
@@ -40,9 +40,17 @@ impl Link {
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage) if there is no such service any more.
 pub fn linked(root: &Path, record: &Record) -> Result<Vec<Record>> {
-    let find = |name: &String| Place::existing(root, name)?.record();
-    let linked = record.links.iter().map(find).collect::<Result<Vec<_>>>();
-    linked.context(format!("{} is linked to it", record.name))
+    let find = |link: &String| {
+        let place = Place::existing(root, link).map_err(|_| {
+            let name = &record.name;
+            Error::usage(format!("there is no service {link} any more, which {name} is linked to"))
+                .hint(format!(
+                    "run it again, or `svp rm {name}` and run {name} without --link {link}"
+                ))
+        })?;
+        place.record()
+    };
+    record.links.iter().map(find).collect()
 }
 
 /// Where svp listens for a service, and where that leads.
