@@ -42,7 +42,7 @@ pub(super) struct Attached {
     /// What carries its packets.
     pub(super) pasta: Pasta,
     /// What carries what pasta can't.
-    _carrier: Option<Stage>,
+    pub(super) carrier: Option<Stage>,
 }
 
 impl Sandbox {
@@ -103,7 +103,7 @@ impl Sandbox {
         let rest = carry::split(&plan.forwards).1;
         let carrier = carry::start(self.namespace_fd(), &namespace, rest)?;
         stage.send(&(), &[])?;
-        Ok(Some(Attached { namespace, pasta, _carrier: carrier }))
+        Ok(Some(Attached { namespace, pasta, carrier }))
     }
 }
 

@@ -11,6 +11,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use serde::{Deserialize, Serialize};
 
 use super::Sandbox;
+use super::carry;
 use super::cgroup::Cgroup;
 use super::container::{self, Attached, Attempt, Container};
 use super::doors::Listen;
@@ -211,12 +212,19 @@ impl Service {
         self.cgroup.memory_kills()
     }
 
-    /// Connects the network again if pasta has died; whether it had to.
+    /// Connects the network again if pasta has died, or what carries the rest; whether it had to.
     ///
     /// # Errors
     /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if that fails.
     pub fn mend_network(&mut self) -> Result<bool> {
         let Some(network) = &mut self.network else { return Ok(false) };
+        if network.carrier.as_mut().is_some_and(|carrier| !carrier.is_alive()) {
+            // Its sockets went with it.
+            network.carrier = None;
+            let rest = carry::split(&self.plan.forwards).1;
+            network.carrier = carry::start(&self.user_namespace, &network.namespace, rest)?;
+            return Ok(true);
+        }
         if network.pasta.is_alive() {
             return Ok(false);
         }

@@ -296,9 +296,9 @@ impl Supervisor<'_> {
                 self.note_memory(&service, hooks);
                 self.look_at_logs(hooks);
                 match service.mend_network() {
-                    Ok(true) => {
-                        hooks.reporter.note("the network was connected again: pasta had died")
-                    }
+                    Ok(true) => hooks
+                        .reporter
+                        .note("the network was connected again: what carries it had died"),
                     Ok(false) => {}
                     Err(error) => hooks.reporter.note(&format!("the network is lost: {error}")),
                 }
