@@ -8,18 +8,18 @@
 use std::fs;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
-use rustix::io::FdFlags;
 use serde::{Deserialize, Serialize};
 
 use super::carry;
 use super::idmap::helper;
 use super::launch::{Stage, fresh_signals};
+use super::privileges::give_capabilities_up;
 use super::run::{handle_of, wait_for_death};
 use super::shield::{self, HOST, HOST_V6};
 use super::spec::{Allowed, Network};
@@ -294,9 +294,12 @@ pub(super) fn run_pasta(
     let failed = |error: std::io::Error| Error::sandbox("can't run pasta").source(error);
     let (read_end, ready) = std::io::pipe().map_err(failed)?;
     reply_with(channel, &(), &[read_end.into()])?;
-    for fd in [network.as_fd(), ready.as_fd()] {
-        rustix::io::fcntl_setfd(fd, FdFlags::empty()).map_err(|error| failed(error.into()))?;
-    }
+    // pasta opens both by this process' descriptors, for those that it inherits it closes first of all since 2024. That
+    // takes no more capabilities than it has by then, so this process has none. /proc is the host's, where this
+    // process has another number than 1.
+    give_capabilities_up()?;
+    let own = std::fs::read_link("/proc/self").map_err(failed)?;
+    let by_name = |fd: RawFd| format!("/proc/{}/fd/{fd}", own.display());
     let mut command = Command::new(&request.program);
     command.args(["--foreground", "--quiet", "--config-net", "--no-netns-quit"]);
     // What pasta takes for the gateway is the host's loopback: no real one, then.
@@ -317,16 +320,16 @@ pub(super) fn run_pasta(
     if let Some(address) = request.dns_forward {
         command.args(["--dns-forward", &address.to_string()]);
     }
-    command.arg("--pid").arg(format!("/proc/self/fd/{}", ready.as_raw_fd()));
+    command.arg("--pid").arg(by_name(ready.as_raw_fd()));
     command.arg("--netns-only");
-    command.arg("--netns").arg(format!("/proc/self/fd/{}", network.as_raw_fd()));
+    command.arg("--netns").arg(by_name(network.as_raw_fd()));
     fresh_signals();
     command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(failed)?;
-    // So that its end closes the pipe.
-    drop(ready);
     let said = child.stderr.take().map(last_line).unwrap_or_default();
     let status = child.wait().map_err(failed)?;
+    // Not before: pasta opens it by this process' descriptor. Its end closes the pipe.
+    drop(ready);
     Err(Error::sandbox(format!("pasta ended ({status}): {said}")))
 }
 

@@ -58,3 +58,12 @@ pub(super) fn drop_capabilities() -> Result<()> {
         CapabilitySets { effective: KEPT, permitted: KEPT, inheritable: CapabilitySet::empty() };
     set_capabilities(None, sets).map_err(failed)
 }
+
+/// Gives up what this process may do; a program that it starts as root may do it again.
+pub(super) fn give_capabilities_up() -> Result<()> {
+    let none = CapabilitySet::empty();
+    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
+        .map_err(|error| {
+            Error::sandbox("can't give capabilities up").source(std::io::Error::from(error))
+        })
+}
