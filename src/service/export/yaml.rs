@@ -213,11 +213,13 @@ fn is_plain(text: &str) -> bool {
     const WORDS: [&str; 9] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
     // An option, such as -c, begins no list and is no number.
     let word = text.strip_prefix('-').unwrap_or(text);
+    // 1Gi: with such a letter it is no number, no time and no date to anyone.
+    let amount = text.starts_with(|c: char| c.is_ascii_digit()) && text.contains(['G', 'K', 'M']);
     let first = word.starts_with(|c: char| c.is_ascii_alphabetic()) || text.starts_with('/');
     let last = text.ends_with(|c: char| c.is_ascii_alphanumeric() || "/_-.".contains(c));
     let rest = text.chars().all(|c| c.is_ascii_alphanumeric() || " /_-.,:=+@".contains(c));
     let words = !WORDS.contains(&text.to_ascii_lowercase().as_str());
-    first && last && rest && words && !text.contains(": ") && !text.contains("  ")
+    (first || amount) && last && rest && words && !text.contains(": ") && !text.contains("  ")
 }
 
 #[cfg(test)]
@@ -233,6 +235,7 @@ mod tests {
             "redis-server /etc/x.conf",
             "-c",
             "ReadWriteOnce",
+            "1Gi",
         ] {
             assert_eq!(one_line(plain), plain);
         }
