@@ -22,8 +22,10 @@ const NEW: &str = "/volumes";
 const FILL: &str = r#"set -eu
 fill() {
   if [ ! -e "$2/.filling" ]; then
-    for entry in "$2"/* "$2"/.[!.]*; do
-      [ ! -e "$entry" ] || [ "$entry" = "$2/lost+found" ] || return 0
+    for entry in "$2"/* "$2"/.[!.]* "$2"/..?*; do
+      if [ -e "$entry" ] || [ -L "$entry" ]; then
+        [ "$entry" = "$2/lost+found" ] || return 0
+      fi
     done
   fi
   [ -d "$1" ] || return 0
@@ -47,8 +49,9 @@ pub(super) fn export(model: &Model<'_>, secrets: Secrets) -> Result<Exported> {
     let env = model.environment(&name);
     let config = (!env.is_empty()).then(|| config_map(&name, env));
     let mut documents: Vec<Yaml> = config.clone().into_iter().collect();
-    documents.extend(model.volumes().into_iter().map(|volume| claim(&name, volume)));
-    documents.push(deployment(model, &name, config.as_ref()));
+    let claims = Claims::new(model);
+    documents.extend(claims.0.iter().map(|(_, claim)| claim_object(&name, claim)));
+    documents.push(deployment(model, &name, &claims, config.as_ref()));
     if !model.ports.is_empty() && model.record.network != Network::None {
         documents.push(service(model, &name));
     }
@@ -140,21 +143,44 @@ fn config_map(name: &str, env: Vec<(String, String)>) -> Yaml {
     object("v1", "ConfigMap", name, name).with("data", Yaml::Map(data.collect()))
 }
 
-fn claim(app: &str, volume: &str) -> Yaml {
+/// What the volumes are called there, each another.
+struct Claims<'a>(Vec<(&'a str, String)>);
+
+impl<'a> Claims<'a> {
+    fn new(model: &'a Model<'_>) -> Claims<'a> {
+        let volumes = model.volumes();
+        let names = labels(&volumes);
+        Claims(volumes.into_iter().zip(names).collect())
+    }
+
+    fn of(&self, volume: &str) -> &str {
+        self.0.iter().find(|(name, _)| *name == volume).map_or("", |(_, claim)| claim)
+    }
+
+    /// The name in the pod of what is mounted.
+    fn name(&self, source: &MountSource) -> String {
+        match source {
+            MountSource::Volume(volume) => self.of(volume).to_owned(),
+            MountSource::Host(path) => format!("host-{}", &Digest::of(path.as_bytes()).hex()[..8]),
+        }
+    }
+}
+
+fn claim_object(app: &str, name: &str) -> Yaml {
     let request = Yaml::from([("requests", [("storage", "1Gi".into())].into())]);
     let spec =
         Yaml::from([("accessModes", vec!["ReadWriteOnce".into()].into()), ("resources", request)]);
-    object("v1", "PersistentVolumeClaim", &label(volume), app).with("spec", spec)
+    object("v1", "PersistentVolumeClaim", name, app).with("spec", spec)
 }
 
 /// podman's word for what to do with init containers: by itself it removes them once they have ended, and podman 4.3
 /// fails at that when they take their time.
 const INIT_TYPE: &str = "io.podman.annotations.init.container.type";
 
-fn deployment(model: &Model<'_>, name: &str, config: Option<&Yaml>) -> Yaml {
+fn deployment(model: &Model<'_>, name: &str, claims: &Claims<'_>, config: Option<&Yaml>) -> Yaml {
     let template = Yaml::from([
         ("metadata", [("labels", app_label(name))].into()),
-        ("spec", pod(model, name, config)),
+        ("spec", pod(model, name, claims, config)),
     ]);
     let spec = Yaml::from([
         ("replicas", 1u16.into()),
@@ -173,7 +199,7 @@ fn deployment(model: &Model<'_>, name: &str, config: Option<&Yaml>) -> Yaml {
     ])
 }
 
-fn pod(model: &Model<'_>, name: &str, config: Option<&Yaml>) -> Yaml {
+fn pod(model: &Model<'_>, name: &str, claims: &Claims<'_>, config: Option<&Yaml>) -> Yaml {
     let on_host = model.record.network == Network::Host;
     let mut spec = if on_host {
         Yaml::from([("hostNetwork", true.into()), ("dnsPolicy", "ClusterFirstWithHostNet".into())])
@@ -186,11 +212,11 @@ fn pod(model: &Model<'_>, name: &str, config: Option<&Yaml>) -> Yaml {
         .with("enableServiceLinks", false);
     let mounted: Vec<_> = model.volume_mounts().collect();
     if !mounted.is_empty() {
-        spec = spec.with("initContainers", vec![init_container(model)]);
+        spec = spec.with("initContainers", vec![init_container(model, claims)]);
     }
-    let containers = containers(model, name, config);
+    let containers = containers(model, name, claims, config);
     spec = spec.with("containers", containers).with("restartPolicy", "Always");
-    let volumes = volumes(model);
+    let volumes = volumes(model, claims);
     spec.with_some("volumes", (!volumes.is_empty()).then_some(volumes))
 }
 
@@ -205,11 +231,11 @@ fn container(model: &Model<'_>, name: &str) -> Yaml {
 }
 
 /// The container that fills volumes from the image before the others start.
-fn init_container(model: &Model<'_>) -> Yaml {
+fn init_container(model: &Model<'_>, claims: &Claims<'_>) -> Yaml {
     let mut script = FILL.to_owned();
     let mut mounts: Vec<Yaml> = Vec::new();
     for (volume, mount) in model.volume_mounts() {
-        let name = label(volume);
+        let name = claims.of(volume);
         let at = format!("{NEW}/{name}");
         script += &format!("fill {} {at}\n", shell_word(&mount.at));
         let mount = Yaml::from([("name", name.into()), ("mountPath", at.into())]);
@@ -232,7 +258,12 @@ fn argument(text: &str) -> String {
     text.replace("$$", "$$$$")
 }
 
-fn containers(model: &Model<'_>, name: &str, config: Option<&Yaml>) -> Vec<Yaml> {
+fn containers(
+    model: &Model<'_>,
+    name: &str,
+    claims: &Claims<'_>,
+    config: Option<&Yaml>,
+) -> Vec<Yaml> {
     let record = model.record;
     let names = if record.components.is_empty() {
         vec![name.to_owned()]
@@ -253,7 +284,7 @@ fn containers(model: &Model<'_>, name: &str, config: Option<&Yaml>) -> Vec<Yaml>
     if !record.secrets.is_empty() {
         sources.push([("secretRef", [("name", name.into())].into())].into());
     }
-    let mounts: Vec<Yaml> = record.mounts.iter().map(volume_mount).collect();
+    let mounts: Vec<Yaml> = record.mounts.iter().map(|mount| volume_mount(mount, claims)).collect();
     let mut out = Vec::new();
     for (index, (name, command)) in names.iter().zip(record.commands()).enumerate() {
         let command: Vec<Yaml> = command.iter().map(|word| argument(word).into()).collect();
@@ -335,26 +366,16 @@ fn on_host(port: Yaml, forward: &Forward) -> Yaml {
     port.with("hostPort", forward.host.port()).with("hostIP", forward.host.ip().to_string())
 }
 
-/// The name of a volume in the pod.
-fn volume_name(source: &MountSource) -> String {
-    match source {
-        MountSource::Volume(name) => label(name),
-        MountSource::Host(path) => {
-            format!("host-{}", &Digest::of(path.as_bytes()).hex()[..8])
-        }
-    }
-}
-
-fn volume_mount(mount: &Mount) -> Yaml {
-    let name = volume_name(&mount.source);
+fn volume_mount(mount: &Mount, claims: &Claims<'_>) -> Yaml {
+    let name = claims.name(&mount.source);
     let plain = Yaml::from([("name", name.into()), ("mountPath", mount.at.as_str().into())]);
     plain.with_some("readOnly", mount.read_only.then_some(true))
 }
 
-fn volumes(model: &Model<'_>) -> Vec<Yaml> {
+fn volumes(model: &Model<'_>, claims: &Claims<'_>) -> Vec<Yaml> {
     let mut out = Vec::new();
     for mount in &model.record.mounts {
-        let name = volume_name(&mount.source);
+        let name = claims.name(&mount.source);
         let source = match &mount.source {
             MountSource::Volume(_) => {
                 ("persistentVolumeClaim", [("claimName", name.as_str().into())].into())

@@ -109,6 +109,10 @@ struct Model<'a> {
     image: String,
     /// Whether that name leads to a registry.
     in_registry: bool,
+    /// What pushes to it: the name with a tag.
+    pushed: String,
+    /// Whether units are the system's, not a user's.
+    system: bool,
     /// What to run instead of the image's entrypoint.
     entrypoint: Option<&'a str>,
     /// Where, if not where the image says.
@@ -124,11 +128,15 @@ impl<'a> Model<'a> {
             None => record.image.parse()?,
         };
         let in_registry = name.registry().is_some_and(|registry| registry != "localhost");
+        let engine_name = match name.digest() {
+            // Which image it is says the digest alone: not all engines take a tag beside it.
+            Some(digest) => name.at_digest(digest).to_string(),
+            None => name.tagged(),
+        };
         // A name without a registry is local, always: an engine must not fetch a stranger's image of that name.
-        let engine_name = if name.registry().is_some() {
-            name.tagged()
-        } else {
-            format!("localhost/{}", name.tagged())
+        let engine_name = match name.registry() {
+            Some(_) => engine_name,
+            None => format!("localhost/{engine_name}"),
         };
         let config = image.config();
         let entrypoint = record.entrypoint.first().map(String::as_str);
@@ -151,6 +159,8 @@ impl<'a> Model<'a> {
             record,
             image: engine_name,
             in_registry,
+            pushed: name.tagged(),
+            system: request.system,
             entrypoint: entrypoint.filter(|_| !same_entrypoint),
             cwd: Some(record.cwd.as_str()).filter(|cwd| config.working_dir() != Some(cwd)),
             ports,
@@ -190,7 +200,7 @@ impl<'a> Model<'a> {
     fn image_commands(&self) -> Vec<String> {
         let own = &self.record.image;
         if self.in_registry {
-            return vec![format!("svp push {own} docker://{} --allow-secrets", self.image)];
+            return vec![format!("svp push {own} docker://{} --allow-secrets", self.pushed)];
         }
         let loaded = match own.parse::<Reference>() {
             Ok(name) => name.with_default_registry().tagged(),
@@ -220,6 +230,11 @@ fn plain_port(port: Port) -> (u16, Transport) {
         Protocol::Tcp => (port.number, Transport::Tcp),
         Protocol::Udp => (port.number, Transport::Udp),
     }
+}
+
+/// `systemctl`, as units of the system or of a user are told to.
+fn systemctl(system: bool) -> &'static str {
+    if system { "systemctl" } else { "systemctl --user" }
 }
 
 /// A path or a command that a format has no way to write.

@@ -21,10 +21,10 @@ pub(super) fn label(name: &str) -> String {
 }
 
 /// Labels of several names, each another.
-pub(super) fn labels(names: &[String]) -> Vec<String> {
+pub(super) fn labels<N: AsRef<str>>(names: &[N]) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
     for name in names {
-        let first = label(name);
+        let first = label(name.as_ref());
         let numbered = (2..).map(|n| label(&format!("{first}-{n}")));
         let free = std::iter::once(first.clone()).chain(numbered).find(|name| !out.contains(name));
         out.extend(free);

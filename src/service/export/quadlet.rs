@@ -5,7 +5,7 @@
 
 use super::super::record::{Mount, MountSource, Restart};
 use super::unit::{Dollar, Unit, line, word};
-use super::{Exported, File, Model, Secrets, unwritable, volumes_note};
+use super::{Exported, File, Model, Secrets, systemctl, unwritable, volumes_note};
 use crate::error::{Error, Result};
 use crate::sandbox::{Forward, Network, Transport};
 
@@ -46,9 +46,7 @@ fn file(name: String, unit: Unit) -> File {
 fn notes(model: &Model<'_>) -> Vec<String> {
     let name = &model.record.name;
     let mut notes = vec![
-        "the units belong in ~/.config/containers/systemd (/etc/containers/systemd for root), \
-         then: systemctl --user daemon-reload"
-            .to_owned(),
+        format!("the units belong in {}, then: {}", directory(model), start_command(model)),
         model.image_note(),
     ];
     if !model.record.secrets.is_empty() {
@@ -69,18 +67,37 @@ fn notes(model: &Model<'_>) -> Vec<String> {
         ));
     }
     notes.push(volumes_note(name));
-    notes.push("a user's units start at boot, not at login, after: loginctl enable-linger".into());
+    if !model.system {
+        notes.push(
+            "a user's units start at boot, not at login, after: loginctl enable-linger".into(),
+        );
+    }
     notes
 }
 
-/// The first lines of the unit that is to be started.
+/// The first lines of the unit that is to be started: all that there is to do.
 fn comments(model: &Model<'_>, podman: &str) -> Vec<String> {
-    let mut lines = vec![format!("For podman {podman} or newer. What it needs first:")];
-    lines.extend(model.image_commands().into_iter().map(|command| format!("  {command}")));
+    let mut commands = model.image_commands();
     if !model.record.secrets.is_empty() {
-        lines.push(format!("  {}", secrets_command(model)));
+        commands.push(secrets_command(model));
     }
-    lines
+    commands.push(start_command(model));
+    let head = format!("For podman {podman} or newer, in {}:", directory(model));
+    std::iter::once(head).chain(commands.into_iter().map(|line| format!("  {line}"))).collect()
+}
+
+/// Where podman's generator looks for units.
+fn directory(model: &Model<'_>) -> &'static str {
+    if model.system { "/etc/containers/systemd" } else { "~/.config/containers/systemd" }
+}
+
+/// What starts the service once its units are there. At boot the generator's link to `WantedBy=` does, and `enable`
+/// takes no unit that a generator made.
+fn start_command(model: &Model<'_>) -> String {
+    let control = systemctl(model.system);
+    // quadlet's services are called after their units, those of pods with an ending.
+    let ending = if model.record.components.len() > 1 { "-pod" } else { "" };
+    format!("{control} daemon-reload && {control} start {}{ending}", model.record.name)
 }
 
 fn secrets_command(model: &Model<'_>) -> String {
@@ -132,7 +149,9 @@ fn container(model: &Model<'_>, name: &str, component: Option<&str>) -> Result<F
     let record = model.record;
     let in_pod = record.components.len() > 1;
     let is_first = component.is_none_or(|name| record.components[0] == name);
-    let mut unit = Unit::new(&if in_pod { Vec::new() } else { comments(model, "4.6") });
+    // Entrypoint= is as young as pods are.
+    let podman = if model.entrypoint.is_some() { "5.0" } else { "4.6" };
+    let mut unit = Unit::new(&if in_pod { Vec::new() } else { comments(model, podman) });
     let described = description(model, component.filter(|_| in_pod));
     unit.section("Unit").set("Description", described);
     if let Restart::OnFailure(Some(most)) = record.restart {
@@ -160,7 +179,7 @@ fn container(model: &Model<'_>, name: &str, component: Option<&str>) -> Result<F
         unit.set("Exec", word(component, Dollar::Doubled));
     }
     if let Some(cwd) = model.cwd {
-        unit.set("WorkingDir", cwd);
+        unit.set("WorkingDir", line(cwd).ok_or_else(|| unwritable("the directory", cwd, FORMAT))?);
     }
     for (name, value) in model.environment(&record.ip().to_string()) {
         unit.set("Environment", word(&format!("{name}={value}"), Dollar::Doubled));
@@ -172,8 +191,8 @@ fn container(model: &Model<'_>, name: &str, component: Option<&str>) -> Result<F
         unit.set("Volume", volume(mount)?);
     }
     if let Some(health) = record.health.as_deref().filter(|_| is_first) {
-        let value = line(health).ok_or_else(|| unwritable("the health command", health, FORMAT))?;
-        unit.set("HealthCmd", value).set("HealthInterval", "30s").set("HealthTimeout", "10s");
+        unit.set("HealthCmd", health_command(health)?);
+        unit.set("HealthInterval", "30s").set("HealthTimeout", "10s");
     }
     let restart = if record.restart == Restart::Always { "always" } else { "on-failure" };
     unit.section("Service").set("Restart", restart);
@@ -181,6 +200,21 @@ fn container(model: &Model<'_>, name: &str, component: Option<&str>) -> Result<F
         unit.section("Install").set("WantedBy", "default.target");
     }
     Ok(file(format!("{name}.container"), unit))
+}
+
+/// A command for a shell: as it is, or as the list that podman takes too, where podman would take its first word for
+/// one of its own or a line can't say it.
+fn health_command(health: &str) -> Result<String> {
+    let first = health.split_whitespace().next().unwrap_or_default();
+    let is_podmans = ["none", "cmd", "cmd-shell"].contains(&first.to_ascii_lowercase().as_str());
+    if !is_podmans
+        && !health.starts_with('[')
+        && let Some(value) = line(health)
+    {
+        return Ok(value);
+    }
+    let list = serde_json::json!(["/bin/sh", "-c", health]).to_string();
+    line(&list).ok_or_else(|| unwritable("the health command", health, FORMAT))
 }
 
 /// A volume as podman's `-v` takes it, which has no way to write a colon.
@@ -213,4 +247,24 @@ fn script(model: &Model<'_>) -> Result<String> {
         text += &format!("printf %s '{value}' | podman secret create {name} -\n");
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn health_commands() {
+        let cases = [
+            ("/service/bin/client ping", "/service/bin/client ping"),
+            ("test $x = 5%", "test $$x = 5%%"),
+            ("test a = \"b\"", r#"["/bin/sh","-c","test a = \"b\""]"#),
+            ("none of it", r#"["/bin/sh","-c","none of it"]"#),
+            ("[ -e\t/x ]", r#"["/bin/sh","-c","[ -e\t/x ]"]"#),
+            ("a\\", r#"["/bin/sh","-c","a\\"]"#),
+        ];
+        for (health, expected) in cases {
+            assert_eq!(health_command(health).unwrap(), expected);
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::super::record::Record;
 use super::unit::{Dollar, Unit, word};
-use super::{Exported, File, Request, Secrets};
+use super::{Exported, File, Request, Secrets, systemctl};
 use crate::error::{Error, Result};
 use crate::service::supervise::STOP_SECONDS;
 
@@ -13,10 +13,10 @@ pub(super) fn export(record: &Record, request: &Request) -> Result<Exported> {
     }
     let name = &record.name;
     let file = format!("svp-{name}.service");
-    let (dir, control, target) = if request.system {
-        ("/etc/systemd/system", "systemctl", "multi-user.target")
-    } else {
-        ("~/.config/systemd/user", "systemctl --user", "default.target")
+    let control = systemctl(request.system);
+    let (dir, target) = match request.system {
+        true => ("/etc/systemd/system", "multi-user.target"),
+        false => ("~/.config/systemd/user", "default.target"),
     };
     let program = word(&request.program.to_string_lossy(), Dollar::Doubled);
     let mut unit = Unit::new(&[

@@ -68,9 +68,10 @@ pub(super) fn word(text: &str, dollar: Dollar) -> String {
 }
 
 /// A value that is the rest of its line and becomes one argument of a command line; `None` if no line can say
-/// it.
+/// it. quadlet takes quotes away from both ends, whatever is between them.
 pub(super) fn line(text: &str) -> Option<String> {
-    if text.contains(|c: char| c.is_control()) || text != text.trim() || text.ends_with('\\') {
+    let bare = |c: char| c == '"' || c.is_whitespace();
+    if text.contains(char::is_control) || text != text.trim_matches(bare) || text.ends_with('\\') {
         return None;
     }
     Some(text.replace('%', "%%").replace('$', "$$"))
@@ -102,7 +103,7 @@ mod tests {
     #[test]
     fn lines() {
         assert_eq!(line("test $x = 5%").unwrap(), "test $$x = 5%%");
-        for text in [" a", "a ", "a\nb", "a\\"] {
+        for text in [" a", "a ", "a\nb", "a\\", "\"a", "test a = \"b\""] {
             assert!(line(text).is_none(), "{text:?}");
         }
     }
