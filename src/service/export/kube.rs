@@ -208,6 +208,9 @@ fn pod(model: &Model<'_>, name: &str, claims: &Claims<'_>, config: Option<&Yaml>
     };
     spec = spec
         .with("automountServiceAccountToken", false)
+        // As process 1 a component would have to reap what others leave, and SIGTERM would do nothing unless it says
+        // what. svp's own container has one for all, too.
+        .with("shareProcessNamespace", true)
         // Kubernetes' own REDIS_PORT and the like would be taken for the pack's.
         .with("enableServiceLinks", false);
     let mounted: Vec<_> = model.volume_mounts().collect();

@@ -162,6 +162,8 @@ fn container(model: &Model<'_>, name: &str, component: Option<&str>) -> Result<F
     if !model.in_registry {
         unit.set("Pull", "never");
     }
+    // As process 1 it would have to reap what others leave, and SIGTERM would do nothing unless it says what.
+    unit.set("RunInit", "true");
     if in_pod {
         unit.set("Pod", format!("{}.pod", record.name));
     } else {
