@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# usage: scripts/make-base.sh debian|busybox
+# usage: scripts/make-base.sh debian|busybox|machine
 # Makes a root file system as a tar archive, once, and prints its path.
 #   debian   bookworm's minimal system, by mmdebstrap from the Debian archive
 #   busybox  the static busybox of this machine with links for all its applets
+#   machine  trixie with systemd, podman 5 and the user ann, to boot and to take quadlet's generator from
 # The archives are kept in $SVP_TEST_CACHE, else $XDG_CACHE_HOME/svp-dev, else ~/.cache/svp-dev.
 set -euo pipefail
 
 cache=${SVP_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/svp-dev}
-name=${1:?"say debian or busybox"}
+name=${1:?"say debian, busybox or machine"}
 tar=$cache/$name.tar
 export SOURCE_DATE_EPOCH=1735689600
 
@@ -27,18 +28,41 @@ fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-debian() {
-  echo "make-base: mmdebstrap bookworm (minutes, once)" >&2
-  mmdebstrap --quiet --variant=minbase --include=usr-is-merged --format=tar \
+# minimal SUITE OPTIONS...: a minimal system of Debian
+minimal() {
+  local suite=$1
+  shift
+  echo "make-base: mmdebstrap $suite (minutes, once)" >&2
+  mmdebstrap --quiet --variant=minbase --format=tar \
     --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
     --aptopt='APT::Sandbox::User "root"' \
     --dpkgopt='path-exclude=/usr/share/man/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' \
-    bookworm "$work/root.tar" >"$work/log" 2>&1 || {
+    "$@" "$suite" "$work/root.tar" >"$work/log" 2>&1 || {
     cat "$work/log" >&2
     echo "make-base: mmdebstrap failed: what it said is above" >&2
     exit 1
   }
+}
+
+debian() {
+  minimal bookworm --include=usr-is-merged
+}
+
+machine() {
+  local packages=(
+    systemd systemd-sysv dbus dbus-user-session libpam-systemd            # boots, also a user's own systemd
+    podman crun netavark aardvark-dns nftables catatonit passt uidmap     # podman and all that it leaves to others
+    iproute2 ca-certificates
+  )
+  # These would change the host's kernel, or wait for a terminal that isn't there.
+  local unwanted=(systemd-sysctl systemd-modules-load console-getty getty@ systemd-resolved systemd-timesyncd)
+  minimal trixie --include="$(IFS=, && echo "${packages[*]}")" \
+    --dpkgopt='path-exclude=/usr/share/doc/*' \
+    --customize-hook='echo machine >"$1/etc/hostname"; : >"$1/etc/machine-id"' \
+    --customize-hook='chroot "$1" useradd --create-home --shell /bin/sh ann' \
+    --customize-hook='mkdir -p "$1/var/lib/systemd/linger"; : >"$1/var/lib/systemd/linger/ann"' \
+    --customize-hook="chroot \"\$1\" systemctl mask ${unwanted[*]/%/.service}"
 }
 
 busybox() {
@@ -59,9 +83,9 @@ busybox() {
 }
 
 case $name in
-  debian | busybox) "$name" ;;
+  debian | busybox | machine) "$name" ;;
   *)
-    echo "make-base: there is no base named $name: say debian or busybox" >&2
+    echo "make-base: there is no base named $name: say debian, busybox or machine" >&2
     exit 2
     ;;
 esac

@@ -23,7 +23,7 @@ cargo test --locked --no-run --message-format=json 2>/dev/null |
     >target/test-binaries
 cargo build --locked --quiet --manifest-path tests/conformance/Cargo.toml --target-dir target/conformance
 export SVP_CONFORMANCE=$repo/target/conformance/debug/svp-conformance
-for base in busybox debian; do
+for base in busybox debian machine; do
   scripts/make-base.sh "$base" >/dev/null
 done
 export SVP_TEST_CACHE=${SVP_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/svp-dev}
@@ -51,7 +51,7 @@ while IFS=$'\t' read -r _ _ executable; do
 done <target/test-binaries
 install target/debug/svp "$copy/repo/target/debug/svp"
 install "$SVP_CONFORMANCE" "$copy/svp-conformance"
-cp "$SVP_TEST_CACHE"/{busybox,debian}.tar "$copy/cache/"
+cp "$SVP_TEST_CACHE"/{busybox,debian,machine}.tar "$copy/cache/"
 chmod -R u=rwX,go=rX "$copy"
 chmod 700 "$copy/r"
 chown -R "$user" "$copy/repo" "$copy/cache" "$copy/t" "$copy/r"

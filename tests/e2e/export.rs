@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -11,12 +11,13 @@ use proptest::test_runner::TestRunner;
 use serde_json::Value;
 use svp::service::export::yaml::Yaml;
 
+use crate::support::machine::file_of_machine;
 use crate::support::podman::Podman;
 use crate::support::registry::free_port;
 use crate::support::{Place, output, pack, repo, run, success, told};
 
 /// A pack of two components, each a web server; the first fetches a page of the second by what `%IP` became.
-const PAIR: [(&str, &str); 4] = [
+pub(crate) const PAIR: [(&str, &str); 4] = [
     (
         "bin/query",
         r#"#!/bin/sh
@@ -51,7 +52,7 @@ esac
     ("README.md", "A pair.\n"),
 ];
 
-const TEXT: &str = r#"it's "100%" $HOME $(PAIR_NUMBER) $$ \n: # {x}"#;
+pub(crate) const TEXT: &str = r#"it's "100%" $HOME $(PAIR_NUMBER) $$ \n: # {x}"#;
 
 /// Makes the service `name` of a pack; it does not run.
 #[track_caller]
@@ -390,8 +391,10 @@ fn systemd_runs_a_service_with_svp() {
     let code = service.wait().unwrap().code();
     assert!(code == Some(0) || unit.contains(&format!("SuccessExitStatus={}\n", code.unwrap())));
 
-    // What is there is not replaced unasked.
+    // What is there is not replaced unasked; the same is no other.
     let again = ["export", "greeter", "--format", "systemd", "-o", dir.to_str().unwrap()];
+    place.ok(again);
+    std::fs::write(&file, unit + "# mine\n").unwrap();
     let error = place.fails(2, again);
     assert!(error.contains("is there already") && error.contains("--force"), "{error}");
     place.ok(again.iter().chain(&["--force"]));
@@ -406,6 +409,7 @@ const QUADLET: [(&str, &[&str]); 6] = [
             "ContainerName",
             "Image",
             "Pull",
+            "RunInit",
             "Pod",
             "HostName",
             "PublishPort",
@@ -426,6 +430,27 @@ const QUADLET: [(&str, &[&str]); 6] = [
     ("Service", &["Restart"]),
     ("Install", &["WantedBy"]),
 ];
+
+/// The services that podman 5's generator makes of a directory of units, which systemd finds no fault with.
+#[track_caller]
+fn generate(place: &Place, units: &Path) -> BTreeMap<String, String> {
+    let generator = file_of_machine(place, "usr/libexec/podman/quadlet");
+    let out = place.path("generated");
+    std::fs::create_dir(&out).unwrap();
+    let mut generate = place.command(generator);
+    success(generate.args(["-user", "-no-kmsg-log"]).arg(&out).env("QUADLET_UNIT_DIRS", units));
+    let files = std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().path());
+    let files: Vec<_> =
+        files.filter(|path| path.extension().is_some_and(|end| end == "service")).collect();
+    let mut verify = place.command("systemd-analyze");
+    let result = output(verify.args(["verify", "--man=no"]).args(&files));
+    assert!(result.status.success() && result.stderr.is_empty(), "{}", told(&verify, &result));
+    let read = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        (name, std::fs::read_to_string(path).unwrap())
+    };
+    files.iter().map(read).collect()
+}
 
 #[test]
 fn quadlet_gets_units_without_secrets() {
@@ -474,6 +499,28 @@ fn quadlet_gets_units_without_secrets() {
         "Restart=always".into(),
     ] {
         assert!(all.contains(&format!("\n{line}\n")), "{line} in:\n{all}");
+    }
+
+    let services = generate(&place, &dir);
+    let names: Vec<&str> = services.keys().map(String::as_str).collect();
+    let expected = [
+        "pair-back_end.service",
+        "pair-front.service",
+        "pair-pod.service",
+        "pair.srv-pages-volume.service",
+    ];
+    assert_eq!(names, expected);
+    let front = &services["pair-front.service"];
+    for part in [
+        "BindsTo=pair-pod.service\n",
+        "Requires=pair.srv-pages-volume.service\n",
+        r#" --env "PAIR_TEXT=it's \"100%%\" $$HOME $$(PAIR_NUMBER) $$$$ \\n: # {x}" "#,
+        r#" --health-cmd "[\"/bin/sh\",\"-c\","#,
+        " --secret pair-PAIR_KEY,type=env,target=PAIR_KEY ",
+        " -v pair.srv-pages:/srv/pages ",
+        " localhost/instance:latest front\n",
+    ] {
+        assert!(front.contains(part), "{part} in:\n{front}");
     }
 
     // The script that makes the secrets tells podman the value, and no command line.
@@ -541,4 +588,38 @@ fn what_is_asked_wrongly_is_refused() {
     assert_eq!(modes, ["600", "644"]);
     let rest = std::fs::read_to_string(dir.join("greeter.yaml")).unwrap();
     assert!(!rest.contains("kind: Secret"), "{rest}");
+}
+
+#[test]
+fn what_only_looks_alike_stays_apart() {
+    let place = Place::new();
+    let volumes = ["-v", "my.data:/one", "-v", "my_data:/two", "-v", "my.data:/three"];
+    service(&place, &pack("hello"), "greeter", &volumes);
+    let all = parse(&place, &place.ok(["export", "greeter", "--format", "kube"]));
+    let claims: Vec<_> = all
+        .iter()
+        .filter(|object| object["kind"] == "PersistentVolumeClaim")
+        .map(|claim| claim["metadata"]["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(claims, ["my-data", "my-data-2", "greeter-var-lib-hello"]);
+    let pod = &all.iter().find(|object| object["kind"] == "Deployment").unwrap()["spec"];
+    let mounts = pod["template"]["spec"]["containers"][0]["volumeMounts"].as_array().unwrap();
+    let at = |path: &str| {
+        let mount = mounts.iter().find(|mount| mount["mountPath"] == path);
+        mount.unwrap()["name"].as_str().unwrap()
+    };
+    assert_eq!([at("/one"), at("/two"), at("/three")], ["my-data", "my-data-2", "my-data"]);
+
+    // An image that is named by its digest is that one, and pushed by a tag.
+    let digest = format!("sha256:{}", "5".repeat(64));
+    let image = format!("registry.example.com/team/greeter:1@{digest}");
+    let mut export = place.svp(["export", "greeter", "--format", "kube", "--image", &image]);
+    let said = output(&mut export);
+    let text = String::from_utf8_lossy(&said.stdout);
+    assert!(
+        text.contains(&format!("image: registry.example.com/team/greeter@{digest}\n")),
+        "{text}"
+    );
+    let notes = String::from_utf8_lossy(&said.stderr);
+    assert!(notes.contains("docker://registry.example.com/team/greeter:1 "), "{notes}");
 }

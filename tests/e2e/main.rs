@@ -14,6 +14,7 @@ mod export;
 mod hard;
 mod interop;
 mod interrupt;
+mod live;
 mod long;
 mod memory;
 mod network;

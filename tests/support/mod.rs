@@ -4,6 +4,7 @@
 #![allow(dead_code)] // Every test binary uses a part of it.
 
 pub mod docker;
+pub mod machine;
 pub mod many;
 pub mod podman;
 pub mod registry;

@@ -131,11 +131,21 @@ fn joined(exported: &Exported, format: Format) -> String {
 /// Writes files, all or none; those with secrets are their owner's alone.
 fn write(files: &[File], dir: &Path, force: bool) -> Result<()> {
     fs::create_dir_all(dir).io("make", dir)?;
-    let taken =
-        files.iter().map(|file| dir.join(&file.name)).find(|path| path.symlink_metadata().is_ok());
+    // The same again harms nobody, and services that share a volume share its unit.
+    let is_other = |file: &&File| {
+        let path = dir.join(&file.name);
+        let there = path.symlink_metadata();
+        there.is_ok_and(|there| {
+            !there.is_file() || fs::read(&path).ok().as_deref() != Some(file.text.as_bytes())
+        })
+    };
+    let taken = files.iter().find(is_other).map(|file| dir.join(&file.name));
     if let Some(path) = taken.filter(|_| !force) {
-        return Err(Error::usage(format!("{} is there already", path.display()))
-            .hint("--force replaces it; or choose another directory with --output"));
+        return Err(Error::usage(format!(
+            "{} is there already and says something else",
+            path.display()
+        ))
+        .hint("--force replaces it; or choose another directory with --output"));
     }
     let mut staged = Vec::new();
     for file in files {

@@ -1,0 +1,33 @@
+#!/bin/sh
+# usage: machine.sh ROOT CGROUP SVP
+# Boots the root file system ROOT as a container boots: systemd as process 1 of namespaces of its own, with the cgroup
+# CGROUP of version 2 for its root and the program SVP in /usr/bin. Ends when that does, and it when this is killed.
+set -eu
+mkdir "$2"
+echo $$ >"$2/cgroup.procs"
+exec unshare --mount --uts --ipc --net --pid --cgroup --propagation private --fork --kill-child sh -euc '
+cd "$1"
+: >>usr/bin/svp
+mount --bind "$2" usr/bin/svp
+mount --rbind . .
+cd "$1"
+mount -t proc -o nosuid,nodev,noexec proc proc
+mount -t sysfs -o ro,nosuid,nodev,noexec sysfs sys
+mount -t cgroup2 -o nosuid,nodev,noexec cgroup2 sys/fs/cgroup
+mount -t tmpfs -o mode=755 tmpfs dev
+mkdir dev/net dev/pts dev/shm
+for device in null zero full random urandom tty net/tun; do
+  : >"dev/$device"
+  mount --bind "/dev/$device" "dev/$device"
+done
+mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5 devpts dev/pts
+mount -t tmpfs -o mode=1777 tmpfs dev/shm
+ln -s pts/ptmx dev/ptmx
+ln -s /proc/self/fd dev/fd
+mount -t tmpfs -o mode=755 tmpfs run
+mount -t tmpfs -o mode=1777 tmpfs tmp
+ip link set lo up
+pivot_root . .
+umount -l .
+exec env -i container=svp-test /usr/lib/systemd/systemd
+' sh "$1" "$3"
