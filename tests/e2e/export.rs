@@ -172,7 +172,8 @@ fn kubernetes_gets_objects_that_it_knows() {
     service(&place, &pack, "Other", &[]);
     let port = free_port();
     let publish = format!("127.0.0.1:{port}:8081");
-    let options = ["-p", &publish, "-v", &shown, "-e", "MORE=5", "--link", "Other"];
+    let options =
+        ["-p", &publish, "-v", &shown, "-e", "MORE=5", "--link", "Other", "--memory", "1g"];
     success(place.svp(["run", "instance", "--name", "a.Pair", "-d"]).args(options));
     place.ok(["stop", "a.Pair"]);
     let key = secret(&place, "a.Pair", "PAIR_KEY");
@@ -200,6 +201,7 @@ fn kubernetes_gets_objects_that_it_knows() {
         [(&"front".into(), &"front".into()), (&"back-end".into(), &"back_end".into())]
     );
     assert_eq!(containers[0]["ports"][0]["hostPort"], port);
+    assert_eq!(containers[1]["resources"]["limits"], serde_json::json!({"memory": "1Gi"}));
     assert_eq!(containers[1]["envFrom"][1]["secretRef"]["name"], "other");
     assert_eq!(containers[1]["envFrom"][3]["secretRef"]["name"], "a-pair");
     assert!(
@@ -410,6 +412,7 @@ const QUADLET: [(&str, &[&str]); 6] = [
             "Image",
             "Pull",
             "RunInit",
+            "PodmanArgs",
             "Pod",
             "HostName",
             "PublishPort",
@@ -425,7 +428,7 @@ const QUADLET: [(&str, &[&str]); 6] = [
             "HealthTimeout",
         ],
     ),
-    ("Pod", &["PodName", "PublishPort", "Network"]),
+    ("Pod", &["PodName", "PublishPort", "Network", "PodmanArgs"]),
     ("Volume", &["VolumeName"]),
     ("Service", &["Restart"]),
     ("Install", &["WantedBy"]),
@@ -456,7 +459,8 @@ fn generate(place: &Place, units: &Path) -> BTreeMap<String, String> {
 fn quadlet_gets_units_without_secrets() {
     let place = Place::new();
     let pack = place.write_pack("pair", &PAIR);
-    service(&place, &pack, "pair", &["--restart", "always"]);
+    let options = ["--restart", "always", "--memory", "256m", "--cpus", "1.5", "--pids", "100"];
+    service(&place, &pack, "pair", &options);
     let key = secret(&place, "pair", "PAIR_KEY");
     let dir = place.path("units");
     let arguments = ["export", "pair", "--format", "quadlet"];
@@ -495,6 +499,8 @@ fn quadlet_gets_units_without_secrets() {
         "Secret=pair-PAIR_KEY,type=env,target=PAIR_KEY".into(),
         "Volume=pair.srv-pages.volume:/srv/pages".into(),
         "Pod=pair.pod".into(),
+        "PodmanArgs=--memory 256m --cpus 1.5".into(),
+        "PodmanArgs=--pids-limit 100".into(),
         "Exec=back_end".into(),
         "Restart=always".into(),
     ] {

@@ -1,4 +1,4 @@
-//! Objects of Kubernetes: what is said, the volumes, the pod, and the way to it.
+//! Objects of Kubernetes: what is said, the pod, and the way to it.
 //!
 //! The pod's name for itself and the Service's name are the same, so that what `%IP` became is right on both
 //! sides.
@@ -6,34 +6,12 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::super::record::{Mount, MountSource};
 use super::names::{label, labels};
+use super::volumes::{Claims, init_container, volume_mount, volumes};
 use super::yaml::Yaml;
-use super::{Exported, File, Model, Secrets, volumes_note};
+use super::{Exported, File, Model, Secrets, limits, volumes_note};
 use crate::error::{Error, Result};
-use crate::oci::Digest;
 use crate::sandbox::{Forward, Network, Transport};
-
-/// Where the container that fills the volumes sees them.
-const NEW: &str = "/volumes";
-
-/// Fills a volume if it is new: `fill PLACE-IN-THE-IMAGE VOLUME`. What a file system is born with doesn't count; a copy
-/// that was cut short begins anew.
-const FILL: &str = r#"set -eu
-fill() {
-  if [ ! -e "$2/.filling" ]; then
-    for entry in "$2"/* "$2"/.[!.]* "$2"/..?*; do
-      if [ -e "$entry" ] || [ -L "$entry" ]; then
-        [ "$entry" = "$2/lost+found" ] || return 0
-      fi
-    done
-  fi
-  [ -d "$1" ] || return 0
-  touch "$2/.filling"
-  cp -a "$1/." "$2/"
-  rm "$2/.filling"
-}
-"#;
 
 pub(super) fn export(model: &Model<'_>, secrets: Secrets) -> Result<Exported> {
     let name = label(&model.record.name);
@@ -50,7 +28,7 @@ pub(super) fn export(model: &Model<'_>, secrets: Secrets) -> Result<Exported> {
     let config = (!env.is_empty()).then(|| config_map(&name, env));
     let mut documents: Vec<Yaml> = config.clone().into_iter().collect();
     let claims = Claims::new(model);
-    documents.extend(claims.0.iter().map(|(_, claim)| claim_object(&name, claim)));
+    documents.extend(claims.objects(&name));
     documents.push(deployment(model, &name, &claims, config.as_ref()));
     if !model.ports.is_empty() && model.record.network != Network::None {
         documents.push(service(model, &name));
@@ -110,6 +88,16 @@ fn notes(model: &Model<'_>, name: &str, secrets: Secrets) -> Vec<String> {
     for link in &model.record.links {
         notes.push(format!("it uses {link}: svp export {link} --format kube, too"));
     }
+    if !model.record.resources.is_unbounded() && model.record.components.len() > 1 {
+        notes.push(
+            "Kubernetes bounds containers: each component may use what all of them may here".into(),
+        );
+    }
+    if model.record.resources.pids.is_some() {
+        notes.push(
+            "how many processes a pod may have is the cluster's to say: --pids is left out".into(),
+        );
+    }
     if !model.volumes().is_empty() {
         notes.push("each volume asks for 1Gi: write what it needs".into());
     }
@@ -118,7 +106,7 @@ fn notes(model: &Model<'_>, name: &str, secrets: Secrets) -> Vec<String> {
 }
 
 /// What all objects have.
-fn object(api: &str, kind: &str, name: &str, app: &str) -> Yaml {
+pub(super) fn object(api: &str, kind: &str, name: &str, app: &str) -> Yaml {
     let metadata = Yaml::from([("name", name.into()), ("labels", app_label(app))]);
     [("apiVersion", api.into()), ("kind", kind.into()), ("metadata", metadata)].into()
 }
@@ -141,36 +129,6 @@ fn secret(model: &Model<'_>, name: &str, masked: bool) -> Yaml {
 fn config_map(name: &str, env: Vec<(String, String)>) -> Yaml {
     let data = env.into_iter().map(|(name, value)| (name, value.into()));
     object("v1", "ConfigMap", name, name).with("data", Yaml::Map(data.collect()))
-}
-
-/// What the volumes are called there, each another.
-struct Claims<'a>(Vec<(&'a str, String)>);
-
-impl<'a> Claims<'a> {
-    fn new(model: &'a Model<'_>) -> Claims<'a> {
-        let volumes = model.volumes();
-        let names = labels(&volumes);
-        Claims(volumes.into_iter().zip(names).collect())
-    }
-
-    fn of(&self, volume: &str) -> &str {
-        self.0.iter().find(|(name, _)| *name == volume).map_or("", |(_, claim)| claim)
-    }
-
-    /// The name in the pod of what is mounted.
-    fn name(&self, source: &MountSource) -> String {
-        match source {
-            MountSource::Volume(volume) => self.of(volume).to_owned(),
-            MountSource::Host(path) => format!("host-{}", &Digest::of(path.as_bytes()).hex()[..8]),
-        }
-    }
-}
-
-fn claim_object(app: &str, name: &str) -> Yaml {
-    let request = Yaml::from([("requests", [("storage", "1Gi".into())].into())]);
-    let spec =
-        Yaml::from([("accessModes", vec!["ReadWriteOnce".into()].into()), ("resources", request)]);
-    object("v1", "PersistentVolumeClaim", name, app).with("spec", spec)
 }
 
 /// podman's word for what to do with init containers: by itself it removes them once they have ended, and podman 4.3
@@ -223,7 +181,7 @@ fn pod(model: &Model<'_>, name: &str, claims: &Claims<'_>, config: Option<&Yaml>
     spec.with_some("volumes", (!volumes.is_empty()).then_some(volumes))
 }
 
-fn container(model: &Model<'_>, name: &str) -> Yaml {
+pub(super) fn container(model: &Model<'_>, name: &str) -> Yaml {
     let policy = if model.in_registry { "IfNotPresent" } else { "Never" };
     [
         ("name", name.into()),
@@ -233,31 +191,8 @@ fn container(model: &Model<'_>, name: &str) -> Yaml {
     .into()
 }
 
-/// The container that fills volumes from the image before the others start.
-fn init_container(model: &Model<'_>, claims: &Claims<'_>) -> Yaml {
-    let mut script = FILL.to_owned();
-    let mut mounts: Vec<Yaml> = Vec::new();
-    for (volume, mount) in model.volume_mounts() {
-        let name = claims.of(volume);
-        let at = format!("{NEW}/{name}");
-        script += &format!("fill {} {at}\n", shell_word(&mount.at));
-        let mount = Yaml::from([("name", name.into()), ("mountPath", at.into())]);
-        if !mounts.contains(&mount) {
-            mounts.push(mount);
-        }
-    }
-    container(model, "fill-volumes")
-        .with("command", vec!["/bin/sh".into(), "-c".into(), argument(&script).into()])
-        .with("volumeMounts", mounts)
-}
-
-fn shell_word(text: &str) -> String {
-    let bare = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
-    if bare { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
-}
-
 /// An argument of a command, in which Kubernetes would fill in `$(NAME)` and make `$$` one.
-fn argument(text: &str) -> String {
+pub(super) fn argument(text: &str) -> String {
     text.replace("$$", "$$$$")
 }
 
@@ -296,6 +231,7 @@ fn containers(
         if !sources.is_empty() {
             one = one.with("envFrom", sources.clone());
         }
+        one = one.with_some("resources", limits::kubernetes(&record.resources));
         if index == 0 {
             let ports = container_ports(model);
             one = one.with_some("ports", (!ports.is_empty()).then_some(ports));
@@ -367,30 +303,6 @@ fn container_ports(model: &Model<'_>) -> Vec<Yaml> {
 
 fn on_host(port: Yaml, forward: &Forward) -> Yaml {
     port.with("hostPort", forward.host.port()).with("hostIP", forward.host.ip().to_string())
-}
-
-fn volume_mount(mount: &Mount, claims: &Claims<'_>) -> Yaml {
-    let name = claims.name(&mount.source);
-    let plain = Yaml::from([("name", name.into()), ("mountPath", mount.at.as_str().into())]);
-    plain.with_some("readOnly", mount.read_only.then_some(true))
-}
-
-fn volumes(model: &Model<'_>, claims: &Claims<'_>) -> Vec<Yaml> {
-    let mut out = Vec::new();
-    for mount in &model.record.mounts {
-        let name = claims.name(&mount.source);
-        let source = match &mount.source {
-            MountSource::Volume(_) => {
-                ("persistentVolumeClaim", [("claimName", name.as_str().into())].into())
-            }
-            MountSource::Host(path) => ("hostPath", [("path", path.as_str().into())].into()),
-        };
-        let volume = Yaml::from([("name", name.as_str().into()), source]);
-        if !out.contains(&volume) {
-            out.push(volume);
-        }
-    }
-    out
 }
 
 fn service(model: &Model<'_>, name: &str) -> Yaml {

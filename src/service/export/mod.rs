@@ -3,16 +3,20 @@
 //! | file | what it writes |
 //! |---|---|
 //! | `kube` | objects of Kubernetes, which `podman kube play` takes too |
+//! | `volumes` | its volumes for Kubernetes |
 //! | `quadlet` | units of podman's quadlet |
 //! | `systemd` | a unit that runs the service with svp itself |
+//! | `limits` | what it may use |
 //! | `names` | names that they take |
 //! | `yaml`, `unit` | how their files are written |
 
 mod kube;
+mod limits;
 mod names;
 mod quadlet;
 mod systemd;
 mod unit;
+mod volumes;
 pub mod yaml;
 
 use std::path::PathBuf;

@@ -5,7 +5,7 @@
 
 use super::super::record::{Mount, MountSource, Restart};
 use super::unit::{Dollar, Unit, line, word};
-use super::{Exported, File, Model, Secrets, systemctl, unwritable, volumes_note};
+use super::{Exported, File, Model, Secrets, limits, systemctl, unwritable, volumes_note};
 use crate::error::{Error, Result};
 use crate::sandbox::{Forward, Network, Transport};
 
@@ -66,6 +66,11 @@ fn notes(model: &Model<'_>) -> Vec<String> {
             "its link to {link} is left out: podman's containers don't reach that address"
         ));
     }
+    if model.record.resources.pids.is_some() && model.record.components.len() > 1 {
+        notes.push(
+            "podman counts processes for each container: each component may have as many".into(),
+        );
+    }
     notes.push(volumes_note(name));
     if !model.system {
         notes.push(
@@ -110,6 +115,7 @@ fn pod(model: &Model<'_>) -> File {
     unit.section("Unit").set("Description", description(model, None));
     unit.section("Pod").set("PodName", name);
     network(model, &mut unit);
+    podman_arguments(&mut unit, limits::podman(&model.record.resources));
     unit.section("Install").set("WantedBy", "default.target");
     file(format!("{name}.pod"), unit)
 }
@@ -136,6 +142,13 @@ fn network(model: &Model<'_>, unit: &mut Unit) {
         Network::None => {
             unit.set("Network", "none");
         }
+    }
+}
+
+/// Options of podman's that quadlet has no key for, or only since lately.
+fn podman_arguments(unit: &mut Unit, options: Vec<String>) {
+    if !options.is_empty() {
+        unit.set("PodmanArgs", options.join(" "));
     }
 }
 
@@ -172,6 +185,10 @@ fn container(model: &Model<'_>, name: &str, component: Option<&str>) -> Result<F
         }
         network(model, &mut unit);
     }
+    // A pod's containers share its memory and its processors; processes podman counts for each.
+    let shared = if in_pod { Vec::new() } else { limits::podman(&record.resources) };
+    let own = limits::podman_pids(&record.resources);
+    podman_arguments(&mut unit, shared.into_iter().chain(own).collect());
     if let Some(entrypoint) = model.entrypoint {
         let value =
             line(entrypoint).ok_or_else(|| unwritable("the entrypoint", entrypoint, FORMAT))?;
@@ -183,12 +200,7 @@ fn container(model: &Model<'_>, name: &str, component: Option<&str>) -> Result<F
     if let Some(cwd) = model.cwd {
         unit.set("WorkingDir", line(cwd).ok_or_else(|| unwritable("the directory", cwd, FORMAT))?);
     }
-    for (name, value) in model.environment(&record.ip().to_string()) {
-        unit.set("Environment", word(&format!("{name}={value}"), Dollar::Doubled));
-    }
-    for (variable, _) in &record.secrets {
-        unit.set("Secret", format!("{},type=env,target={variable}", secret_name(model, variable)));
-    }
+    variables(model, &mut unit);
     for mount in &record.mounts {
         unit.set("Volume", volume(mount)?);
     }
@@ -202,6 +214,15 @@ fn container(model: &Model<'_>, name: &str, component: Option<&str>) -> Result<F
         unit.section("Install").set("WantedBy", "default.target");
     }
     Ok(file(format!("{name}.container"), unit))
+}
+
+fn variables(model: &Model<'_>, unit: &mut Unit) {
+    for (name, value) in model.environment(&model.record.ip().to_string()) {
+        unit.set("Environment", word(&format!("{name}={value}"), Dollar::Doubled));
+    }
+    for (variable, _) in &model.record.secrets {
+        unit.set("Secret", format!("{},type=env,target={variable}", secret_name(model, variable)));
+    }
 }
 
 /// A command for a shell: as it is, or as the list that podman takes too, where podman would take its first word for

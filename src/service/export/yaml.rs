@@ -214,7 +214,8 @@ fn is_plain(text: &str) -> bool {
     // An option, such as -c, begins no list and is no number.
     let word = text.strip_prefix('-').unwrap_or(text);
     // 1Gi: with such a letter it is no number, no time and no date to anyone.
-    let amount = text.starts_with(|c: char| c.is_ascii_digit()) && text.contains(['G', 'K', 'M']);
+    let amount =
+        text.starts_with(|c: char| c.is_ascii_digit()) && text.contains(['G', 'K', 'M', 'm']);
     let first = word.starts_with(|c: char| c.is_ascii_alphabetic()) || text.starts_with('/');
     let last = text.ends_with(|c: char| c.is_ascii_alphanumeric() || "/_-.".contains(c));
     let rest = text.chars().all(|c| c.is_ascii_alphanumeric() || " /_-.,:=+@".contains(c));
@@ -236,6 +237,7 @@ mod tests {
             "-c",
             "ReadWriteOnce",
             "1Gi",
+            "500m",
         ] {
             assert_eq!(one_line(plain), plain);
         }
