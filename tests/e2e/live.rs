@@ -148,6 +148,18 @@ fn container(machine: &Machine, user: User) {
     assert_eq!(machine.ok(user, &get), "new\n");
 }
 
+/// podman takes what is for Kubernetes as it is, the Secret with it.
+#[track_caller]
+fn kube(machine: &Machine, user: User) {
+    machine.ok(user, "svp export page --format kube | podman kube play -");
+    machine.wait_ok(user, "podman healthcheck run page-pod-page");
+    let client = "podman exec page-pod-page /service/bin/client";
+    assert_eq!(machine.ok(user, client), "hello from the instance of hello\n");
+    machine.ok(user, "svp export page --format kube | podman kube down -");
+    assert_eq!(machine.ok(user, "podman ps -aq --filter name=page-pod"), "");
+    machine.ok(user, "podman volume rm page-var-lib-hello");
+}
+
 /// A service of two components is a pod. What its variables are, its first component shows.
 #[track_caller]
 fn pod(machine: &Machine, user: User) {
@@ -206,6 +218,7 @@ fn podman_runs_what_quadlet_reads() {
     }
     for user in USERS {
         container(&machine, user);
+        kube(&machine, user);
         pod(&machine, user);
     }
     // At boot they are back, with their data.

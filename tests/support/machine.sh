@@ -16,10 +16,18 @@ mount -t sysfs -o ro,nosuid,nodev,noexec sysfs sys
 mount -t cgroup2 -o nosuid,nodev,noexec cgroup2 sys/fs/cgroup
 mount -t tmpfs -o mode=755 tmpfs dev
 mkdir dev/net dev/pts dev/shm
-for device in null zero full random urandom tty net/tun; do
-  : >"dev/$device"
-  mount --bind "/dev/$device" "dev/$device"
-done
+# New ones: systemd sets the modes of devices, which are not to be those of the host.
+while read -r device major minor; do
+  mknod -m 666 "dev/$device" c "$major" "$minor"
+done <<END
+null 1 3
+zero 1 5
+full 1 7
+random 1 8
+urandom 1 9
+tty 5 0
+net/tun 10 200
+END
 mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5 devpts dev/pts
 mount -t tmpfs -o mode=1777 tmpfs dev/shm
 ln -s pts/ptmx dev/ptmx
