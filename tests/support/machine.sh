@@ -1,11 +1,11 @@
 #!/bin/sh
 # usage: machine.sh ROOT CGROUP SVP
 # Boots the root file system ROOT as a container boots: systemd as process 1 of namespaces of its own, with the cgroup
-# CGROUP of version 2 for its root and the program SVP in /usr/bin. Ends when that does, and it when this is killed.
+# CGROUP of version 2 for its root and the program SVP in /usr/bin. Ends with whoever started it, and the machine with it.
 set -eu
 mkdir "$2"
 echo $$ >"$2/cgroup.procs"
-exec unshare --mount --uts --ipc --net --pid --cgroup --propagation private --fork --kill-child sh -euc '
+exec setpriv --pdeathsig KILL unshare --mount --uts --ipc --net --pid --cgroup --propagation private --fork --kill-child sh -euc '
 cd "$1"
 : >>usr/bin/svp
 mount --bind "$2" usr/bin/svp
