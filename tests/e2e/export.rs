@@ -311,6 +311,9 @@ fn podman_plays_a_service_of_two_components() {
     let played = play(&place, &podman, "pair");
     let front = played.container("front");
     assert_eq!(page(port, "page", || front.log()), "from the image\n");
+    // What was not published is at most at the service's own address.
+    let ports = played.ports();
+    assert!(ports.contains("127.0.0.1:") && !ports.contains("0.0.0.0"), "{ports}");
     let env = page(port, "env", || front.log());
     let env: BTreeMap<&str, &str> =
         env.split('\0').filter_map(|pair| pair.split_once('=')).collect();

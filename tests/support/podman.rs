@@ -92,6 +92,14 @@ impl<'a> Played<'a> {
     }
 }
 
+impl Played<'_> {
+    /// Where its ports are on the host, as `podman ps` tells it.
+    #[track_caller]
+    pub fn ports(&self) -> String {
+        success(&mut self.podman.command(["ps", "--format", "{{.Ports}}"]))
+    }
+}
+
 impl Drop for Played<'_> {
     fn drop(&mut self) {
         self.podman.command(["kube", "down"]).arg(&self.file).output().ok();

@@ -294,7 +294,9 @@ fn container_ports(model: &Model<'_>) -> Vec<Yaml> {
         let mut published = published.filter(|f| (f.container, f.protocol) == (*port, *protocol));
         out.push(match published.next() {
             Some(forward) => on_host(named, forward),
-            None => named,
+            // For podman before 5.0, which publishes it all the same, on all addresses if none is named. Without a
+            // hostPort Kubernetes and later ones don't.
+            None => named.with_some("hostIP", model.record.address.map(|ip| ip.to_string())),
         });
         out.extend(published.map(|forward| on_host(plain(Yaml::Map(Vec::new())), forward)));
     }
