@@ -209,6 +209,9 @@ fn kubernetes_gets_objects_that_it_knows() {
     );
     assert_eq!(pod["initContainers"][0]["image"], "localhost/instance:latest");
 
+    let unit = place.ok(["export", "a.Pair", "--format", "systemd"]);
+    assert!(unit.contains("\nAfter=svp-Other.service"), "{unit}");
+
     // The secret is in the Secret alone, which --secrets leaves out or writes alone.
     let without = place.ok(["export", "a.Pair", "--format", "kube", "--secrets", "without"]);
     let only = place.ok(["export", "a.Pair", "--format", "kube", "--secrets", "only"]);

@@ -25,8 +25,15 @@ pub(super) fn export(record: &Record, request: &Request) -> Result<Exported> {
     ]);
     let what = format!("{name}, a service of {}", record.image);
     unit.section("Unit").set("Description", what.replace('%', "%%"));
+    // Those that it is linked to come first, if they have units.
+    let mut before: Vec<String> =
+        record.links.iter().map(|link| format!("svp-{link}.service")).collect();
     if request.system {
-        unit.set("Wants", "network-online.target").set("After", "network-online.target");
+        before.push("network-online.target".into());
+    }
+    if !before.is_empty() {
+        let before = before.join(" ");
+        unit.set("Wants", &before).set("After", &before);
     }
     unit.section("Service").set("Type", "exec");
     if let Some(root) = &request.root {
@@ -45,6 +52,9 @@ pub(super) fn export(record: &Record, request: &Request) -> Result<Exported> {
     unit.section("Install").set("WantedBy", target);
     let mut notes =
         vec![format!("the unit starts the service itself: svp stop {name}, if it runs now")];
+    for link in &record.links {
+        notes.push(format!("it uses {link}: svp export {link} --format systemd, too"));
+    }
     if record.remove {
         notes.push(format!(
             "{name} was run with --rm: when it ends it is gone, and can't be started again"
