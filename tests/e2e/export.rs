@@ -409,7 +409,7 @@ fn systemd_runs_a_service_with_svp() {
 }
 
 /// The keys that svp may write, with podman's own words for them.
-const QUADLET: [(&str, &[&str]); 6] = [
+const QUADLET: [(&str, &[&str]); 5] = [
     ("Unit", &["Description", "StartLimitIntervalSec", "StartLimitBurst"]),
     (
         "Container",
@@ -435,7 +435,6 @@ const QUADLET: [(&str, &[&str]); 6] = [
         ],
     ),
     ("Pod", &["PodName", "PublishPort", "Network", "PodmanArgs"]),
-    ("Volume", &["VolumeName"]),
     ("Service", &["Restart"]),
     ("Install", &["WantedBy"]),
 ];
@@ -472,8 +471,7 @@ fn quadlet_gets_units_without_secrets() {
     let arguments = ["export", "pair", "--format", "quadlet"];
     let told = place.ok(arguments.iter().chain(&["-o", dir.to_str().unwrap()]));
     let files: Vec<_> = told.lines().map(|line| line.rsplit('/').next().unwrap()).collect();
-    let expected =
-        ["pair.srv-pages.volume", "pair.pod", "pair-front.container", "pair-back_end.container"];
+    let expected = ["pair.pod", "pair-front.container", "pair-back_end.container"];
     assert_eq!(files, expected);
     let mut all = String::new();
     for line in told.lines() {
@@ -503,7 +501,7 @@ fn quadlet_gets_units_without_secrets() {
         format!("Environment=PAIR_HOST={address}"),
         r#"Environment="PAIR_TEXT=it's \"100%%\" $$HOME $$(PAIR_NUMBER) $$$$ \\n: # {x}""#.into(),
         "Secret=pair-PAIR_KEY,type=env,target=PAIR_KEY".into(),
-        "Volume=pair.srv-pages.volume:/srv/pages".into(),
+        "Volume=pair.srv-pages:/srv/pages".into(),
         "Pod=pair.pod".into(),
         "PodmanArgs=--memory 256m --cpus 1.5".into(),
         "PodmanArgs=--pids-limit 100".into(),
@@ -515,17 +513,11 @@ fn quadlet_gets_units_without_secrets() {
 
     let services = generate(&place, &dir);
     let names: Vec<&str> = services.keys().map(String::as_str).collect();
-    let expected = [
-        "pair-back_end.service",
-        "pair-front.service",
-        "pair-pod.service",
-        "pair.srv-pages-volume.service",
-    ];
+    let expected = ["pair-back_end.service", "pair-front.service", "pair-pod.service"];
     assert_eq!(names, expected);
     let front = &services["pair-front.service"];
     for part in [
         "BindsTo=pair-pod.service\n",
-        "Requires=pair.srv-pages-volume.service\n",
         r#" --env "PAIR_TEXT=it's \"100%%\" $$HOME $$(PAIR_NUMBER) $$$$ \\n: # {x}" "#,
         r#" --health-cmd "[\"/bin/sh\",\"-c\","#,
         " --secret pair-PAIR_KEY,type=env,target=PAIR_KEY ",

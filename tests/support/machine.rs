@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::{Place, base, busybox_base, output, repo, run, success, told};
 
+/// How long anything may take there, on a host that has much else to do.
+const LIMIT: Duration = Duration::from_secs(120);
+
 /// A user of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum User {
@@ -155,7 +158,7 @@ impl Machine {
     /// Runs `words` until `is_good` is content with its stdout.
     #[track_caller]
     pub fn wait(&self, user: User, what: &str, words: &[&str], is_good: impl Fn(&str) -> bool) {
-        let until = Instant::now() + Duration::from_secs(60);
+        let until = Instant::now() + LIMIT;
         loop {
             let mut command = self.command(user, words);
             let result = output(&mut command);
@@ -163,10 +166,8 @@ impl Machine {
                 return;
             }
             if Instant::now() > until {
-                let journal = output(
-                    &mut self
-                        .command(User::Root, &["journalctl", "--no-pager", "--boot", "--lines=60"]),
-                );
+                let line = "journalctl --boot --no-pager | grep -v ' conmon\\[\\|health_status\\|scope' | tail -n 400";
+                let journal = output(&mut self.command(User::Root, &["sh", "-c", line]));
                 let journal = String::from_utf8_lossy(&journal.stdout).into_owned();
                 panic!("{user:?}: {what}: {}{journal}", told(&command, &result));
             }

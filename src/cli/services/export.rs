@@ -131,7 +131,7 @@ fn joined(exported: &Exported, format: Format) -> String {
 /// Writes files, all or none; those with secrets are their owner's alone.
 fn write(files: &[File], dir: &Path, force: bool) -> Result<()> {
     fs::create_dir_all(dir).io("make", dir)?;
-    // The same again harms nobody, and services that share a volume share its unit.
+    // The same again harms nobody.
     let is_other = |file: &&File| {
         let path = dir.join(&file.name);
         let there = path.symlink_metadata();

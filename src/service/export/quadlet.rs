@@ -1,7 +1,7 @@
-//! Units of podman's quadlet: a container, or a pod of containers, and its volumes.
+//! Units of podman's quadlet: a container, or a pod of containers.
 //!
 //! The service keeps its address and its ports on the host, so that `%IP` and what clients know stay right.
-//! podman fills new volumes from the image by itself. Secrets are podman's, by name.
+//! podman makes volumes and fills new ones from the image by itself. Secrets are podman's, by name.
 
 use super::super::record::{Mount, MountSource, Restart};
 use super::unit::{Dollar, Unit, line, word};
@@ -21,11 +21,6 @@ pub(super) fn export(model: &Model<'_>, secrets: Secrets) -> Result<Exported> {
         return Ok(Exported { files: vec![file], notes: Vec::new() });
     }
     let mut files = Vec::new();
-    for volume in model.volumes() {
-        let mut unit = Unit::new(&[]);
-        unit.section("Volume").set("VolumeName", volume);
-        files.push(file(format!("{volume}.volume"), unit));
-    }
     match &model.record.components[..] {
         [] => files.push(container(model, name, None)?),
         [only] => files.push(container(model, name, Some(only))?),
@@ -240,15 +235,18 @@ fn health_command(health: &str) -> Result<String> {
     line(&list).ok_or_else(|| unwritable("the health command", health, FORMAT))
 }
 
-/// A volume as podman's `-v` takes it, which has no way to write a colon.
+/// A volume as podman's `-v` takes it, which has no way to write a colon; quadlet takes what ends in `.volume` for a unit.
 fn volume(mount: &Mount) -> Result<String> {
     let read_only = if mount.read_only { ":ro" } else { "" };
     let source = match &mount.source {
-        MountSource::Volume(name) => format!("{name}.volume"),
+        // No unit of its own: what needs it would stay down for good if that failed once at boot, which the first
+        // command of podman 5.4 after a power cut does.
+        MountSource::Volume(name) => name.clone(),
         MountSource::Host(path) => path.clone(),
     };
     let text = format!("{source}:{}", mount.at);
-    let value = line(&text).filter(|_| text.matches(':').count() == 1);
+    let value =
+        line(&text).filter(|_| text.matches(':').count() == 1 && !source.ends_with(".volume"));
     let value = value.ok_or_else(|| unwritable("the volume", &text, FORMAT))?;
     Ok(format!("{value}{read_only}"))
 }
