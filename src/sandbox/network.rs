@@ -82,7 +82,7 @@ impl Forward {
 const FORWARDED_DNS: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
 /// How long pasta may take to be ready.
-const READY: Duration = Duration::from_secs(5);
+const READY: Duration = Duration::from_secs(20);
 
 /// A network's resolver: the content of /etc/resolv.conf, and the address that pasta must forward.
 #[derive(Clone, Debug, PartialEq, Eq)]
