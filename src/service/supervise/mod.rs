@@ -1,30 +1,27 @@
 //! Keeping a service running: starting its components, starting them again, stopping them, answering
 //! those who ask. One process does it, until the service has ended: the monitor, or `svp run` itself.
 
-use std::fs::File;
-use std::io::Read;
+mod asked;
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::control::{Ask, Asker, Listener};
-use super::kept::{Kept, Patience};
-use super::links::Link;
-use super::log::Log;
-use super::place::Place;
-use super::record::Record;
-use super::status::{Standing, Status, now, shell_code};
 use crate::error::{Error, IoContext, Result};
-use crate::interrupt;
 use crate::progress::Reporter;
 use crate::sandbox::{Component, End, Event, Sandbox, Service, ServiceSpec, Stream, serve};
+use crate::service::control::{Ask, Listener};
+use crate::service::kept::{Kept, Patience};
+use crate::service::links::Link;
+use crate::service::log::Log;
+use crate::service::place::Place;
+use crate::service::record::Record;
+use crate::service::status::{Standing, Status, now, shell_code};
 
 /// How often to look at the network.
 const TICK: Duration = Duration::from_secs(2);
-/// How long to wait for what was killed, before the whole container is.
-const KILLED: Duration = Duration::from_secs(5);
 /// How long Ctrl-C and SIGTERM give a service; seconds.
 pub const STOP_SECONDS: u32 = 10;
 
@@ -363,85 +360,6 @@ impl Supervisor<'_> {
             None if self.code == 0 => self.code = shell_code(end),
             None => {}
         }
-    }
-
-    fn signalled(&mut self, hooks: &mut Hooks<'_>) {
-        let mut byte = [0];
-        let pipe = self.job.signals.try_clone().map(File::from);
-        let _ = pipe.and_then(|mut pipe| pipe.read(&mut byte));
-        let signal = i32::from(byte[0]);
-        if !interrupt::asks_to_end(signal) {
-            self.kept.iter().for_each(|kept| kept.component.signal(signal));
-        } else if self.stopping {
-            self.kept.iter_mut().for_each(|kept| kept.stop(None));
-        } else {
-            hooks.reporter.step("stopping");
-            self.stop(STOP_SECONDS);
-        }
-    }
-
-    fn stop(&mut self, seconds: u32) {
-        self.stopping = true;
-        self.status.standing = Standing::Stopping;
-        self.tell();
-        let signal = self.job.record.stop_signal;
-        for (kept, told) in self.kept.iter_mut().zip(&self.status.components) {
-            // What would have started again won't: its last end is its end.
-            if kept.next_start.take().is_some() && !kept.running && self.code == 0 {
-                self.code = told.end.map_or(0, shell_code);
-            }
-            kept.again = false;
-            kept.stop(Some((signal, seconds)));
-        }
-    }
-
-    fn answer(&mut self, asker: &Asker, ask: Ask, service: Option<&Service>) {
-        match (ask, service) {
-            (Ask::Stop(seconds), _) => {
-                self.stop(seconds);
-                asker.answer(Ok(()), &[]);
-            }
-            (Ask::Restart(name, seconds), _) => asker.answer(self.restart(&name, seconds), &[]),
-            (Ask::Join, Some(service)) => {
-                asker.answer(Ok(()), &[service.user_namespace(), service.process_1()]);
-            }
-            (Ask::Join, None) => {
-                let error = Error::usage("the service's container was killed")
-                    .hint("another is made in a moment, as its restart policy says");
-                asker.answer(Err(error), &[]);
-            }
-        }
-    }
-
-    fn restart(&mut self, name: &str, seconds: u32) -> Result<()> {
-        let names = self.job.record.component_names();
-        let Some(number) = names.iter().position(|known| known == name) else {
-            return Err(Error::usage(format!("the service has no component {name}"))
-                .hint(format!("its components are: {}", names.join(", "))));
-        };
-        let kept = &mut self.kept[number];
-        if kept.running {
-            kept.again = true;
-            kept.stop(Some((self.job.record.stop_signal, seconds)));
-        } else {
-            kept.next_start = Some(Instant::now());
-        }
-        Ok(())
-    }
-
-    /// Kills those whose time is over; whether they can still be expected to end.
-    fn enforce(&mut self) -> bool {
-        let now = Instant::now();
-        for kept in self.kept.iter_mut().filter(|kept| kept.running) {
-            let Some(deadline) = kept.deadline else { continue };
-            if now > deadline + KILLED {
-                return false;
-            }
-            if now >= deadline {
-                kept.component.kill();
-            }
-        }
-        true
     }
 
     /// Waits for whatever is next, until then at most.

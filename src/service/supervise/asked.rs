@@ -1,0 +1,99 @@
+//! What is asked of a supervisor, by signals and by its socket, and the force that follows where asking is in vain.
+
+use std::fs::File;
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use super::{Hooks, STOP_SECONDS, Supervisor};
+use crate::error::{Error, Result};
+use crate::interrupt;
+use crate::sandbox::Service;
+use crate::service::control::{Ask, Asker};
+use crate::service::status::{Standing, shell_code};
+
+/// How long to wait for what was killed, before the whole container is.
+const KILLED: Duration = Duration::from_secs(5);
+
+impl Supervisor<'_> {
+    /// A signal that svp got: asks for a stop, then for a quick one, or is the service's.
+    pub(super) fn signalled(&mut self, hooks: &mut Hooks<'_>) {
+        let mut byte = [0];
+        let pipe = self.job.signals.try_clone().map(File::from);
+        let _ = pipe.and_then(|mut pipe| pipe.read(&mut byte));
+        let signal = i32::from(byte[0]);
+        if !interrupt::asks_to_end(signal) {
+            self.kept.iter().for_each(|kept| kept.component.signal(signal));
+        } else if self.stopping {
+            self.kept.iter_mut().for_each(|kept| kept.stop(None));
+        } else {
+            hooks.reporter.step("stopping");
+            self.stop(STOP_SECONDS);
+        }
+    }
+
+    /// Asks every component to end, and none to start again.
+    pub(super) fn stop(&mut self, seconds: u32) {
+        self.stopping = true;
+        self.status.standing = Standing::Stopping;
+        self.tell();
+        let signal = self.job.record.stop_signal;
+        for (kept, told) in self.kept.iter_mut().zip(&self.status.components) {
+            // What would have started again won't: its last end is its end.
+            if kept.next_start.take().is_some() && !kept.running && self.code == 0 {
+                self.code = told.end.map_or(0, shell_code);
+            }
+            kept.again = false;
+            kept.stop(Some((signal, seconds)));
+        }
+    }
+
+    /// Answers one who asked, without a service while a container is waited for.
+    pub(super) fn answer(&mut self, asker: &Asker, ask: Ask, service: Option<&Service>) {
+        match (ask, service) {
+            (Ask::Stop(seconds), _) => {
+                self.stop(seconds);
+                asker.answer(Ok(()), &[]);
+            }
+            (Ask::Restart(name, seconds), _) => asker.answer(self.restart(&name, seconds), &[]),
+            (Ask::Join, Some(service)) => {
+                asker.answer(Ok(()), &[service.user_namespace(), service.process_1()]);
+            }
+            (Ask::Join, None) => {
+                let error = Error::usage("the service's container was killed")
+                    .hint("another is made in a moment, as its restart policy says");
+                asker.answer(Err(error), &[]);
+            }
+        }
+    }
+
+    fn restart(&mut self, name: &str, seconds: u32) -> Result<()> {
+        let names = self.job.record.component_names();
+        let Some(number) = names.iter().position(|known| known == name) else {
+            return Err(Error::usage(format!("the service has no component {name}"))
+                .hint(format!("its components are: {}", names.join(", "))));
+        };
+        let kept = &mut self.kept[number];
+        if kept.running {
+            kept.again = true;
+            kept.stop(Some((self.job.record.stop_signal, seconds)));
+        } else {
+            kept.next_start = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Kills those whose time is over; whether they can still be expected to end.
+    pub(super) fn enforce(&mut self) -> bool {
+        let now = Instant::now();
+        for kept in self.kept.iter_mut().filter(|kept| kept.running) {
+            let Some(deadline) = kept.deadline else { continue };
+            if now > deadline + KILLED {
+                return false;
+            }
+            if now >= deadline {
+                kept.component.kill();
+            }
+        }
+        true
+    }
+}
