@@ -2,7 +2,7 @@
 //!
 //! Where the file system can, it has no name until then: whatever ends svp, nothing of it stays.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
@@ -26,14 +26,16 @@ pub struct NewFile {
 
 impl NewFile {
     /// Begins a file that is to be at `path`. It is 0600, because backups have secrets in them, or has the mode
-    /// of the file that it replaces.
+    /// of the caller's own file that it replaces. Where everybody may put things, such as /tmp, no other user's
+    /// link, pipe or mode says where it goes and who reads it.
     ///
     /// # Errors
     /// [`Kind::Usage`](crate::error::Kind::Usage) if no file can be there,
     /// [`Kind::Storage`](crate::error::Kind::Storage).
     pub fn create(path: &Path) -> Result<NewFile> {
-        let target = behind_links(path);
-        let mode = match fs::metadata(&target) {
+        let target = behind_links(path)?;
+        let mode = match fs::symlink_metadata(&target) {
+            Ok(found) if found.is_file() && !is_own(&found) => Mode::RUSR | Mode::WUSR,
             Ok(found) if found.is_file() => Mode::from_raw_mode(found.mode() & 0o777),
             Ok(found) if found.is_dir() => {
                 return Err(Error::usage(format!("{} is a directory", path.display()))
@@ -43,8 +45,9 @@ impl NewFile {
                 return Err(Error::usage(format!("{} is a socket", path.display()))
                     .hint("name a file, a pipe or a device"));
             }
-            Ok(_) => {
-                let file = File::options().write(true).open(path).io("open", path)?;
+            Ok(found) => {
+                refuse_planted(&target, &found)?;
+                let file = File::options().write(true).open(&target).io("open", path)?;
                 return Ok(NewFile { file, target: None, temporary: None });
             }
             // A directory that isn't there is told below.
@@ -154,17 +157,40 @@ fn sync_directory(dir: &Path) -> Result<()> {
 }
 
 /// Where a path leads: a link's target is replaced, not the link, even if it isn't there yet.
-fn behind_links(path: &Path) -> PathBuf {
+fn behind_links(path: &Path) -> Result<PathBuf> {
     let mut path = path.to_owned();
-    // As many as the kernel follows.
+    // As many as the kernel follows. A loop is told when it is opened.
     for _ in 0..40 {
-        if let Ok(found) = path.canonicalize() {
-            return found;
-        }
         let Ok(to) = fs::read_link(&path) else { break };
-        path = directory(&path).join(to);
+        refuse_planted(&path, &fs::symlink_metadata(&path).io("read", &path)?)?;
+        let next = directory(&path).join(to);
+        // /proc/self/fd/1 leads somewhere, and its text says no path to there.
+        if fs::symlink_metadata(&next).is_err() && fs::metadata(&path).is_ok() {
+            break;
+        }
+        path = next;
     }
-    path
+    Ok(path)
+}
+
+fn is_own(found: &Metadata) -> bool {
+    found.uid() == rustix::process::geteuid().as_raw()
+}
+
+/// Refuses what another user has put where everybody may put things, by the kernel's rule for links there
+/// (`fs.protected_symlinks` in proc(5)), which not every host has on.
+fn refuse_planted(path: &Path, found: &Metadata) -> Result<()> {
+    const SHARED: u32 = 0o1002;
+    let dir = fs::metadata(directory(path)).io("read", directory(path))?;
+    if is_own(found) || dir.mode() & SHARED != SHARED || dir.uid() == found.uid() {
+        return Ok(());
+    }
+    let what = if found.is_symlink() { "link" } else { "pipe or device" };
+    Err(Error::usage(format!(
+        "{} is another user's {what}, where everybody can put one",
+        path.display()
+    ))
+    .hint("name a file in a directory of your own"))
 }
 
 /// Whether a path ends with a name, not with a slash.
@@ -225,6 +251,37 @@ mod tests {
     }
 
     #[test]
+    fn what_others_put_where_everybody_may_does_not_lead_it() {
+        // Only root can make another's things.
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+        let other = Some(12_345);
+        let [file, link, pipe, victim] = ["f", "l", "p", "v"].map(|name| dir.path().join(name));
+        fs::write(&file, "old").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+        std::os::unix::fs::chown(&file, other, other).unwrap();
+        fs::write(&victim, "mine").unwrap();
+        std::os::unix::fs::symlink(&victim, &link).unwrap();
+        std::os::unix::fs::lchown(&link, other, other).unwrap();
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::from_bits_truncate(0o666)).unwrap();
+        std::os::unix::fs::chown(&pipe, other, other).unwrap();
+        for no in [&link, &pipe] {
+            let error = NewFile::create(no).unwrap_err();
+            assert!(error.to_string().contains("another user's"), "{error}");
+        }
+        NewFile::create(&file).unwrap().finish().unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::read(&victim).unwrap(), b"mine");
+        // In a directory of one's own they are as one wants them.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        NewFile::create(&link).unwrap().finish().unwrap();
+        assert_eq!(fs::read(&victim).unwrap(), b"");
+    }
+
+    #[test]
     fn a_directory_need_not_be_readable() {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o300)).unwrap();
@@ -259,6 +316,9 @@ mod tests {
         {
             assert!(NewFile::create(no).is_err(), "{}", no.display());
         }
+        let (_end, pipe) = io::pipe().unwrap();
+        let pipe = format!("/proc/self/fd/{}", pipe.as_raw_fd());
+        assert!(!NewFile::create(Path::new(&pipe)).unwrap().is_a_file());
         let null = NewFile::create(Path::new("/dev/null")).unwrap();
         assert!(!null.is_a_file());
         null.finish().unwrap();
