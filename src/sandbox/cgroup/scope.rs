@@ -16,14 +16,10 @@ use crate::error::{Error, Result};
 const PATIENCE: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(3);
 
-/// What a scope is called.
-pub(super) fn unit(name: &str) -> String {
-    format!("{name}.scope")
-}
-
 /// Moves a process into a new scope with these bounds. The scope goes when its last process has ended.
 pub(super) fn start(name: &str, resources: &Resources, process: u32) -> Result<()> {
-    let unit = unit(name);
+    // systemd may not have let go yet of the one of the last start.
+    let unit = format!("{name}-{:04x}.scope", rand::random::<u16>());
     let mut properties: Vec<[String; 3]> = vec![
         property("Description", "s", "a service of svp"),
         property("CollectMode", "s", "inactive-or-failed"),
