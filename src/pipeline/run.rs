@@ -18,7 +18,7 @@ use crate::service::place::Place;
 use crate::service::record::{
     FORMAT, LogLimits, Mount, MountSource, Record, Restart, check_name, new_id,
 };
-use crate::service::start::{exposed, find_ports, unset};
+use crate::service::start::{exposed, find_ports, note_taken, unset};
 use crate::service::status::now;
 use crate::store::Store;
 
@@ -118,12 +118,17 @@ pub fn run(
         logs: request.logs,
         stands_for: None,
     };
-    if record.network == Network::Auto {
-        record.ports = match &answers.exposed_ports()[..] {
-            [] => exposed(&image)?,
-            ports => ports.iter().copied().map(unset).collect(),
-        };
-        find_ports(store.root(), &mut record, reporter)?;
+    let ports = match &answers.exposed_ports()[..] {
+        [] => exposed(&image)?,
+        ports => ports.iter().copied().map(unset).collect(),
+    };
+    match record.network {
+        Network::Auto => {
+            record.ports = ports;
+            find_ports(store.root(), &mut record, reporter)?;
+        }
+        Network::Host => note_taken(&ports, reporter),
+        Network::None => {}
     }
     place.create(&record)?;
     Ok((place, record))

@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
@@ -185,7 +186,35 @@ pub fn why_not_private() -> Option<&'static str> {
     if tun.is_err() || (rustix::process::geteuid().is_root() && !open_to_all) {
         return Some("/dev/net/tun is not there or not open to all users (chmod 666 /dev/net/tun)");
     }
+    if !leads_out() && !pasta_is_local() {
+        return Some(
+            "this host has no network that leads out, and its pasta makes none without one",
+        );
+    }
     None
+}
+
+/// Whether this host has a default route.
+fn leads_out() -> bool {
+    let v4 = read_bounded("/proc/net/route");
+    let v6 = read_bounded("/proc/net/ipv6_route");
+    let mut v4 = v4.lines().filter_map(|line| line.split_whitespace().nth(1));
+    let mut v6 = v6.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    v4.any(|to| to == "00000000")
+        || v6
+            .any(|line| line.get(1) == Some(&"00") && line.last().is_some_and(|name| *name != "lo"))
+}
+
+/// Whether the host's pasta makes a network without one of the host's. That came in 2024, soon after the option that
+/// is looked for; Debian's says no version.
+fn pasta_is_local() -> bool {
+    static LOCAL: OnceLock<bool> = OnceLock::new();
+    *LOCAL.get_or_init(|| {
+        let Some(program) = helper("pasta") else { return false };
+        let output = Command::new(program).arg("--help").env_clear().stdin(Stdio::null()).output();
+        let names = |text: &[u8]| String::from_utf8_lossy(text).contains("--map-host-loopback");
+        output.is_ok_and(|output| names(&output.stdout) || names(&output.stderr))
+    })
 }
 
 /// The network that can be had: the host's where a private one can't be made, with a note.

@@ -16,11 +16,15 @@ use crate::sandbox::{Forward, Transport, open_socket};
 const UNPRIVILEGED: u16 = 1024;
 /// Where the ports that take the place of privileged ones begin.
 const HIGH: u16 = 8000;
+/// Two addresses that no service gets: what is taken on both is taken on all.
+const SOME: Ipv4Addr = Ipv4Addr::new(127, 83, 0, 0);
+const OTHER: Ipv4Addr = Ipv4Addr::new(127, 83, 255, 255);
 
 /// Finds an address whose ports are free, and forwards each of `ports` there; `seed` says where to begin,
 /// `kept` which address to try first, `taken` which to leave to others.
 ///
-/// A port that takes privilege goes to a free high one: as its number and 8000, else the next.
+/// A port that can't be had on any of them, because it takes privilege or because a program has it on all addresses
+/// of the host, goes to a free high one: as its number and 8000, else the next.
 ///
 /// # Errors
 /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if no address is free.
@@ -35,27 +39,35 @@ pub fn choose(
     // Neither 127.83.0.0 nor 127.83.255.255.
     let nth = |n: u32| Ipv4Addr::from(0x7f53_0001 + (start + n) % 0xfffe);
     let first_free = unprivileged_start();
+    let nowhere = |port: &Port| {
+        let protocol = transport(port.protocol);
+        port.number < first_free
+            || [SOME, OTHER].iter().all(|at| !is_free(*at, port.number, protocol))
+    };
+    let moved: Vec<bool> = ports.iter().map(nowhere).collect();
     let candidates = (0..4096).map(nth).filter(|address| !taken.contains(address));
     kept.into_iter()
         .chain(candidates)
-        .find_map(|address| Some((address, forwards(address, ports, first_free)?)))
+        .find_map(|address| Some((address, forwards(address, ports, &moved)?)))
         .ok_or_else(|| {
             Error::sandbox("no address of 127.83.0.0/16 is free")
                 .hint("stop services that are not needed, or run this one with --network host")
         })
 }
 
-/// Where each port leads from on `address`; `None` if one of them is taken.
-fn forwards(address: Ipv4Addr, ports: &[Port], first_free: u16) -> Option<Vec<Forward>> {
+/// Where each port leads from on `address`, those that are `moved` from another; `None` if one of them is taken.
+fn forwards(address: Ipv4Addr, ports: &[Port], moved: &[bool]) -> Option<Vec<Forward>> {
     let mut out: Vec<Forward> = Vec::new();
-    for port in ports {
+    for (port, moved) in ports.iter().zip(moved) {
         let protocol = transport(port.protocol);
         let wanted = port.number;
-        let number = if wanted >= first_free {
-            is_free(address, wanted, protocol).then_some(wanted)
-        } else {
+        let number = if *moved {
             let named = |n: u16| ports.iter().any(|other| other.number == n);
-            (HIGH + wanted..u16::MAX).find(|n| !named(*n) && is_free(address, *n, protocol))
+            let given = |n: u16| out.iter().any(|f| f.host.port() == n && f.protocol == protocol);
+            let first = wanted.checked_add(HIGH).unwrap_or(HIGH);
+            (first..u16::MAX).find(|n| !named(*n) && !given(*n) && is_free(address, *n, protocol))
+        } else {
+            is_free(address, wanted, protocol).then_some(wanted)
         };
         let host = SocketAddr::from((address, number?));
         out.push(Forward { host, container: wanted, protocol });
@@ -118,6 +130,19 @@ mod tests {
         assert!(third != first && third != second);
         let (again, _) = choose("b", Some(second), &HashSet::new(), &ports).unwrap();
         assert_eq!(again, second);
+    }
+
+    #[test]
+    fn a_port_that_another_has_on_all_addresses_goes_to_a_high_one() {
+        let holder = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        let held = holder.local_addr().unwrap().port();
+        let (address, forwards) = choose("d", None, &HashSet::new(), &[tcp(held)]).unwrap();
+        assert_eq!(address.octets()[..2], [127, 83]);
+        assert!(forwards[0].host.port() != held && forwards[0].container == held);
+        assert!(is_free(address, forwards[0].host.port(), Transport::Tcp));
+        drop(holder);
+        let (_, forwards) = choose("d", Some(address), &HashSet::new(), &[tcp(held)]).unwrap();
+        assert_eq!(forwards[0].host.port(), held);
     }
 
     #[test]

@@ -117,7 +117,7 @@ pub fn find_ports(root: &Path, record: &mut Record, reporter: &dyn Reporter) -> 
         return Ok(false);
     }
     if let Some(why) = why_no_private_network() {
-        return in_host_network(record, why);
+        return in_host_network(record, why, reporter);
     }
     check_published(&record.published)?;
     let ports: Vec<Port> =
@@ -133,27 +133,45 @@ pub fn find_ports(root: &Path, record: &mut Record, reporter: &dyn Reporter) -> 
         ));
     }
     for forward in forwards.iter().filter(|forward| forward.host.port() != forward.container) {
-        reporter.note(&format!(
-            "port {} takes privilege on this host: it is {} here",
-            forward.container, forward.host
-        ));
+        let why = match forward.container < address::unprivileged_start() {
+            true => "takes privilege on this host",
+            false => "belongs to another program on all of this host's addresses",
+        };
+        reporter.note(&format!("port {} {why}: it is {} here", forward.container, forward.host));
     }
     record.ports = forwards;
     Ok(changed)
 }
 
 /// The ports of a service that gets the host's network because a private one can't be had: it listens there itself.
-fn in_host_network(record: &mut Record, why: &str) -> Result<bool> {
+fn in_host_network(record: &mut Record, why: &str, reporter: &dyn Reporter) -> Result<bool> {
     if !record.published.is_empty() || record.allowed != Allowed::default() {
         return Err(Error::sandbox(format!("{why}, and -p and --allow take a private network"))
             .hint("mend that, or run the service without them: it gets the host's network then"));
     }
+    note_taken(&record.ports, reporter);
     let mut changed = record.address.take().is_some();
     for forward in &mut record.ports {
         let host = SocketAddr::from((Ipv4Addr::LOCALHOST, forward.container));
         changed |= std::mem::replace(&mut forward.host, host) != host;
     }
     Ok(changed)
+}
+
+/// Says which ports of a service in the host's network another program has: it may not start, and who looks for it
+/// finds the other.
+pub fn note_taken(ports: &[Forward], reporter: &dyn Reporter) {
+    let everywhere = std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let taken = |port: &&Forward| {
+        let listened = address::try_listen((everywhere, port.container).into(), port.protocol);
+        listened.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+    };
+    for port in ports.iter().filter(taken) {
+        reporter.note(&format!(
+            "another program has port {} on this host already: `ss -lnp` tells which",
+            port.container
+        ));
+    }
 }
 
 /// Makes sure that one can listen where the user wants.

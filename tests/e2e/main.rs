@@ -18,6 +18,7 @@ mod live;
 mod long;
 mod memory;
 mod network;
+mod no_network;
 mod reproducible;
 mod resources;
 mod round_trip;
