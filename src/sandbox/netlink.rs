@@ -89,14 +89,15 @@ pub(super) fn add_address(index: u32, address: Ipv4Addr, bits: u8) -> io::Result
 ///
 /// # Errors
 /// What the kernel says.
-pub(super) fn add_default_route(index: u32, gateway: Ipv4Addr) -> io::Result<()> {
+pub(super) fn add_default_route(index: u32, gateway: IpAddr) -> io::Result<()> {
+    let (family, octets) = parts(gateway);
     // struct rtmsg: family, destination bits, source bits, tos, table, protocol, scope, type, flags.
-    let mut body = vec![libc::AF_INET as u8, 0, 0, 0];
+    let mut body = vec![family, 0, 0, 0];
     body.extend([libc::RT_TABLE_MAIN, 4, libc::RT_SCOPE_UNIVERSE, libc::RTN_UNICAST]);
     body.extend(ON_LINK.to_ne_bytes());
     // RTA_OIF, RTA_GATEWAY.
     body.extend(attribute(4, &index.to_ne_bytes()));
-    body.extend(attribute(5, &gateway.octets()));
+    body.extend(attribute(5, &octets));
     ask(RTM_NEWROUTE, REQUEST_ACK | CREATE | REPLACE, &body)
 }
 

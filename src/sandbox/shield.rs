@@ -46,6 +46,8 @@ const ORDER: u32 = 100;
 pub(super) struct ShieldRequest {
     /// The gateways, if they are refused.
     gateways: Vec<Prefix>,
+    /// The gateways of the host's default routes, which pasta copies.
+    defaults: Vec<IpAddr>,
     /// Whether the way to the host's loopback is the way out.
     host: bool,
 }
@@ -65,6 +67,7 @@ pub(super) fn start(
             true => Vec::new(),
             false => gateways().into_iter().map(whole).chain([LINK_LOCAL]).collect(),
         },
+        defaults: default_gateways(),
         host: plan.allowed.host,
     };
     let fds = [user_namespace.as_fd(), network_namespace.as_fd()];
@@ -90,10 +93,35 @@ pub(super) fn raise(request: &ShieldRequest, network: OwnedFd) -> Result<()> {
         }
     }
     if request.host {
-        let led = way_out().and_then(|index| netlink::add_default_route(index, HOST));
+        let led = way_out().and_then(|index| netlink::add_default_route(index, HOST.into()));
         led.map_err(|error| Error::sandbox("can't lead to the host").source(error))?;
+    } else {
+        lead_out(&request.defaults)
+            .map_err(|error| Error::sandbox("can't lead out of the network").source(error))?;
     }
     Ok(())
+}
+
+/// Adds the default routes that pasta could not: where it is started again the rules are there before its routes, and
+/// the kernel takes no gateway that they refuse, unless it is said to be on the link. pasta passes over that.
+fn lead_out(gateways: &[IpAddr]) -> std::io::Result<()> {
+    let there = default_gateways();
+    let v6 = has_global_v6();
+    for is_v4 in [true, false] {
+        let missing = !there.iter().any(|gateway| gateway.is_ipv4() == is_v4) && (is_v4 || v6);
+        let gateway = gateways.iter().find(|gateway| gateway.is_ipv4() == is_v4);
+        if let (true, Some(&gateway)) = (missing, gateway) {
+            netlink::add_default_route(way_out()?, gateway)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether this network has an address of IPv6 that others can reach.
+fn has_global_v6() -> bool {
+    // Address, interface's index, length, scope, …
+    let scope = |line: &str| Some(line.split_whitespace().nth(3)? == "00");
+    read("/proc/thread-self/net/if_inet6").lines().any(|line| scope(line) == Some(true))
 }
 
 /// The interface that pasta has made: the one that has routes.
@@ -111,12 +139,30 @@ pub(super) fn gateways() -> Vec<IpAddr> {
     v4.lines().filter_map(gateway_v4).chain(v6.lines().filter_map(gateway_v6)).collect()
 }
 
+/// Those of them to which everything goes that has no other route.
+fn default_gateways() -> Vec<IpAddr> {
+    let v4 = read("/proc/thread-self/net/route");
+    let v6 = read("/proc/thread-self/net/ipv6_route");
+    let v4 = v4.lines().skip(1).filter(|line| everywhere_v4(line)).filter_map(gateway_v4);
+    let v6 = v6.lines().filter(|line| everywhere_v6(line)).filter_map(gateway_v6);
+    v4.chain(v6).collect()
+}
+
 fn read(path: &str) -> String {
     let mut text = String::new();
     if let Ok(file) = File::open(path) {
         let _ = file.take(1 << 20).read_to_string(&mut text);
     }
     text
+}
+
+fn everywhere_v4(line: &str) -> bool {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    words.get(1) == Some(&"00000000") && words.get(7) == Some(&"00000000")
+}
+
+fn everywhere_v6(line: &str) -> bool {
+    line.strip_prefix("00000000000000000000000000000000 00 ").is_some()
 }
 
 /// Interface, destination, gateway, …; addresses as the processor has them in memory.
@@ -146,9 +192,11 @@ mod tests {
         let line = "eth0\t00000000\t0102000A\t0003\t0\t0\t100\t00000000\t0\t0\t0";
         assert_eq!(gateway_v4(line).unwrap(), "10.0.2.1".parse::<IpAddr>().unwrap());
         assert_eq!(gateway_v4("eth0\t0002000A\t00000000\t0001"), None);
+        assert!(everywhere_v4(line) && !everywhere_v4(&line.replace("eth0\t0", "eth0\t1")));
         let v6 = "00000000000000000000000000000000 00 00000000000000000000000000000000 00 \
                   20010db8000000000000000000000001 00000400 00000001 00000000 00000003 eth0";
         assert_eq!(gateway_v6(v6), "2001:db8::1".parse().ok());
+        assert!(everywhere_v6(v6) && !everywhere_v6(&v6.replacen("0 00 ", "0 01 ", 1)));
         assert_eq!(gateway_v6(&v6.replace("20010db8", "fe800000")), None);
     }
 }

@@ -199,6 +199,36 @@ fn a_private_network_leads_to_the_host_and_the_gateway_only_if_that_is_allowed()
     assert!(String::from_utf8_lossy(&refused.stderr).contains("private network"));
 }
 
+#[test]
+fn a_network_that_was_mended_leads_out_as_before() {
+    let place = Place::new();
+    instance(&place, "echo", "env) echo ECHO_NAME=echo; echo ECHO_PORT=4711;;");
+    runs(&place, &["--wait", "echo"]);
+    // Interface, destination, gateway, and for IPv6 what the addresses are of.
+    let routes = || {
+        let v4 = place.ok(["exec", "echo", "cat", "/proc/net/route"]);
+        let v6 = place.ok(["exec", "echo", "cat", "/proc/net/ipv6_route"]);
+        let v4 = v4.lines().map(|line| line.split_whitespace().take(3).collect::<Vec<_>>());
+        let v6 = v6.lines().map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            vec![words[0], words[1], words[4], words[9]]
+        });
+        let everywhere = |line: &Vec<&str>| line[0] == "0".repeat(32) || line[1] == "00000000";
+        let routes = v4.chain(v6.filter(|line| line[3] != "lo")).filter(everywhere);
+        let mut routes: Vec<String> = routes.map(|line| line.join(" ")).collect();
+        routes.sort();
+        routes
+    };
+    let before = routes();
+    assert!(!before.is_empty(), "this test needs a host with a gateway");
+    kill_pasta(&place, "echo");
+    until("the ways out are there again", || routes() == before);
+    assert_eq!(open_ways(&place, "echo"), [""; 0]);
+    until("its port is, too", || tcp(own(&place, "echo", 0)) == "echo 127.0.0.1");
+    place.ok(["rm", "--force", "echo"]);
+    place.assert_nothing_left();
+}
+
 /// Kills the pasta of a service: it is the one that its monitor has started.
 fn kill_pasta(place: &Place, name: &str) {
     let monitor = info(place, name)["monitor"].as_u64().unwrap();
@@ -206,12 +236,21 @@ fn kill_pasta(place: &Place, name: &str) {
     for pid in below(monitor) {
         let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         if command.starts_with(b"/usr/bin/pasta\0") {
-            let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
-            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+            kill(pid);
             found = true;
         }
     }
     assert!(found, "no pasta below {monitor}");
+}
+
+/// Kills a process, and waits until nothing is left of it but its number.
+fn kill(pid: u64) {
+    let number = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
+    nix::sys::signal::kill(number, nix::sys::signal::Signal::SIGKILL).unwrap();
+    until("it is dead", || {
+        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|c| c.is_empty())
+            || !std::path::Path::new(&format!("/proc/{pid}")).exists()
+    });
 }
 
 fn below(pid: u64) -> Vec<u64> {
