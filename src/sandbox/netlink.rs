@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::net::netlink::{self as numbers, SocketAddrNetlink};
 use rustix::net::{
@@ -15,10 +15,12 @@ const NETLINK_ROUTE: Option<Protocol> = None;
 const NETLINK_XFRM: Option<Protocol> = Some(numbers::XFRM);
 const RTM_NEWLINK: u16 = 16;
 const RTM_NEWADDR: u16 = 20;
+const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_NEWRULE: u16 = 32;
 const XFRM_MSG_UPDPOLICY: u16 = 0x19;
 const REQUEST_ACK: u16 = 1 | 4;
+const REQUEST_ALL: u16 = 1 | 0x300;
 const REPLACE: u16 = 0x100;
 const EXCLUSIVE: u16 = 0x200;
 const CREATE: u16 = 0x400;
@@ -83,6 +85,76 @@ pub(super) fn add_address(index: u32, address: Ipv4Addr, bits: u8) -> io::Result
     body.extend(attribute(1, &address.octets()));
     body.extend(attribute(2, &address.octets()));
     ask(RTM_NEWADDR, REQUEST_ACK | CREATE | REPLACE, &body)
+}
+
+/// The addresses of this network by which others reach it, and the indices of their interfaces: not the loopback's,
+/// and none of IPv6 that are not in use yet or valid on one link alone.
+///
+/// # Errors
+/// What the kernel says.
+pub(super) fn addresses() -> io::Result<Vec<(u32, IpAddr)>> {
+    let socket = socket_of(NETLINK_ROUTE)?;
+    send(&socket, RTM_GETADDR, REQUEST_ALL, &[0; 8])?;
+    let mut found = Vec::new();
+    let mut buffer = vec![0u8; 32 << 10];
+    loop {
+        let (length, _) = recv(&socket, &mut buffer[..], RecvFlags::empty())?;
+        let mut rest = &buffer[..length];
+        if rest.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        while let Some((kind, body)) = next_message(&mut rest) {
+            match kind {
+                RTM_NEWADDR => found.extend(address(body)),
+                // That was all, or an error.
+                2 | 3 => return Ok(found),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Of struct ifaddrmsg and what follows it.
+fn address(body: &[u8]) -> Option<(u32, IpAddr)> {
+    // IFA_F_DADFAILED and IFA_F_TENTATIVE.
+    let [_, _, flags, scope] = *body.first_chunk()?;
+    let index = u32::from_ne_bytes(body.get(4..8)?.try_into().ok()?);
+    if index == LOOPBACK || scope != libc::RT_SCOPE_UNIVERSE || flags & 0x48 != 0 {
+        return None;
+    }
+    let mut rest = body.get(8..)?;
+    let mut found = None;
+    while let Some((kind, value)) = next_attribute(&mut rest) {
+        // IFA_LOCAL says more than IFA_ADDRESS, which is the other end's where there are but two.
+        if kind == 2 || (kind == 1 && found.is_none()) {
+            found = match value.len() {
+                4 => Some(IpAddr::from(<[u8; 4]>::try_from(value).ok()?)),
+                16 => Some(IpAddr::from(<[u8; 16]>::try_from(value).ok()?)),
+                _ => None,
+            };
+        }
+    }
+    Some((index, found?))
+}
+
+/// Takes a message off an answer: its kind and its body.
+fn next_message<'a>(rest: &mut &'a [u8]) -> Option<(u16, &'a [u8])> {
+    let length = u32::from_ne_bytes(*rest.first_chunk()?) as usize;
+    let kind = u16::from_ne_bytes(rest.get(4..6)?.try_into().ok()?);
+    take(rest, length, 16).map(|body| (kind, body))
+}
+
+/// Takes an attribute off a message: its kind and its value.
+fn next_attribute<'a>(rest: &mut &'a [u8]) -> Option<(u16, &'a [u8])> {
+    let length = u16::from_ne_bytes(*rest.first_chunk()?) as usize;
+    let kind = u16::from_ne_bytes(rest.get(2..4)?.try_into().ok()?);
+    take(rest, length, 4).map(|value| (kind, value))
+}
+
+fn take<'a>(rest: &mut &'a [u8], length: usize, header: usize) -> Option<&'a [u8]> {
+    let body = rest.get(header..length)?;
+    *rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    Some(body)
 }
 
 /// Leads everything that has no other route to `gateway`, which is on the link of an interface.
@@ -187,9 +259,11 @@ fn ask(kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
     ask_of(NETLINK_ROUTE, kind, flags, body)
 }
 
-fn ask_of(protocol: Option<Protocol>, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
-    let flags_of_socket = SocketFlags::CLOEXEC;
-    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags_of_socket, protocol)?;
+fn socket_of(protocol: Option<Protocol>) -> io::Result<OwnedFd> {
+    Ok(socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?)
+}
+
+fn send(socket: &OwnedFd, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
     let mut message = Vec::new();
     message.extend((16 + body.len() as u32).to_ne_bytes());
     message.extend(kind.to_ne_bytes());
@@ -197,7 +271,13 @@ fn ask_of(protocol: Option<Protocol>, kind: u16, flags: u16, body: &[u8]) -> io:
     message.extend(1u32.to_ne_bytes());
     message.extend(0u32.to_ne_bytes());
     message.extend(body);
-    sendto(&socket, &message, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+    sendto(socket, &message, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+    Ok(())
+}
+
+fn ask_of(protocol: Option<Protocol>, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
+    let socket = socket_of(protocol)?;
+    send(&socket, kind, flags, body)?;
     let mut answer = [0u8; 4096];
     let (length, _) = recv(&socket, &mut answer[..], RecvFlags::empty())?;
     // struct nlmsgerr behind the header: zero, or an errno made negative.
@@ -205,5 +285,30 @@ fn ask_of(protocol: Option<Protocol>, kind: u16, flags: u16, body: &[u8]) -> io:
     match i32::from_ne_bytes(code.try_into().expect("four bytes")) {
         0 => Ok(()),
         code => Err(io::Error::from_raw_os_error(-code)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_from_the_kernels_answer_and_those_of_the_loopback_are_none() {
+        let message = |index: u32, scope: u8, attributes: &[Vec<u8>]| {
+            let mut body = vec![libc::AF_INET as u8, 24, 0, scope];
+            body.extend(index.to_ne_bytes());
+            body.extend(attributes.concat());
+            address(&body)
+        };
+        let [other, own] = [attribute(1, &[192, 0, 2, 1]), attribute(2, &[192, 0, 2, 9])];
+        let label = attribute(3, b"eth0\0");
+        let both = [other.clone(), own, label];
+        assert_eq!(message(7, 0, &both), Some((7, "192.0.2.9".parse().unwrap())));
+        assert_eq!(message(7, 0, &[other]), Some((7, "192.0.2.1".parse().unwrap())));
+        assert_eq!(message(7, libc::RT_SCOPE_LINK, &both), None);
+        assert_eq!(message(LOOPBACK, 0, &both), None);
+        assert_eq!(message(7, 0, &[]), None);
+        // What this machine has is read to its end.
+        assert!(addresses().unwrap().iter().all(|(_, ip)| !ip.is_loopback()));
     }
 }

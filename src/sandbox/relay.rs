@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::network::Transport;
+use super::{doors, netlink};
 
 /// The most connections at once of one port; more wait.
 const MOST: usize = 1024;
@@ -82,30 +83,26 @@ pub fn serve(door: &Door, to: &Leads<'_>, over: &dyn Fn() -> bool) {
 }
 
 /// To a port of the network that this process is in: on its loopback for who comes from a loopback, else on its
-/// address, because services trust who comes from their own loopback.
+/// address, because services trust who comes from their own loopback (CVE-2021-20199).
 pub(super) fn here(port: u16, peer: IpAddr) -> Vec<SocketAddr> {
-    let mut loopbacks: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-    if peer.is_ipv6() {
-        loopbacks.reverse();
+    if peer.is_loopback() {
+        return leads(port, peer, &[]);
     }
-    match own_address(peer) {
-        Some(ip) if !peer.is_loopback() => vec![(ip, port).into()],
-        _ => loopbacks.map(|ip| (ip, port).into()).to_vec(),
-    }
+    // pasta's interface: nobody but linked services is behind the other.
+    let links = netlink::index_of(doors::HERE).unwrap_or_default();
+    let all = netlink::addresses().unwrap_or_default();
+    let own: Vec<IpAddr> = all.into_iter().filter(|a| a.0 != links).map(|a| a.1).collect();
+    leads(port, peer, &own)
 }
 
-/// This network's own address of the same family: connecting a socket of datagrams sends nothing.
-fn own_address(peer: IpAddr) -> Option<IpAddr> {
-    let (any, elsewhere): (IpAddr, IpAddr) = match peer {
-        IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(198, 51, 100, 1).into()),
-        IpAddr::V6(_) => {
-            let documentation = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
-            (Ipv6Addr::UNSPECIFIED.into(), documentation.into())
-        }
-    };
-    let socket = UdpSocket::bind((any, 0)).ok()?;
-    socket.connect((elsewhere, 9)).ok()?;
-    socket.local_addr().ok().map(|at| at.ip())
+/// Nowhere, where there is no address for who comes from elsewhere.
+fn leads(port: u16, peer: IpAddr, own: &[IpAddr]) -> Vec<SocketAddr> {
+    let loopbacks: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    let to = if peer.is_loopback() { &loopbacks[..] } else { own };
+    // The first of each family, the peer's first.
+    let of = |v4: bool| to.iter().find(|ip| ip.is_ipv4() == v4);
+    let both = [of(peer.is_ipv4()), of(!peer.is_ipv4())];
+    both.into_iter().flatten().map(|ip| (*ip, port).into()).collect()
 }
 
 /// Which of the sockets have something to read, after a while at most.
@@ -357,11 +354,20 @@ mod tests {
 
     #[test]
     fn who_comes_from_elsewhere_does_not_come_from_the_loopback() {
-        let first = |ip: &str| here(80, ip.parse().unwrap())[0].to_string();
-        assert_eq!(first("127.0.0.1"), "127.0.0.1:80");
-        assert_eq!(first("::1"), "[::1]:80");
-        if own_address("10.0.0.1".parse().unwrap()).is_some() {
-            assert!(!first("10.0.0.1").starts_with("127."));
+        let own = ["192.0.2.7", "192.0.2.8", "2001:db8::7"].map(|ip| ip.parse().unwrap());
+        let to = |peer: &str, own: &[IpAddr]| {
+            let leads = leads(80, peer.parse().unwrap(), own).into_iter();
+            leads.map(|at| at.to_string()).collect::<Vec<_>>()
+        };
+        for own in [&own[..], &[]] {
+            assert_eq!(to("127.3.2.1", own), ["127.0.0.1:80", "[::1]:80"]);
+            assert_eq!(to("::1", own), ["[::1]:80", "127.0.0.1:80"]);
         }
+        assert_eq!(to("198.51.100.1", &own), ["192.0.2.7:80", "[2001:db8::7]:80"]);
+        assert_eq!(to("2001:db8::1", &own), ["[2001:db8::7]:80", "192.0.2.7:80"]);
+        // One of the other family will do; without any there is no way.
+        assert_eq!(to("2001:db8::1", &own[..1]), ["192.0.2.7:80"]);
+        assert_eq!(to("2001:db8::1", &[]), [""; 0]);
+        assert_eq!(to("198.51.100.1", &[]), [""; 0]);
     }
 }
