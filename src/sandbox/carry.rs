@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::launch::Stage;
 use super::network::{Forward, Transport};
 use super::relay::{self, Door};
+use super::room;
 use super::stages::{Request, reply};
 use crate::channel::Channel;
 use crate::error::{Error, Result};
@@ -85,6 +86,7 @@ pub(super) fn carry(
 ) -> Result<()> {
     setns(network, CloneFlags::CLONE_NEWNET)
         .map_err(|errno| Error::sandbox("can't enter the network namespace").source(errno))?;
+    room::raise_limit();
     reply(channel, &())?;
     std::thread::scope(|scope| {
         for (port, socket) in request.ports.iter().zip(sockets) {

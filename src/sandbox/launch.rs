@@ -16,6 +16,7 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::room;
 use super::spec::End;
 use super::stages::Request;
 use crate::channel::Channel;
@@ -69,6 +70,7 @@ impl Stage {
             Error::sandbox("can't make a sealed copy of svp in memory").source(error)
         })?);
         command.arg0(STAGE_NAME).env_clear().current_dir(dir);
+        command.args(room::limit_before());
         if let Some(backtrace) = std::env::var_os("RUST_BACKTRACE") {
             command.env("RUST_BACKTRACE", backtrace);
         }

@@ -12,7 +12,7 @@
 //! | `launch`, `channel`, `stages` | starting stages, talking to them, what they are |
 //! | `container`, `run`, `init`, `mounts`, `overlay`, `network`, `netlink`, `privileges`, `seccomp`, `mknod` | a container |
 //! | `resources`, `cgroup` | what a service may use of the machine |
-//! | `shield`, `carry`, `doors`, `relay` | what a private network keeps a container from; what pasta can't carry; links |
+//! | `shield`, `carry`, `doors`, `relay`, `room` | what a private network keeps a container from; what pasta can't carry; links |
 //! | `service`, `keeper` | a service's container and its components |
 //! | `join`, `user` | a command in a container that runs, and who it is |
 //! | `volume` | what outlives a container |
@@ -42,6 +42,7 @@ mod overlay;
 mod privileges;
 mod relay;
 mod resources;
+mod room;
 mod run;
 mod saved;
 mod seccomp;

@@ -1,7 +1,8 @@
 //! Carrying connections and datagrams from one network to another, where pasta can't.
 //!
 //! Links lead from inside a service to another's address on the host; some ports of the host lead into a service
-//! in the same way. Nothing grows with what comes: there are so many connections and senders at most.
+//! in the same way. Nothing grows with what comes: there are so many connections and senders at most, of one port and
+//! of all together.
 
 use std::io::{self, Read, Write};
 use std::net::{
@@ -16,10 +17,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::network::Transport;
+use super::room::Room;
 use super::{doors, netlink};
 
 /// The most connections at once of one port; more wait.
 const MOST: usize = 1024;
+/// What a connection's two threads have for a stack: they copy, and what they copy is not on it.
+const STACK: usize = 256 << 10;
 /// The most senders of datagrams to one port that are told apart; the one that was silent longest makes room.
 const MOST_SENDERS: usize = 256;
 /// A sender of datagrams that was silent so long is forgotten.
@@ -126,13 +130,15 @@ fn serve_tcp(listener: &TcpListener, to: &Leads<'_>, over: &dyn Fn() -> bool) {
     // Who is gone before it is accepted must not make this wait.
     let _ = listener.set_nonblocking(true);
     while !over() {
-        if open.load(Ordering::SeqCst) >= MOST {
-            std::thread::sleep(NO_ROOM);
-            continue;
-        }
         if !ready(std::iter::once(listener.as_fd()))[0] {
             continue;
         }
+        // Its own descriptor, and that of the connection which it leads to.
+        let room = Some(()).filter(|()| open.load(Ordering::SeqCst) < MOST);
+        let Some(room) = room.and_then(|()| Room::take(2)) else {
+            std::thread::sleep(NO_ROOM);
+            continue;
+        };
         let (near, peer) = match listener.accept() {
             Ok(accepted) => accepted,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
@@ -145,9 +151,11 @@ fn serve_tcp(listener: &TcpListener, to: &Leads<'_>, over: &dyn Fn() -> bool) {
         open.fetch_add(1, Ordering::SeqCst);
         let count = open.clone();
         let to = to(peer.ip());
-        let carried = std::thread::Builder::new().spawn(move || {
+        let carried = std::thread::Builder::new().stack_size(STACK).spawn(move || {
+            let _room = room;
             // Who connects to what isn't there sees the connection closed.
             let _ = near.set_nonblocking(false).and_then(|()| carry(&near, &to));
+            drop(near);
             count.fetch_sub(1, Ordering::SeqCst);
         });
         if carried.is_err() {
@@ -168,14 +176,24 @@ fn carry(near: &TcpStream, to: &[SocketAddr]) -> io::Result<()> {
     let far = far?;
     for stream in [near, &far] {
         let _ = stream.set_nodelay(true);
+        notice_death(stream);
     }
     std::thread::scope(|scope| {
-        let back = std::thread::Builder::new().spawn_scoped(scope, || copy(near, &far));
+        let back =
+            std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || copy(near, &far));
         if back.is_ok() {
             copy(&far, near);
         }
     });
     Ok(())
+}
+
+/// Has the kernel find out within two minutes that nobody is there any more, who can't have said so.
+fn notice_death(stream: &TcpStream) {
+    let _ = sockopt::set_tcp_keepidle(stream, Duration::from_secs(60))
+        .and_then(|()| sockopt::set_tcp_keepintvl(stream, Duration::from_secs(15)))
+        .and_then(|()| sockopt::set_tcp_keepcnt(stream, 4))
+        .and_then(|()| sockopt::set_socket_keepalive(stream, true));
 }
 
 fn copy(mut from: &TcpStream, mut to: &TcpStream) {
@@ -198,6 +216,7 @@ struct Sender {
     far: UdpSocket,
     heard: Instant,
     refused: bool,
+    _room: Room,
 }
 
 fn serve_udp(near: &UdpSocket, to: &Leads<'_>, over: &dyn Fn() -> bool) {
@@ -249,14 +268,17 @@ fn sender_of<'a>(
     let at = *to(peer.ip()).first()?;
     let any: IpAddr =
         if at.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let mut room = Some(()).filter(|()| senders.len() < MOST_SENDERS).and_then(|()| Room::take(1));
+    if room.is_none() {
+        let silent = senders.iter().enumerate().min_by_key(|(_, sender)| sender.heard)?.0;
+        senders.swap_remove(silent);
+        room = Room::take(1);
+    }
+    let _room = room?;
     let far = UdpSocket::bind((any, 0)).ok()?;
     far.connect(at).ok()?;
     far.set_nonblocking(true).ok()?;
-    if senders.len() >= MOST_SENDERS {
-        let silent = senders.iter().enumerate().min_by_key(|(_, sender)| sender.heard)?.0;
-        senders.swap_remove(silent);
-    }
-    senders.push(Sender { peer, far, heard: Instant::now(), refused: false });
+    senders.push(Sender { peer, far, heard: Instant::now(), refused: false, _room });
     senders.last_mut()
 }
 

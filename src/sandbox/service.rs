@@ -22,6 +22,7 @@ use super::mknod;
 use super::network::{self, Forward, Plan};
 use super::relay::Door;
 use super::resources::Resources;
+use super::room;
 use super::run::{handle_of, number_of, wait_for_death};
 use super::spec::{Allowed, Bind, End, Network, Overlay, Rootfs};
 use super::stages::{Request, reply, reply_with};
@@ -164,6 +165,10 @@ impl Sandbox {
         drop(theirs);
         let network_part = self.attach(&mut stage, &container, &plan)?;
         let doors = Sandbox::doors(&mut stage, &container)?;
+        if !doors.is_empty() {
+            // What comes by them takes descriptors of this process.
+            room::raise_limit();
+        }
         let ((), fds) = stage.recv()?;
         let process_1 = fds.into_iter().next().ok_or_else(|| Error::sandbox("no process 1"))?;
         // Process 1 says when all keepers are there.

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::launch::STAGE_NAME;
 use super::{
-    carry, directory, init, join, keeper, network, run, saved, service, shield, trees, unpacked,
-    verify, volume,
+    carry, directory, init, join, keeper, network, room, run, saved, service, shield, trees,
+    unpacked, verify, volume,
 };
 use crate::channel::Channel;
 use crate::error::{Error, Result, Wire};
@@ -90,6 +90,7 @@ pub fn run_if_stage() -> Option<ExitCode> {
 fn stage() -> Result<(), ()> {
     close_inherited();
     die_with_parent();
+    room::lower_limit();
     // A session of its own: no terminal for what runs here, and Ctrl-C is svp's to handle.
     let _ = nix::unistd::setsid();
     rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);

@@ -331,6 +331,70 @@ fn on_every_address_of_the_host_who_comes_by_the_loopback_comes_from_it() {
 }
 
 #[test]
+fn connections_by_a_link_leave_a_service_what_it_is_stopped_by() {
+    let place = Place::new();
+    let answers =
+        "env) echo ECHO_NAME=echo; echo ECHO_PORT=4711; echo AT_HOST=%IP;; ports) echo 4711/tcp;;";
+    instance(&place, "echo", answers);
+    instance(&place, "user", "env) echo ECHO_NAME=user; echo ECHO_PORT=4712;;");
+    runs(&place, &["--wait", "echo"]);
+    let limited = |limit: &str| {
+        let mut command = place.command("sh");
+        let script = format!("ulimit {limit} && exec \"$@\"");
+        command.args([
+            "-c",
+            &script,
+            "sh",
+            env!("CARGO_BIN_EXE_svp"),
+            "run",
+            "-d",
+            "-v=/usr:/usr:ro",
+        ]);
+        for dir in ["/lib", "/lib64"] {
+            if let Ok(at) = std::fs::canonicalize(dir) {
+                command.arg(format!("-v={}:{dir}:ro", at.display()));
+            }
+        }
+        let output =
+            command.args(["--restart", "always", "--link", "echo", "user"]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let limit = || place.ok(["exec", "user", "sh", "-c", "ulimit -Sn; ulimit -Hn"]);
+    // What svp raises for itself no service gets, in no container of its.
+    limited("-Sn 300");
+    let first = limit();
+    assert!(first.starts_with("300\n") && first != "300\n300\n", "{first}");
+    kill(info(&place, "user")["pid"].as_u64().unwrap());
+    until("there is another container", || {
+        let probe = place.svp(["exec", "user", "sh", "-c", "ulimit -Sn; ulimit -Hn"]).output();
+        probe.unwrap().stdout == first.as_bytes()
+    });
+    place.ok(["rm", "--force", "user"]);
+    // More connections than svp may have descriptors, held.
+    limited("-n 300");
+    let hold = "import os, socket, time\nheld = []\nfor n in range(150):\n    s = socket.socket()\n    \
+        s.setblocking(False); s.connect_ex((os.environ['AT_HOST'], 4711)); held.append(s)\ntime.sleep(60)\n";
+    let mut holders: Vec<std::process::Child> = (0..2)
+        .map(|_| {
+            let arguments = ["exec", "user", "--", "/usr/bin/python3", "-c", hold];
+            place.svp(arguments).stdin(Stdio::null()).spawn().unwrap()
+        })
+        .collect();
+    let monitor = info(&place, "user")["monitor"].as_u64().unwrap();
+    let open = || std::fs::read_dir(format!("/proc/{monitor}/fd")).unwrap().count();
+    until("they are carried", || open() > 150);
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(open() < 250, "{} descriptors", open());
+    assert_eq!(place.ok(["exec", "user", "echo", "still here"]), "still here\n");
+    place.ok(["stop", "user"]);
+    for holder in &mut holders {
+        holder.wait().unwrap();
+    }
+    place.ok(["rm", "--force", "user", "echo"]);
+    place.assert_nothing_left();
+}
+
+#[test]
 fn privileged_ports_are_told_where_they_are_reached() {
     let place = Place::new();
     let answers = "env) echo ECHO_NAME=low; echo ECHO_PORT=53; echo LOW_HOST=%IP; echo LOW_URL=x://%IP:53/;;\n\
