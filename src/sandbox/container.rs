@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,53 @@ pub(super) struct Attached {
     pub(super) pasta: Pasta,
     /// What carries what pasta can't.
     pub(super) carrier: Option<Stage>,
+    /// When it may be mended.
+    pub(super) patience: Patience,
+}
+
+/// How long to wait before mending is tried again: whoever mends can't do anything else meanwhile.
+#[derive(Debug, Default)]
+pub(super) struct Patience {
+    pause: Duration,
+    next: Option<Instant>,
+}
+
+impl Patience {
+    /// Whether it may be tried now.
+    pub(super) fn may_try(&self) -> bool {
+        self.next.is_none_or(|next| next <= Instant::now())
+    }
+
+    /// How long pasta may take this time: longer each time, for a machine that is slow.
+    pub(super) fn ready_within(&self) -> Duration {
+        self.pause.clamp(Duration::from_secs(2), Duration::from_secs(8))
+    }
+
+    /// It failed: each pause is twice the one before, two minutes at most.
+    pub(super) fn failed(&mut self) {
+        self.pause = (self.pause * 2).clamp(Duration::from_secs(2), Duration::from_secs(120));
+        self.next = Some(Instant::now() + self.pause);
+    }
+}
+
+impl Attached {
+    /// Starts again what has died; whether anything had.
+    pub(super) fn mend(&mut self, user_namespace: &OwnedFd, plan: &Plan) -> Result<bool> {
+        let mut mended = false;
+        if !self.pasta.is_alive() {
+            let within = self.patience.ready_within();
+            self.pasta = network::start_pasta(user_namespace, &self.namespace, plan, within)?;
+            mended = true;
+        }
+        let rest = carry::split(&plan.forwards).1;
+        if !rest.is_empty() && !self.carrier.as_mut().is_some_and(Stage::is_alive) {
+            // Its sockets went with it. Where there is none now it is wanted all the same.
+            self.carrier = None;
+            self.carrier = carry::start(user_namespace, &self.namespace, rest)?;
+            mended = true;
+        }
+        Ok(mended)
+    }
 }
 
 impl Sandbox {
@@ -80,6 +128,9 @@ impl Sandbox {
             return Ok(Vec::new());
         }
         let ((), fds) = stage.recv()?;
+        if fds.len() != container.listen.len() {
+            return Err(Error::sandbox("some sockets for the links are missing"));
+        }
         let doors = fds.into_iter().zip(&container.listen);
         Ok(doors.map(|(fd, listen)| Door::of(fd, listen.protocol)).collect())
     }
@@ -96,14 +147,14 @@ impl Sandbox {
         }
         let (_, mut fds) = stage.recv::<()>()?;
         let namespace = fds.pop().ok_or_else(|| Error::sandbox("no network namespace"))?;
-        let pasta = network::start_pasta(self.namespace_fd(), &namespace, plan);
+        let pasta = network::start_pasta(self.namespace_fd(), &namespace, plan, network::READY);
         // An interrupt kills pasta too.
         crate::interrupt::check()?;
         let pasta = pasta.map_err(Attempt::NoPasta)?;
         let rest = carry::split(&plan.forwards).1;
         let carrier = carry::start(self.namespace_fd(), &namespace, rest)?;
         stage.send(&(), &[])?;
-        Ok(Some(Attached { namespace, pasta, carrier }))
+        Ok(Some(Attached { namespace, pasta, carrier, patience: Patience::default() }))
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! pasta (of passt.top) copies the host's addresses into a network namespace and carries its connections
 //! without any privilege. It runs in the container's user namespace, so that it is as little on the host
-//! as the container's root is, and always without its gateway mapping and its automatic port maps, by
-//! which a container would reach the host's loopback.
+//! as the container's root is, and always without its automatic port maps, by which a container would reach the
+//! host's loopback. So would it by the gateway mapping, which is there only where that is allowed.
 
 use std::fs;
 use std::io::Read;
@@ -83,7 +83,7 @@ impl Forward {
 const FORWARDED_DNS: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
 /// How long pasta may take to be ready.
-const READY: Duration = Duration::from_secs(20);
+pub(super) const READY: Duration = Duration::from_secs(20);
 
 /// A network's resolver: the content of /etc/resolv.conf, and the address that pasta must forward.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -255,6 +255,7 @@ pub(super) fn start_pasta(
     user_namespace: &OwnedFd,
     network_namespace: &OwnedFd,
     plan: &Plan,
+    within: Duration,
 ) -> Result<Pasta> {
     let failed = |why: &str| Error::sandbox(format!("pasta: {why}"));
     let program = helper("pasta").ok_or_else(|| failed("not installed"))?;
@@ -272,7 +273,7 @@ pub(super) fn start_pasta(
     };
     let ready = std::fs::File::from(ready);
     let mut pasta = Pasta { stage: Some(stage), process_1 };
-    let timeout = rustix::event::Timespec { tv_sec: READY.as_secs() as i64, tv_nsec: 0 };
+    let timeout = rustix::event::Timespec { tv_sec: within.as_secs() as i64, tv_nsec: 0 };
     let mut poll = [rustix::event::PollFd::new(&ready, rustix::event::PollFlags::IN)];
     let polled = rustix::event::poll(&mut poll, Some(&timeout));
     // pasta writes its number when it is ready, and keeps the pipe open.

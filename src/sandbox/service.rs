@@ -11,9 +11,8 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use serde::{Deserialize, Serialize};
 
 use super::Sandbox;
-use super::carry;
 use super::cgroup::Cgroup;
-use super::container::{self, Attached, Attempt, Container};
+use super::container::{self, Attached, Attempt, Container, Patience};
 use super::doors::Listen;
 use super::init::{make_root, pivot};
 use super::keeper::{Ends, Order, Report};
@@ -217,24 +216,23 @@ impl Service {
         self.cgroup.memory_kills()
     }
 
-    /// Connects the network again if pasta has died, or what carries the rest; whether it had to.
+    /// Connects the network again if pasta has died, or what carries the rest; whether it had to. Where that fails
+    /// it is not tried for a while.
     ///
     /// # Errors
     /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if that fails.
     pub fn mend_network(&mut self) -> Result<bool> {
         let Some(network) = &mut self.network else { return Ok(false) };
-        if network.carrier.as_mut().is_some_and(|carrier| !carrier.is_alive()) {
-            // Its sockets went with it.
-            network.carrier = None;
-            let rest = carry::split(&self.plan.forwards).1;
-            network.carrier = carry::start(&self.user_namespace, &network.namespace, rest)?;
-            return Ok(true);
-        }
-        if network.pasta.is_alive() {
+        if !network.patience.may_try() {
             return Ok(false);
         }
-        network.pasta = network::start_pasta(&self.user_namespace, &network.namespace, &self.plan)?;
-        Ok(true)
+        let mended = network.mend(&self.user_namespace, &self.plan);
+        match mended {
+            Ok(true) => network.patience = Patience::default(),
+            Ok(false) => {}
+            Err(_) => network.patience.failed(),
+        }
+        mended
     }
 }
 
