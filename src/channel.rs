@@ -7,16 +7,18 @@ use std::os::unix::net::UnixStream;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Descriptors that one message may carry.
+/// Descriptors that go at once: the kernel takes 253. More follow, each lot with a byte of its own.
 const MAX_FDS: usize = 128;
-/// A message longer than this is an error: nothing that the stages say is.
+/// A message longer than this is an error: nothing that the stages say is. Its length leaves bits for how many lots of
+/// descriptors follow the first.
 const MAX_MESSAGE: u32 = 64 << 20;
+const LENGTH_BITS: u32 = 27;
 
 /// One end of the socket.
 #[derive(Debug)]
@@ -50,32 +52,66 @@ impl Channel {
     /// Sends a message, and duplicates of `fds` with it.
     pub(crate) fn send<T: Serialize>(&self, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let body = serde_json::to_vec(message)?;
-        let length = u32::try_from(body.len()).map_err(io::Error::other)?.to_le_bytes();
+        let length = u32::try_from(body.len()).ok().filter(|length| *length <= MAX_MESSAGE);
+        let length = length.ok_or_else(|| io::Error::other("a message that is too long"))?;
+        let more = fds.len().div_ceil(MAX_FDS).saturating_sub(1) as u32;
+        if more >= 1 << (u32::BITS - LENGTH_BITS) {
+            return Err(io::Error::other("too many descriptors in one message"));
+        }
+        let header = (length | more << LENGTH_BITS).to_le_bytes();
+        let mut lots = fds.chunks(MAX_FDS);
+        self.send_part(&header, lots.next().unwrap_or_default())?;
+        for lot in lots {
+            self.send_part(&[0], lot)?;
+        }
+        (&self.0).write_all(&body)
+    }
+
+    fn send_part(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
             return Err(io::Error::other("too many descriptors in one message"));
         }
-        let header = [IoSlice::new(&length)];
-        let sent = rustix::net::sendmsg(&self.0, &header, &mut control, SendFlags::NOSIGNAL)?;
-        if sent != length.len() {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        (&self.0).write_all(&body)
+        let slices = [IoSlice::new(bytes)];
+        let sent = rustix::net::sendmsg(&self.0, &slices, &mut control, SendFlags::NOSIGNAL)?;
+        if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
     }
 
     /// Receives a message and its descriptors; `None` if the other side is gone.
     pub(crate) fn recv<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-        let mut length = [0; 4];
+        let mut header = [0; 4];
         let mut fds = Vec::new();
+        match self.recv_part(&mut header, &mut fds)? {
+            0 => return Ok(None),
+            4 => {}
+            _ => return Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+        let header = u32::from_le_bytes(header);
+        let length = header & ((1 << LENGTH_BITS) - 1);
+        for _ in 0..header >> LENGTH_BITS {
+            if self.recv_part(&mut [0], &mut fds)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        if length > MAX_MESSAGE {
+            return Err(io::Error::other("a message that is too long"));
+        }
+        let mut body = Vec::new();
+        (&self.0).take(u64::from(length)).read_to_end(&mut body)?;
+        Ok(Some((serde_json::from_slice(&body)?, fds)))
+    }
+
+    /// Nothing if the other side is gone.
+    fn recv_part(&self, bytes: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<usize> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let received = loop {
-            let mut header = [IoSliceMut::new(&mut length)];
+            let mut slices = [IoSliceMut::new(bytes)];
             let flags = RecvFlags::WAITALL | RecvFlags::CMSG_CLOEXEC;
-            match rustix::net::recvmsg(&self.0, &mut header, &mut control, flags) {
+            match rustix::net::recvmsg(&self.0, &mut slices, &mut control, flags) {
                 Err(rustix::io::Errno::INTR) => continue,
-                Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+                Err(rustix::io::Errno::CONNRESET) => return Ok(0),
                 other => break other?,
             }
         };
@@ -84,18 +120,10 @@ impl Channel {
                 fds.extend(rights);
             }
         }
-        match received.bytes {
-            0 => return Ok(None),
-            4 => {}
-            _ => return Err(io::ErrorKind::UnexpectedEof.into()),
+        if received.flags.contains(ReturnFlags::CTRUNC) {
+            return Err(io::Error::other("no room for descriptors: the limit is `ulimit -n`"));
         }
-        let length = u32::from_le_bytes(length);
-        if length > MAX_MESSAGE {
-            return Err(io::Error::other("a message that is too long"));
-        }
-        let mut body = Vec::new();
-        (&self.0).take(u64::from(length)).read_to_end(&mut body)?;
-        Ok(Some((serde_json::from_slice(&body)?, fds)))
+        Ok(received.bytes)
     }
 }
 
@@ -129,5 +157,23 @@ mod tests {
         drop(a);
         assert!(b.is_hung_up());
         assert!(b.recv::<i32>().unwrap().is_none());
+    }
+
+    #[test]
+    fn any_number_of_descriptors_arrives_in_order() {
+        let (a, b) = Channel::pair().unwrap();
+        let b = Channel(UnixStream::from(b));
+        let files: Vec<_> = (0..3).map(|_| tempfile::tempfile().unwrap()).collect();
+        let inode = |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).unwrap().st_ino;
+        for count in [0, 1, 127, 128, 129, 256, 300] {
+            let sent: Vec<_> = files.iter().cycle().take(count).map(AsFd::as_fd).collect();
+            a.send(&count, &sent).unwrap();
+            a.send(&"next", &[]).unwrap();
+            let (said, fds) = b.recv::<usize>().unwrap().unwrap();
+            assert_eq!((said, fds.len()), (count, count));
+            assert!(fds.iter().zip(&sent).all(|(got, sent)| inode(got.as_fd()) == inode(*sent)));
+            assert!(b.recv::<String>().unwrap().unwrap().1.is_empty());
+        }
+        assert!(a.send(&0, &[files[0].as_fd(); 32 * MAX_FDS + 1]).is_err());
     }
 }

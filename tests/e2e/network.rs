@@ -229,6 +229,66 @@ fn a_network_that_was_mended_leads_out_as_before() {
     place.assert_nothing_left();
 }
 
+#[test]
+fn what_carries_a_port_is_started_again_though_it_failed_once() {
+    let place = Place::new();
+    instance(
+        &place,
+        "echo",
+        "env) echo ECHO_NAME=echo; echo ECHO_PORT=4711;; ports) echo 4711/tcp;;",
+    );
+    let port = free_port();
+    // All addresses: that is not pasta's.
+    runs(&place, &["--wait", "-p", &format!("0.0.0.0:{port}:4711"), "echo"]);
+    assert_eq!(tcp((Ipv4Addr::LOCALHOST, port)), "echo 127.0.0.1");
+    // The stage that is in the service's network, but not in its mount namespace.
+    let info = info(&place, "echo");
+    let namespace =
+        |pid: u64, kind: &str| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok();
+    let [monitor, inside] = ["monitor", "pid"].map(|key| info[key].as_u64().unwrap());
+    let carrier = below(monitor).into_iter().find(|pid| {
+        namespace(*pid, "net") == namespace(inside, "net")
+            && namespace(*pid, "mnt") == namespace(monitor, "mnt")
+    });
+    kill(carrier.expect("a carrier"));
+    // Another takes the port first.
+    let held = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+    std::thread::sleep(Duration::from_secs(5));
+    drop(held);
+    until("it is carried again", || tcp((Ipv4Addr::LOCALHOST, port)) == "echo 127.0.0.1");
+    place.ok(["rm", "--force", "echo"]);
+    place.assert_nothing_left();
+}
+
+#[test]
+fn a_service_may_have_more_ports_than_descriptors_go_at_once() {
+    let place = Place::new();
+    let ports: String = (5000..5140).map(|port| format!("echo {port}/tcp;")).collect();
+    let answers = format!(
+        "env) echo ECHO_NAME=many; echo ECHO_PORT=5139; echo MANY_HOST=%IP;; ports) {ports};"
+    );
+    instance(&place, "many", &answers);
+    instance(&place, "user", "env) echo ECHO_NAME=user; echo ECHO_PORT=4711;;");
+    // The second address of a number is not pasta's.
+    let publish =
+        (21000..21140).flat_map(|port| [77, 78].map(|n| format!("-p=127.0.0.{n}:{port}:5139")));
+    let publish: Vec<String> = publish.collect();
+    let mut arguments: Vec<&str> = publish.iter().map(String::as_str).collect();
+    arguments.push("many");
+    runs(&place, &arguments);
+    for port in [21000, 21139] {
+        let at = (Ipv4Addr::new(127, 0, 0, 78), port);
+        until("it is carried", || tcp(at) == "many 127.0.0.1");
+    }
+    runs(&place, &["--wait", "--link", "many", "user"]);
+    let script = "import os, socket\n\
+        print(socket.create_connection((os.environ['MANY_HOST'], 5139), 5).recv(100).decode())\n";
+    let told = place.ok(["exec", "user", "--", "/usr/bin/python3", "-c", script]);
+    assert_eq!(told, "many 127.0.0.1\n");
+    place.ok(["rm", "--force", "user", "many"]);
+    place.assert_nothing_left();
+}
+
 /// Kills the pasta of a service: it is the one that its monitor has started.
 fn kill_pasta(place: &Place, name: &str) {
     let monitor = info(place, name)["monitor"].as_u64().unwrap();
