@@ -112,17 +112,28 @@ pub(super) fn seconds(text: &str) -> Result<u64, String> {
     digits.parse().map_err(|_| format!("{text:?} is no number of seconds"))
 }
 
+/// The options behind a mount, if all are ones that podman has: whether it is read-only. SELinux's mean nothing here.
+fn mount_options(text: &str) -> (&str, bool) {
+    match text.rsplit_once(':') {
+        Some((rest, options))
+            if options.split(',').all(|o| ["ro", "rw", "z", "Z"].contains(&o)) =>
+        {
+            (rest, options.split(',').any(|option| option == "ro"))
+        }
+        _ => (text, false),
+    }
+}
+
 fn parse_mount(text: &str) -> Result<Mount, String> {
-    let (text, read_only) = match text.strip_suffix(":ro") {
-        Some(rest) => (rest, true),
-        None => (text.strip_suffix(":rw").unwrap_or(text), false),
-    };
+    let (text, read_only) = mount_options(text);
     let (source, at) = text.split_once(':').ok_or("write NAME:PATH or DIR:PATH")?;
     if !at.starts_with('/')
         || at.trim_matches('/').is_empty()
         || at.split('/').any(|part| part == "..")
     {
-        return Err(format!("{at:?} is no place in a container: write an absolute path"));
+        return Err(format!(
+            "{at:?} is no place in a container: write an absolute path, not the root"
+        ));
     }
     let at = format!("/{}", at.trim_matches('/'));
     let source = if source.starts_with(['/', '.']) {
@@ -303,6 +314,10 @@ mod tests {
         let mount = parse_mount("data:/var/lib/x/:ro").unwrap();
         assert_eq!(mount.source, MountSource::Volume("data".into()));
         assert_eq!((mount.at.as_str(), mount.read_only), ("/var/lib/x", true));
+        let mount = parse_mount("data:/x:ro,Z").unwrap();
+        assert_eq!((mount.at.as_str(), mount.read_only), ("/x", true));
+        assert!(!parse_mount("data:/x:z").unwrap().read_only);
+        assert_eq!(parse_mount("data:/with:colon").unwrap().at, "/with:colon");
         assert_eq!(parse_mount("/tmp:/x").unwrap().source, MountSource::Host("/tmp".into()));
         for text in ["", "data", "data:x", "data:/", "a/b:/x", "/nowhere-at-all:/x", "d:/a/../b"] {
             assert!(parse_mount(text).is_err(), "{text:?}");

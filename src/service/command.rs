@@ -27,7 +27,7 @@ const TICK: Duration = Duration::from_millis(50);
 /// [`Kind::BadInput`] if the service's image is damaged or gone.
 pub fn spec(store: &Store, record: &Record, argv: Vec<String>) -> Result<JoinSpec> {
     let image = store.load_image(&record.manifest)?;
-    let linked = links::linked(store.root(), record)?;
+    let linked = links::left(store.root(), record);
     let env = record.environment(&image, links::environment(record, &linked));
     Ok(JoinSpec {
         argv,

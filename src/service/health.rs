@@ -35,7 +35,13 @@ pub fn wait(root: &Path, place: &Place, limit: Duration) -> Result<()> {
                 .hint(format!("`svp logs {name}` tells what it said")));
         }
         let left = limit.saturating_sub(since.elapsed()).max(LEAST);
-        let Some(why) = look(root, place, &record, left.min(PATIENCE))? else { return Ok(()) };
+        let why = match look(root, place, &record, left.min(PATIENCE)) {
+            Ok(None) => return Ok(()),
+            Ok(Some(why)) => why,
+            // It may have ended under the health command: the next look at the status tells.
+            Err(error) if matches!(error.kind(), Kind::Sandbox | Kind::Usage) => error.to_string(),
+            Err(error) => return Err(error),
+        };
         if since.elapsed() > limit {
             let seconds = limit.as_secs();
             return Err(Error::new(

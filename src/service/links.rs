@@ -35,12 +35,32 @@ impl Link {
     }
 }
 
-/// The records of the services that one is linked to.
+/// A service that another is linked to, and which of its links that is.
+pub type Linked = (usize, Record);
+
+/// The services that one is linked to, those that are still there: what runs goes on without the others.
+pub fn left(root: &Path, record: &Record) -> Vec<Linked> {
+    let find = |link: &String| Place::existing(root, link)?.record();
+    let found = record.links.iter().map(find).enumerate();
+    found.filter_map(|(link, other)| Some((link, other.ok()?))).collect()
+}
+
+/// The services that are linked to one.
+///
+/// # Errors
+/// [`Kind::Storage`](crate::error::Kind::Storage).
+pub fn linked_to(root: &Path, name: &str) -> Result<Vec<String>> {
+    let records = Place::all(root)?.into_iter().filter_map(|place| place.record().ok());
+    let users = records.filter(|other| other.name != name && other.links.iter().any(|l| l == name));
+    Ok(users.map(|other| other.name).collect())
+}
+
+/// The services that one is linked to, all of which it takes to start.
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage) if there is no such service any more.
-pub fn linked(root: &Path, record: &Record) -> Result<Vec<Record>> {
-    let find = |link: &String| {
+pub fn linked(root: &Path, record: &Record) -> Result<Vec<Linked>> {
+    let find = |(number, link): (usize, &String)| {
         let place = Place::existing(root, link).map_err(|_| {
             let name = &record.name;
             Error::usage(format!("there is no service {link} any more, which {name} is linked to"))
@@ -48,16 +68,16 @@ pub fn linked(root: &Path, record: &Record) -> Result<Vec<Record>> {
                     "run it again, or `svp rm {name}` and run {name} without --link {link}"
                 ))
         })?;
-        place.record()
+        Ok((number, place.record()?))
     };
-    record.links.iter().map(find).collect()
+    record.links.iter().enumerate().map(find).collect()
 }
 
 /// Where svp listens for a service, and where that leads.
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage) if there are too many links.
-pub fn doors(root: &Path, record: &Record, linked: &[Record]) -> Result<(Vec<Listen>, Vec<Link>)> {
+pub fn doors(root: &Path, record: &Record, linked: &[Linked]) -> Result<(Vec<Listen>, Vec<Link>)> {
     if linked.len() > MAX_LINKS {
         return Err(Error::usage(format!("a service of more than {MAX_LINKS} links")));
     }
@@ -65,7 +85,8 @@ pub fn doors(root: &Path, record: &Record, linked: &[Record]) -> Result<(Vec<Lis
     if record.network == Network::Host {
         return Ok(doors);
     }
-    for (link, other) in linked.iter().enumerate() {
+    for (link, other) in linked {
+        let link = *link;
         for forward in &other.ports {
             // The number that the other has inside: its environment says that one.
             doors.0.push(Listen { link, port: forward.container, protocol: forward.protocol });
@@ -81,15 +102,15 @@ pub fn doors(root: &Path, record: &Record, linked: &[Record]) -> Result<(Vec<Lis
 }
 
 /// The environment that the links give a service, with addresses that are valid in it.
-pub fn environment(record: &Record, linked: &[Record]) -> Vec<(String, String)> {
+pub fn environment(record: &Record, linked: &[Linked]) -> Vec<(String, String)> {
     let private = match record.network {
         Network::Host => false,
         Network::None => true,
         Network::Auto => why_no_private_network().is_none(),
     };
-    let one = |(link, other): (usize, &Record)| match private {
-        true => other.client_environment(&link_address(link).to_string()),
+    let one = |(link, other): &Linked| match private {
+        true => other.client_environment(&link_address(*link).to_string()),
         false => other.host_environment(),
     };
-    linked.iter().enumerate().flat_map(one).collect()
+    linked.iter().flat_map(one).collect()
 }

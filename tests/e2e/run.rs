@@ -424,6 +424,34 @@ fn a_linked_service_is_reached_by_its_address_whenever_it_runs() {
 }
 
 #[test]
+fn who_runs_goes_on_without_what_it_was_linked_to() {
+    let place = Place::new();
+    instance(&place, "web", WEB_QUERY, WEB_BUILD, WEB_RUN);
+    let query = "#!/bin/sh\n[ $1 = os ] && echo busybox/1\n";
+    instance(&place, "user", query, "#!/bin/sh\n", "#!/bin/sh\nexec sleep 1000\n");
+    place.ok(["run", "-d", "--wait", "web"]);
+    place.ok(["run", "-d", "--link", "web", "user"]);
+    let mut remove = place.svp(["rm", "--force", "web"]);
+    let said = remove.output().unwrap();
+    let text = String::from_utf8_lossy(&said.stderr);
+    assert!(said.status.success() && text.contains("linked to web"), "{text}");
+    assert!(text.contains("user"), "{text}");
+    assert_eq!(place.ok(["exec", "user", "echo", "well"]), "well\n");
+    assert_eq!(place.ok(["health", "user"]), "healthy\n");
+    // What couldn't start again is not stopped.
+    assert_eq!(code(&place, &["restart", "user"]), 2);
+    assert_eq!(code(&place, &["backup", "user", "-o", "b"]), 125);
+    assert_eq!(info(&place, "user")["status"], "running");
+    place.ok(["rm", "--force", "user"]);
+    // Nor is what would be removed then.
+    place.ok(["run", "-d", "--rm", "user", "--name", "brief"]);
+    assert_eq!(code(&place, &["restart", "brief"]), 2);
+    assert_eq!(info(&place, "brief")["status"], "running");
+    place.ok(["stop", "-t", "0", "brief"]);
+    place.assert_nothing_left();
+}
+
+#[test]
 fn what_can_not_start_says_why_and_leaves_nothing() {
     let place = Place::new();
     let query = "#!/bin/sh\n[ $1 = os ] && echo busybox/1\n";

@@ -16,7 +16,7 @@ use crate::service::control::{Ask, ask};
 use crate::service::place::Place;
 use crate::service::status::{ComponentStatus, Standing};
 use crate::service::supervise::STOP_SECONDS;
-use crate::service::{self, health, monitor};
+use crate::service::{self, health, links, monitor};
 use crate::store::Store;
 
 /// How often to look whether a component has started.
@@ -163,6 +163,14 @@ fn stop_one(place: &Place, seconds: u32, context: &Context) -> Result<()> {
 pub(in crate::cli) fn restart(args: &RestartArgs, context: &Context) -> Result<ExitCode> {
     let (root, place) = find(&args.name)?;
     if args.components.is_empty() {
+        let record = place.record()?;
+        if record.remove && place.runs()? {
+            let name = place.name();
+            return Err(Error::usage(format!("{name} would be removed: it was run with --rm"))
+                .hint("`svp run` it again, without --rm if it is to be kept"));
+        }
+        // What couldn't start again is not stopped.
+        links::linked(&root, &record)?;
         stop_one(&place, args.time, context)?;
         monitor::start(&root, &place, context.reporter())?;
     }
@@ -250,6 +258,13 @@ pub(in crate::cli) fn remove(args: &RemoveArgs, context: &Context) -> Result<Exi
         }
         service::backup::swap::tidy(&root, &place, &sandbox)?;
         let record = place.record()?;
+        let users = links::linked_to(&root, name)?;
+        if !users.is_empty() {
+            context.reporter().note(&format!(
+                "linked to {name}, and can't start without it: {}",
+                users.join(", ")
+            ));
+        }
         for volume in service::remove(&place, &record, &sandbox, args.volumes)? {
             context
                 .reporter()

@@ -94,8 +94,8 @@ const OPTIONAL: [(&str, Severity, &str); 5] = [
     ("bin/run", Severity::Error, "the service can't be run"),
     ("bin/client", Severity::Note, "`svp client` has nothing to run"),
     ("bin/extra", Severity::Note, "`svp extra` has nothing to run"),
-    ("bin/backup", Severity::Note, "`svp backup` has nothing to run"),
-    ("bin/restore", Severity::Note, "`svp restore` has nothing to run"),
+    ("bin/backup", Severity::Note, "`svp backup` stops the service and copies what it has written"),
+    ("bin/restore", Severity::Note, "`svp restore` takes only such copies"),
 ];
 
 /// Every problem of the pack in `dir`, worst first. `asker` runs `bin/query`, and is not called where that

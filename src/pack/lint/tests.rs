@@ -66,7 +66,7 @@ fn every_problem_is_found_at_once() {
             "warning: bin/backup: there is no bin/restore that could read the backup",
             "warning: bin/query: `bin/query env`: H has %HOST, which svp leaves as it is",
             "note: bin/client: is missing: `svp client` has nothing to run",
-            "note: bin/restore: is missing: `svp restore` has nothing to run",
+            "note: bin/restore: is missing: `svp restore` takes only such copies",
             "note: bin/query: `query ports` says nothing, and no env value is named PORT or *_PORT",
         ]
     );

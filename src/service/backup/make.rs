@@ -18,6 +18,7 @@ use crate::layer::settings::Settings;
 use crate::progress::Reporter;
 use crate::sandbox::{End, Sandbox, Stdio, layer_sources};
 use crate::service::command::{self, drain, enter};
+use crate::service::links;
 use crate::service::monitor;
 use crate::service::place::Place;
 use crate::service::record::{MountSource, Record};
@@ -161,6 +162,10 @@ pub fn by_files(
     if runs && place.record()?.remove {
         return Err(Error::usage(format!("{name} can't be stopped: it was run with --rm"))
             .hint("without bin/backup, a copy is made while it is stopped"));
+    }
+    // It is to be started again.
+    if runs {
+        links::linked(root, &place.record()?)?;
     }
     let sandbox = Sandbox::enter(&root.join("trees"))?;
     let restoring = Restoring::take(place)?;
