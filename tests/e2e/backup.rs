@@ -420,6 +420,10 @@ fn an_interrupted_copy_starts_the_service_again() {
     service.place.ok(["exec", "one", "sh", "-c", fill]);
     let mut child = spawn(&service, &["backup", "one", "-o", "b"]);
     until("it is stopped", || service.status()["status"] != "running");
+    for arguments in [&["stop", "one"][..], &["restart", "one"], &["rm", "--force", "one"]] {
+        let error = service.place.fails(2, arguments);
+        assert!(error.contains("a backup of one is being made"), "{error}");
+    }
     kill(&child, Signal::INT);
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(!service.path("b").exists());

@@ -12,6 +12,7 @@ use super::{find, say};
 use crate::error::{Error, Kind, Result};
 use crate::interrupt;
 use crate::sandbox::Sandbox;
+use crate::service::backup::swap;
 use crate::service::control::{Ask, ask};
 use crate::service::place::Place;
 use crate::service::status::{ComponentStatus, Standing};
@@ -152,6 +153,12 @@ fn stop_one(place: &Place, seconds: u32, context: &Context) -> Result<()> {
     let monitor = place.monitor();
     match ask(place, &Ask::Stop(seconds)) {
         Ok(_) => place.wait(monitor).map(drop),
+        // It is stopped only for the moment.
+        Err(error) if error.kind() == Kind::Usage && swap::is_at_work(place)? => {
+            let name = place.name();
+            Err(Error::usage(format!("a backup of {name} is being made or restored"))
+                .hint("wait until that is done, or interrupt it: then it is as it was before"))
+        }
         Err(error) if error.kind() == Kind::Usage => {
             say(context, &format!("{} does not run", place.name()));
             Ok(())
@@ -256,7 +263,7 @@ pub(in crate::cli) fn remove(args: &RemoveArgs, context: &Context) -> Result<Exi
             removed.push(serde_json::json!({ "name": name }));
             continue;
         }
-        service::backup::swap::tidy(&root, &place, &sandbox)?;
+        swap::tidy(&root, &place, &sandbox)?;
         let record = place.record()?;
         let users = links::linked_to(&root, name)?;
         if !users.is_empty() {

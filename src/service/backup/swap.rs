@@ -62,6 +62,14 @@ pub(super) enum Side {
 #[derive(Debug)]
 pub(super) struct Restoring(#[allow(dead_code)] File);
 
+/// Whether a command restores a backup of a service, or copies what it has written, just now.
+///
+/// # Errors
+/// [`Kind::Storage`](crate::error::Kind::Storage).
+pub fn is_at_work(place: &Place) -> Result<bool> {
+    Ok(place.dir().join(LOCK).exists() && Restoring::try_take(place)?.is_none())
+}
+
 impl Restoring {
     /// Takes the right.
     pub(super) fn take(place: &Place) -> Result<Restoring> {
