@@ -252,7 +252,11 @@ fn what_carries_a_port_is_started_again_though_it_failed_once() {
     });
     kill(carrier.expect("a carrier"));
     // Another takes the port first.
-    let held = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+    let mut held = None;
+    until("the port is free", || {
+        held = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).ok();
+        held.is_some()
+    });
     std::thread::sleep(Duration::from_secs(5));
     drop(held);
     until("it is carried again", || tcp((Ipv4Addr::LOCALHOST, port)) == "echo 127.0.0.1");
@@ -307,9 +311,10 @@ fn kill_pasta(place: &Place, name: &str) {
 fn kill(pid: u64) {
     let number = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
     nix::sys::signal::kill(number, nix::sys::signal::Signal::SIGKILL).unwrap();
+    // Its memory goes before its descriptors do.
+    let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     until("it is dead", || {
-        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|c| c.is_empty())
-            || !std::path::Path::new(&format!("/proc/{pid}")).exists()
+        stat().rsplit(") ").next().is_none_or(|rest| "ZX".contains(&rest[..rest.len().min(1)]))
     });
 }
 
