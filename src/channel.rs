@@ -4,6 +4,7 @@ use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
@@ -40,6 +41,17 @@ impl Channel {
     /// An end that came from elsewhere.
     pub(crate) fn from_fd(fd: OwnedFd) -> Channel {
         Channel(UnixStream::from(fd))
+    }
+
+    /// From now on each call waits so long at most for the other side, and fails then.
+    pub(crate) fn limit(&self, patience: Duration) -> io::Result<()> {
+        self.0.set_read_timeout(Some(patience))?;
+        self.0.set_write_timeout(Some(patience))
+    }
+
+    /// Ends it for both sides, whoever else has an end of it.
+    pub(crate) fn shut(&self) {
+        let _ = self.0.shutdown(std::net::Shutdown::Both);
     }
 
     /// Whether the other side is gone, whatever it may have said before.

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::sys::wait::{WaitStatus, waitpid};
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,8 @@ use crate::progress::Reporter;
 
 /// The most components a service may have: each takes descriptors, and they go in one message.
 pub const MAX_COMPONENTS: usize = 32;
+/// How long a keeper may take to listen, or to end a sentence: a service may have stopped it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A service's container.
 #[derive(Clone, Debug)]
@@ -247,6 +250,7 @@ impl Component {
     fn new() -> Result<(Component, [OwnedFd; 3])> {
         let failed = |error| Error::sandbox("can't make a pipe").source(error);
         let (control, their_control) = Channel::pair().map_err(failed)?;
+        control.limit(PATIENCE).map_err(failed)?;
         let (stdout, their_stdout) = std::io::pipe().map_err(failed)?;
         let (stderr, their_stderr) = std::io::pipe().map_err(failed)?;
         let ours = Component {
@@ -283,8 +287,11 @@ impl Component {
     }
 
     fn order(&self, order: &Order) {
-        // Where the keeper is gone, the next event tells.
-        let _ = self.control.send(order, &[]);
+        // Where the keeper is gone, the next event tells. One that doesn't listen is as good as gone: what
+        // was sent of the order is no sentence.
+        if self.control.send(order, &[]).is_err() {
+            self.control.shut();
+        }
     }
 }
 

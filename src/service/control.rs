@@ -17,6 +17,11 @@ use crate::error::{Error, IoContext, Result, Wire};
 
 /// How long the other side may take to say a sentence.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a monitor may take to answer.
+const ANSWERS: Duration = Duration::from_secs(10);
+/// How long to leave who asks alone when the kernel can't hand him over: without a pause this would be asked
+/// for again and again.
+const BREATH: Duration = Duration::from_millis(100);
 
 /// What may be asked of a monitor.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -53,7 +58,16 @@ impl Listener {
 
     /// Takes the next question, if someone asks.
     pub fn next(&self) -> Option<(Asker, Ask)> {
-        let (stream, _) = self.0.accept().ok()?;
+        let (stream, _) = match self.0.accept() {
+            Ok(asker) => asker,
+            Err(error) => {
+                // There may be no descriptors left.
+                if error.kind() != io::ErrorKind::WouldBlock {
+                    std::thread::sleep(BREATH);
+                }
+                return None;
+            }
+        };
         stream.set_nonblocking(false).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
         stream.set_write_timeout(Some(PATIENCE)).ok()?;
@@ -93,10 +107,13 @@ pub fn ask(place: &Place, ask: &Ask) -> Result<Vec<OwnedFd>> {
         _ => Error::io("connect to", place.dir().join("control"), error),
     })?;
     let channel = Channel::from_fd(stream.into());
+    let socket = || place.dir().join("control");
+    channel.limit(ANSWERS).io("listen at", socket())?;
     let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => no_answer(place),
         // It has ended while it was asked.
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => not_running(),
-        _ => Error::io("talk to", place.dir().join("control"), error),
+        _ => Error::io("talk to", socket(), error),
     };
     channel.send(ask, &[]).map_err(failed)?;
     match channel.recv::<Result<(), Wire>>().map_err(failed)? {
@@ -104,6 +121,18 @@ pub fn ask(place: &Place, ask: &Ask) -> Result<Vec<OwnedFd>> {
         Some((Err(error), _)) => Err(error.into()),
         None => Err(not_running()),
     }
+}
+
+fn no_answer(place: &Place) -> Error {
+    let name = place.name();
+    let (process, number) = match place.monitor() {
+        Some(number) => (format!(" (process {number})"), number.to_string()),
+        None => (String::new(), "its process".to_owned()),
+    };
+    let seconds = ANSWERS.as_secs();
+    Error::sandbox(format!("the monitor of {name}{process} has not answered for {seconds} s")).hint(format!(
+        "if it is not just busy, `kill -9 {number}` ends it and the service; `svp start {name}` starts that again"
+    ))
 }
 
 fn short_path(dir: &File) -> String {

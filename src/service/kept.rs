@@ -61,6 +61,8 @@ pub(super) struct Kept {
     pub(super) next_start: Option<Instant>,
     /// When it is to be killed.
     pub(super) deadline: Option<Instant>,
+    /// When it was last killed.
+    pub(super) killed: Option<Instant>,
     /// Start it when it has ended, whatever the policy says.
     pub(super) again: bool,
     since: Instant,
@@ -76,6 +78,7 @@ impl Kept {
             starting: false,
             next_start: Some(Instant::now()),
             deadline: None,
+            killed: None,
             again: false,
             since: Instant::now(),
             patience: Patience::new(policy),
@@ -115,6 +118,7 @@ impl Kept {
     pub(super) fn ended(&mut self, end: End, stopping: bool) -> Option<Duration> {
         self.running = false;
         self.deadline = None;
+        self.killed = None;
         let asked = std::mem::take(&mut self.again);
         let pause = if stopping {
             None

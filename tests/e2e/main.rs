@@ -25,5 +25,6 @@ mod round_trip;
 mod run;
 mod services;
 mod setup;
+mod stuck;
 mod talk;
 mod terminal;

@@ -1,25 +1,25 @@
 //! What is asked of a supervisor, by signals and by its socket, and the force that follows where asking is in vain.
 
-use std::fs::File;
-use std::io::Read;
 use std::time::{Duration, Instant};
 
-use super::{Hooks, STOP_SECONDS, Supervisor};
+use super::{Hooks, Over, STOP_SECONDS, Supervisor};
 use crate::error::{Error, Result};
 use crate::interrupt;
-use crate::sandbox::Service;
+use crate::sandbox::{End, Service};
 use crate::service::control::{Ask, Asker};
-use crate::service::status::{Standing, shell_code};
+use crate::service::status::{Standing, now, shell_code};
 
 /// How long to wait for what was killed, before the whole container is.
 const KILLED: Duration = Duration::from_secs(5);
+/// How long until it is killed again.
+const KILL_AGAIN: Duration = Duration::from_secs(1);
 
 impl Supervisor<'_> {
     /// A signal that svp got: asks for a stop, then for a quick one, or is the service's.
     pub(super) fn signalled(&mut self, hooks: &mut Hooks<'_>) {
         let mut byte = [0];
-        let pipe = self.job.signals.try_clone().map(File::from);
-        let _ = pipe.and_then(|mut pipe| pipe.read(&mut byte));
+        // Without a descriptor more: there may be none left.
+        let _ = rustix::io::read(&self.job.signals, &mut byte);
         let signal = i32::from(byte[0]);
         if !interrupt::asks_to_end(signal) {
             self.kept.iter().for_each(|kept| kept.component.signal(signal));
@@ -90,10 +90,31 @@ impl Supervisor<'_> {
             if now > deadline + KILLED {
                 return false;
             }
-            if now >= deadline {
+            let next_kill = kept.killed.map_or(deadline, |at| at.max(deadline) + KILL_AGAIN);
+            if now >= next_kill {
+                kept.killed = Some(now);
                 kept.component.kill();
             }
         }
         true
+    }
+
+    /// Takes note of those that can't be expected to end any more, and what their container's end means.
+    pub(super) fn given_up(&mut self) -> Over {
+        if !self.stopping {
+            return Over::Killed;
+        }
+        let killed = End::Signaled(libc::SIGKILL);
+        for (kept, told) in self.kept.iter().zip(&mut self.status.components) {
+            if kept.running {
+                told.running = false;
+                told.end = Some(killed);
+                told.since = now();
+            }
+        }
+        if self.code == 0 {
+            self.code = shell_code(killed);
+        }
+        Over::Done
     }
 }

@@ -145,6 +145,9 @@ impl Supervisor<'_> {
             let killed = End::Signaled(libc::SIGKILL);
             self.code = shell_code(killed);
             let pause = patience.pause_after(killed, since.elapsed());
+            // A component that was to be started anew needs a container, whatever the policy says.
+            let asked = self.kept.iter().any(|kept| kept.again);
+            let pause = if asked { Some(Duration::ZERO) } else { pause };
             let Some(pause) = pause.filter(|_| !self.stopping) else { return Ok(()) };
             hooks.reporter.note(&format!("another container is made in {pause:.1?}"));
             self.status.process_1 = None;
@@ -286,7 +289,8 @@ impl Supervisor<'_> {
             }
             if !self.enforce() {
                 // Not even a kill ended it: the container's end will.
-                return Ok(Over::Done);
+                hooks.reporter.note("what was killed does not end: the whole container is killed");
+                return Ok(self.given_up());
             }
             if looked.elapsed() > TICK {
                 looked = Instant::now();
