@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `state` | what an image of an instance leaves unsaid: its secrets |
 //! | `record`, `status`, `place` | what a running service is, how it is, where that is kept |
+//! | `process` | whether a process that was written down is still there |
 //! | `supervise`, `kept`, `control` | keeping it running, what ends, and asking the process that does |
 //! | `log` | what its components print |
 //! | `command`, `health` | a command in one that runs, and whether it is well |
@@ -25,6 +26,7 @@ pub mod links;
 pub mod log;
 pub mod monitor;
 pub mod place;
+mod process;
 pub mod record;
 pub mod start;
 mod state;

@@ -123,6 +123,7 @@ pub fn run(
         Error::usage(format!("the service {name} runs already"))
             .hint(format!("`svp restart {name}` starts it anew"))
     })?;
+    place.wait_for_container()?;
     let sandbox = Sandbox::enter(&root.join("trees"))?;
     match place.record()?.stands_for {
         None => swap::tidy(root, place, &sandbox)?,

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::process::Process;
 use super::record::{FORMAT, Record, check_name};
 use super::status::{Standing, Status};
 use crate::error::{Error, IoContext, Kind, Result};
@@ -32,6 +33,9 @@ const STATUS_BLOCK: usize = 4096;
 const LOCK_LOOKS: u32 = 10;
 /// How often to look at a status that can't be read, which may be one that is being written.
 const STATUS_LOOKS: u32 = 5;
+
+/// How long to wait for what is left of a container that was killed.
+const DYING: Duration = Duration::from_secs(30);
 
 /// The directory of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -263,6 +267,19 @@ impl Place {
         Ok(None)
     }
 
+    /// Waits until nothing is left of the service's last container. Where its monitor was killed, the lock is
+    /// free at once, while the container's processes need their time to die: two containers must never have
+    /// the same files. The lock must be held.
+    ///
+    /// # Errors
+    /// [`Kind::Sandbox`] if they are still there after a while.
+    pub fn wait_for_container(&self) -> Result<()> {
+        match self.last_status().and_then(|status| status.container) {
+            Some(process_1) if !process_1.wait(DYING) => Err(still_there(&self.name, &process_1)),
+            _ => Ok(()),
+        }
+    }
+
     /// The process of the monitor that last ran the service.
     pub fn monitor(&self) -> Option<u32> {
         self.last_status()?.monitor
@@ -416,4 +433,13 @@ impl Place {
         }
         Ok(())
     }
+}
+
+/// The error of a container that was killed and does not go.
+pub(super) fn still_there(name: &str, process_1: &Process) -> Error {
+    Error::sandbox(format!(
+        "processes of the last container of {name} were killed and are still there (its process 1 is {})",
+        process_1.number
+    ))
+    .hint("one may wait for a disk, or be frozen: `ps -ef` tells; it can be started when they are gone")
 }

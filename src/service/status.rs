@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::process::Process;
 use crate::sandbox::{End, Network};
 
 /// How a service is.
@@ -14,6 +15,10 @@ pub struct Status {
     pub monitor: Option<u32>,
     /// The process 1 of its container, as the host numbers it.
     pub process_1: Option<u32>,
+    /// The process 1 of its last container, which may be there still when the service has ended: a killed one
+    /// needs its time.
+    #[serde(default)]
+    pub container: Option<Process>,
     /// When it was last started; seconds since 1970.
     pub started: Option<i64>,
     /// When it ended.
@@ -109,6 +114,7 @@ impl Status {
             standing: Standing::Created,
             monitor: None,
             process_1: None,
+            container: None,
             started: None,
             ended: None,
             exit_code: None,

@@ -1,9 +1,13 @@
 //! Services and monitors that don't answer: stopped, out of descriptors, gone while their container is not.
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::run::{info, instance, until};
-use crate::support::Place;
+use crate::support::{Place, processes_of};
 
 const QUERY: &str = "#!/bin/sh\n[ $1 = os ] && echo busybox/1\n";
 const BUILD: &str = "#!/bin/sh\n";
@@ -72,5 +76,53 @@ fn a_monitor_without_descriptors_is_told_of_and_hears_signals() {
     until("it has stopped", || place.ok(["ps", "-q"]).is_empty());
     place.ok(["start", "sleeper"]);
     place.ok(["rm", "--force", "sleeper"]);
+    place.assert_nothing_left();
+}
+
+/// The processes whose parent has this number.
+fn children_of(number: u32) -> Vec<u32> {
+    let file = format!("/proc/{number}/task/{number}/children");
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    text.split_whitespace().map(|child| child.parse().unwrap()).collect()
+}
+
+#[test]
+fn two_containers_never_have_the_same_files() {
+    let place = sleeper();
+    place.ok(["run", "-d", "sleeper"]);
+    // The container can't be gone before this command was buried by its parent, which is not in there.
+    let mut inside = place.svp(["exec", "sleeper", "sleep", "1000"]).spawn().unwrap();
+    let mut parent = 0;
+    until("the command runs", || {
+        let of_svp = children_of(inside.id());
+        let has_started = |stage: &&u32| !children_of(**stage).is_empty();
+        parent = of_svp.iter().find(has_started).copied().unwrap_or_default();
+        parent != 0 && place.ok(["exec", "sleeper", "ps"]).contains("sleep 1000")
+    });
+    let signal = |number: i64, signal| kill(Pid::from_raw(number as i32), signal).unwrap();
+    let told = info(&place, "sleeper");
+    let process_1 = told["pid"].as_i64().unwrap();
+    signal(parent.into(), Signal::SIGSTOP);
+    signal(told["monitor"].as_i64().unwrap(), Signal::SIGKILL);
+    until("it is dead", || info(&place, "sleeper")["status"] == "dead");
+    for command in [&["start", "sleeper"][..], &["rm", "sleeper"]] {
+        assert!(std::fs::exists(format!("/proc/{process_1}")).unwrap());
+        let mut waits = place.svp(command).stdout(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_secs(2));
+        assert!(waits.try_wait().unwrap().is_none(), "{command:?}");
+        if command[0] == "rm" {
+            assert!(place.store().join("services/sleeper/service.json").exists());
+            signal(parent.into(), Signal::SIGCONT);
+            assert!(waits.wait().unwrap().success());
+        } else {
+            waits.kill().unwrap();
+            waits.wait().unwrap();
+            for left in processes_of(place.dir()).iter().filter(|left| left.contains("svp-monitor"))
+            {
+                signal(left.split([' ', ':']).nth(1).unwrap().parse().unwrap(), Signal::SIGKILL);
+            }
+        }
+    }
+    let _ = inside.wait();
     place.assert_nothing_left();
 }

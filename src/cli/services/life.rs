@@ -250,6 +250,7 @@ pub(in crate::cli) fn remove(args: &RemoveArgs, context: &Context) -> Result<Exi
             return Err(Error::usage(format!("the service {name} runs"))
                 .hint(format!("`svp stop {name}` stops it, `svp rm --force {name}` does both")));
         };
+        place.wait_for_container()?;
         let sandbox = Sandbox::enter(&root.join("trees"))?;
         if args.force
             && let Err(error) = place.record()

@@ -347,7 +347,9 @@ pub(super) fn stop(place: &Place) -> Result<()> {
 
 /// Keeps others from starting a service.
 pub(super) fn hold(place: &Place) -> Result<File> {
-    place
+    let held = place
         .hold()?
-        .ok_or_else(|| Error::usage(format!("somebody has started {} meanwhile", place.name())))
+        .ok_or_else(|| Error::usage(format!("somebody has started {} meanwhile", place.name())))?;
+    place.wait_for_container()?;
+    Ok(held)
 }

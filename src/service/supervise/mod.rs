@@ -16,7 +16,8 @@ use crate::service::control::{Ask, Listener};
 use crate::service::kept::{Kept, Patience};
 use crate::service::links::Link;
 use crate::service::log::Log;
-use crate::service::place::Place;
+use crate::service::place::{Place, still_there};
+use crate::service::process::Process;
 use crate::service::record::Record;
 use crate::service::status::{Standing, Status, now, shell_code};
 
@@ -131,7 +132,7 @@ impl Supervisor<'_> {
         let mut patience = Patience::new(self.job.record.restart);
         loop {
             let since = Instant::now();
-            match self.job.sandbox.start_service(self.job.spec, hooks.reporter) {
+            match self.make(hooks) {
                 Ok((service, components)) => {
                     if self.container(service, components, hooks)? == Over::Done {
                         return Ok(());
@@ -162,6 +163,14 @@ impl Supervisor<'_> {
                 return Ok(());
             }
         }
+    }
+
+    /// Makes a container, if nothing is left of the one before.
+    fn make(&self, hooks: &Hooks<'_>) -> Result<(Service, Vec<Component>)> {
+        if let Some(before) = self.status.container.as_ref().filter(|before| before.is_left()) {
+            return Err(still_there(self.job.place.name(), before));
+        }
+        self.job.sandbox.start_service(self.job.spec, hooks.reporter)
     }
 
     /// Waits without a container, answering who asks; whether another container is wanted.
@@ -239,6 +248,9 @@ impl Supervisor<'_> {
             self.kept = kept.map(|(c, argv)| Kept::new(c, argv, policy)).collect();
             self.status.network = Some(service.network_kind);
             self.status.process_1 = service.process_1_number();
+            self.status.container = self.status.process_1.and_then(Process::of);
+            // Before anything of the service runs: whoever starts it next must know whom to wait for.
+            self.tell();
             self.killed_before = self.status.memory_kills;
             // When this returns the container is gone, so that the pipes end and the threads with them.
             let result = self.serve(service, hooks);
