@@ -72,6 +72,7 @@ pub use run::Output;
 pub use saved::SavedVolume;
 pub use service::{Component, Event, MAX_COMPONENTS, Service, ServiceSpec};
 pub use spec::{Allowed, Bind, End, Limits, Network, Overlay, Rootfs, RunSpec, Stream};
+pub(crate) use stages::close_inherited;
 pub use stages::run_if_stage;
 pub use trees::WrittenLayer;
 pub use unpacked::Unpacked;

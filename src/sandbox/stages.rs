@@ -200,8 +200,9 @@ fn reply_error(channel: &Channel, error: Error) -> std::io::Result<()> {
     channel.send(&Err::<(), _>(Wire::from(error)), &[])
 }
 
-/// Only the channel comes along: whatever else svp's own caller left open is no stage's business.
-fn close_inherited() {
+/// Closes all but the three standard descriptors: whatever else svp's own caller left open is no business of
+/// a process that lives on its own. Call before anything is opened.
+pub(crate) fn close_inherited() {
     let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
     let numbers: Vec<i32> = entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())

@@ -19,7 +19,7 @@ use super::supervise::{Hooks, Job, supervise};
 use crate::error::{Error, Result, Wire};
 use crate::interrupt;
 use crate::progress::{Event, Reporter};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{self, Sandbox};
 use crate::store::Store;
 
 /// The name that a monitor is started under; `main` looks for it.
@@ -82,6 +82,8 @@ pub fn run_if_monitor() -> Option<ExitCode> {
     if arguments.next()? != MONITOR_NAME {
         return None;
     }
+    // The lock that a script took and left open would be held for the service's life.
+    sandbox::close_inherited();
     let root = PathBuf::from(arguments.next()?);
     let name = arguments.next()?.into_string().ok()?;
     interrupt::install();

@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::run::{info, instance, until};
-use crate::support::{Place, processes_of};
+use crate::support::{Place, processes_of, success};
 
 const QUERY: &str = "#!/bin/sh\n[ $1 = os ] && echo busybox/1\n";
 const BUILD: &str = "#!/bin/sh\n";
@@ -124,5 +124,16 @@ fn two_containers_never_have_the_same_files() {
         }
     }
     let _ = inside.wait();
+    place.assert_nothing_left();
+}
+
+#[test]
+fn a_lock_that_the_caller_holds_is_none_of_the_monitors() {
+    let place = sleeper();
+    let script = "exec 9>lock; flock -n 9 && exec \"$0\" run -d sleeper";
+    let mut run = place.command("sh");
+    success(run.args(["-c", script, env!("CARGO_BIN_EXE_svp")]));
+    success(place.command("flock").args(["-n", "lock", "true"]));
+    place.ok(["rm", "--force", "sleeper"]);
     place.assert_nothing_left();
 }
