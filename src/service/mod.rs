@@ -3,7 +3,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `state` | what an image of an instance leaves unsaid: its secrets |
-//! | `record`, `status`, `place` | what a running service is, how it is, where that is kept |
+//! | `record`, `status`, `place`, `lock` | what a running service is, how it is, where that is kept |
 //! | `process` | whether a process that was written down is still there |
 //! | `supervise`, `kept`, `control` | keeping it running, what ends, and asking the process that does |
 //! | `log` | what its components print |
@@ -23,6 +23,7 @@ pub mod export;
 pub mod health;
 mod kept;
 pub mod links;
+mod lock;
 pub mod log;
 pub mod monitor;
 pub mod place;

@@ -11,16 +11,15 @@
 //!
 //! A monitor that was killed leaves its socket and a status that says "running"; the lock tells the truth.
 
-use std::fs::{self, DirBuilder, File, TryLockError};
-use std::io::{self, Read, Write};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::process::Process;
 use super::record::{FORMAT, Record, check_name};
 use super::status::{Standing, Status};
 use crate::error::{Error, IoContext, Kind, Result};
@@ -29,13 +28,8 @@ use crate::remove;
 const STATUS: &str = "status.json";
 /// A status takes whole blocks of this size, so that a longer one fits in the space of a shorter one; bytes.
 const STATUS_BLOCK: usize = 4096;
-/// How often to try to take a monitor's lock.
-const LOCK_LOOKS: u32 = 10;
 /// How often to look at a status that can't be read, which may be one that is being written.
 const STATUS_LOOKS: u32 = 5;
-
-/// How long to wait for what is left of a container that was killed.
-const DYING: Duration = Duration::from_secs(30);
 
 /// The directory of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -207,7 +201,7 @@ impl Place {
     }
 
     /// Reads what the monitor last said. While it is written in place a part of it may be seen.
-    fn last_status(&self) -> Option<Status> {
+    pub(super) fn last_status(&self) -> Option<Status> {
         (0..STATUS_LOOKS).find_map(|look| {
             if look > 0 {
                 std::thread::sleep(Duration::from_millis(2));
@@ -241,95 +235,6 @@ impl Place {
             status.components.iter_mut().for_each(|component| component.running = false);
         }
         Ok(status)
-    }
-
-    /// Takes the monitor's lock; `None` if another monitor lives.
-    ///
-    /// # Errors
-    /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn hold(&self) -> Result<Option<File>> {
-        let path = self.dir.join("lock");
-        let lock = self.open_to_append("lock")?;
-        for look in 0..LOCK_LOOKS {
-            if look > 0 {
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            match lock.try_lock() {
-                Ok(()) => {
-                    lock.set_len(0).io("write", &path)?;
-                    return Ok(Some(lock));
-                }
-                // It may be somebody who only looks whether a monitor lives.
-                Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path, error)),
-            }
-        }
-        Ok(None)
-    }
-
-    /// Waits until nothing is left of the service's last container. Where its monitor was killed, the lock is
-    /// free at once, while the container's processes need their time to die: two containers must never have
-    /// the same files. The lock must be held.
-    ///
-    /// # Errors
-    /// [`Kind::Sandbox`] if they are still there after a while.
-    pub fn wait_for_container(&self) -> Result<()> {
-        match self.last_status().and_then(|status| status.container) {
-            Some(process_1) if !process_1.wait(DYING) => Err(still_there(&self.name, &process_1)),
-            _ => Ok(()),
-        }
-    }
-
-    /// The process of the monitor that last ran the service.
-    pub fn monitor(&self) -> Option<u32> {
-        self.last_status()?.monitor
-    }
-
-    /// Waits until the monitor `of` lives no more, whoever starts the service next; the exit code that it left
-    /// in its lock, which who waits has open: the status of a service that is removed when it has ended goes
-    /// with it.
-    ///
-    /// # Errors
-    /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn wait(&self, of: Option<u32>) -> Result<Option<i32>> {
-        let path = self.dir.join("lock");
-        let mut lock = match File::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other.io("open", &path)?,
-        };
-        let since = Instant::now();
-        loop {
-            match lock.try_lock_shared() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path, error)),
-            }
-            if self.monitor().is_some_and(|now| of.is_some_and(|of| of != now)) {
-                return Ok(None);
-            }
-            let patient = since.elapsed() > Duration::from_secs(10);
-            std::thread::sleep(Duration::from_millis(if patient { 200 } else { 10 }));
-        }
-        let mut code = String::new();
-        let _ = lock.read_to_string(&mut code);
-        Ok(code.trim().parse().ok())
-    }
-
-    /// Whether its monitor lives.
-    ///
-    /// # Errors
-    /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn runs(&self) -> Result<bool> {
-        let path = self.dir.join("lock");
-        let lock = match File::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            other => other.io("open", &path)?,
-        };
-        match lock.try_lock_shared() {
-            Ok(()) => Ok(false),
-            Err(TryLockError::WouldBlock) => Ok(true),
-            Err(TryLockError::Error(error)) => Err(Error::io("lock", &path, error)),
-        }
     }
 
     /// Removes the place. Its trees must be gone already.
@@ -433,13 +338,4 @@ impl Place {
         }
         Ok(())
     }
-}
-
-/// The error of a container that was killed and does not go.
-pub(super) fn still_there(name: &str, process_1: &Process) -> Error {
-    Error::sandbox(format!(
-        "processes of the last container of {name} were killed and are still there (its process 1 is {})",
-        process_1.number
-    ))
-    .hint("one may wait for a disk, or be frozen: `ps -ef` tells; it can be started when they are gone")
 }

@@ -15,8 +15,9 @@ use crate::sandbox::{Component, End, Event, Sandbox, Service, ServiceSpec, Strea
 use crate::service::control::{Ask, Listener};
 use crate::service::kept::{Kept, Patience};
 use crate::service::links::Link;
+use crate::service::lock::still_there;
 use crate::service::log::Log;
-use crate::service::place::{Place, still_there};
+use crate::service::place::Place;
 use crate::service::process::Process;
 use crate::service::record::Record;
 use crate::service::status::{Standing, Status, now, shell_code};

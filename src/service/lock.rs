@@ -1,0 +1,167 @@
+//! The lock of a service's place: whoever holds it is the service's monitor, or keeps others from being it.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::place::Place;
+use super::process::Process;
+use crate::error::{Error, IoContext, Result};
+
+const LOCK: &str = "lock";
+/// How often to find it taken by somebody who means it, before that is believed: he may be about to end.
+const LOOKS: u32 = 10;
+/// How long to wait for those who only look.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long to wait for what is left of a container that was killed.
+const DYING: Duration = Duration::from_secs(30);
+
+impl Place {
+    /// Takes the monitor's lock; `None` if another monitor lives.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`](crate::error::Kind::Storage).
+    pub fn hold(&self) -> Result<Option<File>> {
+        let path = self.dir().join(LOCK);
+        let mut lock = self.open_to_append(LOCK)?;
+        let since = Instant::now();
+        let mut taken = 0;
+        while taken < LOOKS && since.elapsed() < PATIENCE {
+            if try_to(lock.try_lock(), &path)? {
+                if is_at(&lock, &path) {
+                    lock.set_len(0).io("write", &path)?;
+                    return Ok(Some(lock));
+                }
+                // The service was removed meanwhile, and perhaps made anew.
+                lock = self.open_to_append(LOCK)?;
+                continue;
+            }
+            // Somebody who only looks whether a monitor lives shares it, for a moment: he is waited for.
+            if try_to(lock.try_lock_shared(), &path)? {
+                lock.unlock().io("unlock", &path)?;
+            } else {
+                taken += 1;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(None)
+    }
+
+    /// Waits until nothing is left of the service's last container. Where its monitor was killed, the lock is
+    /// free at once, while the container's processes need their time to die: two containers must never have
+    /// the same files. The lock must be held.
+    ///
+    /// # Errors
+    /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if they are still there after a while.
+    pub fn wait_for_container(&self) -> Result<()> {
+        match self.last_status().and_then(|status| status.container) {
+            Some(process_1) if !process_1.wait(DYING) => Err(still_there(self.name(), &process_1)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The process of the monitor that last ran the service.
+    pub fn monitor(&self) -> Option<u32> {
+        self.last_status()?.monitor
+    }
+
+    /// Waits until the monitor `of` lives no more, whoever starts the service next; the exit code that it left
+    /// in its lock, which who waits has open: the status of a service that is removed when it has ended goes
+    /// with it.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`](crate::error::Kind::Storage).
+    pub fn wait(&self, of: Option<u32>) -> Result<Option<i32>> {
+        let path = self.dir().join(LOCK);
+        let mut lock = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.io("open", &path)?,
+        };
+        let since = Instant::now();
+        loop {
+            if try_to(lock.try_lock_shared(), &path)? {
+                break;
+            }
+            if self.monitor().is_some_and(|now| of.is_some_and(|of| of != now)) {
+                return Ok(None);
+            }
+            let patient = since.elapsed() > Duration::from_secs(10);
+            std::thread::sleep(Duration::from_millis(if patient { 200 } else { 10 }));
+        }
+        let mut code = String::new();
+        let _ = lock.read_to_string(&mut code);
+        Ok(code.trim().parse().ok())
+    }
+
+    /// Whether its monitor lives.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`](crate::error::Kind::Storage).
+    pub fn runs(&self) -> Result<bool> {
+        let path = self.dir().join(LOCK);
+        let lock = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            other => other.io("open", &path)?,
+        };
+        Ok(!try_to(lock.try_lock_shared(), &path)?)
+    }
+}
+
+/// Whether a lock was got.
+fn try_to(lock: Result<(), TryLockError>, path: &Path) -> Result<bool> {
+    match lock {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(Error::io("lock", path, error)),
+    }
+}
+
+/// Whether an open file is the one that is found at `path`.
+fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+        _ => false,
+    }
+}
+
+/// The error of a container that was killed and does not go.
+pub(super) fn still_there(name: &str, process_1: &Process) -> Error {
+    Error::sandbox(format!(
+        "processes of the last container of {name} were killed and are still there (its process 1 is {})",
+        process_1.number
+    ))
+    .hint("one may wait for a disk, or be frozen: `ps -ef` tells; it can be started when they are gone")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_who_only_look_are_waited_for_and_a_monitor_is_not() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("services/a");
+        fs::create_dir_all(&dir).unwrap();
+        let place = Place::of(root.path(), "a").unwrap();
+        let looks = File::create(dir.join(LOCK)).unwrap();
+        looks.lock_shared().unwrap();
+        let (moved, path) = (dir.join("old"), dir.join(LOCK));
+        let looker = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(200));
+            // Who waits for the old one must not take it for the new one.
+            fs::rename(&path, moved).unwrap();
+            File::create(&path).unwrap();
+            drop(looks);
+        });
+        let held = place.hold().unwrap().expect("it was only looked at");
+        looker.join().unwrap();
+        assert!(is_at(&held, &dir.join(LOCK)) && place.runs().unwrap());
+        let since = Instant::now();
+        assert!(place.hold().unwrap().is_none());
+        assert!(since.elapsed() < PATIENCE);
+        drop(held);
+        assert!(!place.runs().unwrap() && place.hold().unwrap().is_some());
+    }
+}
