@@ -297,6 +297,24 @@ mod tests {
     }
 
     #[test]
+    fn where_no_new_file_can_be_begun_the_old_ones_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(dir.path(), "a", LogLimits { files: 3, size: 100 }).unwrap();
+        let print = |n: u32| log.keep(Stream::Stdout, format!("{n}\n").as_bytes(), &|_, _| {});
+        let text = || String::from_utf8(read(dir.path(), &Wanted::default())).unwrap();
+        (0..6).for_each(print);
+        let before = text();
+        let beside = file(dir.path(), "a", 0).with_extension("new");
+        std::fs::create_dir(&beside).unwrap();
+        (6..50).for_each(print);
+        let expected: String = (6..50).map(|n| format!("{n}\n")).collect();
+        assert_eq!(text(), before + &expected);
+        std::fs::remove_dir(&beside).unwrap();
+        (50..60).for_each(print);
+        assert!(text().ends_with("58\n59\n") && text().lines().count() < 20);
+    }
+
+    #[test]
     fn a_follower_sees_every_line_across_rotations() {
         let dir = tempfile::tempdir().unwrap();
         let limits = LogLimits { files: 50, size: 1000 };

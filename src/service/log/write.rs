@@ -92,7 +92,9 @@ impl Log {
     /// Writes whole entries, after a new file was begun if it is time for one.
     fn append(&self, text: &[u8]) {
         let Ok(mut state) = self.state.lock() else { return };
-        let result = self.rotate(&mut state).and_then(|()| state.file.write_all(text));
+        // Where no new file can be begun, the old one grows on: that loses nothing.
+        let _ = self.rotate(&mut state);
+        let result = state.file.write_all(text);
         match result {
             Ok(()) => {
                 state.size += text.len() as u64;
@@ -111,17 +113,20 @@ impl Log {
             return Ok(());
         }
         let name = |age| file(&self.dir, &self.component, age);
-        let oldest = self.limits.files.max(1) - 1;
+        // The new one is there before an old one moves: who moves them and fails then, time after time, would
+        // have lost them all.
+        let beside = name(0).with_extension("new");
+        let _ = fs::remove_file(&beside);
+        let new = open(&beside)?;
+        let oldest = if name(0).exists() { self.limits.files.max(1) - 1 } else { 0 };
         for age in (0..oldest).rev() {
             match fs::rename(name(age), name(age + 1)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
         }
-        if oldest == 0 {
-            fs::remove_file(name(0))?;
-        }
-        state.file = open(&name(0))?;
+        fs::rename(&beside, name(0))?;
+        state.file = new;
         state.size = 0;
         Ok(())
     }
