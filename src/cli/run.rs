@@ -136,6 +136,10 @@ fn parse_mount(text: &str) -> Result<Mount, String> {
         ));
     }
     let at = format!("/{}", at.trim_matches('/'));
+    let kernels = ["/proc", "/sys"].iter().any(|dir| std::path::Path::new(&at).starts_with(dir));
+    if kernels || ["/dev", "/service", "/service/bin"].contains(&at.as_str()) {
+        return Err(format!("{at} is svp's own in a container: show it at another place"));
+    }
     let source = if source.starts_with(['/', '.']) {
         let path = std::path::absolute(source).map_err(|error| error.to_string())?;
         let path = path.canonicalize().map_err(|error| format!("{source}: {error}"))?;
@@ -319,7 +323,20 @@ mod tests {
         assert!(!parse_mount("data:/x:z").unwrap().read_only);
         assert_eq!(parse_mount("data:/with:colon").unwrap().at, "/with:colon");
         assert_eq!(parse_mount("/tmp:/x").unwrap().source, MountSource::Host("/tmp".into()));
-        for text in ["", "data", "data:x", "data:/", "a/b:/x", "/nowhere-at-all:/x", "d:/a/../b"] {
+        for text in [
+            "",
+            "data",
+            "data:x",
+            "data:/",
+            "a/b:/x",
+            "/nowhere-at-all:/x",
+            "d:/a/../b",
+            "d:/proc",
+            "d:/sys/x",
+            "d:/dev/",
+            "d:/service",
+            "d:/service/bin",
+        ] {
             assert!(parse_mount(text).is_err(), "{text:?}");
         }
     }

@@ -420,7 +420,14 @@ fn an_interrupted_copy_starts_the_service_again() {
     service.place.ok(["exec", "one", "sh", "-c", fill]);
     let mut child = spawn(&service, &["backup", "one", "-o", "b"]);
     until("it is stopped", || service.status()["status"] != "running");
-    for arguments in [&["stop", "one"][..], &["restart", "one"], &["rm", "--force", "one"]] {
+    for arguments in [
+        &["stop", "one"][..],
+        &["stop", "--all"],
+        &["start", "one"],
+        &["restart", "one"],
+        &["rm", "one"],
+        &["rm", "--force", "one"],
+    ] {
         let error = service.place.fails(2, arguments);
         assert!(error.contains("a backup of one is being made"), "{error}");
     }
@@ -429,6 +436,33 @@ fn an_interrupted_copy_starts_the_service_again() {
     assert!(!service.path("b").exists());
     assert_eq!(service.status()["status"], "running");
     service.assert_alone();
+}
+
+#[test]
+fn who_stops_a_service_that_a_backup_is_stopping_is_not_told_that_it_is_stopped() {
+    let place = Place::new();
+    place.import_busybox();
+    let query = "#!/bin/sh\n[ $1 = os ] && echo busybox/1\n";
+    let run =
+        "#!/bin/sh\ntrap 'touch /stopping; sleep 3; exit 0' TERM\nwhile :; do sleep 0.1; done\n";
+    let files = [("bin/query", query), ("bin/build", "#!/bin/sh\n"), ("bin/run", run)];
+    let pack = place.write_pack("slow", &files);
+    let pack = pack.to_str().unwrap();
+    place.ok(["build", "-b", pack, "-t", "b", "--base", "busybox", "--network", "none"]);
+    place.ok(["setup", "-i", "b", "-t", "slow", "--network", "none"]);
+    place.ok(["run", "-d", "slow"]);
+    let mut backup = place.svp(["backup", "slow", "-o", "file"]).spawn().unwrap();
+    until("it is being stopped", || {
+        place.svp(["exec", "slow", "test", "-e", "/stopping"]).output().unwrap().status.success()
+    });
+    for arguments in [&["stop", "slow"][..], &["restart", "slow"], &["rm", "--force", "slow"]] {
+        let error = place.fails(2, arguments);
+        assert!(error.contains("a backup of slow is being made"), "{error}");
+    }
+    assert!(backup.wait().unwrap().success());
+    assert!(place.ok(["ps"]).contains("running"));
+    place.ok(["rm", "--force", "slow"]);
+    place.assert_nothing_left();
 }
 
 #[test]

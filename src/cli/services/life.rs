@@ -106,6 +106,7 @@ pub(in crate::cli) fn start(args: &StartArgs, context: &Context) -> Result<ExitC
     let root = Store::default_root()?;
     let places = existing(&root, &args.names)?;
     for place in &places {
+        not_copied(place)?;
         monitor::start(&root, place, context.reporter())?;
         if let Some(limit) = args.wait {
             health::wait(&root, place, Duration::from_secs(limit.unwrap_or(60)))?;
@@ -135,7 +136,8 @@ pub(in crate::cli) fn stop(args: &StopArgs, context: &Context) -> Result<ExitCod
     let root = Store::default_root()?;
     let mut places: Vec<Place> = if args.all {
         let all = Place::all(&root)?.into_iter();
-        all.filter(|place| place.status().is_ok_and(|s| s.standing == Standing::Running)).collect()
+        let runs = |place: &Place| place.status().is_ok_and(|s| s.standing == Standing::Running);
+        all.filter(|place| runs(place) || swap::is_copied(place).unwrap_or(false)).collect()
     } else {
         existing(&root, &args.names)?
     };
@@ -148,16 +150,25 @@ pub(in crate::cli) fn stop(args: &StopArgs, context: &Context) -> Result<ExitCod
     finish(&places, args.format, context)
 }
 
+/// Refuses to touch a service that is stopped for a backup's copy: it is started again whatever is done to it.
+fn not_copied(place: &Place) -> Result<()> {
+    if swap::is_copied(place)? { Err(at_work(place)) } else { Ok(()) }
+}
+
+fn at_work(place: &Place) -> Error {
+    Error::usage(format!("a backup of {} is being made or restored", place.name()))
+        .hint("wait until that is done, or interrupt it: then it is as it was before")
+}
+
 /// Stops a service and waits for its end; one that doesn't run is stopped.
 fn stop_one(place: &Place, seconds: u32, context: &Context) -> Result<()> {
+    not_copied(place)?;
     let monitor = place.monitor();
     match ask(place, &Ask::Stop(seconds)) {
         Ok(_) => place.wait(monitor).map(drop),
         // It is stopped only for the moment.
         Err(error) if error.kind() == Kind::Usage && swap::is_at_work(place)? => {
-            let name = place.name();
-            Err(Error::usage(format!("a backup of {name} is being made or restored"))
-                .hint("wait until that is done, or interrupt it: then it is as it was before"))
+            Err(at_work(place))
         }
         Err(error) if error.kind() == Kind::Usage => {
             say(context, &format!("{} does not run", place.name()));
@@ -243,6 +254,7 @@ pub(in crate::cli) fn remove(args: &RemoveArgs, context: &Context) -> Result<Exi
     let mut removed = Vec::new();
     for place in existing(&root, &args.names)? {
         let name = place.name();
+        not_copied(&place)?;
         if args.force {
             stop_one(&place, STOP_SECONDS, context)?;
         }

@@ -162,6 +162,13 @@ impl Shown {
     }
 }
 
+impl ShownPort {
+    /// What is said of a port that is not TCP's, as most are.
+    fn suffix(&self) -> &'static str {
+        if self.protocol == Transport::Udp { "/udp" } else { "" }
+    }
+}
+
 impl From<&Forward> for ShownPort {
     fn from(forward: &Forward) -> Self {
         ShownPort {
@@ -241,8 +248,10 @@ pub(in crate::cli) fn ps(args: &PsArgs, context: &Context) -> Result<ExitCode> {
     let mut table = Table::new(["NAME", "IMAGE", "STATUS", "RESTARTS", "PORTS"]);
     for one in shown {
         let port = |port: &ShownPort| match port.port == port.container_port {
-            true => format!("{}:{}", port.host, port.port),
-            false => format!("{}:{}->{}", port.host, port.port, port.container_port),
+            true => format!("{}:{}{}", port.host, port.port, port.suffix()),
+            false => {
+                format!("{}:{}->{}{}", port.host, port.port, port.container_port, port.suffix())
+            }
         };
         let words = one.words();
         let restarts: u32 = one.components.iter().map(|component| component.restarts).sum();
@@ -270,7 +279,10 @@ pub(in crate::cli) fn info(args: &InfoArgs, context: &Context) -> Result<ExitCod
     row("network", shown.network.to_owned());
     row("address", shown.address.clone());
     for port in &shown.ports {
-        row("port", format!("{}:{} -> {}", port.host, port.port, port.container_port));
+        row(
+            "port",
+            format!("{}:{} -> {}{}", port.host, port.port, port.container_port, port.suffix()),
+        );
     }
     for what in &shown.allowed {
         row("may reach", (*what).to_owned());

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::note::{Content, Note};
 use super::restore::{hold, shared, stop};
-use super::swap::{Restoring, mend};
+use super::swap::{Copying, Restoring, mend};
 use crate::error::{Error, Kind, Result};
 use crate::interrupt;
 use crate::layer::compress::Encoder;
@@ -158,6 +158,9 @@ pub fn by_files(
 ) -> Result<()> {
     let Output { to, settings, show } = output;
     let name = place.name();
+    let restoring = Restoring::take(place)?;
+    // Who stops it before this has it stopped, who would after this hears why not.
+    let _copying = Copying::begin(place, &restoring)?;
     let runs = matches!(place.status()?.standing, Standing::Running | Standing::Starting);
     if runs && place.record()?.remove {
         return Err(Error::usage(format!("{name} can't be stopped: it was run with --rm"))
@@ -168,7 +171,6 @@ pub fn by_files(
         links::linked(root, &place.record()?)?;
     }
     let sandbox = Sandbox::enter(&root.join("trees"))?;
-    let restoring = Restoring::take(place)?;
     mend(root, place, &sandbox, &restoring)?;
     // It is to run again before svp ends.
     let _cleaning = interrupt::cleaning();

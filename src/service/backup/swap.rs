@@ -25,6 +25,8 @@ use crate::service::record::Record;
 
 const JOURNAL: &str = "swap.json";
 const LOCK: &str = "restoring";
+/// The lock of who copies what the service has written.
+const COPYING: &str = "copying";
 
 /// The journal: two services that want one place.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -61,6 +63,34 @@ pub(super) enum Side {
 /// The right to restore a service; one command has it at a time.
 #[derive(Debug)]
 pub(super) struct Restoring(#[allow(dead_code)] File);
+
+/// The service is stopped for a copy of what it has written, and started again after it.
+#[derive(Debug)]
+pub(super) struct Copying(#[allow(dead_code)] File);
+
+impl Copying {
+    /// Says so until it is dropped. From then on nobody else is to stop the service: it would be started all the same.
+    pub(super) fn begin(place: &Place, _right: &Restoring) -> Result<Copying> {
+        let path = place.dir().join(COPYING);
+        let lock = File::options().create(true).append(true).open(&path).io("open", &path)?;
+        // Nobody else has it but for a look.
+        lock.lock().io("lock", &path)?;
+        Ok(Copying(lock))
+    }
+}
+
+/// Whether a service is stopped for a copy just now, and will be started again.
+///
+/// # Errors
+/// [`Kind::Storage`](crate::error::Kind::Storage).
+pub fn is_copied(place: &Place) -> Result<bool> {
+    let path = place.dir().join(COPYING);
+    let lock = match File::open(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        other => other.io("open", &path)?,
+    };
+    Ok(matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
 
 /// Whether a command restores a backup of a service, or copies what it has written, just now.
 ///
