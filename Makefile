@@ -4,19 +4,21 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test deps build check fmt soak static bench
+.PHONY: help demo test deps fresh build check fmt soak static bench
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-demo: deps ## redis and mariadb on a real Debian: run, talked to, wrecked and restored, each step shown
+demo: deps-demo ## redis and mariadb on a real Debian: run, talked to, wrecked and restored, each step shown
 	@scripts/demo.sh
 
-test: deps ## every test: as root and as an ordinary user (as the caller alone, if that is not root)
+test: deps-test ## every test: as root and as an ordinary user (as the caller alone, if that is not root)
 	@scripts/test.sh
 
-deps: ## install by apt what demo and tests use; quick when it is all there
-	@scripts/deps.sh
+deps: deps-test ## install by apt what demo and tests use; quick when it is all there
+
+deps-%:
+	@scripts/deps.sh $*
 
 build: ## a debug build
 	cargo build --locked
@@ -27,8 +29,11 @@ check: ## formatting, clippy, dependencies
 fmt: ## format the code
 	cargo fmt
 
-soak: deps ## the long tests: many svp at once a hundred times over, large layers, peak memory
+soak: deps-test ## the long tests: many svp at once a hundred times over, large layers, peak memory
 	@scripts/test.sh --soak
+
+fresh: ## demo and test in a new root file system, as on a machine that has never seen svp (as root)
+	@scripts/fresh.sh demo test
 
 static: ## a static release binary, and the proof that it is one
 	@scripts/static.sh

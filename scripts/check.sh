@@ -13,7 +13,7 @@ cargo clippy --locked --quiet --all-targets -- -D warnings
 deny=$(command -v cargo-deny || true)
 if [[ -z $deny ]]; then
   # Built once and kept outside the clone.
-  tools=${XDG_CACHE_HOME:-$HOME/.cache}/svp-dev
+  tools=${SVP_DEV_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/svp-dev}
   deny=$tools/bin/cargo-deny
   if [[ ! -x $deny ]]; then
     echo "check: building cargo-deny, once, into $tools"

@@ -3,8 +3,8 @@
 # Two services from their packs and a real Debian, redis and mariadb, each step shown. Leaves nothing behind.
 #   --svp   this svp; else the demo compiles it
 #   --base  this Debian; else the demo finds one
-# All of it is an ordinary user's. Root only compiles and finds the Debian: the rest is done as $SVP_DEMO_USER,
-# svptest if that isn't said, who is made for it and removed again if there was none.
+# All of it is an ordinary user's. Root only compiles and finds the Debian: the rest is done as the user
+# $SVP_DEMO_USER, or, if that is not set, as a user that the demo creates for this run and removes at its end.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -128,7 +128,7 @@ while (($#)); do
   shift 2
 done
 
-work='' made=''
+work='' user='' created=''
 clean() {
   trap '' INT TERM HUP
   if ((EUID != 0)); then
@@ -136,7 +136,7 @@ clean() {
     unshare --user --map-root-user --map-auto rm -rf --one-file-system "$work" 2>/dev/null || true
   fi
   rm -rf --one-file-system "$work"
-  [[ -z $made ]] || userdel --remove "$made" 2>/dev/null || true
+  [[ -z $created ]] || scripts/ordinary-user.sh remove "$user"
 }
 trap clean EXIT
 trap 'exit 130' INT TERM HUP
@@ -144,8 +144,8 @@ trap 'exit 130' INT TERM HUP
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/svp-demo.XXXXXX")
 
 if [[ -z $program ]]; then
-  step "Compile svp" "One Rust program, no C libraries."
-  show cargo build --locked --quiet
+  step "Compile svp" "One Rust program, no C libraries. The first time this takes minutes, later seconds."
+  show scripts/compile.sh build --locked
   program=${CARGO_TARGET_DIR:-target}/debug/svp
 fi
 
@@ -169,9 +169,9 @@ install scripts/demo.sh "$work/bin/demo"
 export SVP_DEMO_DIR=$work SVP_DEMO_STEP=$number SVP_DEMO_BASE=${rootfs:+debian.tar}
 as=()
 if ((EUID == 0)); then
-  user=${SVP_DEMO_USER:-svptest}
-  id "$user" >/dev/null 2>&1 || made=$user
-  scripts/ordinary-user.sh "$user" | sed 's/^/   /'
+  user=${SVP_DEMO_USER:-svpdemo$$}
+  created=$(scripts/ordinary-user.sh add "$user")
+  [[ -z $created ]] || printf '\n   The user %s is created for the rest, and removed at its end.\n' "$user"
   chmod 755 "$work"
   chmod -R go+rX "$work/packs"
   chown -R "$user" "$work"

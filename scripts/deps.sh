@@ -1,20 +1,46 @@
 #!/usr/bin/env bash
-# Installs what the demo and the tests use, from the distribution. Does nothing when it is all there.
+# usage: scripts/deps.sh demo|test
+# Prepares this host for `make demo` or `make test`: installs the packages, and for an ordinary user sets what only an
+# administrator may set. Where it lacks the right, it changes nothing and prints the commands to type. Quick, and
+# silent, when nothing is missing.
 set -euo pipefail
+cd "$(dirname "$0")/.."
 
-packages=(
-  ca-certificates git gcc libc6-dev jq make python3 util-linux  # the ground
+demo_packages=(
+  ca-certificates gcc libc6-dev make util-linux       # compiling, and the scripts themselves
+  mmdebstrap debian-archive-keyring                   # the base image, where Docker Hub is out of reach
+  uidmap passt procps                                 # user namespaces, their network, pkill
+  skopeo mariadb-client redis-tools                   # the peers that read the images and talk to the services
+)
+test_packages=(
+  "${demo_packages[@]}"
+  git jq python3                                                # the scripts and the oracles
   libssl-dev pkg-config                                         # tests/conformance: ocidir needs OpenSSL
-  mmdebstrap debian-archive-keyring busybox-static                                  # base images
-  uidmap passt                                                  # user namespaces and their network
-  skopeo podman buildah runc umoci docker-registry docker.io    # other people's OCI tools
+  busybox-static                                                # the small base image
+  podman buildah runc umoci docker-registry docker.io           # other people's OCI tools
   strace                                                        # kills svp at chosen system calls
   tmux                                                          # a terminal to type on
-  zstd attr acl libcap2-bin openssl apache2-utils               # what layers hold, TLS and passwords
+  zstd attr acl libcap2-bin openssl apache2-utils  # what layers hold, TLS and passwords
   python3-jsonschema python3-yaml                               # the schemas of OCI and of Kubernetes, and a YAML parser
-  catatonit slirp4netns systemd                                 # podman's pods, and the reader of units
-  mariadb-client postgresql-client redis-tools                  # clients of the services
+  catatonit slirp4netns systemd iproute2                        # podman's pods, the reader of units, networks
+  postgresql-client                                             # a client of the services
 )
+case ${1:-} in
+  demo) packages=("${demo_packages[@]}") ;;
+  test) packages=("${test_packages[@]}") ;;
+  *) sed -n '2s/^# //p' "$0" >&2 && exit 2 ;;
+esac
+
+fail() {
+  printf 'deps: %s\n' "$@" >&2
+  exit 1
+}
+
+command -v cargo >/dev/null || fail "cargo is missing: install Rust 1.90 or newer from https://rustup.rs"
+command -v apt-get >/dev/null || fail "this is neither Debian nor Ubuntu: install these yourself, then run the scripts: ${packages[*]}"
+
+# What an administrator has to type, a command an element.
+commands=()
 
 missing=()
 for package in "${packages[@]}"; do
@@ -23,30 +49,59 @@ for package in "${packages[@]}"; do
   status=$(dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null || true)
   [[ $status == ii* ]] || missing+=("$package")
 done
-
 if ((${#missing[@]})); then
+  commands+=("apt-get update" "apt-get install -y --no-install-recommends ${missing[*]}")
+fi
+
+setting() { [[ $(cat "/proc/sys/${1//.//}" 2>/dev/null) == "$2" ]]; }
+! setting user.max_user_namespaces 0 || commands+=("sysctl -w user.max_user_namespaces=15000")
+if ((EUID != 0)); then
+  ! setting kernel.unprivileged_userns_clone 0 || commands+=("sysctl -w kernel.unprivileged_userns_clone=1")
+  ! setting kernel.apparmor_restrict_unprivileged_userns 1 ||
+    commands+=("sysctl -w kernel.apparmor_restrict_unprivileged_userns=0")
+  # A uid without a passwd entry has no name; both files take the number too.
+  name=$(id -un 2>/dev/null) || name=$EUID
+  has_subids() { grep -qE "^($name|$EUID):[0-9]+:[0-9]{5,}" "/etc/sub$1" 2>/dev/null; }
+  if ! has_subids uid || ! has_subids gid; then
+    range=$(scripts/free-subids.sh)
+    line=$name:${range%-*}:65536
+    has_subids uid || commands+=("echo $line >>/etc/subuid")
+    has_subids gid || commands+=("echo $line >>/etc/subgid")
+  fi
+fi
+# pasta opens the tun device as the caller; some minimal systems leave it to root alone. The demo does without.
+if [[ $1 == test && ! -e /dev/net/tun ]]; then
+  commands+=("mkdir -p /dev/net" "mknod -m 666 /dev/net/tun c 10 200")
+elif [[ $1 == test && $(stat -c %a /dev/net/tun) != 666 ]]; then
+  commands+=("chmod 666 /dev/net/tun")
+fi
+
+if ((${#commands[@]})); then
   if ((EUID == 0)); then
-    as_root=()
+    as_root=(env)
   elif sudo -n true 2>/dev/null; then
-    as_root=(sudo)
+    as_root=(sudo env)
   else
-    echo "deps: these packages are missing, and only root can install them:" >&2
-    echo "  sudo apt-get install --no-install-recommends ${missing[*]}" >&2
+    echo "deps: this host lacks what \`make $1\` needs, and $name may not change it. An administrator has to type, as root:" >&2
+    printf '  %s\n' "${commands[@]}" >&2
     exit 1
   fi
-  echo "deps: installing ${missing[*]}"
-  "${as_root[@]}" apt-get update -qq
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-    apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  for command in "${commands[@]}"; do
+    echo "deps: $command"
+    log=$(mktemp)
+    "${as_root[@]}" DEBIAN_FRONTEND=noninteractive DEBCONF_NOWARNINGS=yes bash -c "$command" >"$log" 2>&1 || {
+      cat "$log" >&2
+      rm -f "$log"
+      fail "\`$command\` failed: its output is above"
+    }
+    rm -f "$log"
+  done
 fi
 
-command -v cargo >/dev/null || {
-  echo "deps: cargo is missing: install Rust 1.90 or newer from https://rustup.rs" >&2
-  exit 1
-}
-
-# pasta opens the tun device as the caller; some minimal systems leave it to root alone.
-if ((EUID == 0)) && [[ -c /dev/net/tun && $(stat -c %a /dev/net/tun) != 666 ]]; then
-  echo "deps: letting ordinary users open /dev/net/tun (chmod 666), for private networks"
-  chmod 666 /dev/net/tun
+# Prove it: containers and odd hosts refuse for reasons that no setting above tells.
+if ((EUID != 0)); then
+  all_ids=(--map-auto)
 fi
+refusal=$(unshare --user --map-root-user ${all_ids[@]+"${all_ids[@]}"} true 2>&1) ||
+  fail "this host gives $(id -un 2>/dev/null || echo $EUID) no user namespace: $refusal" \
+    "\`svp check\` names the cause; docs/ci.md is about containers"

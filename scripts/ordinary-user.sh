@@ -1,17 +1,42 @@
 #!/usr/bin/env bash
-# usage: scripts/ordinary-user.sh NAME
-# Makes an ordinary user with subordinate ids, as root, if there is none; says so if it did.
+# usage: scripts/ordinary-user.sh add NAME | remove NAME
+# Root's helper for demo and tests. add: creates an ordinary user with subordinate ids, or gives subordinate ids to
+# the user NAME that exists; prints "created" if it created the user. remove: kills the processes of NAME and
+# removes the user, the home directory and the subordinate ids. Only the caller that saw "created" may remove.
 set -euo pipefail
-user=${1:?"say whom"}
+usage() { sed -n '2s/^# //p' "$0" >&2 && exit 2; }
+action=${1:-}
+user=${2:-}
+[[ -n $user ]] || usage
 
-if ! id "$user" >/dev/null 2>&1; then
-  echo "making the user $user"
-  useradd --create-home --shell /bin/sh "$user"
-fi
-for kind in uid gid; do
-  grep -q "^$user:" "/etc/sub$kind" 2>/dev/null || {
-    first=$(awk -F: '{ end = $2 + $3; if (end > max) max = end } END { print (max > 100000) ? max : 100000 }' \
-      "/etc/sub$kind" 2>/dev/null || echo 100000)
-    usermod "--add-sub${kind}s" "$first-$((first + 65535))" "$user"
-  }
-done
+# useradd, usermod and userdel refuse to run side by side, and two callers must not find the same range free.
+exec {lock}>/run/lock/svp-ordinary-user
+flock "$lock"
+
+add() {
+  local kind created=''
+  if ! getent passwd "$user" >/dev/null; then
+    useradd --create-home --shell /bin/sh --comment 'svp tests' "$user"
+    created=yes
+  fi
+  for kind in uid gid; do
+    if ! grep -q "^$user:" "/etc/sub$kind" 2>/dev/null; then
+      usermod "--add-sub${kind}s" "$(scripts/free-subids.sh)" "$user"
+    fi
+  done
+  [[ -z $created ]] || echo created
+}
+
+remove() {
+  getent passwd "$user" >/dev/null || return 0
+  local until=$((SECONDS + 10))
+  while pkill -KILL -u "$user" && ((SECONDS < until)); do sleep 0.1; done
+  # userdel complains about the mail spool that useradd may not have created.
+  userdel --remove "$user" 2> >(grep -v 'mail spool' >&2)
+}
+
+cd "$(dirname "$0")/.."
+case $action in
+  add | remove) "$action" ;;
+  *) usage ;;
+esac

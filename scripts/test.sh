@@ -1,23 +1,55 @@
 #!/usr/bin/env bash
-# usage: scripts/test.sh [--soak] [FILTER...]
-# The whole suite. Root runs it twice: as root, and as the ordinary user svptest, who is made for it. Anyone
-# else runs it as themselves. --soak runs the long tests instead (those marked #[ignore]).
+# usage: scripts/test.sh [--soak | --shuffle | --alone] [FILTER...]
+# The whole suite. Root runs it twice: as root, and as the ordinary user $SVP_TEST_USER (svptest if that is not set),
+# created for this run unless it exists. Anyone else runs it as themselves.
+#   --soak     the long tests instead (those marked #[ignore])
+#   --shuffle  the tests in a random order, whose seed is printed; SVP_TEST_SEED repeats one
+#   --alone    each test that FILTER selects in a process of its own, to show that none needs another
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # Whatever the caller's is: the other user reads what is made here.
 umask 022
 repo=$PWD
-user=svptest
+user=${SVP_TEST_USER:-svptest}
 
-arguments=()
-if [[ ${1:-} == --soak ]]; then
-  shift
-  arguments+=(--ignored --test-threads=1)
-fi
+arguments=() alone=''
+case ${1:-} in
+  --soak)
+    arguments+=(--ignored --test-threads=1)
+    shift
+    ;;
+  --shuffle)
+    # The test harness shuffles only where unstable options are allowed.
+    export RUSTC_BOOTSTRAP=1
+    seed=${SVP_TEST_SEED:-$RANDOM}
+    echo "test: in random order: SVP_TEST_SEED=$seed repeats it"
+    arguments+=(-Z unstable-options --shuffle-seed "$seed")
+    shift
+    ;;
+  --alone)
+    alone=yes
+    shift
+    ;;
+esac
 arguments+=("$@")
 
-echo "test: building"
-cargo test --locked --no-run --quiet
+# Removes what this run created, however it ends.
+copy='' created=''
+clean() {
+  trap '' INT TERM HUP
+  [[ -z $copy ]] || rm -rf --one-file-system "$copy"
+  [[ -z $created ]] || scripts/ordinary-user.sh remove "$user"
+}
+trap clean EXIT
+trap 'exit 130' INT TERM HUP
+
+# All that a test uses is there before the first one runs.
+scripts/leftovers.sh record target/before-the-tests
+if ((EUID == 0)); then
+  created=$(scripts/ordinary-user.sh add "$user")
+fi
+echo "test: compiling svp and its tests"
+scripts/compile.sh test --locked --no-run
 cargo test --locked --no-run --message-format=json 2>/dev/null |
   jq -r 'select(.executable != null and .profile.test) | [.target.kind[0], .target.name, .executable] | @tsv' \
     >target/test-binaries
@@ -28,22 +60,54 @@ for base in busybox debian machine; do
 done
 export SVP_TEST_CACHE=${SVP_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/svp-dev}
 
+# Runs one test binary with the arguments of this run; with --alone a process a test.
+run_binary() {
+  local executable=$1 listed test failed=0
+  if [[ -z $alone ]]; then
+    "${as[@]}" "$executable" --quiet "${arguments[@]}" </dev/null
+    return
+  fi
+  listed=$("${as[@]}" "$executable" --list --format terse "${arguments[@]}" </dev/null)
+  while IFS= read -r test; do
+    [[ $test == *': test' ]] || continue
+    test=${test%: test}
+    echo "alone: $test"
+    "${as[@]}" "$executable" --quiet --exact "$test" </dev/null || failed=1
+  done <<<"$listed"
+  return "$failed"
+}
+
+# Runs all test binaries, `as` being the words before each command.
+run_all() {
+  local failed=() kind name executable
+  while IFS=$'\t' read -r kind name executable; do
+    echo "     Running $name ($kind)"
+    run_binary "$executable" || failed+=("$name")
+  done <target/test-binaries
+  if ((${#failed[@]})); then
+    echo "test: these failed: ${failed[*]}" >&2
+    return 1
+  fi
+}
+
 echo "test: as $(id -un)"
-cargo test --locked --quiet --no-fail-fast -- "${arguments[@]}"
+# What cargo test sets.
+export CARGO_MANIFEST_DIR=$repo
+as=() result=0
+run_all || result=1
 
 if ((EUID != 0)); then
+  scripts/leftovers.sh compare target/before-the-tests || result=1
+  ((result == 0)) || exit 1
   echo "test: all passed as $(id -un); run it as root to have it run as root too"
   exit
 fi
-
-scripts/ordinary-user.sh "$user"
 
 # The user gets a copy of the repository and the test binaries, readable whatever the umask and wherever the
 # clone is, mounted where the binaries were built to find it: in a mount namespace of its own.
 # podman makes an image's name of a path, and takes neither capitals nor long paths.
 copy=/var/tmp/svp-ut.$$
 mkdir "$copy"
-trap 'rm -rf "$copy"' EXIT
 mkdir "$copy/repo" "$copy/cache" "$copy/t" "$copy/r"
 git ls-files -z --cached --others --exclude-standard | tar --null -T - -c --ignore-failed-read | tar -x -C "$copy/repo"
 while IFS=$'\t' read -r _ _ executable; do
@@ -68,27 +132,23 @@ run_as_user() {
   fi
   mount --bind "$copy/repo" "$repo"
   cd "$repo"
-  local failed=() kind name executable
-  while IFS=$'\t' read -r kind name executable; do
-    echo "     Running $name ($kind) as $user"
-    runuser -u "$user" -- env -i HOME="$(getent passwd "$user" | cut -d: -f6)" USER="$user" LOGNAME="$user" \
-      PATH="$PATH_OF_USER" LANG=C.UTF-8 TMPDIR="$copy/t" XDG_RUNTIME_DIR="$copy/r" CI="${CI:-}" \
-      CARGO_MANIFEST_DIR="$repo" SVP_TEST_CACHE="$copy/cache" SVP_CONFORMANCE="$copy/svp-conformance" \
-      SVP_SOAK_ROUNDS="${SVP_SOAK_ROUNDS:-100}" \
-      "$executable" --quiet "${arguments[@]}" </dev/null || failed+=("$name")
-  done <"$copy/repo/target/test-binaries"
-  if ((${#failed[@]})); then
-    echo "test: as $user these failed: ${failed[*]}" >&2
-    return 1
-  fi
+  as=(runuser -u "$user" -- env -i HOME="$(getent passwd "$user" | cut -d: -f6)" USER="$user" LOGNAME="$user"
+    PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 TMPDIR="$copy/t"
+    XDG_RUNTIME_DIR="$copy/r" CI="${CI:-}" RUSTC_BOOTSTRAP="${RUSTC_BOOTSTRAP:-}"
+    CARGO_MANIFEST_DIR="$repo" SVP_TEST_CACHE="$copy/cache" SVP_CONFORMANCE="$copy/svp-conformance"
+    SVP_SOAK_ROUNDS="${SVP_SOAK_ROUNDS:-100}")
+  run_all
 }
 
 cp target/test-binaries "$copy/repo/target/"
-export PATH_OF_USER=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-export repo copy user
+export repo copy user alone
 echo "test: as $user"
 unshare --mount --propagation private bash -euo pipefail -c "
-  $(declare -f run_as_user)
+  $(declare -f run_binary run_all run_as_user)
   $(declare -p arguments)
-  run_as_user"
+  run_as_user" || result=1
+clean
+copy='' created=''
+scripts/leftovers.sh compare target/before-the-tests || result=1
+((result == 0)) || exit 1
 echo "test: all passed, as root and as $user"

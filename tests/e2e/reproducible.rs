@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::common::QUERY;
+use crate::support::ordinary_user::OrdinaryUser;
 use crate::support::{Place, as_root, busybox_base, run, success};
 
 const EPOCH: &str = "1700000000";
@@ -84,7 +85,7 @@ fn again_a_second_later() {
     assert_eq!(first, digest(&pack, &[]));
 }
 
-/// As root this runs svp as the test's user too; an ordinary user compares with the root of its own namespace.
+/// As root this runs svp as an ordinary user too; an ordinary user compares with the root of its own namespace.
 #[test]
 fn as_root_and_not() {
     let place = Place::new();
@@ -100,8 +101,9 @@ fn as_root_and_not() {
         let theirs = other.path("pack");
         run("cp", ["-a", &pack, theirs.to_str().unwrap()]);
         std::fs::set_permissions(other.dir(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        run("chown", ["-R", "svptest", other.dir().to_str().unwrap()]);
-        let before = ["runuser", "-u", "svptest", "--"];
+        let user = OrdinaryUser::create();
+        run("chown", ["-R", user.name(), other.dir().to_str().unwrap()]);
+        let before = ["runuser", "-u", user.name(), "--"];
         assert_eq!(mine, digest_in(&other, theirs.to_str().unwrap(), &before, &svp, &base));
     } else {
         let before = ["unshare", "--user", "--map-root-user", "--map-auto", "--"];

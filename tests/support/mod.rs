@@ -6,6 +6,7 @@
 pub mod docker;
 pub mod machine;
 pub mod many;
+pub mod ordinary_user;
 pub mod podman;
 pub mod registry;
 pub mod tree;

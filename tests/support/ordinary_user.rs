@@ -1,0 +1,31 @@
+//! An ordinary user of the test's own, for tests that root runs: no two tests share one, and none needs one that an
+//! earlier run left.
+
+use super::{repo, run};
+
+/// A user with subordinate ids, created for one test. Removed when dropped, with its processes and its home.
+pub struct OrdinaryUser {
+    name: String,
+}
+
+impl OrdinaryUser {
+    /// Creates the user. Only root can.
+    #[track_caller]
+    pub fn create() -> Self {
+        let name = format!("svpt{:08x}", rand::random::<u32>());
+        let said = run(repo().join("scripts/ordinary-user.sh"), ["add", &name]);
+        assert_eq!(said, "created\n");
+        OrdinaryUser { name }
+    }
+
+    /// The login name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for OrdinaryUser {
+    fn drop(&mut self) {
+        run(repo().join("scripts/ordinary-user.sh"), ["remove", &self.name]);
+    }
+}
