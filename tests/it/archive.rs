@@ -1,0 +1,103 @@
+//! Archives of layouts that svp writes, read by other people's tools.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use crate::support;
+use crate::support::podman::Podman;
+use svp::error::Kind;
+use svp::import::{ImportOptions, Input, import};
+use svp::oci::{Descriptor, Platform, Reference};
+use svp::progress::Silent;
+use svp::source::{PullOptions, pull};
+use svp::store::Store;
+
+fn reference() -> Reference {
+    "team/base:1".parse().unwrap()
+}
+
+/// A store with one image, and where to write an archive.
+fn world() -> (support::Place, Store, Descriptor, PathBuf) {
+    let place = support::Place::new();
+    let store = Store::open(&place.path("images")).unwrap();
+    let options = ImportOptions { platform: Platform::host(), created: 0, threads: 2 };
+    let input = Input::open(&support::busybox_base()).unwrap();
+    let descriptor = import(input, &store, &reference(), &options, &Silent).unwrap();
+    let archive = place.path("image.tar");
+    (place, store, descriptor, archive)
+}
+
+#[test]
+fn it_is_the_same_every_time_and_svp_and_skopeo_read_it() {
+    let (place, store, descriptor, archive) = world();
+    store.save_to_archive(&descriptor, &archive, &reference()).unwrap();
+    let mut again = Vec::new();
+    store.write_archive(&descriptor, &mut again, &reference()).unwrap();
+    assert_eq!(fs::read(&archive).unwrap(), again);
+
+    let shown = archive.display();
+    for suffix in ["", ":team/base:1"] {
+        let digest = support::run(
+            "skopeo",
+            ["inspect", "--format", "{{.Digest}}", &format!("oci-archive:{shown}{suffix}")],
+        );
+        assert_eq!(digest.trim(), descriptor.digest.to_string());
+    }
+    let fresh = Store::open(&place.path("fresh")).unwrap();
+    let source = format!("oci-archive:{shown}:team/base:1").parse().unwrap();
+    let pulled = pull(&source, &fresh, &PullOptions::default(), &Silent).unwrap();
+    assert_eq!(pulled.digest, descriptor.digest);
+}
+
+#[test]
+fn podman_loads_and_runs_it() {
+    let (place, store, descriptor, archive) = world();
+    store.save_to_archive(&descriptor, &archive, &reference()).unwrap();
+    let podman = Podman::new(&place);
+    let name = podman.load(&archive);
+    assert!(name.ends_with("team/base:1"), "{name}");
+    let said = podman.run(&["--rm", "--net=none", &name, "/bin/busybox", "echo", "hello"]);
+    assert_eq!(said.trim(), "hello");
+}
+
+#[test]
+fn podman_loads_a_directory_with_one_tag() {
+    let (place, store, descriptor, _) = world();
+    // podman 4.3 names the image after the directory, and an image's name is lower case.
+    let number = std::process::id().to_string();
+    let out = tempfile::Builder::new().prefix("svp-load-").suffix(&number).rand_bytes(0).tempdir();
+    let out = out.unwrap();
+    store.save_to_layout(&descriptor, out.path(), &reference()).unwrap();
+    let podman = Podman::new(&place);
+    let name = podman.load(out.path());
+    let said = podman.run(&["--rm", "--net=none", &name, "/bin/busybox", "echo", "hello"]);
+    assert_eq!(said.trim(), "hello");
+}
+
+#[test]
+fn a_pipe_is_written_to_and_a_file_is_replaced_when_whole() {
+    let (_place, store, descriptor, archive) = world();
+    fs::write(&archive, "old").unwrap();
+    let manifest = store.load_manifest(&descriptor).unwrap();
+    let blob = store.blob_path(&manifest.layers[0].digest);
+    let good = fs::read(&blob).unwrap();
+    let mut bad = good.clone();
+    bad[100] ^= 1;
+    fs::write(&blob, bad).unwrap();
+    let error = store.save_to_archive(&descriptor, &archive, &reference()).unwrap_err();
+    assert_eq!(error.kind(), Kind::BadInput, "{error}");
+    assert_eq!(fs::read(&archive).unwrap(), b"old");
+    let dir = archive.parent().unwrap();
+    let names = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name());
+    assert!(names.into_iter().all(|name| !name.to_string_lossy().starts_with(".svp")));
+
+    fs::write(&blob, good).unwrap();
+    let fifo = dir.join("fifo");
+    support::run("mkfifo", [&fifo]);
+    let reader = Command::new("tar").arg("-tf").arg(&fifo).stdout(Stdio::piped()).spawn().unwrap();
+    store.save_to_archive(&descriptor, &fifo, &reference()).unwrap();
+    let listed = String::from_utf8(reader.wait_with_output().unwrap().stdout).unwrap();
+    assert!(listed.starts_with("blobs/\nblobs/sha256/\n"), "{listed}");
+    assert!(listed.ends_with("index.json\noci-layout\n"), "{listed}");
+}

@@ -1,0 +1,126 @@
+//! certs.d through the program: registries with an authority of their own, and those that know their clients.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::support;
+use crate::support::Place;
+use crate::support::real_registry::{RealRegistry, Setup};
+
+/// The user's directory for the registry, made.
+fn directory(place: &Place, registry: &RealRegistry) -> PathBuf {
+    let dir = place.dir().join("home/.config/containers/certs.d").join(&registry.address);
+    fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+#[test]
+fn an_authority_is_trusted_for_its_registry_alone() {
+    let place = Place::new();
+    let setup = Setup { tls: true, ..Setup::default() };
+    let (one, two) = (RealRegistry::start(&setup), RealRegistry::start(&setup));
+    let image = one.push("app:1");
+    two.push("app:1");
+    let name = format!("docker://{}/app:1", one.address);
+    let told = place.fails(69, ["pull", &name, "-t", "x"]);
+    assert!(told.contains("is not trusted") && told.contains("certs.d/HOST:PORT"), "{told}");
+
+    let dir = directory(&place, &one);
+    fs::copy(one.ca_file(), dir.join("ca.crt")).unwrap();
+    assert_eq!(place.ok(["pull", &name, "-t", "x"]).trim(), image.manifest.to_string());
+    let mut skopeo = place.command("skopeo");
+    skopeo.args(["inspect", "--format", "{{.Digest}}", &name]);
+    assert_eq!(support::success(&mut skopeo).trim(), image.manifest.to_string());
+    // It would vouch for the other registry too, if it were asked.
+    let other = format!("docker://{}/app:1", two.address);
+    directory(&place, &two);
+    place.fails(69, ["pull", &other, "-t", "x"]);
+    fs::remove_dir_all(dir).unwrap();
+    place.fails(69, ["pull", &name, "-t", "x"]);
+}
+
+#[test]
+fn a_certificate_that_nobody_signed_is_trusted_once_it_is_named() {
+    let place = Place::new();
+    let setup = Setup { tls: true, self_signed: true, ..Setup::default() };
+    let (one, two) = (RealRegistry::start(&setup), RealRegistry::start(&setup));
+    let image = one.push("app:1");
+    let name = format!("docker://{}/app:1", one.address);
+    let (own, other) = (one.ca_file(), two.ca_file());
+    for trusted in [&[][..], &["--cacert", other.to_str().unwrap()]] {
+        let told = place.fails(69, ["pull", &name, "-t", "x"].iter().chain(trusted));
+        assert!(told.contains("is not trusted"), "{told}");
+    }
+    let cacert = own.to_str().unwrap();
+    let pulled = place.ok(["pull", &name, "-t", "x", "--cacert", cacert]);
+    assert_eq!(pulled.trim(), image.manifest.to_string());
+    // Under a name that it has alone.
+    let port = one.address.rsplit_once(':').unwrap().1;
+    let elsewhere = format!("docker://localhost:{port}/app:1");
+    let told = place.fails(69, ["pull", &elsewhere, "-t", "y", "--cacert", cacert]);
+    assert!(told.contains("not valid for name"), "{told}");
+
+    fs::copy(&own, directory(&place, &one).join("ca.crt")).unwrap();
+    place.ok(["pull", &name, "-t", "y"]);
+}
+
+#[test]
+fn a_client_shows_the_certificate_that_the_registry_knows_it_by() {
+    let place = Place::new();
+    let registry =
+        RealRegistry::start(&Setup { tls: true, client: true, password: true, ..Setup::default() });
+    registry.push("app:1");
+    let name = format!("docker://{}/app:1", registry.address);
+    let auth = registry.auth_file(RealRegistry::PASSWORD).display().to_string();
+    let dir = directory(&place, &registry);
+    fs::copy(registry.ca_file(), dir.join("ca.crt")).unwrap();
+    let pull = ["pull", &name, "-t", "x", "--authfile", &auth];
+    for _ in 0..5 {
+        let told = place.fails(69, pull);
+        assert!(told.contains("client certificate") && told.contains("--cert-dir"), "{told}");
+    }
+    let (cert, key) = registry.client_files();
+    fs::copy(&cert, dir.join("client.cert")).unwrap();
+    let told = place.fails(65, pull);
+    assert!(told.contains("client.key"), "{told}");
+    fs::copy(&key, dir.join("client.key")).unwrap();
+    place.ok(pull);
+    place.ok(["push", "x", &format!("docker://{}/again:1", registry.address), "--authfile", &auth]);
+
+    // Of several, the one that an authority of the registry's signed.
+    let stranger = dir.join("a-stranger.cert").display().to_string();
+    let its_key = dir.join("a-stranger.key").display().to_string();
+    let make =
+        ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+    let of = ["-subj", "/CN=stranger", "-days", "2", "-out", &stranger, "-keyout", &its_key];
+    support::run("openssl", make.iter().chain(&of));
+    place.ok(pull);
+    fs::remove_file(dir.join("client.key")).unwrap();
+    fs::remove_file(dir.join("client.cert")).unwrap();
+    for _ in 0..5 {
+        let told = place.fails(69, pull);
+        assert!(told.contains("client certificate"), "{told}");
+    }
+    fs::remove_file(&stranger).unwrap();
+    fs::remove_file(&its_key).unwrap();
+
+    // A key that is another's.
+    fs::copy(&cert, dir.join("client.cert")).unwrap();
+    fs::copy(registry.ca_file().with_file_name("server.key"), dir.join("client.key")).unwrap();
+    let told = place.fails(65, pull);
+    assert!(told.contains("client.cert"), "{told}");
+    // A directory that is named stands alone.
+    let named = place.path("certs");
+    fs::create_dir(&named).unwrap();
+    fs::copy(registry.ca_file(), named.join("a.crt")).unwrap();
+    fs::copy(&cert, named.join("b.cert")).unwrap();
+    fs::copy(&key, named.join("b.key")).unwrap();
+    place.ok([&pull[..], &["--cert-dir", named.to_str().unwrap()]].concat());
+    fs::remove_file(named.join("a.crt")).unwrap();
+    let told = place.fails(69, [&pull[..], &["--cert-dir", named.to_str().unwrap()]].concat());
+    assert!(told.contains("is not trusted"), "{told}");
+    place.ok([&pull[..], &["--cert-dir", named.to_str().unwrap(), "--tls-verify=false"]].concat());
+    let missing = place.path("none").display().to_string();
+    place.fails(74, [&pull[..], &["--cert-dir", &missing]].concat());
+    place.assert_nothing_left();
+}

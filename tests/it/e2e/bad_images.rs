@@ -1,0 +1,312 @@
+//! Layouts and registries that are broken, and targets that are not layouts.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::e2e::common::{blob, build, json as read_json, manifest, pack_with, snapshot};
+use crate::support::registry::{Registry, free_port};
+use crate::support::{Place, busybox_base, run, success};
+
+/// The busybox base as a layout of umoci's, tag `base`.
+fn base_layout(place: &Place) -> PathBuf {
+    let layout = place.path("base");
+    let image = format!("{}:base", layout.display());
+    run("umoci", ["init", "--layout", layout.to_str().unwrap()]);
+    run("umoci", ["new", "--image", &image]);
+    run("umoci", ["raw", "add-layer", "--image", &image, busybox_base().to_str().unwrap()]);
+    layout
+}
+
+/// Builds on `source`, which must fail with `code` and leave store and layout as they were; what svp said.
+#[track_caller]
+fn refused(place: &Place, code: i32, source: &str) -> String {
+    let pack = pack_with(place, "pack", "true");
+    let before = place.ok(["images"]);
+    let layout = snapshot(&place.path("base"));
+    let mut arguments = build(&pack, "x");
+    let at = arguments.iter().position(|argument| *argument == "busybox").unwrap();
+    arguments[at] = source;
+    let told = place.fails(code, arguments);
+    assert_eq!(place.ok(["images"]), before);
+    assert_eq!(snapshot(&place.path("base")), layout);
+    place.assert_nothing_left();
+    told
+}
+
+#[track_caller]
+fn refused_layout(place: &Place, layout: &Path) -> String {
+    refused(place, 65, &format!("oci:{}:base", layout.display()))
+}
+
+/// The layer, the config and the manifest of `base`, as files.
+fn blobs(layout: &Path) -> [PathBuf; 3] {
+    let image = manifest(layout, "base");
+    let index = read_json(&layout.join("index.json"));
+    [
+        blob(layout, &image["layers"][0]),
+        blob(layout, &image["config"]),
+        blob(layout, &index["manifests"][0]),
+    ]
+}
+
+fn name(file: &Path) -> String {
+    file.file_name().unwrap().to_string_lossy().into_owned()
+}
+
+#[test]
+fn a_sound_layout_is_taken() {
+    let place = Place::new();
+    let layout = base_layout(&place);
+    let pack = pack_with(&place, "pack", "true");
+    let source = format!("oci:{}:base", layout.display());
+    let mut arguments = build(&pack, "x");
+    let at = arguments.iter().position(|argument| *argument == "busybox").unwrap();
+    arguments[at] = &source;
+    place.ok(arguments);
+}
+
+#[test]
+fn a_flipped_bit_is_found() {
+    for which in 0..3 {
+        let place = Place::new();
+        let layout = base_layout(&place);
+        let file = &blobs(&layout)[which];
+        let mut bytes = std::fs::read(file).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(file, bytes).unwrap();
+        let told = refused_layout(&place, &layout);
+        assert!(told.contains(&name(file)[..12]), "blob {which}: {told}");
+    }
+}
+
+#[test]
+fn a_missing_blob_is_named() {
+    for which in 0..3 {
+        let place = Place::new();
+        let layout = base_layout(&place);
+        let file = &blobs(&layout)[which];
+        std::fs::remove_file(file).unwrap();
+        let told = refused_layout(&place, &layout);
+        assert!(told.contains(&name(file)[..12]), "blob {which}: {told}");
+    }
+}
+
+#[test]
+fn a_symlinked_blob_is_not_followed() {
+    for which in 0..3 {
+        let place = Place::new();
+        let layout = base_layout(&place);
+        let file = &blobs(&layout)[which];
+        let aside = place.path("aside");
+        std::fs::rename(file, &aside).unwrap();
+        symlink(&aside, file).unwrap();
+        let told = refused_layout(&place, &layout);
+        assert!(told.contains(&name(file)[..12]), "blob {which}: {told}");
+    }
+}
+
+#[test]
+fn an_unknown_media_type_is_named() {
+    let place = Place::new();
+    let layout = base_layout(&place);
+    let index = layout.join("index.json");
+    let mut list = read_json(&index);
+    list["manifests"][0]["mediaType"] = json!("application/vnd.made.up+json");
+    std::fs::write(&index, list.to_string()).unwrap();
+    let told = refused_layout(&place, &layout);
+    assert!(told.contains("application/vnd.made.up+json"), "{told}");
+}
+
+#[test]
+fn a_ref_that_is_not_there_lists_what_is() {
+    let place = Place::new();
+    let layout = base_layout(&place);
+    let told = refused(&place, 65, &format!("oci:{}:other", layout.display()));
+    assert!(told.contains("other") && told.contains("base"), "{told}");
+}
+
+#[test]
+fn a_platform_that_is_not_there_lists_what_is() {
+    let place = Place::new();
+    let layout = base_layout(&place);
+    let index = layout.join("index.json");
+    let mut list = read_json(&index);
+    let mut entry = list["manifests"][0].clone();
+    entry["platform"] = json!({"architecture": "s390x", "os": "linux"});
+    let inner = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [entry]});
+    let text = inner.to_string();
+    let hex = sha256(text.as_bytes());
+    std::fs::write(layout.join("blobs/sha256").join(&hex), &text).unwrap();
+    list["manifests"] = json!([{
+        "mediaType": "application/vnd.oci.image.index.v1+json", "size": text.len(),
+        "digest": format!("sha256:{hex}"), "annotations": {"org.opencontainers.image.ref.name": "base"},
+    }]);
+    std::fs::write(&index, list.to_string()).unwrap();
+    let told = refused_layout(&place, &layout);
+    assert!(told.contains("linux/s390x"), "{told}");
+}
+
+#[test]
+fn a_directory_that_is_no_layout_is_not_written_into() {
+    let place = Place::new();
+    place.import_busybox();
+    let pack = pack_with(&place, "pack", "true");
+    let target = place.path("target");
+    std::fs::create_dir(&target).unwrap();
+    std::fs::write(target.join("precious"), "data").unwrap();
+    let before = snapshot(&target);
+    let images = place.ok(["images"]);
+    let mut arguments = build(&pack, "x");
+    arguments.extend(["--oci-dir", target.to_str().unwrap()]);
+    let told = place.fails(65, arguments);
+    assert!(told.contains(target.to_str().unwrap()), "{told}");
+    assert_eq!(snapshot(&target), before);
+    assert_eq!(place.ok(["images"]), images);
+}
+
+#[test]
+fn garbage_is_not_imported() {
+    let place = Place::new();
+    let file = place.path("garbage.tar");
+    for content in
+        [&b"not a tar"[..], &[0xff; 4096], b"\x1f\x8b\x08\x00broken", b"\x28\xb5\x2f\xfdbroken"]
+    {
+        std::fs::write(&file, content).unwrap();
+        place.fails(65, ["import", file.to_str().unwrap(), "-t", "x"]);
+        place.assert_nothing_left();
+    }
+    let told = place.fails(65, ["import", place.path("absent").to_str().unwrap(), "-t", "x"]);
+    assert!(told.contains("absent"), "{told}");
+}
+
+/// Serves `layout` as the repository `base` with one fault, until the test ends. `host:port`.
+fn lying_registry(layout: &Path, fault: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let layout = layout.to_path_buf();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = Vec::new();
+            let mut byte = [0];
+            // A greeting of TLS begins with this: hanging up says that there is none.
+            while !request.starts_with(&[0x16])
+                && !request.ends_with(b"\r\n\r\n")
+                && stream.read(&mut byte).is_ok_and(|read| read == 1)
+            {
+                request.push(byte[0]);
+            }
+            if request.starts_with(&[0x16]) {
+                continue;
+            }
+            let request = String::from_utf8_lossy(&request).into_owned();
+            let path = request.split(' ').nth(1).unwrap_or_default();
+            let _ = stream.write_all(&answer(&layout, path, fault));
+        }
+    });
+    host
+}
+
+fn answer(layout: &Path, path: &str, fault: &str) -> Vec<u8> {
+    let whole = |status: &str, kind: &str, body: &[u8], length: usize| {
+        let mut bytes = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+        )
+        .into_bytes();
+        bytes.extend_from_slice(body);
+        bytes
+    };
+    match fault {
+        "401" => {
+            let basic = "401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"x\"";
+            return whole(basic, "text/plain", b"", 0);
+        }
+        "404" => return whole("404 Not Found", "application/json", b"{}", 2),
+        "500" => return whole("500 Internal Server Error", "text/plain", b"oops", 4),
+        _ => {}
+    }
+    let index = read_json(&layout.join("index.json"));
+    if path.contains("/manifests/") {
+        let body = std::fs::read(blob(layout, &index["manifests"][0])).unwrap();
+        return whole("200 OK", "application/vnd.oci.image.manifest.v1+json", &body, body.len());
+    }
+    let Some((_, hex)) = path.split_once("/blobs/sha256:") else {
+        return whole("200 OK", "application/json", b"{}", 2);
+    };
+    let mut body = std::fs::read(layout.join("blobs/sha256").join(hex)).unwrap();
+    let length = body.len();
+    let layer = name(&blobs(layout)[0]) == hex;
+    match fault {
+        "wrong" if layer => body[length / 2] ^= 1,
+        "truncated" if layer => body.truncate(length / 2),
+        _ => {}
+    }
+    whole("200 OK", "application/octet-stream", &body, length)
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    sha2::Sha256::digest(bytes).iter().fold(String::new(), |all, byte| format!("{all}{byte:02x}"))
+}
+
+#[test]
+fn a_lying_registry_is_told_and_leaves_nothing() {
+    for (fault, word) in [
+        ("401", "login"),
+        ("404", "base"),
+        ("500", "500"),
+        ("truncated", "base"),
+        ("wrong", "sha256:"),
+    ] {
+        let place = Place::new();
+        let layout = base_layout(&place);
+        let host = lying_registry(&layout, fault);
+        let told = refused(&place, 69, &format!("docker://{host}/base:1"));
+        assert!(told.contains(word) && told.contains(&host), "{fault}: {told}");
+    }
+}
+
+#[test]
+fn the_same_registry_without_the_lie_is_fine() {
+    let place = Place::new();
+    let layout = base_layout(&place);
+    let host = lying_registry(&layout, "none");
+    let pack = pack_with(&place, "pack", "true");
+    let source = format!("docker://{host}/base:1");
+    let mut arguments = build(&pack, "x");
+    let at = arguments.iter().position(|argument| *argument == "busybox").unwrap();
+    arguments[at] = &source;
+    place.ok(arguments);
+}
+
+#[test]
+fn a_registry_that_is_down_is_told() {
+    let place = Place::new();
+    let host = format!("127.0.0.1:{}", free_port());
+    let told = refused(&place, 69, &format!("docker://{host}/base:1"));
+    assert!(told.contains(&host), "{told}");
+}
+
+#[test]
+fn setup_does_not_fetch_its_image() {
+    let place = Place::new();
+    let layout = base_layout(&place);
+    let registry = Registry::start();
+    let remote = format!("{}/base:1", registry.host());
+    let mut copy = place.command("skopeo");
+    copy.args(["copy", "--quiet", "--dest-tls-verify=false"]);
+    success(copy.arg(format!("oci:{}:base", layout.display())).arg(format!("docker://{remote}")));
+    let pack = pack_with(&place, "pack", "true");
+    let pack = pack.to_str().unwrap();
+    for image in ["nothing", "nothing:9", remote.as_str()] {
+        let told = place.fails(65, ["setup", "-b", pack, "-i", image, "-t", "x"]);
+        assert!(told.contains(image), "{told}");
+    }
+    place.fails(2, ["setup", "-b", pack, "-i", "BAD NAME", "-t", "x"]);
+    place.assert_nothing_left();
+}

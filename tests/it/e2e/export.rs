@@ -1,0 +1,629 @@
+//! `svp export`: what it writes is read by those it is for: podman, systemd, Kubernetes' own schemas, a YAML parser.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::TestRunner;
+use serde_json::Value;
+use svp::service::export::yaml::Yaml;
+
+use crate::support::machine::file_of_machine;
+use crate::support::podman::Podman;
+use crate::support::registry::free_port;
+use crate::support::{Place, output, pack, repo, run, success, told};
+
+/// A pack of two components, each a web server; the first fetches a page of the second by what `%IP` became.
+pub(crate) const PAIR: [(&str, &str); 4] = [
+    (
+        "bin/query",
+        r#"#!/bin/sh
+case $1 in
+os) echo busybox/1 ;;
+secrets) echo PAIR_KEY ;;
+components) printf 'front\nback_end\n' ;;
+ports) printf '8081\n8082\n' ;;
+volumes) echo /srv/pages ;;
+health) echo 'test "$(wget -q -O - "http://$PAIR_HOST:8082/name")" = "the back"' ;;
+env) cat <<'END'
+PAIR_HOST=%IP
+PAIR_URL=http://%IP:8081/
+NO=no
+PAIR_NUMBER=1.0
+PAIR_TEXT=it's "100%" $HOME $(PAIR_NUMBER) $$ \n: # {x}
+END
+;;
+esac
+"#,
+    ),
+    (
+        "bin/build",
+        "#!/bin/sh\nmkdir -p /srv/pages /srv/back\necho 'from the image' >/srv/pages/page\n\
+         echo 'the back' >/srv/back/name\nchmod 750 /srv/pages\nchown 1000:1000 /srv/pages/page\n",
+    ),
+    (
+        "bin/run",
+        "#!/bin/sh\ncase $1 in\nfront) env -0 >/srv/pages/env; exec httpd -f -p 8081 -h /srv/pages ;;\n\
+         back_end) exec httpd -f -p 8082 -h /srv/back ;;\nesac\nexit 2\n",
+    ),
+    ("README.md", "A pair.\n"),
+];
+
+pub(crate) const TEXT: &str = r#"it's "100%" $HOME $(PAIR_NUMBER) $$ \n: # {x}"#;
+
+/// Makes the service `name` of a pack; it does not run.
+#[track_caller]
+fn service(place: &Place, pack: &Path, name: &str, options: &[&str]) {
+    place.import_busybox();
+    let pack = pack.to_str().unwrap();
+    place.ok(["build", "-b", pack, "-t", "base", "--base", "busybox", "--network", "none"]);
+    place.ok(["setup", "-i", "base", "-t", "instance", "--network", "none"]);
+    let mut start = place.svp(["run", "instance", "--name", name, "-d"]);
+    success(start.args(options));
+    place.ok(["stop", name]);
+}
+
+#[track_caller]
+fn secret(place: &Place, name: &str, variable: &str) -> String {
+    let env: Value = serde_json::from_str(&place.ok(["env", name, "--format", "json"])).unwrap();
+    env[variable].as_str().unwrap().to_owned()
+}
+
+/// YAML documents as a parser that isn't ours reads them.
+#[track_caller]
+fn parse(place: &Place, text: &str) -> Vec<Value> {
+    let file = place.path("parse.yaml");
+    std::fs::write(&file, text).unwrap();
+    let script =
+        "import json, sys, yaml\nprint(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))";
+    let read = run("/usr/bin/python3", ["-c".as_ref(), script.as_ref(), file.as_os_str()]);
+    serde_json::from_str(&read).unwrap()
+}
+
+/// Checks an object with Kubernetes' own schema for its kind, which refuses what it doesn't know.
+#[track_caller]
+fn check_kubernetes(place: &Place, object: &Value) {
+    const CHECK: &str = "
+import json, sys
+from jsonschema import Draft7Validator
+definitions = json.load(open(sys.argv[1]))
+thing = json.load(open(sys.argv[2]))
+schema = dict(definitions, **{'$ref': '#/definitions/' + thing['kind']})
+errors = list(Draft7Validator(schema).iter_errors(thing))
+for error in errors:
+    print(list(error.absolute_path), error.message, file=sys.stderr)
+sys.exit(bool(errors))
+";
+    let definitions = repo().join("tests/it/support/schema/kubernetes/definitions.json");
+    let file = place.path("object.json");
+    std::fs::write(&file, object.to_string()).unwrap();
+    let arguments: [&OsStr; 4] =
+        ["-c".as_ref(), CHECK.as_ref(), definitions.as_ref(), file.as_ref()];
+    run("/usr/bin/python3", arguments);
+}
+
+#[test]
+#[should_panic(expected = "hostnam")]
+fn the_schema_of_kubernetes_is_not_content_with_anything() {
+    let place = Place::new();
+    let spec = serde_json::json!({"selector": {}, "template": {"spec": {"containers": [], "hostnam": "x"}}});
+    let deployment =
+        serde_json::json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": spec});
+    check_kubernetes(&place, &deployment);
+}
+
+#[test]
+fn any_text_is_read_back_from_yaml() {
+    let place = Place::new();
+    let mut runner = TestRunner::deterministic();
+    let texts = proptest::string::string_regex(
+        r#"(\PC|[\x00-\x20\x7f-\xa0]|[-:#'"!|>%@`{}\[\],&*?~=$. \n]|[0-9eE._]{1,5}){0,12}"#,
+    );
+    let texts = texts.unwrap();
+    let mut all: Vec<String> =
+        (0..3000).map(|_| texts.new_tree(&mut runner).unwrap().current()).collect();
+    let known = "y N yes no On OFF true False null ~ 1 1.0 .5 -1 +1 0x1f 0o7 1_000 1e3 12:30 2026-01-01 .inf .nan << = - -- --- ... \u{feff} a: :a \u{85} \u{2028} a\u{2029} | |- > ? ! & * % @ `";
+    all.extend(known.split(' ').map(String::from));
+    all.extend(
+        [
+            "",
+            " ",
+            "a\n",
+            "\na",
+            "a\n\n",
+            " a\nb",
+            "a\n b\n\n  c\n",
+            "a\n\t\nb",
+            "a \nb",
+            "a\r\nb",
+            "#a\nb\n",
+            "---\na\n",
+        ]
+        .map(String::from),
+    );
+    // As keys, as values, in lists, alone, nested.
+    let map: BTreeMap<&String, &String> = all.iter().zip(all.iter().rev()).collect();
+    let entries = map.iter().map(|(key, value)| ((*key).clone(), Yaml::from(value.as_str())));
+    let list: Vec<Yaml> = all.iter().map(|text| Yaml::from(text.as_str())).collect();
+    let nested = Yaml::List(vec![Yaml::List(list.clone()), Yaml::Map(vec![])]);
+    let document = Yaml::from([
+        ("map", Yaml::Map(entries.collect())),
+        ("list", list.into()),
+        ("nested", nested),
+    ]);
+    let expected = serde_json::json!({"map": map, "list": all, "nested": [all, {}]});
+    let read = parse(&place, &document.document());
+    for (n, text) in all.iter().enumerate() {
+        assert_eq!(read[0]["list"][n], *text, "{:?}", Yaml::from(text.as_str()).document());
+    }
+    assert!(read[0] == expected, "keys or nested texts are read otherwise");
+}
+
+#[test]
+fn kubernetes_gets_objects_that_it_knows() {
+    let place = Place::new();
+    let pack = place.write_pack("pair", &PAIR);
+    let here = place.path("shown");
+    std::fs::create_dir(&here).unwrap();
+    let shown = format!("{}:/shown:ro", here.display());
+    service(&place, &pack, "Other", &[]);
+    let port = free_port();
+    let publish = format!("127.0.0.1:{port}:8081");
+    let options =
+        ["-p", &publish, "-v", &shown, "-e", "MORE=5", "--link", "Other", "--memory", "1g"];
+    success(place.svp(["run", "instance", "--name", "a.Pair", "-d"]).args(options));
+    place.ok(["stop", "a.Pair"]);
+    let key = secret(&place, "a.Pair", "PAIR_KEY");
+
+    let all = parse(&place, &place.ok(["export", "a.Pair", "--format", "kube"]));
+    let kinds: Vec<&str> = all.iter().map(|object| object["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["Secret", "ConfigMap", "PersistentVolumeClaim", "Deployment", "Service"]);
+    for object in &all {
+        check_kubernetes(&place, object);
+    }
+    assert_eq!(all[1]["data"]["PAIR_URL"], "http://a-pair:8081/");
+    assert_eq!(all[1]["data"]["PAIR_TEXT"], TEXT);
+    assert_eq!(all[1]["data"]["NO"], "no");
+    assert_eq!(all[1]["data"]["MORE"], "5");
+    assert_eq!(all[4]["metadata"]["name"], "a-pair");
+    let ports = all[4]["spec"]["ports"].as_array().unwrap();
+    let ports: Vec<_> = ports.iter().map(|port| port["port"].as_u64().unwrap()).collect();
+    assert_eq!(ports, [8081, 8082]);
+    let pod = &all[3]["spec"]["template"]["spec"];
+    let containers = pod["containers"].as_array().unwrap();
+    let commands: Vec<_> =
+        containers.iter().map(|one| (&one["name"], &one["command"][1])).collect();
+    assert_eq!(
+        commands,
+        [(&"front".into(), &"front".into()), (&"back-end".into(), &"back_end".into())]
+    );
+    assert_eq!(containers[0]["ports"][0]["hostPort"], port);
+    assert_eq!(containers[1]["resources"]["limits"], serde_json::json!({"memory": "1Gi"}));
+    assert_eq!(containers[1]["envFrom"][1]["secretRef"]["name"], "other");
+    assert_eq!(containers[1]["envFrom"][3]["secretRef"]["name"], "a-pair");
+    assert!(
+        containers[0]["readinessProbe"]["exec"]["command"][2].as_str().unwrap().contains("wget")
+    );
+    assert_eq!(pod["initContainers"][0]["image"], "localhost/instance:latest");
+
+    let unit = place.ok(["export", "a.Pair", "--format", "systemd"]);
+    assert!(unit.contains("\nAfter=svp-Other.service"), "{unit}");
+
+    // The secret is in the Secret alone, which --secrets leaves out or writes alone.
+    let without = place.ok(["export", "a.Pair", "--format", "kube", "--secrets", "without"]);
+    let only = place.ok(["export", "a.Pair", "--format", "kube", "--secrets", "only"]);
+    let [only] = &parse(&place, &only)[..] else { panic!("{only}") };
+    assert_eq!(only, &all[0]);
+    let encoded = only["data"]["PAIR_KEY"].as_str().unwrap();
+    assert!(!without.contains(encoded) && !without.contains(&key), "{without}");
+    assert_eq!(parse(&place, &without), all[1..]);
+
+    let named = ["--image", "registry.example.com/team/pair:1"];
+    let arguments = ["export", "a.Pair", "--format", "kube", "--secrets", "without"];
+    let named = place.ok(arguments.iter().chain(&named));
+    assert!(named.contains("image: registry.example.com/team/pair:1\n"), "{named}");
+    assert!(named.contains("imagePullPolicy: IfNotPresent\n"), "{named}");
+}
+
+/// The page of a web server on a port of the loopback, once it has one.
+#[track_caller]
+fn page(port: u16, path: &str, log: impl Fn() -> String) -> String {
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        let url = format!("http://127.0.0.1:{port}/{path}");
+        let mut fetch = Command::new("/usr/bin/python3");
+        let script = "import sys, urllib.request as r\nsys.stdout.buffer.write(r.build_opener(r.ProxyHandler({})).open(sys.argv[1], timeout=5).read())";
+        let result = output(fetch.args(["-c", script, &url]));
+        if result.status.success() {
+            return String::from_utf8(result.stdout).unwrap();
+        }
+        assert!(Instant::now() < until, "{}{}", told(&fetch, &result), log());
+        std::thread::sleep(Duration::from_millis(300));
+    }
+}
+
+/// Brings the image to podman by the very commands that `svp export` tells, and the service by its YAML.
+#[track_caller]
+fn play<'a>(
+    place: &Place,
+    podman: &'a Podman<'a>,
+    name: &str,
+) -> crate::support::podman::Played<'a> {
+    let mut export = place.svp(["export", name, "--format", "kube", "--secrets", "without"]);
+    let said = output(&mut export);
+    let notes = String::from_utf8_lossy(&said.stderr).into_owned();
+    for command in [
+        "svp save instance:latest --allow-secrets | podman load",
+        "podman tag docker.io/library/instance:latest localhost/instance:latest",
+    ] {
+        assert!(notes.contains(command), "{notes}");
+    }
+    let archive = place.path("instance.tar");
+    let to = format!("oci-archive:{}", archive.display());
+    place.ok(["save", "instance:latest", "--allow-secrets", "-o", &to]);
+    podman.load(&archive);
+    let names = ["docker.io/library/instance:latest", "localhost/instance:latest"];
+    success(podman.command(["tag"]).args(names));
+    // The podman of Debian 12 takes no Secret for an environment.
+    let file = place.path("secret.json");
+    std::fs::write(
+        &file,
+        place.ok(["export", name, "--format", "kube", "--secrets", "podman-4.3"]),
+    )
+    .unwrap();
+    success(podman.command(["secret", "create", name]).arg(&file));
+    let file = place.path("service.yaml");
+    std::fs::write(&file, &said.stdout).unwrap();
+    podman.play(&file)
+}
+
+#[test]
+fn podman_plays_a_service_with_a_health_check() {
+    let place = Place::new();
+    let port = free_port();
+    let publish = format!("{port}:8080");
+    service(&place, &pack("hello"), "greeter", &["-p", &publish]);
+    let password = secret(&place, "greeter", "HELLO_PASSWORD");
+    let podman = Podman::new(&place);
+    let played = play(&place, &podman, "greeter");
+    let client = ["/service/bin/client"];
+    let container = played.container("greeter");
+    let said = container.exec_until_ok(Duration::from_secs(60), &client);
+    assert_eq!(said, "hello from the instance of hello\n");
+    success(
+        podman.command(["healthcheck", "run", container.name()]).env("DISABLE_HC_SYSTEMD", "true"),
+    );
+    let through = format!("http://hello:{password}@127.0.0.1:{port}/");
+    let mut wget = place.command("busybox");
+    assert_eq!(success(wget.args(["wget", "-q", "-O", "-", &through])), said);
+    // What %IP became leads to the pod inside it, too.
+    let own = "wget -q -O - http://hello:$HELLO_PASSWORD@$HELLO_HOST:8080/";
+    assert_eq!(success(&mut container.exec(&["sh", "-c", own])), said);
+}
+
+#[test]
+fn podman_plays_a_service_of_two_components() {
+    let place = Place::new();
+    let pack = place.write_pack("pair", &PAIR);
+    let port = free_port();
+    service(&place, &pack, "pair", &["-p", &format!("127.0.0.1:{port}:8081")]);
+    let podman = Podman::new(&place);
+    let played = play(&place, &podman, "pair");
+    let front = played.container("front");
+    assert_eq!(page(port, "page", || front.log()), "from the image\n");
+    // What was not published is at most at the service's own address.
+    let ports = played.ports();
+    assert!(ports.contains("127.0.0.1:") && !ports.contains("0.0.0.0"), "{ports}");
+    let env = page(port, "env", || front.log());
+    let env: BTreeMap<&str, &str> =
+        env.split('\0').filter_map(|pair| pair.split_once('=')).collect();
+    let key = secret(&place, "pair", "PAIR_KEY");
+    let expected = [
+        ("PAIR_KEY", key.as_str()),
+        ("PAIR_HOST", "pair"),
+        ("PAIR_URL", "http://pair:8081/"),
+        ("NO", "no"),
+        ("PAIR_NUMBER", "1.0"),
+        ("PAIR_TEXT", TEXT),
+    ];
+    for (name, value) in expected {
+        assert_eq!(env.get(name), Some(&value), "{name}");
+    }
+    // One component finds the other by what %IP became: that is what the probe asks.
+    let text = place.ok(["export", "pair", "--format", "kube"]);
+    let all = parse(&place, &text);
+    let pod = &all[3]["spec"]["template"]["spec"];
+    let probe = pod["containers"][0]["readinessProbe"]["exec"]["command"][2].as_str().unwrap();
+    front.exec_until_ok(Duration::from_secs(30), &["sh", "-c", probe]);
+
+    // The script that fills new volumes leaves what is there alone, and goes on where it was cut short.
+    let script = pod["initContainers"][0]["command"][2].as_str().unwrap();
+    let script =
+        script.replace("/volumes/pair-srv-pages", "/tmp/new").replace("/srv/pages ", "/service ");
+    let test = format!(
+        "fill_new() {{ sh -c '{}'; }}\n{}",
+        script.replace('\'', r"'\''"),
+        "set -eu; mkdir -p /tmp/new/lost+found; fill_new; test -x /tmp/new/bin/run; test ! -e /tmp/new/.filling
+         rm -r /tmp/new/bin; echo mine >/tmp/new/README.md; fill_new
+         test ! -e /tmp/new/bin; grep -qx mine /tmp/new/README.md
+         touch /tmp/new/.filling; fill_new; test -x /tmp/new/bin/run; test ! -e /tmp/new/.filling
+         rm -r /tmp/new; mkdir /tmp/new; touch /tmp/new/.hidden; fill_new; test ! -e /tmp/new/bin"
+    );
+    success(&mut front.exec(&["sh", "-c", &test]));
+    let owner = success(&mut front.exec(&["stat", "-c", "%a %U", "/srv/pages"]));
+    assert_eq!(owner, "750 root\n");
+}
+
+/// Starts what a unit's key says, with nothing but the unit's environment.
+fn start_as_systemd(unit: &str, key: &str) -> Child {
+    let lines = |key: &str| {
+        let key = format!("{key}=");
+        unit.lines()
+            .filter_map(move |line| line.strip_prefix(&key).map(String::from))
+            .collect::<Vec<_>>()
+    };
+    let [line] = &lines(key)[..] else { panic!("{key} in {unit}") };
+    let mut words = line.split(' ');
+    let mut command = Command::new(words.next().unwrap());
+    command.args(words).env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").current_dir("/");
+    for variable in lines("Environment") {
+        let (name, value) = variable.split_once('=').unwrap();
+        command.env(name, value);
+    }
+    command.stdout(std::process::Stdio::null()).spawn().unwrap()
+}
+
+#[test]
+fn systemd_runs_a_service_with_svp() {
+    let place = Place::new();
+    service(&place, &pack("hello"), "greeter", &[]);
+    let password = secret(&place, "greeter", "HELLO_PASSWORD");
+    let dir = place.path("units");
+    let told = place.ok(["export", "greeter", "--format", "systemd", "-o", dir.to_str().unwrap()]);
+    let file = dir.join("svp-greeter.service");
+    assert_eq!(told, format!("{}\n", file.display()));
+    success(place.command("systemd-analyze").args(["verify", "--man=no"]).arg(&file));
+    let unit = std::fs::read_to_string(&file).unwrap();
+    assert!(!unit.contains(&password) && unit.contains("\nRestart=on-failure\n"), "{unit}");
+
+    let mut service = start_as_systemd(&unit, "ExecStart");
+    let until = Instant::now() + Duration::from_secs(60);
+    while !output(&mut place.svp(["health", "greeter"])).status.success() {
+        assert!(Instant::now() < until && service.try_wait().unwrap().is_none(), "{unit}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert!(start_as_systemd(&unit, "ExecStop").wait().unwrap().success());
+    let code = service.wait().unwrap().code();
+    assert!(code == Some(0) || unit.contains(&format!("SuccessExitStatus={}\n", code.unwrap())));
+
+    // What is there is not replaced unasked; the same is no other.
+    let again = ["export", "greeter", "--format", "systemd", "-o", dir.to_str().unwrap()];
+    place.ok(again);
+    std::fs::write(&file, unit + "# mine\n").unwrap();
+    let error = place.fails(2, again);
+    assert!(error.contains("is there already") && error.contains("--force"), "{error}");
+    place.ok(again.iter().chain(&["--force"]));
+}
+
+/// The keys that svp may write, with podman's own words for them.
+const QUADLET: [(&str, &[&str]); 5] = [
+    ("Unit", &["Description", "StartLimitIntervalSec", "StartLimitBurst"]),
+    (
+        "Container",
+        &[
+            "ContainerName",
+            "Image",
+            "Pull",
+            "RunInit",
+            "PodmanArgs",
+            "Pod",
+            "HostName",
+            "PublishPort",
+            "Network",
+            "Entrypoint",
+            "Exec",
+            "WorkingDir",
+            "Environment",
+            "Secret",
+            "Volume",
+            "HealthCmd",
+            "HealthInterval",
+            "HealthTimeout",
+        ],
+    ),
+    ("Pod", &["PodName", "PublishPort", "Network", "PodmanArgs"]),
+    ("Service", &["Restart"]),
+    ("Install", &["WantedBy"]),
+];
+
+/// The services that podman 5's generator makes of a directory of units, which systemd finds no fault with.
+#[track_caller]
+fn generate(place: &Place, units: &Path) -> BTreeMap<String, String> {
+    let generator = file_of_machine(place, "usr/libexec/podman/quadlet");
+    let out = place.path("generated");
+    std::fs::create_dir(&out).unwrap();
+    let mut generate = place.command(generator);
+    success(generate.args(["-user", "-no-kmsg-log"]).arg(&out).env("QUADLET_UNIT_DIRS", units));
+    let files = std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().path());
+    let files: Vec<_> =
+        files.filter(|path| path.extension().is_some_and(|end| end == "service")).collect();
+    let mut verify = place.command("systemd-analyze");
+    let result = output(verify.args(["verify", "--man=no"]).args(&files));
+    assert!(result.status.success() && result.stderr.is_empty(), "{}", told(&verify, &result));
+    let read = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        (name, std::fs::read_to_string(path).unwrap())
+    };
+    files.iter().map(read).collect()
+}
+
+#[test]
+fn quadlet_gets_units_without_secrets() {
+    let place = Place::new();
+    let pack = place.write_pack("pair", &PAIR);
+    let options = ["--restart", "always", "--memory", "256m", "--cpus", "1.5", "--pids", "100"];
+    service(&place, &pack, "pair", &options);
+    let key = secret(&place, "pair", "PAIR_KEY");
+    let dir = place.path("units");
+    let arguments = ["export", "pair", "--format", "quadlet"];
+    let told = place.ok(arguments.iter().chain(&["-o", dir.to_str().unwrap()]));
+    let files: Vec<_> = told.lines().map(|line| line.rsplit('/').next().unwrap()).collect();
+    let expected = ["pair.pod", "pair-front.container", "pair-back_end.container"];
+    assert_eq!(files, expected);
+    let mut all = String::new();
+    for line in told.lines() {
+        let text = std::fs::read_to_string(line).unwrap();
+        let mut section = "";
+        for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            match line.strip_prefix('[') {
+                Some(name) => section = name.trim_end_matches(']'),
+                None => {
+                    let (key, _) = line.split_once('=').unwrap();
+                    let known = QUADLET.iter().find(|(name, _)| *name == section);
+                    assert!(
+                        known.is_some_and(|(_, keys)| keys.contains(&key)),
+                        "{section}: {line}"
+                    );
+                }
+            }
+        }
+        all += &text;
+    }
+    assert!(!all.contains(&key), "{all}");
+    let address = place.ok(["env", "pair", "--format", "json"]);
+    let address: Value = serde_json::from_str(&address).unwrap();
+    let address = address["PAIR_HOST"].as_str().unwrap();
+    for line in [
+        format!("PublishPort={address}:8081:8081"),
+        format!("Environment=PAIR_HOST={address}"),
+        r#"Environment="PAIR_TEXT=it's \"100%%\" $$HOME $$(PAIR_NUMBER) $$$$ \\n: # {x}""#.into(),
+        "Secret=pair-PAIR_KEY,type=env,target=PAIR_KEY".into(),
+        "Volume=pair.srv-pages:/srv/pages".into(),
+        "Pod=pair.pod".into(),
+        "PodmanArgs=--memory 256m --cpus 1.5".into(),
+        "PodmanArgs=--pids-limit 100".into(),
+        "Exec=back_end".into(),
+        "Restart=always".into(),
+    ] {
+        assert!(all.contains(&format!("\n{line}\n")), "{line} in:\n{all}");
+    }
+
+    let services = generate(&place, &dir);
+    let names: Vec<&str> = services.keys().map(String::as_str).collect();
+    let expected = ["pair-back_end.service", "pair-front.service", "pair-pod.service"];
+    assert_eq!(names, expected);
+    let front = &services["pair-front.service"];
+    for part in [
+        "BindsTo=pair-pod.service\n",
+        r#" --env "PAIR_TEXT=it's \"100%%\" $$HOME $$(PAIR_NUMBER) $$$$ \\n: # {x}" "#,
+        r#" --health-cmd "[\"/bin/sh\",\"-c\","#,
+        " --secret pair-PAIR_KEY,type=env,target=PAIR_KEY ",
+        " -v pair.srv-pages:/srv/pages ",
+        " localhost/instance:latest front\n",
+    ] {
+        assert!(front.contains(part), "{part} in:\n{front}");
+    }
+
+    // The script that makes the secrets tells podman the value, and no command line.
+    let podman = Podman::new(&place);
+    let bin = place.path("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let real = podman.command(["$@"]);
+    let words = std::iter::once(real.get_program()).chain(real.get_args());
+    let words: Vec<String> = words.map(|word| format!("\"{}\"", word.to_str().unwrap())).collect();
+    let log = place.path("log");
+    let path = std::env::var("PATH").unwrap();
+    let wrapper = format!(
+        "#!/bin/sh\necho \"$@\" >>{}\nPATH='{path}' exec {}\n",
+        log.display(),
+        words.join(" ")
+    );
+    std::fs::write(bin.join("podman"), wrapper).unwrap();
+    run("chmod", ["755".as_ref(), bin.join("podman").as_os_str()]);
+    let script = place.path("secrets.sh");
+    std::fs::write(&script, place.ok(arguments.iter().chain(&["--secrets", "only"]))).unwrap();
+    let path = format!("{}:{path}", bin.display());
+    // Once more replaces them.
+    for _ in 0..2 {
+        success(place.command("sh").arg(&script).env("PATH", &path));
+    }
+    assert!(!std::fs::read_to_string(&log).unwrap().contains(&key));
+    let archive = place.path("instance.tar");
+    let to = format!("oci-archive:{}", archive.display());
+    place.ok(["save", "instance", "--allow-secrets", "-o", &to]);
+    let image = podman.load(&archive);
+    let secret = "--secret=pair-PAIR_KEY,type=env,target=PAIR_KEY";
+    let shell = "--entrypoint=/bin/sh";
+    let read = podman.run(&[secret, "--network=none", shell, &image, "-c", "echo \"$PAIR_KEY\""]);
+    assert_eq!(read, format!("{key}\n"));
+}
+
+#[test]
+fn what_is_asked_wrongly_is_refused() {
+    let place = Place::new();
+    service(&place, &pack("hello"), "greeter", &["-v", "data:/with:colon"]);
+    let error = place.fails(2, ["export", "greeter", "--format", "quadlet"]);
+    assert!(error.contains("/with:colon"), "{error}");
+    for arguments in [
+        &["export", "nobody", "--format", "kube"][..],
+        &["export", "greeter"],
+        &["export", "greeter", "--format", "compose"],
+        &["export", "greeter", "--format", "systemd", "--secrets", "only"],
+        &["export", "greeter", "--format", "quadlet", "--secrets", "podman-4.3"],
+        &["export", "greeter", "--format", "kube", "--force"],
+    ] {
+        place.fails(2, arguments);
+    }
+    let dir = place.path("out");
+    place.ok(["export", "greeter", "--format", "kube", "-o", dir.to_str().unwrap()]);
+    let listing = run(
+        "stat",
+        [
+            OsStr::new("-c"),
+            "%a %n".as_ref(),
+            dir.join("greeter-secret.yaml").as_ref(),
+            dir.join("greeter.yaml").as_ref(),
+        ],
+    );
+    let modes: Vec<_> = listing.lines().map(|line| &line[..3]).collect();
+    assert_eq!(modes, ["600", "644"]);
+    let rest = std::fs::read_to_string(dir.join("greeter.yaml")).unwrap();
+    assert!(!rest.contains("kind: Secret"), "{rest}");
+}
+
+#[test]
+fn what_only_looks_alike_stays_apart() {
+    let place = Place::new();
+    let volumes = ["-v", "my.data:/one", "-v", "my_data:/two", "-v", "my.data:/three"];
+    service(&place, &pack("hello"), "greeter", &volumes);
+    let all = parse(&place, &place.ok(["export", "greeter", "--format", "kube"]));
+    let claims: Vec<_> = all
+        .iter()
+        .filter(|object| object["kind"] == "PersistentVolumeClaim")
+        .map(|claim| claim["metadata"]["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(claims, ["my-data", "my-data-2", "greeter-var-lib-hello"]);
+    let pod = &all.iter().find(|object| object["kind"] == "Deployment").unwrap()["spec"];
+    let mounts = pod["template"]["spec"]["containers"][0]["volumeMounts"].as_array().unwrap();
+    let at = |path: &str| {
+        let mount = mounts.iter().find(|mount| mount["mountPath"] == path);
+        mount.unwrap()["name"].as_str().unwrap()
+    };
+    assert_eq!([at("/one"), at("/two"), at("/three")], ["my-data", "my-data-2", "my-data"]);
+
+    // An image that is named by its digest is that one, and pushed by a tag.
+    let digest = format!("sha256:{}", "5".repeat(64));
+    let image = format!("registry.example.com/team/greeter:1@{digest}");
+    let mut export = place.svp(["export", "greeter", "--format", "kube", "--image", &image]);
+    let said = output(&mut export);
+    let text = String::from_utf8_lossy(&said.stdout);
+    assert!(
+        text.contains(&format!("image: registry.example.com/team/greeter@{digest}\n")),
+        "{text}"
+    );
+    let notes = String::from_utf8_lossy(&said.stderr);
+    assert!(notes.contains("docker://registry.example.com/team/greeter:1 "), "{notes}");
+}

@@ -1,0 +1,107 @@
+//! Ctrl-C and worse, at any moment; and a full disk.
+
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+use crate::e2e::common::{build, pack_with};
+use crate::support::{Place, as_root, busybox_base, output, processes_of, processes_with, told};
+
+/// Starts a build in a process group of its own, as a terminal would.
+fn start(place: &Place, script: &str) -> Child {
+    let pack = pack_with(place, "pack", script);
+    let mut command = place.svp(build(&pack, "x"));
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    command.spawn().expect("svp")
+}
+
+fn pid(child: &Child) -> Pid {
+    Pid::from_child(child)
+}
+
+#[track_caller]
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < until, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn ctrl_c_at_any_moment_leaves_nothing() {
+    for delay in [0, 5, 10, 20, 40, 80, 120, 200, 300, 500, 800] {
+        let place = Place::new();
+        place.import_busybox();
+        let before = place.ok(["images"]);
+        let mut child =
+            start(&place, "trap '' INT TERM; echo begun; sleep 4301 & wait; sleep 4301");
+        std::thread::sleep(Duration::from_millis(delay));
+        let _ = kill_process_group(pid(&child), Signal::INT);
+        let sent = Instant::now();
+        let status = child.wait().expect("wait");
+        assert!(sent.elapsed() < Duration::from_secs(20), "took {:?}", sent.elapsed());
+        use std::os::unix::process::ExitStatusExt;
+        // Before svp can take the signal, it dies of it.
+        let interrupted = status.code() == Some(130) || (delay < 10 && status.signal() == Some(2));
+        assert!(interrupted, "after {delay} ms: {status:?}");
+        wait_until("the script ends", || processes_with("sleep\x004301\0").is_empty());
+        assert_eq!(place.ok(["images"]), before, "after {delay} ms");
+        place.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_killed_svp_takes_its_script_along_and_the_next_sweeps() {
+    let place = Place::new();
+    place.import_busybox();
+    let before = place.ok(["images"]);
+    let mut child = start(&place, "echo begun; sleep 4302");
+    wait_until("the script runs", || !processes_with("sleep\x004302\0").is_empty());
+    kill_process(pid(&child), Signal::KILL).expect("kill");
+    child.wait().expect("wait");
+    wait_until("everything is gone", || {
+        processes_with("sleep\x004302\0").is_empty() && processes_of(place.dir()).is_empty()
+    });
+    assert_eq!(place.ok(["images"]), before);
+    let pack = pack_with(&place, "pack2", "echo x >/x");
+    place.ok(build(&pack, "y"));
+    place.assert_nothing_left();
+}
+
+#[test]
+fn a_full_disk_is_told_and_leaves_the_store_usable() {
+    let place = Place::new();
+    let store = place.store();
+    std::fs::create_dir_all(&store).unwrap();
+    let pack = pack_with(&place, "pack", "dd if=/dev/urandom of=/big bs=1M count=200");
+    // The tmpfs is mounted in a mount namespace of its own; `unshare` needs a user namespace where the caller isn't
+    // root. The second build shows that the store still works.
+    let script = format!(
+        "set -e\n\
+         mount -t tmpfs -o size=48m,mode=700 tmpfs {store}\n\
+         \"$SVP\" import {base} -t busybox >/dev/null\n\
+         code=0; \"$SVP\" build -b {pack} -t x --base busybox --network none || code=$?\n\
+         echo \"code $code\"; \"$SVP\" images; ls -A {store}/tmp {store}/trees/tmp\n\
+         code=0; head -c 100000000 /dev/urandom >{store}/../work/random.tar\n\
+         \"$SVP\" import {store}/../work/random.tar -t r || code=$?\n\
+         echo \"code $code\"\n\
+         df --output=used -k {store} | tail -n 1 | sed 's/^/used/'\n",
+        store = store.display(),
+        base = busybox_base().display(),
+        pack = pack.display(),
+    );
+    let mut command = place.command("unshare");
+    command.arg("--mount");
+    if !as_root() {
+        command.args(["--user", "--map-root-user", "--map-auto"]);
+    }
+    command.args(["sh", "-c", &script]).env("SVP", env!("CARGO_BIN_EXE_svp"));
+    let result = output(&mut command);
+    let text = told(&command, &result);
+    assert!(text.contains("code 1\n") || text.contains("code 74\n"), "{text}");
+    assert!(!text.contains("code 0"), "{text}");
+    assert!(text.contains("No space left on device"), "{text}");
+}

@@ -1,0 +1,248 @@
+//! What `svp export` writes for systemd and for quadlet, run by them: a systemd that boots, and podman 5 where it does.
+//!
+//! Root boots the machine; the ordinary user is one of its own, whom the tests are for as much as for its root.
+
+use std::io::Write;
+
+use serde_json::Value;
+
+use crate::e2e::export::{PAIR, TEXT as PAIR_TEXT};
+use crate::support::machine::{Machine, User};
+use crate::support::{Place, as_root, pack, run};
+
+const USERS: [User; 2] = [User::Root, User::Ann];
+
+/// Makes the pack's service in the machine, `name`; it does not run.
+#[track_caller]
+fn service(machine: &Machine, user: User, pack: &str, name: &str) {
+    machine.ok(
+        user,
+        &format!(
+            "svp import /srv/busybox.tar -t busybox
+             svp build -b /srv/{pack} -t {pack} --base busybox --network none
+             svp setup -i {pack} -t {name} --network none
+             svp run {name} -d --wait && svp stop {name}"
+        ),
+    );
+}
+
+/// The commands that a unit's comments tell, as they are.
+fn told_commands(unit: &str) -> String {
+    let lines = unit.lines().filter_map(|line| line.strip_prefix("#   "));
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+/// Writes the service's units to where quadlet looks for them, and does what the first of them says that there is to do.
+#[track_caller]
+fn quadlet(machine: &Machine, user: User, service: &str) {
+    let directory = match user {
+        User::Root => "/etc/containers/systemd",
+        User::Ann => "~/.config/containers/systemd",
+    };
+    let files = machine.ok(user, &format!("svp export {service} --format quadlet -o {directory}"));
+    let texts = machine.ok(user, &format!("cat {}", files.replace('\n', " ")));
+    assert!(texts.contains(&format!("or newer, in {directory}:\n")), "{texts}");
+    machine.ok(user, &format!("set -e\n{}", told_commands(&texts)));
+}
+
+fn systemctl(user: User) -> &'static str {
+    if user == User::Root { "systemctl" } else { "systemctl --user" }
+}
+
+#[track_caller]
+fn variable(machine: &Machine, user: User, service: &str, name: &str) -> String {
+    let env = machine.ok(user, &format!("svp env {service} --format json"));
+    let env: Value = serde_json::from_str(&env).unwrap();
+    env[name].as_str().unwrap().to_owned()
+}
+
+/// Nothing of a service is left: no process, no port, no mount.
+#[track_caller]
+fn assert_nothing_left(machine: &Machine, user: User) {
+    let of_services = ["httpd", "svp", "pasta", "conmon", "rootlessport"];
+    let mut left = machine.processes();
+    left.retain(|line| of_services.iter().any(|name| line.contains(name)));
+    assert!(left.is_empty(), "{user:?}: {left:?}");
+    let left = machine.ok(
+        user,
+        "ss -Hltn
+         grep -E 'svp/trees|overlay-containers' /proc/self/mountinfo || true",
+    );
+    assert_eq!(left, "", "{user:?}");
+}
+
+#[track_caller]
+fn unit_of_svp(machine: &Machine, user: User) {
+    service(machine, user, "hello", "greeter");
+    let directory = match user {
+        User::Root => "/etc/systemd/system",
+        User::Ann => "~/.config/systemd/user",
+    };
+    let control = systemctl(user);
+    let unit = machine.ok(user, &format!("svp export greeter --format systemd -o {directory}"));
+    let unit = machine.ok(user, &format!("cat {unit}"));
+    let command = unit.lines().nth(1).unwrap().strip_prefix("# ").unwrap();
+    assert!(command.starts_with(control), "{unit}");
+    machine.ok(user, command);
+    machine.wait_ok(user, "svp health greeter");
+    machine.ok(user, &format!("{control} is-active svp-greeter"));
+    assert_eq!(machine.ok(user, "svp client greeter"), "hello from the instance of hello\n");
+    // httpd says what it answered.
+    let journal = "journalctl --no-pager _SYSTEMD_USER_UNIT=svp-greeter.service + \
+                   _SYSTEMD_UNIT=svp-greeter.service";
+    machine.wait_ok(user, &format!("{journal} | grep -q 'response:200'"));
+
+    // The monitor is killed: systemd starts another, and what the first left doesn't hinder it.
+    let show = format!("{control} show svp-greeter --value -p");
+    machine.ok(user, &format!("kill -KILL $({show} MainPID)"));
+    machine.wait_ok(user, &format!("test $({show} NRestarts) = 1 && svp health greeter"));
+    machine.ok(user, &format!("{control} is-active svp-greeter"));
+
+    machine.ok(user, &format!("{control} restart svp-greeter"));
+    machine.wait_ok(user, "svp health greeter");
+    machine.ok(user, &format!("{control} stop svp-greeter"));
+    assert_eq!(machine.ok(user, &format!("{show} ActiveState,Result")), "success\ninactive\n");
+    let info: Value =
+        serde_json::from_str(&machine.ok(user, "svp info greeter --format json")).unwrap();
+    assert_eq!(info["status"], "exited", "{info}");
+    assert_nothing_left(machine, user);
+}
+
+/// Root alone can boot the machine, whose ordinary user root's run of the suite has; another's run says that it has not.
+fn can_boot() -> bool {
+    if !as_root() {
+        // Past the test runner, which swallows what tests that pass have printed.
+        let _ = writeln!(std::io::stderr(), "live: not run: only root can boot the machine");
+    }
+    as_root()
+}
+
+#[test]
+fn systemd_runs_what_is_exported() {
+    if !can_boot() {
+        return;
+    }
+    let place = Place::new();
+    let mut machine = Machine::boot(&place);
+    run("cp", ["-r".as_ref(), pack("hello").as_os_str(), machine.path("/srv/hello").as_os_str()]);
+    for user in USERS {
+        unit_of_svp(&machine, user);
+    }
+    // They are wanted at boot: the system's by the system, Ann's by her lingering.
+    machine.boot_again();
+    for user in USERS {
+        machine.wait_ok(user, "svp health greeter");
+        machine.ok(user, &format!("{} is-active svp-greeter", systemctl(user)));
+    }
+}
+
+/// A service of one container, at its own address.
+#[track_caller]
+fn container(machine: &Machine, user: User) {
+    service(machine, user, "hello", "page");
+    quadlet(machine, user, "page");
+    machine.wait_ok(user, "podman healthcheck run page");
+    let get = fetch(&format!(
+        "hello:{}@{}:8080/",
+        variable(machine, user, "page", "HELLO_PASSWORD"),
+        variable(machine, user, "page", "HELLO_HOST"),
+    ));
+    assert_eq!(machine.ok(user, &get), "hello from the instance of hello\n");
+    machine.ok(user, "podman exec page sh -c 'echo new >/var/lib/hello/index.html'");
+
+    let started = "podman inspect page --format '{{.State.StartedAt}}'";
+    let before = machine.ok(user, started);
+    machine.ok(user, "podman kill --signal KILL page");
+    machine.wait_ok(user, &format!("test \"$({started})\" != '{}'", before.trim()));
+    machine.wait_ok(user, "podman healthcheck run page");
+    assert_eq!(machine.ok(user, &get), "new\n");
+}
+
+/// podman takes what is for Kubernetes as it is, the Secret with it.
+#[track_caller]
+fn kube(machine: &Machine, user: User) {
+    machine.ok(user, "svp export page --format kube | podman kube play -");
+    machine.wait_ok(user, "podman healthcheck run page-pod-page");
+    let client = "podman exec page-pod-page /service/bin/client";
+    assert_eq!(machine.ok(user, client), "hello from the instance of hello\n");
+    machine.ok(user, "svp export page --format kube | podman kube down -");
+    assert_eq!(machine.ok(user, "podman ps -aq --filter name=page-pod"), "");
+    machine.ok(user, "podman volume rm page-var-lib-hello");
+}
+
+/// A service of two components is a pod. What its variables are, its first component shows.
+#[track_caller]
+fn pod(machine: &Machine, user: User) {
+    service(machine, user, "pair", "two");
+    quadlet(machine, user, "two");
+    let host = variable(machine, user, "two", "PAIR_HOST");
+    let get = fetch(&format!("{host}:8081/env"));
+    machine.wait_ok(user, &format!("{get} >/dev/null"));
+    // It asks the other component at what %IP became.
+    machine.wait_ok(user, "podman healthcheck run two-front");
+    let env = machine.ok(user, &get);
+    let env: Vec<_> = env.split('\0').collect();
+    let key = variable(machine, user, "two", "PAIR_KEY");
+    for pair in [
+        format!("PAIR_KEY={key}"),
+        format!("PAIR_HOST={host}"),
+        format!("PAIR_TEXT={PAIR_TEXT}"),
+        "NO=no".into(),
+    ] {
+        assert!(env.contains(&pair.as_str()), "{pair} in {env:?}");
+    }
+    assert_eq!(machine.ok(user, &fetch(&format!("{host}:8081/page"))), "from the image\n");
+
+    let started = |name: &str| {
+        format!("podman inspect two-{name} --format '{{{{.State.StartedAt}}}}' 2>/dev/null")
+    };
+    let front = machine.ok(user, &started("front"));
+    let back = machine.ok(user, &started("back_end"));
+    machine.ok(user, "podman kill --signal KILL two-back_end");
+    machine.wait_ok(
+        user,
+        &format!(
+            "now=$({}); test \"$now\" && test \"$now\" != '{}'",
+            started("back_end"),
+            back.trim()
+        ),
+    );
+    machine.wait_ok(user, "podman healthcheck run two-front");
+    assert_eq!(machine.ok(user, &started("front")), front);
+}
+
+fn fetch(what: &str) -> String {
+    format!("busybox wget -q -O - http://{what}")
+}
+
+#[test]
+fn podman_runs_what_quadlet_reads() {
+    if !can_boot() {
+        return;
+    }
+    let place = Place::new();
+    let mut machine = Machine::boot(&place);
+    for pack in [pack("hello"), place.write_pack("pair", &PAIR)] {
+        run("cp", ["-r".as_ref(), pack.as_os_str(), machine.path("/srv").as_os_str()]);
+    }
+    for user in USERS {
+        container(&machine, user);
+        kube(&machine, user);
+        pod(&machine, user);
+    }
+    // At boot they are back, with their data.
+    machine.boot_again();
+    for user in USERS {
+        machine.wait_ok(user, "podman healthcheck run page && podman healthcheck run two-front");
+        let page = machine.ok(user, "podman exec page cat /var/lib/hello/index.html");
+        assert_eq!(page, "new\n");
+        let control = systemctl(user);
+        machine.ok(user, &format!("{control} stop page two-pod"));
+        assert_eq!(machine.ok(user, "podman ps -aq; podman pod ps -q"), "");
+        let volumes = machine.ok(user, "podman volume ls -q | sort");
+        assert_eq!(volumes, "page.var-lib-hello\ntwo.srv-pages\n");
+    }
+    for user in USERS {
+        assert_nothing_left(&machine, user);
+    }
+}

@@ -1,0 +1,339 @@
+//! Services over a long time, for `make soak`: a component that is killed a hundred times, a gigabyte of log,
+//! databases that are killed under load. What is short enough of it runs always.
+
+use std::collections::BTreeSet;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::e2e::run::{TWO_QUERY, TWO_RUN, info, instance, until};
+use crate::support::{Place, debian_base, output, pack, processes_of, told};
+
+const QUERY: &str = "#!/bin/sh\n[ $1 = os ] && echo busybox/1\n";
+
+fn kill_9(pid: &Value) {
+    let pid = Pid::from_raw(i32::try_from(pid.as_i64().expect("a process")).unwrap());
+    kill(pid, Signal::SIGKILL).unwrap();
+}
+
+/// Kills one of two components so often. It must run ten seconds each time: then it is well, and starts
+/// again without a long pause.
+fn kill_a_component(rounds: u64) {
+    let place = Place::new();
+    // The daemons that the components leave behind outlive the test.
+    let run = TWO_RUN.replace("sleep 1000", "sleep 100000");
+    instance(&place, "two", TWO_QUERY, "#!/bin/sh\n", &run);
+    place.ok(["run", "-d", "--restart", "always", "two"]);
+    let first = |component: &str| {
+        let list = place.ok(["exec", "two", "ps", "-o", "pid,args"]);
+        let of = |line: &&str| line.contains(&format!("/service/bin/run {component}"));
+        Some(list.lines().find(of)?.split_whitespace().next()?.to_owned())
+    };
+    until("both run", || first("one").is_some() && first("two").is_some());
+    let two = first("two");
+    for round in 1..=rounds {
+        std::thread::sleep(Duration::from_millis(10_050));
+        let one = first("one").unwrap();
+        place.ok(["exec", "two", "kill", "-9", &one]);
+        let since = Instant::now();
+        until("it came back", || {
+            let told = info(&place, "two");
+            let one = &told["components"][0];
+            one["restarts"] == round && one["running"] == true
+        });
+        assert!(since.elapsed() < Duration::from_secs(5), "{round}: {:?}", since.elapsed());
+        assert_eq!(first("two"), two, "round {round}");
+        assert_eq!(info(&place, "two")["components"][1]["restarts"], 0);
+    }
+    let sleepers = place.ok(["exec", "two", "sh", "-c", "ps -o args | grep -c '[s]leep 100000'"]);
+    assert_eq!(sleepers, "2\n");
+    place.ok(["stop", "two"]);
+    // Each log is whole and in order: from 1 on, and from 1 again after each start.
+    for (component, starts) in [("one", rounds + 1), ("two", 1)] {
+        let log = place.ok(["logs", "two", component]);
+        let (mut began, mut expected, mut lines) = (0, 1, 0);
+        for line in log.lines() {
+            match line.strip_prefix(component).and_then(|rest| rest.strip_prefix(' ')).unwrap() {
+                "began" => (began, expected) = (began + 1, 1),
+                number => {
+                    assert_eq!(number.parse::<u64>().unwrap(), expected, "{component}");
+                    expected += 1;
+                    lines += 1;
+                }
+            }
+        }
+        assert_eq!(began, starts, "{component}");
+        println!("{component}: {began} starts, {lines} lines");
+    }
+    place.ok(["rm", "two"]);
+    place.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "long: make soak"]
+fn one_component_is_killed_a_hundred_times_and_the_other_never_notices() {
+    let rounds =
+        std::env::var("SVP_SOAK_ROUNDS").map_or(100, |text| text.parse().expect("a number"));
+    kill_a_component(rounds);
+}
+
+/// Has a service print so much, and looks at what was kept of it, and what it took.
+fn print_much(megabytes: u64, log_size: u64) {
+    let place = Place::new();
+    let line = "x".repeat(99);
+    let run = format!(
+        "#!/bin/sh\nyes {line} | head -n {}\nseq 1 1000\nexec sleep 1000\n",
+        megabytes * 10_000
+    );
+    instance(&place, "talker", QUERY, "#!/bin/sh\n", &run);
+    let since = Instant::now();
+    place.ok(["run", "-d", "--log-size", &log_size.to_string(), "talker"]);
+    let over = || place.ok(["logs", "-n", "1", "talker"]) == "1000\n";
+    while !over() {
+        assert!(since.elapsed() < Duration::from_secs(600), "it prints still");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let took = since.elapsed();
+    let monitor = info(&place, "talker")["monitor"].as_u64().unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{monitor}/status")).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(peak < 64 << 10, "{peak} kB");
+    let logs = place.store().join("services/talker/logs");
+    let files: Vec<u64> = std::fs::read_dir(&logs)
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .collect();
+    // A file may be longer by what came in one go.
+    assert!(
+        files.len() <= 3 && files.iter().sum::<u64>() <= 3 * (log_size * 1_000_000 + (1 << 20))
+    );
+    let last = place.ok(["logs", "-n", "1001", "talker"]);
+    let numbers: String = (1..=1000).map(|n| format!("{n}\n")).collect();
+    assert_eq!(last, format!("{line}\n{numbers}"));
+    let all = place.ok(["logs", "talker"]);
+    assert!(all.lines().all(|text| text == line || text.parse::<u32>().is_ok()));
+    let megabytes_kept = files.iter().sum::<u64>() / 1_000_000;
+    println!("{megabytes} MB in {took:.1?}, {megabytes_kept} MB kept, the monitor took {peak} kB");
+    place.ok(["rm", "--force", "talker"]);
+    place.assert_nothing_left();
+}
+
+#[test]
+fn one_that_prints_much_costs_what_is_kept() {
+    print_much(20, 1);
+}
+
+#[test]
+#[ignore = "long: make soak"]
+fn one_that_prints_a_gigabyte_costs_what_is_kept() {
+    print_much(1000, 16);
+}
+
+/// A database service under load.
+struct Database {
+    name: &'static str,
+    is_maria: bool,
+    host: String,
+    user: String,
+    database: String,
+    password: String,
+    /// What its clients know to be committed.
+    committed: Mutex<BTreeSet<(usize, u32)>>,
+}
+
+impl Database {
+    fn new(place: &Place, name: &'static str) -> Database {
+        let env = place.ok(["env", name, "--format", "json"]);
+        let env: Value = serde_json::from_str(&env).unwrap();
+        let value = |end: &str| {
+            let (_, value) =
+                env.as_object().unwrap().iter().find(|(name, _)| name.ends_with(end)).unwrap();
+            value.as_str().unwrap().to_owned()
+        };
+        Database {
+            name,
+            is_maria: name.starts_with('m'),
+            host: value("_HOST"),
+            user: value("_USER"),
+            database: value("_DATABASE"),
+            password: value("_PASSWORD"),
+            committed: Mutex::default(),
+        }
+    }
+
+    /// A client on the host, at the service's own address and the standard port.
+    fn client(&self, place: &Place, sql: &str) -> Command {
+        let mut client = place.command("timeout");
+        if self.is_maria {
+            client.args(["30", "mariadb", "--protocol=tcp", "--connect-timeout=5", "--batch"]);
+            client.args(["--skip-column-names", "--host", &self.host, "--user", &self.user]);
+            client.args(["--execute", sql, &self.database]).env("MYSQL_PWD", &self.password);
+        } else {
+            client.args(["30", "psql", "--no-password", "-qtA", "-v", "ON_ERROR_STOP=1"]);
+            client.args(["-h", &self.host, "-U", &self.user, "-c", sql, &self.database]);
+            client.env("PGPASSWORD", &self.password).env("PGCONNECT_TIMEOUT", "5");
+        }
+        client.stdin(Stdio::null());
+        client
+    }
+
+    #[track_caller]
+    fn ask(&self, place: &Place, sql: &str) -> String {
+        let mut client = self.client(place, sql);
+        let output = output(&mut client);
+        assert!(output.status.success(), "{}: {}", self.name, told(&client, &output));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// Commits one transaction after another until it is `over`, each as often as it takes.
+    fn load(&self, place: &Place, number: usize, over: &AtomicBool) {
+        for row in 0..5000 {
+            let sql = format!(
+                "BEGIN; INSERT INTO made VALUES ({number}, {row}); \
+                 UPDATE counted SET n = n + 1; COMMIT;"
+            );
+            loop {
+                let result = output(&mut self.client(place, &sql));
+                let said = String::from_utf8_lossy(&result.stderr);
+                // An answer that was lost on the way: it had been committed.
+                if result.status.success() || said.to_lowercase().contains("duplicate") {
+                    self.committed.lock().unwrap().insert((number, row));
+                    break;
+                }
+                if over.load(Ordering::SeqCst) {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            if over.load(Ordering::SeqCst) {
+                return;
+            }
+        }
+    }
+
+    /// All that was committed is there, once.
+    fn check(&self, place: &Place) -> usize {
+        let committed = self.committed.lock().unwrap();
+        let sql = if self.is_maria {
+            "SELECT concat(c, ' ', r) FROM made"
+        } else {
+            "SELECT c || ' ' || r FROM made"
+        };
+        let rows = self.ask(place, sql);
+        let rows: BTreeSet<(usize, u32)> = rows
+            .lines()
+            .map(|line| line.split_once(' ').unwrap())
+            .map(|(client, row)| (client.parse().unwrap(), row.parse().unwrap()))
+            .collect();
+        let lost: Vec<_> = committed.difference(&rows).collect();
+        assert!(lost.is_empty(), "{} has lost {lost:?}", self.name);
+        let counted = self.ask(place, "SELECT n FROM counted");
+        assert_eq!(counted, rows.len().to_string(), "{}: half a transaction", self.name);
+        committed.len()
+    }
+}
+
+const CLIENTS: usize = 3;
+
+#[test]
+#[ignore = "long: make soak"]
+fn databases_that_are_killed_under_load_keep_what_was_committed() {
+    let place = Place::new();
+    place.ok(["import", debian_base().to_str().unwrap(), "-t", "debian:12"]);
+    for (name, instances) in [("mariadb", ["m1", "m2"]), ("postgresql", ["p1", "p2"])] {
+        let pack = pack(name);
+        place.ok(["build", "-b", pack.to_str().unwrap(), "-t", name, "--base", "debian:12"]);
+        for instance in instances {
+            place.ok(["setup", "-i", name, "-t", instance]);
+            place.ok(["run", "-d", "--restart", "on-failure", "--wait=120", instance]);
+        }
+    }
+    let names = ["m1", "m2", "p1", "p2"];
+    let databases = names.map(|name| Database::new(&place, name));
+    let hosts: BTreeSet<_> = databases.iter().map(|database| &database.host).collect();
+    assert_eq!(hosts.len(), names.len());
+    for database in &databases {
+        let table = "CREATE TABLE made (c INTEGER, r INTEGER, PRIMARY KEY (c, r))";
+        database.ask(&place, table);
+        database.ask(&place, "CREATE TABLE counted (n INTEGER)");
+        database.ask(&place, "INSERT INTO counted VALUES (0)");
+    }
+    let over = AtomicBool::new(false);
+    let (place, over) = (&place, &over);
+    let since = Instant::now();
+    std::thread::scope(|scope| {
+        for database in &databases {
+            for number in 0..CLIENTS {
+                scope.spawn(move || database.load(place, number, over));
+            }
+        }
+        // Whatever fails here must end the clients.
+        let result =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| kill_all_ways(place)));
+        std::thread::sleep(Duration::from_secs(3));
+        over.store(true, Ordering::SeqCst);
+        if let Err(panic) = result {
+            std::panic::resume_unwind(panic);
+        }
+    });
+    let took = since.elapsed();
+    for database in &databases {
+        let committed = database.check(place);
+        assert!(committed > 20, "{} committed {committed}", database.name);
+        println!("{}: {committed} transactions of {CLIENTS} clients in {took:.0?}", database.name);
+    }
+    for name in names {
+        place.ok(["rm", "--force", "--volumes", name]);
+    }
+    place.assert_nothing_left();
+}
+
+/// Monitors, first processes of components, every process of svp: twice each.
+fn kill_all_ways(place: &Place) {
+    let pause = || std::thread::sleep(Duration::from_secs(4));
+    for round in 0..2 {
+        pause();
+        for name in ["m1", "p1"] {
+            kill_9(&info(place, name)["monitor"]);
+            until("it is dead", || info(place, name)["status"] == "dead");
+            place.ok(["start", "--wait=120", name]);
+        }
+        pause();
+        // The component itself: it comes back by itself, and the recovery is the database's.
+        for name in ["m2", "p2"] {
+            let before = info(place, name)["components"][0]["restarts"].as_i64().unwrap();
+            // The keeper's only child.
+            let first = "for p in /proc/[0-9]*; do read -r _ _ _ q _ <$p/stat; \
+                 [ \"$q\" = 2 ] && kill -9 ${p#/proc/}; done; true";
+            place.ok(["exec", name, "--", "bash", "-c", first]);
+            until("it came back", || {
+                let told = info(place, name);
+                let component = &told["components"][0];
+                component["restarts"].as_i64() > Some(before) && component["running"] == true
+            });
+            place.ok(["health", "--wait=120", name]);
+        }
+        pause();
+        for process in processes_of(place.dir()) {
+            let pid: i32 = process.split([' ', ':']).nth(1).unwrap().parse().unwrap();
+            let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
+            if command.is_ok_and(|command| command.contains("svp")) {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
+        for name in ["m1", "m2", "p1", "p2"] {
+            until("it is dead", || info(place, name)["status"] == "dead");
+        }
+        for name in ["m1", "m2", "p1", "p2"] {
+            place.ok(["start", "--wait=120", name]);
+        }
+        println!("round {round} of kills is over");
+    }
+    pause();
+}

@@ -1,0 +1,48 @@
+//! Peak memory does not grow with a layer's bytes.
+
+use crate::e2e::common::pack_with;
+use crate::support::{Place, success};
+
+/// Under this much, in KiB, whatever the size.
+const LIMIT: u64 = 64 * 1024;
+
+/// Runs svp under python3, which tells the most memory that svp or any process it waited for had; in KiB.
+#[track_caller]
+fn peak(place: &Place, arguments: &[&str]) -> u64 {
+    const MEASURE: &str = "
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)";
+    let mut command = place.command("/usr/bin/python3");
+    command.args(["-c", MEASURE, env!("CARGO_BIN_EXE_svp")]).args(arguments);
+    success(&mut command).trim().parse().expect("a number")
+}
+
+/// A layer of 2 GiB that do not compress to nothing, written, and read again elsewhere.
+#[test]
+fn two_gib_are_written_and_unpacked_in_64_mib() {
+    let place = Place::new();
+    place.import_busybox();
+    // The same 8 MiB of noise again and again: no holes, and nothing that gzip could fold.
+    let script = "
+        dd if=/dev/urandom of=/noise bs=1M count=8 2>/dev/null
+        i=0; while [ $i -lt 256 ]; do cat /noise; i=$((i + 1)); done >/big
+        [ $(stat -c %s /big) = 2147483648 ]";
+    let pack = pack_with(&place, "pack", script);
+    let out = place.path("out");
+    let pack = pack.to_str().unwrap();
+    let mut build = vec!["build", "-b", pack, "-t", "big", "--base", "busybox"];
+    build.extend(["--network", "none", "--oci-dir", out.to_str().unwrap()]);
+    let wrote = peak(&place, &build);
+
+    let other = Place::new();
+    let nothing = pack_with(&other, "pack", "[ $(stat -c %s /big) = 2147483648 ]");
+    let source = format!("oci:{}:big", out.display());
+    let nothing = nothing.to_str().unwrap();
+    let again = ["build", "-b", nothing, "-t", "again", "--base", &source, "--network", "none"];
+    let read = peak(&other, &again);
+    assert!(wrote < LIMIT && read < LIMIT, "writing took {wrote} KiB, unpacking {read} KiB");
+    // The measure measures: a program can't run in less.
+    assert!(wrote > 1024 && read > 1024, "writing took {wrote} KiB, unpacking {read} KiB");
+}

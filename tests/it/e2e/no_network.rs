@@ -1,0 +1,64 @@
+//! Hosts that lack what a service would have: a network that leads out, a port that is free.
+
+use std::net::{Ipv4Addr, TcpListener};
+
+use crate::e2e::run::instance;
+use crate::support::{Place, as_root, output, told};
+
+const BUILD: &str = "#!/bin/sh\nset -eu\nmkdir -p /data\necho page >/data/index.html\n";
+const RUN: &str = "#!/bin/sh\nexec httpd -f -p $WEB_PORT -h /data\n";
+
+fn query(port: u16) -> String {
+    format!(
+        "#!/bin/sh\ncase $1 in os) echo busybox/1;; env) echo WEB_HOST=%IP; echo WEB_PORT={port};; esac\n"
+    )
+}
+
+#[test]
+fn without_a_network_that_leads_out_a_service_is_reached_at_what_env_prints() {
+    let place = Place::new();
+    instance(&place, "web", &query(8125), BUILD, RUN);
+    // A computer that is on its own: a network of a loopback alone.
+    let script = "ip link set lo up\n\
+        $SVP run -d --wait=20 web\n\
+        eval \"$($SVP env web --format shell)\"\n\
+        busybox wget -q -O - \"http://$WEB_HOST:$WEB_PORT/\"\n\
+        $SVP health web\n\
+        $SVP restart web; $SVP health web --wait=20\n\
+        $SVP rm -f web\n";
+    let mut command = place.command("unshare");
+    if !as_root() {
+        command.args(["--user", "--map-root-user", "--map-auto"]);
+    }
+    command.args(["--net", "sh", "-euc", script]).env("SVP", env!("CARGO_BIN_EXE_svp"));
+    let said = output(&mut command);
+    let text = told(&command, &said);
+    assert!(said.status.success(), "{text}");
+    assert_eq!(said.stdout, b"web\npage\nhealthy\nweb\nhealthy\nweb\n", "{text}");
+    place.assert_nothing_left();
+}
+
+#[test]
+fn a_port_that_a_program_has_on_all_addresses_is_another_here() {
+    let place = Place::new();
+    let other = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    let port = other.local_addr().unwrap().port();
+    instance(&place, "web", &query(port), BUILD, RUN);
+    let mut run = place.svp(["run", "-d", "--wait=20", "web"]);
+    let said = output(&mut run);
+    let text = told(&run, &said);
+    assert!(said.status.success(), "{text}");
+    let ports = place.ok(["ports", "web"]);
+    let (host, inside) = ports.trim().split_once("->").unwrap();
+    assert_eq!(inside, format!("{port}/tcp"));
+    assert!(host.starts_with("127.83.") && !host.ends_with(&format!(":{port}")), "{ports}");
+    assert!(text.contains(host) && text.contains("another program"), "{text}");
+    place.ok(["rm", "-f", "web"]);
+    // In the host's network it can only be told.
+    let mut run = place.svp(["run", "-d", "--network", "host", "web"]);
+    let said = output(&mut run);
+    let text = told(&run, &said);
+    assert!(text.contains(&format!("another program has port {port}")), "{text}");
+    place.ok(["rm", "-f", "web"]);
+    place.assert_nothing_left();
+}

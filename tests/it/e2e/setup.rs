@@ -1,0 +1,219 @@
+//! Instances: what setup prints, keeps and refuses.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::e2e::common::pack_with;
+use crate::support::{Place, busybox_base, pack};
+
+const QUERY: &str = "#!/bin/sh\ncase $1 in os) echo busybox/1;; secrets) echo ONE_PASSWORD; echo TWO;;\n\
+                     env) echo MY_PORT=3306; echo MY_HOST=%IP; echo MY_USER=user;; esac\n";
+const BUILD: &str = "#!/bin/sh\nset -eu\ncase $1 in\nbase) [ -z \"${ONE_PASSWORD-}\" ]; echo base >/base;;\n\
+                     setup) echo \"$ONE_PASSWORD\" >/password; echo \"$MY_PORT ${MY_HOST-unset}\" >/env;;\nesac\n";
+
+/// A place with the image `base` built of a pack with two secrets, and the pack.
+fn built() -> (Place, String) {
+    let place = Place::new();
+    place.import_busybox();
+    let pack = place.write_pack("pack", &[("bin/query", QUERY), ("bin/build", BUILD)]);
+    let pack = pack.to_str().unwrap().to_string();
+    place.ok(["build", "-b", &pack, "-t", "base", "--base", "busybox", "--network", "none"]);
+    (place, pack)
+}
+
+fn setup<'a>(pack: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let mut all = vec!["setup", "-b", pack, "-i", "base", "-t", "mine", "--network", "none"];
+    all.extend(more);
+    all
+}
+
+#[test]
+fn it_prints_secrets_first_and_ip_as_it_is() {
+    let (place, pack) = built();
+    let told = place.ok(setup(&pack, &[]));
+    let lines: Vec<_> = told.lines().collect();
+    let names: Vec<_> = lines.iter().map(|line| line.split_once('=').unwrap().0).collect();
+    assert_eq!(names, ["ONE_PASSWORD", "TWO", "MY_PORT", "MY_HOST", "MY_USER"]);
+    assert_eq!(lines[2..], ["MY_PORT=3306", "MY_HOST=%IP", "MY_USER=user"]);
+    let secret = lines[0].strip_prefix("ONE_PASSWORD=").unwrap();
+    assert_eq!(secret.len(), 24);
+    assert!(secret.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{secret}");
+    assert_ne!(secret, lines[1].strip_prefix("TWO=").unwrap());
+
+    let root = place.path("root");
+    place.ok(["unpack", "mine", root.to_str().unwrap()]);
+    let inside = |name: &str| std::fs::read_to_string(root.join(name)).unwrap();
+    assert_eq!(inside("password").trim(), secret);
+    assert_eq!(inside("env"), "3306 unset\n");
+    assert_eq!(inside("base"), "base\n");
+    // The secret is in the image's file and the instance's state, and nowhere else.
+    let kept = files_with(&place.store(), secret);
+    assert!(
+        kept.iter().all(|file| file.contains("/instances/") || file.contains("/trees/")),
+        "{kept:?}"
+    );
+    let state: Vec<_> = kept.iter().filter(|file| file.contains("/instances/")).collect();
+    assert_eq!(state.len(), 1, "{kept:?}");
+    let mode = std::fs::metadata(state[0]).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    place.assert_nothing_left();
+}
+
+/// The files below `dir` that contain `text` as it is.
+fn files_with(dir: &Path, text: &str) -> Vec<String> {
+    let output =
+        std::process::Command::new("grep").args(["-rlaF", "--", text]).arg(dir).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().lines().map(String::from).collect()
+}
+
+#[test]
+fn a_failing_setup_prints_nothing_and_leaves_nothing() {
+    let (place, _) = built();
+    let build = "#!/bin/sh\n[ $1 = base ] || { echo \"$ONE_PASSWORD\"; exit 3; }\n";
+    let bad = place.write_pack("bad", &[("bin/query", QUERY), ("bin/build", build)]);
+    let bad = bad.to_str().unwrap();
+    place.ok(["build", "-b", bad, "-t", "base", "--base", "busybox", "--network", "none"]);
+    let images = place.ok(["images"]);
+    let told = place.fails(1, setup(bad, &[]));
+    assert!(told.contains('3'), "{told}");
+    assert_eq!(place.ok(["images"]), images);
+    let instances = place.store().join("instances");
+    assert!(!instances.is_dir() || instances.read_dir().unwrap().next().is_none());
+    place.assert_nothing_left();
+}
+
+#[test]
+fn a_name_that_exists_is_refused_unless_told() {
+    let (place, pack) = built();
+    let first = place.ok(setup(&pack, &[]));
+    let images = place.ok(["images"]);
+    let told = place.fails(2, setup(&pack, &[]));
+    assert!(
+        told.contains("mine") && told.contains("--force") && told.contains("--keep-secrets"),
+        "{told}"
+    );
+    assert_eq!(place.ok(["images"]), images);
+    assert_eq!(place.ok(setup(&pack, &["--keep-secrets"])), first);
+    assert_ne!(place.ok(setup(&pack, &["--force"])), first);
+}
+
+#[test]
+fn secrets_of_ones_own_and_other_formats() {
+    let (place, pack) = built();
+    let file = place.path("secret");
+    std::fs::write(&file, "my own $word'\n").unwrap();
+    let given = format!("ONE_PASSWORD=@{}", file.display());
+    let told = place.ok(setup(&pack, &["--secret", &given, "--env-format", "json"]));
+    let json: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(json["ONE_PASSWORD"], "my own $word'");
+    assert_eq!(json["MY_HOST"], "%IP");
+    let told = place.ok(setup(&pack, &["--keep-secrets", "--env-format", "shell"]));
+    let shell = format!("{told}\nprintf '%s' \"$ONE_PASSWORD\"");
+    assert_eq!(crate::support::run("sh", ["-c", &shell]), "my own $word'");
+    let told = place.fails(2, setup(&pack, &["--force", "--secret", "UNKNOWN=@/dev/null"]));
+    assert!(told.contains("UNKNOWN"), "{told}");
+}
+
+#[test]
+fn the_specifications_example_order_is_understood() {
+    let (place, pack) = built();
+    let arguments = ["setup", "-i", "mysvc", "-b", &pack, "-t", "base", "--network", "none"];
+    let mut command = place.svp(arguments);
+    let output = crate::support::output(&mut command);
+    assert!(output.status.success(), "{}", crate::support::told(&command, &output));
+    assert!(!output.stderr.is_empty(), "svp says that it read it so");
+    let images = place.ok(["images"]);
+    assert!(images.contains("mysvc"), "{images}");
+}
+
+#[test]
+fn both_phases_at_once() {
+    let place = Place::new();
+    place.import_busybox();
+    let build = "#!/bin/sh\necho \"$1 $ONE_PASSWORD\" >/all\n";
+    let pack = place.write_pack("pack", &[("bin/query", QUERY), ("bin/build", build)]);
+    let pack = pack.to_str().unwrap();
+    let told = place.ok([
+        "build",
+        "-b",
+        pack,
+        "-t",
+        "one",
+        "--base",
+        "busybox",
+        "--network",
+        "none",
+        "--phase",
+        "all",
+    ]);
+    let secret = told.lines().next().unwrap().strip_prefix("ONE_PASSWORD=").unwrap();
+    let root = place.path("root");
+    place.ok(["unpack", "one", root.to_str().unwrap()]);
+    assert_eq!(std::fs::read_to_string(root.join("all")).unwrap(), format!("all {secret}\n"));
+}
+
+#[test]
+fn another_pack_is_warned_about_and_update_pack_takes_it() {
+    let (place, _) = built();
+    let build = "#!/bin/sh\necho new >/who\n";
+    let other = place.write_pack("other", &[("bin/query", QUERY), ("bin/build", build)]);
+    let other = other.to_str().unwrap();
+    let mut command = place.svp(setup(other, &[]));
+    let output = crate::support::output(&mut command);
+    assert!(output.status.success(), "{}", crate::support::told(&command, &output));
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("--update-pack"), "{told}");
+    place.ok(setup(other, &["--force", "--update-pack"]));
+    let root = place.path("root");
+    place.ok(["unpack", "mine", root.to_str().unwrap()]);
+    assert_eq!(std::fs::read_to_string(root.join("who")).unwrap(), "new\n");
+}
+
+#[test]
+fn the_hello_pack_does_it_all() {
+    let place = Place::new();
+    place.ok(["import", busybox_base().to_str().unwrap(), "-t", "busybox:1.36"]);
+    let hello = pack("hello");
+    let hello = hello.to_str().unwrap();
+    assert_eq!(place.ok(["query", "-b", hello, "os"]).lines().count(), 1);
+    place.ok(["lint", hello]);
+    place.ok(["build", "-b", hello, "-t", "hello", "--base", "busybox:1.36", "--network", "none"]);
+    let told = place.ok(["setup", "-b", hello, "-i", "hello", "-t", "h1", "--network", "none"]);
+    assert!(told.contains("=%IP\n"), "{told}");
+    for name in ["hello", "h1"] {
+        let inspected = place.ok(["inspect", name, "--format", "json"]);
+        let _: serde_json::Value = serde_json::from_str(&inspected).expect("JSON");
+        assert!(place.ok(["images"]).contains(name));
+    }
+    place.ok(["tag", "h1", "h2:x"]);
+    place.ok(["rmi", "h1"]);
+    let images = place.ok(["images"]);
+    assert!(images.contains("h2") && !images.contains("h1"), "{images}");
+}
+
+#[test]
+fn a_new_pack_builds_as_it_is() {
+    let place = Place::new();
+    place.import_debian();
+    place.ok(["new", "fresh"]);
+    let pack = place.path("fresh");
+    let pack = pack.to_str().unwrap();
+    place.ok(["lint", pack]);
+    place.ok([
+        "build",
+        "-b",
+        pack,
+        "-t",
+        "fresh",
+        "--base",
+        "debian:bookworm",
+        "--network",
+        "none",
+    ]);
+    place.fails(2, ["new", "fresh"]);
+    let odd = pack_with(&place, "odd", "true\r");
+    let mut lint = place.svp(["lint", odd.to_str().unwrap()]);
+    let output = crate::support::output(&mut lint);
+    let told = crate::support::told(&lint, &output);
+    assert!(output.status.code() == Some(65) && told.contains("CRLF"), "{told}");
+}

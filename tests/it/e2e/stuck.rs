@@ -1,0 +1,139 @@
+//! Services and monitors that don't answer: stopped, out of descriptors, gone while their container is not.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::e2e::run::{info, instance, until};
+use crate::support::{Place, processes_of, success};
+
+const QUERY: &str = "#!/bin/sh\n[ $1 = os ] && echo busybox/1\n";
+const BUILD: &str = "#!/bin/sh\n";
+const SLEEPS: &str = "#!/bin/sh\nexec sleep 1000\n";
+
+/// A place with the image `sleeper` of a service that does nothing.
+fn sleeper() -> Place {
+    let place = Place::new();
+    place.import_busybox();
+    instance(&place, "sleeper", QUERY, BUILD, SLEEPS);
+    place
+}
+
+#[test]
+fn one_that_stops_its_keeper_is_stopped_and_started_anew_all_the_same() {
+    let place = sleeper();
+    place.ok(["run", "-d", "--restart", "always", "sleeper"]);
+    let stop_all = || drop(place.svp(["exec", "sleeper", "sh", "-c", "kill -STOP -1"]).output());
+    let within = |seconds, arguments: &[&str]| {
+        let since = Instant::now();
+        let mut command = place.command("timeout");
+        command.args(["40", env!("CARGO_BIN_EXE_svp")]).args(arguments);
+        let done = command.output().unwrap();
+        assert!(done.status.success(), "{arguments:?}: {done:?}");
+        assert!(since.elapsed() < Duration::from_secs(seconds), "{:?}", since.elapsed());
+    };
+    let component = info(&place, "sleeper")["components"][0]["name"].as_str().unwrap().to_owned();
+    stop_all();
+    within(20, &["restart", "-t", "1", "sleeper", &component]);
+    let told = info(&place, "sleeper");
+    assert_eq!(
+        (&told["status"], &told["components"][0]["running"]),
+        (&"running".into(), &true.into())
+    );
+    stop_all();
+    within(20, &["stop", "-t", "1", "sleeper"]);
+    let told = info(&place, "sleeper");
+    assert_eq!((&told["status"], &told["exitCode"]), (&"exited".into(), &137.into()), "{told}");
+    place.ok(["rm", "sleeper"]);
+    place.assert_nothing_left();
+}
+
+#[test]
+fn a_monitor_without_descriptors_is_told_of_and_hears_signals() {
+    let place = sleeper();
+    place.ok(["run", "-d", "sleeper"]);
+    let monitor = info(&place, "sleeper")["monitor"].as_i64().unwrap().to_string();
+    let is_free = |number: &u32| !std::fs::exists(format!("/proc/{monitor}/fd/{number}")).unwrap();
+    let free = (0..).find(is_free).unwrap();
+    let mut prlimit = place.command("prlimit");
+    prlimit.args(["--pid", &monitor, &format!("--nofile={free}:{free}")]);
+    assert!(prlimit.status().unwrap().success());
+    let used = || {
+        let stat = std::fs::read_to_string(format!("/proc/{monitor}/stat")).unwrap();
+        let times = stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2);
+        times.map(|ticks| ticks.parse::<u64>().unwrap()).sum::<u64>()
+    };
+    let before = used();
+    let text = place.fails(77, ["stop", "sleeper"]);
+    assert!(text.contains(&format!("process {monitor}")) && text.contains("svp start"), "{text}");
+    // Ten seconds, in hundredths: it does not spin.
+    let spent = used() - before;
+    assert!(spent < 100, "{spent}");
+    let mut kill = place.command("kill");
+    assert!(kill.args(["-TERM", &monitor]).status().unwrap().success());
+    until("it has stopped", || place.ok(["ps", "-q"]).is_empty());
+    place.ok(["start", "sleeper"]);
+    place.ok(["rm", "--force", "sleeper"]);
+    place.assert_nothing_left();
+}
+
+/// The processes whose parent has this number.
+fn children_of(number: u32) -> Vec<u32> {
+    let file = format!("/proc/{number}/task/{number}/children");
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    text.split_whitespace().map(|child| child.parse().unwrap()).collect()
+}
+
+#[test]
+fn two_containers_never_have_the_same_files() {
+    let place = sleeper();
+    place.ok(["run", "-d", "sleeper"]);
+    // The container can't be gone before this command was buried by its parent, which is not in there.
+    let mut inside = place.svp(["exec", "sleeper", "sleep", "1000"]).spawn().unwrap();
+    let mut parent = 0;
+    until("the command runs", || {
+        let of_svp = children_of(inside.id());
+        let has_started = |stage: &&u32| !children_of(**stage).is_empty();
+        parent = of_svp.iter().find(has_started).copied().unwrap_or_default();
+        parent != 0 && place.ok(["exec", "sleeper", "ps"]).contains("sleep 1000")
+    });
+    let signal = |number: i64, signal| kill(Pid::from_raw(number as i32), signal).unwrap();
+    let told = info(&place, "sleeper");
+    let process_1 = told["pid"].as_i64().unwrap();
+    signal(parent.into(), Signal::SIGSTOP);
+    signal(told["monitor"].as_i64().unwrap(), Signal::SIGKILL);
+    until("it is dead", || info(&place, "sleeper")["status"] == "dead");
+    for command in [&["start", "sleeper"][..], &["rm", "sleeper"]] {
+        assert!(std::fs::exists(format!("/proc/{process_1}")).unwrap());
+        let mut waits = place.svp(command).stdout(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_secs(2));
+        assert!(waits.try_wait().unwrap().is_none(), "{command:?}");
+        if command[0] == "rm" {
+            assert!(place.store().join("services/sleeper/service.json").exists());
+            signal(parent.into(), Signal::SIGCONT);
+            assert!(waits.wait().unwrap().success());
+        } else {
+            waits.kill().unwrap();
+            waits.wait().unwrap();
+            for left in processes_of(place.dir()).iter().filter(|left| left.contains("svp-monitor"))
+            {
+                signal(left.split([' ', ':']).nth(1).unwrap().parse().unwrap(), Signal::SIGKILL);
+            }
+        }
+    }
+    let _ = inside.wait();
+    place.assert_nothing_left();
+}
+
+#[test]
+fn a_lock_that_the_caller_holds_is_none_of_the_monitors() {
+    let place = sleeper();
+    let script = "exec 9>lock; flock -n 9 && exec \"$0\" run -d sleeper";
+    let mut run = place.command("sh");
+    success(run.args(["-c", script, env!("CARGO_BIN_EXE_svp")]));
+    success(place.command("flock").args(["-n", "lock", "true"]));
+    place.ok(["rm", "--force", "sleeper"]);
+    place.assert_nothing_left();
+}

@@ -1,0 +1,185 @@
+//! What svp saves runs after `docker load` and `podman load`: archives of both formats, with everything that an image of
+//! svp's can be. An ordinary user can't have a dockerd: docker's part is proved when the suite runs as root, podman's
+//! as both.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::support;
+use crate::support::docker::Docker;
+use crate::support::podman::Podman;
+use crate::support::{Place, as_root, output, pack, success, told};
+
+/// Other people's program that loads and runs images: `docker ARGUMENTS` or `podman ARGUMENTS`.
+type Engine<'a> = dyn Fn(&[&str]) -> Command + 'a;
+
+/// Runs `test` with each engine that can run here, and the engine's name.
+fn with_engines(place: &Place, test: impl Fn(&str, &Engine)) {
+    let podman = Podman::new(place);
+    test("podman", &|arguments| podman.command(arguments));
+    if as_root() {
+        let docker = Docker::start(place);
+        test("docker", &|arguments| docker.command(arguments));
+    }
+}
+
+/// The name that the engine says it has loaded.
+#[track_caller]
+fn load(engine: &Engine, file: &str) -> String {
+    let said = success(&mut engine(&["load", "--input", file]));
+    let name = said.lines().rev().find_map(|line| line.strip_prefix("Loaded image: "));
+    name.unwrap_or_else(|| panic!("load said: {said}")).trim().to_owned()
+}
+
+/// What a container needs here: no network, and limits that a confined root may set.
+const RUN: [&str; 3] = ["--network=none", "--ulimit=nofile=1024:4096", "--ulimit=nproc=1024:4096"];
+
+/// What `script` says in a container of the image.
+#[track_caller]
+fn say(engine: &Engine, name: &str, script: &str) -> String {
+    let arguments = [&["run", "--rm"], &RUN[..], &["--entrypoint=/bin/sh", name, "-c", script]];
+    success(&mut engine(&arguments.concat()))
+}
+
+fn inspect(place: &Place, name: &str, field: &str) -> String {
+    place.ok(["inspect", name, "--field", field]).trim().to_owned()
+}
+
+/// Saves `name` in both formats: the files.
+fn save(place: &Place, name: &str) -> Vec<(&'static str, String)> {
+    let file = |format| {
+        let path = place.path(&format!("{}-{format}.tar", name.replace(['/', ':', '.'], "-")));
+        let output = format!("{format}:{}", path.display());
+        place.ok(["save", name, "--allow-secrets", "-o", &output]);
+        (format, path.display().to_string())
+    };
+    vec![file("docker-archive"), file("oci-archive")]
+}
+
+/// Whether the engine loads the format: docker before 25 (Debian 12 has 20.10) knows nothing of OCI's archives.
+fn takes(name: &str, engine: &Engine, format: &str) -> bool {
+    if name == "podman" || format == "docker-archive" {
+        return true;
+    }
+    let version = success(&mut engine(&["version", "--format", "{{.Server.Version}}"]));
+    let major: u32 =
+        version.split('.').next().and_then(|text| text.parse().ok()).expect("a number");
+    major >= 25
+}
+
+/// busybox as `team/base:1`; on it the pack hello as `hello:1` with layers of zstd, and an image with one layer twice.
+fn images(place: &Place) {
+    let base = support::busybox_base();
+    place.ok(["import", base.to_str().unwrap(), "-t", "team/base:1"]);
+    let hello = pack("hello");
+    let options = ["--base", "team/base:1", "--network", "none"];
+    place.ok(["build", "-b", hello.to_str().unwrap(), "-t", "hello:1"].iter().chain(&options));
+    place.ok(["tag", "hello:1", "registry.example.com:5000/team/hello:1"]);
+
+    let (plain, zstd) = (place.path("plain"), place.path("zstd"));
+    place.ok(["save", "hello:1", "-o", &format!("oci:{}", plain.display())]);
+    let mut skopeo = place.command("skopeo");
+    skopeo.args(["--insecure-policy", "copy", "--quiet", "--dest-compress-format", "zstd"]);
+    let from = format!("oci:{}:hello:1", plain.display());
+    let to = format!("oci:{}:zstd:1", zstd.display());
+    success(skopeo.args([
+        "--dest-compress",
+        "--dest-oci-accept-uncompressed-layers=false",
+        &from,
+        &to,
+    ]));
+    place.ok(["pull", &to]);
+
+    let twice = format!("{}:twice:1", place.path("twice").display());
+    success(place.command("umoci").args(["init", "--layout"]).arg(place.path("twice")));
+    success(place.command("umoci").args(["new", "--image", &twice]));
+    for _ in 0..2 {
+        let mut add = place.command("umoci");
+        success(add.args(["raw", "add-layer", "--image", &twice]).arg(&base));
+    }
+    place.ok(["pull", &format!("oci:{twice}")]);
+}
+
+#[test]
+fn images_of_every_kind_are_loaded_under_their_names_and_run() {
+    let place = Place::new();
+    images(&place);
+    let zstd = inspect(&place, "zstd:1", "layers.0.mediaType");
+    assert!(zstd.ends_with("+zstd"), "{zstd}");
+    let pack = "test -x /service/bin/run && cat /var/lib/hello/index.html";
+    // A name in the store, its names in podman and in docker, and what runs and says.
+    let cases = [
+        ("team/base:1", "docker.io/team/base:1", "team/base:1", "echo it runs", "it runs\n"),
+        ("hello:1", "docker.io/library/hello:1", "hello:1", pack, "hello, world\n"),
+        (
+            "registry.example.com:5000/team/hello:1",
+            "registry.example.com:5000/team/hello:1",
+            "registry.example.com:5000/team/hello:1",
+            pack,
+            "hello, world\n",
+        ),
+        ("zstd:1", "docker.io/library/zstd:1", "zstd:1", pack, "hello, world\n"),
+        ("twice:1", "docker.io/library/twice:1", "twice:1", "echo it runs", "it runs\n"),
+    ];
+    let saved: Vec<_> = cases.map(|(name, ..)| save(&place, name)).into();
+    with_engines(&place, |engine_name, engine| {
+        for ((name, of_podman, of_docker, script, says), files) in cases.iter().zip(&saved) {
+            for (format, file) in files {
+                let what = format!("{name} as {format} in {engine_name}");
+                if !takes(engine_name, engine, format) {
+                    let refused = output(&mut engine(&["load", "--input", file]));
+                    assert!(!refused.status.success(), "{what}: it takes it");
+                    continue;
+                }
+                let loaded = load(engine, file);
+                let right = match (engine_name, *format) {
+                    ("docker", _) => loaded == *of_docker,
+                    ("podman", "docker-archive") => loaded == *of_podman,
+                    // podman makes a short name of OCI's one of localhost.
+                    _ => loaded == *of_podman || loaded == format!("localhost/{name}"),
+                };
+                assert!(right, "{what}: {loaded}");
+                assert_eq!(say(engine, &loaded, script), *says, "{what}");
+                let id =
+                    success(&mut engine(&["image", "inspect", "--format", "{{.Id}}", &loaded]));
+                let id = id.trim().trim_start_matches("sha256:");
+                assert_eq!(format!("sha256:{id}"), inspect(&place, name, "configDigest"), "{what}");
+                success(&mut engine(&["rmi", "--force", &loaded]));
+            }
+        }
+    });
+}
+
+#[test]
+fn an_instance_serves_after_load() {
+    let place = Place::new();
+    images(&place);
+    let hello = pack("hello");
+    let setup = ["setup", "-b", hello.to_str().unwrap(), "-i", "hello:1", "-t", "one:1"];
+    let environment = place.ok(setup.iter().chain(&["--network", "none"]));
+    let env_file = place.path("env");
+    std::fs::write(&env_file, environment).unwrap();
+    let saved = save(&place, "one:1");
+    with_engines(&place, |engine_name, engine| {
+        for (format, file) in saved.iter().filter(|(format, _)| takes(engine_name, engine, format))
+        {
+            let loaded = load(engine, file);
+            let env_file = ["--env-file", env_file.to_str().unwrap()];
+            let run = [&["run", "--detach"], &RUN[..], &env_file, &[&loaded]].concat();
+            let id = success(&mut engine(&run)).trim().to_owned();
+            let until = Instant::now() + Duration::from_secs(30);
+            loop {
+                // The page needs the password that the image holds.
+                let mut client = engine(&["exec", &id, "/service/bin/client"]);
+                let result = output(&mut client);
+                if result.status.success() {
+                    assert_eq!(result.stdout, b"hello from the instance of hello\n");
+                    break;
+                }
+                assert!(Instant::now() < until, "{format}: {}", told(&client, &result));
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            success(&mut engine(&["rm", "--force", &id]));
+        }
+    });
+}

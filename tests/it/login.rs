@@ -1,0 +1,312 @@
+//! `svp login` and `logout`, with Debian's docker-registry, side by side with skopeo.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use crate::support;
+use crate::support::Place;
+use crate::support::real_registry::{RealRegistry, Setup};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::LocalModes;
+
+fn with_input(mut command: Command, input: &str) -> Output {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // One that fails early reads nothing.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+fn login(place: &Place, registry: &RealRegistry, password: &str) -> Output {
+    let ca = registry.ca_file();
+    let mut svp = place.svp(["login", "-u", RealRegistry::USER, "--password-stdin"]);
+    svp.arg(&registry.address).arg("--cacert").arg(ca);
+    with_input(svp, password)
+}
+
+#[test]
+fn a_login_serves_svp_and_skopeo_and_goes_again() {
+    let place = Place::new();
+    let registry = RealRegistry::start(&Setup { password: true, tls: true, ..Setup::default() });
+    let ca = registry.ca_file().display().to_string();
+    place.import_busybox();
+    let to = format!("docker://{}/team/base:1", registry.address);
+    let push = ["push", "busybox", &to, "--cacert", &ca];
+    place.fails(69, push);
+
+    let file = place.dir().join("run/containers/auth.json");
+    let output = login(&place, &registry, "wrong secret\n");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(69), "{told}");
+    assert!(told.contains("refuses this user name and password"), "{told}");
+    assert!(!told.contains("wrong secret"), "{told}");
+    assert!(!file.exists());
+
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(&file, r#"{"auths":{"other.example":{"auth":"eDp5"}},"unknown":[1]}"#).unwrap();
+    let output = login(&place, &registry, &format!("{}\n", RealRegistry::PASSWORD));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.stdout.is_empty());
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.contains("other.example") && text.contains("unknown"), "{text}");
+    assert!(!text.contains(RealRegistry::PASSWORD));
+
+    let digest = place.ok(push);
+    let mut skopeo = place.command("skopeo");
+    skopeo.args(["inspect", "--tls-verify=false", "--format", "{{.Digest}}", &to]);
+    assert_eq!(support::success(&mut skopeo), digest);
+
+    place.ok(["logout", &registry.address]);
+    assert!(fs::read_to_string(&file).unwrap().contains("other.example"));
+    place.fails(69, push);
+    let told = place.fails(2, ["logout", &registry.address]);
+    assert!(told.contains("no login"), "{told}");
+    place.assert_nothing_left();
+}
+
+#[test]
+fn skopeos_login_serves_svp_and_an_authfile_may_be_new() {
+    let place = Place::new();
+    let registry = RealRegistry::start(&Setup { password: true, tls: false, ..Setup::default() });
+    let authfile = place.path("new/auth.json");
+    let mut skopeo = place.command("skopeo");
+    skopeo.args(["login", "--tls-verify=false", "-u", RealRegistry::USER, "--password-stdin"]);
+    skopeo.arg("--authfile").arg(place.path("skopeo.json")).arg(&registry.address);
+    let output = with_input(skopeo, RealRegistry::PASSWORD);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    place.import_busybox();
+    let to = format!("docker://{}/team/base:1", registry.address);
+    let file = place.path("skopeo.json");
+    place.ok(["push", "busybox", &to, "--authfile", file.to_str().unwrap()]);
+
+    let mut svp = place.svp(["login", "-u", RealRegistry::USER, "--password-stdin"]);
+    svp.arg("--authfile").arg(&authfile).arg(&registry.address);
+    let output = with_input(svp, RealRegistry::PASSWORD);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    place.ok(["pull", &to, "-t", "again", "--authfile", authfile.to_str().unwrap()]);
+    place.ok(["logout", "--all", "--authfile", authfile.to_str().unwrap()]);
+    place.fails(69, ["pull", &to, "-t", "x", "--authfile", authfile.to_str().unwrap()]);
+}
+
+#[test]
+fn what_can_not_be_is_refused() {
+    let place = Place::new();
+    let file = place.path("auth.json");
+    let authfile = file.to_str().unwrap();
+    let cases: [(i32, &[&str], &str); 4] = [
+        (2, &["login", "-u", "u", "localhost:1"], "--password-stdin"),
+        (2, &["login", "--password-stdin", "localhost:1"], "--username"),
+        (2, &["logout", "debian"], "docker.io"),
+        (2, &["logout", "localhost:1", "--authfile", authfile], "no login"),
+    ];
+    for (code, arguments, said) in cases {
+        let told = place.fails(code, arguments);
+        assert!(told.contains(said), "{arguments:?}: {told}");
+    }
+    for text in ["[]", "{", r#"{"auths":[]}"#, r#"{"auths":{},"credsStore":"x"}"#] {
+        fs::write(&file, text).unwrap();
+        let registry = RealRegistry::start(&Setup::default());
+        let mut svp = place.svp(["login", "-u", "u", "--password-stdin", "--authfile", authfile]);
+        svp.arg(&registry.address);
+        let output = with_input(svp, "p");
+        assert_eq!(
+            output.status.code(),
+            Some(65),
+            "{text}: {}",
+            support::told(&Command::new("svp"), &output)
+        );
+        assert_eq!(fs::read_to_string(&file).unwrap(), text);
+    }
+}
+
+/// Puts the credential helper `docker-credential-NAME` into the place; the `PATH` with it, and where it keeps logins.
+fn install_helper(place: &Place, name: &str) -> (String, PathBuf) {
+    const HELPER: &str = r#"#!/bin/sh
+kept=${0%/*}/kept
+at() { echo "$kept/$(echo "$1" | tr / _)"; }
+echo "$1" >> "${0%/*}/asked"
+case $1 in
+store)
+    cat > "$kept/new"
+    mv "$kept/new" "$(at "$(sed 's/.*"ServerURL":"\([^"]*\)".*/\1/' "$kept/new")")" ;;
+get)
+    read -r server
+    [ -f "$(at "$server")" ] || { echo "credentials not found in native keychain"; exit 1; }
+    cat "$(at "$server")" ;;
+erase)
+    read -r server
+    rm "$(at "$server")" ;;
+esac
+"#;
+    let dir = place.path(&format!("helper-{name}"));
+    let kept = dir.join("kept");
+    fs::create_dir_all(&kept).unwrap();
+    let program = dir.join(format!("docker-credential-{name}"));
+    // Whoever writes it has ended before it is run.
+    let script = "printf %s \"$1\" > \"$2\" && chmod 755 \"$2\"";
+    support::run("sh", ["-c", script, "sh", HELPER, program.to_str().unwrap()]);
+    let path = std::env::var("PATH").unwrap();
+    (format!("{}:{path}", dir.display()), kept)
+}
+
+#[test]
+fn a_login_is_kept_by_the_credential_helper_that_is_named() {
+    let place = Place::new();
+    let registry = RealRegistry::start(&Setup { password: true, ..Setup::default() });
+    let (address, (path, kept)) = (&registry.address, install_helper(&place, "mine"));
+    place.import_busybox();
+    let to = format!("docker://{address}/team/base:1");
+    let auth = place.dir().join("run/containers/auth.json");
+    let docker = place.dir().join("home/.docker/config.json");
+    let conf = place.dir().join("home/.config/containers/registries.conf");
+    for file in [&auth, &docker, &conf] {
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+    }
+    let stale = format!(
+        r#"{{"auths":{{"{address}":{{"auth":"eDp5"}},"other.example":{{"auth":"eDp5"}}}}}}"#
+    );
+    let own = format!(r#"{{"credHelpers":{{"{address}":"mine"}},"auths":{{"{address}":{{}}}}}}"#);
+    let cases = [
+        (docker.clone(), own.clone()),
+        (docker.clone(), r#"{"credsStore":"mine"}"#.into()),
+        (conf, "credential-helpers = [\"mine\", \"containers-auth.json\"]".into()),
+        (auth.clone(), own),
+    ];
+    for (file, text) in cases {
+        fs::write(&auth, &stale).unwrap();
+        fs::write(&file, &text).unwrap();
+        let svp = |arguments: &[&str]| {
+            let mut svp = place.svp(arguments);
+            svp.env("PATH", &path);
+            svp
+        };
+        let login = ["login", "-u", RealRegistry::USER, "--password-stdin", address];
+        let output = with_input(svp(&login), RealRegistry::PASSWORD);
+        let told = support::told(&svp(&login), &output);
+        assert!(
+            output.status.success() && told.contains("docker-credential-mine has the login"),
+            "{told}"
+        );
+        let entry: serde_json::Value =
+            serde_json::from_str(&fs::read_to_string(kept.join(address)).unwrap()).unwrap();
+        let expected = serde_json::json!({
+            "ServerURL": address, "Username": RealRegistry::USER, "Secret": RealRegistry::PASSWORD,
+        });
+        assert_eq!(entry, expected);
+        let text_of_auth = fs::read_to_string(&auth).unwrap();
+        assert!(
+            !text_of_auth.contains("eDp5") || !text_of_auth.contains(address.as_str()),
+            "{text_of_auth}"
+        );
+        assert_eq!(file == auth, !text_of_auth.contains("other.example"));
+
+        support::success(&mut svp(&["push", "busybox", &to]));
+        if !text.contains("credsStore") {
+            let mut skopeo = place.command("skopeo");
+            skopeo.args(["inspect", "--tls-verify=false", &to]).env("PATH", &path);
+            support::success(&mut skopeo);
+        }
+
+        support::success(&mut svp(&["logout", address]));
+        assert!(!kept.join(address).exists());
+        let again = support::output(&mut svp(&["logout", address]));
+        assert_eq!(again.status.code(), Some(2), "{}", support::told(&svp(&[]), &again));
+        assert_eq!(support::output(&mut svp(&["push", "busybox", &to])).status.code(), Some(69));
+        fs::remove_file(&file).unwrap();
+    }
+    place.assert_nothing_left();
+}
+
+#[test]
+fn a_helper_that_can_not_keep_a_login_is_told_of() {
+    let place = Place::new();
+    let registry = RealRegistry::start(&Setup { password: true, ..Setup::default() });
+    let address = &registry.address;
+    let (path, kept) = install_helper(&place, "mine");
+    let file = place.path("auth.json");
+    let text = format!(r#"{{"credHelpers":{{"{address}":"mine"}}}}"#);
+    fs::write(&file, &text).unwrap();
+    let run = |arguments: &[&str], path: &str| {
+        let mut svp = place.svp(arguments);
+        svp.args(["--authfile", "auth.json"]).env("PATH", path);
+        let output = with_input(svp, RealRegistry::PASSWORD);
+        (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let login = ["login", "-u", RealRegistry::USER, "--password-stdin", address];
+    let (code, told) = run(&login, "/usr/bin:/bin");
+    assert!(code == 65 && told.contains("not installed") && told.contains("auth.json"), "{told}");
+    let namespace = format!("{address}/team");
+    let (code, told) = run(&["login", "-u", "u", "--password-stdin", &namespace], &path);
+    assert!(code == 2 && told.contains("namespaces"), "{told}");
+    fs::remove_dir(&kept).unwrap();
+    let (code, told) = run(&login, &path);
+    assert!(code == 69 && told.contains("docker-credential-mine failed"), "{told}");
+    assert!(!told.contains(RealRegistry::PASSWORD), "{told}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), text);
+
+    fs::create_dir(&kept).unwrap();
+    assert_eq!(run(&login, &path).0, 0);
+    let (code, told) = run(&["logout", "--all"], &path);
+    assert!(code == 0 && fs::read_dir(&kept).unwrap().next().is_none(), "{told}");
+}
+
+/// A terminal: the end that a person has, and the end that a program has.
+fn terminal() -> (File, File) {
+    let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&person).unwrap();
+    unlockpt(&person).unwrap();
+    let name = ptsname(&person, Vec::new()).unwrap();
+    let program = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+    (File::from(person), program)
+}
+
+/// Reads what a terminal shows until it shows `text`.
+fn shown_until(person: &mut File, shown: &mut String, text: &str) {
+    while !shown.contains(text) {
+        let mut buffer = [0; 1000];
+        let n = person.read(&mut buffer).unwrap_or_else(|error| panic!("{error}: {shown}"));
+        shown.push_str(&String::from_utf8_lossy(&buffer[..n]));
+    }
+}
+
+fn echoes(terminal: &File) -> bool {
+    rustix::termios::tcgetattr(terminal).unwrap().local_modes.contains(LocalModes::ECHO)
+}
+
+#[test]
+fn a_terminal_shows_no_password() {
+    let place = Place::new();
+    let registry = RealRegistry::start(&Setup { password: true, ..Setup::default() });
+    for interrupted in [false, true] {
+        let (mut person, program) = terminal();
+        let mut svp = place.svp(["login", &registry.address]);
+        svp.stdin(program.try_clone().unwrap()).stdout(Stdio::piped());
+        svp.stderr(program.try_clone().unwrap());
+        let mut child = svp.spawn().unwrap();
+        let mut shown = String::new();
+        shown_until(&mut person, &mut shown, "User name at ");
+        assert!(echoes(&program));
+        writeln!(person, "{}", RealRegistry::USER).unwrap();
+        shown_until(&mut person, &mut shown, "Password of user at ");
+        assert!(!echoes(&program));
+        if interrupted {
+            let pid = rustix::process::Pid::from_child(&child);
+            rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+            assert_eq!(child.wait().unwrap().code(), Some(130), "{shown}");
+        } else {
+            writeln!(person, "{}", RealRegistry::PASSWORD).unwrap();
+            shown_until(&mut person, &mut shown, "has the login");
+            assert!(child.wait().unwrap().success(), "{shown}");
+            assert!(shown.contains(RealRegistry::USER) && !shown.contains("pass:"), "{shown}");
+        }
+        assert!(echoes(&program), "{shown}");
+    }
+    let to = format!("docker://{}/team/base:1", registry.address);
+    place.import_busybox();
+    place.ok(["push", "busybox", &to]);
+    place.assert_nothing_left();
+}

@@ -1,0 +1,48 @@
+//! Every integration test of svp, in one program: it is compiled and linked once. `cargo test --test it store::` runs
+//! a module, `cargo test --test it e2e::run::` a module of the end-to-end tests.
+//!
+//! Tests share this process, so none of them changes what belongs to all of it (its environment, its directory, its
+//! umask, its limits): such a test runs svp, or itself again as `layer_common::inside` does.
+
+mod architecture;
+mod archive;
+mod certs;
+mod cli_images;
+mod cli_words;
+mod compression;
+mod devices;
+mod diff;
+mod docker_archive;
+mod e2e;
+mod every_file;
+mod import;
+mod index;
+mod killed;
+mod layer_common;
+mod layer_diff;
+mod layer_index;
+mod layer_law;
+mod layer_memory;
+mod layer_tar;
+mod layer_unpack;
+mod layout;
+mod loaded;
+mod login;
+mod many_tags;
+mod pack;
+mod policy;
+mod pull_faults;
+mod push;
+mod registries_conf;
+mod registry_auth;
+mod registry_faults;
+mod registry_real;
+mod sandbox;
+mod schema;
+mod soak;
+mod source;
+mod store;
+mod support;
+mod tools;
+mod transports;
+mod upkeep;

@@ -1,0 +1,290 @@
+//! registries.conf through the program, with several of Debian's docker-registry, side by side with skopeo.
+
+use std::fs;
+use std::net::TcpListener;
+use std::process::Command;
+
+use crate::support;
+use crate::support::Place;
+use crate::support::real_registry::{Pushed, RealRegistry, Setup};
+use svp::oci::Digest;
+
+const PLAIN: Setup = Setup { password: false, tls: false, client: false, self_signed: false };
+
+/// A port where nobody listens.
+fn nobody() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+/// Writes the user's registries.conf, which skopeo reads too.
+fn configure(place: &Place, text: &str) {
+    let dir = place.dir().join("home/.config/containers");
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join("registries.conf"), text).unwrap();
+}
+
+fn pull(place: &Place, name: &str) -> String {
+    place.ok(["pull", name, "-t", "got"]).trim().to_owned()
+}
+
+/// What skopeo gives for the same name under the same files.
+fn skopeo(place: &Place, arguments: &[&str], name: &str) -> std::process::Output {
+    let mut skopeo = place.command("skopeo");
+    skopeo.args(["inspect", "--no-tags", "--format", "{{.Digest}}"]).args(arguments);
+    skopeo.arg(format!("docker://{name}"));
+    support::output(&mut skopeo)
+}
+
+#[track_caller]
+fn both_give(place: &Place, name: &str, image: &Pushed) {
+    assert_eq!(pull(place, name), image.manifest.to_string());
+    let output = skopeo(place, &[], name);
+    let told = String::from_utf8_lossy(&output.stderr);
+    let digest = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(digest.trim(), image.manifest.to_string(), "{told}");
+}
+
+#[track_caller]
+fn both_fail(place: &Place, name: &str) -> String {
+    assert!(!skopeo(place, &[], name).status.success());
+    place.fails(69, ["pull", name, "-t", "none"])
+}
+
+#[test]
+fn names_are_rewritten_and_the_longest_prefix_wins() {
+    let place = Place::new();
+    let (one, two) = (RealRegistry::start(&PLAIN), RealRegistry::start(&PLAIN));
+    let image = one.push("internal/bar/app:1");
+    let other = two.push("app:1");
+    // skopeo speaks plain http where it is told to, even to loopback.
+    configure(
+        &place,
+        &format!(
+            "[[registry]]\nprefix = \"example.com/foo\"\nlocation = \"{one}/internal/bar\"\ninsecure = true\n\
+             [[registry]]\nprefix = \"example.com\"\nlocation = \"{two}\"\ninsecure = true\n\
+             [[registry]]\nprefix = \"*.example.org\"\nlocation = \"{two}\"\ninsecure = true\n",
+            one = one.address,
+            two = two.address
+        ),
+    );
+    both_give(&place, "example.com/foo/app:1", &image);
+    both_give(&place, &format!("example.com/foo/app@{}", image.manifest), &image);
+    both_give(&place, "example.com/app:1", &other);
+    both_give(&place, "a.b.example.org/app:1", &other);
+    let told = both_fail(&place, "example.com/foo/none:1");
+    assert!(
+        told.contains(&one.address) && told.contains("no repository internal/bar/none"),
+        "{told}"
+    );
+    // The store has it by the name that was asked for.
+    place.ok(["pull", "example.com/foo/app:1"]);
+    assert!(place.ok(["images"]).contains("example.com/foo/app"));
+    place.assert_nothing_left();
+}
+
+#[test]
+fn mirrors_are_tried_in_order_each_with_its_own_login() {
+    let place = Place::new();
+    let guarded = RealRegistry::start(&Setup { password: true, tls: true, ..Setup::default() });
+    let empty = RealRegistry::start(&PLAIN);
+    let itself = RealRegistry::start(&PLAIN);
+    let image = guarded.push("mirror/team/app:1");
+    let only_there = itself.push("team/late:1");
+    let dead = nobody();
+    let text = |of_mirrors: &str| {
+        format!(
+            "[[registry]]\nprefix = \"registry.example\"\nlocation = \"{}\"\ninsecure = true\n\
+             [[registry.mirror]]\nlocation = \"{dead}\"\n\
+             [[registry.mirror]]\nlocation = \"{}\"\ninsecure = true\n\
+             [[registry.mirror]]\nlocation = \"{}/mirror\"\n{of_mirrors}\n",
+            itself.address, empty.address, guarded.address
+        )
+    };
+    // Without a login and a certificate that it trusts, the mirror is passed over.
+    configure(&place, &text("insecure = true"));
+    let told = both_fail(&place, "registry.example/team/app:1");
+    for (part, why) in [
+        (&dead, "refuses the connection"),
+        (&empty.address, "no repository team/app"),
+        (&guarded.address, "wants a login"),
+        (&itself.address, "no repository team/app"),
+    ] {
+        assert!(told.contains(part.as_str()) && told.contains(why), "{part} {why}: {told}");
+    }
+    both_give(&place, "registry.example/team/late:1", &only_there);
+
+    let auth = fs::read(guarded.auth_file(RealRegistry::PASSWORD)).unwrap();
+    let run = place.dir().join("run/containers");
+    fs::create_dir_all(&run).unwrap();
+    fs::write(run.join("auth.json"), auth).unwrap();
+    both_give(&place, "registry.example/team/app:1", &image);
+
+    configure(&place, &text(""));
+    let told = both_fail(&place, "registry.example/team/app:1");
+    assert!(told.contains("is not trusted"), "{told}");
+    let ca = guarded.ca_file().display().to_string();
+    let name = "registry.example/team/app:1";
+    let digest = place.ok(["pull", name, "-t", "got", "--cacert", &ca]);
+    assert_eq!(digest.trim(), image.manifest.to_string());
+
+    configure(&place, &text("insecure = true\npull-from-mirror = \"digest-only\""));
+    let told = place.fails(69, ["pull", name, "-t", "none"]);
+    assert!(!told.contains(&guarded.address), "{told}");
+    let digested = format!("registry.example/team/app@{}", image.manifest);
+    assert_eq!(pull(&place, &digested), image.manifest.to_string());
+    place.assert_nothing_left();
+}
+
+#[test]
+fn a_blob_that_a_mirror_lacks_comes_from_the_next_place() {
+    let place = Place::new();
+    let (mirror, itself) = (RealRegistry::start(&PLAIN), RealRegistry::start(&PLAIN));
+    let image = mirror.push("app:1");
+    itself.push("app:1");
+    let layer = Digest::of(&image.layer);
+    configure(
+        &place,
+        &format!(
+            "[[registry]]\nprefix = \"registry.example\"\nlocation = \"{}\"\ninsecure = true\n\
+             [[registry.mirror]]\nlocation = \"{}\"\ninsecure = true\n",
+            itself.address, mirror.address
+        ),
+    );
+    mirror.lose(&layer);
+    let digest = place.ok(["pull", "registry.example/app:1", "-t", "got"]);
+    assert_eq!(digest.trim(), image.manifest.to_string());
+    place.ok(["check", "--store"]);
+    place.ok(["rmi", "got"]);
+    itself.lose(&layer);
+    let told = place.fails(69, ["pull", "registry.example/app:1", "-t", "got"]);
+    assert!(told.contains(&mirror.address) && told.contains(&itself.address), "{told}");
+    place.assert_nothing_left();
+}
+
+#[test]
+fn what_is_blocked_is_refused_and_its_mirrors_are_not() {
+    let place = Place::new();
+    let (registry, mirror) = (RealRegistry::start(&PLAIN), RealRegistry::start(&PLAIN));
+    registry.push("a/app:1");
+    let image = mirror.push("copy/app:1");
+    let address = &registry.address;
+    configure(
+        &place,
+        &format!(
+            "[[registry]]\nlocation = \"{address}\"\ninsecure = true\n\
+             [[registry]]\nlocation = \"{address}/b\"\nblocked = true\n\
+             [[registry]]\nlocation = \"{address}/c\"\nblocked = true\n\
+             [[registry.mirror]]\nlocation = \"{}/copy\"\ninsecure = true\n",
+            mirror.address
+        ),
+    );
+    pull(&place, &format!("{address}/a/app:1"));
+    let told = both_fail(&place, &format!("{address}/b/app:1"));
+    assert!(
+        told.contains("blocked by") && told.contains("home/.config/containers/registries.conf"),
+        "{told}"
+    );
+    both_give(&place, &format!("{address}/c/app:1"), &image);
+    let told = both_fail(&place, &format!("{address}/c/none:1"));
+    assert!(told.contains(&mirror.address) && told.contains("blocked by"), "{told}");
+    let told = place.fails(69, ["push", "got", &format!("docker://{address}/b/x:1")]);
+    assert!(told.contains("blocked by"), "{told}");
+}
+
+#[test]
+fn pushing_goes_to_the_registry_that_is_named() {
+    let place = Place::new();
+    let (registry, mirror) = (RealRegistry::start(&PLAIN), RealRegistry::start(&PLAIN));
+    configure(
+        &place,
+        &format!(
+            "[[registry]]\nprefix = \"{address}/team\"\nlocation = \"{mirror}/elsewhere\"\ninsecure = true\n\
+             [[registry.mirror]]\nlocation = \"{mirror}/mirror\"\n",
+            address = registry.address,
+            mirror = mirror.address
+        ),
+    );
+    place.import_busybox();
+    let name = format!("docker://{}/team/app:1", registry.address);
+    let digest = place.ok(["push", "busybox", &name]);
+    let mut skopeo = Command::new("skopeo");
+    skopeo.args(["inspect", "--tls-verify=false", "--format", "{{.Digest}}", &name]);
+    skopeo.env("CONTAINERS_REGISTRIES_CONF", "/dev/null").env("HOME", "/nonexistent");
+    assert_eq!(support::success(&mut skopeo), digest);
+    place.fails(69, ["pull", &name, "-t", "none"]);
+}
+
+#[test]
+fn insecure_is_for_the_registry_that_is_called_so() {
+    let place = Place::new();
+    // An address that svp does not take for loopback.
+    let (plain, tls) = (
+        RealRegistry::start(&PLAIN),
+        RealRegistry::start(&Setup { password: true, tls: true, ..Setup::default() }),
+    );
+    plain.push("app:1");
+    tls.push("app:1");
+    let far = plain.address.replace("127.0.0.1", "0.0.0.0");
+    let of_tls = format!("{}/app:1", tls.address);
+    let name = format!("{far}/app:1");
+    let auth = tls.auth_file(RealRegistry::PASSWORD).display().to_string();
+    let run = |code: i32, name: &str, more: &[&str]| {
+        let mut svp = place.svp(["pull", name, "-t", "got", "--authfile", &auth]);
+        let output = support::output(svp.args(more).env("NO_PROXY", "*"));
+        let told = support::told(&svp, &output);
+        assert_eq!(output.status.code(), Some(code), "{told}");
+        told
+    };
+    configure(&place, &format!("[[registry]]\nlocation = \"{}\"\ninsecure = true\n", tls.address));
+    run(0, &of_tls, &[]);
+    let told = run(69, &name, &[]);
+    assert!(told.contains("does not speak TLS") && told.contains("insecure"), "{told}");
+    configure(&place, &format!("[[registry]]\nlocation = \"{far}\"\ninsecure = true\n"));
+    run(0, &name, &[]);
+    let told = run(69, &of_tls, &[]);
+    assert!(told.contains("is not trusted"), "{told}");
+    // The option has the last word, either way.
+    run(0, &of_tls, &["--tls-verify=false"]);
+    let told = run(69, &name, &["--tls-verify"]);
+    assert!(told.contains("does not speak TLS"), "{told}");
+}
+
+#[test]
+fn a_file_that_is_wrong_is_named() {
+    let place = Place::new();
+    let registry = RealRegistry::start(&PLAIN);
+    registry.push("app:1");
+    let name = format!("docker://{}/app:1", registry.address);
+    configure(&place, "\n[[registry]]\nlocation = 7\n");
+    let told = place.fails(65, ["pull", &name, "-t", "x"]);
+    assert!(told.contains(".config/containers/registries.conf, line 3"), "{told}");
+    configure(&place, "[registries.insecure]\nregistries = [\"r.example\"]\n");
+    let told = place.fails(65, ["pull", &name, "-t", "x"]);
+    assert!(told.contains("version 1"), "{told}");
+
+    let named = place.path("mine.conf");
+    let with_file = |arguments: &[&str]| {
+        let mut svp = place.svp(arguments);
+        support::output(svp.env("CONTAINERS_REGISTRIES_CONF", &named))
+    };
+    assert_eq!(with_file(&["pull", &name, "-t", "x"]).status.code(), Some(65));
+    fs::write(
+        &named,
+        format!("[[registry]]\nlocation = \"{}\"\nblocked = true\n", registry.address),
+    )
+    .unwrap();
+    let output = with_file(&["pull", &name, "-t", "x"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("mine.conf"));
+    assert_eq!(output.status.code(), Some(69));
+    fs::write(
+        &named,
+        "unqualified-search-registries = [\"r.example\"]\nshort-name-mode = \"enforcing\"\n",
+    )
+    .unwrap();
+    let output = with_file(&["pull", &name, "-t", "x"]);
+    assert!(output.status.success());
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("short"));
+    // No registry is asked: no file is read.
+    configure(&place, "broken");
+    place.ok(["images"]);
+}

@@ -1,0 +1,185 @@
+//! Many svp processes on one store at once, again and again: eight pulls, eight builds, a prune and a removal in each
+//! round. Each must succeed, no tag may be lost, and the store must be sound after each round, with nothing left behind.
+//!
+//! `make test` runs two rounds; `make soak` a hundred, or `SVP_SOAK_ROUNDS`.
+
+use std::collections::BTreeMap;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use crate::support::registry::Registry;
+use crate::support::{Place, success, told};
+
+/// How many pulls, and how many builds, a round has.
+const EACH: usize = 8;
+
+/// What a place's store must hold: each tag, and the digest of its manifest.
+type Tags = BTreeMap<String, String>;
+
+struct Soak {
+    place: Place,
+    registry: Registry,
+    /// The images in the registry: name and digest.
+    remote: Vec<(String, String)>,
+    tags: Tags,
+}
+
+/// A command under way, and what its success means.
+struct Running {
+    arguments: Vec<String>,
+    child: Child,
+    /// The tag that it makes, with the digest if that is known before.
+    makes: Option<(String, Option<String>)>,
+}
+
+impl Soak {
+    /// A registry with four images that share layers, and a store that has busybox.
+    fn new() -> Self {
+        let place = Place::new();
+        let registry = Registry::start();
+        place.import_busybox();
+        let maker = Place::new();
+        maker.import_busybox();
+        let mut remote = Vec::new();
+        let mut base = "busybox".to_owned();
+        for n in 0..EACH / 2 {
+            let script = format!("mkdir -p /n; seq {n} 40000 >/n/{n}");
+            let pack = pack(&maker, &format!("pack{n}"), &script);
+            let tag = format!("image{n}");
+            let build = ["build", "-b", &pack, "-t", &tag, "--base", &base, "--network", "none"];
+            let digest = maker.ok(build).trim().to_owned();
+            let name = format!("docker://{}/soak/{tag}:1", registry.host());
+            maker.ok(["push", &tag, &name]);
+            remote.push((name, digest));
+            base = tag;
+        }
+        let busybox = place.ok(["inspect", "busybox", "--field", "digest"]).trim().to_owned();
+        let tags = Tags::from([("busybox:latest".to_owned(), busybox)]);
+        Soak { place, registry, remote, tags }
+    }
+
+    fn start(&self, arguments: &[&str], makes: Option<(&str, Option<&str>)>) -> Running {
+        let mut command = self.place.svp(arguments);
+        command.env("SOURCE_DATE_EPOCH", "1700000000");
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("svp");
+        Running {
+            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            child,
+            makes: makes.map(|(tag, digest)| (tag.to_owned(), digest.map(str::to_owned))),
+        }
+    }
+
+    fn round(&mut self, round: usize) {
+        // Two and two builds write the same layers; the script differs from that of the round before.
+        let packs: Vec<String> = (0..EACH)
+            .map(|n| {
+                let script = format!("echo {round} {} >/made; seq 1 20000 >/much", n / 2);
+                pack(&self.place, &format!("pack{n}"), &script)
+            })
+            .collect();
+        // One tag of the last round and the image that was pulled as it go; the others are replaced.
+        let gone = (round > 0).then(|| match round % 2 {
+            0 => format!("pulled-{}-{}:latest", (round - 1) % 3, round % EACH),
+            _ => format!("built-{}-{}:latest", (round - 1) % 3, round % EACH),
+        });
+        let mut running = Vec::new();
+        for (n, pack) in packs.iter().enumerate() {
+            let (source, digest) = &self.remote[(n + round) % self.remote.len()];
+            let tag = format!("pulled-{}-{n}:latest", round % 3);
+            running.push(self.start(&["pull", source, "-t", &tag], Some((&tag, Some(digest)))));
+            let tag = format!("built-{}-{n}:latest", round % 3);
+            let build = ["build", "-b", pack, "-t", &tag, "--base", "busybox", "--network", "none"];
+            running.push(self.start(&build, Some((&tag, None))));
+            if n == round % EACH {
+                // It takes its turn when the store is quiet, however long that takes.
+                running.push(self.start(&["prune", "--wait", "600"], None));
+            }
+            if n == (round / 2) % EACH
+                && let Some(gone) = &gone
+            {
+                assert!(self.tags.remove(gone).is_some(), "{gone} was never there");
+                running.push(self.start(&["rmi", gone], None));
+            }
+            std::thread::sleep(Duration::from_millis(rand::random_range(0..40)));
+        }
+        for Running { arguments, child, makes } in running {
+            let output = child.wait_with_output().expect("svp");
+            let command = self.place.svp(&arguments);
+            assert!(output.status.success(), "round {round}: {}", told(&command, &output));
+            let Some((tag, expected)) = makes else { continue };
+            let digest = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+            assert!(expected.is_none_or(|expected| expected == digest), "{tag}: {digest}");
+            self.tags.insert(tag, digest);
+        }
+        let made = |n: usize| {
+            let tag = format!("built-{}-{n}:latest", round % 3);
+            self.place.ok(["inspect", &tag, "--field", "layers.2.digest"])
+        };
+        assert_eq!(made(round % EACH), made((round % EACH) ^ 1), "round {round}");
+        self.check(round);
+    }
+
+    /// Every tag is there with its digest, and the store is sound.
+    fn check(&self, round: usize) {
+        let list = self.place.ok(["images", "--format", "json"]);
+        let list: serde_json::Value = serde_json::from_str(&list).expect("JSON");
+        let text = |value: &serde_json::Value| value.as_str().expect("a text").to_owned();
+        let found: Tags = (list.as_array().expect("a list").iter())
+            .map(|image| {
+                let tag = format!("{}:{}", text(&image["repository"]), text(&image["tag"]));
+                (tag, text(&image["digest"]))
+            })
+            .collect();
+        assert_eq!(found, self.tags, "after round {round}");
+        assert_eq!(self.place.ok(["check", "--store"]), "", "after round {round}");
+        self.place.assert_nothing_left();
+    }
+
+    /// Every image is whole when it is used: its root file system unpacks.
+    fn use_all(&self) {
+        for (n, tag) in self.tags.keys().enumerate() {
+            let root = self.place.path(&format!("root{n}"));
+            self.place.ok(["unpack", tag, root.to_str().expect("UTF-8")]);
+            assert!(root.join("bin/busybox").exists(), "{tag}");
+        }
+        // And nothing is kept that no tag needs.
+        self.place.ok(["prune"]);
+        let left = self.place.ok(["prune", "--dry-run", "--format", "json"]);
+        assert_eq!(left.trim(), "[]");
+        let mut list = self.place.command("skopeo");
+        let repository = format!("docker://{}/soak/image0", self.registry.host());
+        success(list.args(["list-tags", "--tls-verify=false", &repository]));
+        self.place.ok(["check", "--store"]);
+        self.place.assert_nothing_left();
+    }
+}
+
+fn pack(place: &Place, name: &str, script: &str) -> String {
+    let build = format!("#!/bin/sh\nset -e\n{script}\n");
+    let query = "#!/bin/sh\n[ \"$1\" != os ] || echo busybox/1\n";
+    let dir = place.write_pack(name, &[("bin/query", query), ("bin/build", &build)]);
+    dir.to_str().expect("UTF-8").to_owned()
+}
+
+fn soak(rounds: usize) {
+    let mut soak = Soak::new();
+    for round in 0..rounds {
+        soak.round(round);
+    }
+    soak.use_all();
+}
+
+#[test]
+fn a_short_soak() {
+    soak(2);
+}
+
+#[test]
+#[ignore = "long: make soak"]
+fn a_long_soak() {
+    let rounds =
+        std::env::var("SVP_SOAK_ROUNDS").map_or(100, |text| text.parse().expect("a number"));
+    let since = std::time::Instant::now();
+    soak(rounds);
+    println!("{rounds} rounds of {} commands in {:?}", 2 * EACH + 2, since.elapsed());
+}

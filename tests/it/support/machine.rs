@@ -1,0 +1,225 @@
+//! A Debian 13 that runs: systemd as process 1, podman 5, svp, root and an ordinary user whose units start at boot. It
+//! has a network of its own with nothing but a loopback. Only root can boot it.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::{Place, base, busybox_base, output, repo, run, success, told};
+
+/// How long anything may take there, on a host that has much else to do.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// A user of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum User {
+    /// The system's own manager is theirs.
+    Root,
+    /// Has subordinate ids, and a manager of her own from boot on.
+    Ann,
+}
+
+/// A machine, running unless [`Machine::halt`] was said. Ends when dropped; its files are the place's.
+pub struct Machine {
+    root: PathBuf,
+    group: PathBuf,
+    boot: Option<Child>,
+}
+
+/// A file of the machine's root file system, to be used by itself.
+#[track_caller]
+pub fn file_of_machine(place: &Place, path: &str) -> PathBuf {
+    let member = format!("./{path}");
+    let to = place.dir().to_str().expect("a path");
+    run("tar", ["-C", to, "-xf", base("machine").to_str().expect("a path"), &member]);
+    place.dir().join(path)
+}
+
+impl Machine {
+    /// Boots a machine.
+    #[track_caller]
+    pub fn boot(place: &Place) -> Machine {
+        let root = place.dir().join("machine");
+        std::fs::create_dir(&root).expect("a directory");
+        let archive = base("machine");
+        run("tar", ["-C".as_ref(), root.as_os_str(), "-xf".as_ref(), archive.as_os_str()]);
+        std::fs::copy(busybox_base(), root.join("srv/busybox.tar")).expect("a copy");
+        std::fs::copy("/bin/busybox", root.join("usr/bin/busybox")).expect("a copy");
+        // Where all controllers are version 1's there is none for the limit that podman sets by itself.
+        let conf = "[containers]\npids_limit = 0\n";
+        std::fs::write(root.join("etc/containers/containers.conf"), conf).expect("a file");
+        // podman's units of users wait for it, a minute and more.
+        let wants = root.join("etc/systemd/system/multi-user.target.wants");
+        let online = "/usr/lib/systemd/system/network-online.target";
+        std::os::unix::fs::symlink(online, wants.join("network-online.target")).expect("a link");
+        let name = place.dir().file_name().expect("a name").to_owned();
+        let group = own_cgroup().join(name);
+        let mut machine = Machine { root, group, boot: None };
+        machine.start();
+        machine
+    }
+
+    /// A path of the machine's, seen from outside.
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.root.join(path.trim_start_matches('/'))
+    }
+
+    /// Cuts the power and boots anew.
+    #[track_caller]
+    pub fn boot_again(&mut self) {
+        self.halt();
+        self.start();
+    }
+
+    #[track_caller]
+    fn start(&mut self) {
+        let mut boot = Command::new("sh");
+        boot.arg(repo().join("tests/it/support/machine.sh")).arg(&self.root).arg(&self.group);
+        boot.arg(env!("CARGO_BIN_EXE_svp")).stdin(Stdio::null());
+        let mut boot = boot.spawn().expect("sh");
+        while !is_systemd(boot.id()) {
+            let ended = boot.try_wait().expect("a child");
+            assert!(ended.is_none(), "the machine did not boot: what it said is above");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.boot = Some(boot);
+        for user in [User::Root, User::Ann] {
+            // 0 is running; what has failed to start says systemd, and nothing of it is the test's.
+            let up = |state: &str| ["running", "degraded"].contains(&state.trim());
+            self.wait(user, "is-system-running", &["systemctl", "is-system-running"], up);
+        }
+    }
+
+    /// Cuts the power.
+    pub fn halt(&mut self) {
+        if let Some(mut boot) = self.boot.take() {
+            boot.kill().ok();
+            boot.wait().ok();
+        }
+        // Process 1 takes all others along, each in its time.
+        for _ in 0..500 {
+            remove_groups(&self.group);
+            if !self.group.exists() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The command lines of all that runs in the machine's units, sorted.
+    pub fn processes(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut groups = inner_groups(&self.group);
+        while let Some(group) = groups.pop() {
+            groups.extend(inner_groups(&group));
+            let pids = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+            for pid in pids.lines() {
+                let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                found.push(String::from_utf8_lossy(&arguments).replace('\0', " "));
+            }
+        }
+        found.sort();
+        found
+    }
+
+    /// A program in the machine, as its user has one after a login; `systemctl` gets `--user` where it is hers.
+    pub fn command<A: AsRef<OsStr>>(&self, user: User, words: &[A]) -> Command {
+        let boot = self.boot.as_ref().expect("it runs").id();
+        let pid = process_1(boot).expect("process 1");
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &pid, "--all", "--root", "--wd", "--"]);
+        let (home, runtime) = match user {
+            User::Root => ("/root", "/run"),
+            User::Ann => ("/home/ann", "/run/user/1000"),
+        };
+        if user == User::Ann {
+            command.args(["setpriv", "--reuid=1000", "--regid=1000", "--init-groups"]);
+        }
+        command.args(["env", "-i", "-C", home, "PATH=/usr/sbin:/usr/bin:/sbin:/bin"]);
+        command.args([
+            "LANG=C.UTF-8",
+            &format!("HOME={home}"),
+            &format!("XDG_RUNTIME_DIR={runtime}"),
+        ]);
+        command.args(words);
+        if user == User::Ann && words.first().is_some_and(|word| word.as_ref() == "systemctl") {
+            command.arg("--user");
+        }
+        command
+    }
+
+    /// A line for the machine's shell, which must succeed; its stdout.
+    #[track_caller]
+    pub fn ok(&self, user: User, line: &str) -> String {
+        success(&mut self.command(user, &["sh", "-c", line]))
+    }
+
+    /// Runs `words` until `is_good` is content with its stdout.
+    #[track_caller]
+    pub fn wait(&self, user: User, what: &str, words: &[&str], is_good: impl Fn(&str) -> bool) {
+        let until = Instant::now() + LIMIT;
+        loop {
+            let mut command = self.command(user, words);
+            let result = output(&mut command);
+            if is_good(&String::from_utf8_lossy(&result.stdout)) {
+                return;
+            }
+            if Instant::now() > until {
+                let line = "journalctl --boot --no-pager | grep -v ' conmon\\[\\|health_status\\|scope' | tail -n 400";
+                let journal = output(&mut self.command(User::Root, &["sh", "-c", line]));
+                let journal = String::from_utf8_lossy(&journal.stdout).into_owned();
+                panic!("{user:?}: {what}: {}{journal}", told(&command, &result));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Runs a line of shell until it succeeds.
+    #[track_caller]
+    pub fn wait_ok(&self, user: User, line: &str) {
+        let line_said = format!("{line} && echo it is good");
+        self.wait(user, line, &["sh", "-c", &line_said], |said| said.ends_with("it is good\n"));
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.halt();
+    }
+}
+
+/// Process 1 of the machine that `boot` keeps, as the host numbers it.
+fn process_1(boot: u32) -> Option<String> {
+    let children = std::fs::read_to_string(format!("/proc/{boot}/task/{boot}/children")).ok()?;
+    Some(children.split_whitespace().next()?.to_owned())
+}
+
+fn is_systemd(boot: u32) -> bool {
+    let comm = process_1(boot).and_then(|pid| std::fs::read(format!("/proc/{pid}/comm")).ok());
+    comm.is_some_and(|comm| comm == b"systemd\n")
+}
+
+/// The cgroup of version 2 that this process is in.
+#[track_caller]
+fn own_cgroup() -> PathBuf {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    let mount = mounts.lines().find(|line| line.contains(" - cgroup2 "));
+    let mount = mount.and_then(|line| line.split(' ').nth(4));
+    let mount = mount.expect("a mount of cgroup2: the kernel or the container has none");
+    let groups = std::fs::read_to_string("/proc/self/cgroup").expect("cgroup");
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    Path::new(mount).join(own)
+}
+
+fn inner_groups(group: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(group).into_iter().flatten().flatten();
+    let groups = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    groups.map(|entry| entry.path()).collect()
+}
+
+/// Removes a cgroup and those in it, as far as they are empty.
+fn remove_groups(group: &Path) {
+    inner_groups(group).iter().for_each(|group| remove_groups(group));
+    std::fs::remove_dir(group).ok();
+}

@@ -1,0 +1,258 @@
+//! svp beside skopeo: an image carried from every transport to every transport by either has the same digest, and
+//! each reads what the other has written.
+
+use std::fs;
+
+use crate::support::registry::Registry;
+use crate::support::{Place, success};
+use serde_json::Value;
+use svp::oci::Digest;
+
+/// The transports that both have. svp has its store besides.
+const TRANSPORTS: [&str; 4] = ["docker", "oci", "oci-archive", "docker-archive"];
+
+/// An image of three layers in a registry and in every other transport, written by skopeo.
+struct World {
+    place: Place,
+    registry: Registry,
+}
+
+/// What an image is, as far as a transport keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Found {
+    /// The manifest's digest.
+    manifest: String,
+    /// The config's.
+    config: String,
+    /// What the config says of the layers.
+    diff_ids: Value,
+}
+
+impl World {
+    /// A registry that has `team/image:1`, copied there by skopeo with `options`, and nothing elsewhere.
+    fn new(options: &[&str]) -> Self {
+        let (place, registry) = (Place::new(), Registry::start());
+        place.import_busybox();
+        let query = "#!/bin/sh\n[ \"$1\" != os ] || echo busybox/1\n";
+        let build = "#!/bin/sh\nseq 1 20000 >/numbers\n";
+        place.write_pack("pack", &[("bin/query", query), ("bin/build", build)]);
+        let command = ["build", "-b", "pack", "-t", "made:1", "--base", "busybox", "--network"];
+        place.ok(command.iter().chain(&["none", "--oci-dir", "made"]));
+        let world = World { place, registry };
+        world.skopeo_copy("oci:made:made:1", &world.at("docker", "image"), options);
+        world.place.ok(["rmi", "made:1"]);
+        fs::write(world.place.path("data"), "some data\n".repeat(1000)).expect("a file");
+        success(world.place.command("tar").args(["-cf", "data.tar", "data"]));
+        world
+    }
+
+    /// The image called `name` at a transport.
+    fn at(&self, transport: &str, name: &str) -> String {
+        match transport {
+            "docker" => format!("docker://{}/team/{name}:1", self.registry.host()),
+            "store" => format!("{name}:1"),
+            // Their names for images are the ones that skopeo takes as they are.
+            _ => format!("{transport}:{name}.{transport}:docker.io/team/{name}:1"),
+        }
+    }
+
+    fn skopeo(&self, arguments: &[&str]) -> String {
+        let mut skopeo = self.place.command("skopeo");
+        success(skopeo.arg("--insecure-policy").args(arguments))
+    }
+
+    fn skopeo_copy(&self, from: &str, to: &str, options: &[&str]) {
+        let plain = ["--src-tls-verify=false", "--dest-tls-verify=false"];
+        let arguments = [&["copy", "--quiet"], &plain[..], options, &[from, to]].concat();
+        self.skopeo(&arguments);
+    }
+
+    /// The digest of the manifest, or the index, that skopeo reads there.
+    fn digest(&self, image: &str) -> String {
+        let tls = if image.starts_with("docker:") { &["--tls-verify=false"][..] } else { &[] };
+        let raw = self.skopeo(&[&["inspect", "--raw"], tls, &[image]].concat());
+        Digest::of(raw).to_string()
+    }
+
+    /// What skopeo reads there, every blob verified.
+    fn read(&self, image: &str) -> Found {
+        let raw = |more: &[&str]| {
+            let tls = if image.starts_with("docker:") { &["--tls-verify=false"][..] } else { &[] };
+            let said = self.skopeo(&[&["inspect", "--raw"], tls, more, &[image]].concat());
+            // It ends a config with a line feed of its own.
+            if more.is_empty() { said } else { said.trim_end_matches('\n').to_owned() }
+        };
+        let (manifest, config) = (raw(&[]), raw(&["--config"]));
+        let to = self.place.path("read");
+        let _ = fs::remove_dir_all(&to);
+        self.skopeo_copy(image, &format!("dir:{}", to.display()), &[]);
+        let parsed: Value = serde_json::from_str(&config).expect("JSON");
+        Found {
+            manifest: Digest::of(&manifest).to_string(),
+            config: Digest::of(&config).to_string(),
+            diff_ids: parsed["rootfs"]["diff_ids"].clone(),
+        }
+    }
+
+    /// A field of what svp has in its store.
+    fn stored(&self, name: &str, field: &str) -> String {
+        self.place.ok(["inspect", name, "--field", field]).trim_end().to_owned()
+    }
+
+    /// What svp has in its store.
+    fn held(&self, name: &str) -> Found {
+        let config = self.place.ok(["inspect", name, "--config"]);
+        let config: Value = serde_json::from_str(&config).expect("JSON");
+        Found {
+            manifest: self.stored(name, "digest"),
+            config: self.stored(name, "configDigest"),
+            diff_ids: config["rootfs"]["diff_ids"].clone(),
+        }
+    }
+
+    /// Carries the image from everywhere to everywhere. Where it `keeps` the digest, so must skopeo have. What
+    /// skopeo `can` not write is left to svp.
+    fn carry(&self, keeps: impl Fn(&str, &str) -> bool, can: impl Fn(&str) -> bool) {
+        let image = self.at("docker", "image");
+        for transport in &TRANSPORTS[1..] {
+            match can(transport) {
+                true => self.skopeo_copy(&image, &self.at(transport, "image"), &[]),
+                false => drop(self.place.ok(["copy", &image, &self.at(transport, "image")])),
+            }
+        }
+        for from in TRANSPORTS {
+            let source = self.at(from, "image");
+            let truth = self.read(&source);
+            self.place.ok(["pull", &source, "-t", "image:1"]);
+            let stored = self.held("image:1");
+            assert_same(&truth, &stored, from != "docker-archive", &format!("{from} to the store"));
+            for to in TRANSPORTS {
+                let what = format!("{from} to {to}");
+                let (ours, theirs) = (self.at(to, "ours"), self.at(to, "theirs"));
+                self.place.ok(["copy", &source, &ours]);
+                let found = self.read(&ours);
+                // svp reads any archive as the same image; skopeo makes another of it each time.
+                let kept = keeps(from, to) || (from == "docker-archive" && to != from);
+                assert_same(&stored, &found, kept, &what);
+                if can(to) {
+                    self.skopeo_copy(&source, &theirs, &[]);
+                    let beside = self.read(&theirs);
+                    assert_eq!(found.diff_ids, beside.diff_ids, "{what}");
+                    assert!(
+                        !keeps(from, to) || found == beside,
+                        "{what}: {found:?}, skopeo: {beside:?}"
+                    );
+                }
+                // The same with the store between, by its own commands.
+                let again = self.at(to, "again");
+                match to {
+                    "docker" => self.place.ok(["push", "image:1", &again]),
+                    _ => {
+                        let (file, _) = again.rsplit_once(":docker.io").unwrap();
+                        self.place.ok(["tag", "image:1", "team/again:1"]);
+                        self.place.ok(["save", "team/again:1", "-o", file])
+                    }
+                };
+                let name = if to == "docker" || to == "docker-archive" {
+                    again
+                } else {
+                    again.replace("docker.io/", "")
+                };
+                assert_eq!(self.read(&name), found, "{what} through the store");
+                self.clear();
+            }
+            self.place.ok(["rmi", "image:1"]);
+        }
+        self.place.assert_nothing_left();
+    }
+
+    /// Takes away what was written to files.
+    fn clear(&self) {
+        for name in ["ours", "theirs", "again"] {
+            for transport in TRANSPORTS {
+                let path = self.place.path(&format!("{name}.{transport}"));
+                let _ = fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path));
+            }
+        }
+    }
+}
+
+/// Whether two are the same image; `digest` where the transports keep the manifest.
+#[track_caller]
+fn assert_same(before: &Found, after: &Found, digest: bool, what: &str) {
+    if digest {
+        assert_eq!(before, after, "{what}");
+    } else {
+        let parts = |found: &Found| (found.config.clone(), found.diff_ids.clone());
+        assert_eq!(parts(before), parts(after), "{what}");
+    }
+}
+
+/// Archives of docker have no manifest: whoever reads one makes it, in a way of their own.
+fn keeps_digests(from: &str, to: &str) -> bool {
+    from != "docker-archive" && to != "docker-archive"
+}
+
+#[test]
+fn images_of_oci_with_gzip() {
+    World::new(&[]).carry(keeps_digests, |_| true);
+}
+
+#[test]
+fn images_of_oci_with_zstd() {
+    let options =
+        ["--dest-compress-format", "zstd", "--dest-compress-level", "3", "--format", "oci"];
+    let world = World::new(&options);
+    let manifest =
+        world.skopeo(&["inspect", "--raw", "--tls-verify=false", &world.at("docker", "image")]);
+    assert!(manifest.contains("tar+zstd"), "{manifest}");
+    world.carry(keeps_digests, |transport| transport != "docker-archive");
+}
+
+#[test]
+fn images_of_docker() {
+    let world = World::new(&["--format", "v2s2"]);
+    // In a layout the manifest is OCI's, as skopeo has it; skopeo writes the config anew besides, svp doesn't.
+    let keeps = |from: &str, to: &str| {
+        keeps_digests(from, to) && !(from == "docker" && to.starts_with("oci"))
+    };
+    world.carry(keeps, |_| true);
+    let (from, to) = (world.at("docker", "image"), world.at("oci", "zstd"));
+    world.place.ok(["copy", "--compression", "zstd", &from, &to]);
+    assert_eq!(world.read(&to).diff_ids, world.read(&from).diff_ids);
+}
+
+/// An index of two platforms, pushed by skopeo: one image with either's manifest.
+#[test]
+fn indexes_of_two_platforms() {
+    for format in ["oci", "v2s2"] {
+        let world = World::new(&["--format", format]);
+        let image = world.at("docker", "image");
+        world.place.ok(["pull", &image, "-t", "amd:1"]);
+        world.place.ok(["import", "data.tar", "-t", "arm:1", "--platform", "linux/arm64"]);
+        world.place.ok(["index", "-t", "multi:1", "amd:1", "arm:1"]);
+        for to in ["docker", "oci", "oci-archive"] {
+            let (ours, theirs) = (world.at(to, "ours"), world.at(to, "theirs"));
+            world.place.ok(["copy", "multi:1", &ours]);
+            // skopeo takes all of it and comes to the same digest, wherever it then carries it.
+            world.skopeo_copy(&ours, &theirs, &["--all"]);
+            let digest = world.digest(&ours);
+            assert_eq!(world.digest(&theirs), digest, "{format} to {to}");
+            let same = format == "oci" || to == "docker";
+            assert_eq!(world.stored("multi:1", "index.digest") == digest, same, "{format} to {to}");
+            // And either chooses the same image of it.
+            for architecture in ["amd64", "arm64"] {
+                let chosen = world.at("oci", architecture);
+                world.skopeo_copy(&theirs, &chosen, &["--override-arch", architecture]);
+                let platform = format!("linux/{architecture}");
+                world.place.ok(["pull", &theirs, "--platform", &platform, "-t", "chosen:1"]);
+                let kept = format == "oci" || to != "docker" || architecture == "arm64";
+                let same = world.stored("chosen:1", "digest") == world.digest(&chosen);
+                assert_eq!(same, kept, "{format} to {to}: {architecture}");
+                world.place.ok(["rmi", "chosen:1"]);
+                let _ = fs::remove_dir_all(world.place.path(&format!("{architecture}.oci")));
+            }
+            world.clear();
+        }
+    }
+}
