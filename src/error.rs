@@ -1,7 +1,7 @@
 //! The one error type: what failed, on which thing, what to do about it.
 //!
-//! A [`Kind`] decides the exit code; a message names the thing; an optional hint says the way out; the
-//! source keeps the cause. Functions either return an error or report it, never both.
+//! A [`Kind`] decides the exit code; a message names the thing; an optional hint says the way out; a [`Cause`]
+//! says what code may act on; the source keeps what the system said. Functions either return an error or report it, never both.
 
 use std::fmt;
 use std::path::Path;
@@ -26,6 +26,23 @@ pub enum Kind {
     Sandbox,
     /// The user interrupted svp: exit code 130.
     Interrupted,
+}
+
+/// What exactly failed, where code decides by it: messages are for people, and say what others chose.
+///
+/// It crosses processes with its error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Cause {
+    /// The program to run is not in the container.
+    CommandNotFound,
+    /// The program to run is in the container, and can't be executed.
+    CommandNotExecutable,
+    /// The service does not run.
+    ServiceNotRunning,
+    /// The service's container was killed, and another one is about to be created.
+    ContainerGone,
+    /// There is no space left on the disk.
+    DiskFull,
 }
 
 fn is_disk_full(error: &std::io::Error) -> bool {
@@ -53,6 +70,7 @@ pub struct Error(Box<Inner>);
 
 struct Inner {
     kind: Kind,
+    cause: Option<Cause>,
     message: String,
     hint: Option<String>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -61,7 +79,8 @@ struct Inner {
 impl Error {
     /// An error of `kind` whose message names the thing that failed.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Error(Box::new(Inner { kind, message: message.into(), hint: None, source: None }))
+        let message = message.into();
+        Error(Box::new(Inner { kind, cause: None, message, hint: None, source: None }))
     }
 
     /// [`Kind::BadInput`] with a message.
@@ -90,7 +109,7 @@ impl Error {
         let mut error =
             Self::new(Kind::Storage, format!("can't {what} {}", path.as_ref().display()));
         if is_disk_full(&source) {
-            error = error.hint(
+            error = error.cause(Cause::DiskFull).hint(
                 "the disk is full: free some space, for example with `svp rmi` or `svp rm`; \
                  `svp df` tells what uses it",
             );
@@ -118,7 +137,14 @@ impl Error {
         self
     }
 
-    /// Adds the cause.
+    /// Says what exactly failed, for code that decides by it.
+    #[must_use]
+    pub fn cause(mut self, cause: Cause) -> Self {
+        self.0.cause = Some(cause);
+        self
+    }
+
+    /// Adds the underlying error.
     #[must_use]
     pub fn source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
@@ -139,10 +165,9 @@ impl Error {
         self
     }
 
-    /// Whether it failed because there is no space left.
-    pub fn is_disk_full(&self) -> bool {
-        let source = self.0.source.as_ref().and_then(|source| source.downcast_ref());
-        source.is_some_and(is_disk_full)
+    /// Whether `cause` is what exactly failed.
+    pub fn is(&self, cause: Cause) -> bool {
+        self.0.cause == Some(cause)
     }
 
     /// The kind, which decides the exit code.
@@ -198,6 +223,8 @@ impl std::error::Error for Error {
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Wire {
     kind: Kind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cause: Option<Cause>,
     message: String,
     hint: Option<String>,
 }
@@ -206,6 +233,7 @@ impl From<Error> for Wire {
     fn from(error: Error) -> Self {
         Wire {
             kind: error.kind(),
+            cause: error.0.cause,
             message: error.to_string(),
             hint: error.hint_text().map(str::to_owned),
         }
@@ -214,7 +242,8 @@ impl From<Error> for Wire {
 
 impl From<Wire> for Error {
     fn from(wire: Wire) -> Self {
-        let error = Error::new(wire.kind, wire.message);
+        let mut error = Error::new(wire.kind, wire.message);
+        error.0.cause = wire.cause;
         match wire.hint {
             Some(hint) => error.hint(hint),
             None => error,
@@ -271,5 +300,16 @@ mod tests {
         let error = Error::io("write", "/x", std::io::Error::from_raw_os_error(28));
         assert!(error.hint_text().unwrap().contains("svp rmi"));
         assert_eq!(error.kind().exit_code(), 74);
+    }
+
+    #[test]
+    fn a_cause_crosses_processes_and_outlives_context() {
+        let error = Error::bad_input("can't run x").cause(Cause::CommandNotFound).context("y");
+        let sent = serde_json::to_string(&Wire::from(error)).unwrap();
+        let error = Error::from(serde_json::from_str::<Wire>(&sent).unwrap());
+        assert!(error.is(Cause::CommandNotFound) && !error.is(Cause::DiskFull));
+        // A monitor of an earlier svp knows no causes.
+        let sent = r#"{"kind":"Usage","message":"m","hint":null}"#;
+        assert!(serde_json::from_str::<Wire>(sent).is_ok());
     }
 }

@@ -58,8 +58,8 @@ struct Kind {
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let store = context.store()?;
     let inventory = inventory(&store)?;
-    for (tag, error) in &inventory.damaged {
-        context.reporter().warning(&format!("the image {tag} can't be read: {error}"));
+    for (holder, error) in &inventory.damaged {
+        context.reporter().warning(&format!("{holder} can't be read: {error}"));
     }
     let images = if args.verbose { Some(images(&store)?) } else { None };
     let kinds =

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::progress::Style;
-use crate::error::{Error, Kind};
+use crate::error::{Cause, Error, Kind};
 
 /// Prints the error on standard error, in the form of progress there, and gives its exit code.
 pub(super) fn report(error: &Error, style: Style) -> ExitCode {
@@ -30,8 +30,8 @@ pub(super) fn report(error: &Error, style: Style) -> ExitCode {
 /// The exit code of svp's own failures where others are a script's: as a shell and podman have them.
 pub(super) fn own_code(error: &Error) -> ExitCode {
     ExitCode::from(match error.kind() {
-        Kind::BadInput if error.message().contains("no such file") => 127,
-        Kind::BadInput if error.message().contains("can't run") => 126,
+        _ if error.is(Cause::CommandNotFound) => 127,
+        _ if error.is(Cause::CommandNotExecutable) => 126,
         Kind::Interrupted => 130,
         _ => 125,
     })

@@ -36,10 +36,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let mut items = if args.dry_run {
         let mut inventory = inventory(&store)?;
         give_up(&store, wanted, &mut inventory.items)?;
-        for (tag, error) in &inventory.damaged {
-            context.reporter().warning(&format!(
-                "the image {tag} can't be read, so nothing can be pruned: {error}"
-            ));
+        for (holder, error) in &inventory.damaged {
+            context
+                .reporter()
+                .warning(&format!("{holder} can't be read, so nothing can be pruned: {error}"));
         }
         inventory.items
     } else {

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use flate2::{Compress, Crc, FlushCompress};
+use structured_zstd::decoding::errors::FrameDecoderError;
 use structured_zstd::decoding::{ContentChecksum, FrameDecoder, StreamingDecoder};
 use structured_zstd::encoding::{CompressionLevel, StreamingEncoder};
 
@@ -113,6 +114,17 @@ impl<R: Read> Read for Decoded<R> {
             }
             _ => error,
         })
+    }
+}
+
+/// Whether decompressing failed because the data asks for a larger window than was granted to
+/// [`decoder_within`].
+pub fn is_window_too_large(error: &io::Error) -> bool {
+    let Some(inner) = error.get_ref() else { return false };
+    match (inner.downcast_ref::<io::Error>(), inner.downcast_ref::<FrameDecoderError>()) {
+        (Some(inner), _) => is_window_too_large(inner),
+        (_, Some(inner)) => matches!(inner, FrameDecoderError::WindowSizeTooBig { .. }),
+        _ => false,
     }
 }
 
@@ -440,7 +452,9 @@ mod tests {
     fn a_wide_zstd_window_is_refused() {
         // Magic, descriptor without single segment, window of 2^(10+17) = 128 MiB, an empty last block.
         let frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, 17 << 3, 1, 0, 0];
-        assert!(decode(frame, Compression::Zstd).is_err());
+        assert!(is_window_too_large(&decode(frame, Compression::Zstd).unwrap_err()));
+        let damaged = decode(b"\x28\xb5\x2f\xfdbroken".to_vec(), Compression::Zstd).unwrap_err();
+        assert!(!is_window_too_large(&damaged));
         let frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, 15 << 3, 1, 0, 0];
         assert_eq!(decode(frame, Compression::Zstd).unwrap(), b"");
     }

@@ -24,7 +24,7 @@ use super::spec::{End, Rootfs};
 use super::stages::{Request, die_with_parent, reply, reply_with};
 use super::{mknod, overlay, privileges, seccomp, trees};
 use crate::channel::Channel;
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Cause, Error, IoContext, Result};
 
 /// The command for the process that becomes it.
 #[derive(Serialize, Deserialize)]
@@ -168,15 +168,17 @@ pub(super) fn exec(
 /// Says why the command could not be run: ENOENT may mean the script, its interpreter, or the directory.
 pub(super) fn cannot_run(program: &str, cwd: &str, error: std::io::Error) -> Error {
     let text = format!("can't run {program} in the container");
+    let unfit = |text: String| Error::bad_input(text).cause(Cause::CommandNotExecutable);
     if error.kind() != std::io::ErrorKind::NotFound {
-        return Error::bad_input(text).source(error);
+        return unfit(text).source(error);
     }
     if !Path::new(cwd).is_dir() {
-        return Error::bad_input(format!("{text}: there is no directory {cwd}"));
+        return unfit(format!("{text}: there is no directory {cwd}"));
     }
     // Without a slash it was looked for in the PATH.
     if !program.contains('/') || !Path::new(program).exists() {
-        return Error::bad_input(format!("{text}: there is no such file"));
+        return Error::bad_input(format!("{text}: there is no such file"))
+            .cause(Cause::CommandNotFound);
     }
     let mut head = [0; 256];
     let length = std::fs::File::open(program)
@@ -184,16 +186,16 @@ pub(super) fn cannot_run(program: &str, cwd: &str, error: std::io::Error) -> Err
         .unwrap_or(0);
     let head = String::from_utf8_lossy(&head[..length]);
     let Some(line) = head.strip_prefix("#!").and_then(|rest| rest.split('\n').next()) else {
-        return Error::bad_input(format!("{text}: its loader is not in the image")).source(error);
+        return unfit(format!("{text}: its loader is not in the image")).source(error);
     };
     if line.ends_with('\r') {
-        return Error::bad_input(format!(
+        return unfit(format!(
             "{text}: its #! line ends in CRLF, and the CR counts as a part of the interpreter's name"
         ))
         .hint("save the script with LF line ends; `svp lint` finds all such lines");
     }
     let interpreter = line.trim().split(' ').next().unwrap_or_default();
-    Error::bad_input(format!("{text}: its interpreter {interpreter:?} is not in the image")).hint(
+    unfit(format!("{text}: its interpreter {interpreter:?} is not in the image")).hint(
         "install the interpreter in the base image, or write the script for one that is there",
     )
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::place::Place;
 use crate::channel::Channel;
-use crate::error::{Error, IoContext, Result, Wire};
+use crate::error::{Cause, Error, IoContext, Result, Wire};
 
 /// How long the other side may take to say a sentence.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -93,13 +93,15 @@ impl Asker {
 /// Asks a service's monitor; gives the descriptors that it answers with.
 ///
 /// # Errors
-/// [`Kind::Usage`](crate::error::Kind::Usage) if the service doesn't run; what the monitor says.
+/// [`Cause::ServiceNotRunning`] if the service doesn't run; what the monitor says.
 pub fn ask(place: &Place, ask: &Ask) -> Result<Vec<OwnedFd>> {
     let name = place.name();
     let not_running = || {
-        Error::usage(format!("the service {name} does not run")).hint(format!(
-            "`svp start {name}` starts it; `svp logs {name}` tells what it said last"
-        ))
+        Error::usage(format!("the service {name} does not run"))
+            .cause(Cause::ServiceNotRunning)
+            .hint(format!(
+                "`svp start {name}` starts it; `svp logs {name}` tells what it said last"
+            ))
     };
     let dir = File::open(place.dir()).io("open", place.dir())?;
     let stream = UnixStream::connect(short_path(&dir)).map_err(|error| match error.kind() {

@@ -7,7 +7,7 @@ use super::command::run_quietly;
 use super::place::Place;
 use super::record::Record;
 use super::status::Standing;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Cause, Error, Kind, Result};
 use crate::interrupt;
 use crate::sandbox::{End, Network, Transport};
 use crate::store::Store;
@@ -39,7 +39,7 @@ pub fn wait(root: &Path, place: &Place, limit: Duration) -> Result<()> {
             Ok(None) => return Ok(()),
             Ok(Some(why)) => why,
             // It may have ended under the health command: the next look at the status tells.
-            Err(error) if matches!(error.kind(), Kind::Sandbox | Kind::Usage) => error.to_string(),
+            Err(error) if has_ended(&error) => error.to_string(),
             Err(error) => return Err(error),
         };
         if since.elapsed() > limit {
@@ -53,6 +53,13 @@ pub fn wait(root: &Path, place: &Place, limit: Duration) -> Result<()> {
         interrupt::check()?;
         std::thread::sleep(PAUSE);
     }
+}
+
+/// Whether a health command could not be run, or not to its end, because its container is no more.
+fn has_ended(error: &Error) -> bool {
+    error.kind() == Kind::Sandbox
+        || error.is(Cause::ServiceNotRunning)
+        || error.is(Cause::ContainerGone)
 }
 
 /// Why a service isn't well; `None` if it is. Its health command may take so long.

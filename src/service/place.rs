@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 
 use super::record::{FORMAT, Record, check_name};
 use super::status::{Standing, Status};
-use crate::error::{Error, IoContext, Kind, Result};
+use crate::error::{Cause, Error, IoContext, Kind, Result};
 use crate::remove;
 
 const STATUS: &str = "status.json";
@@ -191,7 +191,7 @@ impl Place {
         let mut text = serde_json::to_vec_pretty(status).expect("plain data");
         text.resize(text.len().next_multiple_of(STATUS_BLOCK), b'\n');
         let Err(error) = self.write_text(STATUS, &text, false) else { return Ok(()) };
-        if !error.is_disk_full() {
+        if !error.is(Cause::DiskFull) {
             return Err(error);
         }
         let Ok(mut file) = File::options().write(true).open(&path) else { return Err(error) };

@@ -64,12 +64,12 @@ impl Store {
             self.remove_tag(&record.reference()?)?;
         }
         let collect = |store: &Store| {
-            let tags = store.roots()?;
-            let tagged: HashSet<Digest> = tags.iter().map(|tag| tag.manifest.digest).collect();
-            if records.iter().all(|record| tagged.contains(&record.manifest.digest)) {
+            let roots = store.roots()?;
+            let held: HashSet<Digest> = roots.iter().map(|root| root.manifest.digest).collect();
+            if records.iter().all(|record| held.contains(&record.manifest.digest)) {
                 return Ok(Collected::default());
             }
-            let reach = store.reach_of_tags(&tags, Depth::Blobs).whole()?;
+            let reach = store.reach_of_roots(&roots, Depth::Blobs).whole()?;
             let collected = store.collect(&reach, Some(&blobs))?;
             more(store, &reach).map(|()| collected)
         };

@@ -46,6 +46,7 @@ pub use collect::{Collected, Removed};
 pub use export::ArchiveFormat;
 pub use history::Past;
 pub use info::{Document, InspectedIndex, InspectedLayer, Inspection, Listed};
+pub use pins::Holder;
 pub use reach::Reach;
 pub use staging::Staging;
 pub use tags::TagRecord;

@@ -1,11 +1,12 @@
-//! What services hold: the images of their records, whatever becomes of the tags.
+//! Garbage collection roots: the images that tags name, and those of services' records, whatever becomes of the tags.
 
+use std::fmt;
 use std::fs;
 use std::io;
 
 use serde::Deserialize;
 
-use super::{Store, TagRecord};
+use super::Store;
 use crate::error::{Error, IoContext, Result};
 use crate::oci::Descriptor;
 
@@ -18,18 +19,49 @@ pub struct Pin {
     pub manifest: Descriptor,
 }
 
+/// What keeps an image in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// A tag, `[REGISTRY/]REPO:TAG`.
+    Tag(String),
+    /// A service, by its name.
+    Service(String),
+}
+
+/// Names the image that is held.
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Holder::Tag(name) => write!(f, "the image {name}"),
+            Holder::Service(name) => write!(f, "the image of the service {name}"),
+        }
+    }
+}
+
+/// An image that must stay.
+#[derive(Clone, Debug)]
+pub(super) struct Root {
+    /// Why.
+    pub(super) holder: Holder,
+    /// Its manifest or index.
+    pub(super) manifest: Descriptor,
+}
+
 impl Store {
-    /// Every image that must stay: those of the tags and those of services, under the names of these.
+    /// Every image that must stay: those of the tags and those of services.
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if a tag's or a service's file is damaged;
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub(super) fn roots(&self) -> Result<Vec<TagRecord>> {
-        let mut roots = self.tags()?.collect::<Result<Vec<_>>>()?;
+    pub(super) fn roots(&self) -> Result<Vec<Root>> {
+        let mut roots = Vec::new();
+        for tag in self.tags()? {
+            let tag = tag?;
+            roots.push(Root { holder: Holder::Tag(tag.name), manifest: tag.manifest });
+        }
         for (_, pin) in self.pinned()? {
             let Pin { name, manifest } = pin?;
-            let name = format!("of the service {name}");
-            roots.push(TagRecord { name, manifest, created: None });
+            roots.push(Root { holder: Holder::Service(name), manifest });
         }
         Ok(roots)
     }
@@ -65,17 +97,5 @@ impl Store {
             pinned.push((name, pin));
         }
         Ok(pinned)
-    }
-
-    /// The services whose image is `descriptor`'s.
-    ///
-    /// # Errors
-    /// As [`Store::reach`].
-    pub fn services_of(&self, descriptor: &Descriptor) -> Result<Vec<String>> {
-        let roots = self.roots()?.into_iter();
-        let of_it = roots.filter(|root| root.manifest.digest == descriptor.digest);
-        Ok(of_it
-            .filter_map(|root| Some(root.name.strip_prefix("of the service ")?.to_owned()))
-            .collect())
     }
 }

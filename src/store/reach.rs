@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::{Store, TagRecord, parallel};
+use super::pins::Root;
+use super::{Holder, Store, parallel};
 use crate::error::{Error, Result};
 use crate::oci::image::chain_ids;
 use crate::oci::json::{MAX_CONFIG, MAX_MANIFEST};
@@ -26,8 +27,8 @@ pub struct Reach {
     pub configs: HashSet<Digest>,
     /// The chain IDs of all layers.
     pub chain_ids: HashSet<Digest>,
-    /// The images that can't be read, each with its tag and why. What they reach isn't known.
-    pub damaged: Vec<(String, Error)>,
+    /// The images that can't be read, each with what holds it and why. What they reach isn't known.
+    pub damaged: Vec<(Holder, Error)>,
 }
 
 impl Reach {
@@ -39,10 +40,14 @@ impl Reach {
         if self.damaged.is_empty() {
             return Ok(self);
         }
-        let (tag, error) = self.damaged.swap_remove(0);
+        let (holder, error) = self.damaged.swap_remove(0);
+        let remove = match &holder {
+            Holder::Tag(name) => format!("remove it with `svp rmi {name}`"),
+            Holder::Service(name) => format!("remove the service with `svp rm {name}`"),
+        };
         Err(error
-            .context(format!("the image {tag} is damaged, so nothing is removed"))
-            .hint(format!("pull or build it again, or remove it with `svp rmi {tag}`")))
+            .context(format!("{holder} is damaged, so nothing is removed"))
+            .hint(format!("pull or build it again, or {remove}")))
     }
 }
 
@@ -54,20 +59,21 @@ impl Store {
     /// [`Kind::Storage`](crate::error::Kind::Storage).
     pub fn reach(&self) -> Result<Reach> {
         let roots = self.roots()?;
-        Ok(self.reach_of_tags(&roots, Depth::Layers))
+        Ok(self.reach_of_roots(&roots, Depth::Layers))
     }
 
-    /// What these tags reach.
-    pub(super) fn reach_of_tags(&self, tags: &[TagRecord], depth: Depth) -> Reach {
+    /// What these roots reach.
+    pub(super) fn reach_of_roots(&self, roots: &[Root], depth: Depth) -> Reach {
         let mut seen = HashSet::new();
-        let distinct: Vec<_> = tags.iter().filter(|tag| seen.insert(tag.manifest.digest)).collect();
-        let reached = parallel::map(&distinct, |tag| self.reach_from_top(&tag.manifest, depth));
+        let distinct: Vec<_> =
+            roots.iter().filter(|root| seen.insert(root.manifest.digest)).collect();
+        let reached = parallel::map(&distinct, |root| self.reach_from_top(&root.manifest, depth));
         let mut all = Reach::default();
-        for (tag, (reach, result)) in distinct.iter().zip(reached) {
+        for (root, (reach, result)) in distinct.iter().zip(reached) {
             all.blobs.extend(reach.blobs);
             all.configs.extend(reach.configs);
             all.chain_ids.extend(reach.chain_ids);
-            all.damaged.extend(result.err().map(|error| (tag.name.clone(), error)));
+            all.damaged.extend(result.err().map(|error| (root.holder.clone(), error)));
         }
         all
     }

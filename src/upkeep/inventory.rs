@@ -12,9 +12,10 @@ use crate::error::{Error, IoContext, Kind, Result};
 use crate::interrupt;
 use crate::oci::{Descriptor, Digest};
 use crate::sandbox::{Sandbox, Unpacked};
+use crate::service::backup::swap;
 use crate::service::place::Place;
 use crate::service::unreached;
-use crate::store::{Reach, Staging, Store, parallel};
+use crate::store::{Holder, Reach, Staging, Store, parallel};
 
 /// What sort of thing something in the store is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -76,8 +77,8 @@ pub struct ImageUse {
 pub struct Inventory {
     /// Everything, each once.
     pub items: Vec<Item>,
-    /// The images that can't be read, each with its tag and why: what only they need counts as not needed.
-    pub damaged: Vec<(String, Error)>,
+    /// The images that can't be read, each with what holds it and why: what only they need counts as not needed.
+    pub damaged: Vec<(Holder, Error)>,
 }
 
 /// Lists what the store holds.
@@ -268,14 +269,17 @@ pub fn give_up(store: &Store, wanted: Pruning, items: &mut [Item]) -> Result<()>
 
 fn give_up_volumes(store: &Store, items: &mut [Item]) -> Result<()> {
     let mut had = HashSet::new();
-    for service in Place::all(store.root())? {
+    let services = Place::all(store.root())?;
+    for service in &services {
         had.extend(service.record()?.volume_names().map(str::to_owned));
+    }
+    // Last: a restore writes its journal before it removes the record of the fresh copy.
+    for service in &services {
+        had.extend(swap::volumes(service)?);
     }
     for item in items.iter_mut().filter(|item| item.kind == ItemKind::Volume) {
         let name = item.path.file_name().unwrap_or_default().to_string_lossy();
-        // A restore that was cut short knows the names of its own.
-        let of_restore = name.contains(".restore-") || name.contains(".before-restore-");
-        item.needed = of_restore || had.contains(&*name);
+        item.needed = had.contains(&*name);
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::super::common::{Context, env_argument};
 use super::super::terminal;
 use super::find;
-use crate::error::{Error, Result};
+use crate::error::{Cause, Error, Result};
 use crate::sandbox::JoinSpec;
 use crate::service::record::Record;
 use crate::service::status::shell_code;
@@ -105,7 +105,7 @@ fn script(script: &str, args: &ScriptArgs, context: &Context) -> Result<ExitCode
 
 /// The way out where there is no such command.
 fn or_hint(error: Error, hint: impl FnOnce() -> String) -> Error {
-    let missing = error.hint_text().is_none() && error.message().contains("no such file");
+    let missing = error.hint_text().is_none() && error.is(Cause::CommandNotFound);
     if missing { error.hint(hint()) } else { error }
 }
 

@@ -9,7 +9,7 @@ use super::super::run::{foreground, seconds};
 use super::super::table;
 use super::show::Shown;
 use super::{find, say};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Cause, Error, Kind, Result};
 use crate::interrupt;
 use crate::sandbox::Sandbox;
 use crate::service::backup::swap;
@@ -167,10 +167,10 @@ fn stop_one(place: &Place, seconds: u32, context: &Context) -> Result<()> {
     match ask(place, &Ask::Stop(seconds)) {
         Ok(_) => place.wait(monitor).map(drop),
         // It is stopped only for the moment.
-        Err(error) if error.kind() == Kind::Usage && swap::is_at_work(place)? => {
+        Err(error) if error.is(Cause::ServiceNotRunning) && swap::is_at_work(place)? => {
             Err(at_work(place))
         }
-        Err(error) if error.kind() == Kind::Usage => {
+        Err(error) if error.is(Cause::ServiceNotRunning) => {
             say(context, &format!("{} does not run", place.name()));
             Ok(())
         }

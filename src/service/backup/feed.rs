@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::note::Head;
 use crate::error::{Error, Kind, Result};
 use crate::interrupt;
-use crate::layer::compress::decoder_within;
+use crate::layer::compress::{decoder_within, is_window_too_large};
 
 /// The largest zstd window: what `zstd -dc` takes unasked, so that svp restores what that reads.
 const WINDOW: u64 = 128 << 20;
@@ -35,7 +35,7 @@ pub(super) fn feed(
                     io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Kind::BadInput,
                     _ => Kind::Storage,
                 };
-                if error.to_string().contains("window_size is too big") {
+                if is_window_too_large(&error) {
                     return Err(Error::bad_input("the backup takes too much memory to decompress")
                         .source(error)
                         .hint("`zstd -dc --long=31 FILE | svp restore NAME` has zstd do it"));

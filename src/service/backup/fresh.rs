@@ -33,6 +33,8 @@ pub(super) struct Fresh<'a> {
     sandbox: &'a Sandbox,
     pub(super) place: Place,
     pub(super) record: Record,
+    /// What tells its names from those of other copies.
+    mark: String,
     running: Option<Running>,
     kept: bool,
     _cleaning: Cleaning,
@@ -62,8 +64,7 @@ impl Record {
     }
 
     /// What a fresh copy of this service is.
-    fn fresh(&self, image: &Image) -> Result<Record> {
-        let mark = format!("{:04x}", rand::random::<u16>());
+    fn fresh(&self, image: &Image, mark: &str) -> Result<Record> {
         let mut fresh = self.clone();
         fresh.name = format!("{}{mark}", copies_of(&self.name));
         fresh.stands_for = Some(self.name.clone());
@@ -99,7 +100,8 @@ impl<'a> Fresh<'a> {
     /// Makes the place of a fresh copy; it doesn't run.
     pub(super) fn make(root: &Path, sandbox: &'a Sandbox, old: &Record) -> Result<Fresh<'a>> {
         let image = Store::open(root)?.load_image(&old.manifest)?;
-        let record = old.fresh(&image)?;
+        let mark = format!("{:04x}", rand::random::<u16>());
+        let record = old.fresh(&image, &mark)?;
         let place = Place::of(root, &record.name)?;
         // Whatever ends svp but SIGKILL, it is cleaned up first.
         let cleaning = interrupt::cleaning();
@@ -109,6 +111,7 @@ impl<'a> Fresh<'a> {
             sandbox,
             place,
             record,
+            mark,
             running: None,
             kept: false,
             _cleaning: cleaning,
@@ -196,7 +199,7 @@ impl<'a> Fresh<'a> {
         let moved = |((name, _), (new, _)): ((&String, _), (&String, _))| Moved {
             name: name.clone(),
             new: new.clone(),
-            old: new.replace(".restore-", ".before-restore-"),
+            old: format!("{name}.before-restore-{}", self.mark),
         };
         pairs.map(moved).collect()
     }

@@ -13,7 +13,7 @@ use super::fresh::Fresh;
 use super::make::{RESTORE, Scripts, file};
 use super::note::{Content, Head, Note};
 use super::swap::{Restoring, Side, Swap, mend};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Cause, Context, Error, Kind, Result};
 use crate::interrupt;
 use crate::oci::media_type::Compression;
 use crate::progress::Reporter;
@@ -340,7 +340,7 @@ pub(super) fn stop(place: &Place) -> Result<()> {
     let monitor = place.monitor();
     match ask(place, &Ask::Stop(STOP_SECONDS)) {
         Ok(_) => place.wait(monitor).map(drop),
-        Err(error) if error.kind() == Kind::Usage => Ok(()),
+        Err(error) if error.is(Cause::ServiceNotRunning) => Ok(()),
         Err(error) => Err(error),
     }
 }

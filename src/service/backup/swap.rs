@@ -182,6 +182,15 @@ impl Swap {
     }
 }
 
+/// The volumes that a restore which was begun, or cut short, has beside the service's own.
+///
+/// # Errors
+/// [`Kind::BadInput`](crate::error::Kind::BadInput) if its journal is damaged, [`Kind::Storage`](crate::error::Kind::Storage).
+pub fn volumes(place: &Place) -> Result<Vec<String>> {
+    let moved = Swap::of(place)?.map(|swap| swap.volumes).unwrap_or_default();
+    Ok(moved.into_iter().flat_map(|moved| [moved.name, moved.new, moved.old]).collect())
+}
+
 /// Brings a swap that was begun to its end. The service must not run, and its lock must be held.
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Hooks, Over, STOP_SECONDS, Supervisor};
-use crate::error::{Error, Result};
+use crate::error::{Cause, Error, Result};
 use crate::interrupt;
 use crate::sandbox::{End, Service};
 use crate::service::control::{Ask, Asker};
@@ -60,6 +60,7 @@ impl Supervisor<'_> {
             }
             (Ask::Join, None) => {
                 let error = Error::usage("the service's container was killed")
+                    .cause(Cause::ContainerGone)
                     .hint("another is made in a moment, as its restart policy says");
                 asker.answer(Err(error), &[]);
             }

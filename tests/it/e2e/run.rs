@@ -452,6 +452,34 @@ fn who_runs_goes_on_without_what_it_was_linked_to() {
 }
 
 #[test]
+fn what_a_pack_says_decides_no_exit_code() {
+    let place = Place::new();
+    let query = "#!/bin/sh\ncase $1 in os) echo busybox/1;; ports) [ -e /built ] && echo \"can't run: no such file\";; esac\n";
+    let build = "#!/bin/sh\n[ $1 = base ] || touch /built\n";
+    instance(&place, "liar", query, build, "#!/bin/sh\nexec sleep 1000\n");
+    let told = place.svp(["run", "-d", "liar"]).stdin(Stdio::null()).output().unwrap();
+    let text = String::from_utf8_lossy(&told.stderr);
+    assert!(text.contains("no such file"), "{text}");
+    assert_eq!(told.status.code(), Some(125), "{text}");
+    assert_eq!(place.ok(["ps", "--all", "--quiet"]), "");
+}
+
+#[test]
+fn a_volume_may_have_any_name_and_is_pruned_when_no_service_has_it() {
+    let place = Place::new();
+    let query = "#!/bin/sh\n[ $1 = os ] && echo busybox/1\n";
+    instance(&place, "user", query, "#!/bin/sh\n", "#!/bin/sh\nexec sleep 1000\n");
+    let volumes = ["data.restore-1", "data.before-restore-1"];
+    place.ok(["run", "-d", "-v", "data.restore-1:/a", "-v", "data.before-restore-1:/b", "user"]);
+    let list = || place.ok(["prune", "--volumes", "--dry-run"]);
+    assert!(volumes.iter().all(|name| !list().contains(name)), "{}", list());
+    place.ok(["rm", "--force", "user"]);
+    assert!(volumes.iter().all(|name| list().contains(name)), "{}", list());
+    place.ok(["prune", "--volumes"]);
+    assert!(volumes.iter().all(|name| !list().contains(name)), "{}", list());
+}
+
+#[test]
 fn what_can_not_start_says_why_and_leaves_nothing() {
     let place = Place::new();
     let query = "#!/bin/sh\n[ $1 = os ] && echo busybox/1\n";
