@@ -75,10 +75,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
 /// What restores that were killed have left of their copies.
 fn copies(dry_run: bool, context: &Context) -> Result<()> {
     let root = Store::default_root()?;
-    for place in swap::broken_off(&root)? {
-        let (would, name) = (if dry_run { "would be " } else { "" }, place.name());
+    for service_dir in swap::broken_off(&root)? {
+        let (would, name) = (if dry_run { "would be " } else { "" }, service_dir.name());
         if !dry_run {
-            swap::clear(&root, &place, &Sandbox::enter(&root.join("trees"))?)?;
+            swap::clear(&root, &service_dir, &Sandbox::enter(&root.join("trees"))?)?;
         }
         context
             .reporter()

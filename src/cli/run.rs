@@ -11,12 +11,12 @@ use super::common::{Context, env_argument, parsed, parsed_by};
 use crate::error::{Error, IoContext, Result};
 use crate::interrupt;
 use crate::oci::Reference;
-use crate::pipeline::run::{self, RunRequest, parse_publish};
+use crate::pipeline::create_service::{CreateRequest, create_service, parse_publish};
 use crate::sandbox::{
     Allowed, Forward, Network, Resources, Stream, parse_cpus, parse_memory, parse_pids,
 };
-use crate::service::place::Place;
 use crate::service::record::{LogLimits, Mount, MountSource, Record, Restart};
+use crate::service::service_dir::ServiceDir;
 use crate::service::supervise::Hooks;
 use crate::service::{health, monitor};
 
@@ -170,13 +170,13 @@ pub(super) fn env_file(path: &std::path::Path) -> Result<Vec<(String, String)>> 
 }
 
 impl Args {
-    fn request(&self) -> Result<RunRequest> {
+    fn request(&self) -> Result<CreateRequest> {
         let mut env = Vec::new();
         for file in &self.env_file {
             env.extend(env_file(file)?);
         }
         env.extend(self.env.iter().cloned());
-        Ok(RunRequest {
+        Ok(CreateRequest {
             image: self.image.clone(),
             components: self.components.clone(),
             name: self.name.clone(),
@@ -204,20 +204,20 @@ impl Args {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
     let request = args.request()?;
-    let (place, record, root) = {
+    let (service_dir, record, root) = {
         let store = context.store()?;
-        let (place, record) = run::run(&request, &store, context.reporter())?;
-        (place, record, store.root().to_owned())
+        let (service_dir, record) = create_service(&request, &store, context.reporter())?;
+        (service_dir, record, store.root().to_owned())
     };
     let started = if args.detach {
-        monitor::start(&root, &place, context.reporter()).map(|()| ExitCode::SUCCESS)
+        monitor::start(&root, &service_dir, context.reporter()).map(|()| ExitCode::SUCCESS)
     } else {
-        foreground(&root, &place, &record, context)
+        foreground(&root, &service_dir, &record, context)
     };
     let code = started.inspect_err(|_| {
         // What never ran leaves nothing.
-        if place.status().is_ok_and(|status| !status.ran()) {
-            super::services::discard(&root, &place, &record);
+        if service_dir.status().is_ok_and(|status| !status.ran()) {
+            super::services::discard(&root, &service_dir, &record);
         }
     })?;
     if !args.detach {
@@ -230,7 +230,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
         );
     }
     if let Some(limit) = args.wait {
-        health::wait(&root, &place, Duration::from_secs(limit.unwrap_or(WAIT)))?;
+        health::wait(&root, &service_dir, Duration::from_secs(limit.unwrap_or(WAIT)))?;
     }
     context.print(&format!("{}\n", record.name))?;
     Ok(ExitCode::SUCCESS)
@@ -239,7 +239,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
 /// Runs the service in this process, its output on ours.
 pub(super) fn foreground(
     root: &std::path::Path,
-    place: &Place,
+    service_dir: &ServiceDir,
     record: &Record,
     context: &Context,
 ) -> Result<ExitCode> {
@@ -251,7 +251,7 @@ pub(super) fn foreground(
         show: &|component, stream, lines| console.show(component, stream, lines),
         reporter: context.reporter(),
     };
-    let code = monitor::run(root, place, signals, &mut hooks)?;
+    let code = monitor::run(root, service_dir, signals, &mut hooks)?;
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }
 

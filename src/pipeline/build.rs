@@ -14,7 +14,7 @@ use crate::oci::{Descriptor, Reference};
 use crate::pack::Pack;
 use crate::progress::Reporter;
 use crate::sandbox::Sandbox;
-use crate::service::State;
+use crate::service::InstanceState;
 use crate::source::{PullOptions, Source};
 use crate::store::Store;
 
@@ -93,8 +93,9 @@ pub fn build(request: &BuildRequest, store: &Store, reporter: &dyn Reporter) -> 
         },
     )?;
     let environment = setup::environment_lines(&answers.env, &secrets);
-    let state = (request.phase == Phase::All)
-        .then(|| State::new(&request.tag, &answers, secrets, request.script.source_date_epoch));
+    let state = (request.phase == Phase::All).then(|| {
+        InstanceState::new(&request.tag, &answers, secrets, request.script.source_date_epoch)
+    });
     let replace = request.phase != Phase::All || request.force || request.secrets.keep;
     let descriptor =
         setup::publish(store, &image, (&request.tag, replace), state, &request.outputs, reporter)?;

@@ -1,9 +1,9 @@
 //! The pipelines: [`build`](build::build) makes a service type's base image from a pack,
-//! [`setup`](setup::setup) one instance of it, [`run`](run::run) a service of that. The rest of this module is their steps.
+//! [`setup`](setup::setup) one instance of it, [`create_service`](create_service::create_service) a service of that. The rest of this module is their steps.
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `build`, `setup`, `run` | the recipes |
+//! | `build`, `setup`, `create_service` | the recipes |
 //! | `ask` | running `bin/query`, on the host or in an image |
 //! | `base` | where a base image comes from |
 //! | `packed` | a pack as a layer |
@@ -22,6 +22,7 @@ pub mod base;
 pub mod build;
 pub mod compare;
 pub mod copy;
+pub mod create_service;
 pub mod environment;
 pub mod index;
 mod label;
@@ -29,7 +30,6 @@ mod layers;
 mod names;
 pub mod output;
 mod packed;
-pub mod run;
 mod script;
 pub mod setup;
 

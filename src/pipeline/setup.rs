@@ -16,7 +16,7 @@ use crate::pack::query::EnvVar;
 use crate::progress::Reporter;
 use crate::sandbox::Sandbox;
 use crate::secret::Secret;
-use crate::service::{Saved, State};
+use crate::service::{InstanceState, SavedInstanceState};
 use crate::store::{Store, TagRecord};
 
 /// What to set up.
@@ -105,7 +105,7 @@ pub fn setup(request: &SetupRequest, store: &Store, reporter: &dyn Reporter) -> 
         },
     )?;
     let environment = environment_lines(&answers.env, &secrets);
-    let state = State::new(&tag, &answers, secrets, request.script.source_date_epoch);
+    let state = InstanceState::new(&tag, &answers, secrets, request.script.source_date_epoch);
     let descriptor = publish(
         store,
         &image,
@@ -249,7 +249,7 @@ impl SecretOptions {
 /// The secrets of the instance that has the tag.
 fn kept(store: &Store, tag: &Reference) -> Result<Vec<(String, Secret)>> {
     let Some(record) = store.tag(tag)? else { return Ok(Vec::new()) };
-    let state = State::load(store, &record.manifest)?.ok_or_else(|| {
+    let state = InstanceState::load(store, &record.manifest)?.ok_or_else(|| {
         Error::usage(format!("{} has no secrets to keep", tag.tagged()))
             .hint("it is not an instance that was set up in this store; use --force")
     })?;
@@ -271,7 +271,7 @@ pub(super) fn publish(
     store: &Store,
     image: &Image,
     (tag, replace): (&Reference, bool),
-    state: Option<State>,
+    state: Option<InstanceState>,
     outputs: &[Output],
     reporter: &dyn Reporter,
 ) -> Result<Descriptor> {
@@ -305,8 +305,8 @@ fn claim(
     store: &Store,
     image: &Image,
     (tag, descriptor): (&Reference, &Descriptor),
-    state: Option<State>,
-) -> Result<Option<Saved>> {
+    state: Option<InstanceState>,
+) -> Result<Option<SavedInstanceState>> {
     let dir = store.root().join("instances");
     let lock = File::open(&dir).io("open", &dir)?;
     lock.lock().io("lock", &dir)?;

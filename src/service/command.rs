@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::control::{Ask, ask};
+use super::control::{Request, request};
 use super::links;
-use super::place::Place;
 use super::record::Record;
+use super::service_dir::ServiceDir;
 use crate::error::{Error, Kind, Result};
 use crate::interrupt;
 use crate::sandbox::{End, JoinSpec, Joined, Stdio, join};
@@ -27,7 +27,7 @@ const TICK: Duration = Duration::from_millis(50);
 /// [`Kind::BadInput`] if the service's image is damaged or gone.
 pub fn spec(store: &Store, record: &Record, argv: Vec<String>) -> Result<JoinSpec> {
     let image = store.load_image(&record.manifest)?;
-    let linked = links::left(store.root(), record);
+    let linked = links::existing(store.root(), record);
     let env = record.environment(&image, links::environment(record, &linked));
     Ok(JoinSpec {
         argv,
@@ -43,8 +43,8 @@ pub fn spec(store: &Store, record: &Record, argv: Vec<String>) -> Result<JoinSpe
 /// # Errors
 /// [`Kind::Usage`] if the service doesn't run, [`Kind::Sandbox`], [`Kind::BadInput`] if the command can't
 /// be executed.
-pub fn enter(place: &Place, spec: &JoinSpec, stdio: Stdio) -> Result<Joined> {
-    let fds = ask(place, &Ask::Join)?;
+pub fn enter(service_dir: &ServiceDir, spec: &JoinSpec, stdio: Stdio) -> Result<Joined> {
+    let fds = request(service_dir, &Request::Join)?;
     let [user_namespace, process_1] = &fds[..] else {
         return Err(Error::sandbox("the monitor gave no container"));
     };
@@ -58,7 +58,7 @@ pub fn enter(place: &Place, spec: &JoinSpec, stdio: Stdio) -> Result<Joined> {
 /// As [`enter`].
 pub fn run_quietly(
     store: &Store,
-    place: &Place,
+    service_dir: &ServiceDir,
     record: &Record,
     argv: Vec<String>,
     limit: Duration,
@@ -70,7 +70,7 @@ pub fn run_quietly(
     let null = File::open("/dev/null").map_err(failed)?;
     let errors = theirs.try_clone().map_err(failed)?;
     let stdio = Stdio::Pipes([null.into(), theirs.into(), OwnedFd::from(errors)]);
-    let joined = enter(place, &spec, stdio)?;
+    let joined = enter(service_dir, &spec, stdio)?;
     let reader = std::thread::spawn(move || {
         let mut kept = Vec::new();
         let mut buffer = [0; 8192];

@@ -11,21 +11,21 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::place::Place;
+use super::service_dir::ServiceDir;
 use crate::channel::Channel;
 use crate::error::{Cause, Error, IoContext, Result, Wire};
 
 /// How long the other side may take to say a sentence.
-const PATIENCE: Duration = Duration::from_secs(5);
+const IO_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a monitor may take to answer.
-const ANSWERS: Duration = Duration::from_secs(10);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to leave who asks alone when the kernel can't hand him over: without a pause this would be asked
 /// for again and again.
-const BREATH: Duration = Duration::from_millis(100);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What may be asked of a monitor.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum Ask {
+pub enum Request {
     /// Stop the service: with its signal first, by force after so many seconds.
     Stop(u32),
     /// Stop one component in the same way, and start it again.
@@ -40,40 +40,40 @@ pub struct Listener(UnixListener);
 
 /// Someone who asks.
 #[derive(Debug)]
-pub struct Asker(Channel);
+pub struct Connection(Channel);
 
 impl Listener {
     /// Makes the socket; one that a killed monitor left is replaced.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn bind(place: &Place) -> Result<Listener> {
-        let path = place.dir().join("control");
+    pub fn bind(service_dir: &ServiceDir) -> Result<Listener> {
+        let path = service_dir.dir().join("control");
         let _ = fs::remove_file(&path);
-        let dir = File::open(place.dir()).io("open", place.dir())?;
+        let dir = File::open(service_dir.dir()).io("open", service_dir.dir())?;
         let listener = UnixListener::bind(short_path(&dir)).io("make the socket", &path)?;
         listener.set_nonblocking(true).io("make the socket", &path)?;
         Ok(Listener(listener))
     }
 
     /// Takes the next question, if someone asks.
-    pub fn next(&self) -> Option<(Asker, Ask)> {
+    pub fn next(&self) -> Option<(Connection, Request)> {
         let (stream, _) = match self.0.accept() {
-            Ok(asker) => asker,
+            Ok(connection) => connection,
             Err(error) => {
                 // There may be no descriptors left.
                 if error.kind() != io::ErrorKind::WouldBlock {
-                    std::thread::sleep(BREATH);
+                    std::thread::sleep(ACCEPT_PAUSE);
                 }
                 return None;
             }
         };
         stream.set_nonblocking(false).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).ok()?;
-        stream.set_write_timeout(Some(PATIENCE)).ok()?;
+        stream.set_read_timeout(Some(IO_TIMEOUT)).ok()?;
+        stream.set_write_timeout(Some(IO_TIMEOUT)).ok()?;
         let channel = Channel::from_fd(stream.into());
-        let (ask, _) = channel.recv::<Ask>().ok()??;
-        Some((Asker(channel), ask))
+        let (request, _) = channel.recv::<Request>().ok()??;
+        Some((Connection(channel), request))
     }
 }
 
@@ -83,7 +83,7 @@ impl AsFd for Listener {
     }
 }
 
-impl Asker {
+impl Connection {
     /// Answers. Who asked may be gone.
     pub fn answer(&self, answer: Result<()>, fds: &[BorrowedFd<'_>]) {
         let _ = self.0.send(&answer.map_err(Wire::from), fds);
@@ -94,8 +94,8 @@ impl Asker {
 ///
 /// # Errors
 /// [`Cause::ServiceNotRunning`] if the service doesn't run; what the monitor says.
-pub fn ask(place: &Place, ask: &Ask) -> Result<Vec<OwnedFd>> {
-    let name = place.name();
+pub fn request(service_dir: &ServiceDir, request: &Request) -> Result<Vec<OwnedFd>> {
+    let name = service_dir.name();
     let not_running = || {
         Error::usage(format!("the service {name} does not run"))
             .cause(Cause::ServiceNotRunning)
@@ -103,21 +103,21 @@ pub fn ask(place: &Place, ask: &Ask) -> Result<Vec<OwnedFd>> {
                 "`svp start {name}` starts it; `svp logs {name}` tells what it said last"
             ))
     };
-    let dir = File::open(place.dir()).io("open", place.dir())?;
+    let dir = File::open(service_dir.dir()).io("open", service_dir.dir())?;
     let stream = UnixStream::connect(short_path(&dir)).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => not_running(),
-        _ => Error::io("connect to", place.dir().join("control"), error),
+        _ => Error::io("connect to", service_dir.dir().join("control"), error),
     })?;
     let channel = Channel::from_fd(stream.into());
-    let socket = || place.dir().join("control");
-    channel.limit(ANSWERS).io("listen at", socket())?;
+    let socket = || service_dir.dir().join("control");
+    channel.limit(REPLY_TIMEOUT).io("listen at", socket())?;
     let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => no_answer(place),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => no_answer(service_dir),
         // It has ended while it was asked.
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => not_running(),
         _ => Error::io("talk to", socket(), error),
     };
-    channel.send(ask, &[]).map_err(failed)?;
+    channel.send(request, &[]).map_err(failed)?;
     match channel.recv::<Result<(), Wire>>().map_err(failed)? {
         Some((Ok(()), fds)) => Ok(fds),
         Some((Err(error), _)) => Err(error.into()),
@@ -125,13 +125,13 @@ pub fn ask(place: &Place, ask: &Ask) -> Result<Vec<OwnedFd>> {
     }
 }
 
-fn no_answer(place: &Place) -> Error {
-    let name = place.name();
-    let (process, number) = match place.monitor() {
+fn no_answer(service_dir: &ServiceDir) -> Error {
+    let name = service_dir.name();
+    let (process, number) = match service_dir.monitor() {
         Some(number) => (format!(" (process {number})"), number.to_string()),
         None => (String::new(), "its process".to_owned()),
     };
-    let seconds = ANSWERS.as_secs();
+    let seconds = REPLY_TIMEOUT.as_secs();
     Error::sandbox(format!("the monitor of {name}{process} has not answered for {seconds} s")).hint(format!(
         "if it is not just busy, `kill -9 {number}` ends it and the service; `svp start {name}` starts that again"
     ))

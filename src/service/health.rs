@@ -4,9 +4,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::command::run_quietly;
-use super::place::Place;
 use super::record::Record;
-use super::status::Standing;
+use super::service_dir::ServiceDir;
+use super::status::State;
 use crate::error::{Cause, Error, Kind, Result};
 use crate::interrupt;
 use crate::sandbox::{End, Network, Transport};
@@ -23,19 +23,19 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// [`Kind::Script`] if it ends first, or is not well in time.
-pub fn wait(root: &Path, place: &Place, limit: Duration) -> Result<()> {
-    let record = place.record()?;
+pub fn wait(root: &Path, service_dir: &ServiceDir, limit: Duration) -> Result<()> {
+    let record = service_dir.record()?;
     let since = Instant::now();
-    let name = place.name();
+    let name = service_dir.name();
     loop {
-        let status = place.status()?;
-        if !matches!(status.standing, Standing::Starting | Standing::Running) {
+        let status = service_dir.status()?;
+        if !matches!(status.state, State::Starting | State::Running) {
             let code = status.exit_code.map_or(String::new(), |code| format!(" with {code}"));
             return Err(Error::new(Kind::Script, format!("the service {name} has ended{code}"))
                 .hint(format!("`svp logs {name}` tells what it said")));
         }
         let left = limit.saturating_sub(since.elapsed()).max(LEAST);
-        let why = match look(root, place, &record, left.min(PATIENCE)) {
+        let why = match look(root, service_dir, &record, left.min(PATIENCE)) {
             Ok(None) => return Ok(()),
             Ok(Some(why)) => why,
             // It may have ended under the health command: the next look at the status tells.
@@ -68,13 +68,13 @@ fn has_ended(error: &Error) -> bool {
 /// Those of running its health command.
 pub fn look(
     root: &Path,
-    place: &Place,
+    service_dir: &ServiceDir,
     record: &Record,
     patience: Duration,
 ) -> Result<Option<String>> {
-    let status = place.status()?;
-    if status.standing != Standing::Running {
-        return Ok(Some(format!("it is {}", status.standing)));
+    let status = service_dir.status()?;
+    if status.state != State::Running {
+        return Ok(Some(format!("it is {}", status.state)));
     }
     if let Some(down) = status.components.iter().find(|component| !component.running) {
         return Ok(Some(format!("its component {} is down", down.name)));
@@ -82,7 +82,7 @@ pub fn look(
     if let Some(command) = &record.health {
         let store = Store::open(root)?;
         let argv = ["/bin/sh", "-c", command].map(str::to_owned).to_vec();
-        let (end, output) = run_quietly(&store, place, record, argv, patience)?;
+        let (end, output) = run_quietly(&store, service_dir, record, argv, patience)?;
         return Ok(match end {
             End::Exited(0) => None,
             End::TimedOut => {
@@ -93,7 +93,7 @@ pub fn look(
             }
         });
     }
-    let Some(pid) = status.process_1 else { return Ok(None) };
+    let Some(pid) = status.init_pid else { return Ok(None) };
     // In the host's network there are the other services' addresses, which are none of its own.
     let strangers = status.network == Some(Network::Host);
     let missing = record

@@ -7,8 +7,8 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use super::place::Place;
 use super::record::Record;
+use super::service_dir::ServiceDir;
 use crate::error::{Error, Result};
 use crate::sandbox::{
     Forward, Listen, MAX_LINKS, Network, Transport, link_address, why_no_private_network,
@@ -25,8 +25,9 @@ pub struct Link {
 
 impl Link {
     /// Where it is now: a service may get another address when it starts, and be removed.
-    pub(super) fn leads(&self) -> Vec<SocketAddr> {
-        let record = Place::existing(&self.root, &self.name).and_then(|place| place.record());
+    pub(super) fn targets(&self) -> Vec<SocketAddr> {
+        let record = ServiceDir::existing(&self.root, &self.name)
+            .and_then(|service_dir| service_dir.record());
         let ports = record.map(|record| record.ports).unwrap_or_default();
         let same = |forward: &&Forward| {
             (forward.container, forward.protocol) == (self.port, self.protocol)
@@ -39,8 +40,8 @@ impl Link {
 pub type Linked = (usize, Record);
 
 /// The services that one is linked to, those that are still there: what runs goes on without the others.
-pub fn left(root: &Path, record: &Record) -> Vec<Linked> {
-    let find = |link: &String| Place::existing(root, link)?.record();
+pub fn existing(root: &Path, record: &Record) -> Vec<Linked> {
+    let find = |link: &String| ServiceDir::existing(root, link)?.record();
     let found = record.links.iter().map(find).enumerate();
     found.filter_map(|(link, other)| Some((link, other.ok()?))).collect()
 }
@@ -49,8 +50,9 @@ pub fn left(root: &Path, record: &Record) -> Vec<Linked> {
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage).
-pub fn linked_to(root: &Path, name: &str) -> Result<Vec<String>> {
-    let records = Place::all(root)?.into_iter().filter_map(|place| place.record().ok());
+pub fn dependents(root: &Path, name: &str) -> Result<Vec<String>> {
+    let records =
+        ServiceDir::all(root)?.into_iter().filter_map(|service_dir| service_dir.record().ok());
     let users = records.filter(|other| other.name != name && other.links.iter().any(|l| l == name));
     Ok(users.map(|other| other.name).collect())
 }
@@ -59,16 +61,16 @@ pub fn linked_to(root: &Path, name: &str) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage) if there is no such service any more.
-pub fn linked(root: &Path, record: &Record) -> Result<Vec<Linked>> {
+pub fn resolve(root: &Path, record: &Record) -> Result<Vec<Linked>> {
     let find = |(number, link): (usize, &String)| {
-        let place = Place::existing(root, link).map_err(|_| {
+        let service_dir = ServiceDir::existing(root, link).map_err(|_| {
             let name = &record.name;
             Error::usage(format!("there is no service {link} any more, which {name} is linked to"))
                 .hint(format!(
                     "run it again, or `svp rm {name}` and run {name} without --link {link}"
                 ))
         })?;
-        Ok((number, place.record()?))
+        Ok((number, service_dir.record()?))
     };
     record.links.iter().enumerate().map(find).collect()
 }
@@ -77,20 +79,24 @@ pub fn linked(root: &Path, record: &Record) -> Result<Vec<Linked>> {
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage) if there are too many links.
-pub fn doors(root: &Path, record: &Record, linked: &[Linked]) -> Result<(Vec<Listen>, Vec<Link>)> {
+pub fn listeners(
+    root: &Path,
+    record: &Record,
+    linked: &[Linked],
+) -> Result<(Vec<Listen>, Vec<Link>)> {
     if linked.len() > MAX_LINKS {
         return Err(Error::usage(format!("a service of more than {MAX_LINKS} links")));
     }
-    let mut doors = (Vec::new(), Vec::new());
+    let mut listeners = (Vec::new(), Vec::new());
     if record.network == Network::Host {
-        return Ok(doors);
+        return Ok(listeners);
     }
     for (link, other) in linked {
         let link = *link;
         for forward in &other.ports {
             // The number that the other has inside: its environment says that one.
-            doors.0.push(Listen { link, port: forward.container, protocol: forward.protocol });
-            doors.1.push(Link {
+            listeners.0.push(Listen { link, port: forward.container, protocol: forward.protocol });
+            listeners.1.push(Link {
                 root: root.to_owned(),
                 name: other.name.clone(),
                 port: forward.container,
@@ -98,7 +104,7 @@ pub fn doors(root: &Path, record: &Record, linked: &[Linked]) -> Result<(Vec<Lis
             });
         }
     }
-    Ok(doors)
+    Ok(listeners)
 }
 
 /// The environment that the links give a service, with addresses that are valid in it.

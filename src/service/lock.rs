@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::place::Place;
 use super::process::Process;
+use super::service_dir::ServiceDir;
 use crate::error::{Error, IoContext, Result};
 
 const LOCK: &str = "lock";
@@ -18,12 +18,12 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How long to wait for what is left of a container that was killed.
 const DYING: Duration = Duration::from_secs(30);
 
-impl Place {
+impl ServiceDir {
     /// Takes the monitor's lock; `None` if another monitor lives.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn hold(&self) -> Result<Option<File>> {
+    pub fn lock(&self) -> Result<Option<File>> {
         let path = self.dir().join(LOCK);
         let mut lock = self.open_to_append(LOCK)?;
         let since = Instant::now();
@@ -57,7 +57,7 @@ impl Place {
     /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if they are still there after a while.
     pub fn wait_for_container(&self) -> Result<()> {
         match self.last_status().and_then(|status| status.container) {
-            Some(process_1) if !process_1.wait(DYING) => Err(still_there(self.name(), &process_1)),
+            Some(init) if !init.wait(DYING) => Err(still_there(self.name(), &init)),
             _ => Ok(()),
         }
     }
@@ -73,7 +73,7 @@ impl Place {
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn wait(&self, of: Option<u32>) -> Result<Option<i32>> {
+    pub fn wait_for_monitor(&self, of: Option<u32>) -> Result<Option<i32>> {
         let path = self.dir().join(LOCK);
         let mut lock = match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -99,7 +99,7 @@ impl Place {
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn runs(&self) -> Result<bool> {
+    pub fn is_running(&self) -> Result<bool> {
         let path = self.dir().join(LOCK);
         let lock = match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -127,10 +127,10 @@ fn is_at(file: &File, path: &Path) -> bool {
 }
 
 /// The error of a container that was killed and does not go.
-pub(super) fn still_there(name: &str, process_1: &Process) -> Error {
+pub(super) fn still_there(name: &str, init: &Process) -> Error {
     Error::sandbox(format!(
         "processes of the last container of {name} were killed and are still there (its process 1 is {})",
-        process_1.number
+        init.number
     ))
     .hint("one may wait for a disk, or be frozen: `ps -ef` tells; it can be started when they are gone")
 }
@@ -144,7 +144,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("services/a");
         fs::create_dir_all(&dir).unwrap();
-        let place = Place::of(root.path(), "a").unwrap();
+        let service_dir = ServiceDir::of(root.path(), "a").unwrap();
         let looks = File::create(dir.join(LOCK)).unwrap();
         looks.lock_shared().unwrap();
         let (moved, path) = (dir.join("old"), dir.join(LOCK));
@@ -155,13 +155,13 @@ mod tests {
             File::create(&path).unwrap();
             drop(looks);
         });
-        let held = place.hold().unwrap().expect("it was only looked at");
+        let lock = service_dir.lock().unwrap().expect("it was only looked at");
         looker.join().unwrap();
-        assert!(is_at(&held, &dir.join(LOCK)) && place.runs().unwrap());
+        assert!(is_at(&lock, &dir.join(LOCK)) && service_dir.is_running().unwrap());
         let since = Instant::now();
-        assert!(place.hold().unwrap().is_none());
+        assert!(service_dir.lock().unwrap().is_none());
         assert!(since.elapsed() < PATIENCE);
-        drop(held);
-        assert!(!place.runs().unwrap() && place.hold().unwrap().is_some());
+        drop(lock);
+        assert!(!service_dir.is_running().unwrap() && service_dir.lock().unwrap().is_some());
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `state` | what an image of an instance leaves unsaid: its secrets |
-//! | `record`, `status`, `place`, `lock` | what a running service is, how it is, where that is kept |
+//! | `instance_state` | what an image of an instance leaves unsaid: its secrets |
+//! | `record`, `status`, `service_dir`, `lock` | what a running service is, how it is, where that is kept |
 //! | `process` | whether a process that was written down is still there |
-//! | `supervise`, `kept`, `control` | keeping it running, what ends, and asking the process that does |
+//! | `supervise`, `control` | keeping it running, what ends, and asking the process that does |
 //! | `log` | what its components print |
 //! | `command`, `health` | a command in one that runs, and whether it is well |
 //! | `backup` | backups of it |
@@ -21,25 +21,24 @@ pub mod control;
 pub mod environment;
 pub mod export;
 pub mod health;
-mod kept;
+mod instance_state;
 pub mod links;
 mod lock;
 pub mod log;
 pub mod monitor;
-pub mod place;
+pub mod prepare;
 mod process;
 pub mod record;
-pub mod start;
-mod state;
+pub mod service_dir;
 pub mod status;
 pub mod supervise;
 
-pub use state::{Saved, State, unreached};
+pub use instance_state::{InstanceState, SavedInstanceState, unreferenced_states};
 
 use crate::error::Result;
 use crate::sandbox::Sandbox;
-use place::Place;
 use record::Record;
+use service_dir::ServiceDir;
 
 /// Removes a service that doesn't run: what it has written, its logs, its record; its volumes too if told
 /// so, but for those that other services have as well. Gives the names of these.
@@ -47,7 +46,7 @@ use record::Record;
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).
 pub fn remove(
-    place: &Place,
+    service_dir: &ServiceDir,
     record: &Record,
     sandbox: &Sandbox,
     volumes: bool,
@@ -55,7 +54,7 @@ pub fn remove(
     sandbox.remove_service(&record.id)?;
     let mut kept = Vec::new();
     if volumes {
-        let others = place.others()?;
+        let others = service_dir.other_records()?;
         for name in record.volume_names() {
             if others.iter().any(|other| other.volume_names().any(|theirs| theirs == name)) {
                 kept.push(name.to_owned());
@@ -64,6 +63,6 @@ pub fn remove(
             }
         }
     }
-    place.remove()?;
+    service_dir.remove()?;
     Ok(kept)
 }

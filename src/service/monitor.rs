@@ -12,9 +12,9 @@ use rustix::stdio::{dup2_stderr, dup2_stdout, stderr, stdout};
 use serde::{Deserialize, Serialize};
 
 use super::backup::swap;
-use super::place::Place;
+use super::prepare::prepare;
 use super::record::Record;
-use super::start::prepare;
+use super::service_dir::ServiceDir;
 use super::supervise::{Hooks, Job, supervise};
 use crate::error::{Error, Result, Wire};
 use crate::interrupt;
@@ -30,7 +30,7 @@ const LONGEST_LOG: u64 = 1 << 20;
 
 /// What a monitor tells the command that started it, a line each.
 #[derive(Serialize, Deserialize)]
-enum Said {
+enum MonitorEvent {
     Step(String),
     Note(String),
     Started,
@@ -42,18 +42,18 @@ enum Said {
 /// # Errors
 /// Those of starting the service; [`Kind::Usage`](crate::error::Kind::Usage) if it runs, or is what a
 /// restore that was killed has left.
-pub fn start(root: &Path, place: &Place, reporter: &dyn Reporter) -> Result<()> {
-    if let Some(name) = place.record()?.stands_for {
+pub fn start(root: &Path, service_dir: &ServiceDir, reporter: &dyn Reporter) -> Result<()> {
+    if let Some(name) = service_dir.record()?.stands_for {
         return Err(Error::usage(format!(
             "{} is what a restore of {name} that was killed has left",
-            place.name()
+            service_dir.name()
         ))
         .hint("`svp prune` removes it, and so does the next start of the service"));
     }
-    let log = place.open_to_append("monitor.log")?;
+    let log = service_dir.open_to_append("monitor.log")?;
     let failed = |error| Error::sandbox("can't start a monitor").source(error);
     let mut command = Command::new("/proc/self/exe");
-    command.arg0(MONITOR_NAME).arg(root).arg(place.name()).current_dir("/");
+    command.arg0(MONITOR_NAME).arg(root).arg(service_dir.name()).current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).process_group(0);
     let mut child = command.spawn().map_err(failed)?;
     let lines = BufReader::new(
@@ -61,10 +61,10 @@ pub fn start(root: &Path, place: &Place, reporter: &dyn Reporter) -> Result<()> 
     );
     for line in lines.lines() {
         match serde_json::from_str(&line.map_err(failed)?) {
-            Ok(Said::Step(text)) => reporter.step(&text),
-            Ok(Said::Note(text)) => reporter.note(&text),
-            Ok(Said::Started) => return Ok(()),
-            Ok(Said::Failed(error)) => {
+            Ok(MonitorEvent::Step(text)) => reporter.step(&text),
+            Ok(MonitorEvent::Note(text)) => reporter.note(&text),
+            Ok(MonitorEvent::Started) => return Ok(()),
+            Ok(MonitorEvent::Failed(error)) => {
                 let _ = child.wait();
                 return Err(error.into());
             }
@@ -73,7 +73,7 @@ pub fn start(root: &Path, place: &Place, reporter: &dyn Reporter) -> Result<()> 
     }
     let status = child.wait().map_err(failed)?;
     Err(Error::sandbox(format!("the monitor ended: {status}"))
-        .hint(format!("what it said is in {}", place.monitor_log().display())))
+        .hint(format!("what it said is in {}", service_dir.monitor_log().display())))
 }
 
 /// Is a monitor if this process was started as one; `main` calls it first.
@@ -88,26 +88,26 @@ pub fn run_if_monitor() -> Option<ExitCode> {
     let name = arguments.next()?.into_string().ok()?;
     interrupt::install();
     let _ = nix::unistd::setsid();
-    let log = Place::of(&root, &name).ok()?.monitor_log();
-    let speaker = Speaker { started: Mutex::new(false), log };
-    let result = monitor(&root, &name, &speaker);
+    let log = ServiceDir::of(&root, &name).ok()?.monitor_log();
+    let sender = EventSender { started: Mutex::new(false), log };
+    let result = monitor(&root, &name, &sender);
     Some(match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            speaker.log("error", &error.to_string());
-            speaker.say(&Said::Failed(error.into()));
+            sender.log("error", &error.to_string());
+            sender.send(&MonitorEvent::Failed(error.into()));
             ExitCode::FAILURE
         }
     })
 }
 
-fn monitor(root: &Path, name: &str, speaker: &Speaker) -> Result<()> {
-    let place = Place::existing(root, name)?;
+fn monitor(root: &Path, name: &str, sender: &EventSender) -> Result<()> {
+    let service_dir = ServiceDir::existing(root, name)?;
     let signals =
         interrupt::divert().map_err(|error| Error::sandbox("can't make a pipe").source(error))?;
-    let mut started = || speaker.started();
-    let mut hooks = Hooks { started: &mut started, show: &|_, _, _| {}, reporter: speaker };
-    run(root, &place, signals, &mut hooks).map(drop)
+    let mut started = || sender.started();
+    let mut hooks = Hooks { started: &mut started, show: &|_, _, _| {}, reporter: sender };
+    run(root, &service_dir, signals, &mut hooks).map(drop)
 }
 
 /// Runs a service in this process until it has ended; gives its exit code.
@@ -116,29 +116,29 @@ fn monitor(root: &Path, name: &str, speaker: &Speaker) -> Result<()> {
 /// Those of starting it; [`Kind::Usage`](crate::error::Kind::Usage) if it runs already.
 pub fn run(
     root: &Path,
-    place: &Place,
+    service_dir: &ServiceDir,
     signals: std::os::fd::OwnedFd,
     hooks: &mut Hooks<'_>,
 ) -> Result<i32> {
-    let name = place.name();
-    let mut lock = place.hold()?.ok_or_else(|| {
+    let name = service_dir.name();
+    let mut lock = service_dir.lock()?.ok_or_else(|| {
         Error::usage(format!("the service {name} runs already"))
             .hint(format!("`svp restart {name}` starts it anew"))
     })?;
-    place.wait_for_container()?;
+    service_dir.wait_for_container()?;
     let sandbox = Sandbox::enter(&root.join("trees"))?;
-    match place.record()?.stands_for {
-        None => swap::tidy(root, place, &sandbox)?,
-        Some(_) => swap::settle(place, &sandbox)?,
+    match service_dir.record()?.stands_for {
+        None => swap::tidy(root, service_dir, &sandbox)?,
+        Some(_) => swap::settle(service_dir, &sandbox)?,
     }
-    let mut record: Record = place.record()?;
+    let mut record: Record = service_dir.record()?;
     // The store is let go of then: removing images must not wait for services.
     let prepared = {
         let store = Store::open(root)?;
-        prepare(&store, &sandbox, place, &mut record, hooks.reporter)?
+        prepare(&store, &sandbox, service_dir, &mut record, hooks.reporter)?
     };
     let job = Job {
-        place,
+        service_dir,
         record: &record,
         sandbox: &sandbox,
         spec: &prepared.spec,
@@ -150,32 +150,32 @@ pub fn run(
     // For who waits; its status says so, too.
     let _ = write!(lock, "{}", *code.as_ref().unwrap_or(&125));
     if record.remove {
-        super::remove(place, &record, &sandbox, false)?;
+        super::remove(service_dir, &record, &sandbox, false)?;
     }
     drop(lock);
     code
 }
 
 /// A monitor's reporter: to its log always, to the command that started it until the service has started.
-struct Speaker {
+struct EventSender {
     started: Mutex<bool>,
     /// Where its standard error leads to.
     log: PathBuf,
 }
 
-impl Speaker {
-    fn say(&self, said: &Said) {
+impl EventSender {
+    fn send(&self, event: &MonitorEvent) {
         let Ok(started) = self.started.lock() else { return };
         if *started {
             return;
         }
-        let text = serde_json::to_string(said).expect("plain data");
+        let text = serde_json::to_string(event).expect("plain data");
         // Who started the monitor may be gone.
         let _ = write_line(stdout(), &text);
     }
 
     fn started(&self) {
-        self.say(&Said::Started);
+        self.send(&MonitorEvent::Started);
         if let Ok(mut started) = self.started.lock() {
             *started = true;
         }
@@ -193,7 +193,7 @@ impl Speaker {
     }
 }
 
-impl Speaker {
+impl EventSender {
     /// Begins a new log when it has its size; the old one is kept until the next time. One that can't be
     /// begun is no reason to be silent.
     fn rotate(&self) {
@@ -212,16 +212,16 @@ fn write_line(fd: BorrowedFd<'_>, text: &str) -> std::io::Result<()> {
     File::from(fd.try_clone_to_owned()?).write_all(format!("{text}\n").as_bytes())
 }
 
-impl Reporter for Speaker {
+impl Reporter for EventSender {
     fn event(&self, event: Event<'_>) {
         match event {
             Event::Step(text) => {
                 self.log("step", text);
-                self.say(&Said::Step(text.to_owned()));
+                self.send(&MonitorEvent::Step(text.to_owned()));
             }
             Event::Note(text) | Event::Warning(text) => {
                 self.log("note", text);
-                self.say(&Said::Note(text.to_owned()));
+                self.send(&MonitorEvent::Note(text.to_owned()));
             }
             _ => {}
         }

@@ -10,11 +10,13 @@ use crate::sandbox::{End, Network};
 #[serde(rename_all = "camelCase")]
 pub struct Status {
     /// In a word.
-    pub standing: Standing,
+    #[serde(rename = "standing")]
+    pub state: State,
     /// Its monitor's process.
     pub monitor: Option<u32>,
     /// The process 1 of its container, as the host numbers it.
-    pub process_1: Option<u32>,
+    #[serde(rename = "process1")]
+    pub init_pid: Option<u32>,
     /// The process 1 of its last container, which may be there still when the service has ended: a killed one
     /// needs its time.
     #[serde(default)]
@@ -39,7 +41,7 @@ pub struct Status {
 /// How a service is, in a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Standing {
+pub enum State {
     /// It was never started.
     Created,
     /// Its container is being made.
@@ -77,25 +79,22 @@ impl Status {
     }
 }
 
-impl Standing {
+impl State {
     /// Whether there is a monitor while it is so.
     pub fn needs_monitor(self) -> bool {
-        matches!(
-            self,
-            Standing::Created | Standing::Starting | Standing::Running | Standing::Stopping
-        )
+        matches!(self, State::Created | State::Starting | State::Running | State::Stopping)
     }
 }
 
-impl std::fmt::Display for Standing {
+impl std::fmt::Display for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(match self {
-            Standing::Created => "created",
-            Standing::Starting => "starting",
-            Standing::Running => "running",
-            Standing::Stopping => "stopping",
-            Standing::Exited => "exited",
-            Standing::Dead => "dead",
+            State::Created => "created",
+            State::Starting => "starting",
+            State::Running => "running",
+            State::Stopping => "stopping",
+            State::Exited => "exited",
+            State::Dead => "dead",
         })
     }
 }
@@ -111,9 +110,9 @@ impl Status {
             since: now(),
         };
         Status {
-            standing: Standing::Created,
+            state: State::Created,
             monitor: None,
-            process_1: None,
+            init_pid: None,
             container: None,
             started: None,
             ended: None,

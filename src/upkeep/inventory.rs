@@ -13,8 +13,8 @@ use crate::interrupt;
 use crate::oci::{Descriptor, Digest};
 use crate::sandbox::{Sandbox, Unpacked};
 use crate::service::backup::swap;
-use crate::service::place::Place;
-use crate::service::unreached;
+use crate::service::service_dir::ServiceDir;
+use crate::service::unreferenced_states;
 use crate::store::{Holder, Reach, Staging, Store, parallel};
 
 /// What sort of thing something in the store is.
@@ -101,7 +101,7 @@ fn items(store: &Store, reach: &Reach) -> Result<Vec<Item>> {
         let needed = reach.blobs.contains(&digest);
         items.push(Item { kind: ItemKind::Blob, path, bytes, needed, tree: None });
     }
-    let unreached = unreached(store, reach)?;
+    let unreferenced_states = unreferenced_states(store, reach)?;
     let mut files = |kind, dir: &str, needed: &dyn Fn(&Path) -> bool| -> Result<()> {
         let dir = root.join(dir);
         for entry in fs::read_dir(&dir).io("list", &dir)? {
@@ -114,10 +114,12 @@ fn items(store: &Store, reach: &Reach) -> Result<Vec<Item>> {
         }
         Ok(())
     };
-    files(ItemKind::Instance, "instances", &|path| !unreached.iter().any(|gone| gone == path))?;
+    files(ItemKind::Instance, "instances", &|path| {
+        !unreferenced_states.iter().any(|gone| gone == path)
+    })?;
     files(ItemKind::Tag, "tags", &|_| true)?;
     if root.join("services").is_dir() {
-        files(ItemKind::Service, "services", &|path| !Place::is_left_over(path))?;
+        files(ItemKind::Service, "services", &|path| !ServiceDir::is_abandoned(path))?;
     }
     files(ItemKind::Log, "logs", &|_| false)?;
     files(ItemKind::Staging, "tmp", &|path| !is_dead(path))?;
@@ -269,7 +271,7 @@ pub fn give_up(store: &Store, wanted: Pruning, items: &mut [Item]) -> Result<()>
 
 fn give_up_volumes(store: &Store, items: &mut [Item]) -> Result<()> {
     let mut had = HashSet::new();
-    let services = Place::all(store.root())?;
+    let services = ServiceDir::all(store.root())?;
     for service in &services {
         had.extend(service.record()?.volume_names().map(str::to_owned));
     }
@@ -288,9 +290,9 @@ fn give_up_volumes(store: &Store, items: &mut [Item]) -> Result<()> {
 /// a restore was cut short, which then has places that no record names.
 fn places_of_services(root: &Path) -> Result<Option<HashSet<String>>> {
     let mut ids = HashSet::new();
-    for service in Place::all(root)? {
+    for service in ServiceDir::all(root)? {
         match service.record() {
-            Ok(record) if !service.is_being_swapped() => ids.insert(record.id),
+            Ok(record) if !service.has_cutover_journal() => ids.insert(record.id),
             _ => return Ok(None),
         };
     }
@@ -301,8 +303,8 @@ fn places_of_services(root: &Path) -> Result<Option<HashSet<String>>> {
 fn give_up_unpacked(store: &Store, items: &mut [Item]) -> Result<()> {
     let in_use = |item: &Item| item.tree.as_ref().is_some_and(Unpacked::is_scratch) && item.needed;
     let mut busy = items.iter().any(in_use);
-    for service in Place::all(store.root())? {
-        busy |= service.runs()?;
+    for service in ServiceDir::all(store.root())? {
+        busy |= service.is_running()?;
     }
     if busy {
         return Err(Error::new(Kind::Storage, "something runs on the unpacked layers")

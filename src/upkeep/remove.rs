@@ -7,7 +7,7 @@ use std::fs;
 use crate::error::{IoContext, Kind, Result};
 use crate::oci::Reference;
 use crate::sandbox::{Sandbox, Unpacked};
-use crate::service::unreached;
+use crate::service::unreferenced_states;
 use crate::store::{Reach, Removed, Store};
 
 /// Removes the images that `references` name.
@@ -22,7 +22,7 @@ pub fn remove(store: &mut Store, references: &[Reference]) -> Result<Removed> {
 }
 
 fn forget(store: &Store, reach: &Reach) -> Result<()> {
-    for state in unreached(store, reach)? {
+    for state in unreferenced_states(store, reach)? {
         fs::remove_file(&state).io("remove", &state)?;
     }
     let trees = store.root().join("trees");

@@ -17,9 +17,9 @@ use crate::sandbox::{End, Sandbox};
 use crate::service::backup::file::NewFile;
 use crate::service::backup::make::{Output, Scripts, Sink, by_files, by_script};
 use crate::service::backup::note::Head;
-use crate::service::backup::restore::{self, Outcome, Request};
-use crate::service::place::Place;
+use crate::service::backup::restore::{self, Outcome, RestoreRequest};
 use crate::service::record::Record;
+use crate::service::service_dir::ServiceDir;
 use crate::service::status::shell_code;
 use crate::store::Store;
 
@@ -84,7 +84,7 @@ struct HowArgs {
 /// What a backup is made of.
 struct Source {
     root: PathBuf,
-    place: Place,
+    service_dir: ServiceDir,
     record: Record,
     scripts: Scripts,
 }
@@ -94,15 +94,16 @@ pub(in crate::cli) fn backup(args: &BackupArgs, context: &Context) -> Result<Exi
         return tell(path, context);
     }
     let settings = Settings::new(args.compression.into(), args.compression_level)?;
-    let (root, place) = find(args.name.as_deref().unwrap_or_default())?;
+    let (root, service_dir) = find(args.name.as_deref().unwrap_or_default())?;
     if let Some(path) = &args.input {
         let input = input(Some(path))?;
-        let outcome = restore::verify(request(&root, &place, input, None, &args.how, context))?;
+        let outcome =
+            restore::verify(request(&root, &service_dir, input, None, &args.how, context))?;
         return verified(outcome, context);
     }
     let path = args.output.as_deref().filter(|path| *path != Path::new("-"));
     let target = Target::new(path, args.verify)?;
-    let source = Source::new(root, place, context)?;
+    let source = Source::new(root, service_dir, context)?;
     // A slow reader must not keep a service stopped.
     let mut target = target.spooled(args.verify || !source.scripts.backup, &source.root)?;
     let end = source.write(&mut target, settings, context)?;
@@ -114,12 +115,12 @@ pub(in crate::cli) fn backup(args: &BackupArgs, context: &Context) -> Result<Exi
         return ended("bin/backup", end, &kept, context);
     }
     if args.verify {
-        let (root, place) = (&source.root, &source.place);
+        let (root, service_dir) = (&source.root, &source.service_dir);
         let written = target.written()?;
         // Before its bytes are looked at: those of `none` may look like another's.
         let compression = Some(args.compression);
         let outcome =
-            restore::verify(request(root, place, written, compression, &args.how, context))?;
+            restore::verify(request(root, service_dir, written, compression, &args.how, context))?;
         if outcome != Outcome::Done {
             return verified(outcome, context);
         }
@@ -130,10 +131,10 @@ pub(in crate::cli) fn backup(args: &BackupArgs, context: &Context) -> Result<Exi
 }
 
 pub(in crate::cli) fn restore(args: &RestoreArgs, context: &Context) -> Result<ExitCode> {
-    let (root, place) = find(&args.name)?;
+    let (root, service_dir) = find(&args.name)?;
     let path = args.input.as_deref().filter(|path| *path != Path::new("-"));
     let input = input(path)?;
-    let request = request(&root, &place, input, args.compression, &args.how, context);
+    let request = request(&root, &service_dir, input, args.compression, &args.how, context);
     match restore::restore(request)? {
         Outcome::Done => {
             context.print(&format!("{}\n", args.name))?;
@@ -175,15 +176,15 @@ fn ended(script: &str, end: End, what: &str, context: &Context) -> Result<ExitCo
 
 fn request<'a>(
     root: &'a Path,
-    place: &'a Place,
+    service_dir: &'a ServiceDir,
     input: File,
     compression: Option<Format>,
     how: &HowArgs,
     context: &'a Context,
-) -> Request<'a> {
-    Request {
+) -> RestoreRequest<'a> {
+    RestoreRequest {
         root,
-        place,
+        service_dir,
         input,
         compression: compression.map(Into::into),
         force: how.force,
@@ -305,28 +306,28 @@ impl Sink for Target {
 }
 
 impl Source {
-    fn new(root: PathBuf, place: Place, context: &Context) -> Result<Source> {
-        let record = place.record()?;
+    fn new(root: PathBuf, service_dir: ServiceDir, context: &Context) -> Result<Source> {
+        let record = service_dir.record()?;
         let scripts = {
             let store = Store::open(&root)?;
             let sandbox = Sandbox::enter(&root.join("trees"))?;
             Scripts::of(&store, &sandbox, &record, context.reporter())?
         };
-        Ok(Source { root, place, record, scripts })
+        Ok(Source { root, service_dir, record, scripts })
     }
 
     /// Writes the backup; how the pack's script ended.
     fn write(&self, to: &mut dyn Sink, settings: Settings, context: &Context) -> Result<End> {
         let output = Output { to, settings, show: &show };
         if !self.scripts.backup {
-            by_files(&self.root, &self.place, output, context.reporter())?;
+            by_files(&self.root, &self.service_dir, output, context.reporter())?;
             return Ok(End::Exited(0));
         }
         if !self.scripts.restore {
             context.reporter().note("the pack has no bin/restore: svp can't restore this backup");
         }
         context.finish();
-        let (end, any) = by_script(&self.root, &self.place, &self.record, output)?;
+        let (end, any) = by_script(&self.root, &self.service_dir, &self.record, output)?;
         if end == End::Exited(0) && !any {
             context.reporter().warning("the backup is empty: bin/backup printed nothing");
         }

@@ -111,13 +111,13 @@ fn or_hint(error: Error, hint: impl FnOnce() -> String) -> Error {
 
 /// Runs a command in a service; the exit code is the command's.
 fn run(name: &str, argv: Vec<String>, how: &HowArgs, context: &Context) -> Result<ExitCode> {
-    let (root, place) = find(name)?;
-    let record = place.record()?;
+    let (root, service_dir) = find(name)?;
+    let record = service_dir.record()?;
     let spec = {
         let store = Store::open(&root)?;
         spec(&store, &record, argv, how)?
     };
-    let mut join_it = |stdio| command::enter(&place, &spec, stdio);
+    let mut join_it = |stdio| command::enter(&service_dir, &spec, stdio);
     context.finish();
     let end = if !how.no_tty && terminal::is_ours() {
         terminal::with_terminal(&mut join_it)?

@@ -63,8 +63,8 @@ enum SecretsArg {
 }
 
 pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
-    let (root, place) = find(&args.name)?;
-    let record = place.record()?;
+    let (root, service_dir) = find(&args.name)?;
+    let record = service_dir.record()?;
     let image = Store::open(&root)?.load_image(&record.manifest)?;
     let request = request(args, &root)?;
     let exported = export::export(&record, &image, &request)?;

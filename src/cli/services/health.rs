@@ -23,13 +23,13 @@ pub(in crate::cli) struct Args {
 }
 
 pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
-    let (root, place) = find(&args.name)?;
+    let (root, service_dir) = find(&args.name)?;
     let why = match args.wait {
         Some(limit) => {
             let limit = Duration::from_secs(limit.unwrap_or(60));
-            health::wait(&root, &place, limit).map(|()| None)?
+            health::wait(&root, &service_dir, limit).map(|()| None)?
         }
-        None => health::look(&root, &place, &place.record()?, health::PATIENCE)?,
+        None => health::look(&root, &service_dir, &service_dir.record()?, health::PATIENCE)?,
     };
     let text = match (&why, args.format) {
         (_, Format::Json) => table::json(&serde_json::json!({

@@ -13,9 +13,9 @@ use crate::error::{Cause, Error, Kind, Result};
 use crate::interrupt;
 use crate::sandbox::Sandbox;
 use crate::service::backup::swap;
-use crate::service::control::{Ask, ask};
-use crate::service::place::Place;
-use crate::service::status::{ComponentStatus, Standing};
+use crate::service::control::{Request, request};
+use crate::service::service_dir::ServiceDir;
+use crate::service::status::{ComponentStatus, State};
 use crate::service::supervise::STOP_SECONDS;
 use crate::service::{self, health, links, monitor};
 use crate::store::Store;
@@ -100,33 +100,33 @@ pub(in crate::cli) fn start(args: &StartArgs, context: &Context) -> Result<ExitC
         let [name] = &args.names[..] else {
             return Err(Error::usage("--attach takes one service"));
         };
-        let (root, place) = find(name)?;
-        return foreground(&root, &place, &place.record()?, context);
+        let (root, service_dir) = find(name)?;
+        return foreground(&root, &service_dir, &service_dir.record()?, context);
     }
     let root = Store::default_root()?;
-    let places = existing(&root, &args.names)?;
-    for place in &places {
-        not_copied(place)?;
-        monitor::start(&root, place, context.reporter())?;
+    let service_dirs = existing(&root, &args.names)?;
+    for service_dir in &service_dirs {
+        not_copied(service_dir)?;
+        monitor::start(&root, service_dir, context.reporter())?;
         if let Some(limit) = args.wait {
-            health::wait(&root, place, Duration::from_secs(limit.unwrap_or(60)))?;
+            health::wait(&root, service_dir, Duration::from_secs(limit.unwrap_or(60)))?;
         }
-        name_of(place, args.format, context)?;
+        name_of(service_dir, args.format, context)?;
     }
-    finish(&places, args.format, context)
+    finish(&service_dirs, args.format, context)
 }
 
 /// Says which service a thing was done to, at once; as JSON all come together, at the end.
-fn name_of(place: &Place, format: Format, context: &Context) -> Result<()> {
+fn name_of(service_dir: &ServiceDir, format: Format, context: &Context) -> Result<()> {
     match format {
-        Format::Table => context.print(&format!("{}\n", place.name())),
+        Format::Table => context.print(&format!("{}\n", service_dir.name())),
         Format::Json => Ok(()),
     }
 }
 
-fn finish(places: &[Place], format: Format, context: &Context) -> Result<ExitCode> {
+fn finish(service_dirs: &[ServiceDir], format: Format, context: &Context) -> Result<ExitCode> {
     if format == Format::Json {
-        let shown = places.iter().map(Shown::of).collect::<Result<Vec<_>>>()?;
+        let shown = service_dirs.iter().map(Shown::of).collect::<Result<Vec<_>>>()?;
         context.print(&table::json(&shown))?;
     }
     Ok(ExitCode::SUCCESS)
@@ -134,44 +134,47 @@ fn finish(places: &[Place], format: Format, context: &Context) -> Result<ExitCod
 
 pub(in crate::cli) fn stop(args: &StopArgs, context: &Context) -> Result<ExitCode> {
     let root = Store::default_root()?;
-    let mut places: Vec<Place> = if args.all {
-        let all = Place::all(&root)?.into_iter();
-        let runs = |place: &Place| place.status().is_ok_and(|s| s.standing == Standing::Running);
-        all.filter(|place| runs(place) || swap::is_copied(place).unwrap_or(false)).collect()
+    let mut service_dirs: Vec<ServiceDir> = if args.all {
+        let all = ServiceDir::all(&root)?.into_iter();
+        let runs = |service_dir: &ServiceDir| {
+            service_dir.status().is_ok_and(|s| s.state == State::Running)
+        };
+        all.filter(|service_dir| runs(service_dir) || swap::is_copied(service_dir).unwrap_or(false))
+            .collect()
     } else {
         existing(&root, &args.names)?
     };
-    for place in &places {
-        stop_one(place, args.time, context)?;
-        name_of(place, args.format, context)?;
+    for service_dir in &service_dirs {
+        stop_one(service_dir, args.time, context)?;
+        name_of(service_dir, args.format, context)?;
     }
     // One that was run with --rm is there no more.
-    places.retain(|place| Place::existing(&root, place.name()).is_ok());
-    finish(&places, args.format, context)
+    service_dirs.retain(|service_dir| ServiceDir::existing(&root, service_dir.name()).is_ok());
+    finish(&service_dirs, args.format, context)
 }
 
 /// Refuses to touch a service that is stopped for a backup's copy: it is started again whatever is done to it.
-fn not_copied(place: &Place) -> Result<()> {
-    if swap::is_copied(place)? { Err(at_work(place)) } else { Ok(()) }
+fn not_copied(service_dir: &ServiceDir) -> Result<()> {
+    if swap::is_copied(service_dir)? { Err(at_work(service_dir)) } else { Ok(()) }
 }
 
-fn at_work(place: &Place) -> Error {
-    Error::usage(format!("a backup of {} is being made or restored", place.name()))
+fn at_work(service_dir: &ServiceDir) -> Error {
+    Error::usage(format!("a backup of {} is being made or restored", service_dir.name()))
         .hint("wait until that is done, or interrupt it: then it is as it was before")
 }
 
 /// Stops a service and waits for its end; one that doesn't run is stopped.
-fn stop_one(place: &Place, seconds: u32, context: &Context) -> Result<()> {
-    not_copied(place)?;
-    let monitor = place.monitor();
-    match ask(place, &Ask::Stop(seconds)) {
-        Ok(_) => place.wait(monitor).map(drop),
+fn stop_one(service_dir: &ServiceDir, seconds: u32, context: &Context) -> Result<()> {
+    not_copied(service_dir)?;
+    let monitor = service_dir.monitor();
+    match request(service_dir, &Request::Stop(seconds)) {
+        Ok(_) => service_dir.wait_for_monitor(monitor).map(drop),
         // It is stopped only for the moment.
-        Err(error) if error.is(Cause::ServiceNotRunning) && swap::is_at_work(place)? => {
-            Err(at_work(place))
+        Err(error) if error.is(Cause::ServiceNotRunning) && swap::is_at_work(service_dir)? => {
+            Err(at_work(service_dir))
         }
         Err(error) if error.is(Cause::ServiceNotRunning) => {
-            say(context, &format!("{} does not run", place.name()));
+            say(context, &format!("{} does not run", service_dir.name()));
             Ok(())
         }
         Err(error) => Err(error),
@@ -179,38 +182,38 @@ fn stop_one(place: &Place, seconds: u32, context: &Context) -> Result<()> {
 }
 
 pub(in crate::cli) fn restart(args: &RestartArgs, context: &Context) -> Result<ExitCode> {
-    let (root, place) = find(&args.name)?;
+    let (root, service_dir) = find(&args.name)?;
     if args.components.is_empty() {
-        let record = place.record()?;
-        if record.remove && place.runs()? {
-            let name = place.name();
+        let record = service_dir.record()?;
+        if record.remove && service_dir.is_running()? {
+            let name = service_dir.name();
             return Err(Error::usage(format!("{name} would be removed: it was run with --rm"))
                 .hint("`svp run` it again, without --rm if it is to be kept"));
         }
         // What couldn't start again is not stopped.
-        links::linked(&root, &record)?;
-        stop_one(&place, args.time, context)?;
-        monitor::start(&root, &place, context.reporter())?;
+        links::resolve(&root, &record)?;
+        stop_one(&service_dir, args.time, context)?;
+        monitor::start(&root, &service_dir, context.reporter())?;
     }
     for component in &args.components {
-        restart_component(&place, component, args.time)?;
+        restart_component(&service_dir, component, args.time)?;
     }
-    name_of(&place, args.format, context)?;
-    finish(&[place], args.format, context)
+    name_of(&service_dir, args.format, context)?;
+    finish(&[service_dir], args.format, context)
 }
 
 /// Has one component started anew, and waits until it is.
-fn restart_component(place: &Place, name: &str, seconds: u32) -> Result<()> {
+fn restart_component(service_dir: &ServiceDir, name: &str, seconds: u32) -> Result<()> {
     let look = || -> Result<Option<ComponentStatus>> {
-        let status = place.status()?;
+        let status = service_dir.status()?;
         Ok(status.components.into_iter().find(|component| component.name == name))
     };
     let before = look()?;
-    ask(place, &Ask::Restart(name.to_owned(), seconds))?;
+    request(service_dir, &Request::Restart(name.to_owned(), seconds))?;
     let Some(before) = before else { return Ok(()) };
     let since = Instant::now();
     while since.elapsed() < Duration::from_secs(u64::from(seconds) + u64::from(STOP_SECONDS)) {
-        let now = look()?.filter(|_| place.runs().is_ok_and(|runs| runs));
+        let now = look()?.filter(|_| service_dir.is_running().is_ok_and(|runs| runs));
         let Some(now) = now else { break };
         let is_anew = now.restarts > before.restarts || !before.running;
         if is_anew && now.running {
@@ -219,7 +222,7 @@ fn restart_component(place: &Place, name: &str, seconds: u32) -> Result<()> {
         interrupt::check()?;
         std::thread::sleep(LOOK);
     }
-    let service = place.name();
+    let service = service_dir.name();
     Err(Error::new(
         Kind::Script,
         format!("the component {name} of {service} has not started again"),
@@ -228,15 +231,15 @@ fn restart_component(place: &Place, name: &str, seconds: u32) -> Result<()> {
 }
 
 pub(in crate::cli) fn wait(args: &WaitArgs, context: &Context) -> Result<ExitCode> {
-    let places = existing(&Store::default_root()?, &args.names)?;
+    let service_dirs = existing(&Store::default_root()?, &args.names)?;
     let mut codes = Vec::new();
-    for place in &places {
-        let left = place.wait(place.monitor())?;
-        let code = left.or(place.status()?.exit_code).unwrap_or(137);
+    for service_dir in &service_dirs {
+        let left = service_dir.wait_for_monitor(service_dir.monitor())?;
+        let code = left.or(service_dir.status()?.exit_code).unwrap_or(137);
         if args.format == Format::Table {
             context.print(&format!("{code}\n"))?;
         }
-        codes.push(serde_json::json!({ "name": place.name(), "exitCode": code }));
+        codes.push(serde_json::json!({ "name": service_dir.name(), "exitCode": code }));
     }
     if args.format == Format::Json {
         context.print(&table::json(&codes))?;
@@ -245,52 +248,52 @@ pub(in crate::cli) fn wait(args: &WaitArgs, context: &Context) -> Result<ExitCod
 }
 
 /// The places of services, all of which exist: a wrong name is told before anything is done.
-fn existing(root: &Path, names: &[String]) -> Result<Vec<Place>> {
-    names.iter().map(|name| Place::existing(root, name)).collect()
+fn existing(root: &Path, names: &[String]) -> Result<Vec<ServiceDir>> {
+    names.iter().map(|name| ServiceDir::existing(root, name)).collect()
 }
 
 pub(in crate::cli) fn remove(args: &RemoveArgs, context: &Context) -> Result<ExitCode> {
     let root = Store::default_root()?;
     let mut removed = Vec::new();
-    for place in existing(&root, &args.names)? {
-        let name = place.name();
-        not_copied(&place)?;
+    for service_dir in existing(&root, &args.names)? {
+        let name = service_dir.name();
+        not_copied(&service_dir)?;
         if args.force {
-            stop_one(&place, STOP_SECONDS, context)?;
+            stop_one(&service_dir, STOP_SECONDS, context)?;
         }
-        let Some(_held) = place.hold()? else {
+        let Some(_lock) = service_dir.lock()? else {
             return Err(Error::usage(format!("the service {name} runs"))
                 .hint(format!("`svp stop {name}` stops it, `svp rm --force {name}` does both")));
         };
-        place.wait_for_container()?;
+        service_dir.wait_for_container()?;
         let sandbox = Sandbox::enter(&root.join("trees"))?;
         if args.force
-            && let Err(error) = place.record()
+            && let Err(error) = service_dir.record()
             && error.kind() == Kind::BadInput
         {
             context
                 .reporter()
                 .warning(&format!("{error}: `svp prune` removes what it has written"));
-            place.remove()?;
-            name_of(&place, args.format, context)?;
+            service_dir.remove()?;
+            name_of(&service_dir, args.format, context)?;
             removed.push(serde_json::json!({ "name": name }));
             continue;
         }
-        swap::tidy(&root, &place, &sandbox)?;
-        let record = place.record()?;
-        let users = links::linked_to(&root, name)?;
+        swap::tidy(&root, &service_dir, &sandbox)?;
+        let record = service_dir.record()?;
+        let users = links::dependents(&root, name)?;
         if !users.is_empty() {
             context.reporter().note(&format!(
                 "linked to {name}, and can't start without it: {}",
                 users.join(", ")
             ));
         }
-        for volume in service::remove(&place, &record, &sandbox, args.volumes)? {
+        for volume in service::remove(&service_dir, &record, &sandbox, args.volumes)? {
             context
                 .reporter()
                 .note(&format!("the volume {volume} stays: another service has it too"));
         }
-        name_of(&place, args.format, context)?;
+        name_of(&service_dir, args.format, context)?;
         removed.push(serde_json::json!({ "name": name }));
     }
     if args.format == Format::Json {

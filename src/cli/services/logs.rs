@@ -14,8 +14,8 @@ use crate::error::{Error, Kind, Result};
 use crate::interrupt;
 use crate::sandbox::Stream;
 use crate::service::log::{Follower, Line, Wanted, merged};
-use crate::service::place::Place;
-use crate::service::status::Standing;
+use crate::service::service_dir::ServiceDir;
+use crate::service::status::State;
 
 /// How often a log that is followed is looked at.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -69,8 +69,8 @@ fn time(text: &str) -> Result<Timestamp, String> {
 }
 
 pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
-    let (_, place) = find(&args.name)?;
-    let all = place.record()?.component_names();
+    let (_, service_dir) = find(&args.name)?;
+    let all = service_dir.record()?.component_names();
     let names = match &args.component {
         None => all,
         Some(name) if all.contains(name) => vec![name.clone()],
@@ -82,20 +82,25 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
     let mut printer =
         Printer { args, prefixes: prefixes(&names), names: &names, in_line: HashSet::new() };
     let wanted = Wanted { last: args.lines, since: args.since, until: args.until };
-    let mut followers = merged(&place.logs(), &names, &wanted, &mut |line| printer.print(&line))?;
+    let mut followers =
+        merged(&service_dir.logs(), &names, &wanted, &mut |line| printer.print(&line))?;
     if args.follow {
-        follow(&place, &mut followers, &mut printer)?;
+        follow(&service_dir, &mut followers, &mut printer)?;
     }
     context.finish();
     Ok(ExitCode::SUCCESS)
 }
 
-fn follow(place: &Place, followers: &mut [Follower], printer: &mut Printer<'_>) -> Result<()> {
+fn follow(
+    service_dir: &ServiceDir,
+    followers: &mut [Follower],
+    printer: &mut Printer<'_>,
+) -> Result<()> {
     loop {
         // Asked first: what was printed before the end is read after it.
         let over = !matches!(
-            place.status()?.standing,
-            Standing::Running | Standing::Starting | Standing::Stopping
+            service_dir.status()?.state,
+            State::Running | State::Starting | State::Stopping
         );
         let mut lines = Vec::new();
         for follower in followers.iter_mut() {

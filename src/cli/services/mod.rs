@@ -16,8 +16,8 @@ use super::progress::Style;
 use super::{error, run};
 use crate::error::Result;
 use crate::sandbox::Sandbox;
-use crate::service::place::Place;
 use crate::service::record::Record;
+use crate::service::service_dir::ServiceDir;
 use crate::store::Store;
 
 /// The commands that start services and live with them.
@@ -108,16 +108,16 @@ impl Command {
 }
 
 /// A service that exists, and the root of the store that it is in.
-fn find(name: &str) -> Result<(PathBuf, Place)> {
+fn find(name: &str) -> Result<(PathBuf, ServiceDir)> {
     let root = Store::default_root()?;
-    let place = Place::existing(&root, name)?;
-    Ok((root, place))
+    let service_dir = ServiceDir::existing(&root, name)?;
+    Ok((root, service_dir))
 }
 
 /// Removes a service that could not be started; what can't be removed `svp rm` removes.
-pub(super) fn discard(root: &Path, place: &Place, record: &Record) {
+pub(super) fn discard(root: &Path, service_dir: &ServiceDir, record: &Record) {
     if let Ok(sandbox) = Sandbox::enter(&root.join("trees")) {
-        let _ = crate::service::remove(place, record, &sandbox, false);
+        let _ = crate::service::remove(service_dir, record, &sandbox, false);
     }
 }
 

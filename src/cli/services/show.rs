@@ -11,9 +11,9 @@ use super::super::table::{self, Table};
 use super::find;
 use crate::error::Result;
 use crate::sandbox::{Allowed, Forward, Network, Resources, Transport};
-use crate::service::place::Place;
 use crate::service::record::Record;
-use crate::service::status::{ComponentStatus, Standing, Status, now, shell_code};
+use crate::service::service_dir::ServiceDir;
+use crate::service::status::{ComponentStatus, State, Status, now, shell_code};
 use crate::store::Store;
 
 #[derive(Debug, clap::Args)]
@@ -58,7 +58,7 @@ pub(super) struct Shown {
     image: String,
     digest: String,
     created: i64,
-    status: Standing,
+    status: State,
     exit_code: Option<i32>,
     error: Option<String>,
     started: Option<i64>,
@@ -97,8 +97,8 @@ struct ShownMount {
 
 impl Shown {
     /// A service as it is now.
-    pub(super) fn of(place: &Place) -> Result<Shown> {
-        Ok(Shown::new(&place.record()?, place.status()?))
+    pub(super) fn of(service_dir: &ServiceDir) -> Result<Shown> {
+        Ok(Shown::new(&service_dir.record()?, service_dir.status()?))
     }
 
     fn new(record: &Record, status: Status) -> Shown {
@@ -110,19 +110,18 @@ impl Shown {
             at: mount.at.clone(),
             read_only: mount.read_only,
         };
-        let alive =
-            matches!(status.standing, Standing::Running | Standing::Stopping | Standing::Starting);
+        let alive = matches!(status.state, State::Running | State::Stopping | State::Starting);
         Shown {
             name: record.name.clone(),
             image: record.image.clone(),
             digest: record.manifest.digest.to_string(),
             created: record.created,
-            status: status.standing,
+            status: status.state,
             exit_code: status.exit_code,
             error: status.error,
             started: status.started,
             ended: status.ended,
-            pid: status.process_1.filter(|_| alive),
+            pid: status.init_pid.filter(|_| alive),
             monitor: status.monitor.filter(|_| alive),
             address: record.ip().to_string(),
             ports: ports(record).map(ShownPort::from).collect(),
@@ -150,11 +149,11 @@ impl Shown {
         };
         let down = self.components.iter().filter(|component| !component.running).count();
         match self.status {
-            Standing::Running if down > 0 => {
+            State::Running if down > 0 => {
                 format!("running{}, {down} of {} down", since(self.started), self.components.len())
             }
-            Standing::Running => format!("running{}", since(self.started)),
-            Standing::Exited => {
+            State::Running => format!("running{}", since(self.started)),
+            State::Exited => {
                 format!("exited ({}){} ago", self.exit_code.unwrap_or(0), since(self.ended))
             }
             other => other.to_string(),
@@ -223,13 +222,12 @@ fn span(seconds: i64) -> String {
 pub(in crate::cli) fn ps(args: &PsArgs, context: &Context) -> Result<ExitCode> {
     let root = Store::default_root()?;
     let mut shown = Vec::new();
-    for place in Place::all(&root)? {
-        let status = place.status()?;
-        let runs =
-            matches!(status.standing, Standing::Running | Standing::Starting | Standing::Stopping);
+    for service_dir in ServiceDir::all(&root)? {
+        let status = service_dir.status()?;
+        let runs = matches!(status.state, State::Running | State::Starting | State::Stopping);
         if runs || args.all {
             // One that is damaged or being removed hides no other.
-            match place.record() {
+            match service_dir.record() {
                 // What a restore is being tried in.
                 Ok(record) if record.stands_for.is_some() && !args.all => {}
                 Ok(record) => shown.push(Shown::new(&record, status)),
@@ -263,8 +261,8 @@ pub(in crate::cli) fn ps(args: &PsArgs, context: &Context) -> Result<ExitCode> {
 }
 
 pub(in crate::cli) fn info(args: &InfoArgs, context: &Context) -> Result<ExitCode> {
-    let (_, place) = find(&args.name)?;
-    let shown = Shown::of(&place)?;
+    let (_, service_dir) = find(&args.name)?;
+    let shown = Shown::of(&service_dir)?;
     if args.format == Format::Json {
         context.print(&table::json(&shown))?;
         return Ok(ExitCode::SUCCESS);
@@ -312,14 +310,14 @@ pub(in crate::cli) fn info(args: &InfoArgs, context: &Context) -> Result<ExitCod
     }
     row("restart", shown.restart.clone());
     row("health", shown.health.clone().unwrap_or_else(|| "its ports listen".into()));
-    row("logs", place.logs().display().to_string());
+    row("logs", service_dir.logs().display().to_string());
     context.print(&table.to_string())?;
     Ok(ExitCode::SUCCESS)
 }
 
 pub(in crate::cli) fn env(args: &EnvArgs, context: &Context) -> Result<ExitCode> {
-    let (_, place) = find(&args.name)?;
-    let record = place.record()?;
+    let (_, service_dir) = find(&args.name)?;
+    let record = service_dir.record()?;
     let mut environment = record.host_environment();
     if std::io::stdout().is_terminal() && !args.show_secrets && !record.secrets.is_empty() {
         for (_, value) in environment.iter_mut().take(record.secrets.len()) {
@@ -332,8 +330,8 @@ pub(in crate::cli) fn env(args: &EnvArgs, context: &Context) -> Result<ExitCode>
 }
 
 pub(in crate::cli) fn service_ports(name: &str, format: Format, context: &Context) -> Result<()> {
-    let (_, place) = find(name)?;
-    let record = place.record()?;
+    let (_, service_dir) = find(name)?;
+    let record = service_dir.record()?;
     if format == Format::Json {
         let ports: Vec<ShownPort> = ports(&record).map(ShownPort::from).collect();
         return context.print(&table::json(&ports));

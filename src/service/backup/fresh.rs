@@ -17,9 +17,9 @@ use crate::interrupt::{self, Cleaning};
 use crate::oci::Image;
 use crate::progress::Silent;
 use crate::sandbox::{Network, Sandbox, SavedVolume, layer_sources, why_no_private_network};
-use crate::service::place::Place;
+use crate::service::prepare::exposed_ports;
 use crate::service::record::{MountSource, Record, Restart, new_id};
-use crate::service::start::exposed;
+use crate::service::service_dir::ServiceDir;
 use crate::service::supervise::Hooks;
 use crate::service::{health, monitor};
 use crate::store::Store;
@@ -31,7 +31,7 @@ const LINES: usize = 20;
 pub(super) struct Fresh<'a> {
     root: PathBuf,
     sandbox: &'a Sandbox,
-    pub(super) place: Place,
+    pub(super) service_dir: ServiceDir,
     pub(super) record: Record,
     /// What tells its names from those of other copies.
     mark: String,
@@ -90,7 +90,7 @@ impl Record {
         }
         if fresh.ports.is_empty() {
             // Nothing leads to them, but by them it is seen to be well.
-            fresh.ports = exposed(image)?;
+            fresh.ports = exposed_ports(image)?;
         }
         Ok(fresh)
     }
@@ -102,14 +102,14 @@ impl<'a> Fresh<'a> {
         let image = Store::open(root)?.load_image(&old.manifest)?;
         let mark = format!("{:04x}", rand::random::<u16>());
         let record = old.fresh(&image, &mark)?;
-        let place = Place::of(root, &record.name)?;
+        let service_dir = ServiceDir::of(root, &record.name)?;
         // Whatever ends svp but SIGKILL, it is cleaned up first.
         let cleaning = interrupt::cleaning();
-        place.create(&record)?;
+        service_dir.create(&record)?;
         Ok(Fresh {
             root: root.to_owned(),
             sandbox,
-            place,
+            service_dir,
             record,
             mark,
             running: None,
@@ -130,7 +130,7 @@ impl<'a> Fresh<'a> {
     pub(super) fn start(&mut self, limit: Duration) -> Result<()> {
         let failed = |error| Error::sandbox("can't make a pipe").source(error);
         let (signals, stop) = std::io::pipe().map_err(failed)?;
-        let (root, place) = (self.root.clone(), self.place.clone());
+        let (root, service_dir) = (self.root.clone(), self.service_dir.clone());
         let (told, started) = mpsc::channel();
         // What the container's stages hang on is this thread: they die with it.
         let thread = std::thread::spawn(move || {
@@ -139,7 +139,7 @@ impl<'a> Fresh<'a> {
                 let _ = told.send(());
             };
             let mut hooks = Hooks { started: &mut started, show: &|_, _, _| {}, reporter: &Silent };
-            monitor::run(&root, &place, signals.into(), &mut hooks)
+            monitor::run(&root, &service_dir, signals.into(), &mut hooks)
         });
         let stop = super::make::file(stop);
         self.running = Some(Running { stop, thread });
@@ -152,7 +152,7 @@ impl<'a> Fresh<'a> {
 
     /// Waits until it is well.
     pub(super) fn wait(&self, limit: Duration) -> Result<()> {
-        health::wait(&self.root, &self.place, limit).map_err(|error| {
+        health::wait(&self.root, &self.service_dir, limit).map_err(|error| {
             let lines = self.last_lines();
             let error = Error::new(error.kind(), error.to_string());
             error.context("the fresh copy").hint(match lines.is_empty() {
@@ -165,7 +165,7 @@ impl<'a> Fresh<'a> {
     /// What it printed last.
     fn last_lines(&self) -> String {
         let mut lines = VecDeque::new();
-        let Ok(entries) = std::fs::read_dir(self.place.logs()) else { return String::new() };
+        let Ok(entries) = std::fs::read_dir(self.service_dir.logs()) else { return String::new() };
         for entry in entries.flatten() {
             let Ok(file) = File::open(entry.path()) else { continue };
             for line in BufReader::new(file).split(b'\n').map_while(|line| line.ok()) {
@@ -190,7 +190,7 @@ impl<'a> Fresh<'a> {
     /// Leaves what is in it to another; only its own record goes.
     pub(super) fn keep(mut self) -> Result<()> {
         self.kept = true;
-        self.place.remove()
+        self.service_dir.remove()
     }
 
     /// Its volumes beside those of the service that it was made of.
@@ -214,7 +214,7 @@ impl Drop for Fresh<'_> {
         let _ = self.stop();
         // What can't be removed now, the next restore or `svp rm` sweeps: they know it by its record.
         if !self.kept && remove_trees(&self.record, self.sandbox).is_ok() {
-            let _ = self.place.remove();
+            let _ = self.service_dir.remove();
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::note::{Content, Note};
-use super::restore::{hold, shared, stop};
+use super::restore::{lock, shared, stop};
 use super::swap::{Copying, Restoring, mend};
 use crate::error::{Error, Kind, Result};
 use crate::interrupt;
@@ -20,9 +20,9 @@ use crate::sandbox::{End, Sandbox, Stdio, layer_sources};
 use crate::service::command::{self, drain, enter};
 use crate::service::links;
 use crate::service::monitor;
-use crate::service::place::Place;
 use crate::service::record::{MountSource, Record};
-use crate::service::status::Standing;
+use crate::service::service_dir::ServiceDir;
+use crate::service::status::State;
 use crate::store::Store;
 
 /// The script that prints a backup.
@@ -85,7 +85,7 @@ pub struct Output<'a> {
 /// has started doesn't let go of its output, [`Kind::Interrupted`].
 pub fn by_script(
     root: &Path,
-    place: &Place,
+    service_dir: &ServiceDir,
     record: &Record,
     output: Output<'_>,
 ) -> Result<(End, bool)> {
@@ -95,7 +95,7 @@ pub fn by_script(
     let (stderr, errors) = std::io::pipe().map_err(failed)?;
     let null = File::open("/dev/null").map_err(failed)?;
     let stdio = Stdio::Pipes([null.into(), theirs.into(), errors.into()]);
-    let joined = enter(place, &spec, stdio)?;
+    let joined = enter(service_dir, &spec, stdio)?;
     let killer = joined.signaller()?;
     let note = Note::new(&record.name, &record.image, record.manifest.digest, Content::Script);
     let Output { to, settings, show } = output;
@@ -152,26 +152,26 @@ pub fn by_script(
 /// [`Kind::Storage`], [`Kind::Sandbox`], [`Kind::Interrupted`].
 pub fn by_files(
     root: &Path,
-    place: &Place,
+    service_dir: &ServiceDir,
     output: Output<'_>,
     reporter: &dyn Reporter,
 ) -> Result<()> {
     let Output { to, settings, show } = output;
-    let name = place.name();
-    let restoring = Restoring::take(place)?;
+    let name = service_dir.name();
+    let restoring = Restoring::take(service_dir)?;
     // Who stops it before this has it stopped, who would after this hears why not.
-    let _copying = Copying::begin(place, &restoring)?;
-    let runs = matches!(place.status()?.standing, Standing::Running | Standing::Starting);
-    if runs && place.record()?.remove {
+    let _copying = Copying::begin(service_dir, &restoring)?;
+    let runs = matches!(service_dir.status()?.state, State::Running | State::Starting);
+    if runs && service_dir.record()?.remove {
         return Err(Error::usage(format!("{name} can't be stopped: it was run with --rm"))
             .hint("without bin/backup, a copy is made while it is stopped"));
     }
     // It is to be started again.
     if runs {
-        links::linked(root, &place.record()?)?;
+        links::resolve(root, &service_dir.record()?)?;
     }
     let sandbox = Sandbox::enter(&root.join("trees"))?;
-    mend(root, place, &sandbox, &restoring)?;
+    mend(root, service_dir, &sandbox, &restoring)?;
     // It is to run again before svp ends.
     let _cleaning = interrupt::cleaning();
     let what = "its volumes and what else it has written are copied";
@@ -180,10 +180,10 @@ pub fn by_files(
         false => format!("the pack has no bin/backup: {what}"),
     });
     let copied = (|| {
-        stop(place)?;
-        let _held = hold(place)?;
+        stop(service_dir)?;
+        let _lock = lock(service_dir)?;
         let output = Output { to: &mut *to, settings, show };
-        copy(root, &place.record()?, &sandbox, output, reporter)
+        copy(root, &service_dir.record()?, &sandbox, output, reporter)
     })();
     if copied.is_err() {
         // A service needs some space to start, and this may be all that there is.
@@ -192,7 +192,7 @@ pub fn by_files(
     if !runs {
         return copied;
     }
-    match (copied, monitor::start(root, place, reporter)) {
+    match (copied, monitor::start(root, service_dir, reporter)) {
         (copied, Ok(())) => copied,
         (Ok(()), Err(error)) => Err(error.context(format!("{name} did not start again"))),
         (Err(failed), Err(error)) => {

@@ -142,7 +142,7 @@ impl Head {
         }
         let compression = asked.unwrap_or(found);
         // Where the note's text begins, and how long it is.
-        let place = match (compression, &head[..]) {
+        let service_dir = match (compression, &head[..]) {
             (Compression::Zstd, [a, b, c, d, sizes @ ..])
                 if [*a, *b, *c, *d] == SKIPPABLE && sizes.len() >= 4 =>
             {
@@ -157,7 +157,7 @@ impl Head {
             _ => None,
         };
         let mut note = None;
-        if let Some((start, length)) = place.filter(|(_, length)| *length <= LONGEST) {
+        if let Some((start, length)) = service_dir.filter(|(_, length)| *length <= LONGEST) {
             let mut rest = vec![0; (start + length).saturating_sub(head.len())];
             let found = read_full(input, &mut rest).io("read", "the backup")?;
             head.extend_from_slice(&rest[..found]);

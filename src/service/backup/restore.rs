@@ -19,10 +19,10 @@ use crate::oci::media_type::Compression;
 use crate::progress::Reporter;
 use crate::sandbox::{End, Sandbox, Stdio};
 use crate::service::command::{self, drain, enter};
-use crate::service::control::{Ask, ask};
-use crate::service::place::Place;
+use crate::service::control::{Request, request};
 use crate::service::record::{MountSource, Record};
-use crate::service::status::Standing;
+use crate::service::service_dir::ServiceDir;
+use crate::service::status::State;
 use crate::service::supervise::STOP_SECONDS;
 use crate::service::{health, monitor};
 use crate::store::Store;
@@ -31,11 +31,11 @@ use crate::store::Store;
 const UNCHANGED: &str = "not restored, everything is as it was";
 
 /// What to restore, and how.
-pub struct Request<'a> {
+pub struct RestoreRequest<'a> {
     /// The store's root.
     pub root: &'a Path,
     /// The service.
-    pub place: &'a Place,
+    pub service_dir: &'a ServiceDir,
     /// The backup.
     pub input: File,
     /// How it is compressed, where that isn't to be told by its first bytes.
@@ -64,18 +64,18 @@ pub enum Outcome {
 /// # Errors
 /// [`Kind::BadInput`] for a backup that is damaged or of another service, [`Kind::Script`] if the fresh copy
 /// isn't well, [`Kind::Usage`], [`Kind::Storage`], [`Kind::Sandbox`], [`Kind::Interrupted`].
-pub fn restore(request: Request<'_>) -> Result<Outcome> {
-    let (root, place, reporter) = (request.root, request.place, request.reporter);
+pub fn restore(request: RestoreRequest<'_>) -> Result<Outcome> {
+    let (root, service_dir, reporter) = (request.root, request.service_dir, request.reporter);
     let limit = request.limit;
-    let old = place.record()?;
+    let old = service_dir.record()?;
     if old.remove {
         return Err(Error::usage(format!("{} goes when it stops: it was run with --rm", old.name))
             .hint("run it without --rm, then restore"));
     }
     let sandbox = Sandbox::enter(&root.join("trees"))?;
-    let restoring = Restoring::take(place)?;
-    mend(root, place, &sandbox, &restoring)?;
-    let old = place.record()?;
+    let restoring = Restoring::take(service_dir)?;
+    mend(root, service_dir, &sandbox, &restoring)?;
+    let old = service_dir.record()?;
     refuse_shared(root, &old)?;
     let mut fresh = Fresh::make(root, &sandbox, &old)?;
     let read = read_into(&mut fresh, request, &sandbox).and_then(|outcome| {
@@ -89,7 +89,7 @@ pub fn restore(request: Request<'_>) -> Result<Outcome> {
         return Ok(failed);
     }
     reporter.step("it is well: it takes the old one's place");
-    replace(root, place, fresh, &sandbox, limit, reporter).map(|()| Outcome::Done)
+    replace(root, service_dir, fresh, &sandbox, limit, reporter).map(|()| Outcome::Done)
 }
 
 /// Refuses to put other volumes under a service that runs with the same ones.
@@ -101,17 +101,14 @@ fn refuse_shared(root: &Path, record: &Record) -> Result<()> {
 
 /// Another service that runs with a volume that this one writes, and the volume.
 pub(super) fn shared(root: &Path, record: &Record) -> Result<Option<(String, String)>> {
-    for other in Place::all(root)?.iter().filter(|other| other.name() != record.name) {
+    for other in ServiceDir::all(root)?.iter().filter(|other| other.name() != record.name) {
         let Ok(theirs) = other.record() else { continue };
         let shared = record.own_volumes().find(|(name, _)| {
             let volume = MountSource::Volume((*name).clone());
             theirs.mounts.iter().any(|mount| mount.source == volume)
         });
         if let Some((volume, _)) = shared
-            && !matches!(
-                other.status()?.standing,
-                Standing::Created | Standing::Exited | Standing::Dead
-            )
+            && !matches!(other.status()?.state, State::Created | State::Exited | State::Dead)
         {
             return Ok(Some((other.name().to_owned(), volume.clone())));
         }
@@ -123,24 +120,24 @@ pub(super) fn shared(root: &Path, record: &Record) -> Result<Option<(String, Str
 ///
 /// # Errors
 /// As [`restore`].
-pub fn verify(request: Request<'_>) -> Result<Outcome> {
-    let (root, place) = (request.root, request.place);
+pub fn verify(request: RestoreRequest<'_>) -> Result<Outcome> {
+    let (root, service_dir) = (request.root, request.service_dir);
     let sandbox = Sandbox::enter(&root.join("trees"))?;
-    let restoring = Restoring::take(place)?;
-    mend(root, place, &sandbox, &restoring)?;
-    let mut fresh = Fresh::make(root, &sandbox, &place.record()?)?;
+    let restoring = Restoring::take(service_dir)?;
+    mend(root, service_dir, &sandbox, &restoring)?;
+    let mut fresh = Fresh::make(root, &sandbox, &service_dir.record()?)?;
     read_into(&mut fresh, request, &sandbox)
 }
 
 /// Fills a fresh copy from the backup and waits until it is well. It still runs then.
 fn read_into(
     fresh: &mut Fresh<'_>,
-    mut request: Request<'_>,
+    mut request: RestoreRequest<'_>,
     sandbox: &Sandbox,
 ) -> Result<Outcome> {
     let reporter = request.reporter;
     let record = fresh.record.clone();
-    let name = request.place.name();
+    let name = request.service_dir.name();
     let head = Head::read(&mut Patient(&request.input), request.compression)?;
     check(head.note.as_ref(), &record, name, request.force, reporter)?;
     let content = {
@@ -220,7 +217,7 @@ fn content(note: Option<&Note>, scripts: Scripts, name: &str) -> Result<Content>
 }
 
 /// Runs `bin/restore` in the fresh copy with the backup on its standard input.
-fn run_script(fresh: &Fresh<'_>, head: Head, request: &mut Request<'_>) -> Result<End> {
+fn run_script(fresh: &Fresh<'_>, head: Head, request: &mut RestoreRequest<'_>) -> Result<End> {
     let failed = |error| Error::new(Kind::Storage, "can't make a pipe").source(error);
     let spec = {
         let store = Store::open(request.root)?;
@@ -230,7 +227,7 @@ fn run_script(fresh: &Fresh<'_>, head: Head, request: &mut Request<'_>) -> Resul
     let (output, theirs) = io::pipe().map_err(failed)?;
     let errors = theirs.try_clone().map_err(failed)?;
     let stdio = Stdio::Pipes([stdin.into(), theirs.into(), errors.into()]);
-    let joined = enter(&fresh.place, &spec, stdio)?;
+    let joined = enter(&fresh.service_dir, &spec, stdio)?;
     let killer = joined.signaller()?;
     let show = request.show;
     let input = request.input.try_clone().map_err(failed)?;
@@ -263,7 +260,7 @@ fn run_script(fresh: &Fresh<'_>, head: Head, request: &mut Request<'_>) -> Resul
 }
 
 /// Unpacks a copy that svp made into the fresh copy's place.
-fn unpack(fresh: &Fresh<'_>, head: Head, request: &Request<'_>) -> Result<()> {
+fn unpack(fresh: &Fresh<'_>, head: Head, request: &RestoreRequest<'_>) -> Result<()> {
     let failed = |error| Error::new(Kind::Storage, "can't make a pipe").source(error);
     let (tar, into) = io::pipe().map_err(failed)?;
     let input = request.input.try_clone().map_err(failed)?;
@@ -284,46 +281,46 @@ fn unpack(fresh: &Fresh<'_>, head: Head, request: &Request<'_>) -> Result<()> {
 /// Puts a fresh copy that is well and has been stopped in the place of the old service.
 fn replace(
     root: &Path,
-    place: &Place,
+    service_dir: &ServiceDir,
     fresh: Fresh<'_>,
     sandbox: &Sandbox,
     limit: Duration,
     reporter: &dyn Reporter,
 ) -> Result<()> {
     let _cleaning = interrupt::cleaning();
-    let old = place.record()?;
-    let runs = matches!(place.status()?.standing, Standing::Running | Standing::Starting);
+    let old = service_dir.record()?;
+    let runs = matches!(service_dir.status()?.state, State::Running | State::Starting);
     let new = Record { id: fresh.record.id.clone(), ..old.clone() };
     let volumes = fresh.moved(&old);
     let mut swap = Swap { old, new, volumes, winner: Side::New };
     let mut fresh = Some(fresh);
     let swapped: Result<()> = (|| {
-        stop(place)?;
-        let held = hold(place)?;
+        stop(service_dir)?;
+        let lock = lock(service_dir)?;
         interrupt::check()?;
-        swap.decide(place, Side::New)?;
+        swap.decide(service_dir, Side::New)?;
         // From here on it is the journal that knows whose the trees are.
         fresh.take().map_or(Ok(()), Fresh::keep)?;
-        swap.apply(place, sandbox)?;
-        drop(held);
+        swap.apply(service_dir, sandbox)?;
+        drop(lock);
         if runs {
-            monitor::start(root, place, reporter)?;
-            health::wait(root, place, limit)?;
+            monitor::start(root, service_dir, reporter)?;
+            health::wait(root, service_dir, limit)?;
         }
         Ok(())
     })();
-    let Err(error) = swapped else { return swap.finish(place, sandbox) };
+    let Err(error) = swapped else { return swap.finish(service_dir, sandbox) };
     let undone: Result<()> = (|| {
         if fresh.is_none() {
-            stop(place)?;
-            let _held = hold(place)?;
-            swap.decide(place, Side::Old)?;
-            swap.apply(place, sandbox)?;
-            swap.finish(place, sandbox)?;
+            stop(service_dir)?;
+            let _lock = lock(service_dir)?;
+            swap.decide(service_dir, Side::Old)?;
+            swap.apply(service_dir, sandbox)?;
+            swap.finish(service_dir, sandbox)?;
         }
         drop(fresh);
-        if runs && place.status()?.standing != Standing::Running {
-            monitor::start(root, place, reporter)?;
+        if runs && service_dir.status()?.state != State::Running {
+            monitor::start(root, service_dir, reporter)?;
         }
         Ok(())
     })();
@@ -336,20 +333,20 @@ fn replace(
 }
 
 /// Stops a service if it runs, and waits for its end.
-pub(super) fn stop(place: &Place) -> Result<()> {
-    let monitor = place.monitor();
-    match ask(place, &Ask::Stop(STOP_SECONDS)) {
-        Ok(_) => place.wait(monitor).map(drop),
+pub(super) fn stop(service_dir: &ServiceDir) -> Result<()> {
+    let monitor = service_dir.monitor();
+    match request(service_dir, &Request::Stop(STOP_SECONDS)) {
+        Ok(_) => service_dir.wait_for_monitor(monitor).map(drop),
         Err(error) if error.is(Cause::ServiceNotRunning) => Ok(()),
         Err(error) => Err(error),
     }
 }
 
 /// Keeps others from starting a service.
-pub(super) fn hold(place: &Place) -> Result<File> {
-    let held = place
-        .hold()?
-        .ok_or_else(|| Error::usage(format!("somebody has started {} meanwhile", place.name())))?;
-    place.wait_for_container()?;
-    Ok(held)
+pub(super) fn lock(service_dir: &ServiceDir) -> Result<File> {
+    let lock = service_dir.lock()?.ok_or_else(|| {
+        Error::usage(format!("somebody has started {} meanwhile", service_dir.name()))
+    })?;
+    service_dir.wait_for_container()?;
+    Ok(lock)
 }

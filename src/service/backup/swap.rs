@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, IoContext, Result};
 use crate::sandbox::Sandbox;
-use crate::service::place::Place;
 use crate::service::record::Record;
+use crate::service::service_dir::ServiceDir;
 
 const JOURNAL: &str = "swap.json";
 const LOCK: &str = "restoring";
@@ -70,8 +70,8 @@ pub(super) struct Copying(#[allow(dead_code)] File);
 
 impl Copying {
     /// Says so until it is dropped. From then on nobody else is to stop the service: it would be started all the same.
-    pub(super) fn begin(place: &Place, _right: &Restoring) -> Result<Copying> {
-        let path = place.dir().join(COPYING);
+    pub(super) fn begin(service_dir: &ServiceDir, _right: &Restoring) -> Result<Copying> {
+        let path = service_dir.dir().join(COPYING);
         let lock = File::options().create(true).append(true).open(&path).io("open", &path)?;
         // Nobody else has it but for a look.
         lock.lock().io("lock", &path)?;
@@ -83,8 +83,8 @@ impl Copying {
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage).
-pub fn is_copied(place: &Place) -> Result<bool> {
-    let path = place.dir().join(COPYING);
+pub fn is_copied(service_dir: &ServiceDir) -> Result<bool> {
+    let path = service_dir.dir().join(COPYING);
     let lock = match File::open(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         other => other.io("open", &path)?,
@@ -96,21 +96,24 @@ pub fn is_copied(place: &Place) -> Result<bool> {
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage).
-pub fn is_at_work(place: &Place) -> Result<bool> {
-    Ok(place.dir().join(LOCK).exists() && Restoring::try_take(place)?.is_none())
+pub fn is_at_work(service_dir: &ServiceDir) -> Result<bool> {
+    Ok(service_dir.dir().join(LOCK).exists() && Restoring::try_take(service_dir)?.is_none())
 }
 
 impl Restoring {
     /// Takes the right.
-    pub(super) fn take(place: &Place) -> Result<Restoring> {
-        Restoring::try_take(place)?.ok_or_else(|| {
-            Error::usage(format!("a backup of {} is being restored or verified", place.name()))
-                .hint("wait until that is done")
+    pub(super) fn take(service_dir: &ServiceDir) -> Result<Restoring> {
+        Restoring::try_take(service_dir)?.ok_or_else(|| {
+            Error::usage(format!(
+                "a backup of {} is being restored or verified",
+                service_dir.name()
+            ))
+            .hint("wait until that is done")
         })
     }
 
-    fn try_take(place: &Place) -> Result<Option<Restoring>> {
-        let path = place.dir().join(LOCK);
+    fn try_take(service_dir: &ServiceDir) -> Result<Option<Restoring>> {
+        let path = service_dir.dir().join(LOCK);
         let lock = File::options().create(true).append(true).open(&path).io("open", &path)?;
         match lock.try_lock() {
             Ok(()) => Ok(Some(Restoring(lock))),
@@ -122,21 +125,21 @@ impl Restoring {
 
 impl Swap {
     /// Reads a service's journal, if there is one.
-    fn of(place: &Place) -> Result<Option<Swap>> {
-        if !place.dir().join(JOURNAL).exists() {
+    fn of(service_dir: &ServiceDir) -> Result<Option<Swap>> {
+        if !service_dir.dir().join(JOURNAL).exists() {
             return Ok(None);
         }
-        place.read(JOURNAL).map(Some)
+        service_dir.read(JOURNAL).map(Some)
     }
 
     /// Says that it is to be so from now on, whatever happens.
-    pub(super) fn decide(&mut self, place: &Place, winner: Side) -> Result<()> {
+    pub(super) fn decide(&mut self, service_dir: &ServiceDir, winner: Side) -> Result<()> {
         self.winner = winner;
-        place.write(JOURNAL, self, true)
+        service_dir.write(JOURNAL, self, true)
     }
 
     /// Makes it so. The service must not run.
-    pub(super) fn apply(&self, place: &Place, sandbox: &Sandbox) -> Result<()> {
+    pub(super) fn apply(&self, service_dir: &ServiceDir, sandbox: &Sandbox) -> Result<()> {
         for Moved { name, new, old } in &self.volumes {
             let (from, aside) = match self.winner {
                 Side::New => (new, old),
@@ -155,14 +158,14 @@ impl Swap {
             Side::Old => &self.old,
         };
         // What it has changed of itself since stays.
-        if place.record()?.id != winner.id {
-            place.save(winner)?;
+        if service_dir.record()?.id != winner.id {
+            service_dir.save(winner)?;
         }
         Ok(())
     }
 
     /// Removes what lost, and then the journal.
-    pub(super) fn finish(&self, place: &Place, sandbox: &Sandbox) -> Result<()> {
+    pub(super) fn finish(&self, service_dir: &ServiceDir, sandbox: &Sandbox) -> Result<()> {
         let loser = match self.winner {
             Side::New => &self.old,
             Side::Old => &self.new,
@@ -172,7 +175,7 @@ impl Swap {
             let aside = if self.winner == Side::New { old } else { new };
             sandbox.remove_volume(aside)?;
         }
-        let path = place.dir().join(JOURNAL);
+        let path = service_dir.dir().join(JOURNAL);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(Error::io("remove", &path, error))
@@ -186,8 +189,8 @@ impl Swap {
 ///
 /// # Errors
 /// [`Kind::BadInput`](crate::error::Kind::BadInput) if its journal is damaged, [`Kind::Storage`](crate::error::Kind::Storage).
-pub fn volumes(place: &Place) -> Result<Vec<String>> {
-    let moved = Swap::of(place)?.map(|swap| swap.volumes).unwrap_or_default();
+pub fn volumes(service_dir: &ServiceDir) -> Result<Vec<String>> {
+    let moved = Swap::of(service_dir)?.map(|swap| swap.volumes).unwrap_or_default();
     Ok(moved.into_iter().flat_map(|moved| [moved.name, moved.new, moved.old]).collect())
 }
 
@@ -195,26 +198,31 @@ pub fn volumes(place: &Place) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).
-pub fn settle(place: &Place, sandbox: &Sandbox) -> Result<()> {
-    let Some(swap) = Swap::of(place)? else { return Ok(()) };
-    swap.apply(place, sandbox)?;
+pub fn settle(service_dir: &ServiceDir, sandbox: &Sandbox) -> Result<()> {
+    let Some(swap) = Swap::of(service_dir)? else { return Ok(()) };
+    swap.apply(service_dir, sandbox)?;
     // Who restores may still change his mind.
-    match Restoring::try_take(place)? {
-        Some(_lock) => swap.finish(place, sandbox),
+    match Restoring::try_take(service_dir)? {
+        Some(_lock) => swap.finish(service_dir, sandbox),
         None => Ok(()),
     }
 }
 
 /// Brings to their end what restores that were killed have left, and removes their fresh copies. The service
 /// may run: then it has settled when it started.
-pub(super) fn mend(root: &Path, place: &Place, sandbox: &Sandbox, lock: &Restoring) -> Result<()> {
-    if let Some(swap) = Swap::of(place)? {
-        if let Some(_held) = place.hold()? {
-            swap.apply(place, sandbox)?;
+pub(super) fn mend(
+    root: &Path,
+    service_dir: &ServiceDir,
+    sandbox: &Sandbox,
+    lock: &Restoring,
+) -> Result<()> {
+    if let Some(swap) = Swap::of(service_dir)? {
+        if let Some(_lock) = service_dir.lock()? {
+            swap.apply(service_dir, sandbox)?;
         }
-        swap.finish(place, sandbox)?;
+        swap.finish(service_dir, sandbox)?;
     }
-    sweep(root, place, sandbox, lock)
+    sweep(root, service_dir, sandbox, lock)
 }
 
 /// Settles, and removes the fresh copies that restores which were killed have left. The service must not
@@ -222,10 +230,10 @@ pub(super) fn mend(root: &Path, place: &Place, sandbox: &Sandbox, lock: &Restori
 ///
 /// # Errors
 /// As [`settle`].
-pub fn tidy(root: &Path, place: &Place, sandbox: &Sandbox) -> Result<()> {
-    settle(place, sandbox)?;
-    match Restoring::try_take(place)? {
-        Some(lock) => sweep(root, place, sandbox, &lock),
+pub fn tidy(root: &Path, service_dir: &ServiceDir, sandbox: &Sandbox) -> Result<()> {
+    settle(service_dir, sandbox)?;
+    match Restoring::try_take(service_dir)? {
+        Some(lock) => sweep(root, service_dir, sandbox, &lock),
         None => Ok(()),
     }
 }
@@ -234,14 +242,14 @@ pub fn tidy(root: &Path, place: &Place, sandbox: &Sandbox) -> Result<()> {
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage).
-pub fn broken_off(root: &Path) -> Result<Vec<Place>> {
-    let copies = Place::all(root)?;
+pub fn broken_off(root: &Path) -> Result<Vec<ServiceDir>> {
+    let copies = ServiceDir::all(root)?;
     let of = copies.iter().filter_map(|copy| copy.record().ok()?.stands_for);
     let mut found = Vec::new();
     for name in of.collect::<BTreeSet<String>>() {
-        let place = Place::of(root, &name)?;
-        if place.dir().exists() && Restoring::try_take(&place)?.is_some() {
-            found.push(place);
+        let service_dir = ServiceDir::of(root, &name)?;
+        if service_dir.dir().exists() && Restoring::try_take(&service_dir)?.is_some() {
+            found.push(service_dir);
         }
     }
     Ok(found)
@@ -251,28 +259,28 @@ pub fn broken_off(root: &Path) -> Result<Vec<Place>> {
 ///
 /// # Errors
 /// As [`settle`].
-pub fn clear(root: &Path, place: &Place, sandbox: &Sandbox) -> Result<()> {
-    match Restoring::try_take(place)? {
-        Some(lock) => mend(root, place, sandbox, &lock),
+pub fn clear(root: &Path, service_dir: &ServiceDir, sandbox: &Sandbox) -> Result<()> {
+    match Restoring::try_take(service_dir)? {
+        Some(lock) => mend(root, service_dir, sandbox, &lock),
         None => Ok(()),
     }
 }
 
 /// Removes what restores that were killed have left of their fresh copies. A swap must have ended.
-fn sweep(root: &Path, place: &Place, sandbox: &Sandbox, _: &Restoring) -> Result<()> {
-    for copy in Place::all(root)? {
+fn sweep(root: &Path, service_dir: &ServiceDir, sandbox: &Sandbox, _: &Restoring) -> Result<()> {
+    for copy in ServiceDir::all(root)? {
         let Ok(record) = copy.record() else { continue };
-        if record.stands_for.as_deref() != Some(place.name()) {
+        if record.stands_for.as_deref() != Some(service_dir.name()) {
             continue;
         }
-        let Some(_held) = copy.hold()? else { continue };
+        let Some(_lock) = copy.lock()? else { continue };
         // Else it has taken the service's place, and its record alone was left.
-        if place.record()?.id != record.id {
+        if service_dir.record()?.id != record.id {
             remove_trees(&record, sandbox)?;
         }
         copy.remove()?;
     }
-    Place::sweep(root, &copies_of(place.name()))
+    ServiceDir::sweep(root, &copies_of(service_dir.name()))
 }
 
 /// How the names of all fresh copies of a service begin.
@@ -296,10 +304,10 @@ mod tests {
     fn one_command_restores_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("services/a")).unwrap();
-        let place = Place::of(dir.path(), "a").unwrap();
-        let held = Restoring::take(&place).unwrap();
-        assert!(Restoring::take(&place).is_err());
+        let service_dir = ServiceDir::of(dir.path(), "a").unwrap();
+        let held = Restoring::take(&service_dir).unwrap();
+        assert!(Restoring::take(&service_dir).is_err());
         drop(held);
-        Restoring::take(&place).unwrap();
+        Restoring::take(&service_dir).unwrap();
     }
 }

@@ -1,26 +1,29 @@
 //! Keeping a service running: starting its components, starting them again, stopping them, answering
 //! those who ask. One process does it, until the service has ended: the monitor, or `svp run` itself.
 
-mod asked;
+mod backoff;
+mod component;
+mod requests;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use backoff::Backoff;
+use component::SupervisedComponent;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::error::{Error, IoContext, Result};
 use crate::progress::Reporter;
 use crate::sandbox::{Component, End, Event, Sandbox, Service, ServiceSpec, Stream, serve};
-use crate::service::control::{Ask, Listener};
-use crate::service::kept::{Kept, Patience};
+use crate::service::control::{Listener, Request};
 use crate::service::links::Link;
 use crate::service::lock::still_there;
 use crate::service::log::Log;
-use crate::service::place::Place;
 use crate::service::process::Process;
 use crate::service::record::Record;
-use crate::service::status::{Standing, Status, now, shell_code};
+use crate::service::service_dir::ServiceDir;
+use crate::service::status::{State, Status, now, shell_code};
 
 /// How often to look at the network.
 const TICK: Duration = Duration::from_secs(2);
@@ -40,7 +43,7 @@ pub struct Hooks<'a> {
 /// What to run.
 pub struct Job<'a> {
     /// The service's place, whose lock the caller holds.
-    pub place: &'a Place,
+    pub service_dir: &'a ServiceDir,
     /// What it is.
     pub record: &'a Record,
     /// Where its container is made.
@@ -62,15 +65,15 @@ pub struct Job<'a> {
 /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if its container can't be made,
 /// [`Kind::Storage`](crate::error::Kind::Storage).
 pub fn supervise(job: &Job<'_>, hooks: &mut Hooks<'_>) -> Result<i32> {
-    let listener = Listener::bind(job.place)?;
+    let listener = Listener::bind(job.service_dir)?;
     let mut status = Status::new(&job.record.component_names());
-    status.standing = Standing::Starting;
+    status.state = State::Starting;
     status.monitor = Some(std::process::id());
     status.started = Some(now());
-    job.place.set_status(&status)?;
+    job.service_dir.set_status(&status)?;
     let mut logs = Vec::new();
     for name in &job.record.component_names() {
-        let dir = job.place.logs();
+        let dir = job.service_dir.logs();
         logs.push(Log::open(&dir, name, job.record.logs).io("open the log in", &dir)?);
     }
     let mut supervisor = Supervisor {
@@ -78,19 +81,19 @@ pub fn supervise(job: &Job<'_>, hooks: &mut Hooks<'_>) -> Result<i32> {
         listener,
         status,
         logs: &logs,
-        lost: None,
-        kept: Vec::new(),
+        log_failure: None,
+        components: Vec::new(),
         stopping: false,
         code: 0,
-        killed_before: 0,
-        unstartable: None,
+        earlier_oom_kills: 0,
+        start_error: None,
     };
-    let result = supervisor.containers(hooks);
+    let result = supervisor.run(hooks);
     let status = &mut supervisor.status;
-    status.standing = Standing::Exited;
+    status.state = State::Exited;
     status.ended = Some(now());
     status.components.iter_mut().for_each(|component| component.running = false);
-    status.process_1 = None;
+    status.init_pid = None;
     match &result {
         Ok(()) => status.exit_code = Some(supervisor.code),
         Err(error) => {
@@ -98,7 +101,7 @@ pub fn supervise(job: &Job<'_>, hooks: &mut Hooks<'_>) -> Result<i32> {
             status.error = Some(error.to_string());
         }
     }
-    job.place.set_status(&supervisor.status)?;
+    job.service_dir.set_status(&supervisor.status)?;
     result.map(|()| supervisor.code)
 }
 
@@ -108,19 +111,19 @@ struct Supervisor<'a> {
     status: Status,
     logs: &'a [Log],
     /// Why a log can't be written.
-    lost: Option<String>,
-    kept: Vec<Kept>,
+    log_failure: Option<String>,
+    components: Vec<SupervisedComponent>,
     stopping: bool,
     code: i32,
     /// The processes of earlier containers that were killed because memory was used up.
-    killed_before: u64,
+    earlier_oom_kills: u64,
     /// Why a component can't be started at all.
-    unstartable: Option<Error>,
+    start_error: Option<Error>,
 }
 
 /// Why a container is no more.
 #[derive(PartialEq, Eq)]
-enum Over {
+enum ContainerEnd {
     /// All its components have ended.
     Done,
     /// It was killed from outside, or from inside with its keepers.
@@ -129,37 +132,37 @@ enum Over {
 
 impl Supervisor<'_> {
     /// One container after another, as long as they die by themselves and the policy says so.
-    fn containers(&mut self, hooks: &mut Hooks<'_>) -> Result<()> {
-        let mut patience = Patience::new(self.job.record.restart);
+    fn run(&mut self, hooks: &mut Hooks<'_>) -> Result<()> {
+        let mut backoff = Backoff::new(self.job.record.restart);
         loop {
             let since = Instant::now();
-            match self.make(hooks) {
+            match self.create_container(hooks) {
                 Ok((service, components)) => {
-                    if self.container(service, components, hooks)? == Over::Done {
+                    if self.run_container(service, components, hooks)? == ContainerEnd::Done {
                         return Ok(());
                     }
                     hooks.reporter.note("the container was killed");
                 }
-                Err(error) if self.status.standing == Standing::Starting => return Err(error),
+                Err(error) if self.status.state == State::Starting => return Err(error),
                 // There was one before: what it lacks now it may have in a moment.
                 Err(error) => hooks.reporter.note(&error.to_string()),
             }
             let killed = End::Signaled(libc::SIGKILL);
             self.code = shell_code(killed);
-            let pause = patience.pause_after(killed, since.elapsed());
+            let pause = backoff.pause_after(killed, since.elapsed());
             // A component that was to be started anew needs a container, whatever the policy says.
-            let asked = self.kept.iter().any(|kept| kept.again);
-            let pause = if asked { Some(Duration::ZERO) } else { pause };
+            let requested = self.components.iter().any(|component| component.restart_requested);
+            let pause = if requested { Some(Duration::ZERO) } else { pause };
             let Some(pause) = pause.filter(|_| !self.stopping) else { return Ok(()) };
             hooks.reporter.note(&format!("another container is made in {pause:.1?}"));
-            self.status.process_1 = None;
-            for told in &mut self.status.components {
-                told.running = false;
-                told.restarts += 1;
-                told.since = now();
-                told.end = Some(killed);
+            self.status.init_pid = None;
+            for component_status in &mut self.status.components {
+                component_status.running = false;
+                component_status.restarts += 1;
+                component_status.since = now();
+                component_status.end = Some(killed);
             }
-            self.tell();
+            self.write_status();
             if !self.pause(pause, hooks)? {
                 return Ok(());
             }
@@ -167,70 +170,72 @@ impl Supervisor<'_> {
     }
 
     /// Makes a container, if nothing is left of the one before.
-    fn make(&self, hooks: &Hooks<'_>) -> Result<(Service, Vec<Component>)> {
+    fn create_container(&self, hooks: &Hooks<'_>) -> Result<(Service, Vec<Component>)> {
         if let Some(before) = self.status.container.as_ref().filter(|before| before.is_left()) {
-            return Err(still_there(self.job.place.name(), before));
+            return Err(still_there(self.job.service_dir.name(), before));
         }
         self.job.sandbox.start_service(self.job.spec, hooks.reporter)
     }
 
     /// Waits without a container, answering who asks; whether another container is wanted.
     fn pause(&mut self, pause: Duration, hooks: &mut Hooks<'_>) -> Result<bool> {
-        self.kept.clear();
+        self.components.clear();
         let until = Instant::now() + pause;
         while Instant::now() < until && !self.stopping {
             let ready = self.wait(None, Some(until))?;
             if ready.signal {
-                self.signalled(hooks);
+                self.handle_signal(hooks);
             }
             if ready.control
-                && let Some((asker, ask)) = self.listener.next()
+                && let Some((connection, request)) = self.listener.next()
             {
-                if matches!(ask, Ask::Restart(..)) {
-                    asker.answer(Ok(()), &[]);
+                if matches!(request, Request::Restart(..)) {
+                    connection.answer(Ok(()), &[]);
                     return Ok(true);
                 }
-                self.answer(&asker, ask, None);
+                self.handle_request(&connection, request, None);
             }
         }
         Ok(!self.stopping)
     }
 
     /// Writes down how it is. What can't be written now the next one tells.
-    fn tell(&mut self) {
-        if self.lost.is_some() {
-            self.status.error.clone_from(&self.lost);
+    fn write_status(&mut self) {
+        if self.log_failure.is_some() {
+            self.status.error.clone_from(&self.log_failure);
         }
-        let _ = self.job.place.set_status(&self.status);
+        let _ = self.job.service_dir.set_status(&self.status);
     }
 
     /// Tells of logs that can't be written, and when they can be again.
-    fn look_at_logs(&mut self, hooks: &mut Hooks<'_>) {
+    fn check_logs(&mut self, hooks: &mut Hooks<'_>) {
         let names = self.status.components.iter().map(|component| &component.name);
-        let lost = names.zip(self.logs).find_map(|(name, log)| {
+        let log_failure = names.zip(self.logs).find_map(|(name, log)| {
             Some(format!("can't write the log of {name}: {}", log.failure()?))
         });
-        if lost == self.lost {
+        if log_failure == self.log_failure {
             return;
         }
-        hooks.reporter.note(lost.as_deref().unwrap_or("the logs are written again"));
+        hooks.reporter.note(log_failure.as_deref().unwrap_or("the logs are written again"));
         self.status.error = None;
-        self.lost = lost;
-        self.tell();
+        self.log_failure = log_failure;
+        self.write_status();
     }
 
-    fn container(
+    fn run_container(
         &mut self,
         mut service: Service,
         mut components: Vec<Component>,
         hooks: &mut Hooks<'_>,
-    ) -> Result<Over> {
+    ) -> Result<ContainerEnd> {
         let show = hooks.show;
-        let over = AtomicBool::new(false);
+        let container_ended = AtomicBool::new(false);
         let doors = std::mem::take(&mut service.doors);
         std::thread::scope(|scope| {
             for (door, to) in doors.iter().zip(self.job.links) {
-                scope.spawn(|| serve(door, &|_| to.leads(), &|| over.load(Ordering::SeqCst)));
+                scope.spawn(|| {
+                    serve(door, &|_| to.targets(), &|| container_ended.load(Ordering::SeqCst))
+                });
             }
             for (number, (component, log)) in components.iter_mut().zip(self.logs).enumerate() {
                 let show = move |stream, bytes: &[u8]| show(number, stream, bytes);
@@ -245,70 +250,75 @@ impl Supervisor<'_> {
             }
             let policy = self.job.record.restart;
             let commands = self.job.record.commands();
-            let kept = components.into_iter().zip(commands);
-            self.kept = kept.map(|(c, argv)| Kept::new(c, argv, policy)).collect();
+            let components = components.into_iter().zip(commands);
+            self.components =
+                components.map(|(c, argv)| SupervisedComponent::new(c, argv, policy)).collect();
             self.status.network = Some(service.network_kind);
-            self.status.process_1 = service.process_1_number();
-            self.status.container = self.status.process_1.and_then(Process::of);
+            self.status.init_pid = service.process_1_number();
+            self.status.container = self.status.init_pid.and_then(Process::of);
             // Before anything of the service runs: whoever starts it next must know whom to wait for.
-            self.tell();
-            self.killed_before = self.status.memory_kills;
+            self.write_status();
+            self.earlier_oom_kills = self.status.memory_kills;
             // When this returns the container is gone, so that the pipes end and the threads with them.
-            let result = self.serve(service, hooks);
-            over.store(true, Ordering::SeqCst);
+            let result = self.supervise_container(service, hooks);
+            container_ended.store(true, Ordering::SeqCst);
             result
         })
     }
 
     /// Runs one container until it is over.
-    fn serve(&mut self, mut service: Service, hooks: &mut Hooks<'_>) -> Result<Over> {
+    fn supervise_container(
+        &mut self,
+        mut service: Service,
+        hooks: &mut Hooks<'_>,
+    ) -> Result<ContainerEnd> {
         let mut first = true;
         let mut looked = Instant::now();
         loop {
-            for kept in &mut self.kept {
-                kept.start_if_due(&self.job.env, &self.job.record.cwd);
+            for component in &mut self.components {
+                component.start_if_due(&self.job.env, &self.job.record.cwd);
             }
-            if self.kept.iter().all(Kept::is_done) {
-                return Ok(Over::Done);
+            if self.components.iter().all(SupervisedComponent::is_done) {
+                return Ok(ContainerEnd::Done);
             }
             let ready = self.wait(Some(&service), None)?;
             if ready.container {
-                self.note_memory(&service, hooks);
-                return Ok(Over::Killed);
+                self.report_oom_kills(&service, hooks);
+                return Ok(ContainerEnd::Killed);
             }
             for (number, _) in ready.components.iter().enumerate().filter(|(_, ready)| **ready) {
-                let event = self.kept[number].component.event();
-                self.note_memory(&service, hooks);
-                if !self.happened(number, event, hooks) {
-                    return Ok(Over::Killed);
+                let event = self.components[number].component.event();
+                self.report_oom_kills(&service, hooks);
+                if !self.handle_event(number, event, hooks) {
+                    return Ok(ContainerEnd::Killed);
                 }
             }
-            if first && self.kept.iter().all(|kept| !kept.starting) {
-                if let Some(error) = self.unstartable.take() {
+            if first && self.components.iter().all(|component| !component.starting) {
+                if let Some(error) = self.start_error.take() {
                     return Err(error);
                 }
                 first = false;
-                self.status.standing = Standing::Running;
-                self.tell();
+                self.status.state = State::Running;
+                self.write_status();
                 (hooks.started)();
             }
             if ready.signal {
-                self.signalled(hooks);
+                self.handle_signal(hooks);
             }
             if ready.control
-                && let Some((asker, ask)) = self.listener.next()
+                && let Some((connection, request)) = self.listener.next()
             {
-                self.answer(&asker, ask, Some(&service));
+                self.handle_request(&connection, request, Some(&service));
             }
             if !self.enforce() {
                 // Not even a kill ended it: the container's end will.
                 hooks.reporter.note("what was killed does not end: the whole container is killed");
-                return Ok(self.given_up());
+                return Ok(self.give_up_on_components());
             }
             if looked.elapsed() > TICK {
                 looked = Instant::now();
-                self.note_memory(&service, hooks);
-                self.look_at_logs(hooks);
+                self.report_oom_kills(&service, hooks);
+                self.check_logs(hooks);
                 match service.mend_network() {
                     Ok(true) => hooks
                         .reporter
@@ -321,35 +331,35 @@ impl Supervisor<'_> {
     }
 
     /// Says so if the kernel has killed processes because the service's memory was used up.
-    fn note_memory(&mut self, service: &Service, hooks: &Hooks<'_>) {
-        let kills = self.killed_before + service.memory_kills();
+    fn report_oom_kills(&mut self, service: &Service, hooks: &Hooks<'_>) {
+        let kills = self.earlier_oom_kills + service.memory_kills();
         if kills > self.status.memory_kills {
             self.status.memory_kills = kills;
             hooks.reporter.note(
                 "its memory was used up, and the kernel has killed a process: \
                  give it more with --memory",
             );
-            self.tell();
+            self.write_status();
         }
     }
 
     /// Takes note of what became of a component; whether the container is still there.
-    fn happened(&mut self, number: usize, event: Event, hooks: &mut Hooks<'_>) -> bool {
-        self.kept[number].starting = false;
+    fn handle_event(&mut self, number: usize, event: Event, hooks: &mut Hooks<'_>) -> bool {
+        self.components[number].starting = false;
         match event {
             Event::Started => {
-                let told = &mut self.status.components[number];
-                told.running = true;
-                told.since = now();
-                if self.status.components.iter().all(|told| told.running) {
+                let component_status = &mut self.status.components[number];
+                component_status.running = true;
+                component_status.since = now();
+                if self.status.components.iter().all(|component_status| component_status.running) {
                     self.status.error = None;
                 }
             }
             Event::NotStarted(error) => {
                 self.status.error = Some(error.to_string());
-                if self.status.standing == Standing::Starting {
-                    self.kept[number].running = false;
-                    self.unstartable = Some(error);
+                if self.status.state == State::Starting {
+                    self.components[number].running = false;
+                    self.start_error = Some(error);
                 } else {
                     // It could be started once: what it lacks now it may have in a moment.
                     hooks.reporter.note(&error.to_string());
@@ -359,19 +369,19 @@ impl Supervisor<'_> {
             Event::Ended(end) => self.ended(number, end, hooks),
             Event::Gone => return false,
         }
-        self.tell();
+        self.write_status();
         true
     }
 
     fn ended(&mut self, number: usize, end: End, hooks: &mut Hooks<'_>) {
-        let told = &mut self.status.components[number];
-        told.running = false;
-        told.end = Some(end);
-        told.since = now();
-        match self.kept[number].ended(end, self.stopping) {
+        let component_status = &mut self.status.components[number];
+        component_status.running = false;
+        component_status.end = Some(end);
+        component_status.since = now();
+        match self.components[number].ended(end, self.stopping) {
             Some(pause) => {
-                told.restarts += 1;
-                let what = format!("{} {}", told.name, ending(end));
+                component_status.restarts += 1;
+                let what = format!("{} {}", component_status.name, ending(end));
                 hooks.reporter.note(&format!("{what}; it starts again in {pause:.1?}"));
             }
             None if self.code == 0 => self.code = shell_code(end),
@@ -382,14 +392,15 @@ impl Supervisor<'_> {
     /// Waits for whatever is next, until then at most.
     fn wait(&self, service: Option<&Service>, until: Option<Instant>) -> Result<Ready> {
         let fixed: [BorrowedFd<'_>; 2] = [self.listener.as_fd(), self.job.signals.as_fd()];
-        let components = self.kept.iter().map(|kept| kept.component.as_fd());
+        let components = self.components.iter().map(|component| component.component.as_fd());
         let mut fds: Vec<PollFd<'_>> = fixed
             .into_iter()
             .chain(components)
             .chain(service.map(Service::process_1))
             .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
             .collect();
-        let times = self.kept.iter().flat_map(|kept| [kept.next_start, kept.deadline]);
+        let times =
+            self.components.iter().flat_map(|component| [component.next_start, component.deadline]);
         let times = times.chain([until]);
         let next = times.flatten().min().map(|at| at.saturating_duration_since(Instant::now()));
         // A deadline that has passed is enforced again and again, not without a pause.
@@ -404,7 +415,7 @@ impl Supervisor<'_> {
             }
         }
         let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-        let components = 2..2 + self.kept.len();
+        let components = 2..2 + self.components.len();
         Ok(Ready {
             control: ready[0],
             signal: ready[1],

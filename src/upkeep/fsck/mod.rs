@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::error::{IoContext, Result};
 use crate::oci::{Descriptor, Digest};
 use crate::progress::Reporter;
-use crate::service::State;
+use crate::service::InstanceState;
 use crate::store::{Staging, Store};
 
 /// Something in the store that isn't as it must be.
@@ -144,7 +144,7 @@ impl Check<'_> {
                 self.fault(&what, "is not named for an image's config", PRUNE);
             }
             let text = fs::read(&path).unwrap_or_default();
-            match serde_json::from_slice::<State>(&text) {
+            match serde_json::from_slice::<InstanceState>(&text) {
                 Err(_) => self.fault(&what, "is damaged", SET_UP),
                 Ok(state) if state.format != 1 => {
                     let problem =

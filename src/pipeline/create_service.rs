@@ -12,19 +12,19 @@ use crate::pack::query::parse_ports;
 use crate::progress::Reporter;
 use crate::sandbox::{Allowed, Forward, MAX_COMPONENTS, Network, Resources, Sandbox};
 use crate::secret::Secret;
-use crate::service::State;
+use crate::service::InstanceState;
 use crate::service::address::transport;
-use crate::service::place::Place;
+use crate::service::prepare::{allocate_ports, exposed_ports, unpublished, warn_about_taken_ports};
 use crate::service::record::{
     FORMAT, LogLimits, Mount, MountSource, Record, Restart, check_name, new_id,
 };
-use crate::service::start::{exposed, find_ports, note_taken, unset};
+use crate::service::service_dir::ServiceDir;
 use crate::service::status::now;
 use crate::store::Store;
 
 /// What to run, and how.
 #[derive(Debug)]
-pub struct RunRequest {
+pub struct CreateRequest {
     /// The image.
     pub image: Reference,
     /// The components to run; all if none.
@@ -61,27 +61,27 @@ pub struct RunRequest {
 ///
 /// # Errors
 /// Of every kind; each names what failed.
-pub fn run(
-    request: &RunRequest,
+pub fn create_service(
+    request: &CreateRequest,
     store: &Store,
     reporter: &dyn Reporter,
-) -> Result<(Place, Record)> {
+) -> Result<(ServiceDir, Record)> {
     let found = store.resolve(&request.image)?;
     let image = store.load_image(&found.manifest)?;
     let name = name_of(request, &found.name)?;
-    let place = Place::of(store.root(), &name)?;
+    let service_dir = ServiceDir::of(store.root(), &name)?;
     check_image(&image, &request.image, request)?;
     check_mounts(&request.mounts)?;
     check_network(request, reporter)?;
     let sandbox = Sandbox::enter(&store.root().join("trees"))?;
     let mut answers = ask::all_in_image(store, &sandbox, &image, None, reporter)?;
-    let state = State::load(store, &found.manifest)?;
+    let state = InstanceState::load(store, &found.manifest)?;
     if let Some(state) = &state {
         answers.env = state.env.iter().map(|(n, v)| variable(n, v)).collect();
     }
     override_env(&mut answers.env, &request.env);
     for link in &request.links {
-        check_link(&Place::existing(store.root(), link)?.record()?)?;
+        check_link(&ServiceDir::existing(store.root(), link)?.record()?)?;
     }
     let (secrets, mut more_env) = secrets(&answers, state.as_ref(), request)?;
     more_env.retain(|(name, _)| answers.env.iter().all(|variable| variable.name != *name));
@@ -119,19 +119,19 @@ pub fn run(
         stands_for: None,
     };
     let ports = match &answers.exposed_ports()[..] {
-        [] => exposed(&image)?,
-        ports => ports.iter().copied().map(unset).collect(),
+        [] => exposed_ports(&image)?,
+        ports => ports.iter().copied().map(unpublished).collect(),
     };
     match record.network {
         Network::Auto => {
             record.ports = ports;
-            find_ports(store.root(), &mut record, reporter)?;
+            allocate_ports(store.root(), &mut record, reporter)?;
         }
-        Network::Host => note_taken(&ports, reporter),
+        Network::Host => warn_about_taken_ports(&ports, reporter),
         Network::None => {}
     }
-    place.create(&record)?;
-    Ok((place, record))
+    service_dir.create(&record)?;
+    Ok((service_dir, record))
 }
 
 fn variable(name: &str, value: &str) -> EnvVar {
@@ -148,7 +148,7 @@ fn override_env(env: &mut [EnvVar], given: &[(String, String)]) {
     }
 }
 
-fn check_image(image: &Image, reference: &Reference, request: &RunRequest) -> Result<()> {
+fn check_image(image: &Image, reference: &Reference, request: &CreateRequest) -> Result<()> {
     match names::what(image) {
         What::Instance => Ok(()),
         _ if request.entrypoint.is_some() => Ok(()),
@@ -177,7 +177,7 @@ fn check_mounts(mounts: &[Mount]) -> Result<()> {
 }
 
 /// Refuses what a network can't do.
-fn check_network(request: &RunRequest, reporter: &dyn Reporter) -> Result<()> {
+fn check_network(request: &CreateRequest, reporter: &dyn Reporter) -> Result<()> {
     let private = request.network == Network::Auto;
     if !private && request.allowed != Allowed::default() {
         return Err(Error::usage("--allow is for a private network")
@@ -200,7 +200,7 @@ fn check_link(other: &Record) -> Result<()> {
         .hint("it was run with --network host or none; run it in a private network"))
 }
 
-fn name_of(request: &RunRequest, image: &str) -> Result<String> {
+fn name_of(request: &CreateRequest, image: &str) -> Result<String> {
     if let Some(name) = &request.name {
         return check_name(name).map(|()| name.clone());
     }
@@ -234,8 +234,8 @@ type Variables = Vec<(String, String)>;
 /// The instance's secrets, from its state or else from the user, and the variables that are none.
 fn secrets(
     answers: &Answers,
-    state: Option<&State>,
-    request: &RunRequest,
+    state: Option<&InstanceState>,
+    request: &CreateRequest,
 ) -> Result<(Vec<(String, Secret)>, Variables)> {
     let known = state.map(|state| state.secrets.clone()).unwrap_or_default();
     let (mine, others): (Variables, Variables) =

@@ -18,7 +18,7 @@ use crate::store::{Reach, Store};
 
 /// The state of an instance.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct State {
+pub struct InstanceState {
     /// The version of this file's format.
     pub format: u32,
     /// The tag that the instance was set up as.
@@ -33,20 +33,20 @@ pub struct State {
 
 /// A state that was written, and is unwritten again if what it belongs to fails.
 #[derive(Debug)]
-pub struct Saved {
+pub struct SavedInstanceState {
     path: PathBuf,
     previous: Option<Vec<u8>>,
 }
 
-impl State {
+impl InstanceState {
     /// The state of an instance that has just been set up.
     pub fn new(
         tag: &Reference,
         answers: &Answers,
         secrets: Vec<(String, Secret)>,
         source_date_epoch: Option<i64>,
-    ) -> State {
-        State {
+    ) -> InstanceState {
+        InstanceState {
             format: 1,
             name: tag.tagged(),
             created: source_date_epoch.unwrap_or_else(|| jiff::Timestamp::now().as_second()),
@@ -59,7 +59,7 @@ impl State {
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn save(&self, store: &Store, image: &Image) -> Result<Saved> {
+    pub fn save(&self, store: &Store, image: &Image) -> Result<SavedInstanceState> {
         let path = path(store, image.encode().config_descriptor.digest);
         let dir = store.root().join("instances");
         let previous = std::fs::read(&path).ok();
@@ -71,21 +71,21 @@ impl State {
         file.as_file().sync_all().io("sync", &path)?;
         file.persist(&path).map_err(|error| Error::io("write", &path, error.error))?;
         std::fs::File::open(&dir).and_then(|dir| dir.sync_all()).io("sync", &dir)?;
-        Ok(Saved { path, previous })
+        Ok(SavedInstanceState { path, previous })
     }
 
     /// The state of the instance whose image's manifest is `descriptor`, if it has one here.
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the image or the state is damaged.
-    pub fn load(store: &Store, descriptor: &Descriptor) -> Result<Option<State>> {
+    pub fn load(store: &Store, descriptor: &Descriptor) -> Result<Option<InstanceState>> {
         let manifest = store.load_manifest(descriptor)?;
         let path = path(store, manifest.config.digest);
         let text = match std::fs::read(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             other => other.io("read", &path)?,
         };
-        let state: State = serde_json::from_slice(&text).map_err(|error| {
+        let state: InstanceState = serde_json::from_slice(&text).map_err(|error| {
             Error::bad_input(format!("the instance's state {} is damaged", path.display()))
                 .source(error)
         })?;
@@ -97,7 +97,7 @@ impl State {
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage).
-pub fn unreached(store: &Store, reach: &Reach) -> Result<Vec<PathBuf>> {
+pub fn unreferenced_states(store: &Store, reach: &Reach) -> Result<Vec<PathBuf>> {
     let reached: HashSet<PathBuf> = reach.configs.iter().map(|id| path(store, *id)).collect();
     let dir = store.root().join("instances");
     let mut files = Vec::new();
@@ -111,7 +111,7 @@ pub fn unreached(store: &Store, reach: &Reach) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-impl Saved {
+impl SavedInstanceState {
     /// Takes the state back: what was there before is there again.
     pub fn forget(self) {
         // This runs because something else failed, and that is the error to tell.

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Hooks, Over, STOP_SECONDS, Supervisor};
+use super::{ContainerEnd, Hooks, STOP_SECONDS, Supervisor};
 use crate::error::{Cause, Error, Result};
 use crate::interrupt;
 use crate::sandbox::{End, Service};
-use crate::service::control::{Ask, Asker};
-use crate::service::status::{Standing, now, shell_code};
+use crate::service::control::{Connection, Request};
+use crate::service::status::{State, now, shell_code};
 
 /// How long to wait for what was killed, before the whole container is.
 const KILLED: Duration = Duration::from_secs(5);
@@ -16,15 +16,15 @@ const KILL_AGAIN: Duration = Duration::from_secs(1);
 
 impl Supervisor<'_> {
     /// A signal that svp got: asks for a stop, then for a quick one, or is the service's.
-    pub(super) fn signalled(&mut self, hooks: &mut Hooks<'_>) {
+    pub(super) fn handle_signal(&mut self, hooks: &mut Hooks<'_>) {
         let mut byte = [0];
         // Without a descriptor more: there may be none left.
         let _ = rustix::io::read(&self.job.signals, &mut byte);
         let signal = i32::from(byte[0]);
         if !interrupt::asks_to_end(signal) {
-            self.kept.iter().for_each(|kept| kept.component.signal(signal));
+            self.components.iter().for_each(|component| component.component.signal(signal));
         } else if self.stopping {
-            self.kept.iter_mut().for_each(|kept| kept.stop(None));
+            self.components.iter_mut().for_each(|component| component.stop(None));
         } else {
             hooks.reporter.step("stopping");
             self.stop(STOP_SECONDS);
@@ -34,35 +34,43 @@ impl Supervisor<'_> {
     /// Asks every component to end, and none to start again.
     pub(super) fn stop(&mut self, seconds: u32) {
         self.stopping = true;
-        self.status.standing = Standing::Stopping;
-        self.tell();
+        self.status.state = State::Stopping;
+        self.write_status();
         let signal = self.job.record.stop_signal;
-        for (kept, told) in self.kept.iter_mut().zip(&self.status.components) {
+        for (component, component_status) in self.components.iter_mut().zip(&self.status.components)
+        {
             // What would have started again won't: its last end is its end.
-            if kept.next_start.take().is_some() && !kept.running && self.code == 0 {
-                self.code = told.end.map_or(0, shell_code);
+            if component.next_start.take().is_some() && !component.running && self.code == 0 {
+                self.code = component_status.end.map_or(0, shell_code);
             }
-            kept.again = false;
-            kept.stop(Some((signal, seconds)));
+            component.restart_requested = false;
+            component.stop(Some((signal, seconds)));
         }
     }
 
     /// Answers one who asked, without a service while a container is waited for.
-    pub(super) fn answer(&mut self, asker: &Asker, ask: Ask, service: Option<&Service>) {
-        match (ask, service) {
-            (Ask::Stop(seconds), _) => {
+    pub(super) fn handle_request(
+        &mut self,
+        connection: &Connection,
+        request: Request,
+        service: Option<&Service>,
+    ) {
+        match (request, service) {
+            (Request::Stop(seconds), _) => {
                 self.stop(seconds);
-                asker.answer(Ok(()), &[]);
+                connection.answer(Ok(()), &[]);
             }
-            (Ask::Restart(name, seconds), _) => asker.answer(self.restart(&name, seconds), &[]),
-            (Ask::Join, Some(service)) => {
-                asker.answer(Ok(()), &[service.user_namespace(), service.process_1()]);
+            (Request::Restart(name, seconds), _) => {
+                connection.answer(self.restart(&name, seconds), &[])
             }
-            (Ask::Join, None) => {
+            (Request::Join, Some(service)) => {
+                connection.answer(Ok(()), &[service.user_namespace(), service.process_1()]);
+            }
+            (Request::Join, None) => {
                 let error = Error::usage("the service's container was killed")
                     .cause(Cause::ContainerGone)
                     .hint("another is made in a moment, as its restart policy says");
-                asker.answer(Err(error), &[]);
+                connection.answer(Err(error), &[]);
             }
         }
     }
@@ -73,12 +81,12 @@ impl Supervisor<'_> {
             return Err(Error::usage(format!("the service has no component {name}"))
                 .hint(format!("its components are: {}", names.join(", "))));
         };
-        let kept = &mut self.kept[number];
-        if kept.running {
-            kept.again = true;
-            kept.stop(Some((self.job.record.stop_signal, seconds)));
+        let component = &mut self.components[number];
+        if component.running {
+            component.restart_requested = true;
+            component.stop(Some((self.job.record.stop_signal, seconds)));
         } else {
-            kept.next_start = Some(Instant::now());
+            component.next_start = Some(Instant::now());
         }
         Ok(())
     }
@@ -86,36 +94,37 @@ impl Supervisor<'_> {
     /// Kills those whose time is over; whether they can still be expected to end.
     pub(super) fn enforce(&mut self) -> bool {
         let now = Instant::now();
-        for kept in self.kept.iter_mut().filter(|kept| kept.running) {
-            let Some(deadline) = kept.deadline else { continue };
+        for component in self.components.iter_mut().filter(|component| component.running) {
+            let Some(deadline) = component.deadline else { continue };
             if now > deadline + KILLED {
                 return false;
             }
-            let next_kill = kept.killed.map_or(deadline, |at| at.max(deadline) + KILL_AGAIN);
+            let next_kill = component.killed.map_or(deadline, |at| at.max(deadline) + KILL_AGAIN);
             if now >= next_kill {
-                kept.killed = Some(now);
-                kept.component.kill();
+                component.killed = Some(now);
+                component.component.kill();
             }
         }
         true
     }
 
     /// Takes note of those that can't be expected to end any more, and what their container's end means.
-    pub(super) fn given_up(&mut self) -> Over {
+    pub(super) fn give_up_on_components(&mut self) -> ContainerEnd {
         if !self.stopping {
-            return Over::Killed;
+            return ContainerEnd::Killed;
         }
         let killed = End::Signaled(libc::SIGKILL);
-        for (kept, told) in self.kept.iter().zip(&mut self.status.components) {
-            if kept.running {
-                told.running = false;
-                told.end = Some(killed);
-                told.since = now();
+        for (component, component_status) in self.components.iter().zip(&mut self.status.components)
+        {
+            if component.running {
+                component_status.running = false;
+                component_status.end = Some(killed);
+                component_status.since = now();
             }
         }
         if self.code == 0 {
             self.code = shell_code(killed);
         }
-        Over::Done
+        ContainerEnd::Done
     }
 }

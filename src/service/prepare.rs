@@ -7,8 +7,8 @@ use std::path::Path;
 
 use super::address;
 use super::links::{self, Link};
-use super::place::Place;
 use super::record::{MountSource, Record};
+use super::service_dir::ServiceDir;
 use crate::error::{Error, Result};
 use crate::oci::Image;
 use crate::pack::query::{Port, Protocol, parse_ports};
@@ -36,7 +36,7 @@ pub struct Prepared {
 pub fn prepare(
     store: &Store,
     sandbox: &Sandbox,
-    place: &Place,
+    service_dir: &ServiceDir,
     record: &mut Record,
     reporter: &dyn Reporter,
 ) -> Result<Prepared> {
@@ -45,12 +45,12 @@ pub fn prepare(
         sandbox.service_overlay(&record.id, layer_sources(store, &image), &mut |layer| {
             reporter.step(&format!("unpacking layer {}", layer.digest.short()));
         })?;
-    let linked = links::linked(store.root(), record)?;
+    let linked = links::resolve(store.root(), record)?;
     let binds = binds(sandbox, record, &overlay, reporter)?;
-    if find_ports(store.root(), record, reporter)? {
-        place.save(record)?;
+    if allocate_ports(store.root(), record, reporter)? {
+        service_dir.save(record)?;
     }
-    let (listen, links) = links::doors(store.root(), record, &linked)?;
+    let (listen, links) = links::listeners(store.root(), record, &linked)?;
     let spec = ServiceSpec {
         overlay,
         binds,
@@ -94,14 +94,14 @@ fn binds(
 ///
 /// # Errors
 /// [`Kind::BadInput`](crate::error::Kind::BadInput) if they are no ports.
-pub fn exposed(image: &Image) -> Result<Vec<Forward>> {
+pub fn exposed_ports(image: &Image) -> Result<Vec<Forward>> {
     let text = image.config().exposed_ports().join("\n");
     let ports = parse_ports(text.as_bytes(), "the image's ExposedPorts")?;
-    Ok(ports.into_iter().map(unset).collect())
+    Ok(ports.into_iter().map(unpublished).collect())
 }
 
 /// A port that is not led to from anywhere yet.
-pub fn unset(port: Port) -> Forward {
+pub fn unpublished(port: Port) -> Forward {
     let host = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     Forward { host, container: port.number, protocol: address::transport(port.protocol) }
 }
@@ -112,17 +112,17 @@ pub fn unset(port: Port) -> Forward {
 ///
 /// # Errors
 /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if they can't be had.
-pub fn find_ports(root: &Path, record: &mut Record, reporter: &dyn Reporter) -> Result<bool> {
+pub fn allocate_ports(root: &Path, record: &mut Record, reporter: &dyn Reporter) -> Result<bool> {
     if record.network != Network::Auto {
         return Ok(false);
     }
     if let Some(why) = why_no_private_network() {
-        return in_host_network(record, why, reporter);
+        return use_host_network(record, why, reporter);
     }
     check_published(&record.published)?;
     let ports: Vec<Port> =
         record.ports.iter().map(|forward| port(forward.container, forward.protocol)).collect();
-    let taken = taken(root, &record.name)?;
+    let taken = addresses_in_use(root, &record.name)?;
     let (address, forwards) = address::choose(&record.id, record.address, &taken, &ports)?;
     let old = record.address.replace(address);
     let changed = old != Some(address) || forwards != record.ports;
@@ -144,12 +144,12 @@ pub fn find_ports(root: &Path, record: &mut Record, reporter: &dyn Reporter) -> 
 }
 
 /// The ports of a service that gets the host's network because a private one can't be had: it listens there itself.
-fn in_host_network(record: &mut Record, why: &str, reporter: &dyn Reporter) -> Result<bool> {
+fn use_host_network(record: &mut Record, why: &str, reporter: &dyn Reporter) -> Result<bool> {
     if !record.published.is_empty() || record.allowed != Allowed::default() {
         return Err(Error::sandbox(format!("{why}, and -p and --allow take a private network"))
             .hint("mend that, or run the service without them: it gets the host's network then"));
     }
-    note_taken(&record.ports, reporter);
+    warn_about_taken_ports(&record.ports, reporter);
     let mut changed = record.address.take().is_some();
     for forward in &mut record.ports {
         let host = SocketAddr::from((Ipv4Addr::LOCALHOST, forward.container));
@@ -160,7 +160,7 @@ fn in_host_network(record: &mut Record, why: &str, reporter: &dyn Reporter) -> R
 
 /// Says which ports of a service in the host's network another program has: it may not start, and who looks for it
 /// finds the other.
-pub fn note_taken(ports: &[Forward], reporter: &dyn Reporter) {
+pub fn warn_about_taken_ports(ports: &[Forward], reporter: &dyn Reporter) {
     let everywhere = std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let taken = |port: &&Forward| {
         let listened = address::try_listen((everywhere, port.container).into(), port.protocol);
@@ -214,8 +214,9 @@ fn port(number: u16, protocol: Transport) -> Port {
 }
 
 /// The addresses of the other services.
-fn taken(root: &Path, name: &str) -> Result<HashSet<Ipv4Addr>> {
-    let others = Place::all(root)?.into_iter().filter(|place| place.name() != name);
+fn addresses_in_use(root: &Path, name: &str) -> Result<HashSet<Ipv4Addr>> {
+    let others =
+        ServiceDir::all(root)?.into_iter().filter(|service_dir| service_dir.name() != name);
     // A damaged record holds no address.
-    Ok(others.filter_map(|place| place.record().ok()?.address).collect())
+    Ok(others.filter_map(|service_dir| service_dir.record().ok()?.address).collect())
 }

@@ -21,7 +21,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::record::{FORMAT, Record, check_name};
-use super::status::{Standing, Status};
+use super::status::{State, Status};
 use crate::error::{Cause, Error, IoContext, Kind, Result};
 use crate::remove;
 
@@ -33,28 +33,32 @@ const STATUS_LOOKS: u32 = 5;
 
 /// The directory of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct ServiceDir {
     dir: PathBuf,
     name: String,
 }
 
-impl Place {
+impl ServiceDir {
     /// The place of the service `name` in the store at `root`.
     ///
     /// # Errors
     /// [`Kind::Usage`](crate::error::Kind::Usage) if no service can have that name.
-    pub fn of(root: &Path, name: &str) -> Result<Place> {
+    pub fn of(root: &Path, name: &str) -> Result<ServiceDir> {
         check_name(name)?;
-        Ok(Place { dir: root.join("services").join(name), name: name.to_owned() })
+        Ok(ServiceDir { dir: root.join("services").join(name), name: name.to_owned() })
     }
 
     /// The place of a service that exists.
     ///
     /// # Errors
     /// [`Kind::Usage`](crate::error::Kind::Usage) if there is none.
-    pub fn existing(root: &Path, name: &str) -> Result<Place> {
-        let place = Place::of(root, name)?;
-        if place.record_path().exists() { Ok(place) } else { Err(place.is_no_service()) }
+    pub fn existing(root: &Path, name: &str) -> Result<ServiceDir> {
+        let service_dir = ServiceDir::of(root, name)?;
+        if service_dir.record_path().exists() {
+            Ok(service_dir)
+        } else {
+            Err(service_dir.is_no_service())
+        }
     }
 
     fn is_no_service(&self) -> Error {
@@ -78,30 +82,31 @@ impl Place {
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn all(root: &Path) -> Result<Vec<Place>> {
+    pub fn all(root: &Path) -> Result<Vec<ServiceDir>> {
         let dir = root.join("services");
         let entries = match fs::read_dir(&dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             other => other.io("list", &dir)?,
         };
-        let mut places = Vec::new();
+        let mut service_dirs = Vec::new();
         for entry in entries {
             let name = entry.io("list", &dir)?.file_name().to_string_lossy().into_owned();
             // Others are being made or removed.
-            places.extend(Place::existing(root, &name).ok());
+            service_dirs.extend(ServiceDir::existing(root, &name).ok());
         }
-        places.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(places)
+        service_dirs.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(service_dirs)
     }
 
     /// The records of the other services of the store; damaged ones are passed over.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn others(&self) -> Result<Vec<Record>> {
+    pub fn other_records(&self) -> Result<Vec<Record>> {
         let root = self.dir.parent().and_then(Path::parent).unwrap_or(&self.dir);
-        let others = Place::all(root)?.into_iter().filter(|other| other.name != self.name);
-        Ok(others.filter_map(|other| other.record().ok()).collect())
+        let other_records =
+            ServiceDir::all(root)?.into_iter().filter(|other| other.name != self.name);
+        Ok(other_records.filter_map(|other| other.record().ok()).collect())
     }
 
     /// Makes the place for a new service; fails if the name is taken.
@@ -117,12 +122,12 @@ impl Place {
             .prefix(&format!(".new-{}-", self.name))
             .tempdir_in(parent)
             .io("make a directory in", parent)?;
-        let new = Place { dir: staging.path().to_owned(), name: self.name.clone() };
+        let new = ServiceDir { dir: staging.path().to_owned(), name: self.name.clone() };
         builder.recursive(false).create(new.logs()).io("make", new.logs())?;
         new.write("service.json", record, true)?;
         if self.dir.exists()
-            && self.is_remains()
-            && let Some(_held) = self.hold()?
+            && self.is_partly_removed()
+            && let Some(_lock) = self.lock()?
             && !self.record_path().exists()
         {
             self.remove()?;
@@ -220,17 +225,17 @@ impl Place {
     /// [`Kind::Storage`](crate::error::Kind::Storage).
     pub fn status(&self) -> Result<Status> {
         // In this order: a monitor that ends meanwhile has said so.
-        let alive = self.runs()?;
+        let alive = self.is_running()?;
         let mut status = match self.last_status() {
             Some(status) => status,
             // Nobody knows more than that.
-            None if alive => Status { standing: Standing::Running, ..Status::new(&[]) },
+            None if alive => Status { state: State::Running, ..Status::new(&[]) },
             None => Status::new(&[]),
         };
-        if !alive && status.standing.needs_monitor() {
-            status.standing = match status.monitor {
-                Some(_) => Standing::Dead,
-                None => Standing::Created,
+        if !alive && status.state.needs_monitor() {
+            status.state = match status.monitor {
+                Some(_) => State::Dead,
+                None => State::Created,
             };
             status.components.iter_mut().for_each(|component| component.running = false);
         }
@@ -250,21 +255,21 @@ impl Place {
     }
 
     /// Whether a restore was cut short while it put a fresh copy in the service's place.
-    pub fn is_being_swapped(&self) -> bool {
+    pub fn has_cutover_journal(&self) -> bool {
         self.dir.join("swap.json").exists()
     }
 
     /// Whether this is no service any more, but what a removal has left that was killed halfway.
-    fn is_remains(&self) -> bool {
-        !self.record_path().exists() && matches!(self.runs(), Ok(false))
+    fn is_partly_removed(&self) -> bool {
+        !self.record_path().exists() && matches!(self.is_running(), Ok(false))
     }
 
     /// Whether a directory of a service was left by a command that was killed while it made or removed it.
     /// Only if nobody else is at it.
-    pub fn is_left_over(path: &Path) -> bool {
+    pub fn is_abandoned(path: &Path) -> bool {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let place = Place { dir: path.to_owned(), name };
-        place.name.starts_with(".new-") || place.is_remains()
+        let service_dir = ServiceDir { dir: path.to_owned(), name };
+        service_dir.name.starts_with(".new-") || service_dir.is_partly_removed()
     }
 
     /// Removes the places whose names begin with `prefix` and that were being made or removed by a command

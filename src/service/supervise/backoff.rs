@@ -1,0 +1,73 @@
+//! Restart policy with exponential back-off, for components and containers.
+
+use std::time::Duration;
+
+use crate::sandbox::End;
+use crate::service::record::Restart;
+
+/// The first pause before a component is started again; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// What ran so long is well: its next failure is a first one.
+const WELL: Duration = Duration::from_secs(10);
+
+/// A restart policy at work: how often in a row something has failed, and how long it is left alone.
+#[derive(Debug)]
+pub(super) struct Backoff {
+    policy: Restart,
+    pause: Duration,
+    failures: u32,
+}
+
+impl Backoff {
+    pub(super) fn new(policy: Restart) -> Backoff {
+        Backoff { policy, pause: FIRST_PAUSE, failures: 0 }
+    }
+
+    /// The next failure is a first one.
+    pub(super) fn reset(&mut self) {
+        self.pause = FIRST_PAUSE;
+        self.failures = 0;
+    }
+
+    /// How long to wait before what has ended after `ran` is started again; `None` if it isn't.
+    pub(super) fn pause_after(&mut self, end: End, ran: Duration) -> Option<Duration> {
+        if ran > WELL {
+            self.reset();
+        }
+        self.failures += 1;
+        let again = match self.policy {
+            Restart::No => false,
+            Restart::OnFailure(most) => {
+                end != End::Exited(0) && most.is_none_or(|most| self.failures <= most)
+            }
+            Restart::Always => true,
+        };
+        let pause = self.pause;
+        self.pause = (pause * 2).min(LONGEST_PAUSE);
+        again.then_some(pause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_failures_are_counted() {
+        let brief = Duration::from_millis(5);
+        let mut always = Backoff::new(Restart::Always);
+        let pauses: Vec<_> =
+            (0..12).map(|_| always.pause_after(End::Exited(0), brief).unwrap()).collect();
+        assert_eq!(pauses[..3], [100, 200, 400].map(Duration::from_millis));
+        assert_eq!(pauses[11], LONGEST_PAUSE);
+        assert_eq!(always.pause_after(End::Exited(0), WELL * 2), Some(FIRST_PAUSE));
+        let mut twice = Backoff::new(Restart::OnFailure(Some(2)));
+        assert!(twice.pause_after(End::Signaled(9), brief).is_some());
+        assert!(twice.pause_after(End::Exited(1), brief).is_some());
+        assert!(twice.pause_after(End::Exited(1), brief).is_none());
+        assert!(twice.pause_after(End::Exited(1), WELL * 2).is_some());
+        assert!(twice.pause_after(End::Exited(0), brief).is_none());
+        assert!(Backoff::new(Restart::No).pause_after(End::Exited(1), brief).is_none());
+    }
+}

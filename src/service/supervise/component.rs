@@ -1,0 +1,95 @@
+//! A component, and what is due to it: its start, its end, its restart.
+
+use std::time::{Duration, Instant};
+
+use super::backoff::Backoff;
+use crate::sandbox::{Component, End};
+use crate::service::record::Restart;
+
+/// A component and what is to become of it.
+#[derive(Debug)]
+pub(super) struct SupervisedComponent {
+    pub(super) component: Component,
+    pub(super) argv: Vec<String>,
+    pub(super) running: bool,
+    /// Whether it has been told to start, and nothing was heard since.
+    pub(super) starting: bool,
+    /// When it is to be started.
+    pub(super) next_start: Option<Instant>,
+    /// When it is to be killed.
+    pub(super) deadline: Option<Instant>,
+    /// When it was last killed.
+    pub(super) killed: Option<Instant>,
+    /// Start it when it has ended, whatever the policy says.
+    pub(super) restart_requested: bool,
+    since: Instant,
+    backoff: Backoff,
+}
+
+impl SupervisedComponent {
+    pub(super) fn new(
+        component: Component,
+        argv: Vec<String>,
+        policy: Restart,
+    ) -> SupervisedComponent {
+        SupervisedComponent {
+            component,
+            argv,
+            running: false,
+            starting: false,
+            next_start: Some(Instant::now()),
+            deadline: None,
+            killed: None,
+            restart_requested: false,
+            since: Instant::now(),
+            backoff: Backoff::new(policy),
+        }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        !self.running && self.next_start.is_none()
+    }
+
+    /// Starts it if its time has come.
+    pub(super) fn start_if_due(&mut self, env: &[(String, String)], cwd: &str) {
+        if self.next_start.is_some_and(|at| at <= Instant::now()) {
+            self.next_start = None;
+            self.running = true;
+            self.starting = true;
+            self.since = Instant::now();
+            self.component.start(self.argv.clone(), env.to_vec(), cwd);
+        }
+    }
+
+    /// Asks it to end: with a signal, and by force after so many seconds; at once by force if `None`.
+    pub(super) fn stop(&mut self, how: Option<(i32, u32)>) {
+        if !self.running {
+            return;
+        }
+        match how {
+            Some((signal, seconds)) => {
+                self.component.signal(signal);
+                self.deadline = Some(Instant::now() + Duration::from_secs(seconds.into()));
+            }
+            None => self.deadline = Some(Instant::now()),
+        }
+    }
+
+    /// Takes note of its end, and sets the time of its next start; the pause before that, if there is one.
+    pub(super) fn ended(&mut self, end: End, stopping: bool) -> Option<Duration> {
+        self.running = false;
+        self.deadline = None;
+        self.killed = None;
+        let requested = std::mem::take(&mut self.restart_requested);
+        let pause = if stopping {
+            None
+        } else if requested {
+            self.backoff.reset();
+            Some(Duration::ZERO)
+        } else {
+            self.backoff.pause_after(end, self.since.elapsed())
+        };
+        self.next_start = pause.map(|pause| Instant::now() + pause);
+        pause
+    }
+}
