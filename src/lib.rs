@@ -16,6 +16,7 @@
 //! | [`oci`], [`rootfs`] | the image format; paths inside a container's root |
 //! | [`progress`], [`error`], [`interrupt`] | telling, failing, stopping |
 
+pub mod atomic_file;
 mod channel;
 pub mod cli;
 pub mod config;

@@ -6,7 +6,7 @@ use super::common::{Context, Format};
 use super::table::{self, Table};
 use crate::error::Result;
 use crate::sandbox::Sandbox;
-use crate::service::backup::swap;
+use crate::service::backup::cutover;
 use crate::store::Store;
 use crate::upkeep::{ItemKind, Pruning, give_up, inventory, prune};
 
@@ -75,10 +75,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
 /// What restores that were killed have left of their copies.
 fn copies(dry_run: bool, context: &Context) -> Result<()> {
     let root = Store::default_root()?;
-    for service_dir in swap::broken_off(&root)? {
+    for service_dir in cutover::abandoned_by_restore(&root)? {
         let (would, name) = (if dry_run { "would be " } else { "" }, service_dir.name());
         if !dry_run {
-            swap::clear(&root, &service_dir, &Sandbox::enter(&root.join("trees"))?)?;
+            cutover::collect(&root, &service_dir, &Sandbox::enter(&root.join("trees"))?)?;
         }
         context
             .reporter()

@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use rustix::stdio::{dup2_stderr, dup2_stdout, stderr, stdout};
 use serde::{Deserialize, Serialize};
 
-use super::backup::swap;
+use super::backup::cutover;
 use super::prepare::prepare;
 use super::record::Record;
 use super::service_dir::ServiceDir;
@@ -128,8 +128,8 @@ pub fn run(
     service_dir.wait_for_container()?;
     let sandbox = Sandbox::enter(&root.join("trees"))?;
     match service_dir.record()?.stands_for {
-        None => swap::tidy(root, service_dir, &sandbox)?,
-        Some(_) => swap::settle(service_dir, &sandbox)?,
+        None => cutover::recover_and_collect(root, service_dir, &sandbox)?,
+        Some(_) => cutover::recover(service_dir, &sandbox)?,
     }
     let mut record: Record = service_dir.record()?;
     // The store is let go of then: removing images must not wait for services.

@@ -6,8 +6,10 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+use rustix::fs::Mode;
+
 use super::Store;
-use super::whole_file::WholeFile;
+use crate::atomic_file::AtomicFile;
 use crate::error::{Context, Error, IoContext, Kind, Result};
 use crate::interrupt;
 use crate::layer::entry::{Entry, EntryKind};
@@ -97,7 +99,7 @@ impl Store {
             let mut output = File::options().write(true).open(file).io("open", file)?;
             return self.write_as(format, descriptor, &mut output, reference).map_err(named);
         }
-        let mut output = WholeFile::begin(file)?;
+        let mut output = AtomicFile::create(file, Mode::from_raw_mode(0o666))?;
         self.write_as(format, descriptor, &mut output, reference).map_err(named)?;
         output.finish()
     }

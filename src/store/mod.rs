@@ -28,7 +28,6 @@ mod pins;
 mod reach;
 mod staging;
 mod tags;
-mod whole_file;
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;

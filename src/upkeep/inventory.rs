@@ -12,7 +12,7 @@ use crate::error::{Error, IoContext, Kind, Result};
 use crate::interrupt;
 use crate::oci::{Descriptor, Digest};
 use crate::sandbox::{Sandbox, Unpacked};
-use crate::service::backup::swap;
+use crate::service::backup::cutover;
 use crate::service::service_dir::ServiceDir;
 use crate::service::unreferenced_states;
 use crate::store::{Holder, Reach, Staging, Store, parallel};
@@ -277,7 +277,7 @@ fn give_up_volumes(store: &Store, items: &mut [Item]) -> Result<()> {
     }
     // Last: a restore writes its journal before it removes the record of the fresh copy.
     for service in &services {
-        had.extend(swap::volumes(service)?);
+        had.extend(cutover::volumes(service)?);
     }
     for item in items.iter_mut().filter(|item| item.kind == ItemKind::Volume) {
         let name = item.path.file_name().unwrap_or_default().to_string_lossy();

@@ -11,6 +11,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("interrupt", &[GROUND, &["sys"]]),
     ("remove", &[]),
     ("channel", &[]),
+    ("atomic_file", &[GROUND, &["interrupt"]]),
     ("oci", &[GROUND]),
     ("rootfs", &[GROUND]),
     ("layer", &[GROUND, PURE]),
@@ -28,7 +29,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
 ];
 
 const GROUND: &[&str] = &["error", "progress"];
-const PURE: &[&str] = &["sys", "interrupt", "remove", "channel", "oci", "rootfs"];
+const PURE: &[&str] = &["sys", "interrupt", "remove", "channel", "atomic_file", "oci", "rootfs"];
 const PARTS: &[&str] =
     &["layer", "secret", "registry", "store", "pack", "sandbox", "source", "import"];
 

@@ -14,9 +14,9 @@ use super::find;
 use crate::error::{Error, IoContext, Result};
 use crate::layer::settings::Settings;
 use crate::sandbox::{End, Sandbox};
-use crate::service::backup::file::NewFile;
-use crate::service::backup::make::{Output, Scripts, Sink, by_files, by_script};
-use crate::service::backup::note::Head;
+use crate::service::backup::create::{Output, Scripts, Sink, export_files, run_backup_script};
+use crate::service::backup::header::BackupStart;
+use crate::service::backup::output_file::OutputFile;
 use crate::service::backup::restore::{self, Outcome, RestoreRequest};
 use crate::service::record::Record;
 use crate::service::service_dir::ServiceDir;
@@ -149,11 +149,11 @@ pub(in crate::cli) fn restore(args: &RestoreArgs, context: &Context) -> Result<E
 /// Prints what a backup says of itself.
 fn tell(path: &Path, context: &Context) -> Result<ExitCode> {
     let mut input = input(Some(path).filter(|path| *path != Path::new("-")))?;
-    let note = Head::read(&mut input, None)?.note.ok_or_else(|| {
+    let header = BackupStart::read(&mut input, None)?.header.ok_or_else(|| {
         Error::bad_input("the backup doesn't say what it is a backup of")
             .hint("it was made without compression, or compressed anew by another tool")
     })?;
-    context.print(&table::json(&note))?;
+    context.print(&table::json(&header))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -210,7 +210,7 @@ fn input(path: Option<&Path>) -> Result<File> {
 /// Where a backup goes.
 enum Target {
     /// A file, when it is whole.
-    File(NewFile),
+    File(OutputFile),
     /// As it comes.
     Stdout(File),
     /// A file without a name first, then standard output.
@@ -226,7 +226,7 @@ impl Target {
                 .hint("redirect standard output, or name a file with -o"))
         };
         if let Some(path) = path {
-            let new = NewFile::create(path)?;
+            let new = OutputFile::create(path)?;
             return if new.file().is_terminal() { refuse() } else { Ok(Target::File(new)) };
         }
         let stdout = std::io::stdout();
@@ -242,7 +242,7 @@ impl Target {
 
     /// By way of a file, if that is needed and it isn't one.
     fn spooled(self, needed: bool, root: &Path) -> Result<Target> {
-        if !needed || matches!(&self, Target::File(new) if new.is_a_file()) {
+        if !needed || matches!(&self, Target::File(new) if new.is_regular()) {
             return Ok(self);
         }
         let dir = root.join("tmp");
@@ -296,9 +296,9 @@ impl Write for Target {
 }
 
 impl Sink for Target {
-    fn give_up(&mut self) {
+    fn discard(&mut self) {
         match self {
-            Target::File(new) => new.give_up(),
+            Target::File(new) => new.discard(),
             Target::Spool(file, _) => drop(file.set_len(0)),
             Target::Stdout(_) | Target::Nowhere(_) => {}
         }
@@ -320,14 +320,14 @@ impl Source {
     fn write(&self, to: &mut dyn Sink, settings: Settings, context: &Context) -> Result<End> {
         let output = Output { to, settings, show: &show };
         if !self.scripts.backup {
-            by_files(&self.root, &self.service_dir, output, context.reporter())?;
+            export_files(&self.root, &self.service_dir, output, context.reporter())?;
             return Ok(End::Exited(0));
         }
         if !self.scripts.restore {
             context.reporter().note("the pack has no bin/restore: svp can't restore this backup");
         }
         context.finish();
-        let (end, any) = by_script(&self.root, &self.service_dir, &self.record, output)?;
+        let (end, any) = run_backup_script(&self.root, &self.service_dir, &self.record, output)?;
         if end == End::Exited(0) && !any {
             context.reporter().warning("the backup is empty: bin/backup printed nothing");
         }

@@ -12,7 +12,7 @@ use super::{find, say};
 use crate::error::{Cause, Error, Kind, Result};
 use crate::interrupt;
 use crate::sandbox::Sandbox;
-use crate::service::backup::swap;
+use crate::service::backup::cutover;
 use crate::service::control::{Request, request};
 use crate::service::service_dir::ServiceDir;
 use crate::service::status::{ComponentStatus, State};
@@ -139,8 +139,10 @@ pub(in crate::cli) fn stop(args: &StopArgs, context: &Context) -> Result<ExitCod
         let runs = |service_dir: &ServiceDir| {
             service_dir.status().is_ok_and(|s| s.state == State::Running)
         };
-        all.filter(|service_dir| runs(service_dir) || swap::is_copied(service_dir).unwrap_or(false))
-            .collect()
+        all.filter(|service_dir| {
+            runs(service_dir) || cutover::is_being_copied(service_dir).unwrap_or(false)
+        })
+        .collect()
     } else {
         existing(&root, &args.names)?
     };
@@ -155,7 +157,7 @@ pub(in crate::cli) fn stop(args: &StopArgs, context: &Context) -> Result<ExitCod
 
 /// Refuses to touch a service that is stopped for a backup's copy: it is started again whatever is done to it.
 fn not_copied(service_dir: &ServiceDir) -> Result<()> {
-    if swap::is_copied(service_dir)? { Err(at_work(service_dir)) } else { Ok(()) }
+    if cutover::is_being_copied(service_dir)? { Err(at_work(service_dir)) } else { Ok(()) }
 }
 
 fn at_work(service_dir: &ServiceDir) -> Error {
@@ -170,7 +172,7 @@ fn stop_one(service_dir: &ServiceDir, seconds: u32, context: &Context) -> Result
     match request(service_dir, &Request::Stop(seconds)) {
         Ok(_) => service_dir.wait_for_monitor(monitor).map(drop),
         // It is stopped only for the moment.
-        Err(error) if error.is(Cause::ServiceNotRunning) && swap::is_at_work(service_dir)? => {
+        Err(error) if error.is(Cause::ServiceNotRunning) && cutover::is_locked(service_dir)? => {
             Err(at_work(service_dir))
         }
         Err(error) if error.is(Cause::ServiceNotRunning) => {
@@ -279,7 +281,7 @@ pub(in crate::cli) fn remove(args: &RemoveArgs, context: &Context) -> Result<Exi
             removed.push(serde_json::json!({ "name": name }));
             continue;
         }
-        swap::tidy(&root, &service_dir, &sandbox)?;
+        cutover::recover_and_collect(&root, &service_dir, &sandbox)?;
         let record = service_dir.record()?;
         let users = links::dependents(&root, name)?;
         if !users.is_empty() {

@@ -3,18 +3,18 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `note` | what a backup says of itself, and where it says it |
-//! | `file` | a file that takes another's place only when it is whole |
-//! | `make` | making one |
-//! | `feed` | reading one, whole and in bounded memory |
+//! | `header` | what a backup says of itself, and where it says it |
+//! | `output_file` | the file that one is written to |
+//! | `create` | making one |
+//! | `stream_to_script` | reading one, whole and in bounded memory |
 //! | `restore` | restoring one, or only trying to |
-//! | `fresh` | the fresh copy of a service |
-//! | `swap` | putting that in the old one's place |
+//! | `candidate` | the fresh copy of a service |
+//! | `cutover` | putting that in the old one's place |
 
-mod feed;
-pub mod file;
-mod fresh;
-pub mod make;
-pub mod note;
+mod candidate;
+pub mod create;
+pub mod cutover;
+pub mod header;
+pub mod output_file;
 pub mod restore;
-pub mod swap;
+mod stream_to_script;

@@ -8,11 +8,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::feed::{Patient, feed};
-use super::fresh::Fresh;
-use super::make::{RESTORE, Scripts, file};
-use super::note::{Content, Head, Note};
-use super::swap::{Restoring, Side, Swap, mend};
+use super::candidate::Candidate;
+use super::create::{RESTORE, Scripts, file};
+use super::cutover::{Cutover, RestoreLock, Winner, recover_abandoned};
+use super::header::{BackupStart, Content, Header};
+use super::stream_to_script::{InterruptibleReader, stream_to_script};
 use crate::error::{Cause, Context, Error, Kind, Result};
 use crate::interrupt;
 use crate::oci::media_type::Compression;
@@ -73,14 +73,14 @@ pub fn restore(request: RestoreRequest<'_>) -> Result<Outcome> {
             .hint("run it without --rm, then restore"));
     }
     let sandbox = Sandbox::enter(&root.join("trees"))?;
-    let restoring = Restoring::take(service_dir)?;
-    mend(root, service_dir, &sandbox, &restoring)?;
+    let restore_lock = RestoreLock::take(service_dir)?;
+    recover_abandoned(root, service_dir, &sandbox, &restore_lock)?;
     let old = service_dir.record()?;
     refuse_shared(root, &old)?;
-    let mut fresh = Fresh::make(root, &sandbox, &old)?;
-    let read = read_into(&mut fresh, request, &sandbox).and_then(|outcome| {
+    let mut candidate = Candidate::create(root, &sandbox, &old)?;
+    let read = read_into(&mut candidate, request, &sandbox).and_then(|outcome| {
         if outcome == Outcome::Done {
-            fresh.stop()?;
+            candidate.stop()?;
             sandbox.sync()?;
         }
         Ok(outcome)
@@ -89,7 +89,7 @@ pub fn restore(request: RestoreRequest<'_>) -> Result<Outcome> {
         return Ok(failed);
     }
     reporter.step("it is well: it takes the old one's place");
-    replace(root, service_dir, fresh, &sandbox, limit, reporter).map(|()| Outcome::Done)
+    replace(root, service_dir, candidate, &sandbox, limit, reporter).map(|()| Outcome::Done)
 }
 
 /// Refuses to put other volumes under a service that runs with the same ones.
@@ -123,43 +123,43 @@ pub(super) fn shared(root: &Path, record: &Record) -> Result<Option<(String, Str
 pub fn verify(request: RestoreRequest<'_>) -> Result<Outcome> {
     let (root, service_dir) = (request.root, request.service_dir);
     let sandbox = Sandbox::enter(&root.join("trees"))?;
-    let restoring = Restoring::take(service_dir)?;
-    mend(root, service_dir, &sandbox, &restoring)?;
-    let mut fresh = Fresh::make(root, &sandbox, &service_dir.record()?)?;
-    read_into(&mut fresh, request, &sandbox)
+    let restore_lock = RestoreLock::take(service_dir)?;
+    recover_abandoned(root, service_dir, &sandbox, &restore_lock)?;
+    let mut candidate = Candidate::create(root, &sandbox, &service_dir.record()?)?;
+    read_into(&mut candidate, request, &sandbox)
 }
 
 /// Fills a fresh copy from the backup and waits until it is well. It still runs then.
 fn read_into(
-    fresh: &mut Fresh<'_>,
+    candidate: &mut Candidate<'_>,
     mut request: RestoreRequest<'_>,
     sandbox: &Sandbox,
 ) -> Result<Outcome> {
     let reporter = request.reporter;
-    let record = fresh.record.clone();
+    let record = candidate.record.clone();
     let name = request.service_dir.name();
-    let head = Head::read(&mut Patient(&request.input), request.compression)?;
-    check(head.note.as_ref(), &record, name, request.force, reporter)?;
+    let start = BackupStart::read(&mut InterruptibleReader(&request.input), request.compression)?;
+    check(start.header.as_ref(), &record, name, request.force, reporter)?;
     let content = {
         let store = Store::open(request.root)?;
         let scripts = Scripts::of(&store, sandbox, &record, reporter)?;
-        content(head.note.as_ref(), scripts, name)?
+        content(start.header.as_ref(), scripts, name)?
     };
     match content {
         Content::Script => {
             reporter.step("starting a fresh copy");
-            fresh.start(request.limit)?;
+            candidate.start(request.limit)?;
             reporter.step(&format!("running {RESTORE} in it"));
-            let end = run_script(fresh, head, &mut request)?;
+            let end = run_script(candidate, start, &mut request)?;
             if end != End::Exited(0) {
                 return Ok(Outcome::Failed(end));
             }
-            fresh.wait(request.limit)?;
+            candidate.wait(request.limit)?;
         }
         Content::Files => {
             reporter.step("unpacking the backup into a fresh copy");
-            unpack(fresh, head, &request)?;
-            fresh.start(request.limit)?;
+            unpack(candidate, start, &request)?;
+            candidate.start(request.limit)?;
         }
     }
     Ok(Outcome::Done)
@@ -167,25 +167,26 @@ fn read_into(
 
 /// Compares what the backup says of itself with the service.
 fn check(
-    note: Option<&Note>,
+    header: Option<&Header>,
     record: &Record,
     name: &str,
     force: bool,
     reporter: &dyn Reporter,
 ) -> Result<()> {
-    let Some(note) = note else {
+    let Some(header) = header else {
         reporter.note("the backup doesn't say what it is a backup of");
         return Ok(());
     };
-    reporter.step(&format!("a backup of {} ({}) of {}", note.service, note.image, note.created));
-    let same = note.digest == record.manifest.digest;
+    reporter
+        .step(&format!("a backup of {} ({}) of {}", header.service, header.image, header.created));
+    let same = header.digest == record.manifest.digest;
     // What svp copied are changes to that very image.
-    let fits = same || (note.image == record.image && note.content == Content::Script);
+    let fits = same || (header.image == record.image && header.content == Content::Script);
     if fits && !same {
         reporter.warning(&format!(
             "it was made with another image of the name {}: {}",
-            note.image,
-            note.digest.short()
+            header.image,
+            header.digest.short()
         ));
     }
     if fits || force {
@@ -193,9 +194,9 @@ fn check(
     }
     Err(Error::bad_input(format!(
         "it is a backup of {} with the image {} ({}), and {name} has {} ({})",
-        note.service,
-        note.image,
-        note.digest.short(),
+        header.service,
+        header.image,
+        header.digest.short(),
         record.image,
         record.manifest.digest.short()
     ))
@@ -203,9 +204,9 @@ fn check(
 }
 
 /// What the backup is, and whether the pack can read it.
-fn content(note: Option<&Note>, scripts: Scripts, name: &str) -> Result<Content> {
-    let content = match note {
-        Some(note) => note.content,
+fn content(header: Option<&Header>, scripts: Scripts, name: &str) -> Result<Content> {
+    let content = match header {
+        Some(header) => header.content,
         None if scripts.backup || scripts.restore => Content::Script,
         None => Content::Files,
     };
@@ -217,17 +218,21 @@ fn content(note: Option<&Note>, scripts: Scripts, name: &str) -> Result<Content>
 }
 
 /// Runs `bin/restore` in the fresh copy with the backup on its standard input.
-fn run_script(fresh: &Fresh<'_>, head: Head, request: &mut RestoreRequest<'_>) -> Result<End> {
+fn run_script(
+    candidate: &Candidate<'_>,
+    start: BackupStart,
+    request: &mut RestoreRequest<'_>,
+) -> Result<End> {
     let failed = |error| Error::new(Kind::Storage, "can't make a pipe").source(error);
     let spec = {
         let store = Store::open(request.root)?;
-        command::spec(&store, &fresh.record, vec![RESTORE.to_owned()])?
+        command::spec(&store, &candidate.record, vec![RESTORE.to_owned()])?
     };
     let (stdin, into) = io::pipe().map_err(failed)?;
     let (output, theirs) = io::pipe().map_err(failed)?;
     let errors = theirs.try_clone().map_err(failed)?;
     let stdio = Stdio::Pipes([stdin.into(), theirs.into(), errors.into()]);
-    let joined = enter(&fresh.service_dir, &spec, stdio)?;
+    let joined = enter(&candidate.service_dir, &spec, stdio)?;
     let killer = joined.signaller()?;
     let show = request.show;
     let input = request.input.try_clone().map_err(failed)?;
@@ -247,34 +252,38 @@ fn run_script(fresh: &Fresh<'_>, head: Head, request: &mut RestoreRequest<'_>) -
             });
         });
         let mut into = file(into);
-        let fed = feed(head, input, &mut into, &|| failed.load(Ordering::SeqCst));
-        if fed.is_err() {
+        let streamed = stream_to_script(start, input, &mut into, &|| failed.load(Ordering::SeqCst));
+        if streamed.is_err() {
             // Before its input ends: it must not take a part for the whole.
             killer.signal(libc::SIGKILL);
         }
         drop(into);
         let end = end.join().unwrap_or_else(|_| Err(Error::sandbox("waiting panicked")));
         interrupt::check()?;
-        fed.and(end)
+        streamed.and(end)
     })
 }
 
 /// Unpacks a copy that svp made into the fresh copy's place.
-fn unpack(fresh: &Fresh<'_>, head: Head, request: &RestoreRequest<'_>) -> Result<()> {
+fn unpack(
+    candidate: &Candidate<'_>,
+    start: BackupStart,
+    request: &RestoreRequest<'_>,
+) -> Result<()> {
     let failed = |error| Error::new(Kind::Storage, "can't make a pipe").source(error);
     let (tar, into) = io::pipe().map_err(failed)?;
     let input = request.input.try_clone().map_err(failed)?;
     let store = Store::open(request.root)?;
     std::thread::scope(|scope| {
         let store = &store;
-        let filled = scope.spawn(move || fresh.fill(store, OwnedFd::from(tar)));
+        let filled = scope.spawn(move || candidate.import(store, OwnedFd::from(tar)));
         let mut into = file(into);
         // It reads to the end, or has failed.
-        let fed = feed(head, input, &mut into, &|| true);
+        let streamed = stream_to_script(start, input, &mut into, &|| true);
         drop(into);
         let filled = filled.join().unwrap_or_else(|_| Err(Error::sandbox("unpacking panicked")));
         interrupt::check()?;
-        fed.and(filled)
+        streamed.and(filled)
     })
 }
 
@@ -282,7 +291,7 @@ fn unpack(fresh: &Fresh<'_>, head: Head, request: &RestoreRequest<'_>) -> Result
 fn replace(
     root: &Path,
     service_dir: &ServiceDir,
-    fresh: Fresh<'_>,
+    candidate: Candidate<'_>,
     sandbox: &Sandbox,
     limit: Duration,
     reporter: &dyn Reporter,
@@ -290,18 +299,18 @@ fn replace(
     let _cleaning = interrupt::cleaning();
     let old = service_dir.record()?;
     let runs = matches!(service_dir.status()?.state, State::Running | State::Starting);
-    let new = Record { id: fresh.record.id.clone(), ..old.clone() };
-    let volumes = fresh.moved(&old);
-    let mut swap = Swap { old, new, volumes, winner: Side::New };
-    let mut fresh = Some(fresh);
-    let swapped: Result<()> = (|| {
+    let new = Record { id: candidate.record.id.clone(), ..old.clone() };
+    let volumes = candidate.moved_volumes(&old);
+    let mut cutover = Cutover { old, new, volumes, winner: Winner::New };
+    let mut candidate = Some(candidate);
+    let result: Result<()> = (|| {
         stop(service_dir)?;
         let lock = lock(service_dir)?;
         interrupt::check()?;
-        swap.decide(service_dir, Side::New)?;
+        cutover.decide(service_dir, Winner::New)?;
         // From here on it is the journal that knows whose the trees are.
-        fresh.take().map_or(Ok(()), Fresh::keep)?;
-        swap.apply(service_dir, sandbox)?;
+        candidate.take().map_or(Ok(()), Candidate::leave_to_service)?;
+        cutover.apply(service_dir, sandbox)?;
         drop(lock);
         if runs {
             monitor::start(root, service_dir, reporter)?;
@@ -309,16 +318,16 @@ fn replace(
         }
         Ok(())
     })();
-    let Err(error) = swapped else { return swap.finish(service_dir, sandbox) };
+    let Err(error) = result else { return cutover.finish(service_dir, sandbox) };
     let undone: Result<()> = (|| {
-        if fresh.is_none() {
+        if candidate.is_none() {
             stop(service_dir)?;
             let _lock = lock(service_dir)?;
-            swap.decide(service_dir, Side::Old)?;
-            swap.apply(service_dir, sandbox)?;
-            swap.finish(service_dir, sandbox)?;
+            cutover.decide(service_dir, Winner::Old)?;
+            cutover.apply(service_dir, sandbox)?;
+            cutover.finish(service_dir, sandbox)?;
         }
-        drop(fresh);
+        drop(candidate);
         if runs && service_dir.status()?.state != State::Running {
             monitor::start(root, service_dir, reporter)?;
         }

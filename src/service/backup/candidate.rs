@@ -11,7 +11,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::swap::{Moved, copies_of, remove_trees};
+use super::cutover::{MovedVolume, candidate_prefix, remove_trees};
 use crate::error::{Error, Result};
 use crate::interrupt::{self, Cleaning};
 use crate::oci::Image;
@@ -27,8 +27,8 @@ use crate::store::Store;
 /// How many of its last lines are shown when it fails.
 const LINES: usize = 20;
 
-/// A fresh copy. Dropped means gone, with all that is in it, unless it was [kept](Fresh::keep).
-pub(super) struct Fresh<'a> {
+/// A fresh copy. Dropped means gone, with all that is in it, unless it was [kept](Candidate::keep).
+pub(super) struct Candidate<'a> {
     root: PathBuf,
     sandbox: &'a Sandbox,
     pub(super) service_dir: ServiceDir,
@@ -36,7 +36,7 @@ pub(super) struct Fresh<'a> {
     /// What tells its names from those of other copies.
     mark: String,
     running: Option<Running>,
-    kept: bool,
+    given_away: bool,
     _cleaning: Cleaning,
 }
 
@@ -64,21 +64,21 @@ impl Record {
     }
 
     /// What a fresh copy of this service is.
-    fn fresh(&self, image: &Image, mark: &str) -> Result<Record> {
-        let mut fresh = self.clone();
-        fresh.name = format!("{}{mark}", copies_of(&self.name));
-        fresh.stands_for = Some(self.name.clone());
-        fresh.id = new_id();
-        fresh.address = None;
-        fresh.published = Vec::new();
-        fresh.restart = Restart::No;
-        fresh.remove = false;
+    fn candidate(&self, image: &Image, mark: &str) -> Result<Record> {
+        let mut candidate = self.clone();
+        candidate.name = format!("{}{mark}", candidate_prefix(&self.name));
+        candidate.stands_for = Some(self.name.clone());
+        candidate.id = new_id();
+        candidate.address = None;
+        candidate.published = Vec::new();
+        candidate.restart = Restart::No;
+        candidate.remove = false;
         // Without ports, a service whose network can't be made gets the host's.
         let private = self.network == Network::Auto
-            && !fresh.ports.is_empty()
+            && !candidate.ports.is_empty()
             && why_no_private_network().is_none();
-        fresh.network = if private { Network::Auto } else { Network::None };
-        for mount in fresh.mounts.iter_mut() {
+        candidate.network = if private { Network::Auto } else { Network::None };
+        for mount in candidate.mounts.iter_mut() {
             match &mut mount.source {
                 MountSource::Volume(name) if !mount.read_only => {
                     *name = format!("{name}.restore-{mark}")
@@ -88,38 +88,38 @@ impl Record {
                 MountSource::Host(_) => mount.read_only = true,
             }
         }
-        if fresh.ports.is_empty() {
+        if candidate.ports.is_empty() {
             // Nothing leads to them, but by them it is seen to be well.
-            fresh.ports = exposed_ports(image)?;
+            candidate.ports = exposed_ports(image)?;
         }
-        Ok(fresh)
+        Ok(candidate)
     }
 }
 
-impl<'a> Fresh<'a> {
+impl<'a> Candidate<'a> {
     /// Makes the place of a fresh copy; it doesn't run.
-    pub(super) fn make(root: &Path, sandbox: &'a Sandbox, old: &Record) -> Result<Fresh<'a>> {
+    pub(super) fn create(root: &Path, sandbox: &'a Sandbox, old: &Record) -> Result<Candidate<'a>> {
         let image = Store::open(root)?.load_image(&old.manifest)?;
         let mark = format!("{:04x}", rand::random::<u16>());
-        let record = old.fresh(&image, &mark)?;
+        let record = old.candidate(&image, &mark)?;
         let service_dir = ServiceDir::of(root, &record.name)?;
         // Whatever ends svp but SIGKILL, it is cleaned up first.
         let cleaning = interrupt::cleaning();
         service_dir.create(&record)?;
-        Ok(Fresh {
+        Ok(Candidate {
             root: root.to_owned(),
             sandbox,
             service_dir,
             record,
             mark,
             running: None,
-            kept: false,
+            given_away: false,
             _cleaning: cleaning,
         })
     }
 
     /// Fills its place and its volumes with a copy that svp made.
-    pub(super) fn fill(&self, store: &Store, tar: std::os::fd::OwnedFd) -> Result<()> {
+    pub(super) fn import(&self, store: &Store, tar: std::os::fd::OwnedFd) -> Result<()> {
         let image = store.load_image(&self.record.manifest)?;
         let layers = layer_sources(store, &image);
         let overlay = self.sandbox.service_overlay(&self.record.id, layers, &mut |_| {})?;
@@ -131,17 +131,17 @@ impl<'a> Fresh<'a> {
         let failed = |error| Error::sandbox("can't make a pipe").source(error);
         let (signals, stop) = std::io::pipe().map_err(failed)?;
         let (root, service_dir) = (self.root.clone(), self.service_dir.clone());
-        let (told, started) = mpsc::channel();
+        let (sender, started) = mpsc::channel();
         // What the container's stages hang on is this thread: they die with it.
         let thread = std::thread::spawn(move || {
             let mut started = || {
                 // Who waits for it is told once.
-                let _ = told.send(());
+                let _ = sender.send(());
             };
             let mut hooks = Hooks { started: &mut started, show: &|_, _, _| {}, reporter: &Silent };
             monitor::run(&root, &service_dir, signals.into(), &mut hooks)
         });
-        let stop = super::make::file(stop);
+        let stop = super::create::file(stop);
         self.running = Some(Running { stop, thread });
         if started.recv().is_err() {
             self.stop()?;
@@ -188,24 +188,24 @@ impl<'a> Fresh<'a> {
     }
 
     /// Leaves what is in it to another; only its own record goes.
-    pub(super) fn keep(mut self) -> Result<()> {
-        self.kept = true;
+    pub(super) fn leave_to_service(mut self) -> Result<()> {
+        self.given_away = true;
         self.service_dir.remove()
     }
 
     /// Its volumes beside those of the service that it was made of.
-    pub(super) fn moved(&self, old: &Record) -> Vec<Moved> {
+    pub(super) fn moved_volumes(&self, old: &Record) -> Vec<MovedVolume> {
         let pairs = old.own_volumes().zip(self.record.own_volumes());
-        let moved = |((name, _), (new, _)): ((&String, _), (&String, _))| Moved {
+        let moved_volumes = |((name, _), (new, _)): ((&String, _), (&String, _))| MovedVolume {
             name: name.clone(),
             new: new.clone(),
             old: format!("{name}.before-restore-{}", self.mark),
         };
-        pairs.map(moved).collect()
+        pairs.map(moved_volumes).collect()
     }
 }
 
-impl Drop for Fresh<'_> {
+impl Drop for Candidate<'_> {
     fn drop(&mut self) {
         if let Some(running) = &mut self.running {
             // Twice: nothing in it is worth waiting for.
@@ -213,7 +213,7 @@ impl Drop for Fresh<'_> {
         }
         let _ = self.stop();
         // What can't be removed now, the next restore or `svp rm` sweeps: they know it by its record.
-        if !self.kept && remove_trees(&self.record, self.sandbox).is_ok() {
+        if !self.given_away && remove_trees(&self.record, self.sandbox).is_ok() {
             let _ = self.service_dir.remove();
         }
     }

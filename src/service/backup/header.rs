@@ -30,7 +30,7 @@ const GZIP_EMPTY: [u8; 10] = [3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 /// What a backup says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Note {
+pub struct Header {
     /// The version of the note's format; the name tells a note of svp's from another's.
     pub svp_backup: u32,
     /// The service's name.
@@ -57,10 +57,10 @@ pub enum Content {
     Files,
 }
 
-impl Note {
+impl Header {
     /// A note of now.
-    pub fn new(service: &str, image: &str, digest: Digest, content: Content) -> Note {
-        Note {
+    pub fn new(service: &str, image: &str, digest: Digest, content: Content) -> Header {
+        Header {
             svp_backup: FORMAT,
             service: service.to_owned(),
             image: image.to_owned(),
@@ -98,22 +98,22 @@ impl Note {
 
 /// The beginning of a backup: what it says of itself, if it does, and how it is compressed.
 #[derive(Debug)]
-pub struct Head {
+pub struct BackupStart {
     /// The note, if there is one.
-    pub note: Option<Note>,
+    pub header: Option<Header>,
     /// How the data is compressed, by its magic number.
     pub compression: Compression,
     /// The bytes that were read for it.
     read: Vec<u8>,
 }
 
-impl Head {
+impl BackupStart {
     /// Reads the beginning of a backup, which is compressed as `asked` or as its magic number says.
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) for one that has nothing in it, or a note that this
     /// svp can't read; [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn read(input: &mut dyn Read, asked: Option<Compression>) -> Result<Head> {
+    pub fn read(input: &mut dyn Read, given: Option<Compression>) -> Result<BackupStart> {
         let mut head = vec![0; 16];
         let length = read_full(input, &mut head).io("read", "the backup")?;
         head.truncate(length);
@@ -121,26 +121,26 @@ impl Head {
             return Err(Error::bad_input("the backup is empty"));
         }
         let begun = [&SKIPPABLE[..], &GZIP_EXTRA].iter().any(|whole| whole.starts_with(&head));
-        if begun && asked.is_none() {
+        if begun && given.is_none() {
             return Err(Error::bad_input("the backup is cut off")
                 .hint("if it is not compressed, say so: --compression none"));
         }
         let found = detect(&head);
         if let Some((what, tool)) = foreign(&head)
-            && asked.is_none()
+            && given.is_none()
         {
             return Err(Error::bad_input(format!("the backup is compressed with {what}")).hint(format!(
                 "`{tool} -dc FILE | svp restore NAME`; if bin/backup itself printed it so: --compression none"
             )));
         }
-        if asked.is_some_and(|asked| asked != Compression::None && asked != found) {
+        if given.is_some_and(|given| given != Compression::None && given != found) {
             return Err(Error::bad_input(match found {
                 Compression::None => "the backup is not compressed so".to_owned(),
                 _ => format!("the backup is not compressed so, but with {found}"),
             })
             .hint("without --compression svp looks at its first bytes"));
         }
-        let compression = asked.unwrap_or(found);
+        let compression = given.unwrap_or(found);
         // Where the note's text begins, and how long it is.
         let service_dir = match (compression, &head[..]) {
             (Compression::Zstd, [a, b, c, d, sizes @ ..])
@@ -156,15 +156,15 @@ impl Head {
             }
             _ => None,
         };
-        let mut note = None;
+        let mut header = None;
         if let Some((start, length)) = service_dir.filter(|(_, length)| *length <= LONGEST) {
             let mut rest = vec![0; (start + length).saturating_sub(head.len())];
             let found = read_full(input, &mut rest).io("read", "the backup")?;
             head.extend_from_slice(&rest[..found]);
             let text = head.get(start..start + length);
-            note = text.and_then(parse).transpose()?;
+            header = text.and_then(parse).transpose()?;
         }
-        Ok(Head { note, compression, read: head })
+        Ok(BackupStart { header, compression, read: head })
     }
 
     /// The whole backup again.
@@ -186,7 +186,7 @@ fn foreign(head: &[u8]) -> Option<(&'static str, &'static str)> {
 }
 
 /// A note; `None` for what others put in such a place.
-fn parse(text: &[u8]) -> Option<Result<Note>> {
+fn parse(text: &[u8]) -> Option<Result<Header>> {
     let value: serde_json::Value = serde_json::from_slice(text).ok()?;
     let format = value.get("svpBackup")?.as_u64()?;
     if format != u64::from(FORMAT) {
@@ -194,13 +194,13 @@ fn parse(text: &[u8]) -> Option<Result<Note>> {
             .hint("restore it with that version")));
     }
     let damaged = || Error::bad_input("what the backup says of itself is damaged");
-    let note = serde_json::from_value(value).map_err(|error| damaged().source(error));
-    Some(note.and_then(|note: Note| {
+    let header = serde_json::from_value(value).map_err(|error| damaged().source(error));
+    Some(header.and_then(|header: Header| {
         // They are shown to people.
-        let texts = [&note.service, &note.image, &note.created, &note.svp_version];
+        let texts = [&header.service, &header.image, &header.created, &header.svp_version];
         match texts.iter().any(|text| text.chars().any(char::is_control)) {
             true => Err(damaged()),
-            false => Ok(note),
+            false => Ok(header),
         }
     }))
 }
@@ -211,13 +211,13 @@ mod tests {
     use crate::layer::compress::{Encoder, decoder};
     use crate::layer::settings::Settings;
 
-    fn note() -> Note {
-        Note::new("h1", "hello-1:latest", Digest::of(b"x"), Content::Script)
+    fn header() -> Header {
+        Header::new("h1", "hello-1:latest", Digest::of(b"x"), Content::Script)
     }
 
     fn backup(compression: Compression, data: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        note().write(compression, &mut out).unwrap();
+        header().write(compression, &mut out).unwrap();
         let settings = Settings::new(compression, None).unwrap();
         let mut encoder = Encoder::new(out, settings, 1).unwrap();
         encoder.write_all(data).unwrap();
@@ -230,9 +230,9 @@ mod tests {
             for data in [&b""[..], b"data", &[7; 300_000]] {
                 let bytes = backup(compression, data);
                 let mut input = &bytes[..];
-                let head = Head::read(&mut input, None).unwrap();
+                let head = BackupStart::read(&mut input, None).unwrap();
                 assert_eq!(head.compression, compression);
-                assert_eq!(head.note.as_ref().unwrap().image, "hello-1:latest");
+                assert_eq!(head.header.as_ref().unwrap().image, "hello-1:latest");
                 let rest = input.to_vec();
                 let mut out = Vec::new();
                 let whole = head.rejoin(Cursor::new(rest));
@@ -256,34 +256,34 @@ mod tests {
         ];
         for bytes in others {
             let mut input = bytes;
-            let head = Head::read(&mut input, None).unwrap();
-            assert_eq!(head.note, None, "{bytes:?}");
+            let head = BackupStart::read(&mut input, None).unwrap();
+            assert_eq!(head.header, None, "{bytes:?}");
             let mut again = Vec::new();
             head.rejoin(input).read_to_end(&mut again).unwrap();
             assert_eq!(again, bytes);
         }
         for cut in [&b""[..], b"[", &SKIPPABLE, &GZIP_EXTRA[..7]] {
-            assert!(Head::read(&mut &cut[..], None).is_err());
+            assert!(BackupStart::read(&mut &cut[..], None).is_err());
         }
         for other in [&b"\xfd7zXZ\0..."[..], b"BZh91AY&SY...", b"\x04\x22\x4d\x18..."] {
-            let error = Head::read(&mut &other[..], None).unwrap_err();
+            let error = BackupStart::read(&mut &other[..], None).unwrap_err();
             assert!(error.hint_text().unwrap().contains("-dc FILE"), "{error}");
-            assert!(Head::read(&mut &other[..], Some(Compression::None)).is_ok());
-            assert!(Head::read(&mut &other[..], Some(Compression::Zstd)).is_err());
+            assert!(BackupStart::read(&mut &other[..], Some(Compression::None)).is_ok());
+            assert!(BackupStart::read(&mut &other[..], Some(Compression::Zstd)).is_err());
         }
-        let asked = Head::read(&mut &b"["[..], Some(Compression::None)).unwrap();
-        assert_eq!(asked.compression, Compression::None);
+        let given = BackupStart::read(&mut &b"["[..], Some(Compression::None)).unwrap();
+        assert_eq!(given.compression, Compression::None);
     }
 
     #[test]
     fn a_note_of_another_version_or_a_damaged_one_is_an_error() {
-        let mut odd = note();
+        let mut odd = header();
         odd.service = "\x1b[2J".to_owned();
         let odd = serde_json::to_string(&odd).unwrap();
         for text in [r#"{"svpBackup":2}"#, r#"{"svpBackup":1,"image":3}"#, &odd] {
             let length = (text.len() as u32).to_le_bytes();
             let bytes = [&SKIPPABLE[..], &length, text.as_bytes()].concat();
-            assert!(Head::read(&mut &bytes[..], None).is_err(), "{text}");
+            assert!(BackupStart::read(&mut &bytes[..], None).is_err(), "{text}");
         }
     }
 }

@@ -8,7 +8,7 @@
 //!
 //! A service's place in the tree area is found by its record, so that one rename of the record swaps it.
 //! Volumes have names that others know, and are renamed one after the other: the journal says to which end,
-//! and [`settle`] brings that about, however often it is interrupted. Whoever starts the service settles
+//! and [`recover`] brings that about, however often it is interrupted. Whoever starts the service settles
 //! first. What lost is removed last.
 
 use std::collections::BTreeSet;
@@ -30,20 +30,20 @@ const COPYING: &str = "copying";
 
 /// The journal: two services that want one place.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Swap {
+pub(super) struct Cutover {
     /// The one that was there.
     pub(super) old: Record,
     /// The one that is to be.
     pub(super) new: Record,
     /// The volumes that differ.
-    pub(super) volumes: Vec<Moved>,
+    pub(super) volumes: Vec<MovedVolume>,
     /// Which of them is to stay.
-    pub(super) winner: Side,
+    pub(super) winner: Winner,
 }
 
 /// A volume that both have.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Moved {
+pub(super) struct MovedVolume {
     /// Its name.
     pub(super) name: String,
     /// The name that the new one's has until it gets there.
@@ -55,27 +55,27 @@ pub(super) struct Moved {
 /// One of two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Side {
+pub(super) enum Winner {
     Old,
     New,
 }
 
 /// The right to restore a service; one command has it at a time.
 #[derive(Debug)]
-pub(super) struct Restoring(#[allow(dead_code)] File);
+pub(super) struct RestoreLock(#[allow(dead_code)] File);
 
 /// The service is stopped for a copy of what it has written, and started again after it.
 #[derive(Debug)]
-pub(super) struct Copying(#[allow(dead_code)] File);
+pub(super) struct CopyLock(#[allow(dead_code)] File);
 
-impl Copying {
+impl CopyLock {
     /// Says so until it is dropped. From then on nobody else is to stop the service: it would be started all the same.
-    pub(super) fn begin(service_dir: &ServiceDir, _right: &Restoring) -> Result<Copying> {
+    pub(super) fn begin(service_dir: &ServiceDir, _right: &RestoreLock) -> Result<CopyLock> {
         let path = service_dir.dir().join(COPYING);
         let lock = File::options().create(true).append(true).open(&path).io("open", &path)?;
         // Nobody else has it but for a look.
         lock.lock().io("lock", &path)?;
-        Ok(Copying(lock))
+        Ok(CopyLock(lock))
     }
 }
 
@@ -83,7 +83,7 @@ impl Copying {
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage).
-pub fn is_copied(service_dir: &ServiceDir) -> Result<bool> {
+pub fn is_being_copied(service_dir: &ServiceDir) -> Result<bool> {
     let path = service_dir.dir().join(COPYING);
     let lock = match File::open(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
@@ -96,14 +96,14 @@ pub fn is_copied(service_dir: &ServiceDir) -> Result<bool> {
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage).
-pub fn is_at_work(service_dir: &ServiceDir) -> Result<bool> {
-    Ok(service_dir.dir().join(LOCK).exists() && Restoring::try_take(service_dir)?.is_none())
+pub fn is_locked(service_dir: &ServiceDir) -> Result<bool> {
+    Ok(service_dir.dir().join(LOCK).exists() && RestoreLock::try_take(service_dir)?.is_none())
 }
 
-impl Restoring {
+impl RestoreLock {
     /// Takes the right.
-    pub(super) fn take(service_dir: &ServiceDir) -> Result<Restoring> {
-        Restoring::try_take(service_dir)?.ok_or_else(|| {
+    pub(super) fn take(service_dir: &ServiceDir) -> Result<RestoreLock> {
+        RestoreLock::try_take(service_dir)?.ok_or_else(|| {
             Error::usage(format!(
                 "a backup of {} is being restored or verified",
                 service_dir.name()
@@ -112,20 +112,20 @@ impl Restoring {
         })
     }
 
-    fn try_take(service_dir: &ServiceDir) -> Result<Option<Restoring>> {
+    fn try_take(service_dir: &ServiceDir) -> Result<Option<RestoreLock>> {
         let path = service_dir.dir().join(LOCK);
         let lock = File::options().create(true).append(true).open(&path).io("open", &path)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Some(Restoring(lock))),
+            Ok(()) => Ok(Some(RestoreLock(lock))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(Error::io("lock", &path, error)),
         }
     }
 }
 
-impl Swap {
+impl Cutover {
     /// Reads a service's journal, if there is one.
-    fn of(service_dir: &ServiceDir) -> Result<Option<Swap>> {
+    fn of(service_dir: &ServiceDir) -> Result<Option<Cutover>> {
         if !service_dir.dir().join(JOURNAL).exists() {
             return Ok(None);
         }
@@ -133,17 +133,17 @@ impl Swap {
     }
 
     /// Says that it is to be so from now on, whatever happens.
-    pub(super) fn decide(&mut self, service_dir: &ServiceDir, winner: Side) -> Result<()> {
+    pub(super) fn decide(&mut self, service_dir: &ServiceDir, winner: Winner) -> Result<()> {
         self.winner = winner;
         service_dir.write(JOURNAL, self, true)
     }
 
     /// Makes it so. The service must not run.
     pub(super) fn apply(&self, service_dir: &ServiceDir, sandbox: &Sandbox) -> Result<()> {
-        for Moved { name, new, old } in &self.volumes {
+        for MovedVolume { name, new, old } in &self.volumes {
             let (from, aside) = match self.winner {
-                Side::New => (new, old),
-                Side::Old => (old, new),
+                Winner::New => (new, old),
+                Winner::Old => (old, new),
             };
             // Where it isn't, it has arrived already.
             if sandbox.has_volume(from) {
@@ -154,8 +154,8 @@ impl Swap {
             }
         }
         let winner = match self.winner {
-            Side::New => &self.new,
-            Side::Old => &self.old,
+            Winner::New => &self.new,
+            Winner::Old => &self.old,
         };
         // What it has changed of itself since stays.
         if service_dir.record()?.id != winner.id {
@@ -167,12 +167,12 @@ impl Swap {
     /// Removes what lost, and then the journal.
     pub(super) fn finish(&self, service_dir: &ServiceDir, sandbox: &Sandbox) -> Result<()> {
         let loser = match self.winner {
-            Side::New => &self.old,
-            Side::Old => &self.new,
+            Winner::New => &self.old,
+            Winner::Old => &self.new,
         };
         sandbox.remove_service(&loser.id)?;
-        for Moved { new, old, .. } in &self.volumes {
-            let aside = if self.winner == Side::New { old } else { new };
+        for MovedVolume { new, old, .. } in &self.volumes {
+            let aside = if self.winner == Winner::New { old } else { new };
             sandbox.remove_volume(aside)?;
         }
         let path = service_dir.dir().join(JOURNAL);
@@ -190,7 +190,7 @@ impl Swap {
 /// # Errors
 /// [`Kind::BadInput`](crate::error::Kind::BadInput) if its journal is damaged, [`Kind::Storage`](crate::error::Kind::Storage).
 pub fn volumes(service_dir: &ServiceDir) -> Result<Vec<String>> {
-    let moved = Swap::of(service_dir)?.map(|swap| swap.volumes).unwrap_or_default();
+    let moved = Cutover::of(service_dir)?.map(|cutover| cutover.volumes).unwrap_or_default();
     Ok(moved.into_iter().flat_map(|moved| [moved.name, moved.new, moved.old]).collect())
 }
 
@@ -198,29 +198,29 @@ pub fn volumes(service_dir: &ServiceDir) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).
-pub fn settle(service_dir: &ServiceDir, sandbox: &Sandbox) -> Result<()> {
-    let Some(swap) = Swap::of(service_dir)? else { return Ok(()) };
-    swap.apply(service_dir, sandbox)?;
+pub fn recover(service_dir: &ServiceDir, sandbox: &Sandbox) -> Result<()> {
+    let Some(cutover) = Cutover::of(service_dir)? else { return Ok(()) };
+    cutover.apply(service_dir, sandbox)?;
     // Who restores may still change his mind.
-    match Restoring::try_take(service_dir)? {
-        Some(_lock) => swap.finish(service_dir, sandbox),
+    match RestoreLock::try_take(service_dir)? {
+        Some(_lock) => cutover.finish(service_dir, sandbox),
         None => Ok(()),
     }
 }
 
 /// Brings to their end what restores that were killed have left, and removes their fresh copies. The service
 /// may run: then it has settled when it started.
-pub(super) fn mend(
+pub(super) fn recover_abandoned(
     root: &Path,
     service_dir: &ServiceDir,
     sandbox: &Sandbox,
-    lock: &Restoring,
+    lock: &RestoreLock,
 ) -> Result<()> {
-    if let Some(swap) = Swap::of(service_dir)? {
+    if let Some(cutover) = Cutover::of(service_dir)? {
         if let Some(_lock) = service_dir.lock()? {
-            swap.apply(service_dir, sandbox)?;
+            cutover.apply(service_dir, sandbox)?;
         }
-        swap.finish(service_dir, sandbox)?;
+        cutover.finish(service_dir, sandbox)?;
     }
     sweep(root, service_dir, sandbox, lock)
 }
@@ -229,10 +229,10 @@ pub(super) fn mend(
 /// run, and its lock must be held.
 ///
 /// # Errors
-/// As [`settle`].
-pub fn tidy(root: &Path, service_dir: &ServiceDir, sandbox: &Sandbox) -> Result<()> {
-    settle(service_dir, sandbox)?;
-    match Restoring::try_take(service_dir)? {
+/// As [`recover`].
+pub fn recover_and_collect(root: &Path, service_dir: &ServiceDir, sandbox: &Sandbox) -> Result<()> {
+    recover(service_dir, sandbox)?;
+    match RestoreLock::try_take(service_dir)? {
         Some(lock) => sweep(root, service_dir, sandbox, &lock),
         None => Ok(()),
     }
@@ -242,13 +242,13 @@ pub fn tidy(root: &Path, service_dir: &ServiceDir, sandbox: &Sandbox) -> Result<
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage).
-pub fn broken_off(root: &Path) -> Result<Vec<ServiceDir>> {
+pub fn abandoned_by_restore(root: &Path) -> Result<Vec<ServiceDir>> {
     let copies = ServiceDir::all(root)?;
     let of = copies.iter().filter_map(|copy| copy.record().ok()?.stands_for);
     let mut found = Vec::new();
     for name in of.collect::<BTreeSet<String>>() {
         let service_dir = ServiceDir::of(root, &name)?;
-        if service_dir.dir().exists() && Restoring::try_take(&service_dir)?.is_some() {
+        if service_dir.dir().exists() && RestoreLock::try_take(&service_dir)?.is_some() {
             found.push(service_dir);
         }
     }
@@ -258,16 +258,16 @@ pub fn broken_off(root: &Path) -> Result<Vec<ServiceDir>> {
 /// Removes what they have left; the service may run.
 ///
 /// # Errors
-/// As [`settle`].
-pub fn clear(root: &Path, service_dir: &ServiceDir, sandbox: &Sandbox) -> Result<()> {
-    match Restoring::try_take(service_dir)? {
-        Some(lock) => mend(root, service_dir, sandbox, &lock),
+/// As [`recover`].
+pub fn collect(root: &Path, service_dir: &ServiceDir, sandbox: &Sandbox) -> Result<()> {
+    match RestoreLock::try_take(service_dir)? {
+        Some(lock) => recover_abandoned(root, service_dir, sandbox, &lock),
         None => Ok(()),
     }
 }
 
 /// Removes what restores that were killed have left of their fresh copies. A swap must have ended.
-fn sweep(root: &Path, service_dir: &ServiceDir, sandbox: &Sandbox, _: &Restoring) -> Result<()> {
+fn sweep(root: &Path, service_dir: &ServiceDir, sandbox: &Sandbox, _: &RestoreLock) -> Result<()> {
     for copy in ServiceDir::all(root)? {
         let Ok(record) = copy.record() else { continue };
         if record.stands_for.as_deref() != Some(service_dir.name()) {
@@ -280,11 +280,11 @@ fn sweep(root: &Path, service_dir: &ServiceDir, sandbox: &Sandbox, _: &Restoring
         }
         copy.remove()?;
     }
-    ServiceDir::sweep(root, &copies_of(service_dir.name()))
+    ServiceDir::sweep(root, &candidate_prefix(service_dir.name()))
 }
 
 /// How the names of all fresh copies of a service begin.
-pub(super) fn copies_of(name: &str) -> String {
+pub(super) fn candidate_prefix(name: &str) -> String {
     // A service's name has 63 characters at most.
     let short: String = name.chars().take(48).collect();
     format!("{short}.restore-")
@@ -305,9 +305,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("services/a")).unwrap();
         let service_dir = ServiceDir::of(dir.path(), "a").unwrap();
-        let held = Restoring::take(&service_dir).unwrap();
-        assert!(Restoring::take(&service_dir).is_err());
+        let held = RestoreLock::take(&service_dir).unwrap();
+        assert!(RestoreLock::take(&service_dir).is_err());
         drop(held);
-        Restoring::take(&service_dir).unwrap();
+        RestoreLock::take(&service_dir).unwrap();
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::note::Head;
+use super::header::BackupStart;
 use crate::error::{Error, Kind, Result};
 use crate::interrupt;
 use crate::layer::compress::{decoder_within, is_window_too_large};
@@ -15,14 +15,14 @@ const WINDOW: u64 = 128 << 20;
 
 /// Writes the decompressed backup, and reads it to its end even where the reader has had enough, because
 /// only there it shows whether all of it is sound; unless the reader has failed.
-pub(super) fn feed(
-    head: Head,
+pub(super) fn stream_to_script(
+    start: BackupStart,
     input: File,
     into: &mut dyn Write,
     failed: &dyn Fn() -> bool,
 ) -> Result<()> {
-    let compression = head.compression;
-    let mut data = decoder_within(head.rejoin(Patient(input)), compression, WINDOW)
+    let compression = start.compression;
+    let mut data = decoder_within(start.rejoin(InterruptibleReader(input)), compression, WINDOW)
         .map_err(|error| Error::new(error.kind(), error.to_string()).context("the backup"))?;
     let mut buffer = vec![0; 128 << 10];
     let mut wanted = true;
@@ -53,9 +53,9 @@ pub(super) fn feed(
 }
 
 /// Reads what may be a pipe that nothing comes from, and hears of Ctrl-C meanwhile.
-pub(super) struct Patient<F>(pub(super) F);
+pub(super) struct InterruptibleReader<F>(pub(super) F);
 
-impl<F: std::borrow::Borrow<File>> Read for Patient<F> {
+impl<F: std::borrow::Borrow<File>> Read for InterruptibleReader<F> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut file = self.0.borrow();
         let pause = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };

@@ -8,9 +8,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::note::{Content, Note};
+use super::cutover::{CopyLock, RestoreLock, recover_abandoned};
+use super::header::{Content, Header};
 use super::restore::{lock, shared, stop};
-use super::swap::{Copying, Restoring, mend};
 use crate::error::{Error, Kind, Result};
 use crate::interrupt;
 use crate::layer::compress::Encoder;
@@ -30,7 +30,7 @@ pub const BACKUP: &str = "/service/bin/backup";
 /// The script that reads what [`BACKUP`] printed.
 pub const RESTORE: &str = "/service/bin/restore";
 /// How long what `bin/backup` left behind may hold its output without a word.
-const PATIENCE: Duration = Duration::from_secs(5);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Which of the scripts an image has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl Scripts {
 /// Where a backup is written.
 pub trait Sink: Write + Send {
     /// Lets go of what was written: the backup has failed, and the space may be wanted.
-    fn give_up(&mut self);
+    fn discard(&mut self);
 }
 
 /// Where a backup goes, and how.
@@ -83,7 +83,7 @@ pub struct Output<'a> {
 /// # Errors
 /// Those of running it; [`Kind::Storage`] if the output can't be written, [`Kind::Script`] if what the script
 /// has started doesn't let go of its output, [`Kind::Interrupted`].
-pub fn by_script(
+pub fn run_backup_script(
     root: &Path,
     service_dir: &ServiceDir,
     record: &Record,
@@ -97,9 +97,9 @@ pub fn by_script(
     let stdio = Stdio::Pipes([null.into(), theirs.into(), errors.into()]);
     let joined = enter(service_dir, &spec, stdio)?;
     let killer = joined.signaller()?;
-    let note = Note::new(&record.name, &record.image, record.manifest.digest, Content::Script);
+    let header = Header::new(&record.name, &record.image, record.manifest.digest, Content::Script);
     let Output { to, settings, show } = output;
-    note.write(settings.compression(), to)?;
+    header.write(settings.compression(), to)?;
     let encoder = Encoder::new(to, settings, threads())?;
     let ended = AtomicBool::new(false);
     let (stdout, stderr) = (file(stdout), file(stderr));
@@ -122,9 +122,9 @@ pub fn by_script(
         });
         let mut encoder = encoder;
         let mut any = false;
-        let written = drain(&stdout, ended, PATIENCE, &mut |bytes| {
+        let written = drain(&stdout, ended, DRAIN_TIMEOUT, &mut |bytes| {
             any |= !bytes.is_empty();
-            encoder.write_all(bytes).map_err(unwritten)
+            encoder.write_all(bytes).map_err(write_error)
         });
         if written.is_err() {
             killer.signal(libc::SIGKILL);
@@ -136,9 +136,9 @@ pub fn by_script(
         let (whole, end) = (written?, end?);
         if end == End::Exited(0) {
             if !whole {
-                return Err(still_held());
+                return Err(output_still_open());
             }
-            encoder.end().and_then(|to| to.flush()).map_err(unwritten)?;
+            encoder.end().and_then(|to| to.flush()).map_err(write_error)?;
         }
         Ok((end, any))
     })
@@ -150,7 +150,7 @@ pub fn by_script(
 /// # Errors
 /// Those of stopping and starting it; [`Kind::Usage`] for one that goes when it stops;
 /// [`Kind::Storage`], [`Kind::Sandbox`], [`Kind::Interrupted`].
-pub fn by_files(
+pub fn export_files(
     root: &Path,
     service_dir: &ServiceDir,
     output: Output<'_>,
@@ -158,9 +158,9 @@ pub fn by_files(
 ) -> Result<()> {
     let Output { to, settings, show } = output;
     let name = service_dir.name();
-    let restoring = Restoring::take(service_dir)?;
+    let restore_lock = RestoreLock::take(service_dir)?;
     // Who stops it before this has it stopped, who would after this hears why not.
-    let _copying = Copying::begin(service_dir, &restoring)?;
+    let _copy_lock = CopyLock::begin(service_dir, &restore_lock)?;
     let runs = matches!(service_dir.status()?.state, State::Running | State::Starting);
     if runs && service_dir.record()?.remove {
         return Err(Error::usage(format!("{name} can't be stopped: it was run with --rm"))
@@ -171,7 +171,7 @@ pub fn by_files(
         links::resolve(root, &service_dir.record()?)?;
     }
     let sandbox = Sandbox::enter(&root.join("trees"))?;
-    mend(root, service_dir, &sandbox, &restoring)?;
+    recover_abandoned(root, service_dir, &sandbox, &restore_lock)?;
     // It is to run again before svp ends.
     let _cleaning = interrupt::cleaning();
     let what = "its volumes and what else it has written are copied";
@@ -187,7 +187,7 @@ pub fn by_files(
     })();
     if copied.is_err() {
         // A service needs some space to start, and this may be all that there is.
-        to.give_up();
+        to.discard();
     }
     if !runs {
         return copied;
@@ -203,7 +203,7 @@ pub fn by_files(
 }
 
 /// A failure to write the backup, without what the compressor makes of it.
-fn unwritten(error: io::Error) -> Error {
+fn write_error(error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::BrokenPipe => Error::new(Kind::Storage, "nobody reads the backup any more")
             .source(io::Error::from(error.kind())),
@@ -236,23 +236,23 @@ fn copy(
         sandbox.service_overlay(&record.id, layer_sources(&store, &image), &mut |_| {})?
     };
     let Output { to, settings, .. } = output;
-    let note = Note::new(&record.name, &record.image, record.manifest.digest, Content::Files);
-    note.write(settings.compression(), to)?;
+    let header = Header::new(&record.name, &record.image, record.manifest.digest, Content::Files);
+    header.write(settings.compression(), to)?;
     let mut encoder = Encoder::new(to, settings, threads())?;
     let (tar, theirs) = std::io::pipe().map_err(failed)?;
     std::thread::scope(|scope| {
         let volumes = record.saved_volumes();
         let saved = scope.spawn(move || sandbox.save(&overlay, &volumes, theirs.into()));
-        let written = io::copy(&mut { tar }, &mut encoder).map_err(unwritten);
+        let written = io::copy(&mut { tar }, &mut encoder).map_err(write_error);
         let saved = saved.join().unwrap_or_else(|_| Err(Error::sandbox("copying panicked")));
         interrupt::check()?;
         written?;
         saved?;
-        encoder.end().and_then(|to| to.flush()).map_err(unwritten)
+        encoder.end().and_then(|to| to.flush()).map_err(write_error)
     })
 }
 
-fn still_held() -> Error {
+fn output_still_open() -> Error {
     Error::new(
         Kind::Script,
         "bin/backup has ended, but something that it started still holds its standard output",

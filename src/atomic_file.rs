@@ -1,0 +1,196 @@
+//! A file that is whole and on the disk before it has its name.
+//!
+//! Where the file system can, it has no name at all until then: whatever ends its writer, nothing of it stays.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat};
+use rustix::io::Errno;
+
+use crate::error::{Error, IoContext, Result};
+use crate::interrupt;
+
+/// How a file is called until it has its own name, as far as it needs one.
+const TEMPORARY: &str = ".svp-";
+
+/// A file that is being written. Dropped, it is gone; killed, its writer leaves nothing where the file system has
+/// files without a name, else a `.svp-` file.
+#[derive(Debug)]
+pub struct AtomicFile {
+    file: File,
+    target: PathBuf,
+    /// Its name for the time being, if it has one.
+    temporary: Option<PathBuf>,
+}
+
+impl AtomicFile {
+    /// Begins what will be `target`, with what the umask leaves of `mode`.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`](crate::error::Kind::Storage).
+    pub fn create(target: &Path, mode: Mode) -> Result<AtomicFile> {
+        let dir = directory(target);
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        match openat(CWD, dir, flags, mode) {
+            Ok(file) => {
+                Ok(AtomicFile { file: file.into(), target: target.to_owned(), temporary: None })
+            }
+            // What file systems say that don't have it, and kernels.
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
+                AtomicFile::create_named(target, mode)
+            }
+            Err(error) => Err(Error::io("make a file in", dir, error)),
+        }
+    }
+
+    fn create_named(target: &Path, mode: Mode) -> Result<AtomicFile> {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+        let name = temporary_path(target);
+        let file = openat(CWD, &name, flags, mode).io("make a file in", directory(target))?;
+        interrupt::watch_temporary(&name, |path| drop(fs::remove_file(path)));
+        Ok(AtomicFile { file: file.into(), target: target.to_owned(), temporary: Some(name) })
+    }
+
+    /// The file, to be written or read.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Gives it its name, in the place of what has the name now, and makes that last.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`](crate::error::Kind::Storage).
+    pub fn finish(mut self) -> Result<()> {
+        self.file.sync_all().io("sync", &self.target)?;
+        if self.temporary.is_none() && self.link_to_target().io("write", &self.target)? {
+            return sync_directory(directory(&self.target));
+        }
+        if let Some(name) = &self.temporary {
+            fs::rename(name, &self.target).io("write", &self.target)?;
+            interrupt::forget_temporary(name);
+            self.temporary = None;
+        }
+        sync_directory(directory(&self.target))
+    }
+
+    /// Links an unnamed file to its target. A link replaces nothing, a rename needs a name: where there is
+    /// something, the file gets another name for a moment. Whether it has its own.
+    fn link_to_target(&mut self) -> rustix::io::Result<bool> {
+        let unnamed = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let link = |to: &Path| linkat(CWD, &unnamed, CWD, to, AtFlags::SYMLINK_FOLLOW);
+        match link(&self.target) {
+            Err(Errno::EXIST) => {}
+            other => return other.map(|()| true),
+        }
+        loop {
+            let name = temporary_path(&self.target);
+            match link(&name) {
+                Err(Errno::EXIST) => continue,
+                other => other?,
+            }
+            self.temporary = Some(name);
+            return Ok(false);
+        }
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for AtomicFile {
+    fn drop(&mut self) {
+        if let Some(name) = &self.temporary {
+            let _ = fs::remove_file(name);
+            interrupt::forget_temporary(name);
+        }
+    }
+}
+
+/// Has a new name reach the disk. Not every file system can do that, nor may everybody read a directory that he
+/// writes into: the file is in its place all the same.
+fn sync_directory(dir: &Path) -> Result<()> {
+    match File::open(dir).and_then(|dir| dir.sync_all()) {
+        Err(error)
+            if !matches!(
+                error.kind(),
+                io::ErrorKind::PermissionDenied
+                    | io::ErrorKind::InvalidInput
+                    | io::ErrorKind::Unsupported
+            ) =>
+        {
+            Err(Error::io("sync", dir, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The directory of a path.
+pub fn directory(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A name of our own in the same directory.
+fn temporary_path(path: &Path) -> PathBuf {
+    directory(path).join(format!("{TEMPORARY}{:016x}", rand::random::<u64>()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: Mode = Mode::from_raw_mode(0o666);
+
+    #[test]
+    fn it_is_there_when_it_is_finished_and_not_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("x");
+        let names = || fs::read_dir(dir.path()).unwrap().count();
+        for content in ["new", "newer"] {
+            let before = names();
+            let mut file = AtomicFile::create(&target, ALL).unwrap();
+            file.write_all(content.as_bytes()).unwrap();
+            assert_eq!(names(), before);
+            file.finish().unwrap();
+            assert_eq!(fs::read_to_string(&target).unwrap(), content);
+            assert_eq!(names(), 1);
+        }
+        let mut dropped = AtomicFile::create(&target, ALL).unwrap();
+        dropped.write_all(b"x").unwrap();
+        drop(dropped);
+        assert_eq!((fs::read_to_string(&target).unwrap().as_str(), names()), ("newer", 1));
+
+        // A link is replaced, not what it leads to.
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("x", &link).unwrap();
+        AtomicFile::create(&link, ALL).unwrap().finish().unwrap();
+        assert_eq!(fs::read_to_string(&target).unwrap(), "newer");
+        // And a directory is not.
+        fs::create_dir(dir.path().join("dir")).unwrap();
+        AtomicFile::create(&dir.path().join("dir"), ALL).unwrap().finish().unwrap_err();
+        assert_eq!(names(), 3);
+    }
+
+    #[test]
+    fn where_files_have_names_it_works_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("x");
+        let names = || fs::read_dir(dir.path()).unwrap().count();
+        let mut file = AtomicFile::create_named(&target, ALL).unwrap();
+        file.write_all(b"new").unwrap();
+        assert_eq!(names(), 1);
+        file.finish().unwrap();
+        assert_eq!((fs::read_to_string(&target).unwrap().as_str(), names()), ("new", 1));
+        drop(AtomicFile::create_named(&target, ALL).unwrap());
+        assert_eq!(names(), 1);
+    }
+}
