@@ -25,7 +25,7 @@ show() {
 # What the ordinary user does, in $SVP_DEMO_DIR, which has svp and the packs.
 demo() {
   trap leave EXIT
-  trap 'exit 130' INT TERM HUP
+  trap 'exit 130' INT TERM HUP PIPE
   cd "$SVP_DEMO_DIR"
   export PATH=$PWD/bin:$PATH SVP_ROOT=$PWD/store
 
@@ -98,7 +98,7 @@ demo() {
 }
 
 leave() {
-  trap '' INT TERM HUP
+  trap '' INT TERM HUP PIPE
   local services
   services=$(svp ps -aq 2>/dev/null) || true
   # A word a service.
@@ -130,7 +130,7 @@ done
 
 work='' user='' created=''
 clean() {
-  trap '' INT TERM HUP
+  trap '' INT TERM HUP PIPE
   if ((EUID != 0)); then
     # What the packs' scripts made belongs to subordinate ids.
     unshare --user --map-root-user --map-auto rm -rf --one-file-system "$work" 2>/dev/null || true
@@ -139,7 +139,7 @@ clean() {
   [[ -z $created ]] || scripts/ordinary-user.sh remove "$user"
 }
 trap clean EXIT
-trap 'exit 130' INT TERM HUP
+trap 'exit 130' INT TERM HUP PIPE
 # On a disk: what two services need is much for a /tmp in memory.
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/svp-demo.XXXXXX")
 

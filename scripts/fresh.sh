@@ -17,7 +17,7 @@ fi
 
 root=$(mktemp -d /var/tmp/svp-fresh.XXXXXX)
 trap 'rm -rf --one-file-system "$root"' EXIT
-trap 'exit 130' INT TERM HUP
+trap 'exit 130' INT TERM HUP PIPE
 
 echo "fresh: making a Debian in $root"
 mmdebstrap --quiet --variant=minbase --include=ca-certificates,make,git bookworm "$root" >"$root.log" 2>&1 ||

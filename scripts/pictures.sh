@@ -11,7 +11,7 @@ base=$(scripts/make-base.sh debian)
 work=$(mktemp -d /var/tmp/svp-pictures.XXXXXX)
 server=svp-pictures-$$
 clean() {
-  trap '' INT TERM HUP
+  trap '' INT TERM HUP PIPE
   tmux -L "$server" kill-server 2>/dev/null || true
   SVP_ROOT=$work/store "$work/bin/svp" rm --force --volumes mysvc >/dev/null 2>&1 || true
   if ((EUID != 0)); then
@@ -21,7 +21,7 @@ clean() {
   rm -rf --one-file-system "$work"
 }
 trap clean EXIT
-trap 'exit 130' INT TERM HUP
+trap 'exit 130' INT TERM HUP PIPE
 mkdir -p "$work/bin" "$work/home"
 cp target/release/svp "$work/bin/svp"
 cp -R fixtures/packs/redis "$work/redis"

@@ -36,12 +36,12 @@ arguments+=("$@")
 # Removes what this run created, however it ends.
 copy='' created=''
 clean() {
-  trap '' INT TERM HUP
+  trap '' INT TERM HUP PIPE
   [[ -z $copy ]] || rm -rf --one-file-system "$copy"
   [[ -z $created ]] || scripts/ordinary-user.sh remove "$user"
 }
 trap clean EXIT
-trap 'exit 130' INT TERM HUP
+trap 'exit 130' INT TERM HUP PIPE
 
 # All that a test uses is there before the first one runs.
 scripts/leftovers.sh record target/before-the-tests
