@@ -221,7 +221,7 @@ impl std::error::Error for Error {
 
 /// An [`Error`] as it crosses a socket to another process of svp.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
-pub struct Wire {
+pub struct WireError {
     kind: Kind,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cause: Option<Cause>,
@@ -229,9 +229,9 @@ pub struct Wire {
     hint: Option<String>,
 }
 
-impl From<Error> for Wire {
+impl From<Error> for WireError {
     fn from(error: Error) -> Self {
-        Wire {
+        WireError {
             kind: error.kind(),
             cause: error.0.cause,
             message: error.to_string(),
@@ -240,8 +240,8 @@ impl From<Error> for Wire {
     }
 }
 
-impl From<Wire> for Error {
-    fn from(wire: Wire) -> Self {
+impl From<WireError> for Error {
+    fn from(wire: WireError) -> Self {
         let mut error = Error::new(wire.kind, wire.message);
         error.0.cause = wire.cause;
         match wire.hint {
@@ -305,11 +305,11 @@ mod tests {
     #[test]
     fn a_cause_crosses_processes_and_outlives_context() {
         let error = Error::bad_input("can't run x").cause(Cause::CommandNotFound).context("y");
-        let sent = serde_json::to_string(&Wire::from(error)).unwrap();
-        let error = Error::from(serde_json::from_str::<Wire>(&sent).unwrap());
+        let sent = serde_json::to_string(&WireError::from(error)).unwrap();
+        let error = Error::from(serde_json::from_str::<WireError>(&sent).unwrap());
         assert!(error.is(Cause::CommandNotFound) && !error.is(Cause::DiskFull));
         // A monitor of an earlier svp knows no causes.
         let sent = r#"{"kind":"Usage","message":"m","hint":null}"#;
-        assert!(serde_json::from_str::<Wire>(sent).is_ok());
+        assert!(serde_json::from_str::<WireError>(sent).is_ok());
     }
 }

@@ -15,7 +15,7 @@ use crate::pipeline::output::{Output, check_compression, check_file};
 use crate::pipeline::{self, BuildRequest, Phase, ScriptOptions};
 use crate::registry::{AuthFiles, CertDirs, ClientOptions};
 use crate::sandbox::Network;
-use crate::source::{self, Policy, PolicyFile, PullOptions, Source};
+use crate::source::{self, PullOptions, PullPolicy, SignaturePolicy, Source};
 use crate::store::Store;
 
 #[derive(Debug, clap::Args)]
@@ -149,13 +149,13 @@ impl PullArgs {
     pub(super) fn options(self) -> PullOptions {
         let mut options = PullOptions::default();
         self.registry.apply(&mut options.client);
-        options.allowed = PolicyFile::from_env(self.policy_file);
+        options.signature_policy = SignaturePolicy::from_env(self.policy_file);
         options.policy = match self.policy {
-            _ if self.offline => Policy::Never,
-            PolicyArg::Missing => Policy::Missing,
-            PolicyArg::Always => Policy::Always,
-            PolicyArg::Newer => Policy::Newer,
-            PolicyArg::Never => Policy::Never,
+            _ if self.offline => PullPolicy::Never,
+            PolicyArg::Missing => PullPolicy::Missing,
+            PolicyArg::Always => PullPolicy::Always,
+            PolicyArg::Newer => PullPolicy::Newer,
+            PolicyArg::Never => PullPolicy::Never,
         };
         if let Some(platform) = self.platform {
             options.platform = platform;

@@ -10,7 +10,7 @@ use crate::error::{Error, IoContext, Result};
 use crate::oci::{Platform, Reference};
 use crate::pipeline::copy::{self, CopyRequest, Destination};
 use crate::pipeline::output::Output;
-use crate::source::{PolicyFile, PullOptions, Source};
+use crate::source::{PullOptions, SignaturePolicy, Source};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PullCommand {
@@ -182,8 +182,8 @@ pub(super) fn save(args: SaveArgs, context: &Context) -> Result<()> {
 
 pub(super) fn load(args: &LoadArgs, context: &Context) -> Result<()> {
     let store = context.store()?;
-    let allowed = PolicyFile::from_env(args.policy.clone());
-    let options = PullOptions { allowed, ..PullOptions::default() };
+    let signature_policy = SignaturePolicy::from_env(args.policy.clone());
+    let options = PullOptions { signature_policy, ..PullOptions::default() };
     let (tag, reporter) = (args.tag.as_ref(), context.reporter());
     let loaded = copy::load(&args.input, tag, args.force, &options, &store, reporter)?;
     let lines = loaded.iter().map(|image| format!("{}\n", image.name.tagged()));

@@ -7,7 +7,7 @@ use super::common::{Context, parsed, source_date_epoch};
 use crate::error::Result;
 use crate::import::{ImportOptions, Input, import};
 use crate::oci::{Platform, Reference};
-use crate::pipeline::check_for_base;
+use crate::pipeline::refuse_instance_name;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -34,7 +34,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     };
     let input = Input::open(&args.input)?;
     let store = context.store()?;
-    check_for_base(&store, &args.tag, args.force)?;
+    refuse_instance_name(&store, &args.tag, args.force)?;
     let descriptor = import(input, &store, &args.tag, &options, context.reporter())?;
     context.print(&format!("{}\n", descriptor.digest))
 }

@@ -7,7 +7,7 @@ use super::table::{json, printable};
 use crate::error::{Error, Result};
 use crate::pack::{Pack, RawAnswer};
 use crate::pack::{Severity, lint};
-use crate::pipeline::ask::HostPack;
+use crate::pipeline::query::HostPack;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

@@ -6,7 +6,7 @@ use super::common::{Context, Format, parsed};
 use super::services::show::service_ports;
 use crate::error::{Error, Result};
 use crate::pack::{Key, Pack, query};
-use crate::pipeline::ask::HostPack;
+use crate::pipeline::query::HostPack;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

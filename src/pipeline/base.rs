@@ -1,7 +1,7 @@
 //! Where a base image comes from: `--base`, the configuration's `[os]` table, or Docker Hub.
 
 use super::copy;
-use super::names::{self, What};
+use super::image_role::{self, ImageRole};
 use crate::config::Config;
 use crate::error::{Context, Result};
 use crate::oci::{Descriptor, Image};
@@ -67,7 +67,7 @@ fn remember(store: &Store, source: &Source, descriptor: &Descriptor) -> Result<(
     let held = store.tag(&name)?;
     let same = held.is_some_and(|tag| tag.manifest.digest == descriptor.digest);
     // The name of an instance, which has secrets, is not taken over for so little.
-    if same || names::what_is(store, &name)? == Some(What::Instance) {
+    if same || image_role::role_of_tag(store, &name)? == Some(ImageRole::Instance) {
         return Ok(());
     }
     copy::tag(store, &name, descriptor, false)

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use super::base::{self, Base};
-use super::label::{self, Making, Phase};
+use super::label::{self, ImageMetadata, Phase};
 use super::output::{self, Output};
-use super::packed::PackedPack;
+use super::pack_layer::PackLayer;
 use super::script::{self, Script, ScriptOptions};
-use super::{ask, environment, names, setup};
+use super::{environment, image_role, query, setup};
 use crate::config::Config;
 use crate::error::Result;
 use crate::oci::{Descriptor, Reference};
@@ -59,9 +59,9 @@ pub struct Built {
 pub fn build(request: &BuildRequest, store: &Store, reporter: &dyn Reporter) -> Result<Built> {
     let pack = Pack::open(&request.pack)?;
     check(request, store)?;
-    let packed = PackedPack::new(&pack)?;
+    let pack_layer = PackLayer::new(&pack)?;
     let sandbox = Sandbox::enter(&store.root().join("trees"))?;
-    let answers = ask::all_on_host(&sandbox, &packed, reporter)?;
+    let answers = query::all_on_host(&sandbox, &pack_layer, reporter)?;
     let secrets = match request.phase {
         Phase::All => request.secrets.provide(&answers.secrets, store, &request.tag)?,
         _ => Vec::new(),
@@ -69,20 +69,20 @@ pub fn build(request: &BuildRequest, store: &Store, reporter: &dyn Reporter) -> 
     let source = base::source(&answers.os, request.base.as_ref(), &Config::load()?)?;
     let base = base::provide(store, &source, &answers.os, &request.pull, reporter)?;
     let Base { mut image, .. } = base;
-    names::check_builds_on(&image, &source)?;
-    let mut scratch = script::scratch(store, &sandbox, &image, Some(&packed), reporter)?;
+    image_role::refuse_instance_as_base(&image, &source)?;
+    let mut scratch = script::scratch(store, &sandbox, &image, Some(&pack_layer), reporter)?;
     let env = environment::of_build(&image, &answers.env, &secrets, &request.script);
     let script = Script { phase: request.phase, tag: &request.tag, env, secrets: &secrets };
     let changes = script::run(store, &sandbox, &mut scratch, script, &request.script, reporter)?;
     let created = label::creation_time(request.script.source_date_epoch);
-    let digest = packed.digest();
+    let digest = pack_layer.digest();
     let what = format!("svp build: the pack {} at /service", digest.short());
-    packed.blob(store, request.script.compression)?.put_on(&mut image, what, created)?;
+    pack_layer.blob(store, request.script.compression)?.put_on(&mut image, what, created)?;
     let what = format!("svp build: /service/bin/build {}", request.phase);
     changes.put_on(&mut image, what, created)?;
     label::configure(
         &mut image,
-        &Making {
+        &ImageMetadata {
             phase: request.phase,
             answers: &answers,
             reference: &request.tag,
@@ -105,13 +105,13 @@ pub fn build(request: &BuildRequest, store: &Store, reporter: &dyn Reporter) -> 
 
 /// Refuses what can't end well, before any work is done.
 fn check(request: &BuildRequest, store: &Store) -> Result<()> {
-    names::check_tag(&request.tag)?;
+    image_role::check_tag(&request.tag)?;
     output::check(&request.outputs)?;
     match request.phase {
         Phase::All => {
             let may = request.force || request.secrets.keep;
-            names::check_for_instance(store, &request.tag, may)
+            image_role::check_for_instance(store, &request.tag, may)
         }
-        _ => names::check_for_base(store, &request.tag, request.force),
+        _ => image_role::refuse_instance_name(store, &request.tag, request.force),
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::str::FromStr;
 
-use super::names::{self, What, check_taken};
+use super::image_role::{self, ImageRole, refuse_instance_tag};
 use super::output::{self, Output};
 use crate::error::{Context, Error, Result};
 use crate::layer::settings::Settings;
@@ -106,7 +106,7 @@ pub fn copy(request: &CopyRequest, store: &Store, reporter: &dyn Reporter) -> Re
             output::check(outputs)?;
         }
         // A registry's names of images by digest are made by who pushes them.
-        Destination::Docker(name) => names::check_tag(name)?,
+        Destination::Docker(name) => image_role::check_tag(name)?,
         Destination::Local(_) => {}
     }
     let mut descriptor = source::pull(source, store, &request.pull, reporter)?;
@@ -180,7 +180,7 @@ pub fn load(
         }
     }
     for Copied { descriptor, name } in &tagged {
-        check_taken(store, name, descriptor, force)?;
+        refuse_instance_tag(store, name, descriptor, force)?;
     }
     for Copied { descriptor, name } in &tagged {
         tag(store, name, descriptor, force)?;
@@ -216,7 +216,7 @@ pub fn own_name(source: &Source) -> Result<Reference> {
 fn name_at(source: &Source, destination: &Destination) -> Result<Reference> {
     match destination {
         Destination::Local(name) => {
-            names::check_tag(name)?;
+            image_role::check_tag(name)?;
             Ok(name.clone())
         }
         Destination::Docker(name) => Ok(name.clone()),
@@ -244,8 +244,8 @@ fn takes_one(destination: &Destination) -> bool {
 }
 
 fn check_secrets(store: &Store, descriptor: &Descriptor, source: &Source) -> Result<()> {
-    match names::what_of(store, descriptor)? {
-        What::Instance => Err(Error::usage(format!(
+    match image_role::role_of_descriptor(store, descriptor)? {
+        ImageRole::Instance => Err(Error::usage(format!(
             "{source} is an instance: its image holds secrets"
         ))
         .hint("whoever can read the copy can read them; if that is meant, add --allow-secrets")),
@@ -259,8 +259,8 @@ fn check_secrets(store: &Store, descriptor: &Descriptor, source: &Source) -> Res
 /// [`Kind::Usage`](crate::error::Kind::Usage) if an instance has it, unless `force` is given;
 /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the image is damaged.
 pub fn tag(store: &Store, name: &Reference, descriptor: &Descriptor, force: bool) -> Result<()> {
-    names::check_tag(name)?;
-    check_taken(store, name, descriptor, force)?;
+    image_role::check_tag(name)?;
+    refuse_instance_tag(store, name, descriptor, force)?;
     store.set_tag(name, descriptor, created(store, descriptor)?.as_deref())
 }
 

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::ask;
-use super::names::{self, What};
+use super::image_role::{self, ImageRole};
+use super::query;
 use crate::error::{Context, Error, Result};
 use crate::oci::{Digest, Image, Reference};
 use crate::pack::Answers;
@@ -74,7 +74,7 @@ pub fn create_service(
     check_mounts(&request.mounts)?;
     check_network(request, reporter)?;
     let sandbox = Sandbox::enter(&store.root().join("trees"))?;
-    let mut answers = ask::all_in_image(store, &sandbox, &image, None, reporter)?;
+    let mut answers = query::all_in_image(store, &sandbox, &image, None, reporter)?;
     let state = InstanceState::load(store, &found.manifest)?;
     if let Some(state) = &state {
         answers.env = state.env.iter().map(|(n, v)| variable(n, v)).collect();
@@ -149,16 +149,16 @@ fn override_env(env: &mut [EnvVar], given: &[(String, String)]) {
 }
 
 fn check_image(image: &Image, reference: &Reference, request: &CreateRequest) -> Result<()> {
-    match names::what(image) {
-        What::Instance => Ok(()),
+    match image_role::role_of(image) {
+        ImageRole::Instance => Ok(()),
         _ if request.entrypoint.is_some() => Ok(()),
-        What::Base => {
+        ImageRole::Base => {
             Err(Error::usage(format!("{reference} is a base image, not an instance of a service"))
                 .hint(format!(
                     "set an instance up: `svp setup -i {reference} -t NAME`, then `svp run NAME`"
                 )))
         }
-        What::Foreign => {
+        ImageRole::Foreign => {
             Err(Error::usage(format!("{reference} is not the image of a servicepack"))
                 .hint("`svp build` makes one from a pack; podman runs other images"))
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::copy;
-use super::names;
+use super::image_role;
 use crate::error::{Error, Result};
 use crate::oci::media_type::INDEX;
 use crate::oci::{Descriptor, Index, Platform, Reference};
@@ -41,8 +41,8 @@ pub struct Indexed {
 /// [`Kind::Usage`](crate::error::Kind::Usage) if two images are for the same platform, or an instance has the name;
 /// else as [`pull_all`].
 pub fn index(request: &IndexRequest, store: &Store, reporter: &dyn Reporter) -> Result<Indexed> {
-    names::check_tag(&request.tag)?;
-    names::check_for_base(store, &request.tag, request.force)?;
+    image_role::check_tag(&request.tag)?;
+    image_role::refuse_instance_name(store, &request.tag, request.force)?;
     let mut images: Vec<(Descriptor, &Source)> = Vec::new();
     for source in &request.sources {
         let found = pull_all(source, store, &request.pull, reporter)?;

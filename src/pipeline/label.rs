@@ -48,7 +48,7 @@ impl FromStr for Phase {
 }
 
 /// What an image's config says of its making.
-pub(super) struct Making<'a> {
+pub(super) struct ImageMetadata<'a> {
     pub(super) phase: Phase,
     pub(super) answers: &'a Answers,
     pub(super) reference: &'a Reference,
@@ -65,9 +65,9 @@ pub(super) struct Making<'a> {
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage) if the time is out of range.
-pub(super) fn configure(image: &mut Image, making: &Making<'_>) -> Result<()> {
-    let answers = making.answers;
-    let created = timestamp(making.created)?;
+pub(super) fn configure(image: &mut Image, metadata: &ImageMetadata<'_>) -> Result<()> {
+    let answers = metadata.answers;
+    let created = timestamp(metadata.created)?;
     let config = image.config_mut();
     config.set_created(&created);
     config.set_entrypoint(&["/service/bin/run"]);
@@ -82,20 +82,20 @@ pub(super) fn configure(image: &mut Image, making: &Making<'_>) -> Result<()> {
     for volume in &answers.volumes {
         config.add_volume(volume);
     }
-    let (base_name, base_digest) = &making.base;
+    let (base_name, base_digest) = &metadata.base;
     let base_digest = base_digest.to_string();
     // The whole name: two instances never have the same config, by which their state is found.
-    let title = making.reference.name();
+    let title = metadata.reference.name();
     for (name, value) in [
         ("created", created.as_str()),
         ("title", &title),
-        ("version", making.reference.tag_or_latest()),
+        ("version", metadata.reference.tag_or_latest()),
         ("base.name", base_name),
         ("base.digest", &base_digest),
     ] {
         config.set_label(&format!("org.opencontainers.image.{name}"), value);
     }
-    if let Some(pack) = making.pack {
+    if let Some(pack) = metadata.pack {
         const REVISION: &str = "org.opencontainers.image.revision";
         match pack.revision() {
             Some(revision) => config.set_label(REVISION, &revision),
@@ -103,7 +103,7 @@ pub(super) fn configure(image: &mut Image, making: &Making<'_>) -> Result<()> {
             None => config.remove_label(REVISION),
         }
     }
-    if let Some(digest) = making.pack_digest {
+    if let Some(digest) = metadata.pack_digest {
         config.set_label(LABEL_PACK, &digest.to_string());
     }
     for (name, value) in [
@@ -114,7 +114,7 @@ pub(super) fn configure(image: &mut Image, making: &Making<'_>) -> Result<()> {
     ] {
         config.set_label(&format!("dev.servicepack.{name}"), &value);
     }
-    config.set_label(LABEL_PHASE, &making.phase.to_string());
+    config.set_label(LABEL_PHASE, &metadata.phase.to_string());
     Ok(())
 }
 

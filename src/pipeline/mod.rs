@@ -4,9 +4,9 @@
 //! | file | what it does |
 //! |---|---|
 //! | `build`, `setup`, `create_service` | the recipes |
-//! | `ask` | running `bin/query`, on the host or in an image |
+//! | `query` | running `bin/query`, on the host or in an image |
 //! | `base` | where a base image comes from |
-//! | `packed` | a pack as a layer |
+//! | `pack_layer` | a pack as a layer |
 //! | `script` | running `bin/build` on an image, and writing what it changed |
 //! | `layers` | new layers, to be put on an image |
 //! | `label` | the config that an image of ours has |
@@ -15,26 +15,26 @@
 //! | `copy` | carrying images about: pull, push, copy, save, load |
 //! | `index` | one name for the images of several platforms |
 //! | `compare` | what differs between two images, or by one layer |
-//! | `names` | which tags may be written to |
+//! | `image_role` | what an image is to svp, and which tags may be written to |
 
-pub mod ask;
 pub mod base;
 pub mod build;
 pub mod compare;
 pub mod copy;
 pub mod create_service;
 pub mod environment;
+mod image_role;
 pub mod index;
 mod label;
 mod layers;
-mod names;
 pub mod output;
-mod packed;
+mod pack_layer;
+pub mod query;
 mod script;
 pub mod setup;
 
 pub use build::{BuildRequest, Built, build};
+pub use image_role::refuse_instance_name;
 pub use label::{LABEL_PHASE, Phase};
-pub use names::check_for_base;
 pub use script::ScriptOptions;
 pub use setup::{SetUp, SetupRequest, setup};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::label::Phase;
 use super::layers::NewLayer;
-use super::packed::PackedPack;
+use super::pack_layer::PackLayer;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::layer::settings::Settings;
 use crate::oci::image::chain_ids;
@@ -52,7 +52,7 @@ pub(super) fn scratch<'s>(
     store: &Store,
     sandbox: &'s Sandbox,
     image: &Image,
-    pack: Option<&PackedPack>,
+    pack: Option<&PackLayer>,
     reporter: &dyn Reporter,
 ) -> Result<Scratch<'s>> {
     let layers = layer_sources(store, image);

@@ -3,12 +3,12 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use super::label::{self, LABEL_PACK, Making, Phase};
-use super::names::{self, What};
+use super::image_role::{self, ImageRole};
+use super::label::{self, ImageMetadata, LABEL_PACK, Phase};
 use super::output::{self, Output};
-use super::packed::PackedPack;
+use super::pack_layer::PackLayer;
 use super::script::{self, Script, ScriptOptions};
-use super::{ask, environment};
+use super::{environment, query};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::oci::{Descriptor, Image, Reference};
 use crate::pack::Pack;
@@ -80,7 +80,7 @@ pub fn setup(request: &SetupRequest, store: &Store, reporter: &dyn Reporter) -> 
     let pack = request.pack.as_deref().map(Pack::open).transpose()?;
     let update = pack_update(request, pack.as_ref(), &image, reporter)?;
     let sandbox = Sandbox::enter(&store.root().join("trees"))?;
-    let answers = ask::all_in_image(store, &sandbox, &image, update.as_ref(), reporter)?;
+    let answers = query::all_in_image(store, &sandbox, &image, update.as_ref(), reporter)?;
     let secrets = request.secrets.provide(&answers.secrets, store, &tag)?;
     let mut scratch = script::scratch(store, &sandbox, &image, update.as_ref(), reporter)?;
     let env = environment::of_build(&image, &answers.env, &secrets, &request.script);
@@ -94,12 +94,12 @@ pub fn setup(request: &SetupRequest, store: &Store, reporter: &dyn Reporter) -> 
     changes.put_on(&mut image, "svp setup: /service/bin/build setup".to_owned(), created)?;
     label::configure(
         &mut image,
-        &Making {
+        &ImageMetadata {
             phase: Phase::Setup,
             answers: &answers,
             reference: &tag,
             pack: update.as_ref().and(pack.as_ref()),
-            pack_digest: update.as_ref().map(PackedPack::digest),
+            pack_digest: update.as_ref().map(PackLayer::digest),
             created,
             base: (base.tagged(), found.manifest.digest),
         },
@@ -127,7 +127,7 @@ fn order(
     let (image, tag) = (&request.image, &request.tag);
     let swapped = image.digest().is_none()
         && store.tag(image)?.is_none()
-        && names::what_is(store, tag)? == Some(What::Base);
+        && image_role::role_of_tag(store, tag)? == Some(ImageRole::Base);
     if !swapped {
         return Ok((image.clone(), tag.clone()));
     }
@@ -145,7 +145,7 @@ fn order(
 
 /// Refuses what can't end well, before any work is done.
 fn check(request: &SetupRequest, store: &Store, base: &Reference, tag: &Reference) -> Result<()> {
-    names::check_tag(tag)?;
+    image_role::check_tag(tag)?;
     if tag.tagged() == base.tagged() && base.digest().is_none() {
         return Err(Error::usage(format!(
             "{} can't be both the base and the instance",
@@ -157,7 +157,7 @@ fn check(request: &SetupRequest, store: &Store, base: &Reference, tag: &Referenc
     if request.update_pack && request.pack.is_none() {
         return Err(Error::usage("--update-pack needs a pack: -b PACK"));
     }
-    names::check_for_instance(store, tag, request.may_replace())
+    image_role::check_for_instance(store, tag, request.may_replace())
 }
 
 /// The base image, which `svp build` has made.
@@ -174,20 +174,24 @@ fn base_image(
         _ => error,
     })?;
     let image = store.load_image(&found.manifest)?;
-    let (why, hint) = match names::what(&image) {
-        What::Base => return Ok((found, image)),
-        What::Instance if names::what_is(store, &request.tag)? == Some(What::Base) => (
-            "is an instance already",
-            format!(
-                "the base image goes to -i and the instance's name to -t: -i {} -t {base}",
-                request.tag
-            ),
-        ),
-        What::Instance => (
+    let (why, hint) = match image_role::role_of(&image) {
+        ImageRole::Base => return Ok((found, image)),
+        ImageRole::Instance
+            if image_role::role_of_tag(store, &request.tag)? == Some(ImageRole::Base) =>
+        {
+            (
+                "is an instance already",
+                format!(
+                    "the base image goes to -i and the instance's name to -t: -i {} -t {base}",
+                    request.tag
+                ),
+            )
+        }
+        ImageRole::Instance => (
             "is an instance already",
             "name the base image that it was set up on, which `svp inspect` tells".to_owned(),
         ),
-        What::Foreign => (
+        ImageRole::Foreign => (
             "is not a base image that svp built",
             format!(
                 "build on it with `svp build -b PACK -t REPO --base {base}`, and name REPO with -i"
@@ -203,14 +207,14 @@ fn pack_update(
     pack: Option<&Pack>,
     image: &Image,
     reporter: &dyn Reporter,
-) -> Result<Option<PackedPack>> {
+) -> Result<Option<PackLayer>> {
     let Some(pack) = pack else { return Ok(None) };
-    let packed = PackedPack::new(pack)?;
-    if image.config().label(LABEL_PACK) == Some(&packed.digest().to_string()) {
+    let pack_layer = PackLayer::new(pack)?;
+    if image.config().label(LABEL_PACK) == Some(&pack_layer.digest().to_string()) {
         return Ok(None);
     }
     if request.update_pack {
-        return Ok(Some(packed));
+        return Ok(Some(pack_layer));
     }
     reporter.warning(&format!(
         "{} is not the pack that the base image was built with; the image's own is used \
@@ -310,7 +314,7 @@ fn claim(
     let dir = store.root().join("instances");
     let lock = File::open(&dir).io("open", &dir)?;
     lock.lock().io("lock", &dir)?;
-    names::check_for_instance(store, tag, false)?;
+    image_role::check_for_instance(store, tag, false)?;
     let saved = state.map(|state| state.save(store, image)).transpose()?;
     match store.set_new_tag(tag, descriptor, image.config().created()) {
         Ok(true) => Ok(saved),
@@ -318,7 +322,7 @@ fn claim(
             if let Some(saved) = saved {
                 saved.forget();
             }
-            Err(other.err().unwrap_or_else(|| names::exists(tag)))
+            Err(other.err().unwrap_or_else(|| image_role::exists(tag)))
         }
     }
 }

@@ -26,7 +26,7 @@ use super::spec::End;
 use super::stages::{die_with_parent, reply, reply_with};
 use super::{mknod, privileges, seccomp};
 use crate::channel::Channel;
-use crate::error::{Error, Result, Wire};
+use crate::error::{Error, Result, WireError};
 
 /// How long to wait before another look at what was killed.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -50,7 +50,7 @@ pub(super) enum Report {
     /// The component's first process runs.
     Started,
     /// It could not be started.
-    NotStarted(Wire),
+    NotStarted(WireError),
     /// It has ended, and nothing of it is left.
     Ended(End),
 }

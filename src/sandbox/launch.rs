@@ -20,7 +20,7 @@ use super::room;
 use super::spec::End;
 use super::stages::Request;
 use crate::channel::Channel;
-use crate::error::{Error, Kind, Result, Wire};
+use crate::error::{Error, Kind, Result, WireError};
 use crate::interrupt;
 
 /// The name that a stage is started under; `main` looks for it before anything else.
@@ -95,7 +95,7 @@ impl Stage {
     }
 
     fn answer<T: DeserializeOwned>(&mut self) -> Result<(T, Vec<OwnedFd>)> {
-        match self.channel.recv::<Result<T, Wire>>() {
+        match self.channel.recv::<Result<T, WireError>>() {
             Ok(Some((Ok(value), fds))) => Ok((value, fds)),
             Ok(Some((Err(error), _))) => Err(error.into()),
             Ok(None) => Err(self.death()),
@@ -105,7 +105,7 @@ impl Stage {
 
     /// Waits until the stage has become another program; its error if it has not.
     pub(super) fn wait_for_exec(&mut self) -> Result<()> {
-        match self.channel.recv::<Result<(), Wire>>() {
+        match self.channel.recv::<Result<(), WireError>>() {
             Ok(Some((Err(error), _))) => Err(error.into()),
             // Exec closes the socket.
             _ => Ok(()),

@@ -19,7 +19,7 @@ use super::{
     unpacked, verify, volume,
 };
 use crate::channel::Channel;
-use crate::error::{Error, Result, Wire};
+use crate::error::{Error, Result, WireError};
 
 /// What a stage is asked to do. The descriptors that go with each are named in its comment, in order.
 // No Debug: there are secrets in environments.
@@ -192,12 +192,12 @@ pub(super) fn reply_with<T: Serialize>(
 ) -> Result<()> {
     let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
     channel
-        .send(&Ok::<_, Wire>(value), &fds)
+        .send(&Ok::<_, WireError>(value), &fds)
         .map_err(|error| Error::sandbox("svp is gone").source(error))
 }
 
 fn reply_error(channel: &Channel, error: Error) -> std::io::Result<()> {
-    channel.send(&Err::<(), _>(Wire::from(error)), &[])
+    channel.send(&Err::<(), _>(WireError::from(error)), &[])
 }
 
 /// Closes all but the three standard descriptors: whatever else svp's own caller left open is no business of

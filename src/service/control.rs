@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::service_dir::ServiceDir;
 use crate::channel::Channel;
-use crate::error::{Cause, Error, IoContext, Result, Wire};
+use crate::error::{Cause, Error, IoContext, Result, WireError};
 
 /// How long the other side may take to say a sentence.
 const IO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -86,7 +86,7 @@ impl AsFd for Listener {
 impl Connection {
     /// Answers. Who asked may be gone.
     pub fn answer(&self, answer: Result<()>, fds: &[BorrowedFd<'_>]) {
-        let _ = self.0.send(&answer.map_err(Wire::from), fds);
+        let _ = self.0.send(&answer.map_err(WireError::from), fds);
     }
 }
 
@@ -118,7 +118,7 @@ pub fn request(service_dir: &ServiceDir, request: &Request) -> Result<Vec<OwnedF
         _ => Error::io("talk to", socket(), error),
     };
     channel.send(request, &[]).map_err(failed)?;
-    match channel.recv::<Result<(), Wire>>().map_err(failed)? {
+    match channel.recv::<Result<(), WireError>>().map_err(failed)? {
         Some((Ok(()), fds)) => Ok(fds),
         Some((Err(error), _)) => Err(error.into()),
         None => Err(not_running()),

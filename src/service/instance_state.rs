@@ -14,7 +14,7 @@ use crate::error::{Error, IoContext, Result};
 use crate::oci::{Descriptor, Digest, Image, Reference};
 use crate::pack::Answers;
 use crate::secret::Secret;
-use crate::store::{Reach, Store};
+use crate::store::{Marked, Store};
 
 /// The state of an instance.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -97,7 +97,7 @@ impl InstanceState {
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage).
-pub fn unreferenced_states(store: &Store, reach: &Reach) -> Result<Vec<PathBuf>> {
+pub fn unreferenced_states(store: &Store, reach: &Marked) -> Result<Vec<PathBuf>> {
     let reached: HashSet<PathBuf> = reach.configs.iter().map(|id| path(store, *id)).collect();
     let dir = store.root().join("instances");
     let mut files = Vec::new();

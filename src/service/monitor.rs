@@ -16,7 +16,7 @@ use super::prepare::prepare;
 use super::record::Record;
 use super::service_dir::ServiceDir;
 use super::supervise::{Hooks, Job, supervise};
-use crate::error::{Error, Result, Wire};
+use crate::error::{Error, Result, WireError};
 use crate::interrupt;
 use crate::progress::{Event, Reporter};
 use crate::sandbox::{self, Sandbox};
@@ -34,7 +34,7 @@ enum MonitorEvent {
     Step(String),
     Note(String),
     Started,
-    Failed(Wire),
+    Failed(WireError),
 }
 
 /// Starts a service's monitor, and waits until the service has started.

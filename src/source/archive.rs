@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 
 use super::directory::damaged;
-use super::origin::Origin;
+use super::image_source::ImageSource;
 use super::tarball::Tarball;
 use crate::error::{Error, Result};
 use crate::oci::json::{MAX_MANIFEST, parse};
@@ -49,7 +49,7 @@ impl<'a> Archive<'a> {
     }
 }
 
-impl Origin for Archive<'_> {
+impl ImageSource for Archive<'_> {
     fn root(&self, platform: &Platform) -> Result<(Descriptor, Vec<u8>)> {
         let reference = self.reference.as_deref();
         let descriptor = find(&self.entries, reference, platform, self.tar.path())?;

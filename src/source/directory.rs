@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::origin::Origin;
+use super::image_source::ImageSource;
 use crate::error::{Error, Result};
 use crate::oci::json::MAX_MANIFEST;
 use crate::oci::{Descriptor, Layout, Platform};
@@ -20,7 +20,7 @@ impl Directory {
     }
 }
 
-impl Origin for Directory {
+impl ImageSource for Directory {
     fn root(&self, platform: &Platform) -> Result<(Descriptor, Vec<u8>)> {
         let descriptor = self.layout.find(self.reference.as_deref(), platform)?;
         let bytes = self.manifest(&descriptor)?;

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use super::origin::Origin;
+use super::image_source::ImageSource;
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, DigestReader, Platform, Reference};
 use crate::registry::{Remote, read_error};
@@ -10,7 +10,7 @@ use crate::registry::{Remote, read_error};
 /// An image of a registry, or of its mirrors.
 pub(super) struct Docker(pub(super) Remote);
 
-impl Origin for Docker {
+impl ImageSource for Docker {
     fn root(&self, _: &Platform) -> Result<(Descriptor, Vec<u8>)> {
         let raw = self.0.manifest()?;
         Ok((Descriptor::new(&raw.media_type, raw.digest, raw.bytes.len() as u64), raw.bytes))
@@ -35,7 +35,7 @@ impl Origin for Docker {
         Ok(Box::new(DigestReader::expecting(blob, digest, Some(size))))
     }
 
-    fn home(&self) -> Option<Reference> {
+    fn location(&self) -> Option<Reference> {
         self.0.served_by().cloned()
     }
 

@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use serde::Deserialize;
 
 use super::directory::damaged;
-use super::origin::Origin;
+use super::image_source::ImageSource;
 use super::tarball::{Span, Tarball};
 use crate::error::{Error, IoContext, Result};
 use crate::layer::compress::{detect, read_full};
@@ -146,7 +146,7 @@ fn descriptor_of(tar: &Tarball, span: Span, diff_id: Digest) -> Result<Descripto
     Ok(Descriptor::new(compression.layer_media_type(), digest, span.size))
 }
 
-impl Origin for DockerArchive<'_> {
+impl ImageSource for DockerArchive<'_> {
     fn root(&self, _: &Platform) -> Result<(Descriptor, Vec<u8>)> {
         Ok((self.descriptor.clone(), self.manifest.clone()))
     }

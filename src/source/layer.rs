@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::origin::Origin;
+use super::image_source::ImageSource;
 use super::tee::{Failure, Handle, Tee, decompress, undecodable};
 use crate::error::{Context, Error, Kind, Result};
 use crate::interrupt;
@@ -22,7 +22,7 @@ const STRIDE: u64 = 1 << 20;
 
 /// What the transfers of one pull share.
 pub(super) struct Transfers<'a> {
-    pub(super) origin: &'a dyn Origin,
+    pub(super) image_source: &'a dyn ImageSource,
     pub(super) store: &'a Store,
     pub(super) reporter: &'a dyn Reporter,
     /// Set when one has failed, so that the others stop.
@@ -75,7 +75,7 @@ impl Transfers<'_> {
             self.reporter.event(Event::Transfer { id: &id, done, total: Some(descriptor.size) });
         };
         tell(0);
-        let tee = Tee::new(self.origin.blob(descriptor)?, self.store.blob_writer()?);
+        let tee = Tee::new(self.image_source.blob(descriptor)?, self.store.blob_writer()?);
         let tee = Rc::new(RefCell::new(tee));
         let mut told = 0;
         let result = hash(&tee, compression(layer)?, &mut |_| {
@@ -92,7 +92,7 @@ impl Transfers<'_> {
         let tee = Rc::into_inner(tee).expect("the decoder is gone").into_inner();
         // A decoder may have wrapped what really happened.
         let diff_id = match tee.failure {
-            Some(Failure::Read(error)) => return Err(self.origin.read_error(error)),
+            Some(Failure::Read(error)) => return Err(self.image_source.read_error(error)),
             Some(Failure::Write(error)) => {
                 return Err(Error::io("write to", self.store.root(), error));
             }

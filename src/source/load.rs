@@ -5,7 +5,7 @@ use std::path::Path;
 use super::Source;
 use super::archive::{Archive, INDEX};
 use super::docker_archive::{self, DockerArchive};
-use super::pull::{PullOptions, from_origin};
+use super::pull::{PullOptions, from_image_source};
 use super::tarball::{ARCHIVES, Tarball};
 use crate::error::{Context, Error, Result};
 use crate::oci::descriptor::CONTAINERD_NAME;
@@ -41,12 +41,12 @@ pub fn load(
     let path = || file.to_owned();
     if tar.find(INDEX).is_some() {
         let source = Source::OciArchive { file: path(), reference: None };
-        options.allowed.check(&source, reporter)?;
+        options.signature_policy.check(&source, reporter)?;
         let archive = Archive::open(&tar, None)?;
         for entry in archive.entries() {
-            let origin = Archive::of_entry(&tar, entry.clone());
-            let descriptor =
-                from_origin(&origin, store, &options.platform, reporter).context(file.display())?;
+            let image_source = Archive::of_entry(&tar, entry.clone());
+            let descriptor = from_image_source(&image_source, store, &options.platform, reporter)
+                .context(file.display())?;
             add(&mut loaded, descriptor, name_of(entry).into_iter().collect());
         }
     } else {
@@ -59,11 +59,11 @@ pub fn load(
             .hint(ARCHIVES));
         }
         let source = Source::DockerArchive { file: path(), reference: None };
-        options.allowed.check(&source, reporter)?;
+        options.signature_policy.check(&source, reporter)?;
         for item in docker_archive::items(&tar)? {
-            let origin = DockerArchive::open(&tar, &item)?;
-            let descriptor =
-                from_origin(&origin, store, &options.platform, reporter).context(file.display())?;
+            let image_source = DockerArchive::open(&tar, &item)?;
+            let descriptor = from_image_source(&image_source, store, &options.platform, reporter)
+                .context(file.display())?;
             let names = item.tags().filter_map(|tag| tag.parse().ok());
             let names = names.map(Reference::without_default_registry).collect();
             add(&mut loaded, descriptor, names);

@@ -10,13 +10,13 @@ mod as_oci;
 mod directory;
 mod docker;
 mod docker_archive;
+mod image_source;
 mod layer;
 mod load;
-mod origin;
-mod policy;
 mod pull;
 mod push;
 mod recompress;
+mod signature_policy;
 mod tarball;
 pub(crate) mod tee;
 
@@ -29,10 +29,10 @@ use crate::oci::Reference;
 
 pub use as_oci::as_oci;
 pub use load::{Loaded, load};
-pub use policy::PolicyFile;
-pub use pull::{Policy, PullOptions, pull, pull_all};
+pub use pull::{PullOptions, PullPolicy, pull, pull_all};
 pub use push::push;
 pub use recompress::recompress;
+pub use signature_policy::SignaturePolicy;
 
 /// Where to find an image.
 ///

@@ -9,9 +9,9 @@ use super::archive::Archive;
 use super::directory::Directory;
 use super::docker::Docker;
 use super::docker_archive::{self, DockerArchive};
+use super::image_source::ImageSource;
 use super::layer::{Fetched, Transfers};
-use super::origin::Origin;
-use super::policy::PolicyFile;
+use super::signature_policy::SignaturePolicy;
 use super::tarball::Tarball;
 use crate::error::{Context, Error, Kind, Result};
 use crate::oci::json::{MAX_CONFIG, MAX_MANIFEST};
@@ -27,7 +27,7 @@ const MAX_DEPTH: usize = 4;
 
 /// When a registry is asked for an image that the store may have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Policy {
+pub enum PullPolicy {
     /// If the store lacks it.
     Missing,
     /// Always; what the store has is not transferred again.
@@ -47,11 +47,11 @@ pub struct PullOptions {
     /// Take an index of the store as it is, not its image for the platform.
     pub whole: bool,
     /// When to ask a registry.
-    pub policy: Policy,
+    pub policy: PullPolicy,
     /// How to talk to registries.
     pub client: ClientOptions,
     /// Which images may be brought in.
-    pub allowed: PolicyFile,
+    pub signature_policy: SignaturePolicy,
 }
 
 impl Default for PullOptions {
@@ -59,9 +59,9 @@ impl Default for PullOptions {
         PullOptions {
             platform: Platform::host(),
             whole: false,
-            policy: Policy::default(),
+            policy: PullPolicy::default(),
             client: ClientOptions::default(),
-            allowed: PolicyFile::from_env(None),
+            signature_policy: SignaturePolicy::from_env(None),
         }
     }
 }
@@ -79,45 +79,45 @@ pub fn pull(
     options: &PullOptions,
     reporter: &dyn Reporter,
 ) -> Result<Descriptor> {
-    let bring = |origin: &dyn Origin| {
-        options.allowed.check(source, reporter)?;
+    let bring = |image_source: &dyn ImageSource| {
+        options.signature_policy.check(source, reporter)?;
         reporter.step(&format!("pulling {source}"));
-        from_origin(origin, store, &options.platform, reporter).context(source)
+        from_image_source(image_source, store, &options.platform, reporter).context(source)
     };
     match source {
         Source::Local(reference) => local(reference, store, options, reporter),
         Source::Docker(reference) => {
             let held = match options.policy {
-                Policy::Always => None,
+                PullPolicy::Always => None,
                 _ => held(store, reference, &options.platform),
             };
-            let remote = || with_origin(source, store, options, bring);
+            let remote = || with_image_source(source, store, options, bring);
             match (options.policy, held) {
-                (Policy::Missing | Policy::Never, Some(held)) => Ok(held),
-                (Policy::Never, None) => Err(Error::bad_input(format!(
+                (PullPolicy::Missing | PullPolicy::Never, Some(held)) => Ok(held),
+                (PullPolicy::Never, None) => Err(Error::bad_input(format!(
                     "the store has no image {reference}, and no registry may be asked"
                 ))
                 .hint(format!("pull it first: `svp pull docker://{reference}`"))),
-                (Policy::Newer, Some(held)) => match remote() {
+                (PullPolicy::Newer, Some(held)) => match remote() {
                     Err(error) if error.kind() == Kind::Registry => {
                         reporter.warning(&format!("{error}; taking the image of the store"));
                         Ok(held)
                     }
                     other => other,
                 },
-                (Policy::Always | Policy::Missing | Policy::Newer, _) => remote(),
+                (PullPolicy::Always | PullPolicy::Missing | PullPolicy::Newer, _) => remote(),
             }
         }
-        _ => with_origin(source, store, options, bring),
+        _ => with_image_source(source, store, options, bring),
     }
 }
 
 /// Opens a source that isn't the store, for `work`.
-fn with_origin<T>(
+fn with_image_source<T>(
     source: &Source,
     store: &Store,
     options: &PullOptions,
-    work: impl FnOnce(&dyn Origin) -> Result<T>,
+    work: impl FnOnce(&dyn ImageSource) -> Result<T>,
 ) -> Result<T> {
     match source {
         Source::Local(reference) => Err(Error::bad_input(format!("{reference} is in the store"))),
@@ -173,19 +173,19 @@ pub fn pull_all(
         };
         return images.into_iter().map(with_platform).collect();
     }
-    let all = |origin: &dyn Origin| {
-        options.allowed.check(source, reporter)?;
+    let all = |image_source: &dyn ImageSource| {
+        options.signature_policy.check(source, reporter)?;
         reporter.step(&format!("pulling {source}"));
-        let root = origin.root(&options.platform)?;
+        let root = image_source.root(&options.platform)?;
         let mut images = Vec::new();
-        all_from(origin, store, root, MAX_DEPTH, reporter, &mut images)?;
+        all_from(image_source, store, root, MAX_DEPTH, reporter, &mut images)?;
         Ok(images)
     };
-    with_origin(source, store, options, |origin| all(origin).context(source))
+    with_image_source(source, store, options, |image_source| all(image_source).context(source))
 }
 
 fn all_from(
-    origin: &dyn Origin,
+    image_source: &dyn ImageSource,
     store: &Store,
     (descriptor, bytes): (Descriptor, Vec<u8>),
     depth: usize,
@@ -195,13 +195,13 @@ fn all_from(
     match Document::parse(&bytes, &descriptor.media_type)? {
         Document::Manifest(manifest) => {
             let found = Found::new(descriptor, bytes, manifest);
-            images.push(bring_image(origin, store, found, None, reporter)?);
+            images.push(bring_image(image_source, store, found, None, reporter)?);
         }
         Document::Index(_) if depth == 0 => return Err(too_deep()),
         Document::Index(index) => {
             for entry in index.images() {
-                let bytes = origin.manifest(entry)?;
-                all_from(origin, store, (entry.clone(), bytes), depth - 1, reporter, images)?;
+                let bytes = image_source.manifest(entry)?;
+                all_from(image_source, store, (entry.clone(), bytes), depth - 1, reporter, images)?;
             }
             let others = index.manifests.len() - index.images().count();
             if others > 0 {
@@ -238,14 +238,14 @@ fn by_digest(store: &Store, reference: &Reference, digest: Digest) -> Option<Des
     Some(Descriptor::new(media_type, digest, bytes.len() as u64))
 }
 
-pub(super) fn from_origin(
-    origin: &dyn Origin,
+pub(super) fn from_image_source(
+    image_source: &dyn ImageSource,
     store: &Store,
     platform: &Platform,
     reporter: &dyn Reporter,
 ) -> Result<Descriptor> {
-    let found = find_manifest(origin, platform)?;
-    bring_image(origin, store, found, Some(platform), reporter)
+    let found = find_manifest(image_source, platform)?;
+    bring_image(image_source, store, found, Some(platform), reporter)
 }
 
 /// A manifest at its source.
@@ -267,28 +267,28 @@ impl Found {
 
 /// Brings the image of one manifest; one that is not for `wanted`, if anything is, is warned of.
 fn bring_image(
-    origin: &dyn Origin,
+    image_source: &dyn ImageSource,
     store: &Store,
     found: Found,
     wanted: Option<&Platform>,
     reporter: &dyn Reporter,
 ) -> Result<Descriptor> {
     let Found { descriptor, bytes, manifest } = found;
-    let config = origin.read(&manifest.config, MAX_CONFIG)?;
+    let config = image_source.read(&manifest.config, MAX_CONFIG)?;
     let image = Image::from_parts(&manifest, &config)?;
     let offered = image.config().platform();
     if let Some(wanted) = wanted {
         warn_of_another(&offered, wanted, reporter);
     }
-    let fetched = fetch_layers(origin, store, image.layers(), reporter)?;
+    let fetched = fetch_layers(image_source, store, image.layers(), reporter)?;
     for layer in fetched {
         layer.publish(store)?;
     }
     store.put_blob(&config)?;
     store.put_blob(&bytes)?;
-    if let Some(home) = origin.home() {
+    if let Some(location) = image_source.location() {
         for blob in std::iter::once(&manifest.config).chain(&manifest.layers) {
-            store.note_home(&blob.digest, &home);
+            store.add_blob_location(&blob.digest, &location);
         }
     }
     Ok(Descriptor {
@@ -304,14 +304,14 @@ fn warn_of_another(offered: &Platform, wanted: &Platform, reporter: &dyn Reporte
 }
 
 /// Follows indexes down to the manifest for `platform`.
-fn find_manifest(origin: &dyn Origin, platform: &Platform) -> Result<Found> {
-    let (mut descriptor, mut bytes) = origin.root(platform)?;
+fn find_manifest(image_source: &dyn ImageSource, platform: &Platform) -> Result<Found> {
+    let (mut descriptor, mut bytes) = image_source.root(platform)?;
     for _ in 0..MAX_DEPTH {
         match Document::parse(&bytes, &descriptor.media_type)? {
             Document::Manifest(manifest) => return Ok(Found::new(descriptor, bytes, manifest)),
             Document::Index(index) => {
                 descriptor = index.select(platform)?.clone();
-                bytes = origin.manifest(&descriptor)?;
+                bytes = image_source.manifest(&descriptor)?;
             }
         }
     }
@@ -324,7 +324,7 @@ fn too_deep() -> Error {
 
 /// Brings the layers that the store lacks, several at once. None becomes a blob unless all are right.
 fn fetch_layers(
-    origin: &dyn Origin,
+    image_source: &dyn ImageSource,
     store: &Store,
     layers: &[Layer],
     reporter: &dyn Reporter,
@@ -333,7 +333,7 @@ fn fetch_layers(
     let layers: Vec<&Layer> =
         layers.iter().filter(|l| seen.insert((l.descriptor.digest, l.diff_id))).collect();
     let (stop, zstd) = (AtomicBool::new(false), Mutex::new(()));
-    let transfers = Transfers { origin, store, reporter, stop, zstd };
+    let transfers = Transfers { image_source, store, reporter, stop, zstd };
     let next = AtomicUsize::new(0);
     let fetched = Mutex::new(Ok(Vec::new()));
     let work = || {

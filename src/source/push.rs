@@ -74,7 +74,7 @@ fn push_image(
     };
     push.all(&blobs).context(format!("docker://{reference}"))?;
     for blob in &blobs {
-        store.note_home(&blob.digest, reference);
+        store.add_blob_location(&blob.digest, reference);
     }
     let media_type = store.load_manifest(descriptor)?.media_type();
     push_manifest(descriptor, media_type, reference, store, client)
@@ -115,11 +115,11 @@ fn mounts(
     let elsewhere = |name: &Reference| {
         name.registry() == target.registry() && name.repository() != target.repository()
     };
-    let home = |blob: &Descriptor| {
-        let home = store.noted_homes(&blob.digest).into_iter().find(elsewhere)?;
-        Some((blob.digest, home.repository().to_owned()))
+    let location = |blob: &Descriptor| {
+        let location = store.blob_locations(&blob.digest).into_iter().find(elsewhere)?;
+        Some((blob.digest, location.repository().to_owned()))
     };
-    let mut mounts: HashMap<Digest, String> = blobs.iter().filter_map(home).collect();
+    let mut mounts: HashMap<Digest, String> = blobs.iter().filter_map(location).collect();
     if mounts.len() == blobs.len() {
         return Ok(mounts);
     }

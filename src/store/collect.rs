@@ -5,8 +5,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-use super::reach::Depth;
-use super::{Reach, Store, TagRecord, sync_dir};
+use super::mark::Depth;
+use super::{Marked, Store, TagRecord, sync_dir};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::interrupt;
 use crate::oci::{Digest, Reference};
@@ -44,7 +44,7 @@ impl Store {
     pub fn remove_images(
         &mut self,
         references: &[Reference],
-        more: impl FnOnce(&Store, &Reach) -> Result<()>,
+        more: impl FnOnce(&Store, &Marked) -> Result<()>,
     ) -> Result<Removed> {
         let mut records: Vec<TagRecord> = Vec::new();
         for reference in references {
@@ -58,22 +58,22 @@ impl Store {
         }
         // Of an image that can't be read, what can be known of.
         let blobs: HashSet<Digest> = (records.iter())
-            .flat_map(|record| self.reach_from_top(&record.manifest, Depth::Blobs).0.blobs)
+            .flat_map(|record| self.mark_from_top(&record.manifest, Depth::Blobs).0.blobs)
             .collect();
         for record in &records {
             self.remove_tag(&record.reference()?)?;
         }
         let collect = |store: &Store| {
-            let roots = store.roots()?;
-            let held: HashSet<Digest> = roots.iter().map(|root| root.manifest.digest).collect();
+            let gc_roots = store.gc_roots()?;
+            let held: HashSet<Digest> = gc_roots.iter().map(|root| root.manifest.digest).collect();
             if records.iter().all(|record| held.contains(&record.manifest.digest)) {
                 return Ok(Collected::default());
             }
-            let reach = store.reach_of_roots(&roots, Depth::Blobs).whole()?;
+            let reach = store.mark_roots(&gc_roots, Depth::Blobs).whole()?;
             let collected = store.collect(&reach, Some(&blobs))?;
             more(store, &reach).map(|()| collected)
         };
-        let collected = match self.while_alone(Duration::ZERO, collect) {
+        let collected = match self.with_exclusive_lock(Duration::ZERO, collect) {
             // Another image is damaged, so what it reaches isn't known: the blobs stay.
             Err(error) if error.kind() == Kind::BadInput => None,
             other => other?,
@@ -101,7 +101,7 @@ impl Store {
     /// # Errors
     /// Those of `work`; [`Kind::Storage`](crate::error::Kind::Storage) if the lock fails;
     /// [`Kind::Interrupted`](crate::error::Kind::Interrupted).
-    pub fn while_alone<T>(
+    pub fn with_exclusive_lock<T>(
         &mut self,
         wait: Duration,
         work: impl FnOnce(&Store) -> Result<T>,
@@ -134,7 +134,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn collect(&self, reach: &Reach, among: Option<&HashSet<Digest>>) -> Result<Collected> {
+    pub fn collect(&self, reach: &Marked, among: Option<&HashSet<Digest>>) -> Result<Collected> {
         let mut unreached: Vec<Digest> = match among {
             Some(among) => among.iter().copied().collect(),
             None => (self.blobs()?).map(|blob| Ok(blob?.0)).collect::<Result<_>>()?,
@@ -149,7 +149,7 @@ impl Store {
                 if found.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             removed.io("remove", &path)?;
             self.forget_diff_id(&digest);
-            self.forget_homes(&digest);
+            self.remove_blob_locations(&digest);
             collected.blobs += 1;
             collected.bytes += found.blocks() * 512;
         }

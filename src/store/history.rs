@@ -9,7 +9,7 @@ use crate::oci::{Digest, History, Image, Layer, Platform, Reference};
 /// One line of `svp history`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Past {
+pub struct HistoryEntry {
     /// When, as RFC 3339, if it says.
     pub created: Option<String>,
     /// What was done; empty if the image doesn't say.
@@ -29,7 +29,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is none, or it is damaged.
-    pub fn history(&self, reference: &Reference, platform: &Platform) -> Result<Vec<Past>> {
+    pub fn history(&self, reference: &Reference, platform: &Platform) -> Result<Vec<HistoryEntry>> {
         let chosen = self.choose(&self.resolve(reference)?.manifest, platform)?;
         let mut past = past(&self.load_image(&chosen)?);
         past.reverse();
@@ -39,9 +39,9 @@ impl Store {
 
 /// The history, the oldest first. Entries and layers meet by their order alone, and an image may tell of
 /// more than it has or of less: each layer is listed exactly once whatever it tells.
-fn past(image: &Image) -> Vec<Past> {
+fn past(image: &Image) -> Vec<HistoryEntry> {
     let mut layers = (1..).zip(image.layers());
-    let entry = |told: History, layer: Option<(usize, &Layer)>| Past {
+    let entry = |told: History, layer: Option<(usize, &Layer)>| HistoryEntry {
         created: told.created,
         created_by: told.created_by,
         comment: told.comment,

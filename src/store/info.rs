@@ -13,7 +13,7 @@ use crate::oci::{self, Descriptor, Digest, Manifest, Platform, Reference};
 /// One line of `svp images`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Listed {
+pub struct ListedImage {
     /// `[REGISTRY/]REPOSITORY`.
     pub repository: String,
     /// The tag.
@@ -96,7 +96,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if a tag's file is damaged.
-    pub fn list(&self) -> Result<Vec<Listed>> {
+    pub fn list(&self) -> Result<Vec<ListedImage>> {
         let records = self.tags()?.collect::<Result<Vec<_>>>()?;
         let mut seen = HashSet::new();
         let distinct: Vec<&Descriptor> =
@@ -108,7 +108,7 @@ impl Store {
         for record in records {
             let reference = record.reference()?;
             let known = known[&record.manifest.digest].clone();
-            list.push(Listed {
+            list.push(ListedImage {
                 repository: reference.name(),
                 tag: reference.tag_or_latest().to_owned(),
                 digest: record.manifest.digest,

@@ -14,18 +14,18 @@
 //! A process killed at any instant leaves only staging, which the next [`Store::open`] removes. Any
 //! number of processes may use a store at once.
 
+mod blob_locations;
 mod blobs;
 mod collect;
 mod diff_ids;
 mod docker_archive;
 mod export;
+mod gc_roots;
 mod history;
-mod homes;
 mod images;
 mod info;
+mod mark;
 pub(crate) mod parallel;
-mod pins;
-mod reach;
 mod staging;
 mod tags;
 
@@ -43,10 +43,10 @@ use crate::error::{Error, IoContext, Kind, Result};
 pub use blobs::BlobWriter;
 pub use collect::{Collected, Removed};
 pub use export::ArchiveFormat;
-pub use history::Past;
-pub use info::{Document, InspectedIndex, InspectedLayer, Inspection, Listed};
-pub use pins::Holder;
-pub use reach::Reach;
+pub use gc_roots::RootOwner;
+pub use history::HistoryEntry;
+pub use info::{Document, InspectedIndex, InspectedLayer, Inspection, ListedImage};
+pub use mark::Marked;
 pub use staging::Staging;
 pub use tags::TagRecord;
 

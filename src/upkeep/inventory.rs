@@ -15,7 +15,7 @@ use crate::sandbox::{Sandbox, Unpacked};
 use crate::service::backup::cutover;
 use crate::service::service_dir::ServiceDir;
 use crate::service::unreferenced_states;
-use crate::store::{Holder, Reach, Staging, Store, parallel};
+use crate::store::{Marked, RootOwner, Staging, Store, parallel};
 
 /// What sort of thing something in the store is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -78,7 +78,7 @@ pub struct Inventory {
     /// Everything, each once.
     pub items: Vec<Item>,
     /// The images that can't be read, each with what holds it and why: what only they need counts as not needed.
-    pub damaged: Vec<(Holder, Error)>,
+    pub damaged: Vec<(RootOwner, Error)>,
 }
 
 /// Lists what the store holds.
@@ -87,12 +87,12 @@ pub struct Inventory {
 /// [`Kind::BadInput`] if a tag's file is damaged, [`Kind::Storage`], [`Kind::Sandbox`] if there are unpacked
 /// layers and no sandbox can be made.
 pub fn inventory(store: &Store) -> Result<Inventory> {
-    let reach = store.reach()?;
+    let reach = store.mark()?;
     let items = items(store, &reach)?;
     Ok(Inventory { items, damaged: reach.damaged })
 }
 
-fn items(store: &Store, reach: &Reach) -> Result<Vec<Item>> {
+fn items(store: &Store, reach: &Marked) -> Result<Vec<Item>> {
     let root = store.root();
     let mut items = Vec::new();
     for blob in store.blobs()? {
@@ -132,7 +132,7 @@ fn items(store: &Store, reach: &Reach) -> Result<Vec<Item>> {
 }
 
 /// What is in the tree areas: unpacked layers, and the scratch places of running commands.
-fn trees(store: &Store, reach: &Reach) -> Result<Vec<Item>> {
+fn trees(store: &Store, reach: &Marked) -> Result<Vec<Item>> {
     let trees = store.root().join("trees");
     let mut found = Sandbox::unpacked(&trees)?;
     let (layers, kept) = (found.len(), Sandbox::kept(&trees)?);
@@ -203,7 +203,7 @@ pub fn images(store: &Store) -> Result<Vec<ImageUse>> {
         }
     }
     let reach =
-        |manifest: &Descriptor| Some((manifest.digest, store.reach_of(manifest).ok()?.blobs));
+        |manifest: &Descriptor| Some((manifest.digest, store.mark_image(manifest).ok()?.blobs));
     let blobs: Vec<(Digest, HashSet<Digest>)> =
         parallel::map(&manifests, reach).into_iter().flatten().collect();
     let mut users: HashMap<Digest, u32> = HashMap::new();
@@ -240,8 +240,8 @@ pub struct Pruning {
 /// [`Kind::BadInput`] if an image is damaged, as what it needs isn't known; [`Kind::Storage`], also if the
 /// store is still in use. What could not be removed stays for the next time.
 pub fn prune(store: &mut Store, wanted: Pruning, wait: Duration) -> Result<Vec<Item>> {
-    let pruned = store.while_alone(wait, |store| {
-        let reach = store.reach()?.whole()?;
+    let pruned = store.with_exclusive_lock(wait, |store| {
+        let reach = store.mark()?.whole()?;
         let mut items = items(store, &reach)?;
         give_up(store, wanted, &mut items)?;
         items.retain(|item| !item.needed);
@@ -316,7 +316,7 @@ fn give_up_unpacked(store: &Store, items: &mut [Item]) -> Result<()> {
     Ok(())
 }
 
-fn remove(store: &Store, reach: &Reach, items: &[Item]) -> Result<()> {
+fn remove(store: &Store, reach: &Marked, items: &[Item]) -> Result<()> {
     // The blobs come at once, and last: as long as they are there, the rest can be made again.
     for item in items.iter().filter(|item| item.kind != ItemKind::Blob && item.tree.is_none()) {
         interrupt::check()?;

@@ -8,7 +8,7 @@ use crate::error::{IoContext, Kind, Result};
 use crate::oci::Reference;
 use crate::sandbox::{Sandbox, Unpacked};
 use crate::service::unreferenced_states;
-use crate::store::{Reach, Removed, Store};
+use crate::store::{Marked, Removed, Store};
 
 /// Removes the images that `references` name.
 ///
@@ -21,7 +21,7 @@ pub fn remove(store: &mut Store, references: &[Reference]) -> Result<Removed> {
     store.remove_images(references, forget)
 }
 
-fn forget(store: &Store, reach: &Reach) -> Result<()> {
+fn forget(store: &Store, reach: &Marked) -> Result<()> {
     for state in unreferenced_states(store, reach)? {
         fs::remove_file(&state).io("remove", &state)?;
     }
@@ -31,7 +31,7 @@ fn forget(store: &Store, reach: &Reach) -> Result<()> {
     if layers.is_empty() {
         return Ok(());
     }
-    let reach = match store.reach().and_then(Reach::whole) {
+    let reach = match store.mark().and_then(Marked::whole) {
         // Another image's config is damaged, so what it unpacked isn't known: that is for prune.
         Err(error) if error.kind() == Kind::BadInput => return Ok(()),
         other => other?,

@@ -188,17 +188,17 @@ fn collection_keeps_what_tags_reach_and_waits_for_nobody() {
     store.remove_tag(&name("gone")).unwrap();
 
     let other = Store::open(store.root()).unwrap();
-    let collect = |store: &Store| store.collect(&store.reach()?.whole()?, None);
-    assert_eq!(store.while_alone(Duration::ZERO, collect).unwrap(), None);
-    let waited = store.while_alone(Duration::from_millis(50), collect);
+    let collect = |store: &Store| store.collect(&store.mark()?.whole()?, None);
+    assert_eq!(store.with_exclusive_lock(Duration::ZERO, collect).unwrap(), None);
+    let waited = store.with_exclusive_lock(Duration::from_millis(50), collect);
     assert_eq!(waited.unwrap(), None);
     drop(other);
-    let collected = store.while_alone(Duration::ZERO, collect).unwrap().unwrap();
+    let collected = store.with_exclusive_lock(Duration::ZERO, collect).unwrap().unwrap();
     assert_eq!(collected.blobs, 3);
     assert!(collected.bytes > 4);
     let record = store.resolve(&name("kept")).unwrap();
     assert_eq!(store.load_image(&record.manifest).unwrap(), kept);
-    let chains: Vec<_> = store.reach().unwrap().chain_ids.into_iter().collect();
+    let chains: Vec<_> = store.mark().unwrap().chain_ids.into_iter().collect();
     assert_eq!(chains, kept.chain_ids());
 }
 
@@ -208,7 +208,7 @@ fn collection_removes_nothing_where_a_manifest_is_damaged() {
     let descriptor = store.insert_image(&image(&store, "1"), &name("a")).unwrap();
     store.put_blob(b"unreached").unwrap();
     fs::remove_file(store.blob_path(&descriptor.digest)).unwrap();
-    let error = store.reach().unwrap().whole().unwrap_err();
+    let error = store.mark().unwrap().whole().unwrap_err();
     assert_eq!(error.kind(), Kind::BadInput);
     assert!(error.to_string().contains("a:latest"), "{error}");
     store.insert_image(&image(&store, "2"), &name("b")).unwrap();

@@ -64,7 +64,7 @@ impl Check<'_> {
                 Ok(record) => self.tag(record, &mut seen, &mut reached),
             }
         }
-        for (service, pin) in self.store.pinned()? {
+        for (service, pin) in self.store.service_pins()? {
             let what = format!("services/{service}");
             match pin {
                 Err(error) => self.fault(what, error.to_string(), REMOVE),

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::pins::Root;
-use super::{Holder, Store, parallel};
+use super::gc_roots::GcRoot;
+use super::{RootOwner, Store, parallel};
 use crate::error::{Error, Result};
 use crate::oci::image::chain_ids;
 use crate::oci::json::{MAX_CONFIG, MAX_MANIFEST};
@@ -20,7 +20,7 @@ pub(super) enum Depth {
 
 /// What tags reach.
 #[derive(Debug, Default)]
-pub struct Reach {
+pub struct Marked {
     /// The blobs: indexes, manifests, configs and layers.
     pub blobs: HashSet<Digest>,
     /// Those of them that are configs.
@@ -28,25 +28,25 @@ pub struct Reach {
     /// The chain IDs of all layers.
     pub chain_ids: HashSet<Digest>,
     /// The images that can't be read, each with what holds it and why. What they reach isn't known.
-    pub damaged: Vec<(Holder, Error)>,
+    pub damaged: Vec<(RootOwner, Error)>,
 }
 
-impl Reach {
+impl Marked {
     /// This, if it is all that the tags reach.
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) that names the first damaged image.
-    pub fn whole(mut self) -> Result<Reach> {
+    pub fn whole(mut self) -> Result<Marked> {
         if self.damaged.is_empty() {
             return Ok(self);
         }
-        let (holder, error) = self.damaged.swap_remove(0);
-        let remove = match &holder {
-            Holder::Tag(name) => format!("remove it with `svp rmi {name}`"),
-            Holder::Service(name) => format!("remove the service with `svp rm {name}`"),
+        let (owner, error) = self.damaged.swap_remove(0);
+        let remove = match &owner {
+            RootOwner::Tag(name) => format!("remove it with `svp rmi {name}`"),
+            RootOwner::Service(name) => format!("remove the service with `svp rm {name}`"),
         };
         Err(error
-            .context(format!("{holder} is damaged, so nothing is removed"))
+            .context(format!("{owner} is damaged, so nothing is removed"))
             .hint(format!("pull or build it again, or {remove}")))
     }
 }
@@ -57,23 +57,23 @@ impl Store {
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if a tag's file is damaged;
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn reach(&self) -> Result<Reach> {
-        let roots = self.roots()?;
-        Ok(self.reach_of_roots(&roots, Depth::Layers))
+    pub fn mark(&self) -> Result<Marked> {
+        let gc_roots = self.gc_roots()?;
+        Ok(self.mark_roots(&gc_roots, Depth::Layers))
     }
 
     /// What these roots reach.
-    pub(super) fn reach_of_roots(&self, roots: &[Root], depth: Depth) -> Reach {
+    pub(super) fn mark_roots(&self, gc_roots: &[GcRoot], depth: Depth) -> Marked {
         let mut seen = HashSet::new();
         let distinct: Vec<_> =
-            roots.iter().filter(|root| seen.insert(root.manifest.digest)).collect();
-        let reached = parallel::map(&distinct, |root| self.reach_from_top(&root.manifest, depth));
-        let mut all = Reach::default();
-        for (root, (reach, result)) in distinct.iter().zip(reached) {
-            all.blobs.extend(reach.blobs);
-            all.configs.extend(reach.configs);
-            all.chain_ids.extend(reach.chain_ids);
-            all.damaged.extend(result.err().map(|error| (root.holder.clone(), error)));
+            gc_roots.iter().filter(|root| seen.insert(root.manifest.digest)).collect();
+        let results = parallel::map(&distinct, |root| self.mark_from_top(&root.manifest, depth));
+        let mut all = Marked::default();
+        for (root, (marked, result)) in distinct.iter().zip(results) {
+            all.blobs.extend(marked.blobs);
+            all.configs.extend(marked.configs);
+            all.chain_ids.extend(marked.chain_ids);
+            all.damaged.extend(result.err().map(|error| (root.owner.clone(), error)));
         }
         all
     }
@@ -82,52 +82,52 @@ impl Store {
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if it is damaged.
-    pub fn reach_of(&self, descriptor: &Descriptor) -> Result<Reach> {
-        let (reach, result) = self.reach_from_top(descriptor, Depth::Layers);
-        result.map(|()| reach)
+    pub fn mark_image(&self, descriptor: &Descriptor) -> Result<Marked> {
+        let (marked, result) = self.mark_from_top(descriptor, Depth::Layers);
+        result.map(|()| marked)
     }
 
     /// What one image or index reaches, as far as it can be read, and why it can't further.
-    pub(super) fn reach_from_top(
+    pub(super) fn mark_from_top(
         &self,
         descriptor: &Descriptor,
         depth: Depth,
-    ) -> (Reach, Result<()>) {
-        let mut reach = Reach::default();
-        let result = self.reach_from(descriptor, &mut reach, depth, true);
-        (reach, result)
+    ) -> (Marked, Result<()>) {
+        let mut marked = Marked::default();
+        let result = self.mark_from(descriptor, &mut marked, depth, true);
+        (marked, result)
     }
 
     /// Adds what `descriptor` reaches. Of an index's images those that the store lacks are no damage: it
     /// may have been pulled for one platform.
-    fn reach_from(
+    fn mark_from(
         &self,
         descriptor: &Descriptor,
-        reach: &mut Reach,
+        marked: &mut Marked,
         depth: Depth,
         top: bool,
     ) -> Result<()> {
-        if !reach.blobs.insert(descriptor.digest) {
+        if !marked.blobs.insert(descriptor.digest) {
             return Ok(());
         }
         let bytes = self.read_blob_bounded(&descriptor.digest, MAX_MANIFEST)?;
         match Document::parse(&bytes, &descriptor.media_type)? {
-            Document::Manifest(manifest) => self.reach_image(&manifest, reach, depth),
+            Document::Manifest(manifest) => self.mark_manifest(&manifest, marked, depth),
             Document::Index(index) if top => index
                 .manifests
                 .iter()
                 .filter(|manifest| self.has_blob(&manifest.digest))
-                .try_for_each(|manifest| self.reach_from(manifest, reach, depth, false)),
+                .try_for_each(|manifest| self.mark_from(manifest, marked, depth, false)),
             Document::Index(_) => Err(Error::bad_input("an index in an index")),
         }
     }
 
-    fn reach_image(&self, manifest: &Manifest, reach: &mut Reach, depth: Depth) -> Result<()> {
-        reach.blobs.extend(manifest.layers.iter().map(|layer| layer.digest));
-        reach.blobs.insert(manifest.config.digest);
-        if reach.configs.insert(manifest.config.digest) && depth == Depth::Layers {
+    fn mark_manifest(&self, manifest: &Manifest, marked: &mut Marked, depth: Depth) -> Result<()> {
+        marked.blobs.extend(manifest.layers.iter().map(|layer| layer.digest));
+        marked.blobs.insert(manifest.config.digest);
+        if marked.configs.insert(manifest.config.digest) && depth == Depth::Layers {
             let config = self.read_blob_bounded(&manifest.config.digest, MAX_CONFIG)?;
-            reach.chain_ids.extend(chain_ids(Config::parse(&config)?.diff_ids()?));
+            marked.chain_ids.extend(chain_ids(Config::parse(&config)?.diff_ids()?));
         }
         Ok(())
     }

@@ -16,15 +16,15 @@ use crate::sandbox::LayerSource;
 use crate::store::Store;
 
 /// A pack's normalised tar, in a file without a name.
-pub(super) struct PackedPack {
+pub(super) struct PackLayer {
     tar: File,
     digest: Digest,
     size: u64,
 }
 
-impl PackedPack {
+impl PackLayer {
     /// Writes the pack's tar. Its digest is the pack's content digest and its layer's diff ID.
-    pub(super) fn new(pack: &Pack) -> Result<PackedPack> {
+    pub(super) fn new(pack: &Pack) -> Result<PackLayer> {
         let file = tempfile::tempfile().io("make", "a temporary file")?;
         let mut writer = BufWriter::with_capacity(1 << 16, file);
         let digest = pack.write_layer(&mut writer, PREFIX)?;
@@ -34,7 +34,7 @@ impl PackedPack {
             .map_err(|error| error.into_error())
             .io("write", "a temporary file")?;
         let size = tar.metadata().io("look at", "a temporary file")?.len();
-        Ok(PackedPack { tar, digest, size })
+        Ok(PackLayer { tar, digest, size })
     }
 
     /// The content digest.

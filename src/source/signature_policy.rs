@@ -27,19 +27,19 @@ const LARGEST: u64 = 4 << 20;
 
 /// The file that says which images may be brought in; perhaps none.
 #[derive(Clone, Debug, Default)]
-pub struct PolicyFile {
+pub struct SignaturePolicy {
     path: Option<PathBuf>,
     /// Whether it was said that signatures are not verified.
-    told: Arc<AtomicBool>,
+    warned: Arc<AtomicBool>,
 }
 
-impl PolicyFile {
+impl SignaturePolicy {
     /// `named` if given; else the first that there is of `$XDG_CONFIG_HOME/containers/policy.json`,
     /// `~/.config/containers/policy.json` and `/etc/containers/policy.json`.
     pub fn from_env(named: Option<PathBuf>) -> Self {
         let places = user_directories().into_iter().chain([SYSTEM.into()]);
         let found = || places.map(|dir| dir.join(NAME)).find(|path| path.exists());
-        PolicyFile { path: named.or_else(found), told: Arc::default() }
+        SignaturePolicy { path: named.or_else(found), warned: Arc::default() }
     }
 
     /// Whether the image that `source` names may be brought in.
@@ -60,7 +60,8 @@ impl PolicyFile {
             ))
             .hint(format!("{scope} says so; --policy FILE names another policy")));
         }
-        if requirements.contains(&Requirement::Signed) && !self.told.swap(true, Ordering::Relaxed) {
+        if requirements.contains(&Requirement::Signed) && !self.warned.swap(true, Ordering::Relaxed)
+        {
             reporter.warning(&format!(
                 "the policy {} wants {source} signed; svp verifies no signatures and takes it without",
                 path.display()

@@ -9,7 +9,7 @@ use crate::store::Store;
 
 /// What an image is to svp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum What {
+pub(super) enum ImageRole {
     /// Made by `svp build`.
     Base,
     /// Made by `svp setup`, or by `svp build --phase all`.
@@ -19,29 +19,31 @@ pub(super) enum What {
 }
 
 /// What an image's labels say it is.
-pub(super) fn what(image: &Image) -> What {
+pub(super) fn role_of(image: &Image) -> ImageRole {
     match image.config().label(LABEL_PHASE).and_then(|phase| phase.parse().ok()) {
-        Some(Phase::Base) => What::Base,
-        Some(Phase::Setup | Phase::All) => What::Instance,
-        None => What::Foreign,
+        Some(Phase::Base) => ImageRole::Base,
+        Some(Phase::Setup | Phase::All) => ImageRole::Instance,
+        None => ImageRole::Foreign,
     }
 }
 
 /// What a tag stands for, if there is one.
-pub(super) fn what_is(store: &Store, reference: &Reference) -> Result<Option<What>> {
+pub(super) fn role_of_tag(store: &Store, reference: &Reference) -> Result<Option<ImageRole>> {
     match store.tag(reference)? {
         None => Ok(None),
         // A tag whose image is damaged may be written over.
-        Some(tag) => Ok(Some(what_of(store, &tag.manifest).unwrap_or(What::Foreign))),
+        Some(tag) => {
+            Ok(Some(role_of_descriptor(store, &tag.manifest).unwrap_or(ImageRole::Foreign)))
+        }
     }
 }
 
 /// What an image is; an index with an instance among its images is as one.
-pub(super) fn what_of(store: &Store, descriptor: &Descriptor) -> Result<What> {
-    let mut found = What::Foreign;
+pub(super) fn role_of_descriptor(store: &Store, descriptor: &Descriptor) -> Result<ImageRole> {
+    let mut found = ImageRole::Foreign;
     for image in store.images_of(descriptor)? {
-        match what(&store.load_image(&image)?) {
-            What::Instance => return Ok(What::Instance),
+        match role_of(&store.load_image(&image)?) {
+            ImageRole::Instance => return Ok(ImageRole::Instance),
             other => found = other,
         }
     }
@@ -52,17 +54,22 @@ pub(super) fn what_of(store: &Store, descriptor: &Descriptor) -> Result<What> {
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage), unless `force` is given.
-pub fn check_taken(store: &Store, name: &Reference, image: &Descriptor, force: bool) -> Result<()> {
+pub fn refuse_instance_tag(
+    store: &Store,
+    name: &Reference,
+    image: &Descriptor,
+    force: bool,
+) -> Result<()> {
     let same = store.tag(name)?.is_some_and(|tag| tag.manifest.digest == image.digest);
-    if same { Ok(()) } else { check_for_base(store, name, force) }
+    if same { Ok(()) } else { refuse_instance_name(store, name, force) }
 }
 
 /// Refuses to put an image that is no instance under the name of one.
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage), unless `force` is given.
-pub fn check_for_base(store: &Store, reference: &Reference, force: bool) -> Result<()> {
-    if !force && what_is(store, reference)? == Some(What::Instance) {
+pub fn refuse_instance_name(store: &Store, reference: &Reference, force: bool) -> Result<()> {
+    if !force && role_of_tag(store, reference)? == Some(ImageRole::Instance) {
         return Err(Error::usage(format!(
             "{} is an instance, which has secrets",
             reference.tagged()
@@ -73,8 +80,8 @@ pub fn check_for_base(store: &Store, reference: &Reference, force: bool) -> Resu
 }
 
 /// Refuses to build on an instance: its secrets would be in a base image, and in all instances of that.
-pub(super) fn check_builds_on(image: &Image, source: &Source) -> Result<()> {
-    if what(image) != What::Instance {
+pub(super) fn refuse_instance_as_base(image: &Image, source: &Source) -> Result<()> {
+    if role_of(image) != ImageRole::Instance {
         return Ok(());
     }
     Err(Error::bad_input(format!("the base image {source} is an instance, whose secrets it holds"))
@@ -83,7 +90,7 @@ pub(super) fn check_builds_on(image: &Image, source: &Source) -> Result<()> {
 
 /// Refuses to set up an instance under a name that exists.
 pub(super) fn check_for_instance(store: &Store, reference: &Reference, may: bool) -> Result<()> {
-    match !may && what_is(store, reference)?.is_some() {
+    match !may && role_of_tag(store, reference)?.is_some() {
         true => Err(exists(reference)),
         false => Ok(()),
     }

@@ -12,7 +12,7 @@ use crate::oci::Descriptor;
 
 /// The part of a service's record that matters here.
 #[derive(Debug, Deserialize)]
-pub struct Pin {
+pub struct ServicePin {
     /// The service's name.
     pub name: String,
     /// The manifest or index of its image.
@@ -21,7 +21,7 @@ pub struct Pin {
 
 /// What keeps an image in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Holder {
+pub enum RootOwner {
     /// A tag, `[REGISTRY/]REPO:TAG`.
     Tag(String),
     /// A service, by its name.
@@ -29,20 +29,20 @@ pub enum Holder {
 }
 
 /// Names the image that is held.
-impl fmt::Display for Holder {
+impl fmt::Display for RootOwner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Holder::Tag(name) => write!(f, "the image {name}"),
-            Holder::Service(name) => write!(f, "the image of the service {name}"),
+            RootOwner::Tag(name) => write!(f, "the image {name}"),
+            RootOwner::Service(name) => write!(f, "the image of the service {name}"),
         }
     }
 }
 
 /// An image that must stay.
 #[derive(Clone, Debug)]
-pub(super) struct Root {
+pub(super) struct GcRoot {
     /// Why.
-    pub(super) holder: Holder,
+    pub(super) owner: RootOwner,
     /// Its manifest or index.
     pub(super) manifest: Descriptor,
 }
@@ -53,17 +53,17 @@ impl Store {
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if a tag's or a service's file is damaged;
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub(super) fn roots(&self) -> Result<Vec<Root>> {
-        let mut roots = Vec::new();
+    pub(super) fn gc_roots(&self) -> Result<Vec<GcRoot>> {
+        let mut gc_roots = Vec::new();
         for tag in self.tags()? {
             let tag = tag?;
-            roots.push(Root { holder: Holder::Tag(tag.name), manifest: tag.manifest });
+            gc_roots.push(GcRoot { owner: RootOwner::Tag(tag.name), manifest: tag.manifest });
         }
-        for (_, pin) in self.pinned()? {
-            let Pin { name, manifest } = pin?;
-            roots.push(Root { holder: Holder::Service(name), manifest });
+        for (_, pin) in self.service_pins()? {
+            let ServicePin { name, manifest } = pin?;
+            gc_roots.push(GcRoot { owner: RootOwner::Service(name), manifest });
         }
-        Ok(roots)
+        Ok(gc_roots)
     }
 
     /// What each service holds, by the name of its directory.
@@ -71,13 +71,13 @@ impl Store {
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage) if they can't be listed; an item is
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if that service's file is damaged.
-    pub fn pinned(&self) -> Result<Vec<(String, Result<Pin>)>> {
+    pub fn service_pins(&self) -> Result<Vec<(String, Result<ServicePin>)>> {
         let dir = self.root().join("services");
         let entries = match fs::read_dir(&dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             other => other.io("list", &dir)?,
         };
-        let mut pinned = Vec::new();
+        let mut service_pins = Vec::new();
         for entry in entries {
             let entry = entry.io("list", &dir)?;
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -94,8 +94,8 @@ impl Store {
                         .hint("`svp rm --force` with its name removes it, for what it held isn't known")
                 })
             });
-            pinned.push((name, pin));
+            service_pins.push((name, pin));
         }
-        Ok(pinned)
+        Ok(service_pins)
     }
 }

@@ -6,7 +6,7 @@ use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Platform, Reference};
 
 /// An open source: gives documents and blobs, by several threads at once.
-pub(super) trait Origin: Sync {
+pub(super) trait ImageSource: Sync {
     /// What the source's name stands for: a manifest or an index, and its bytes. For a layout with several
     /// platforms under one name, `platform` decides.
     fn root(&self, platform: &Platform) -> Result<(Descriptor, Vec<u8>)>;
@@ -21,7 +21,7 @@ pub(super) trait Origin: Sync {
     fn read_error(&self, error: io::Error) -> Error;
 
     /// The repository of a registry that has what was read, if it is one that did.
-    fn home(&self) -> Option<Reference> {
+    fn location(&self) -> Option<Reference> {
         None
     }
 
@@ -29,7 +29,7 @@ pub(super) trait Origin: Sync {
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if it has more than `max` bytes; else as
-    /// [`Origin::read_error`] says.
+    /// [`ImageSource::read_error`] says.
     fn read(&self, descriptor: &Descriptor, max: u64) -> Result<Vec<u8>> {
         let Descriptor { digest, size, .. } = *descriptor;
         if size > max {

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use super::packed::PackedPack;
+use super::pack_layer::PackLayer;
 use crate::error::{Error, Result};
 use crate::oci::Image;
 use crate::pack::{Answers, Key, Pack, RawAnswer, query};
@@ -33,7 +33,7 @@ impl HostPack {
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the pack can't be read,
     /// [`Kind::Sandbox`](crate::error::Kind::Sandbox).
     pub fn new(pack: &Pack) -> Result<HostPack> {
-        let tar = PackedPack::new(pack)?.tar()?;
+        let tar = PackLayer::new(pack)?.tar()?;
         Ok(HostPack { sandbox: Sandbox::without_area()?, tar })
     }
 
@@ -50,10 +50,10 @@ impl HostPack {
 /// Asks a pack all its keys on the host.
 pub(super) fn all_on_host(
     sandbox: &Sandbox,
-    packed: &PackedPack,
+    pack_layer: &PackLayer,
     reporter: &dyn Reporter,
 ) -> Result<Answers> {
-    let tar = packed.tar()?;
+    let tar = pack_layer.tar()?;
     query::ask_all(&mut |key| ask_host(sandbox, &tar, key, reporter))
 }
 
@@ -73,7 +73,7 @@ pub(super) fn all_in_image(
     store: &Store,
     sandbox: &Sandbox,
     image: &Image,
-    more: Option<&PackedPack>,
+    more: Option<&PackLayer>,
     reporter: &dyn Reporter,
 ) -> Result<Answers> {
     let scratch = RefCell::new(super::script::scratch(store, sandbox, image, more, reporter)?);

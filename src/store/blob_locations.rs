@@ -1,0 +1,78 @@
+//! Notes of the repositories that have a blob, so that a push to another of the same registry need not send it.
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+
+use tempfile::NamedTempFile;
+
+use super::Store;
+use crate::error::{IoContext, Result};
+use crate::oci::{Digest, Reference};
+
+/// How many are kept of a blob.
+const MOST: usize = 8;
+
+impl Store {
+    /// The repositories that had the blob when it was pulled or pushed, the last first.
+    pub fn blob_locations(&self, blob: &Digest) -> Vec<Reference> {
+        let text = fs::read_to_string(self.blob_locations_path(blob)).unwrap_or_default();
+        let locations = text.lines().filter_map(|line| line.parse::<Reference>().ok());
+        locations.filter(|location| location.registry().is_some()).take(MOST).collect()
+    }
+
+    /// Notes that the repository of `home`, whose registry is named, has the blob. It is a hint: what can't be
+    /// written is lost.
+    pub fn add_blob_location(&self, blob: &Digest, location: &Reference) {
+        let location = location.name();
+        let known = self.blob_locations(blob).into_iter().map(|known| known.name());
+        let known: Vec<String> = known.collect();
+        if known.first() == Some(&location) {
+            return;
+        }
+        let others = known.into_iter().filter(|known| *known != location).take(MOST - 1);
+        let lines: String =
+            std::iter::once(location.clone()).chain(others).map(|l| l + "\n").collect();
+        let _ = self.write_blob_locations(blob, &lines);
+    }
+
+    fn write_blob_locations(&self, blob: &Digest, text: &str) -> Result<()> {
+        let path = self.blob_locations_path(blob);
+        let mut file = NamedTempFile::new_in(self.shared_staging()?).io("write", &path)?;
+        file.write_all(text.as_bytes()).io("write", &path)?;
+        file.persist(&path).map(drop).map_err(|error| error.error).io("write", &path)
+    }
+
+    pub(super) fn remove_blob_locations(&self, blob: &Digest) {
+        let _ = fs::remove_file(self.blob_locations_path(blob));
+    }
+
+    fn blob_locations_path(&self, blob: &Digest) -> PathBuf {
+        self.root.join("homes").join(blob.hex())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_homes_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let blob = Digest::of("x");
+        assert!(store.blob_locations(&blob).is_empty());
+        for n in [1, 2, 1, 3, 4, 5, 6, 7, 8, 9, 9] {
+            store
+                .add_blob_location(&blob, &format!("localhost:5000/team/{n}:tag").parse().unwrap());
+        }
+        let locations: Vec<String> = store
+            .blob_locations(&blob)
+            .iter()
+            .map(|location| location.repository().to_owned())
+            .collect();
+        assert_eq!(locations, [9, 8, 7, 6, 5, 4, 3, 1].map(|n| format!("team/{n}")));
+        fs::write(store.blob_locations_path(&blob), "no registry\n/\nlocalhost:1/a\n").unwrap();
+        assert_eq!(store.blob_locations(&blob).len(), 1);
+    }
+}
