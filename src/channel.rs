@@ -1,4 +1,4 @@
-//! A socket between two processes of svp: JSON messages with a length before them, and descriptors beside.
+//! A socket between two svp processes that carries length-prefixed JSON messages with descriptors attached.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -14,10 +14,10 @@ use rustix::net::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Descriptors that go at once: the kernel takes 253. More follow, each lot with a byte of its own.
+/// Descriptors per packet; the kernel accepts 253. Each further batch travels with a byte of its own.
 const MAX_FDS: usize = 128;
-/// A message longer than this is an error: nothing that the stages say is. Its length leaves bits for how many lots of
-/// descriptors follow the first.
+/// The maximum message length; no stage sends more. The upper bits of the length hold the number of further
+/// descriptor batches.
 const MAX_MESSAGE: u32 = 64 << 20;
 const LENGTH_BITS: u32 = 27;
 
@@ -26,46 +26,46 @@ const LENGTH_BITS: u32 = 27;
 pub(crate) struct Channel(UnixStream);
 
 impl Channel {
-    /// A connected pair; both ends are closed on exec.
+    /// Creates a connected pair; both ends are closed on exec.
     pub(crate) fn pair() -> io::Result<(Channel, OwnedFd)> {
         let (ours, theirs) = UnixStream::pair()?;
         Ok((Channel(ours), theirs.into()))
     }
 
-    /// The end that a stage finds on its standard input.
+    /// Takes the end that a stage receives as its standard input.
     pub(crate) fn from_stdin() -> io::Result<Channel> {
         let fd = io::stdin().as_fd().try_clone_to_owned()?;
         Ok(Channel(UnixStream::from(fd)))
     }
 
-    /// An end that came from elsewhere.
+    /// Wraps an end that another process passed.
     pub(crate) fn from_fd(fd: OwnedFd) -> Channel {
         Channel(UnixStream::from(fd))
     }
 
-    /// From now on each call waits so long at most for the other side, and fails then.
+    /// Sets a timeout for each later call.
     pub(crate) fn limit(&self, patience: Duration) -> io::Result<()> {
         self.0.set_read_timeout(Some(patience))?;
         self.0.set_write_timeout(Some(patience))
     }
 
-    /// Ends it for both sides, whoever else has an end of it.
+    /// Shuts the connection down for both sides, even if other processes hold copies of an end.
     pub(crate) fn shut(&self) {
         let _ = self.0.shutdown(std::net::Shutdown::Both);
     }
 
-    /// Whether the other side is gone, whatever it may have said before.
+    /// Returns whether the peer has closed its end, even if unread messages remain.
     pub(crate) fn is_hung_up(&self) -> bool {
         let mut fds = [PollFd::new(&self.0, PollFlags::empty())];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
     }
 
-    /// Sends a message, and duplicates of `fds` with it.
+    /// Sends a message with duplicates of `fds`.
     pub(crate) fn send<T: Serialize>(&self, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let body = serde_json::to_vec(message)?;
         let length = u32::try_from(body.len()).ok().filter(|length| *length <= MAX_MESSAGE);
-        let length = length.ok_or_else(|| io::Error::other("a message that is too long"))?;
+        let length = length.ok_or_else(|| io::Error::other("message too long"))?;
         let more = fds.len().div_ceil(MAX_FDS).saturating_sub(1) as u32;
         if more >= 1 << (u32::BITS - LENGTH_BITS) {
             return Err(io::Error::other("too many descriptors in one message"));
@@ -90,7 +90,7 @@ impl Channel {
         if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
     }
 
-    /// Receives a message and its descriptors; `None` if the other side is gone.
+    /// Receives a message and its descriptors; `None` once the peer has closed its end.
     pub(crate) fn recv<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         let mut header = [0; 4];
         let mut fds = Vec::new();
@@ -107,14 +107,14 @@ impl Channel {
             }
         }
         if length > MAX_MESSAGE {
-            return Err(io::Error::other("a message that is too long"));
+            return Err(io::Error::other("message too long"));
         }
         let mut body = Vec::new();
         (&self.0).take(u64::from(length)).read_to_end(&mut body)?;
         Ok(Some((serde_json::from_slice(&body)?, fds)))
     }
 
-    /// Nothing if the other side is gone.
+    /// Returns 0 if the peer has closed its end.
     fn recv_part(&self, bytes: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<usize> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -133,7 +133,7 @@ impl Channel {
             }
         }
         if received.flags.contains(ReturnFlags::CTRUNC) {
-            return Err(io::Error::other("no room for descriptors: the limit is `ulimit -n`"));
+            return Err(io::Error::other("too many open descriptors: raise `ulimit -n`"));
         }
         Ok(received.bytes)
     }

@@ -1,4 +1,4 @@
-//! The configuration file: which image serves for which operating system.
+//! The configuration file: base images by operating system.
 //!
 //! ```toml
 //! [os]
@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 
-/// The configuration, and where it was read.
+/// The configuration, and the path that it was read from.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     path: PathBuf,
@@ -36,10 +36,10 @@ impl Config {
         Some(dir.join("svp/config.toml"))
     }
 
-    /// Reads the configuration; there need not be one.
+    /// Reads the configuration; a missing file is an empty one.
     ///
     /// # Errors
-    /// [`Kind::Usage`](crate::error::Kind::Usage) if the file is not what it must be,
+    /// [`Kind::Usage`](crate::error::Kind::Usage) if the file is invalid,
     /// [`Kind::Storage`](crate::error::Kind::Storage) if it can't be read.
     pub fn load() -> Result<Config> {
         let Some(path) = Config::default_path() else { return Ok(Config::default()) };
@@ -54,17 +54,17 @@ impl Config {
 
     fn parse(path: PathBuf, text: &str) -> Result<Config> {
         let file = toml::from_str(text).map_err(|error| {
-            Error::usage(format!("the configuration {} is wrong", path.display())).source(error)
+            Error::usage(format!("invalid configuration {}", path.display())).source(error)
         })?;
         Ok(Config { path, file })
     }
 
-    /// The source for an operating system, as `NAME/VERSION`.
+    /// Returns the image source for an operating system, given as `NAME/VERSION`.
     pub fn os(&self, os: &str) -> Option<&str> {
         self.file.os.get(os).map(String::as_str)
     }
 
-    /// Where the configuration is, or would be.
+    /// Returns the configuration file's path, whether it exists or not.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -1,36 +1,38 @@
-//! The one error type: what failed, on which thing, what to do about it.
+//! The one error type: what failed, on which object, and how to fix it.
 //!
-//! A [`Kind`] decides the exit code; a message names the thing; an optional hint says the way out; a [`Cause`]
-//! says what code may act on; the source keeps what the system said. Functions either return an error or report it, never both.
+//! [`Kind`] selects the exit code, [`Cause`] is for code that acts on a failure, the message names the object,
+//! the optional hint is the way out, and the source keeps the underlying error. A function either returns an
+//! error or reports it, never both.
 
 use std::fmt;
 use std::path::Path;
 
-/// The result of everything in this library.
+/// The result type of this library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What sort of failure it is. Each kind has one documented exit code.
+/// The category of a failure. Each kind has one documented exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Kind {
     /// A script of the pack failed: exit code 1.
     Script,
-    /// The command line can't be understood or can't be done as asked: exit code 2.
+    /// The command line is invalid or can't be carried out: exit code 2.
     Usage,
-    /// An image, layer, layout, pack or a pack's output is not what it must be: exit code 65.
+    /// An image, layer, layout, pack or a pack's output is invalid: exit code 65.
     BadInput,
     /// A registry or the network to it failed: exit code 69.
     Registry,
     /// The disk is full, or reading or writing failed: exit code 74.
     Storage,
-    /// The sandbox can't be made on this host: exit code 77.
+    /// This host can't create the sandbox: exit code 77.
     Sandbox,
     /// The user interrupted svp: exit code 130.
     Interrupted,
 }
 
-/// What exactly failed, where code decides by it: messages are for people, and say what others chose.
+/// The precise cause, where code acts on it. Code never matches on messages: they are for people, and partly
+/// third-party text.
 ///
-/// It crosses processes with its error.
+/// A cause crosses processes along with its error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Cause {
     /// The program to run is not in the container.
@@ -65,7 +67,7 @@ impl Kind {
     }
 }
 
-/// A failure: its kind, what failed on which thing, the way out, and the cause.
+/// A failure: its kind, message, hint, cause and source.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -77,7 +79,7 @@ struct Inner {
 }
 
 impl Error {
-    /// An error of `kind` whose message names the thing that failed.
+    /// Creates an error of `kind` whose message names the object that failed.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         let message = message.into();
         Error(Box::new(Inner { kind, cause: None, message, hint: None, source: None }))
@@ -103,7 +105,7 @@ impl Error {
         Self::new(Kind::Sandbox, message)
     }
 
-    /// [`Kind::Storage`]: doing `what` (such as "write") to `path` failed because of `source`.
+    /// [`Kind::Storage`]: `what` (a verb, such as "write") failed on `path` because of `source`.
     pub fn io(what: &str, path: impl AsRef<Path>, source: impl Into<std::io::Error>) -> Self {
         let source = source.into();
         let mut error =
@@ -111,20 +113,20 @@ impl Error {
         if is_disk_full(&source) {
             error = error.cause(Cause::DiskFull).hint(
                 "the disk is full: free some space, for example with `svp rmi` or `svp rm`; \
-                 `svp df` tells what uses it",
+                 `svp df` shows disk use",
             );
         }
         error.source(source)
     }
 
-    /// Adds what the user can do about it.
+    /// Sets the hint: how the user can fix it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
         self
     }
 
-    /// Adds another way out to the one that the error tells.
+    /// Appends another way out to the hint.
     #[must_use]
     pub fn also_hint(mut self, hint: &str) -> Self {
         self.0.hint = Some(match self.0.hint.take() {
@@ -137,63 +139,63 @@ impl Error {
         self
     }
 
-    /// Says what exactly failed, for code that decides by it.
+    /// Sets the precise cause, for code that acts on it.
     #[must_use]
     pub fn cause(mut self, cause: Cause) -> Self {
         self.0.cause = Some(cause);
         self
     }
 
-    /// Adds the underlying error.
+    /// Sets the underlying error.
     #[must_use]
     pub fn source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
         self
     }
 
-    /// Puts `context` before the message: `context: message`.
+    /// Prefixes the message: `context: message`.
     #[must_use]
     pub fn context(mut self, context: impl fmt::Display) -> Self {
         self.0.message = format!("{context}: {}", self.0.message);
         self
     }
 
-    /// The same failure as another kind.
+    /// Changes the kind.
     #[must_use]
     pub fn with_kind(mut self, kind: Kind) -> Self {
         self.0.kind = kind;
         self
     }
 
-    /// Whether `cause` is what exactly failed.
+    /// Returns whether `cause` is the precise cause.
     pub fn is(&self, cause: Cause) -> bool {
         self.0.cause == Some(cause)
     }
 
-    /// The kind, which decides the exit code.
+    /// Returns the kind, which selects the exit code.
     pub fn kind(&self) -> Kind {
         self.0.kind
     }
 
-    /// What failed, without the hint and the cause.
+    /// Returns the message, without hint and source.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// The way out, if there is one to tell.
+    /// Returns the hint, if there is one.
     pub fn hint_text(&self) -> Option<&str> {
         self.0.hint.as_deref()
     }
 }
 
 impl fmt::Display for Error {
-    /// The message and its causes on one line; the hint is for the command line to show.
+    /// Prints the message and its sources on one line; the command line prints the hint.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)?;
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {
             write!(f, ": {error}")?;
-            // An `Error` prints its own causes.
+            // An `Error` prints its own sources.
             if error.is::<Error>() {
                 break;
             }
@@ -219,7 +221,7 @@ impl std::error::Error for Error {
     }
 }
 
-/// An [`Error`] as it crosses a socket to another process of svp.
+/// A serialized [`Error`], sent over a socket between svp processes.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct WireError {
     kind: Kind,
@@ -253,7 +255,7 @@ impl From<WireError> for Error {
 
 /// Names the path in an I/O error.
 pub trait IoContext<T> {
-    /// Turns the error into [`Kind::Storage`]: "can't `what` `path`: …".
+    /// Converts the error to [`Kind::Storage`]: "can't `what` `path`: …".
     fn io(self, what: &str, path: impl AsRef<Path>) -> Result<T>;
 }
 
@@ -265,9 +267,9 @@ impl<T, E: Into<std::io::Error>> IoContext<T> for std::result::Result<T, E> {
 
 /// Adds context to this library's own errors.
 pub trait Context<T> {
-    /// Puts "`context`: " before the message.
+    /// Prefixes the message with "`context`: ".
     fn context(self, context: impl fmt::Display) -> Result<T>;
-    /// Adds what the user can do about it, unless the error already says.
+    /// Sets the hint, unless the error already has one.
     fn hint(self, hint: impl Into<String>) -> Result<T>;
 }
 
@@ -308,7 +310,7 @@ mod tests {
         let sent = serde_json::to_string(&WireError::from(error)).unwrap();
         let error = Error::from(serde_json::from_str::<WireError>(&sent).unwrap());
         assert!(error.is(Cause::CommandNotFound) && !error.is(Cause::DiskFull));
-        // A monitor of an earlier svp knows no causes.
+        // The monitor of an earlier svp sends no cause.
         let sent = r#"{"kind":"Usage","message":"m","hint":null}"#;
         assert!(serde_json::from_str::<WireError>(sent).is_ok());
     }

@@ -1,4 +1,4 @@
-//! `svp import`: any root file system's tar becomes an image of one layer.
+//! `svp import`: turns the tar of a root file system into an image of one layer.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -20,21 +20,21 @@ use crate::progress::Reporter;
 use crate::source::tee::{Failure, Tee, decompress};
 use crate::store::Store;
 
-/// What `PATH` is in an imported image, as Docker and podman have it.
+/// `PATH` in an imported image, as Docker and podman set it.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// How to import.
+/// Options of an import.
 #[derive(Clone, Debug)]
 pub struct ImportOptions {
-    /// What the root file system's programs run on.
+    /// The platform of the root file system's programs.
     pub platform: Platform,
-    /// The image's time, in seconds since 1970.
+    /// The image's creation time, in seconds since 1970.
     pub created: i64,
-    /// How many threads compress a tar that isn't compressed yet.
+    /// Number of threads that compress an uncompressed tar.
     pub threads: usize,
 }
 
-/// A root file system's tar, compressed or not, and what to call it in messages.
+/// A root file system's tar, compressed or not, and its name in messages.
 pub struct Input {
     reader: Box<dyn Read + Send>,
     name: String,
@@ -63,18 +63,18 @@ impl Input {
         Ok(Input { reader: Box::new(file), name })
     }
 
-    /// Reads from `reader`, called `name` in messages.
+    /// Reads from `reader`; messages call it `name`.
     pub fn new(reader: impl Read + Send + 'static, name: &str) -> Self {
         Input { reader: Box::new(reader), name: name.to_owned() }
     }
 }
 
-/// Makes an image of a root file system and tags it. A tar that is compressed with gzip or zstd keeps its
-/// bytes; a plain one is compressed with gzip. On failure the store is as it was.
+/// Creates and tags an image of a root file system. Keeps the bytes of a gzip or zstd tar; compresses a plain
+/// one with gzip. Leaves the store unchanged on failure.
 ///
 /// # Errors
-/// [`Kind::BadInput`] if the input is no tar, is damaged, empty, or an image's archive rather than a root
-/// file system's; [`Kind::Storage`].
+/// [`Kind::BadInput`] if the input is not a tar, is damaged or empty, or is an image archive instead of a root
+/// file system; [`Kind::Storage`].
 pub fn import(
     input: Input,
     store: &Store,
@@ -113,7 +113,7 @@ pub fn import(
     store.insert_image(&image, reference)
 }
 
-/// Reads the whole tar, checking it, while its bytes go to `output`.
+/// Reads and checks the whole tar while copying its bytes to `output`.
 fn copy<W: io::Write + 'static>(
     reader: Box<dyn Read + Send>,
     output: W,
@@ -126,14 +126,14 @@ fn copy<W: io::Write + 'static>(
     match (tee.failure, result) {
         (Some(Failure::Read(error)), _) => Err(Error::io("read", name, error)),
         (Some(Failure::Write(error)), _) => Err(Error::io("write a layer of", name, error)),
-        (None, Err(error)) => Err(error).context(name).hint(
-            "svp imports the tar of a root file system, plain or compressed with gzip or zstd",
-        ),
+        (None, Err(error)) => Err(error)
+            .context(name)
+            .hint("import the tar of a root file system, plain or compressed with gzip or zstd"),
         (None, Ok((diff_id, ()))) => Ok((tee.output, diff_id)),
     }
 }
 
-/// Reads a tar's entries and refuses what is no root file system's.
+/// Reads a tar's entries and refuses image archives.
 fn check(mut tar: &mut dyn Read) -> Result<()> {
     let mut reader = TarReader::new(&mut tar);
     let (mut entries, mut layout, mut docker) = (0u64, false, false);
@@ -147,11 +147,11 @@ fn check(mut tar: &mut dyn Read) -> Result<()> {
     }
     let hint = match (entries, layout, docker) {
         (0, ..) => return Err(Error::bad_input("the tar is empty")),
-        (_, true, _) => "it is an OCI image already: name it as oci-archive:FILE",
+        (_, true, _) => "use it directly, as oci-archive:FILE",
         (_, _, true) => {
             "it was written by docker save: `skopeo copy docker-archive:FILE oci:DIR:REF`, and name that"
         }
         _ => return reader.drain(),
     };
-    Err(Error::bad_input("the tar is an image's, not a root file system's").hint(hint))
+    Err(Error::bad_input("the tar is an image archive, not a root file system").hint(hint))
 }

@@ -1,11 +1,11 @@
-//! Ctrl-C: one flag that work looks at, and the processes that must not outlive it.
+//! Handles Ctrl-C: a flag that running work checks, and the child processes that must not outlive svp.
 //!
-//! The first SIGINT, SIGTERM or SIGHUP sets the flag and kills the stages that run. Whatever waited for
-//! them returns, finds the flag set, and cleans up as after any failure. Whoever waits for a network that
-//! doesn't answer can't look at the flag: for them the process cleans up and ends by itself after a short
-//! grace.
+//! The first SIGINT, SIGTERM or SIGHUP sets the flag and kills the running stages. Code that waits for a stage
+//! returns, finds the flag set, and cleans up as after any failure. Code blocked on an unresponsive network
+//! can't check the flag: after a short grace period, the process cleans up and exits on its behalf.
 //!
-//! Who runs a service or a command gets the signals instead, and those that only a service may want.
+//! Commands that run a service or a program divert the signals and forward them to it, along with SIGQUIT,
+//! SIGUSR1 and SIGUSR2.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -26,51 +26,52 @@ type Removal = Box<dyn FnOnce(&Path) + Send>;
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 static DIVERTED: Mutex<Option<PipeWriter>> = Mutex::new(None);
 static CHILDREN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
-/// Children that have others to end, which they do when their line to svp is cut.
+/// Children with processes of their own, which they end when their socket to svp is shut down.
 static LINES: Mutex<BTreeMap<i32, OwnedFd>> = Mutex::new(BTreeMap::new());
 
-/// Directories that must not outlive the process, and how each is removed.
+/// Directories that must not outlive the process, with the function that removes each.
 static TEMPORARY: Mutex<BTreeMap<PathBuf, Removal>> = Mutex::new(BTreeMap::new());
-/// How many clean-ups go on, which may take as long as they take.
+/// Number of clean-ups in progress; their time is not limited.
 static CLEANING: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether there was a terminal when signals were diverted.
+/// Whether the process had a terminal when signals were diverted.
 static ON_TERMINAL: AtomicBool = AtomicBool::new(false);
 
-/// What ends a command.
+/// The signals that end a command.
 const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
-/// What is handed on to a service, and else does to svp what it does to any program.
+/// The signals that are forwarded to a service; without one, their default action applies.
 const HANDED_ON: [Signal; 3] = [Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2];
 
-/// How long an interrupted command may take to notice.
+/// How long an interrupted command has to notice the flag.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Whether the user asked svp to stop.
+/// Returns whether the user interrupted svp.
 pub fn requested() -> bool {
     REQUESTED.load(Ordering::SeqCst)
 }
 
-/// Fails with [`Kind::Interrupted`] if the user asked svp to stop.
+/// Fails with [`Kind::Interrupted`] if the user interrupted svp.
 pub fn check() -> Result<()> {
     if requested() { Err(error()) } else { Ok(()) }
 }
 
-/// The error that an interrupted command ends with.
+/// Returns the error of an interrupted command.
 pub fn error() -> Error {
     Error::new(Kind::Interrupted, "interrupted")
 }
 
-/// Begins to listen for signals. Call once, before any other thread exists: threads inherit the mask.
+/// Starts the signal thread. Call once, before any other thread exists: threads inherit the mask.
 pub fn install() {
     let mut signals = SigSet::empty();
     for signal in ENDING.into_iter().chain(HANDED_ON) {
         signals.add(signal);
     }
-    // `nohup svp …` means it. The others are wanted though a shell's `&` ignores them.
+    // An ignored SIGHUP is deliberate (`nohup svp …`): leave it ignored. An ignored SIGINT or SIGQUIT only
+    // stems from a shell's `&`: handle it.
     if crate::sys::is_ignored(libc::SIGHUP) {
         signals.remove(Signal::SIGHUP);
     }
-    // Whoever follows a terminal's size waits for this one; no other thread may take it.
+    // Block SIGWINCH in every thread: one thread waits for it, to follow the terminal's size.
     let mut blocked = signals;
     blocked.add(Signal::SIGWINCH);
     if sigprocmask(SigmaskHow::SIG_BLOCK, Some(&blocked), None).is_err() {
@@ -85,7 +86,7 @@ pub fn install() {
             if ENDING.contains(&signal) {
                 break;
             }
-            // Its default action, which ends the process.
+            // Take the default action, which ends the process.
             let _ = SigSet::from(signal).thread_unblock();
             let _ = nix::sys::signal::raise(signal);
         }
@@ -100,10 +101,10 @@ pub fn install() {
     });
 }
 
-/// From now on a signal ends nothing: its number is a byte on the pipe that is given back.
+/// Diverts signals from now on: they end nothing, and their numbers arrive as bytes on the returned pipe.
 ///
 /// # Errors
-/// If no pipe can be made.
+/// If no pipe can be created.
 pub fn divert() -> std::io::Result<OwnedFd> {
     let (read, write) = std::io::pipe()?;
     ON_TERMINAL.store(File::open("/dev/tty").is_ok(), Ordering::SeqCst);
@@ -113,8 +114,8 @@ pub fn divert() -> std::io::Result<OwnedFd> {
     Ok(read.into())
 }
 
-/// Whether a diverted signal asks svp to end; the others are the service's. SIGHUP says that the terminal
-/// is gone; where there was none, it asks a service to read its configuration again.
+/// Returns whether a diverted signal requests svp to end; the others go to the service. SIGHUP means that the
+/// terminal is gone; without a terminal it requests a service to reload its configuration.
 pub fn asks_to_end(signal: i32) -> bool {
     match Signal::try_from(signal) {
         Ok(Signal::SIGINT | Signal::SIGTERM) => true,
@@ -143,8 +144,8 @@ fn cut(line: &OwnedFd) {
     let _ = rustix::net::shutdown(line, rustix::net::Shutdown::Both);
 }
 
-/// Registers a child that ends by itself, and what it has started first, when this socket is shut down: an
-/// interrupt does that, and doesn't kill it any more.
+/// Registers a child that ends itself and its processes once `line` is shut down. An interrupt shuts the
+/// socket down and no longer kills the child.
 pub(crate) fn watch_line(pid: u32, line: OwnedFd) {
     let pid = pid as i32;
     if requested() {
@@ -156,7 +157,7 @@ pub(crate) fn watch_line(pid: u32, line: OwnedFd) {
     }
 }
 
-/// Registers a child to be killed by an interrupt. It is killed at once if there was one already.
+/// Registers a child for an interrupt to kill; kills it at once if svp was interrupted already.
 pub(crate) fn watch_child(pid: u32) {
     let pid = pid as i32;
     if let Ok(mut children) = CHILDREN.lock() {
@@ -167,7 +168,7 @@ pub(crate) fn watch_child(pid: u32) {
     }
 }
 
-/// Forgets a child. Call before it is reaped: afterwards its number may be another's.
+/// Unregisters a child. Call before it is reaped: afterwards its pid may be reused.
 pub(crate) fn forget_child(pid: u32) {
     if let Ok(mut children) = CHILDREN.lock() {
         children.remove(&(pid as i32));
@@ -184,21 +185,21 @@ fn remove_temporary() {
     }
 }
 
-/// Registers a directory, and how to remove it if an interrupt ends the process before its owner could.
+/// Registers a directory and the function that removes it if an interrupt ends the process before its owner can.
 pub(crate) fn watch_temporary(path: &Path, remove: impl FnOnce(&Path) + Send + 'static) {
     if let Ok(mut temporary) = TEMPORARY.lock() {
         temporary.insert(path.to_owned(), Box::new(remove));
     }
 }
 
-/// Forgets a directory that its owner has removed.
+/// Unregisters a directory that its owner has removed.
 pub(crate) fn forget_temporary(path: &Path) {
     if let Ok(mut temporary) = TEMPORARY.lock() {
         temporary.remove(path);
     }
 }
 
-/// Keeps an interrupted process alive while it cleans up; until dropped.
+/// Keeps an interrupted process alive for a clean-up, until dropped.
 pub(crate) fn cleaning() -> Cleaning {
     CLEANING.fetch_add(1, Ordering::SeqCst);
     Cleaning(())

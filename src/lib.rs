@@ -1,20 +1,20 @@
-//! svp builds, sets up and runs *servicepacks*: directories of scripts that install, set up and run one
+//! svp builds, sets up and runs *servicepacks*: directories of scripts that install, configure and run one
 //! service. docs/architecture.md draws this map with its reasons.
 //!
-//! | module | what it does |
+//! | module | purpose |
 //! |---|---|
-//! | [`cli`] | the command line; only it prints |
-//! | [`pipeline`] | `svp build` and `svp setup` as recipes |
-//! | [`upkeep`] | keeping the store in order: removing, pruning, measuring, checking |
+//! | [`cli`] | the command line; the only module that prints |
+//! | [`pipeline`] | the steps of `svp build` and `svp setup` |
+//! | [`upkeep`] | store maintenance: removal, pruning, disk use, fsck |
 //! | [`service`] | instances: their state, running them |
-//! | [`pack`] | servicepacks: opening, asking, checking, writing as a layer |
-//! | [`source`], [`registry`], [`import`] | where images come from |
+//! | [`pack`] | servicepacks: opening, querying, linting, writing as a layer |
+//! | [`source`], [`registry`], [`import`] | image sources |
 //! | [`layer`] | unpacking, diffing, writing, compressing layers |
 //! | [`store`] | blobs, tags, staging |
-//! | [`sandbox`] | namespaces: unpack, run, diff and remove in them |
+//! | [`sandbox`] | namespaces, and the stages that unpack, run, diff and remove in them |
 //! | [`secret`], [`config`] | secrets; the configuration file |
 //! | [`oci`], [`rootfs`] | the image format; paths inside a container's root |
-//! | [`progress`], [`error`], [`interrupt`] | telling, failing, stopping |
+//! | [`progress`], [`error`], [`interrupt`] | progress events, errors, interruption |
 
 pub mod atomic_file;
 mod channel;

@@ -1,4 +1,4 @@
-//! The svp program: a stage or a monitor of itself if it was started as one, else the command line.
+//! The svp program: runs as a stage or a monitor if svp started it as one, otherwise as the command line.
 
 use std::process::ExitCode;
 

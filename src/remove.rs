@@ -1,4 +1,4 @@
-//! Removing a tree that a hostile script has made: of any depth, without recursion, without a path.
+//! Removes directory trees that a hostile script created: of any depth, without recursion and without paths.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -6,20 +6,20 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, renameat, unlinka
 use rustix::io::Errno;
 use rustix::path::Arg;
 
-/// Removes `name` in the directory `parent`, whatever it is; it is no error if it isn't there.
+/// Removes `name` in the directory `parent`, of whatever type; a missing `name` is not an error.
 ///
-/// A directory inside a directory is moved to the top before it is emptied, so that two descriptors are
-/// enough at any depth. No symbolic link is followed.
+/// Moves each nested directory to the top before emptying it, so that two descriptors suffice at any depth.
+/// Follows no symbolic link.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's errors.
 pub(crate) fn remove_tree(parent: BorrowedFd<'_>, name: impl Arg + Copy) -> rustix::io::Result<()> {
     match unlinkat(parent, name, AtFlags::empty()) {
         Err(Errno::ISDIR | Errno::PERM) => {}
         Err(Errno::NOENT) => return Ok(()),
         other => return other,
     }
-    // What is empty goes unopened: a directory of an owner out of reach can't be opened.
+    // Try rmdir first: an empty directory of an unmapped owner can be removed but not opened.
     match unlinkat(parent, name, AtFlags::REMOVEDIR) {
         Err(Errno::NOTEMPTY | Errno::EXIST) => {}
         other => return other,
@@ -36,7 +36,7 @@ pub(crate) fn remove_tree(parent: BorrowedFd<'_>, name: impl Arg + Copy) -> rust
     unlinkat(parent, name, AtFlags::REMOVEDIR)
 }
 
-/// Unlinks the files of `top` and gives the first directory in it, if there is one.
+/// Unlinks the files in `top`; returns its first directory, if any.
 fn empty_of_files(top: BorrowedFd<'_>, moved: &mut u64) -> rustix::io::Result<Option<String>> {
     for entry in Dir::read_from(top)? {
         let entry = entry?;
@@ -45,7 +45,7 @@ fn empty_of_files(top: BorrowedFd<'_>, moved: &mut u64) -> rustix::io::Result<Op
             continue;
         }
         if is_dir(top, name, entry.file_type())? {
-            // Names that aren't UTF-8 get a name of ours first.
+            // Rename a directory whose name isn't UTF-8, so that the caller can handle it as a string.
             return match name.to_str() {
                 Ok(name) => Ok(Some(name.to_owned())),
                 Err(_) => {
@@ -78,7 +78,7 @@ fn lift(dir: BorrowedFd<'_>, top: BorrowedFd<'_>, moved: &mut u64) -> rustix::io
                 unlinkat(dir, name, AtFlags::empty())?;
             }
         }
-        // Removing while reading may skip entries: read again until there are none.
+        // Removing entries while reading may skip some: read again until none are left.
         if !found {
             return Ok(());
         }
@@ -107,7 +107,7 @@ fn fresh_name(top: BorrowedFd<'_>, moved: &mut u64) -> rustix::io::Result<String
     }
 }
 
-/// Opens a directory to change it; its owner may have taken that right away from everyone.
+/// Opens a directory for changes, granting the owner rwx first: the script may have taken that away.
 fn open_dir(parent: BorrowedFd<'_>, name: impl Arg + Copy) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match openat(parent, name, flags, Mode::empty()) {

@@ -1,9 +1,9 @@
-//! The only opener of paths inside a container's root.
+//! Opens paths inside a container's root; no other module does.
 //!
-//! Two ways lead in. [`open_in_root`] resolves a path as the container itself would, symbolic links
-//! included, and never gets outside. [`Cursor`] walks name by name through real directories, follows no
-//! link, and holds descriptors instead of paths: what it stands on can't be exchanged under it, and no
-//! depth of nesting runs it out of descriptors, path length or stack.
+//! [`open_in_root`] resolves a path as a process inside the container would, symbolic links included, and
+//! never escapes the root. [`Cursor`] walks real directories one name at a time, follows no link, and holds
+//! descriptors instead of paths, so its current directory can't be swapped out, and no nesting depth exhausts
+//! descriptors, PATH_MAX or the stack.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,11 +17,11 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-/// Opens `path` below `root` as a process whose root it is would: `..` stops at the root, absolute links
-/// start there, and no `/proc` magic link leads anywhere.
+/// Opens `path` as a process with the root directory `root` would: `..` stops at the root, absolute links
+/// start there, and `/proc` magic links are refused.
 ///
 /// # Errors
-/// The kernel's.
+/// The kernel's errors.
 pub fn open_in_root(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let flags = flags | OFlags::CLOEXEC;
@@ -29,17 +29,17 @@ pub fn open_in_root(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Res
         if flags.contains(OFlags::CREATE) { Mode::from_raw_mode(0o600) } else { Mode::empty() };
     loop {
         match openat2(root, path, flags, mode, resolve) {
-            // A rename elsewhere on the system can make the kernel unsure whether ".." stayed inside.
+            // EAGAIN: a concurrent rename kept the kernel from proving that ".." stayed inside the root.
             Err(Errno::AGAIN | Errno::INTR) => {}
             other => return other.map_err(io::Error::from),
         }
     }
 }
 
-/// Opens the directory `name` in `parent`, not through a link. `name` must be a single name.
+/// Opens the directory `name` in `parent` without following a link. `name` must be a single component.
 ///
 /// # Errors
-/// The kernel's: `NOTDIR` for a link or any other file.
+/// The kernel's errors; `NOTDIR` for a link or any other file.
 pub fn open_dir(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
     debug_assert!(is_single(name));
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -49,24 +49,24 @@ pub fn open_dir(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
     }
 }
 
-/// Whether `name` is one name and leads nowhere else.
+/// Returns whether `name` is a single path component other than `.` and `..`.
 fn is_single(name: &[u8]) -> bool {
     !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/') && !name.contains(&0)
 }
 
-/// One name of a directory.
+/// A directory entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name {
-    /// The bytes of the name.
+    /// The name, as bytes.
     pub bytes: Box<[u8]>,
-    /// What it is, a link being a link.
+    /// The file type; a link counts as a link.
     pub kind: FileType,
 }
 
-/// The names in a directory, sorted by their bytes.
+/// Lists a directory, sorted by the bytes of the names.
 ///
 /// # Errors
-/// The kernel's.
+/// The kernel's errors.
 pub fn list(dir: BorrowedFd<'_>) -> Result<Vec<Name>, Errno> {
     let dir =
         openat(dir, c".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
@@ -92,11 +92,11 @@ pub fn list(dir: BorrowedFd<'_>) -> Result<Vec<Name>, Errno> {
     Ok(names)
 }
 
-/// The most descriptors that a [`Cursor`] holds at once.
+/// The maximum number of descriptors that a [`Cursor`] holds.
 const WINDOW: usize = 64;
 
-/// A place in a tree of directories: the names that lead there from the root, and descriptors of the
-/// deepest of them.
+/// A position in a directory tree: the names from the root to it, and descriptors of the deepest
+/// directories on that path.
 pub struct Cursor {
     root: OwnedFd,
     names: Vec<Box<[u8]>>,
@@ -105,36 +105,36 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// A cursor that stands on `root`.
+    /// Creates a cursor at `root`.
     ///
     /// # Errors
-    /// The kernel's, if the descriptor can't be doubled.
+    /// The kernel's errors, if the descriptor can't be duplicated.
     pub fn new(root: BorrowedFd<'_>) -> Result<Self, Errno> {
         let root = rustix::io::fcntl_dupfd_cloexec(root, 3)?;
         Ok(Cursor { root, names: Vec::new(), open: VecDeque::new() })
     }
 
-    /// The directory it stands on.
+    /// Returns the current directory.
     pub fn dir(&self) -> BorrowedFd<'_> {
         self.open.back().unwrap_or(&self.root).as_fd()
     }
 
-    /// The root.
+    /// Returns the root.
     pub fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }
 
-    /// How many names below the root it stands.
+    /// Returns the depth of the current directory below the root.
     pub fn depth(&self) -> usize {
         self.names.len()
     }
 
-    /// The names that lead from the root to where it stands.
+    /// Returns the names from the root to the current directory.
     pub fn names(&self) -> &[Box<[u8]>] {
         &self.names
     }
 
-    /// The path of `name` in the directory it stands on (of that itself, if `name` is empty).
+    /// Returns the path of `name` in the current directory, or the directory's own path if `name` is empty.
     pub fn path_of(&self, name: &[u8]) -> Vec<u8> {
         let mut path = self.names.join(&b'/');
         if !path.is_empty() && !name.is_empty() {
@@ -144,10 +144,10 @@ impl Cursor {
         path
     }
 
-    /// Goes down into the directory `name`.
+    /// Descends into the directory `name`.
     ///
     /// # Errors
-    /// As [`open_dir`]; it then stays where it is.
+    /// As [`open_dir`]; the cursor does not move then.
     pub fn push(&mut self, name: &[u8]) -> Result<(), Errno> {
         let dir = open_dir(self.dir(), name)?;
         self.names.push(name.into());
@@ -158,10 +158,10 @@ impl Cursor {
         Ok(())
     }
 
-    /// Goes up one level and tells the name that it left; `None` at the root.
+    /// Ascends one level and returns the name of the directory that it left; `None` at the root.
     ///
     /// # Errors
-    /// The kernel's, if a descriptor further up had been closed and can't be opened again.
+    /// The kernel's errors, if an ancestor's descriptor had been closed and can't be reopened.
     pub fn pop(&mut self) -> Result<Option<Box<[u8]>>, Errno> {
         let Some(name) = self.names.pop() else { return Ok(None) };
         self.open.pop_back();
@@ -174,7 +174,7 @@ impl Cursor {
         Ok(Some(name))
     }
 
-    /// Goes to `depth` levels below the root, upwards.
+    /// Ascends to `depth` levels below the root.
     ///
     /// # Errors
     /// As [`Cursor::pop`].
@@ -189,15 +189,15 @@ impl Cursor {
         Ok(())
     }
 
-    /// How many of `names`, from the root, lead to directories that it is in.
+    /// Returns how many leading components of `names` are on the path to the current directory.
     pub fn common(&self, names: &[&[u8]]) -> usize {
         self.names.iter().zip(names).take_while(|(a, b)| ***a == ***b).count()
     }
 
-    /// Goes to the directory that `names` lead to from the root.
+    /// Moves to the directory at the path `names`, relative to the root.
     ///
     /// # Errors
-    /// As [`Cursor::push`]; it then stands on the last directory that there is.
+    /// As [`Cursor::push`]; the cursor then stays at the last directory that exists.
     pub fn go(&mut self, names: &[&[u8]]) -> Result<(), Errno> {
         let common = self.common(names);
         self.truncate(common)?;
@@ -205,11 +205,11 @@ impl Cursor {
     }
 }
 
-/// Removes `name` from `parent`, with all that is in it if it is a directory; what `keep` says of stays,
-/// and so do the directories above it, with the times that they have. `keep` gets paths that begin with `name`.
+/// Removes `name` from `parent`, recursively. Keeps the paths for which `keep` returns true, and restores the
+/// times of the directories above them. `keep` receives paths that begin with `name`.
 ///
 /// # Errors
-/// The kernel's. Something that is not there is no error.
+/// The kernel's errors. A missing `name` is not an error.
 pub fn remove(
     parent: BorrowedFd<'_>,
     name: &[u8],
@@ -225,13 +225,13 @@ pub fn remove(
             let stays = keep(&cursor.path_of(&done))
                 || match unlinkat(cursor.dir(), &*done, AtFlags::REMOVEDIR) {
                     Ok(()) | Err(Errno::NOENT) => false,
-                    // Something in it was kept.
+                    // It contains a kept path.
                     Err(Errno::NOTEMPTY) => true,
                     Err(error) => return Err(error),
                 };
             if let (true, Some(times)) = (stays, times) {
                 match utimensat(cursor.dir(), &*done, &times, AtFlags::SYMLINK_NOFOLLOW) {
-                    // Somebody else's, in which the caller may work nevertheless.
+                    // EPERM: the directory has another owner, though the caller may write to it.
                     Ok(()) | Err(Errno::PERM) => {}
                     Err(error) => return Err(error),
                 }

@@ -1,4 +1,4 @@
-//! Secrets: made from the operating system's random source, and never printed by accident.
+//! Secrets: generated from the operating system's random source, and never printed by accident.
 
 use std::fmt;
 
@@ -7,47 +7,47 @@ use rand::rngs::SysRng;
 
 use crate::error::{Error, Kind, Result};
 
-/// How many characters a generated secret has.
+/// The length of a generated secret, in characters.
 pub const LENGTH: usize = 24;
 
 const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
-/// A secret's value. It has no `Display`, and its `Debug` is redacted: to read it, say [`Secret::expose`].
+/// A secret's value. It has no `Display`, and its `Debug` is redacted; [`Secret::expose`] reads it.
 #[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
-    /// A secret that the user brought.
+    /// Wraps a secret that the user supplies.
     ///
     /// # Errors
-    /// [`Kind::Usage`] if it is empty, or has a NUL byte or a line end: it could not be an environment
-    /// variable, nor be printed as a line.
+    /// [`Kind::Usage`] if it is empty or contains a NUL byte or a line end, and so could not be an environment
+    /// variable or be printed as a line.
     pub fn new(name: &str, value: String) -> Result<Self> {
         let why = if value.is_empty() {
             "is empty"
         } else if value.contains(['\0', '\n', '\r']) {
-            "has a line end or a NUL byte in it"
+            "contains a line end or a NUL byte"
         } else {
             return Ok(Secret(value));
         };
         Err(Error::usage(format!("the secret {name} {why}"))
-            .hint("a secret is one line of text; a line end at the end of a file is not counted"))
+            .hint("use one line of text; a trailing line end in a file is ignored"))
     }
 
-    /// A fresh secret of [`LENGTH`] characters of `[A-Za-z0-9]`, each as likely as another.
+    /// Generates a secret of [`LENGTH`] characters of `[A-Za-z0-9]`, uniformly distributed.
     ///
     /// # Errors
-    /// [`Kind::Storage`] if the operating system gives no random bytes.
+    /// [`Kind::Storage`] if the operating system returns no random bytes.
     pub fn generate() -> Result<Self> {
         let mut value = String::with_capacity(LENGTH);
         let mut bytes = [0u8; 64];
         while value.len() < LENGTH {
             SysRng.try_fill_bytes(&mut bytes).map_err(|error| {
-                Error::new(Kind::Storage, "the operating system gives no random bytes")
+                Error::new(Kind::Storage, "can't read random bytes from the operating system")
                     .source(std::io::Error::other(error.to_string()))
             })?;
-            // 248 is the largest multiple of 62 in a byte: what lies above would favour some letters.
+            // 248 is the largest multiple of 62 in a byte; higher values would favour some letters.
             let letters = bytes.iter().filter(|byte| **byte < 248);
             for byte in letters.take(LENGTH - value.len()) {
                 value.push(char::from(ALPHABET[usize::from(*byte) % 62]));
@@ -56,7 +56,7 @@ impl Secret {
         Ok(Secret(value))
     }
 
-    /// The secret itself.
+    /// Returns the secret in plain text.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -68,34 +68,34 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Secrets shorter than this are left in a script's output: they are in every other word.
+/// Shorter secrets are not redacted: they would match parts of ordinary words.
 const SHORTEST: usize = 4;
 
-/// Takes secrets out of a stream of bytes, wherever its pieces are cut.
+/// Removes secrets from a byte stream, even when one is split across chunks.
 pub struct Redactor {
-    /// Longest first: one may begin with another.
+    /// Longest first, since one may be a prefix of another.
     secrets: Vec<Secret>,
     held: Vec<u8>,
 }
 
 impl Redactor {
-    /// What is shown for a secret.
+    /// The replacement for a secret.
     pub const MARK: &[u8] = b"***";
 
-    /// For these secrets.
+    /// Creates a redactor for `secrets`.
     pub fn new<'a>(secrets: impl Iterator<Item = &'a Secret>) -> Self {
         let mut secrets: Vec<_> = secrets.filter(|s| s.0.len() >= SHORTEST).cloned().collect();
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.0.len()));
         Redactor { secrets, held: Vec::new() }
     }
 
-    /// Takes the next piece and gives what can be shown of it.
+    /// Takes the next chunk and passes on the bytes that are safe to show.
     pub fn pass(&mut self, bytes: &[u8], show: &mut dyn FnMut(&[u8])) {
         self.held.extend_from_slice(bytes);
         self.show(false, show);
     }
 
-    /// Gives what was held back because a secret begins like it.
+    /// Passes on the bytes held back because they could have begun a secret.
     pub fn finish(&mut self, show: &mut dyn FnMut(&[u8])) {
         self.show(true, show);
     }

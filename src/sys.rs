@@ -1,8 +1,8 @@
-//! The system calls that no library wraps as we need them: seccomp without giving up setuid programs, and
-//! with a listener; signals; another process's limits.
+//! Wraps the system calls that no library offers in the form needed here: seccomp without `no_new_privs` and
+//! with a listener, signal dispositions, another process's resource limits.
 //!
-//! seccompiler and the other wrappers set `no_new_privs` first, which would break `su` and `sudo` in a
-//! container. The kernel doesn't ask for that from a process with CAP_SYS_ADMIN in its user namespace.
+//! seccompiler and other wrappers set `no_new_privs` first, which would break `su` and `sudo` in a container.
+//! The kernel doesn't require it from a process with CAP_SYS_ADMIN in its user namespace.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -11,22 +11,21 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 /// One instruction of classic BPF.
 pub use libc::sock_filter as BpfInstruction;
 
-/// Installs a seccomp filter for this thread and what it starts.
+/// Installs a seccomp filter for this thread and its children.
 ///
 /// # Errors
-/// What the kernel says; EACCES without CAP_SYS_ADMIN.
+/// The kernel's errors; EACCES without CAP_SYS_ADMIN.
 pub fn install_seccomp_filter(program: &[BpfInstruction]) -> io::Result<()> {
     install(program, 0).map(drop)
 }
 
-/// Installs a seccomp filter that may answer with SECCOMP_RET_USER_NOTIF; gives the descriptor on which
-/// those calls are listened to.
+/// Installs a seccomp filter that may return SECCOMP_RET_USER_NOTIF; returns the listener descriptor.
 ///
 /// # Errors
-/// What the kernel says; EBUSY if another filter of this process has a listener.
+/// The kernel's errors; EBUSY if another filter of this process has a listener.
 pub fn install_seccomp_listener(program: &[BpfInstruction]) -> io::Result<OwnedFd> {
     let fd = install(program, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
-    // SAFETY: with that flag the call gives a new descriptor, which nobody else knows.
+    // SAFETY: with this flag the call returns a new descriptor that nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -46,25 +45,25 @@ fn install(program: &[BpfInstruction], flags: libc::c_ulong) -> io::Result<i32> 
     if result >= 0 { Ok(result as i32) } else { Err(io::Error::last_os_error()) }
 }
 
-/// A system call that waits for an answer.
+/// A system call that waits for the supervisor's response.
 #[derive(Clone, Copy, Debug)]
 pub struct Notification {
     id: u64,
-    /// The caller, as this process's namespace numbers it.
+    /// The caller's pid in this process's pid namespace.
     pub pid: u32,
-    /// The system call's number.
+    /// The system call number.
     pub call: i64,
     /// Its arguments.
     pub arguments: [u64; 6],
 }
 
-/// Takes the next system call from a listener; waits for one.
+/// Receives the next system call from a listener; blocks until there is one.
 ///
 /// # Errors
-/// What the kernel says; ENOENT if the caller was killed meanwhile.
+/// The kernel's errors; ENOENT if the caller was killed meanwhile.
 pub fn receive_notification(listener: impl AsFd) -> io::Result<Notification> {
-    // SAFETY: all-zero bytes are a valid value of this structure of integers, and what the kernel asks
-    // for; the kernel writes no more than the structure.
+    // SAFETY: all-zero bytes are a valid value of this structure of integers, and the kernel requires them;
+    // the kernel writes no more than the structure.
     let (result, notification) = unsafe {
         let mut notification: libc::seccomp_notif = std::mem::zeroed();
         let fd = listener.as_fd().as_raw_fd();
@@ -83,8 +82,8 @@ pub fn receive_notification(listener: impl AsFd) -> io::Result<Notification> {
     })
 }
 
-/// Whether the call still waits. Asked after something of the caller was opened by its number: else it may
-/// be another process's by now.
+/// Returns whether the call still waits. Check after opening anything by the caller's pid, which the kernel
+/// may have reused.
 pub fn still_waits(listener: impl AsFd, notification: &Notification) -> bool {
     let fd = listener.as_fd().as_raw_fd();
     // SAFETY: the kernel reads eight bytes.
@@ -94,10 +93,10 @@ pub fn still_waits(listener: impl AsFd, notification: &Notification) -> bool {
     result == 0
 }
 
-/// Answers a call: it returns 0, or fails with an errno.
+/// Responds to a call: it returns 0, or fails with an errno.
 ///
 /// # Errors
-/// What the kernel says; ENOENT if the caller was killed meanwhile.
+/// The kernel's errors; ENOENT if the caller was killed meanwhile.
 pub fn answer_notification(
     listener: impl AsFd,
     notification: &Notification,
@@ -112,19 +111,19 @@ pub fn answer_notification(
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Gives every signal its default disposition again: what a caller of svp ignores (`nohup`, a shell's `&`)
-/// would stay ignored in every program started from here.
+/// Resets every signal to its default disposition: a signal that svp's caller ignores (`nohup`, a shell's
+/// `&`) would stay ignored in every program that this process starts.
 pub fn default_signals() {
     for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL installs no handler, so no code of this process can run in one. Signals that
-        // can't be set (SIGKILL, the C library's own) are refused, which is as well.
+        // SAFETY: SIG_DFL installs no handler, so no code of this process can run in one. The call fails
+        // harmlessly for signals that can't be set (SIGKILL, the C library's own).
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
 }
 
-/// Whether whoever started this process wants it to ignore a signal.
+/// Returns whether this process inherited the signal as ignored.
 pub fn is_ignored(signal: i32) -> bool {
-    // SAFETY: an all-zero action is valid to write over; without a new one the call changes nothing.
+    // SAFETY: an all-zero action is valid to overwrite; with a null new action the call changes nothing.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0
@@ -132,10 +131,10 @@ pub fn is_ignored(signal: i32) -> bool {
     }
 }
 
-/// Gives this process the resource limits of another one, as far as its own hard limits go. Where the other is
-/// gone or the kernel refuses, the limits stay.
+/// Copies the resource limits of another process to this one, capped at this process's hard limits. A limit
+/// stays unchanged if the other process is gone or the kernel refuses.
 pub fn take_limits_of(pid: u32) {
-    // RLIMIT_CPU to RLIMIT_RTTIME: all that there are.
+    // RLIMIT_CPU to RLIMIT_RTTIME: all of them.
     for resource in 0..16 {
         let mut theirs = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
         let mut ours = theirs;
@@ -155,8 +154,8 @@ pub fn take_limits_of(pid: u32) {
 
 extern "C" fn nothing(_: libc::c_int) {}
 
-/// Makes every signal that would end this process interrupt its system calls and do nothing else; those of
-/// its own faults stay. A program that it starts has the defaults again.
+/// Installs a no-op handler for every signal that would end this process, so that signals only interrupt its
+/// system calls; fault signals keep their defaults. A program that it starts gets the defaults again.
 pub fn survive_signals() {
     const FAULTS: [i32; 7] = [
         libc::SIGSEGV,
@@ -168,8 +167,8 @@ pub fn survive_signals() {
         libc::SIGABRT,
     ];
     for signal in (1..=libc::SIGRTMAX()).filter(|signal| !FAULTS.contains(signal)) {
-        // SAFETY: the handler does nothing, which is safe wherever it interrupts; an all-zero action but
-        // for the handler is valid: no flags, so that calls are interrupted, and no further signal blocked.
+        // SAFETY: the handler does nothing, which is safe wherever it interrupts. The otherwise all-zero
+        // action is valid: no flags, so that system calls are interrupted, and no other signal is blocked.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as libc::sighandler_t;
