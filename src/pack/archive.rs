@@ -1,9 +1,9 @@
-//! The pack as an image's layer: the same bytes for the same content, wherever the pack was cloned.
+//! Writes the pack as an image layer: the same content gives the same bytes, from any clone.
 //!
-//! Entries are sorted within each directory, owned by 0:0, 0755 for directories and what its owner may
-//! execute, else 0644, of one fixed time, without extended attributes. Symbolic links are kept as they are,
-//! hard links become files. `.git` at any depth and what `.svpignore` names stay out; other kinds of files
-//! are refused.
+//! Entries are sorted within each directory, owned by 0:0, with mode 0755 for directories and files that their
+//! owner may execute, otherwise 0644, one fixed mtime and no extended attributes. Symbolic links stay as they
+//! are, hard links become files. `.git` at any depth and the files that `.svpignore` lists are excluded; other
+//! file types are refused.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -20,26 +20,26 @@ use crate::layer::entry::{Entry, EntryKind, Timestamp};
 use crate::layer::write::TarWriter;
 use crate::oci::digest::{Digest, DigestWriter};
 
-/// Where the pack is in an image, without the leading slash.
+/// The pack's directory in an image, without the leading slash.
 pub const PREFIX: &str = "service";
 
-/// The time of every entry: the beginning of 1980, the first that zip files and FAT can hold.
+/// The mtime of every entry: 1980-01-01, the earliest that zip files and FAT can represent.
 const MTIME: i64 = 315_532_800;
 
-/// Directories in directories, at most: each holds a descriptor open while it is walked.
+/// The maximum directory depth: the walk holds a descriptor for each level.
 const MAX_DEPTH: usize = 128;
 
-/// The digest of a pack's content: of its normalised, uncompressed layer.
+/// The digest of a pack's content: the diff ID of its normalised layer.
 pub type PackDigest = Digest;
 
 impl Pack {
-    /// Writes the pack as an uncompressed layer in which everything is below the directory `prefix`
-    /// (see [`PREFIX`]), and gives the digest of what was written: the layer's diff ID.
+    /// Writes the pack as an uncompressed layer below the directory `prefix` (see [`PREFIX`]), and returns its
+    /// diff ID.
     ///
     /// # Errors
-    /// [`crate::error::Kind::BadInput`] for what no pack may hold: devices, fifos, sockets, too many
-    /// directories in each other, a `.svpignore` that leaves out a script that every pack has. Storage for
-    /// what can't be read or written, or changes meanwhile.
+    /// [`crate::error::Kind::BadInput`] for files that a pack may not contain: devices, fifos, sockets, too
+    /// deeply nested directories, a `.svpignore` that excludes a required script. [`crate::error::Kind::Storage`]
+    /// for a file that can't be read or written, or that changes meanwhile.
     pub fn write_layer(&self, output: &mut dyn Write, prefix: &str) -> Result<PackDigest> {
         let rules = self.rules()?;
         let mut walk = Walk {
@@ -55,17 +55,17 @@ impl Pack {
         Ok(digest)
     }
 
-    /// The digest that [`Pack::write_layer`] gives for [`PREFIX`], without writing anything.
+    /// Returns the digest that [`Pack::write_layer`] returns for [`PREFIX`], without writing anything.
     pub fn content_digest(&self) -> Result<PackDigest> {
         self.write_layer(&mut io::sink(), PREFIX)
     }
 
-    /// Whether `.svpignore` leaves out the file at `path`.
+    /// Returns whether `.svpignore` excludes the file at `path`.
     pub(super) fn leaves_out(&self, path: &str) -> bool {
         self.rules().is_ok_and(|rules| rules.excludes_file(path))
     }
 
-    /// The rules of `.svpignore`, which must leave in what every pack has.
+    /// Reads the rules of `.svpignore`, which must not exclude the required scripts.
     fn rules(&self) -> Result<Rules> {
         const NAME: &str = ".svpignore";
         let path = self.path().join(NAME);
@@ -74,7 +74,7 @@ impl Pack {
             Err(rustix::io::Errno::NOENT) => return Ok(Rules::default()),
             Err(error) => return Err(error).io("open", path),
             Ok(file) => {
-                if !file.metadata().io("look at", &path)?.is_file() {
+                if !file.metadata().io("stat", &path)?.is_file() {
                     return Err(Error::bad_input(format!("{} is not a file", path.display())));
                 }
                 file.take(ignore::MAX_SIZE + 1).read_to_end(&mut text).io("read", &path)?;
@@ -82,16 +82,16 @@ impl Pack {
         }
         if text.len() as u64 > ignore::MAX_SIZE {
             let most = ignore::MAX_SIZE;
-            return Err(Error::bad_input(format!("{} has over {most} bytes", path.display())));
+            return Err(Error::bad_input(format!(
+                "{} is larger than {most} bytes",
+                path.display()
+            )));
         }
         let rules = Rules::parse(&text);
         match REQUIRED.iter().find(|script| rules.excludes_file(script)) {
             None => Ok(rules),
-            Some(script) => {
-                Err(Error::bad_input(format!("{} leaves out {script}", path.display())).hint(
-                    format!("add the line !/{script} at its end, or name files more narrowly"),
-                ))
-            }
+            Some(script) => Err(Error::bad_input(format!("{} excludes {script}", path.display()))
+                .hint(format!("add the line !/{script} at its end, or narrow its patterns"))),
         }
     }
 }
@@ -102,13 +102,13 @@ fn entry(path: Vec<u8>, kind: EntryKind, mode: u32) -> Entry {
     entry
 }
 
-/// Opens without following a link, and without waiting for a fifo.
+/// Opens a file without following a link, and without blocking on a fifo.
 fn open_file(dir: BorrowedFd<'_>, name: &CString) -> rustix::io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     Ok(rustix::fs::openat(dir, name, flags | OFlags::NOCTTY, Mode::empty())?.into())
 }
 
-/// A walk over the pack, by descriptors.
+/// A walk over the pack that holds descriptors.
 struct Walk<'a> {
     rules: Rules,
     prefix: &'a str,
@@ -118,10 +118,10 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Writes what is in the directory that is at `path` in the pack.
+    /// Writes the content of the directory at `path` in the pack.
     fn directory(&mut self, dir: BorrowedFd<'_>, path: &[u8]) -> Result<()> {
         if self.depth == MAX_DEPTH {
-            let what = format!("{}: over {MAX_DEPTH} directories in each other", self.show(path));
+            let what = format!("{}: directories nested over {MAX_DEPTH} deep", self.show(path));
             return Err(Error::bad_input(what));
         }
         self.depth += 1;
@@ -137,7 +137,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// The names in a directory, sorted.
+    /// Lists a directory, sorted by name.
     fn names(&self, dir: BorrowedFd<'_>, path: &[u8]) -> Result<Vec<CString>> {
         let shown = || self.root_path(path);
         let mut names = Vec::new();
@@ -154,7 +154,7 @@ impl Walk<'_> {
 
     fn entry(&mut self, dir: BorrowedFd<'_>, name: &CString, path: &[u8]) -> Result<()> {
         let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
-            .io("look at", self.root_path(path))?;
+            .io("stat", self.root_path(path))?;
         let kind = FileType::from_raw_mode(stat.st_mode);
         if self.rules.excludes(path, kind == FileType::Directory) {
             return Ok(());
@@ -194,7 +194,7 @@ impl Walk<'_> {
     ) -> Result<()> {
         let shown = self.root_path(path);
         let mut file = open_file(dir, name).io("open", &shown)?;
-        let before = rustix::fs::fstat(&file).io("look at", &shown)?;
+        let before = rustix::fs::fstat(&file).io("stat", &shown)?;
         let kind = FileType::from_raw_mode(before.st_mode);
         if kind != FileType::RegularFile {
             return Err(self.refused(path, kind));
@@ -203,12 +203,12 @@ impl Walk<'_> {
         let mut entry = entry(full, EntryKind::File, mode);
         entry.size = before.st_size.unsigned_abs();
         self.tar.append(&entry, &mut file)?;
-        let after = rustix::fs::fstat(&file).io("look at", &shown)?;
+        let after = rustix::fs::fstat(&file).io("stat", &shown)?;
         if stamp(&before) == stamp(&after) {
             return Ok(());
         }
-        let what = io::Error::other("it changed while it was read");
-        Err(Error::io("read", shown, what).hint("leave the pack alone while svp reads it"))
+        let what = io::Error::other("the file changed while being read");
+        Err(Error::io("read", shown, what).hint("don't change the pack while svp reads it"))
     }
 
     fn refused(&self, path: &[u8], kind: FileType) -> Error {
@@ -218,8 +218,9 @@ impl Walk<'_> {
             FileType::CharacterDevice | FileType::BlockDevice => "a device",
             _ => "not a file",
         };
-        Error::bad_input(format!("{} is {what}", self.show(path)))
-            .hint("a pack holds files, directories and symbolic links: remove it, or name it in .svpignore")
+        Error::bad_input(format!("{} is {what}", self.show(path))).hint(
+            "remove it or list it in .svpignore: a pack has files, directories and symbolic links",
+        )
     }
 
     fn root_path(&self, path: &[u8]) -> PathBuf {
@@ -232,7 +233,7 @@ impl Walk<'_> {
     }
 }
 
-/// What changes when a file's content does.
+/// Returns the attributes that change along with a file's content.
 fn stamp(stat: &Stat) -> impl PartialEq {
     (stat.st_size, stat.st_mtime, stat.st_mtime_nsec, stat.st_ctime, stat.st_ctime_nsec)
 }

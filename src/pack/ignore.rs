@@ -1,13 +1,13 @@
-//! `.svpignore`: which files of a pack stay out of its layer, in the language of `.gitignore`.
+//! `.svpignore`: excludes files of a pack from its layer, in the syntax of `.gitignore`.
 //!
-//! One pattern a line. Empty lines and lines that begin with `#` say nothing; a backslash takes the meaning
-//! from the character after it; spaces at a line's end don't count. `!` before a pattern takes files back
-//! in. `/` at the end matches directories alone. A pattern with another `/` is relative to the pack, one
-//! without matches at any depth. `*`, `?` and `[a-z]` don't match a `/`; `**/`, `/**` and `/**/` match any
-//! number of directories. The last pattern that matches decides, and nothing inside a directory that is left
-//! out can be taken back in. There is one file, at the pack's top; `[[:alpha:]]` is not understood.
+//! One pattern a line. Empty lines and lines that begin with `#` are ignored; a backslash escapes the next
+//! character; trailing spaces are trimmed. A leading `!` re-includes files. A trailing `/` matches directories
+//! only. A pattern with any other `/` is relative to the pack, one without matches at any depth. `*`, `?` and
+//! `[a-z]` don't match a `/`; `**/`, `/**` and `/**/` match any number of directories. The last matching
+//! pattern decides, and nothing inside an excluded directory can be re-included. Only the file at the pack's
+//! top counts; `[[:alpha:]]` is not supported.
 
-/// The most bytes of a `.svpignore`.
+/// The maximum size of a `.svpignore`, in bytes.
 pub(super) const MAX_SIZE: u64 = 64 << 10;
 
 /// The patterns of a `.svpignore`.
@@ -23,12 +23,12 @@ struct Rule {
 }
 
 impl Rules {
-    /// Reads the patterns in `text`; nothing in it is an error.
+    /// Parses the patterns in `text`; there are no syntax errors.
     pub fn parse(text: &[u8]) -> Rules {
         Rules(text.split(|&byte| byte == b'\n').filter_map(rule).collect())
     }
 
-    /// Whether `path`, relative to the pack and with no parent that is left out, is left out.
+    /// Returns whether `path` is excluded. It is relative to the pack, and no parent of it is excluded.
     pub fn excludes(&self, path: &[u8], is_dir: bool) -> bool {
         let names: Vec<&[u8]> = path.split(|&byte| byte == b'/').collect();
         let found = self
@@ -39,7 +39,7 @@ impl Rules {
         found.is_some_and(|rule| !rule.negated)
     }
 
-    /// Whether the file `path` is left out, by itself or with one of its parents.
+    /// Returns whether the file `path` is excluded, directly or with one of its parents.
     pub fn excludes_file(&self, path: &str) -> bool {
         let parents = path.match_indices('/').map(|(at, _)| &path[..at]);
         parents.into_iter().any(|dir| self.excludes(dir.as_bytes(), true))
@@ -74,7 +74,7 @@ fn rule(line: &[u8]) -> Option<Rule> {
     Some(Rule { negated, dirs_only, segments })
 }
 
-/// Without the spaces at the end, unless a backslash is before one.
+/// Trims trailing spaces, except an escaped one.
 fn trim_end(mut line: &[u8]) -> &[u8] {
     while let Some(rest) = line.strip_suffix(b" ") {
         let escapes = rest.iter().rev().take_while(|&&byte| byte == b'\\').count();
@@ -86,10 +86,10 @@ fn trim_end(mut line: &[u8]) -> &[u8] {
     line
 }
 
-/// Matches whole names; `**` takes any number of them, and at the end one at least.
+/// Matches a list of names; `**` matches any number of them, but at least one at the end.
 fn matches_path(pattern: &[Vec<u8>], names: &[&[u8]]) -> bool {
     let (mut p, mut n) = (0, 0);
-    // Where to go on when a name doesn't match: after the last `**`, one name further.
+    // On a mismatch, resume after the last `**`, one name further.
     let mut retry: Option<(usize, usize)> = None;
     while n < names.len() {
         match pattern.get(p) {
@@ -134,7 +134,7 @@ fn matches_name(pattern: &[u8], name: &[u8]) -> bool {
     pattern[p..].iter().all(|&byte| byte == b'*')
 }
 
-/// How many bytes of the pattern match this byte of a name; `None` where they don't.
+/// Returns the length of the pattern's first element if it matches the byte, else `None`.
 fn matches_byte(pattern: &[u8], byte: u8) -> Option<usize> {
     match pattern.first()? {
         b'?' => Some(1),
@@ -147,7 +147,7 @@ fn matches_byte(pattern: &[u8], byte: u8) -> Option<usize> {
     }
 }
 
-/// A class after its `[`: how many bytes it has, and whether `byte` is in it; `None` where it has no end.
+/// Parses a class after its `[`: returns its length and whether it contains `byte`; `None` if unterminated.
 fn class(pattern: &[u8], byte: u8) -> Option<(usize, bool)> {
     let negated = matches!(pattern.first(), Some(b'!' | b'^'));
     let mut at = usize::from(negated);
@@ -181,7 +181,7 @@ mod tests {
 
     use super::*;
 
-    /// What `git check-ignore` says with these rules.
+    /// Returns the verdict of `git check-ignore` for these rules.
     fn git_says(rules: &str, path: &str) -> bool {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(".gitignore"), rules).unwrap();

@@ -1,7 +1,7 @@
-//! The commit that a work tree has checked out, read from its `.git` without running git.
+//! Reads the commit of a work tree from its `.git`, without running git.
 //!
-//! Handled are a branch, a detached HEAD, packed refs, and the `.git` file of a linked work tree or a
-//! submodule. Everything read is bounded, and only what looks like a commit's name ever leaves here.
+//! Supports a branch, a detached HEAD, packed refs, and the `.git` file of a linked work tree or a submodule.
+//! All reads are bounded, and only a well-formed commit name is returned.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -9,14 +9,14 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
 
-/// How often one ref may lead to another.
+/// The maximum number of symbolic refs to follow.
 const MAX_LINKS: usize = 5;
-/// The most bytes of HEAD, of a ref, of a `.git` file.
+/// The maximum size of HEAD, a ref, or a `.git` file, in bytes.
 const MAX_REF: u64 = 4096;
-/// The most bytes of `packed-refs`.
+/// The maximum size of `packed-refs`, in bytes.
 const MAX_PACKED: u64 = 256 << 20;
 
-/// The commit of the work tree at `dir`; `None` where it can't be told.
+/// Returns the commit of the work tree at `dir`; `None` if it can't be determined.
 pub(super) fn revision(dir: &Path) -> Option<String> {
     let git = git_dir(&dir.join(".git"))?;
     let mut text = read_small(&git.join("HEAD"))?;
@@ -28,7 +28,7 @@ pub(super) fn revision(dir: &Path) -> Option<String> {
         if !is_safe_ref(name) {
             return None;
         }
-        // A linked work tree has its own HEAD; branches belong to the repository that it is linked to.
+        // A linked work tree has a HEAD of its own; its branches are in the main repository.
         let common = common_dir(&git);
         match read_small(&git.join(name)).or_else(|| read_small(&common.join(name))) {
             Some(next) => text = next,
@@ -38,7 +38,7 @@ pub(super) fn revision(dir: &Path) -> Option<String> {
     None
 }
 
-/// The repository: `.git` itself, or where the file `.git` says.
+/// Returns the repository: the directory `.git`, or the target of the file `.git`.
 fn git_dir(dot_git: &Path) -> Option<PathBuf> {
     if dot_git.is_dir() {
         return Some(dot_git.to_owned());
@@ -55,13 +55,13 @@ fn common_dir(git: &Path) -> PathBuf {
     }
 }
 
-/// Whether a ref's name stays below the repository.
+/// Returns whether a ref's name stays below the repository.
 fn is_safe_ref(name: &str) -> bool {
     let path = Path::new(name);
     name.starts_with("refs/") && path.components().all(|part| matches!(part, Component::Normal(_)))
 }
 
-/// A commit's name: 40 hexadecimal digits, or 64 of a sha256 repository.
+/// Parses a commit name: 40 hexadecimal digits, or 64 in a sha256 repository.
 fn commit(text: &str) -> Option<String> {
     let text = text.trim();
     let hex = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
@@ -91,7 +91,7 @@ fn read_small(path: &Path) -> Option<String> {
     Some(text)
 }
 
-/// Opens a regular file; a fifo in its place must not make us wait.
+/// Opens a regular file, without blocking on a fifo.
 fn open_file(path: &Path) -> Option<File> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = File::from(rustix::fs::openat(CWD, path, flags, Mode::empty()).ok()?);

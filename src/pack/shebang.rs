@@ -1,27 +1,27 @@
-//! A script's first line, read as the kernel reads it.
+//! Parses a script's first line as the kernel does.
 
-/// The most bytes of the first line that the kernel looks at, the line feed included.
+/// The number of bytes of the first line that the kernel reads, including the line feed.
 const MAX_LINE: usize = 255;
 
-/// How a file is started.
+/// The way in which the kernel starts a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Start<'a> {
-    /// By the interpreter at this absolute path, with this argument.
+    /// Runs the interpreter at this absolute path with this argument.
     Interpreter(&'a str, Option<&'a str>),
-    /// It is an ELF program.
+    /// Runs the file itself: an ELF program.
     Program,
-    /// It isn't: the text says why.
+    /// Fails, for this reason.
     Bad(&'static str),
 }
 
-/// Reads how a file starts that begins with `head`, at least 256 bytes of it if it has as many.
+/// Determines how a file that begins with `head` is started. `head` has at least 256 bytes, or the whole file.
 pub(super) fn start(head: &[u8]) -> Start<'_> {
     if head.starts_with(b"\x7fELF") {
         return Start::Program;
     }
     let head = match head.strip_prefix(b"\xef\xbb\xbf") {
         Some(rest) if rest.starts_with(b"#!") => {
-            return Start::Bad("begins with a byte order mark, so that its #! is not seen");
+            return Start::Bad("begins with a byte order mark, which hides its #! line");
         }
         _ => head,
     };
@@ -34,7 +34,7 @@ pub(super) fn start(head: &[u8]) -> Start<'_> {
     };
     if line.ends_with(b"\r") {
         return Start::Bad(
-            "has a #! line that ends in CRLF: the kernel takes the CR for a part of the name",
+            "has a #! line that ends in CRLF: the kernel makes the CR part of the name",
         );
     }
     let Ok(line) = std::str::from_utf8(line) else {

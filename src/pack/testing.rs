@@ -1,4 +1,4 @@
-//! Packs for tests.
+//! Creates packs for tests.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-/// Writes `text` to the file at `path` in `dir`, with the mode 0755 below `bin/` and 0644 elsewhere.
+/// Writes `text` to the file `path` in `dir`, with mode 0755 below `bin/` and 0644 elsewhere.
 pub fn write(dir: &Path, path: &str, text: &str) {
     let mode = if path.starts_with("bin/") { 0o755 } else { 0o644 };
     let full = dir.join(path);
@@ -15,7 +15,7 @@ pub fn write(dir: &Path, path: &str, text: &str) {
     fs::set_permissions(&full, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// A directory with these files.
+/// Creates a directory with these files.
 pub fn dir(files: &[(&str, &str)]) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     for (path, text) in files {
@@ -24,7 +24,7 @@ pub fn dir(files: &[(&str, &str)]) -> TempDir {
     dir
 }
 
-/// The smallest pack, and these files.
+/// Creates a minimal pack with these additional files.
 pub fn pack(files: &[(&str, &str)]) -> TempDir {
     let dir = dir(&[("bin/query", "#!/bin/sh\n"), ("bin/build", "#!/bin/sh\n")]);
     for (path, text) in files {

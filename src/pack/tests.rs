@@ -54,7 +54,7 @@ fn a_script_may_be_a_link() {
     assert!(Pack::open(pack.path()).unwrap().has("bin/run"));
 }
 
-/// The entries of a pack's layer: "kind mode path[ -> link]: content".
+/// Lists the entries of a pack's layer: "kind mode path[ -> link]: content".
 fn entries(dir: &Path) -> Vec<String> {
     let mut layer = Vec::new();
     let digest = Pack::open(dir).unwrap().write_layer(&mut layer, PREFIX).unwrap();
@@ -130,7 +130,7 @@ fn the_same_content_has_the_same_digest() {
     let digest = |dir: &Path| Pack::open(dir).unwrap().content_digest().unwrap();
     let first = digest(one.path());
     assert_eq!(first, digest(two.path()));
-    // This very digest, on any machine.
+    // Pinned: the digest is the same on any machine.
     assert_eq!(first.hex(), "60994ee4dc759165db33830f410e638627cb63ce12f38dcaaeaa7ec719d2f5aa");
     fs::set_permissions(two.path().join("a"), Permissions::from_mode(0o700)).unwrap();
     assert_ne!(first, digest(two.path()));
@@ -174,7 +174,7 @@ fn what_no_pack_may_hold_is_refused() {
     for rule in ["bin\n", "query\n", "*\n"] {
         let pack = pack(&[(".svpignore", rule)]);
         let error = layer_error(pack.path());
-        assert!(error.to_string().contains(".svpignore leaves out bin/query"), "{error}");
+        assert!(error.to_string().contains(".svpignore excludes bin/query"), "{error}");
     }
     let fifo = pack(&[]);
     let path = fifo.path().join("pipe");
@@ -187,7 +187,7 @@ fn what_no_pack_may_hold_is_refused() {
     assert!(layer_error(socket.path()).to_string().contains("s is a socket"));
     let deep = pack(&[]);
     fs::create_dir_all(deep.path().join("d/".repeat(130))).unwrap();
-    assert!(layer_error(deep.path()).to_string().contains("directories in each other"));
+    assert!(layer_error(deep.path()).to_string().contains("directories nested over"));
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn names_that_are_not_utf_8_are_kept() {
     assert!(archive.entries().unwrap().any(|e| *e.unwrap().path_bytes() == *b"service/\xff"));
 }
 
-/// Changes a file as soon as some of the layer has come out.
+/// Changes a file once part of the layer has been written.
 struct Meddler<'a> {
     path: &'a Path,
     written: usize,
@@ -230,16 +230,16 @@ impl std::io::Write for Meddler<'_> {
 fn a_file_that_changes_meanwhile_is_an_error(#[case] text: String) {
     let pack = pack(&[("a", &"x".repeat(400_000))]);
     let path = pack.path().join("a");
-    // Coarse clocks could give both versions the same time.
+    // With a coarse clock both versions could have the same time.
     let earlier = std::time::SystemTime::now() - std::time::Duration::from_secs(10);
     fs::File::open(&path).unwrap().set_modified(earlier).unwrap();
     let mut meddler = Meddler { path: &path, written: 0, text };
     let result = Pack::open(pack.path()).unwrap().write_layer(&mut meddler, PREFIX);
     let error = result.unwrap_err().to_string();
-    assert!(error.contains("/a") && error.contains("changed while it was read"), "{error}");
+    assert!(error.contains("/a") && error.contains("changed while being read"), "{error}");
 }
 
-/// Root reads everything, so this says something for an ordinary user alone.
+/// Only meaningful as an ordinary user: root can read everything.
 #[test]
 fn a_file_that_cannot_be_read_is_named() {
     let pack = pack(&[("secret", "x")]);

@@ -87,7 +87,7 @@ fn wrong_arguments_tell_the_way_out() {
     place.ok(BUILD);
     place.ok(["setup", "-i", "p", "-t", "one"]);
     for (code, arguments, hint) in [
-        (2, &["query", "-b", "p", "bogus"][..], "the keys are version, os"),
+        (2, &["query", "-b", "p", "bogus"][..], "use one of version, os"),
         (2, &["setup", "-i", "docker://p", "-t", "x"], "`svp build --base`"),
         (2, &["build", "-b", "p", "-t", "P"], "[REGISTRY/]REPOSITORY[:TAG]"),
         (2, &["build", "-b", "p", "-t", "p", "--base", "dir:x"], "oci-archive:FILE"),

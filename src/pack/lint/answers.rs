@@ -1,4 +1,4 @@
-//! What the pack answers.
+//! Checks the pack's answers.
 
 use super::{Asker, Key, Problems, Severity};
 use crate::error::Kind;
@@ -6,7 +6,7 @@ use crate::pack::query::{
     EnvVar, RawAnswer, SCRIPT, ask, parse_env, parse_ports, parse_secrets, ports_from_env, validate,
 };
 
-/// Asks every key, and notes each answer that can't be used.
+/// Queries every key and reports each invalid answer.
 pub(super) fn check(asker: &mut Asker<'_>, problems: &mut Problems) {
     let (mut secrets, mut env, mut ports) = (None, None, None);
     for key in Key::ALL {
@@ -14,7 +14,7 @@ pub(super) fn check(asker: &mut Asker<'_>, problems: &mut Problems) {
             Ok(answer) => answer,
             Err(error) => {
                 problems.error(SCRIPT, &error);
-                // Without a sandbox the next key fares no better, and after Ctrl-C nobody waits for it.
+                // Stop: without a sandbox every key fails alike, and after an interrupt nobody waits for more.
                 if matches!(error.kind(), Kind::Sandbox | Kind::Interrupted) {
                     return;
                 }
@@ -36,7 +36,7 @@ pub(super) fn check(asker: &mut Asker<'_>, problems: &mut Problems) {
     repeated(&secrets.unwrap_or_default(), &env, problems);
     keys(&env, problems);
     if ports.is_some_and(|ports| ports.is_empty()) && ports_from_env(&env).is_empty() {
-        let what = "`query ports` says nothing, and no env value is named PORT or *_PORT";
+        let what = "`query ports` prints nothing, and no env variable is named PORT or *_PORT";
         let hint = "the image will expose the base image's ports, if any";
         problems.add(Severity::Note, SCRIPT, what, hint);
     }
@@ -49,28 +49,29 @@ fn parsed<T>(
     parse(&answer.stdout, SCRIPT).ok()
 }
 
-/// Each secret that env repeats.
+/// Reports each secret that env repeats.
 fn repeated(secrets: &[String], env: &[EnvVar], problems: &mut Problems) {
     for var in env.iter().filter(|var| secrets.contains(&var.name)) {
         let what = format!("`{SCRIPT} env` repeats the secret {}", var.name);
-        let hint = "svp makes the secret's value: `query env` must leave the name out";
+        let hint = "remove the name from `query env`: svp generates the secret's value";
         problems.add(Severity::Error, SCRIPT, what, hint);
     }
 }
 
-/// Each `%KEY` that svp doesn't know and so leaves alone.
+/// Reports each unknown `%KEY`, which svp does not replace.
 fn keys(env: &[EnvVar], problems: &mut Problems) {
     for var in env {
         for key in unknown_keys(&var.value) {
-            let what = format!("`{SCRIPT} env`: {} has {key}, which svp leaves as it is", var.name);
-            let hint = "the one key is %IP, the container's address";
+            let what =
+                format!("`{SCRIPT} env`: {} contains {key}, which svp does not replace", var.name);
+            let hint = "the only placeholder is %IP, the container's address";
             problems.add(Severity::Warning, SCRIPT, what, hint);
         }
     }
 }
 
-/// What looks like a key, `%` and a word in capitals, and is none. A `%` and two hexadecimal digits are an
-/// encoded byte of a URL.
+/// Returns the unknown placeholders, written like known ones: `%` and a word in capitals. `%` and two
+/// hexadecimal digits are an encoded byte of a URL.
 pub(super) fn unknown_keys(value: &str) -> Vec<&str> {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let mut out = Vec::new();

@@ -1,7 +1,7 @@
-//! Finds every problem of a pack at once: [`lint`].
+//! Finds all problems of a pack at once: [`lint`].
 //!
-//! What would make svp refuse the pack is an [`Severity::Error`]; what is probably not meant a
-//! [`Severity::Warning`]; what is only missing a [`Severity::Note`].
+//! Problems that make svp refuse the pack are [`Severity::Error`], probable mistakes [`Severity::Warning`], and
+//! missing optional parts [`Severity::Note`].
 
 mod answers;
 mod scripts;
@@ -23,7 +23,7 @@ use crate::error::Error;
 pub enum Severity {
     /// Nothing is wrong.
     Note,
-    /// Probably not as meant.
+    /// A probable mistake.
     Warning,
     /// The pack can't be used.
     Error,
@@ -39,23 +39,23 @@ impl fmt::Display for Severity {
     }
 }
 
-/// One thing that is wrong with a pack.
+/// A problem of a pack.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
     /// The file, relative to the pack; `.` for the pack itself.
     pub path: String,
-    /// The line of the file, from 1, where it is one line's.
+    /// The line of the file, from 1, if the problem is in one line.
     pub line: Option<usize>,
-    /// What is wrong.
+    /// The fault.
     pub message: String,
-    /// What to do about it.
+    /// The way to fix it.
     pub hint: Option<String>,
 }
 
 impl fmt::Display for Problem {
-    /// `severity: path:line: message`, without the hint.
+    /// Formats as `severity: path:line: message`, without the hint.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.severity, self.path)?;
         if let Some(line) = self.line {
@@ -89,17 +89,17 @@ impl Problems {
     }
 }
 
-/// The scripts that a pack may leave out, what is then missing, and how bad that is.
+/// The optional scripts: severity and effect of their absence.
 const OPTIONAL: [(&str, Severity, &str); 5] = [
     ("bin/run", Severity::Error, "the service can't be run"),
     ("bin/client", Severity::Note, "`svp client` has nothing to run"),
     ("bin/extra", Severity::Note, "`svp extra` has nothing to run"),
     ("bin/backup", Severity::Note, "`svp backup` stops the service and copies what it has written"),
-    ("bin/restore", Severity::Note, "`svp restore` takes only such copies"),
+    ("bin/restore", Severity::Note, "`svp restore` accepts only such copies"),
 ];
 
-/// Every problem of the pack in `dir`, worst first. `asker` runs `bin/query`, and is not called where that
-/// can't be started.
+/// Returns all problems of the pack in `dir`, worst first. `asker` runs `bin/query`; it is not called if that
+/// script can't be started.
 pub fn lint(dir: &Path, asker: &mut Asker<'_>) -> Vec<Problem> {
     let mut problems = Problems::default();
     match Pack::open_dir(dir) {
@@ -112,15 +112,15 @@ pub fn lint(dir: &Path, asker: &mut Asker<'_>) -> Vec<Problem> {
             }
         }
     }
-    // Stable: within a severity, in the order of the checks.
+    // A stable sort keeps the order of the checks within a severity.
     problems.0.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
     problems.0
 }
 
-/// Whether `bin/query` can be started.
+/// Checks the scripts; returns whether `bin/query` can be started.
 fn check_scripts(pack: &Pack, problems: &mut Problems) -> bool {
     let mut runnable = false;
-    let required = REQUIRED.map(|script| (script, Severity::Error, "every pack has it"));
+    let required = REQUIRED.map(|script| (script, Severity::Error, "every pack needs it"));
     for (script, severity, without) in required.into_iter().chain(OPTIONAL) {
         match pack.script(script) {
             Err(error) => problems.error(script, &error),
@@ -142,22 +142,22 @@ fn check_scripts(pack: &Pack, problems: &mut Problems) -> bool {
     }
     let has = |script: &str| matches!(pack.script(script), Ok(Script::Executable));
     if has("bin/backup") && !has("bin/restore") {
-        let what = "there is no bin/restore that could read the backup";
+        let what = "there is no bin/restore to read the backup";
         problems.add(Severity::Warning, "bin/backup", what, None);
     }
     scripts::check_others(pack, problems);
     runnable
 }
 
-/// Files that no layer may hold, and a `.svpignore` that leaves out too much.
+/// Reports files that a layer can't hold, and a `.svpignore` that excludes too much.
 fn check_layer(pack: &Pack, problems: &mut Problems) {
     if let Err(error) = pack.write_layer(&mut io::sink(), PREFIX) {
         problems.error(".", &error);
     }
     for (script, ..) in OPTIONAL {
         if pack.has(script) && pack.leaves_out(script) {
-            let what = format!("leaves out {script}");
-            problems.add(Severity::Error, ".svpignore", what, "name files more narrowly");
+            let what = format!("excludes {script}");
+            problems.add(Severity::Error, ".svpignore", what, "narrow its patterns");
         }
     }
 }

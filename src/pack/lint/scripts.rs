@@ -1,4 +1,4 @@
-//! The scripts themselves: interpreters and line ends.
+//! Checks the scripts' interpreters and line ends.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -9,15 +9,15 @@ use rustix::fs::{Mode, OFlags};
 use super::{Pack, Problems, Severity};
 use crate::pack::shebang::{Start, start};
 
-/// Scripts are read this far, 1 MiB.
+/// The maximum number of bytes read of a script, 1 MiB.
 const MAX_READ: u64 = 1 << 20;
-/// Files in `bin/` and `lib/` that are looked at, at most.
+/// The maximum number of files checked in `bin/` and in `lib/`.
 const MAX_FILES: usize = 500;
-/// Where `#!/usr/bin/env NAME` finds NAME.
+/// The search path for NAME in `#!/usr/bin/env NAME`.
 const PATH: [&str; 6] =
     ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
-/// Checks one of the pack's scripts, and says whether the host could start it.
+/// Checks one of the pack's scripts; returns whether the host could start it.
 pub(super) fn check(pack: &Pack, script: &str, problems: &mut Problems) -> bool {
     let Some(text) = read(pack, script) else {
         problems.add(Severity::Error, script, "can't be read", None);
@@ -26,7 +26,7 @@ pub(super) fn check(pack: &Pack, script: &str, problems: &mut Problems) -> bool 
     line_ends(script, &text, problems);
     match start(&text) {
         Start::Program => {
-            let what = "is a program, not a script: it runs on one kind of processor alone";
+            let what = "is a compiled program, not a script: it runs on one architecture only";
             problems.add(Severity::Note, script, what, None);
             true
         }
@@ -45,22 +45,22 @@ pub(super) fn check(pack: &Pack, script: &str, problems: &mut Problems) -> bool 
     }
 }
 
-/// `bin/query` must start on the host, the others in the image, of which the host is only a hint.
+/// Reports a missing interpreter: an error for `bin/query`, which runs on the host; else a warning, since the
+/// image may have it.
 fn interpreter_missing(script: &str, name: &str, problems: &mut Problems) {
     let problem = if script == "bin/query" {
         let what = format!("its interpreter {name} is not on this host");
-        let hint = "query is asked before there is an image: #!/bin/sh is everywhere";
+        let hint = "use #!/bin/sh: bin/query runs before there is an image";
         problems.add(Severity::Error, script, what, hint)
     } else {
         let what = format!("its interpreter {name} is not on this host");
-        let hint =
-            "it must be in the image: in the base for bin/build, installed by it for the others";
+        let hint = "put it into the image: the base must have it for bin/build, which can install it for the others";
         problems.add(Severity::Warning, script, what, hint)
     };
     problem.line = Some(1);
 }
 
-/// The interpreter that the host lacks.
+/// Returns the interpreter that the host lacks.
 fn missing(interpreter: &str, argument: Option<&str>) -> Option<String> {
     if !Path::new(interpreter).is_file() {
         return Some(interpreter.to_owned());
@@ -70,7 +70,7 @@ fn missing(interpreter: &str, argument: Option<&str>) -> Option<String> {
     (!found && !name.starts_with('-') && !name.contains('=')).then(|| name.to_owned())
 }
 
-/// CRLF in what scripts source: files of `bin/` and `lib/` that are no scripts of the API.
+/// Reports CRLF in sourced scripts: files in `bin/` and `lib/` that are not scripts of the API.
 pub(super) fn check_others(pack: &Pack, problems: &mut Problems) {
     let known = super::REQUIRED.into_iter().chain(super::OPTIONAL.map(|(script, ..)| script));
     let known: Vec<&str> = known.collect();
@@ -88,7 +88,7 @@ pub(super) fn check_others(pack: &Pack, problems: &mut Problems) {
                 continue;
             }
             let Some(text) = read(pack, &script) else { continue };
-            // Only what a shell may read: a table of data may end its lines as it likes.
+            // Only files that a shell may read: data files may use any line ends.
             if text.starts_with(b"#!") || script.ends_with(".sh") {
                 line_ends(&script, &text, problems);
             }
@@ -113,7 +113,7 @@ fn line_ends(script: &str, text: &[u8], problems: &mut Problems) {
     }
 }
 
-/// The beginning of a regular file, links followed; a fifo in its place must not make us wait.
+/// Reads the beginning of a regular file, following links, without blocking on a fifo.
 fn read(pack: &Pack, script: &str) -> Option<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = File::from(rustix::fs::openat(&pack.dir, script, flags, Mode::empty()).ok()?);

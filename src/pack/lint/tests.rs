@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::pack::query::RawAnswer;
 use crate::pack::testing::{dir, pack, write};
 
-/// Runs the script without a sandbox: the packs here are ours.
+/// Runs the script without a sandbox: these tests wrote it.
 fn run(dir: &Path, key: Key) -> Result<RawAnswer> {
     let output = Command::new(dir.join("bin/query")).arg(key.as_str()).output().unwrap();
     Ok(RawAnswer {
@@ -25,7 +25,7 @@ fn found(dir: &Path) -> Vec<String> {
     lint(dir, &mut |key| run(dir, key)).iter().map(Problem::to_string).collect()
 }
 
-/// A whole pack, and these files.
+/// Creates a complete pack with these additional files.
 fn whole(files: &[(&str, &str)]) -> tempfile::TempDir {
     let query = "#!/bin/sh\n[ $1 != os ] || echo debian/12\n[ $1 != ports ] || echo 80\n";
     let dir = pack(&[("bin/query", query)]);
@@ -54,20 +54,20 @@ fn every_problem_is_found_at_once() {
     assert_eq!(
         found(dir.path()),
         [
-            "error: bin/build: is missing: every pack has it",
+            "error: bin/build: is missing: every pack needs it",
             "error: bin/run:1: has no #! line that names its interpreter",
             "error: bin/extra:1: ends in CRLF",
-            "error: bin/extra:1: has a #! line that ends in CRLF: the kernel takes the CR for a part of the name",
-            "error: bin/query: `bin/query version`, line 1: \"7\": a version of the servicepack API that is not understood",
+            "error: bin/extra:1: has a #! line that ends in CRLF: the kernel makes the CR part of the name",
+            "error: bin/query: `bin/query version`, line 1: \"7\": unsupported version of the servicepack API",
             "error: bin/query: `bin/query os`, line 1: \"Debian\": not NAME/VERSION",
             "error: bin/query: `bin/query components` prints \"x\" but exits with 3",
             "error: bin/query: `bin/query env` repeats the secret A",
             "warning: bin/backup:1: its interpreter /no/such is not on this host",
-            "warning: bin/backup: there is no bin/restore that could read the backup",
-            "warning: bin/query: `bin/query env`: H has %HOST, which svp leaves as it is",
+            "warning: bin/backup: there is no bin/restore to read the backup",
+            "warning: bin/query: `bin/query env`: H contains %HOST, which svp does not replace",
             "note: bin/client: is missing: `svp client` has nothing to run",
-            "note: bin/restore: is missing: `svp restore` takes only such copies",
-            "note: bin/query: `query ports` says nothing, and no env value is named PORT or *_PORT",
+            "note: bin/restore: is missing: `svp restore` accepts only such copies",
+            "note: bin/query: `query ports` prints nothing, and no env variable is named PORT or *_PORT",
         ]
     );
 }
@@ -77,8 +77,8 @@ fn every_problem_is_found_at_once() {
 #[case(&[("lib/x.sh", ":\r\n")], "error: lib/x.sh:1: ends in CRLF")]
 #[case(&[("bin/query", "#!/no/sh\n")], "error: bin/query:1: its interpreter /no/sh is not on this host")]
 #[case(&[("bin/run", "#!/usr/bin/env no-such-thing\n")], "warning: bin/run:1: its interpreter no-such-thing is not on this host")]
-#[case(&[(".svpignore", "/bin/run\n")], "error: .svpignore: leaves out bin/run")]
-#[case(&[("bin/client", "\x7fELF\x02")], "note: bin/client: is a program, not a script: it runs on one kind of processor alone")]
+#[case(&[(".svpignore", "/bin/run\n")], "error: .svpignore: excludes bin/run")]
+#[case(&[("bin/client", "\x7fELF\x02")], "note: bin/client: is a compiled program, not a script: it runs on one architecture only")]
 fn one_problem_is_found(#[case] files: &[(&str, &str)], #[case] expected: &str) {
     assert_eq!(found(whole(files).path()), [expected]);
 }

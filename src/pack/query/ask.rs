@@ -1,4 +1,4 @@
-//! Asking a pack its keys, one by one, through whoever can run the script.
+//! Queries a pack's keys one by one, through a function that runs the script.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,29 +12,29 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// What `bin/query` can be asked.
+/// A key that `bin/query` can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Key {
     /// The version of the servicepack API.
     Version,
     /// The operating system to build on.
     Os,
-    /// The names of the secrets that svp makes.
+    /// The names of the secrets that svp generates.
     Secrets,
-    /// The environment that tells clients how to reach the service.
+    /// The environment that clients need to reach the service.
     Env,
-    /// The processes that the service has.
+    /// The service's processes.
     Components,
-    /// The ports that it listens on.
+    /// The ports that the service listens on.
     Ports,
-    /// The directories that hold its data.
+    /// The directories that hold the service's data.
     Volumes,
-    /// The command that tells whether it is well.
+    /// The health check command.
     Health,
 }
 
 impl Key {
-    /// Every key, in the order in which a pack is asked.
+    /// Every key, in query order.
     pub const ALL: [Key; 8] = [
         Key::Version,
         Key::Os,
@@ -46,7 +46,7 @@ impl Key {
         Key::Health,
     ];
 
-    /// The argument that the script gets.
+    /// Returns the script's argument.
     pub fn as_str(self) -> &'static str {
         match self {
             Key::Version => "version",
@@ -73,26 +73,26 @@ impl FromStr for Key {
     fn from_str(text: &str) -> Result<Self> {
         Key::ALL.into_iter().find(|key| key.as_str() == text).ok_or_else(|| {
             let keys: Vec<&str> = Key::ALL.iter().map(|key| key.as_str()).collect();
-            Error::usage(format!("{} is no key", shorten(text.as_bytes())))
-                .hint(format!("the keys are {}", keys.join(", ")))
+            Error::usage(format!("unknown key: {}", shorten(text.as_bytes())))
+                .hint(format!("use one of {}", keys.join(", ")))
         })
     }
 }
 
-/// What running `bin/query KEY` gave.
+/// The result of running `bin/query KEY`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RawAnswer {
-    /// Everything on its standard output; the caller has bounded it.
+    /// The whole standard output; the caller has limited its size.
     pub stdout: Vec<u8>,
-    /// The exit code as a shell has it: 128 and the signal's number for one that a signal ended.
+    /// The exit code, as in a shell: 128 plus the signal number after death by a signal.
     pub status: i32,
-    /// The end of its standard error, for the error's sake.
+    /// The end of standard error, for error messages.
     pub stderr_tail: String,
 }
 
 impl RawAnswer {
-    /// The bytes to parse. A key that prints nothing is unanswered whatever the script exits with; one that
-    /// prints and fails is refused, for half an answer is none.
+    /// Returns the bytes to parse. A key without output is unanswered, whatever the exit code; output with a
+    /// non-zero exit code is refused, since the answer may be incomplete.
     fn checked(&self, key: Key, script: &str) -> Result<&[u8]> {
         if self.status == 0 || is_empty(&self.stdout) {
             return Ok(&self.stdout);
@@ -101,10 +101,10 @@ impl RawAnswer {
         let printed = shorten(self.stdout.split(|&b| b == b'\n').next().unwrap_or_default());
         let error =
             source.bad(format_args!("prints {printed} but {}{}", ending(self.status), self.said()));
-        Err(error.hint("a key that the pack doesn't answer prints nothing on standard output; one that it answers exits with 0"))
+        Err(error.hint("print nothing on standard output for a key that the pack doesn't answer, and exit with 0 for one that it does"))
     }
 
-    /// ": what it said last", or nothing.
+    /// Returns ": " and the last line on standard error, or an empty string.
     fn said(&self) -> String {
         let last = self.stderr_tail.lines().rev().find(|line| !line.trim().is_empty());
         last.map(|line| format!(": {}", shorten(line.trim().as_bytes()))).unwrap_or_default()
@@ -118,10 +118,10 @@ fn ending(status: i32) -> String {
     }
 }
 
-/// Runs `bin/query` with a key, sandboxed: the caller knows how.
+/// A function that runs `bin/query` with a key, in a sandbox.
 pub type Asker<'a> = dyn FnMut(Key) -> Result<RawAnswer> + 'a;
 
-/// Everything that a pack says of itself. What it doesn't answer is empty.
+/// All answers of a pack. An unanswered key is empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answers {
     /// The API's version, always 0.
@@ -130,11 +130,11 @@ pub struct Answers {
     pub os: Os,
     /// Names of secrets, in the pack's order.
     pub secrets: Vec<String>,
-    /// The environment, in the pack's order; no secret's name is in it.
+    /// The environment, in the pack's order; it contains no secret.
     pub env: Vec<EnvVar>,
     /// Names of components; empty for a service of one process.
     pub components: Vec<String>,
-    /// What `ports` answered; see [`Answers::exposed_ports`].
+    /// The answer to `ports`; see [`Answers::exposed_ports`].
     pub ports: Vec<Port>,
     /// Absolute paths.
     pub volumes: Vec<String>,
@@ -143,14 +143,14 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// The service's ports: as answered, else from the environment's `PORT` and `*_PORT`. Where both say
-    /// nothing, the base image's ExposedPorts stay.
+    /// Returns the service's ports: the answer to `ports`, else the environment's `PORT` and `*_PORT`. If both are
+    /// empty, the image keeps the ExposedPorts of its base.
     pub fn exposed_ports(&self) -> Vec<Port> {
         if self.ports.is_empty() { ports_from_env(&self.env) } else { self.ports.clone() }
     }
 }
 
-/// Asks one key and gives the bytes of its answer, not parsed.
+/// Queries one key and returns its checked but unparsed answer.
 pub fn ask(asker: &mut Asker<'_>, key: Key) -> Result<RawAnswer> {
     let answer = asker(key)?;
     answer.checked(key, SCRIPT)?;
@@ -159,12 +159,12 @@ pub fn ask(asker: &mut Asker<'_>, key: Key) -> Result<RawAnswer> {
         let how = format!("prints nothing and {}{}", ending(answer.status), answer.said());
         return Err(source
             .bad(how)
-            .hint("every pack says its operating system: print NAME/VERSION, such as debian/12"));
+            .hint("print the operating system as NAME/VERSION, such as debian/12"));
     }
     Ok(answer)
 }
 
-/// Asks every key, version first, and parses the answers. A secret's name that `env` repeats is refused.
+/// Queries every key, version first, and parses the answers. Refuses a secret whose name `env` repeats.
 pub fn ask_all(asker: &mut Asker<'_>) -> Result<Answers> {
     let mut output = |key| ask(asker, key).map(|answer| answer.stdout);
     let version = parse_version(&output(Key::Version)?, SCRIPT)?;
@@ -184,7 +184,7 @@ pub fn ask_all(asker: &mut Asker<'_>) -> Result<Answers> {
     })
 }
 
-/// Checks the answer to one key and gives its values, a line each, as `svp query` prints them.
+/// Checks the answer to one key and returns its values, one a line, as `svp query` prints them.
 pub fn validate(key: Key, answer: &RawAnswer, script: &str) -> Result<Vec<String>> {
     fn shown<T: fmt::Display>(values: Vec<T>) -> Vec<String> {
         values.iter().map(T::to_string).collect()
@@ -250,7 +250,7 @@ mod tests {
     #[case(&[], "`bin/query os` prints nothing and exits with 1: \"no such key\"")]
     #[case(&[(Key::Os, "debian/12\n", 1)], "`bin/query os` prints \"debian/12\" but exits with 1")]
     #[case(&[(Key::Os, "debian/12\n", 137)], "is killed by signal 9")]
-    #[case(&[(Key::Version, "1\n", 0)], "a version of the servicepack API")]
+    #[case(&[(Key::Version, "1\n", 0)], "unsupported version of the servicepack API")]
     #[case(&[(Key::Os, "debian/12\n", 0), (Key::Health, "usage: query\n", 2)], "`bin/query health` prints \"usage: query\" but exits with 2")]
     #[case(&[(Key::Os, "debian/12\n", 0), (Key::Env, "A=1\n", 0), (Key::Secrets, "A\n", 0)], "repeats the secret A")]
     fn a_pack_that_answers_badly_is_refused(

@@ -1,24 +1,24 @@
-//! An answer's lines: what is refused before any key looks at its values.
+//! Splits an answer into lines, with the checks that apply to every key.
 
 use crate::error::{Error, Result};
 
-/// The most bytes that an answer may have, 64 KiB.
+/// The maximum size of an answer, 64 KiB.
 pub const MAX_ANSWER: usize = 64 << 10;
-/// The most bytes that a line of an answer may have, 4 KiB.
+/// The maximum length of a line of an answer, 4 KiB.
 pub const MAX_LINE: usize = 4 << 10;
-/// The most lines that an answer may have.
+/// The maximum number of lines of an answer.
 pub const MAX_LINES: usize = 1000;
 
-/// One line of an answer and where it stands.
+/// One line of an answer, with its position.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Line<'a> {
     pub source: Source<'a>,
-    /// From 1.
+    /// The line number, from 1.
     pub number: usize,
     pub text: &'a str,
 }
 
-/// The script and the key that an answer belongs to.
+/// The script and the key of an answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Source<'a> {
     pub script: &'a str,
@@ -26,7 +26,7 @@ pub(super) struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// An error about the whole answer.
+    /// Creates an error about the whole answer.
     pub fn bad(&self, why: impl std::fmt::Display) -> Error {
         Error::bad_input(format!("`{} {}` {why}", self.script, self.key))
     }
@@ -38,13 +38,13 @@ impl Source<'_> {
 }
 
 impl Line<'_> {
-    /// An error about this line: "`bin/query env`, line 2: "x": why".
+    /// Creates an error about this line: "`bin/query env`, line 2: "x": why".
     pub fn bad(&self, why: impl std::fmt::Display) -> Error {
         self.source.bad_line(self.number, self.text.as_bytes(), why)
     }
 }
 
-/// The text in quotes, escaped and cut to what a terminal line can take.
+/// Quotes and escapes the text, and truncates it to fit on a terminal line.
 pub(super) fn shorten(text: &[u8]) -> String {
     const MOST: usize = 60;
     let mut out = String::from("\"");
@@ -68,15 +68,14 @@ pub(super) fn shorten(text: &[u8]) -> String {
     out + "\""
 }
 
-/// Whether an answer is none: nothing but line feeds.
+/// Returns whether an answer is empty: nothing but line feeds.
 pub(super) fn is_empty(output: &[u8]) -> bool {
     output.iter().all(|&byte| byte == b'\n')
 }
 
-/// The lines of `output`. Empty lines at the end don't count, elsewhere they are refused, and so are a
-/// byte order mark, carriage returns, NUL and other control characters (a tab is fine), bytes that are not
-/// UTF-8, and more than [`MAX_LINE`] or [`MAX_ANSWER`] bytes, or
-/// [`MAX_LINES`] lines.
+/// Splits `output` into lines, ignoring empty lines at the end. Refuses other empty lines, a byte order mark,
+/// carriage returns, NUL and other control characters except tab, invalid UTF-8, and more than [`MAX_LINE`] or
+/// [`MAX_ANSWER`] bytes, or [`MAX_LINES`] lines.
 pub(super) fn lines<'a>(source: Source<'a>, output: &'a [u8]) -> Result<Vec<Line<'a>>> {
     if output.len() > MAX_ANSWER {
         return Err(source.bad(format_args!("prints more than {MAX_ANSWER} bytes")));
@@ -103,7 +102,7 @@ pub(super) fn lines<'a>(source: Source<'a>, output: &'a [u8]) -> Result<Vec<Line
 fn check(line: &[u8]) -> Result<&str, (String, &'static str)> {
     let bad = |why: &str| (why.to_owned(), "");
     if line.is_empty() {
-        return Err(bad("an empty line between values"));
+        return Err(bad("empty line between values"));
     }
     if line.len() > MAX_LINE {
         return Err((format!("longer than {MAX_LINE} bytes"), ""));
@@ -118,11 +117,11 @@ fn check(line: &[u8]) -> Result<&str, (String, &'static str)> {
     match text.chars().find(|&c| c.is_control() && c != '\t') {
         None => Ok(text),
         Some('\r') => Err((
-            "has a carriage return".into(),
-            "the script's lines end in CRLF: save it with LF (`sed -i 's/\\r$//' FILE`)",
+            "contains a carriage return".into(),
+            "save the script with LF line ends: sed -i 's/\\r$//' FILE",
         )),
-        Some('\0') => Err(bad("has a NUL")),
-        Some(_) => Err(bad("has a control character")),
+        Some('\0') => Err(bad("contains a NUL byte")),
+        Some(_) => Err(bad("contains a control character")),
     }
 }
 
@@ -150,14 +149,14 @@ mod tests {
     }
 
     #[rstest::rstest]
-    #[case(b"a\n\nb\n", "line 2: \"\": an empty line between values")]
-    #[case(b"\na\n", "line 1: \"\": an empty line between values")]
-    #[case(b"a\r\n", "line 1: \"a\\r\": has a carriage return")]
-    #[case(b"a\nb\0c\n", "line 2: \"b\\0c\": has a NUL")]
+    #[case(b"a\n\nb\n", "line 2: \"\": empty line between values")]
+    #[case(b"\na\n", "line 1: \"\": empty line between values")]
+    #[case(b"a\r\n", "line 1: \"a\\r\": contains a carriage return")]
+    #[case(b"a\nb\0c\n", "line 2: \"b\\0c\": contains a NUL byte")]
     #[case(b"\xef\xbb\xbfa\n", "line 1: \"\\u{feff}a\": begins with a byte order mark")]
     #[case(b"a\xffb\n", "line 1: \"a\\xffb\": not UTF-8")]
-    #[case(b"\x1b[31mred\n", "line 1: \"\\u{1b}[31mred\": has a control character")]
-    #[case(b"\xc2\x9b31m\n", "has a control character")]
+    #[case(b"\x1b[31mred\n", "line 1: \"\\u{1b}[31mred\": contains a control character")]
+    #[case(b"\xc2\x9b31m\n", "contains a control character")]
     fn what_no_value_can_hold_is_refused(#[case] output: &[u8], #[case] says: &str) {
         let error = texts(output).unwrap_err();
         assert!(error.to_string().contains(says), "{error}");

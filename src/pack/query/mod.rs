@@ -1,7 +1,7 @@
-//! What a pack says of itself: the keys of `bin/query`, and the strict parsers of its answers.
+//! The keys of `bin/query`, and the strict parsers of its answers.
 //!
-//! The parsers are pure: bytes in, values or an error out that names the script, the key, the line and
-//! the text. The grammar of each key is on its parser. The script itself is run by the caller, sandboxed.
+//! The parsers are pure: bytes in, values out, or an error that names the script, the key, the line and the
+//! text. Each parser documents its key's grammar. The caller runs the script, in a sandbox.
 
 mod ask;
 mod lines;
@@ -18,5 +18,5 @@ pub use values::{
     parse_volumes,
 };
 
-/// The script that answers, as errors name it.
+/// The script's name in errors.
 pub const SCRIPT: &str = "bin/query";

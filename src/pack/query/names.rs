@@ -1,9 +1,9 @@
-//! Names of environment variables, and those that no pack may set.
+//! Names of environment variables, and the names that a pack may not set.
 
 use std::fmt;
 
-/// Variables that change how programs load or what a shell runs, by their whole name. A pack's variables
-/// reach its own scripts, the service, and every client that its user hands the environment lines to.
+/// Variables that change how programs load or what a shell runs. A pack's variables reach its scripts, the
+/// service, and every client to which the user passes the environment.
 const REFUSED: &[(&str, &str)] = &[
     ("PATH", "says where programs are found"),
     ("HOME", "svp sets it"),
@@ -57,7 +57,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("PHP_INI_SCAN_DIR", "loads code into programs"),
 ];
 
-/// The same by how the name begins.
+/// Refused prefixes.
 const REFUSED_PREFIXES: &[(&str, &str)] = &[
     ("LD_", "changes how programs load"),
     ("DYLD_", "changes how programs load"),
@@ -65,30 +65,30 @@ const REFUSED_PREFIXES: &[(&str, &str)] = &[
     ("SVP_", "belongs to svp"),
 ];
 
-/// The longest name, in bytes.
+/// The maximum length of a name, in bytes.
 const MAX_NAME: usize = 255;
 
-/// Why a name can't be a variable of a pack.
+/// The reason why a pack can't set a variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameProblem {
     /// It doesn't match `[A-Za-z_][A-Za-z0-9_]*`, or is longer than 255 bytes.
     Grammar,
-    /// It is one that no pack may set; the text says why.
+    /// No pack may set it, for this reason.
     Refused(&'static str),
 }
 
 impl fmt::Display for NameProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NameProblem::Grammar => {
-                f.write_str("not a variable's name: [A-Za-z_][A-Za-z0-9_]*, at most 255 characters")
-            }
+            NameProblem::Grammar => f.write_str(
+                "invalid variable name: use [A-Za-z_][A-Za-z0-9_]*, at most 255 characters",
+            ),
             NameProblem::Refused(why) => write!(f, "a pack may not set this variable: it {why}"),
         }
     }
 }
 
-/// Checks a variable's name: `[A-Za-z_][A-Za-z0-9_]*` and none that [`why_refused`] knows.
+/// Checks a variable's name: it matches `[A-Za-z_][A-Za-z0-9_]*`, and [`why_refused`] allows it.
 pub fn check_name(name: &str) -> Result<(), NameProblem> {
     let mut bytes = name.bytes();
     let first = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
@@ -98,7 +98,7 @@ pub fn check_name(name: &str) -> Result<(), NameProblem> {
     why_refused(name).map_or(Ok(()), |why| Err(NameProblem::Refused(why)))
 }
 
-/// Why no pack may set the variable `name`, if that is so.
+/// Returns the reason why no pack may set the variable `name`; `None` if a pack may.
 pub fn why_refused(name: &str) -> Option<&'static str> {
     let exact = REFUSED.iter().find(|(refused, _)| *refused == name);
     let prefix = || REFUSED_PREFIXES.iter().find(|(prefix, _)| name.starts_with(prefix));

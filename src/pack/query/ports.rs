@@ -1,4 +1,4 @@
-//! Ports, from `query ports` or from the environment's `*_PORT`.
+//! Parses ports, from `query ports` or from the environment's `*_PORT`.
 
 use std::fmt;
 
@@ -9,23 +9,23 @@ use crate::error::Result;
 /// The transport of a [`Port`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
-    /// The one meant when none is said.
+    /// TCP, the default.
     Tcp,
-    /// Datagrams.
+    /// UDP.
     Udp,
 }
 
 /// A port that the service listens on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Port {
-    /// 1 to 65535.
+    /// The number, 1 to 65535.
     pub number: u16,
     /// tcp or udp.
     pub protocol: Protocol,
 }
 
 impl fmt::Display for Port {
-    /// As a config's ExposedPorts has it: `3306/tcp`.
+    /// Formats it as a config's ExposedPorts does: `3306/tcp`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let protocol = match self.protocol {
             Protocol::Tcp => "tcp",
@@ -35,7 +35,7 @@ impl fmt::Display for Port {
     }
 }
 
-/// A number from 1 to 65535, written without sign or leading zeros.
+/// Parses a number from 1 to 65535, without sign or leading zeros.
 fn number(text: &str) -> Option<u16> {
     let plain = !text.starts_with('0') && text.bytes().all(|b| b.is_ascii_digit());
     if plain { text.parse().ok() } else { None }
@@ -50,18 +50,18 @@ fn port(text: &str) -> Option<Port> {
     Some(Port { number: number(digits)?, protocol })
 }
 
-/// Parses `query ports`: `NUMBER[/tcp|/udp]` a line, none twice.
+/// Parses `query ports`: one `NUMBER[/tcp|/udp]` a line, without duplicates.
 pub fn parse_ports(output: &[u8], script: &str) -> Result<Vec<Port>> {
     let lines = lines(Source { script, key: "ports" }, output)?;
     unique(&lines, |line| {
         port(line.text).ok_or_else(|| {
-            line.bad("not a port: write NUMBER, NUMBER/tcp or NUMBER/udp, 1 to 65535")
+            line.bad("invalid port: write NUMBER, NUMBER/tcp or NUMBER/udp, 1 to 65535")
         })
     })
 }
 
-/// The ports that the environment names, for a pack that doesn't answer `ports`: the numeric values of
-/// `PORT` and `*_PORT`, as tcp, each once, in the environment's order.
+/// Returns the ports that the environment names, for a pack that doesn't answer `ports`: the numeric values of
+/// `PORT` and `*_PORT`, as tcp, without duplicates, in the environment's order.
 pub fn ports_from_env(env: &[EnvVar]) -> Vec<Port> {
     let mut out: Vec<Port> = Vec::new();
     for var in env.iter().filter(|var| var.name == "PORT" || var.name.ends_with("_PORT")) {
@@ -92,20 +92,20 @@ mod tests {
     }
 
     #[rstest::rstest]
-    #[case("0", "not a port")]
-    #[case("65536", "not a port")]
-    #[case("080", "not a port")]
-    #[case("+80", "not a port")]
-    #[case("-1", "not a port")]
-    #[case("80 ", "not a port")]
-    #[case("80/", "not a port")]
-    #[case("80/sctp", "not a port")]
-    #[case("80/tcp/udp", "not a port")]
-    #[case("/tcp", "not a port")]
-    #[case("80-90", "not a port")]
-    #[case("127.0.0.1:80", "not a port")]
-    #[case("99999999999999999999", "not a port")]
-    #[case("80\n81\n80/tcp", "line 3: \"80/tcp\": twice")]
+    #[case("0", "invalid port")]
+    #[case("65536", "invalid port")]
+    #[case("080", "invalid port")]
+    #[case("+80", "invalid port")]
+    #[case("-1", "invalid port")]
+    #[case("80 ", "invalid port")]
+    #[case("80/", "invalid port")]
+    #[case("80/sctp", "invalid port")]
+    #[case("80/tcp/udp", "invalid port")]
+    #[case("/tcp", "invalid port")]
+    #[case("80-90", "invalid port")]
+    #[case("127.0.0.1:80", "invalid port")]
+    #[case("99999999999999999999", "invalid port")]
+    #[case("80\n81\n80/tcp", "line 3: \"80/tcp\": duplicate")]
     fn other_ports_are_refused(#[case] output: &str, #[case] says: &str) {
         let error = shown(output).unwrap_err().to_string();
         assert!(error.contains(says), "{error}");

@@ -1,4 +1,4 @@
-//! Starts a new pack: a small service that builds, sets up and runs as it is.
+//! Creates a new pack: a small service that builds, sets up and runs without changes.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::query::why_refused;
 use crate::error::{Error, IoContext, Result};
 
-/// The files of a new pack. `@NAME@` becomes its name, `@VAR@` its name as a variable's.
+/// The files of a new pack. `@NAME@` is replaced by its name, `@VAR@` by its name as a variable prefix.
 const FILES: [(&str, u32, &str); 9] = [
     ("bin/query", 0o777, include_str!("template/query")),
     ("bin/build", 0o777, include_str!("template/build")),
@@ -21,31 +21,30 @@ const FILES: [(&str, u32, &str); 9] = [
     ("README.md", 0o666, include_str!("template/README.md")),
 ];
 
-/// Makes a pack for the service `name` in the directory `parent/name`, which must not exist, and gives its
-/// path.
+/// Creates a pack for the service `name` in the new directory `parent/name`, and returns its path.
 ///
-/// A name has lower-case letters, digits and single `-` between them, begins with a letter and has at most
-/// 30 characters: it becomes a user's name, a directory's and the beginning of variables'.
+/// A name consists of lower-case letters, digits and single `-` between them, begins with a letter and has at
+/// most 30 characters: it becomes a user name, a directory name and a variable prefix.
 ///
 /// # Errors
-/// [`crate::error::Kind::Usage`] for another name or a directory that is there; storage errors.
+/// [`crate::error::Kind::Usage`] for an invalid name or an existing directory; storage errors.
 pub fn scaffold(name: &str, parent: &Path) -> Result<PathBuf> {
     check_name(name)?;
     let dir = parent.join(name);
     DirBuilder::new().mode(0o777).create(&dir).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => Error::usage(format!("{} exists", dir.display()))
-            .hint("svp new makes a new directory and leaves what is there alone"),
-        _ => Error::io("make", &dir, error),
+            .hint("choose another name: svp new does not change an existing directory"),
+        _ => Error::io("create", &dir, error),
     })?;
     fill(&dir, name).inspect_err(|_| {
-        // It is ours and nobody has seen it; what made us fail is the error to tell.
+        // The directory is new and unknown to others; ignore errors here and report the original one.
         let _ = fs::remove_dir_all(&dir);
     })?;
     Ok(dir)
 }
 
 fn fill(dir: &Path, name: &str) -> Result<()> {
-    fs::create_dir(dir.join("bin")).io("make", dir.join("bin"))?;
+    fs::create_dir(dir.join("bin")).io("create", dir.join("bin"))?;
     for (path, mode, template) in FILES {
         let path = dir.join(path);
         let text = template.replace("@NAME@", name).replace("@VAR@", &variable(name));
@@ -57,7 +56,7 @@ fn fill(dir: &Path, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// `my-service` as `MY_SERVICE`.
+/// Converts `my-service` to `MY_SERVICE`.
 fn variable(name: &str) -> String {
     name.replace('-', "_").to_ascii_uppercase()
 }
@@ -69,13 +68,14 @@ fn check_name(name: &str) -> Result<()> {
         && !name.contains("--")
         && !name.ends_with('-');
     if !ok {
-        return Err(Error::usage(format!("{name:?} can't name a pack"))
-            .hint("a name has lower-case letters, digits and single - between them, at most 30"));
+        return Err(Error::usage(format!("invalid pack name: {name:?}")).hint(
+            "use lower-case letters, digits and single - between them, at most 30 characters",
+        ));
     }
-    // As in LD_PORT for `ld`.
+    // For example LD_PORT for `ld`.
     if why_refused(&format!("{}_PORT", variable(name))).is_some() {
-        return Err(Error::usage(format!("{name:?} can't name a pack"))
-            .hint("its variables would be ones that no pack may set"));
+        return Err(Error::usage(format!("invalid pack name: {name:?}"))
+            .hint("choose another name: a pack may not set the variables of this one"));
     }
     Ok(())
 }
