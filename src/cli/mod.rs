@@ -4,6 +4,7 @@
 mod build;
 mod check;
 mod common;
+mod completions;
 mod compression;
 mod copy;
 mod df;
@@ -17,6 +18,7 @@ mod index;
 mod inspect;
 mod lint;
 mod login;
+mod man;
 mod new;
 mod progress;
 mod prune;
@@ -118,6 +120,11 @@ enum Command {
     Service(services::Command),
     /// Tell whether this host can build without root, and if not, what to do
     Check(check::Args),
+    /// Print the completions of a shell: source them, or save them where the shell looks for them
+    Completions(completions::Args),
+    /// Write the manual pages, one for svp and one for each command, into a directory
+    #[command(hide = true)]
+    Man(man::Args),
 }
 
 /// Parses the command line, does what it says, and gives the exit code.
@@ -160,6 +167,8 @@ pub fn main() -> ExitCode {
         Command::Import(args) => import::run(args, &context),
         Command::Unpack(args) => unpack::run(args, &context),
         Command::Check(args) => check::run(&args, &context),
+        Command::Completions(args) => completions::run(&args, &context),
+        Command::Man(args) => man::run(&args),
         Command::Service(command) => return command.run(&context, style),
     };
     context.finish();

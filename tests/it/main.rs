@@ -28,6 +28,7 @@ mod layer_unpack;
 mod layout;
 mod loaded;
 mod login;
+mod manual;
 mod many_tags;
 mod pack;
 mod policy;

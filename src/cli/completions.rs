@@ -1,0 +1,33 @@
+//! `svp completions`: what bash, zsh or fish needs to complete svp's command line.
+
+use clap::CommandFactory;
+
+use super::Cli;
+use super::common::Context;
+use crate::error::Result;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The shell
+    #[arg(value_enum)]
+    shell: Shell,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
+    use clap_complete::aot;
+    let shell = match args.shell {
+        Shell::Bash => aot::Shell::Bash,
+        Shell::Zsh => aot::Shell::Zsh,
+        Shell::Fish => aot::Shell::Fish,
+    };
+    let mut script = Vec::new();
+    aot::generate(shell, &mut Cli::command(), "svp", &mut script);
+    context.print(&String::from_utf8_lossy(&script))
+}

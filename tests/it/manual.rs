@@ -1,0 +1,52 @@
+//! Completions and manual pages are those of the program's own commands.
+
+use std::fs;
+
+use crate::support::{Place, output, success};
+
+#[test]
+fn bash_completes_commands_and_options() {
+    let place = Place::new();
+    let completed = |words: &str| {
+        // As bash does it on Tab: the words, the number of the last, and the function that `complete` was told.
+        let script = format!(
+            "source <(\"$0\" completions bash); COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+             _svp svp \"${{COMP_WORDS[-1]}}\" \"${{COMP_WORDS[-2]}}\"; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+        );
+        success(place.command("bash").args(["-euc", &script, env!("CARGO_BIN_EXE_svp")]))
+    };
+    assert_eq!(completed("svp pus"), "push\n");
+    assert_eq!(completed("svp push --allow-s"), "--allow-secrets\n");
+    assert_eq!(completed("svp completions fi"), "fish\n");
+}
+
+#[test]
+fn each_shell_has_completions() {
+    let place = Place::new();
+    let zsh = place.ok(["completions", "zsh"]);
+    assert!(zsh.starts_with("#compdef svp\n") && zsh.contains("(push)"), "{zsh}");
+    let fish = place.ok(["completions", "fish"]);
+    assert!(fish.contains("complete -c svp") && fish.contains("-a \"push\""), "{fish}");
+    assert_eq!(output(&mut place.svp(["completions", "tcsh"])).status.code(), Some(2));
+}
+
+#[test]
+fn each_command_has_a_manual_page() {
+    let place = Place::new();
+    let dir = place.dir().join("man/man1");
+    place.ok(["man", dir.to_str().unwrap()]);
+    let help = place.ok(["help"]);
+    let commands = help.split("\nCommands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let names: Vec<_> = commands
+        .lines()
+        .filter_map(|line| line.strip_prefix("  ")?.split(' ').next())
+        .filter(|name| !name.is_empty() && *name != "help")
+        .collect();
+    assert!(names.len() > 30, "{help}");
+    let count = fs::read_dir(&dir).unwrap().count();
+    assert_eq!(count, names.len() + 1, "svp(1), and a page for each of {names:?}");
+    for name in names {
+        let page = fs::read_to_string(dir.join(format!("svp-{name}.1"))).expect(name);
+        assert!(page.contains(&format!(".TH svp-{name} 1")), "{page}");
+    }
+}
