@@ -1,7 +1,7 @@
 //! Which proxy leads to which host: `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`, upper or lower case.
 //!
-//! svp speaks plain http to loopback alone, and loopback is never proxied, so that `HTTP_PROXY`, which is
-//! for plain http, never has a use here.
+//! `HTTP_PROXY`, which is for plain http, has no use here: svp speaks plain http to loopback and to registries
+//! declared insecure, and reaches both directly.
 
 use std::env;
 use std::fmt;

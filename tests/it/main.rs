@@ -10,6 +10,7 @@ mod certs;
 mod cli_images;
 mod cli_words;
 mod compression;
+mod decisions;
 mod devices;
 mod diff;
 mod docker_archive;
