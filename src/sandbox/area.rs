@@ -16,11 +16,10 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::Sandbox;
-use super::idmap::IdMap;
-use super::launch::Stage;
 use super::spec::{Overlay, Rootfs};
-use super::stages::Request;
-use super::trees::{DiffRequest, UnpackRequest, WrittenLayer};
+use super::stage::launch::Stage;
+use super::trees::{DiffRequest, RemoveRequest, UnpackRequest, WrittenLayer};
+use super::userns::idmap::IdMap;
 use crate::error::{Error, IoContext, Result};
 use crate::interrupt;
 use crate::layer::meta::IdRanges;
@@ -192,7 +191,7 @@ impl Sandbox {
             ids: self.id_ranges(),
         };
         let fds = [self.namespace(), layer.blob.as_fd()];
-        let stage = Stage::start(self.area(), &Request::Unpack(request), &fds)?;
+        let stage = Stage::start(self.area(), &request, &fds)?;
         Ok((place, stage.finish()?))
     }
 
@@ -237,7 +236,7 @@ impl Sandbox {
 }
 
 fn remove(area: &Path, namespace: BorrowedFd<'_>, paths: Vec<String>) -> Result<()> {
-    Stage::start_cleanup(area, &Request::Remove(paths), &[namespace])?.finish_cleanup()
+    Stage::start_cleanup(area, &RemoveRequest(paths), &[namespace])?.finish_cleanup()
 }
 
 /// Makes an unpacked layer everyone's. The stage has synced the tree.
@@ -306,7 +305,7 @@ impl Scratch<'_> {
             clamp_mtime: options.clamp_mtime,
         };
         let fds = [self.sandbox.namespace(), blob.as_fd()];
-        Stage::start(self.sandbox.area(), &Request::Diff(request), &fds)?.finish()
+        Stage::start(self.sandbox.area(), &request, &fds)?.finish()
     }
 }
 

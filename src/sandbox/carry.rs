@@ -12,17 +12,19 @@ use std::path::Path;
 use nix::sched::{CloneFlags, setns};
 use serde::{Deserialize, Serialize};
 
-use super::launch::Stage;
 use super::network::{Forward, Transport};
 use super::relay::{self, Door};
-use super::room;
-use super::stages::{Request, reply};
+use super::stage::fd_limit;
+use super::stage::launch::Stage;
+use super::stage::protocol::{Descriptors, Request, reply};
+use super::userns::namespace;
 use crate::channel::Channel;
 use crate::error::{Error, Result};
 
-/// The ports that the stage carries, in the order of their sockets.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct CarryRequest {
+/// Forwards ports into a network, in the order of their sockets. The user namespace, the network namespace, the
+/// ports' sockets.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct PortForwarderRequest {
     ports: Vec<Forward>,
 }
 
@@ -60,7 +62,7 @@ pub(super) fn start(
     user_namespace: &OwnedFd,
     network_namespace: &OwnedFd,
     ports: Vec<Forward>,
-) -> Result<Option<Stage>> {
+) -> Result<Option<Stage<PortForwarderRequest>>> {
     if ports.is_empty() {
         return Ok(None);
     }
@@ -72,21 +74,31 @@ pub(super) fn start(
     }
     let mut fds = vec![user_namespace.as_fd(), network_namespace.as_fd()];
     fds.extend(sockets.iter().map(AsFd::as_fd));
-    let mut stage = Stage::start(Path::new("/"), &Request::Carry(CarryRequest { ports }), &fds)?;
+    let mut stage = Stage::start(Path::new("/"), &PortForwarderRequest { ports }, &fds)?;
     stage.recv::<()>()?;
     Ok(Some(stage))
 }
 
-/// The stage: carries until it is killed.
-pub(super) fn carry(
+impl Request for PortForwarderRequest {
+    const NAME: &'static str = "port-forwarder";
+    type Answer = ();
+
+    fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<()> {
+        namespace::join(channel, fds.take()?)?;
+        forward(channel, &self, fds.take()?, fds.rest())
+    }
+}
+
+/// Forwards until it is killed.
+fn forward(
     channel: &Channel,
-    request: &CarryRequest,
+    request: &PortForwarderRequest,
     network: OwnedFd,
     sockets: Vec<OwnedFd>,
 ) -> Result<()> {
     setns(network, CloneFlags::CLONE_NEWNET)
         .map_err(|errno| Error::sandbox("can't enter the network namespace").source(errno))?;
-    room::raise_limit();
+    fd_limit::raise_limit();
     reply(channel, &())?;
     std::thread::scope(|scope| {
         for (port, socket) in request.ports.iter().zip(sockets) {

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
 
-use super::launch::Stage;
+use super::carry::PortForwarderRequest;
 use super::network::{self, Pasta, Plan, Resolver};
 use super::relay::Door;
 use super::spec::{Allowed, Bind, Network, Rootfs};
-use super::stages::reply_with;
+use super::stage::launch::Stage;
+use super::stage::protocol::reply_with;
 use super::{Sandbox, carry, doors, netlink, overlay};
 use crate::channel::Channel;
 use crate::error::{Error, Result};
@@ -43,7 +44,7 @@ pub(super) struct Attached {
     /// What carries its packets.
     pub(super) pasta: Pasta,
     /// What carries what pasta can't.
-    pub(super) carrier: Option<Stage>,
+    pub(super) carrier: Option<Stage<PortForwarderRequest>>,
     /// When it may be mended.
     pub(super) patience: Patience,
 }
@@ -123,7 +124,7 @@ impl Sandbox {
     }
 
     /// The sockets that a container's stage was asked to make, in their order.
-    pub(super) fn doors(stage: &mut Stage, container: &Container) -> Result<Vec<Door>> {
+    pub(super) fn doors<R>(stage: &mut Stage<R>, container: &Container) -> Result<Vec<Door>> {
         if !container.own_network || container.listen.is_empty() {
             return Ok(Vec::new());
         }
@@ -136,9 +137,9 @@ impl Sandbox {
     }
 
     /// Connects a container's network, if it is to be, when its stage asks for that.
-    pub(super) fn attach(
+    pub(super) fn attach<R>(
         &self,
-        stage: &mut Stage,
+        stage: &mut Stage<R>,
         container: &Container,
         plan: &Plan,
     ) -> Result<Option<Attached>, Attempt> {

@@ -11,9 +11,12 @@ use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
 
 use super::area::LayerSource;
-use super::launch::Stage;
-use super::stages::Request;
+use super::stage::launch::Stage;
+use super::stage::process::die_with_parent;
+use super::stage::protocol::{Descriptors, Request};
+use super::userns::namespace::no_user_namespace;
 use super::{overlay, trees};
+use crate::channel::Channel;
 use crate::error::{Error, IoContext, Result};
 use crate::layer::meta::IdRanges;
 use crate::layer::unpack::{Mode, UnpackOptions, UnpackReport};
@@ -21,13 +24,35 @@ use crate::oci::Digest;
 use crate::oci::media_type::Compression;
 use crate::remove::remove_tree;
 
-/// A layer to apply onto what is there.
+/// A layer to apply onto the directory that the stage is started in. The blob.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct DirectoryRequest {
     compression: Compression,
     digest: Digest,
     size: u64,
     diff_id: Digest,
+}
+
+/// Removes everything in the directory that the stage is started in. No descriptors.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ClearRequest;
+
+impl Request for DirectoryRequest {
+    const NAME: &'static str = "directory";
+    type Answer = UnpackReport;
+
+    fn serve(self, _: &Channel, mut fds: Descriptors) -> Result<UnpackReport> {
+        apply(&self, fds.take()?)
+    }
+}
+
+impl Request for ClearRequest {
+    const NAME: &'static str = "clear";
+    type Answer = ();
+
+    fn serve(self, _: &Channel, _: Descriptors) -> Result<()> {
+        clear_stage()
+    }
 }
 
 /// Applies layers, the lowest first, onto the directory `dir`; what could not be made is in the reports.
@@ -50,7 +75,7 @@ pub fn unpack_into(
             size: layer.size,
             diff_id: layer.diff_id,
         };
-        Stage::start(dir, &Request::Directory(request), &[layer.blob.as_fd()])?.finish()
+        Stage::start(dir, &request, &[layer.blob.as_fd()])?.finish()
     };
     let result: Result<Vec<_>> = layers.into_iter().map(&mut apply).collect();
     if result.is_err() {
@@ -61,11 +86,11 @@ pub fn unpack_into(
 }
 
 fn clear(dir: &Path) -> Result<()> {
-    Stage::start_cleanup(dir, &Request::Clear, &[])?.finish()
+    Stage::start_cleanup(dir, &ClearRequest, &[])?.finish()
 }
 
 /// The stage's side of [`unpack_into`].
-pub(super) fn apply(request: &DirectoryRequest, blob: OwnedFd) -> Result<UnpackReport> {
+fn apply(request: &DirectoryRequest, blob: OwnedFd) -> Result<UnpackReport> {
     let ids = become_root()?;
     let root = enter()?;
     let options = UnpackOptions { mode: Mode::Plain, ids, lower: None };
@@ -74,7 +99,7 @@ pub(super) fn apply(request: &DirectoryRequest, blob: OwnedFd) -> Result<UnpackR
 }
 
 /// The stage's side of clearing up: removes everything in the directory.
-pub(super) fn clear_stage() -> Result<()> {
+fn clear_stage() -> Result<()> {
     become_root()?;
     let root = enter()?;
     let names = rustix::fs::Dir::read_from(&root).io("list", "the directory")?;
@@ -101,7 +126,7 @@ fn become_root() -> Result<IdRanges> {
     if uid.is_root() {
         return Ok(IdRanges::all());
     }
-    unshare(CloneFlags::CLONE_NEWUSER).map_err(super::stages::no_user_namespace)?;
+    unshare(CloneFlags::CLONE_NEWUSER).map_err(no_user_namespace)?;
     let write = |file: &str, text: String| {
         let path = format!("/proc/self/{file}");
         std::fs::write(&path, text)
@@ -110,6 +135,6 @@ fn become_root() -> Result<IdRanges> {
     write("setgroups", "deny".into())?;
     write("uid_map", format!("0 {} 1", uid.as_raw()))?;
     write("gid_map", format!("0 {} 1", gid.as_raw()))?;
-    super::stages::die_with_parent();
+    die_with_parent();
     Ok(IdRanges::up_to(0))
 }

@@ -17,16 +17,34 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde::{Deserialize, Serialize};
 
 use super::container::Container;
-use super::launch::{Stage, fresh_signals};
 use super::mounts::{self, Step};
-use super::run::RunRequest;
 use super::spec::{End, Rootfs};
-use super::stages::{Request, die_with_parent, reply, reply_with};
+use super::stage::launch::Stage;
+use super::stage::process::{die_with_parent, reset_signals};
+use super::stage::protocol::{Descriptors, Request, reply, reply_with};
 use super::{mknod, overlay, privileges, seccomp, trees};
 use crate::channel::Channel;
 use crate::error::{Cause, Error, IoContext, Result};
 
-/// The command for the process that becomes it.
+/// A container's init. Stdout, stderr, a pack's tar for host tools.
+#[derive(Serialize, Deserialize)]
+pub(super) struct InitRequest {
+    pub(super) container: Container,
+    pub(super) argv: Vec<String>,
+    pub(super) env: Vec<(String, String)>,
+    pub(super) cwd: String,
+}
+
+impl Request for InitRequest {
+    const NAME: &'static str = "init";
+    type Answer = End;
+
+    fn serve(self, _: &Channel, mut fds: Descriptors) -> Result<End> {
+        init(self, fds.take()?, fds.take()?, fds.take_optional())
+    }
+}
+
+/// The process that becomes the command. Stdout, stderr.
 #[derive(Serialize, Deserialize)]
 pub(super) struct ExecRequest {
     argv: Vec<String>,
@@ -34,19 +52,25 @@ pub(super) struct ExecRequest {
     cwd: String,
 }
 
-/// Process 1.
-pub(super) fn init(
-    channel: &Channel,
-    request: &RunRequest,
+impl Request for ExecRequest {
+    const NAME: &'static str = "exec";
+    type Answer = ();
+
+    fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<()> {
+        exec(channel, self, fds.take()?, fds.take()?)
+    }
+}
+
+fn init(
+    request: InitRequest,
     stdout: OwnedFd,
     stderr: OwnedFd,
     pack: Option<OwnedFd>,
-) -> Result<()> {
-    let root = make_root(&request.container, pack)?;
-    let RunRequest { argv, env, cwd, .. } = request.clone();
+) -> Result<End> {
+    let InitRequest { container, argv, env, cwd } = request;
+    let root = make_root(&container, pack)?;
     let exec = ExecRequest { argv, env, cwd };
-    let mut command =
-        Stage::start(Path::new("/"), &Request::Exec(exec), &[stdout.as_fd(), stderr.as_fd()])?;
+    let mut command = Stage::start(Path::new("/"), &exec, &[stdout.as_fd(), stderr.as_fd()])?;
     drop((stdout, stderr));
     // Its libraries are loaded: from here on it needs no file of the host's.
     command.recv::<()>()?;
@@ -58,10 +82,10 @@ pub(super) fn init(
         std::thread::spawn(move || mknod::serve(&listener));
     }
     let started = command.wait_for_exec();
-    let end = bury(command.pid())?;
+    let end = reap_until(command.pid())?;
     command.forget();
     started?;
-    reply(channel, &end)
+    Ok(end)
 }
 
 /// Makes the container's file system and its name; gives its root.
@@ -119,7 +143,7 @@ pub(super) fn pivot(root: &OwnedFd) -> Result<()> {
 }
 
 /// Waits for the command to end, reaping whatever else ends meanwhile.
-fn bury(command: u32) -> Result<End> {
+fn reap_until(command: u32) -> Result<End> {
     loop {
         match waitpid(None, None) {
             Ok(WaitStatus::Exited(pid, code)) if pid.as_raw() as u32 == command => {
@@ -135,12 +159,7 @@ fn bury(command: u32) -> Result<End> {
 }
 
 /// The process that becomes the command.
-pub(super) fn exec(
-    channel: &Channel,
-    request: ExecRequest,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
-) -> Result<()> {
+fn exec(channel: &Channel, request: ExecRequest, stdout: OwnedFd, stderr: OwnedFd) -> Result<()> {
     reply(channel, &())?;
     // Process 1 says when the file system is the container's.
     let go = channel.recv::<()>().map_err(|error| Error::sandbox("process 1").source(error))?;
@@ -151,7 +170,7 @@ pub(super) fn exec(
     reply_with(channel, &(), &Vec::from_iter(mknod::install()))?;
     privileges::drop_capabilities()?;
     die_with_parent();
-    fresh_signals();
+    reset_signals();
     let program = &request.argv[0];
     let error = Command::new(program)
         .args(&request.argv[1..])

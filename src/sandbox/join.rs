@@ -19,11 +19,12 @@ use rustix::termios::Winsize;
 use serde::{Deserialize, Serialize};
 
 use super::init::cannot_run;
-use super::launch::{Stage, fresh_signals};
-use super::run::{handle_of, number_of};
 use super::spec::End;
-use super::stages::{Request, die_with_parent, reply, reply_with};
+use super::stage::launch::Stage;
+use super::stage::process::{die_with_parent, pid_of, pidfd_of, reset_signals};
+use super::stage::protocol::{Descriptors, Request, reply, reply_with};
 use super::user::User;
+use super::userns::namespace;
 use super::{cgroup, privileges, seccomp};
 use crate::channel::Channel;
 use crate::error::{Context, Error, Result};
@@ -56,15 +57,39 @@ pub enum Stdio {
 /// A command that runs. Dropped means killed.
 #[derive(Debug)]
 pub struct Joined {
-    stage: Stage,
+    stage: Stage<JoinRequest>,
     terminal: Option<File>,
 }
 
-/// What the stages are asked.
-#[derive(Clone, Serialize, Deserialize)]
-pub(super) struct JoinRequest {
+/// Runs a command in a running container. The user namespace, a pidfd of the container's init; the command's stdio
+/// unless it gets a terminal.
+#[derive(Serialize, Deserialize)]
+pub(super) struct JoinRequest(JoinExecRequest);
+
+impl Request for JoinRequest {
+    const NAME: &'static str = "join";
+    type Answer = End;
+
+    fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<End> {
+        namespace::join(channel, fds.take()?)?;
+        stage(channel, self.0, fds.take()?, fds.rest())
+    }
+}
+
+/// The process that becomes that command. A pidfd of the container's init; stdio.
+#[derive(Serialize, Deserialize)]
+pub(super) struct JoinExecRequest {
     spec: JoinSpec,
     terminal: Option<(u16, u16)>,
+}
+
+impl Request for JoinExecRequest {
+    const NAME: &'static str = "join-exec";
+    type Answer = ();
+
+    fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<()> {
+        exec(channel, self, fds.take()?, fds.rest())
+    }
 }
 
 /// Starts a command in the container whose process 1 and user namespace are given.
@@ -82,16 +107,16 @@ pub fn join(
         Stdio::Terminal(rows, columns) => (Some((rows, columns)), None),
         Stdio::Pipes(pipes) => (None, Some(pipes)),
     };
-    let request = JoinRequest { spec: spec.clone(), terminal };
+    let request = JoinRequest(JoinExecRequest { spec: spec.clone(), terminal });
     let mut fds = vec![user_namespace, process_1];
     fds.extend(pipes.iter().flatten().map(AsFd::as_fd));
     let mut stage = Stage::spawn(Path::new("/"))?;
     if spec.bounded
-        && let Some(process_1) = number_of(process_1)
+        && let Some(process_1) = pid_of(process_1)
     {
         cgroup::join(process_1, stage.pid())?;
     }
-    stage.send(&Request::Join(request), &fds)?;
+    stage.send_request(&request, &fds)?;
     drop(pipes);
     let ((), fds) = stage.recv()?;
     let terminal = fds.into_iter().next().map(File::from);
@@ -140,12 +165,12 @@ impl Signaller {
 }
 
 /// The stage: enters all namespaces but the file system, and starts the command.
-pub(super) fn stage(
+fn stage(
     channel: &Channel,
-    request: JoinRequest,
+    request: JoinExecRequest,
     process_1: OwnedFd,
     stdio: Vec<OwnedFd>,
-) -> Result<()> {
+) -> Result<End> {
     let mut spaces = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
     // A container with the host's network has this very one, which nobody here may join.
     if !shares_network(&process_1) {
@@ -153,14 +178,14 @@ pub(super) fn stage(
     }
     setns(&process_1, spaces).map_err(gone)?;
     let _ = setns(&process_1, CloneFlags::CLONE_NEWCGROUP);
-    if let Some(number) = number_of(&process_1) {
+    if let Some(number) = pid_of(&process_1) {
         be_limited_as(number);
     }
     let mut fds = vec![process_1.as_fd()];
     fds.extend(stdio.iter().map(AsFd::as_fd));
     // Its libraries are the host's, so it has to start before it sees the container's files.
     let bounded = request.spec.bounded;
-    let started = Stage::start(Path::new("/"), &Request::JoinExec(request), &fds);
+    let started = Stage::start(Path::new("/"), &request, &fds);
     let mut command = if bounded {
         started.hint("the service may have no more processes: `svp info` tells its --pids")?
     } else {
@@ -171,15 +196,15 @@ pub(super) fn stage(
     command.wait_for_exec()?;
     reply_with(channel, &(), &terminal)?;
     drop(terminal);
-    reply(channel, &attend(channel, command)?)
+    attend(channel, command)
 }
 
 /// Sends the command the signals that svp wants, until it has ended; kills it if svp is gone.
 ///
 /// They go to its process group: a script's children must not outlive it. This process, which is the command's
 /// parent and the one that buries it, is the only one who can tell that the number is still the command's.
-fn attend(channel: &Channel, command: Stage) -> Result<End> {
-    let handle = handle_of(&command)?;
+fn attend(channel: &Channel, command: Stage<JoinExecRequest>) -> Result<End> {
+    let handle = pidfd_of(command.pid())?;
     // svp's end is seen on the channel: whoever is killed here at once kills nobody else.
     let _ = rustix::process::set_parent_process_death_signal(None);
     let group = Pid::from_raw(command.pid() as i32);
@@ -212,7 +237,7 @@ fn be_limited_as(process_1: u32) {
 
 fn shares_network(process_1: &OwnedFd) -> bool {
     let network = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
-    let theirs = number_of(process_1).and_then(|number| network(&number.to_string()));
+    let theirs = pid_of(process_1).and_then(|number| network(&number.to_string()));
     theirs.is_some() && theirs == network("self")
 }
 
@@ -223,9 +248,9 @@ fn gone(errno: nix::errno::Errno) -> Error {
 }
 
 /// The process that becomes the command.
-pub(super) fn exec(
+fn exec(
     channel: &Channel,
-    request: JoinRequest,
+    request: JoinExecRequest,
     process_1: OwnedFd,
     stdio: Vec<OwnedFd>,
 ) -> Result<()> {
@@ -257,7 +282,7 @@ pub(super) fn exec(
         user.become_it()?;
     }
     die_with_parent();
-    fresh_signals();
+    reset_signals();
     let mut command = Command::new(find(&argv[0], &env));
     command.args(&argv[1..]).env_clear().envs(env).current_dir(&cwd);
     let error = command.stdin(stdin).stdout(stdout).stderr(stderr).exec();

@@ -16,14 +16,14 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
 use super::init::cannot_run;
-use super::launch::fresh_signals;
 use super::spec::End;
-use super::stages::{die_with_parent, reply, reply_with};
+use super::stage::process::{die_with_parent, reset_signals, timespec};
+use super::stage::protocol::{Descriptors, Request, reply, reply_with};
 use super::{mknod, privileges, seccomp};
 use crate::channel::Channel;
 use crate::error::{Error, Result, WireError};
@@ -56,14 +56,28 @@ pub(super) enum Report {
 }
 
 /// Where a keeper's component prints, and the socket to svp.
-pub(super) struct Ends {
-    pub(super) control: Channel,
-    pub(super) stdout: OwnedFd,
-    pub(super) stderr: OwnedFd,
+struct Ends {
+    control: Channel,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+/// Keeps a component. Its socket, stdout, stderr.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ComponentInitRequest;
+
+impl Request for ComponentInitRequest {
+    const NAME: &'static str = "component-init";
+    type Answer = ();
+
+    fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<()> {
+        let control = Channel::from_fd(fds.take()?);
+        keep(channel, &Ends { control, stdout: fds.take()?, stderr: fds.take()? })
+    }
 }
 
 /// The keeper. `channel` leads to process 1, which says when the file system is the container's.
-pub(super) fn keep(channel: &Channel, ends: &Ends) -> Result<()> {
+fn keep(channel: &Channel, ends: &Ends) -> Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|error| Error::sandbox("prctl").source(io::Error::from(error)))?;
     reply(channel, &())?;
@@ -74,7 +88,7 @@ pub(super) fn keep(channel: &Channel, ends: &Ends) -> Result<()> {
     reply_with(channel, &(), &Vec::from_iter(mknod::install()))?;
     privileges::drop_capabilities()?;
     die_with_parent();
-    fresh_signals();
+    reset_signals();
     // A service that signals every process it sees must not hit this one.
     crate::sys::survive_signals();
     Keeper { ends, command: None, ended: None }.serve()
@@ -111,12 +125,10 @@ impl Keeper<'_> {
     /// Waits for an order, for the command's end, and for a moment to look for others that have ended.
     fn has_order(&self) -> bool {
         let pause = if self.ended.is_some() { PAUSE } else { LOOK };
-        let pause =
-            Timespec { tv_sec: pause.as_secs() as i64, tv_nsec: i64::from(pause.subsec_nanos()) };
         let mut fds = vec![PollFd::new(&self.ends.control, PollFlags::IN)];
         fds.extend(self.command.iter().map(|(_, handle)| PollFd::new(handle, PollFlags::IN)));
         // SIGCHLD interrupts it.
-        poll(&mut fds, Some(&pause)).is_ok() && !fds[0].revents().is_empty()
+        poll(&mut fds, Some(&timespec(pause))).is_ok() && !fds[0].revents().is_empty()
     }
 
     fn obey(&mut self, order: Order) {

@@ -8,17 +8,17 @@
 //! | file | what it does |
 //! |---|---|
 //! | `spec` | what to run, as plain data |
-//! | `idmap` | which of the host's users the container's are |
-//! | `launch`, `channel`, `stages` | starting stages, talking to them, what they are |
+//! | `userns/` | the user namespace and its id map |
+//! | `stage/`, `stages` | the protocol of stages; the table of all of them |
 //! | `container`, `run`, `init`, `mounts`, `overlay`, `network`, `netlink`, `privileges`, `seccomp`, `mknod` | a container |
 //! | `resources`, `cgroup` | what a service may use of the machine |
-//! | `shield`, `carry`, `doors`, `relay`, `room` | what a private network keeps a container from; what pasta can't carry; links |
+//! | `shield`, `carry`, `doors`, `relay` | what a private network keeps a container from; what pasta can't carry; links |
 //! | `service`, `keeper` | a service's container and its components |
 //! | `join`, `user` | a command in a container that runs, and who it is |
 //! | `volume` | what outlives a container |
 //! | `saved` | what an image has for backups; copies of what outlives a container |
 //! | `trees` | unpack, diff, remove |
-//! | `directory` | unpack into a directory of the caller\'s |
+//! | `directory` | unpack into a directory of the caller's |
 //! | `area` | the tree area: unpacked layers, scratch places, locks |
 //! | `verify` | whether unpacked layers still are what their blobs say |
 //! | `unpacked` | the unpacked layers of every id map: listing, measuring, removing |
@@ -29,11 +29,9 @@ mod cgroup;
 mod container;
 mod directory;
 mod doors;
-mod idmap;
 mod init;
 mod join;
 mod keeper;
-mod launch;
 mod mknod;
 mod mounts;
 mod netlink;
@@ -42,17 +40,18 @@ mod overlay;
 mod privileges;
 mod relay;
 mod resources;
-mod room;
 mod run;
 mod saved;
 mod seccomp;
 mod service;
 mod shield;
 mod spec;
+mod stage;
 mod stages;
 mod trees;
 mod unpacked;
 mod user;
+mod userns;
 mod verify;
 mod volume;
 
@@ -63,7 +62,6 @@ pub use area::{DiffOptions, LayerSource, Scratch, layer_sources};
 pub use cgroup::why_unbounded;
 pub use directory::unpack_into;
 pub use doors::{Listen, MAX_LINKS, link_address};
-pub use idmap::{Extent, How, IdMap};
 pub use join::{JoinSpec, Joined, Signaller, Stdio, join};
 pub use network::{Forward, Transport, why_not_private as why_no_private_network};
 pub use relay::{Door, open as open_socket, serve};
@@ -72,15 +70,14 @@ pub use run::Output;
 pub use saved::SavedVolume;
 pub use service::{Component, Event, MAX_COMPONENTS, Service, ServiceSpec};
 pub use spec::{Allowed, Bind, End, Limits, Network, Overlay, Rootfs, RunSpec, Stream};
-pub(crate) use stages::close_inherited;
+pub(crate) use stage::process::close_inherited;
 pub use stages::run_if_stage;
 pub use trees::WrittenLayer;
 pub use unpacked::Unpacked;
+pub use userns::idmap::{Extent, How, IdMap};
 pub use verify::Altered;
 
-use crate::error::{Error, Result};
-use launch::Stage;
-use stages::Request;
+use crate::error::Result;
 
 /// A user namespace, and the directory whose trees belong to its root.
 #[derive(Debug)]
@@ -100,7 +97,7 @@ impl Sandbox {
     pub fn enter(trees: &Path) -> Result<Sandbox> {
         let map = IdMap::for_caller()?;
         let area = area::make(trees, &map)?;
-        let namespace = make_namespace(&map)?;
+        let namespace = userns::namespace::create(&map)?;
         let sandbox = Sandbox { namespace, map, area };
         sandbox.sweep();
         Ok(sandbox)
@@ -112,7 +109,7 @@ impl Sandbox {
     /// As [`Sandbox::enter`].
     pub fn without_area() -> Result<Sandbox> {
         let map = IdMap::for_caller()?;
-        let namespace = make_namespace(&map)?;
+        let namespace = userns::namespace::create(&map)?;
         Ok(Sandbox { namespace, map, area: PathBuf::from("/") })
     }
 
@@ -132,13 +129,4 @@ impl Sandbox {
     fn namespace_fd(&self) -> &OwnedFd {
         &self.namespace
     }
-}
-
-fn make_namespace(map: &IdMap) -> Result<OwnedFd> {
-    let mut stage = Stage::start(Path::new("/"), &Request::UserNamespace, &[])?;
-    let ((), mut fds) = stage.recv()?;
-    let namespace = fds.pop().ok_or_else(|| Error::sandbox("no user namespace"))?;
-    map.write(stage.pid())?;
-    stage.send(&(), &[])?;
-    Ok(namespace)
 }

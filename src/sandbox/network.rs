@@ -18,24 +18,48 @@ use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
 
 use super::carry;
-use super::idmap::helper;
-use super::launch::{Stage, fresh_signals};
 use super::privileges::give_capabilities_up;
-use super::run::{handle_of, wait_for_death};
 use super::shield::{self, HOST, HOST_V6};
 use super::spec::{Allowed, Network};
-use super::stages::{Request, reply_with};
+use super::stage::launch::Stage;
+use super::stage::process::{pidfd_of, reset_signals, wait_for_death};
+use super::stage::protocol::{Descriptors, Request, reply_with};
+use super::userns::idmap::helper;
+use super::userns::namespace;
 use crate::channel::Channel;
 use crate::error::{Error, Result};
 use crate::progress::Reporter;
 
-/// How pasta is started.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct PastaRequest {
+/// Keeps pasta for a network namespace. The user namespace, the network namespace.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct PastaRequest(PastaInitRequest);
+
+impl Request for PastaRequest {
+    const NAME: &'static str = "pasta";
+    type Answer = ();
+
+    fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<()> {
+        namespace::join(channel, fds.take()?)?;
+        keep_pasta(channel, &self.0, &fds.take()?)
+    }
+}
+
+/// The init of pasta's process namespace. The network namespace.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct PastaInitRequest {
     program: String,
     dns_forward: Option<IpAddr>,
     forwards: Vec<Forward>,
     host: bool,
+}
+
+impl Request for PastaInitRequest {
+    const NAME: &'static str = "pasta-init";
+    type Answer = ();
+
+    fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<()> {
+        run_pasta(channel, &self, &fds.take()?)
+    }
 }
 
 /// What a private network leads to.
@@ -231,7 +255,7 @@ pub(super) fn available(wanted: Network, reporter: &dyn Reporter) -> Network {
 /// A running pasta. Dropped means ended, and gone.
 #[derive(Debug)]
 pub(super) struct Pasta {
-    stage: Option<Stage>,
+    stage: Option<Stage<PastaRequest>>,
     /// Process 1 of its namespace, which ends after it.
     process_1: OwnedFd,
 }
@@ -259,14 +283,14 @@ pub(super) fn start_pasta(
 ) -> Result<Pasta> {
     let failed = |why: &str| Error::sandbox(format!("pasta: {why}"));
     let program = helper("pasta").ok_or_else(|| failed("not installed"))?;
-    let request = PastaRequest {
+    let request = PastaInitRequest {
         program: program.to_string_lossy().into_owned(),
         dns_forward: plan.resolver.forward,
         forwards: carry::split(&plan.forwards).0,
         host: plan.allowed.host,
     };
     let fds = [user_namespace.as_fd(), network_namespace.as_fd()];
-    let mut stage = Stage::start(Path::new("/"), &Request::Pasta(request), &fds)?;
+    let mut stage = Stage::start(Path::new("/"), &PastaRequest(request), &fds)?;
     let ((), fds) = stage.recv()?;
     let Ok([ready, process_1]) = <[OwnedFd; 2]>::try_from(fds) else {
         return Err(failed("no pipe"));
@@ -297,17 +321,12 @@ pub(super) fn start_pasta(
 /// pasta must not outlive svp, however that ends. The signal that a parent's death sends is lost when pasta
 /// gains capabilities, as it does where it starts itself anew for the processor's sake. With its namespace it
 /// goes for certain.
-pub(super) fn keep_pasta(
-    channel: &Channel,
-    request: &PastaRequest,
-    network: &OwnedFd,
-) -> Result<()> {
+fn keep_pasta(channel: &Channel, request: &PastaInitRequest, network: &OwnedFd) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWPID)
         .map_err(|errno| Error::sandbox("can't make a process namespace").source(errno))?;
-    let request = Request::PastaInit(request.clone());
-    let mut keeper = Stage::start(Path::new("/"), &request, &[network.as_fd()])?;
+    let mut keeper = Stage::start(Path::new("/"), request, &[network.as_fd()])?;
     let ((), mut fds) = keeper.recv()?;
-    fds.push(handle_of(&keeper)?);
+    fds.push(pidfd_of(keeper.pid())?);
     reply_with(channel, &(), &fds)?;
     drop(fds);
     keeper.finish()
@@ -316,11 +335,7 @@ pub(super) fn keep_pasta(
 /// Process 1 of pasta's namespace: starts it and says why it ended. First hands back the pipe that pasta
 /// writes to when it is ready, made here because pasta opens it by name, and so it must be the container's
 /// root's.
-pub(super) fn run_pasta(
-    channel: &Channel,
-    request: &PastaRequest,
-    network: &OwnedFd,
-) -> Result<()> {
+fn run_pasta(channel: &Channel, request: &PastaInitRequest, network: &OwnedFd) -> Result<()> {
     let failed = |error: std::io::Error| Error::sandbox("can't run pasta").source(error);
     let (read_end, ready) = std::io::pipe().map_err(failed)?;
     reply_with(channel, &(), &[read_end.into()])?;
@@ -353,7 +368,7 @@ pub(super) fn run_pasta(
     command.arg("--pid").arg(by_name(ready.as_raw_fd()));
     command.arg("--netns-only");
     command.arg("--netns").arg(by_name(network.as_raw_fd()));
-    fresh_signals();
+    reset_signals();
     command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(failed)?;
     let said = child.stderr.take().map(last_line).unwrap_or_default();

@@ -17,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::network::Transport;
-use super::room::Room;
+use super::stage::fd_limit::FdReservation;
 use super::{doors, netlink};
 
 /// The most connections at once of one port; more wait.
@@ -135,7 +135,7 @@ fn serve_tcp(listener: &TcpListener, to: &Leads<'_>, over: &dyn Fn() -> bool) {
         }
         // Its own descriptor, and that of the connection which it leads to.
         let room = Some(()).filter(|()| open.load(Ordering::SeqCst) < MOST);
-        let Some(room) = room.and_then(|()| Room::take(2)) else {
+        let Some(room) = room.and_then(|()| FdReservation::take(2)) else {
             std::thread::sleep(NO_ROOM);
             continue;
         };
@@ -216,7 +216,7 @@ struct Sender {
     far: UdpSocket,
     heard: Instant,
     refused: bool,
-    _room: Room,
+    _room: FdReservation,
 }
 
 fn serve_udp(near: &UdpSocket, to: &Leads<'_>, over: &dyn Fn() -> bool) {
@@ -268,11 +268,12 @@ fn sender_of<'a>(
     let at = *to(peer.ip()).first()?;
     let any: IpAddr =
         if at.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let mut room = Some(()).filter(|()| senders.len() < MOST_SENDERS).and_then(|()| Room::take(1));
+    let mut room =
+        Some(()).filter(|()| senders.len() < MOST_SENDERS).and_then(|()| FdReservation::take(1));
     if room.is_none() {
         let silent = senders.iter().enumerate().min_by_key(|(_, sender)| sender.heard)?.0;
         senders.swap_remove(silent);
-        room = Room::take(1);
+        room = FdReservation::take(1);
     }
     let _room = room?;
     let far = UdpSocket::bind((any, 0)).ok()?;

@@ -1,67 +1,48 @@
 //! Running a command in a container: the stage that makes its namespaces, and svp's side, which listens.
 
 use std::io::Read;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{PidfdFlags, pidfd_open};
+use rustix::event::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
 
-use super::container::{self, Attempt, Container};
-use super::launch::Stage;
+use super::container::{self, Attempt};
+use super::init::InitRequest;
 use super::network::Plan;
 use super::spec::{Allowed, End, Limits, Network, RunSpec, Stream};
-use super::stages::{Request, reply, reply_with};
+use super::stage::launch::Stage;
+use super::stage::process::{pidfd_of, timespec, wait_for_death};
+use super::stage::protocol::{Descriptors, Request, reply_with};
+use super::userns::namespace;
 use super::{Sandbox, network};
 use crate::channel::Channel;
 use crate::error::{Error, Result};
 use crate::progress::Reporter;
 
-/// A command, and the container to run it in.
-#[derive(Clone, Serialize, Deserialize)]
-pub(super) struct RunRequest {
-    pub(super) container: Container,
-    pub(super) argv: Vec<String>,
-    pub(super) env: Vec<(String, String)>,
-    pub(super) cwd: String,
-}
+/// Runs a command in a container: creates the namespaces and the overlay, starts init, passes on how it ended.
+/// The user namespace, stdout, stderr, and a pack's tar for host tools.
+// No Debug: there are secrets in the environment.
+#[derive(Serialize, Deserialize)]
+pub(super) struct RunRequest(InitRequest);
 
-/// The stage: makes the namespaces and the overlay, starts process 1, passes on how it ended.
-pub(super) fn stage(
-    channel: &Channel,
-    request: &RunRequest,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
-    pack: Option<OwnedFd>,
-) -> Result<()> {
-    container::make(channel, &request.container)?;
-    let mut fds = vec![stdout.as_fd(), stderr.as_fd()];
-    fds.extend(pack.as_ref().map(AsFd::as_fd));
-    let process_1 = Stage::start(Path::new("."), &Request::Init(request.clone()), &fds)?;
-    let handle = handle_of(&process_1)?;
-    reply_with(channel, &(), &[handle])?;
-    // Else the pipes would seem open for as long as this stage lives.
-    drop((stdout, stderr, pack));
-    let end: End = process_1.finish()?;
-    reply(channel, &end)
-}
+impl Request for RunRequest {
+    const NAME: &'static str = "run";
+    type Answer = End;
 
-/// A descriptor of process 1, by which svp knows when the container is gone.
-pub(super) fn handle_of(process_1: &Stage) -> Result<OwnedFd> {
-    let pid = rustix::process::Pid::from_raw(process_1.pid() as i32);
-    let pid = pid.ok_or_else(|| Error::sandbox("process 1 has no number"))?;
-    pidfd_open(pid, PidfdFlags::empty())
-        .map_err(|error| Error::sandbox("pidfd_open").source(std::io::Error::from(error)))
-}
-
-/// The number, as this process sees it, of the process that a descriptor is of.
-pub(super) fn number_of(process: impl AsFd) -> Option<u32> {
-    let path = format!("/proc/self/fdinfo/{}", process.as_fd().as_raw_fd());
-    let text = std::fs::read_to_string(path).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Pid:"))?;
-    line.trim().parse().ok()
+    fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<End> {
+        namespace::join(channel, fds.take()?)?;
+        container::make(channel, &self.0.container)?;
+        let (stdout, stderr, pack) = (fds.take()?, fds.take()?, fds.take_optional());
+        let mut lent = vec![stdout.as_fd(), stderr.as_fd()];
+        lent.extend(pack.as_ref().map(AsFd::as_fd));
+        let init = Stage::start(Path::new("."), &self.0, &lent)?;
+        reply_with(channel, &(), &[pidfd_of(init.pid())?])?;
+        // Else the pipes would seem open for as long as this stage lives.
+        drop((stdout, stderr, pack));
+        init.finish()
+    }
 }
 
 /// What a command's output is handed to, piece by piece as it comes.
@@ -106,12 +87,12 @@ impl Sandbox {
         let (container, resolver) =
             self.container(spec.rootfs.clone(), Vec::new(), &spec.hostname, network, allowed);
         let RunSpec { argv, env, cwd, .. } = spec.clone();
-        let request = RunRequest { container: container.clone(), argv, env, cwd };
+        let request = RunRequest(InitRequest { container: container.clone(), argv, env, cwd });
         let pipe = || std::io::pipe().map_err(|e| Error::sandbox("can't make a pipe").source(e));
         let ((stdout, stdout_end), (stderr, stderr_end)) = (pipe()?, pipe()?);
         let mut fds = vec![self.namespace(), stdout_end.as_fd(), stderr_end.as_fd()];
         fds.extend(pack.map(AsFd::as_fd));
-        let mut stage = Stage::start(self.area(), &Request::Run(request), &fds)?;
+        let mut stage = Stage::start(self.area(), &request, &fds)?;
         drop((stdout_end, stderr_end));
         let plan = Plan { resolver, forwards: Vec::new(), allowed };
         let _network = self.attach(&mut stage, &container, &plan)?;
@@ -121,7 +102,7 @@ impl Sandbox {
 
 /// Hands on what the command prints until it has ended and all of it is read, or a limit is passed.
 fn listen(
-    mut stage: Stage,
+    mut stage: Stage<RunRequest>,
     stdout: OwnedFd,
     stderr: OwnedFd,
     limits: Limits,
@@ -140,29 +121,10 @@ fn listen(
     end
 }
 
-/// Waits until a container is gone: its process 1 counts as ended when all others have.
-pub(super) fn wait_for_death(process_1: &OwnedFd) {
-    let killed = Instant::now();
-    while let Some(left) = DYING.checked_sub(killed.elapsed()) {
-        let mut fds = [PollFd::new(process_1, PollFlags::IN)];
-        match poll(&mut fds, Some(&timespec(left))) {
-            Err(rustix::io::Errno::INTR) => {}
-            _ => return,
-        }
-    }
-}
-
-pub(super) fn timespec(time: Duration) -> Timespec {
-    Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) }
-}
-
 type Pipes = [(Stream, Option<std::fs::File>); 2];
 
-/// How long a killed container may take to be gone.
-const DYING: Duration = Duration::from_secs(5);
-
 fn pump(
-    stage: &mut Stage,
+    stage: &mut Stage<RunRequest>,
     pipes: &mut Pipes,
     limits: Limits,
     output: &mut Output<'_>,
@@ -209,7 +171,11 @@ fn read_ready(pipes: &mut Pipes, ready: &[bool; 3], output: &mut Output<'_>) {
 }
 
 /// Which of the channel, stdout and stderr have something to read, after waiting for one of them.
-fn wait(stage: Option<&Stage>, pipes: &Pipes, left: Option<Duration>) -> Result<[bool; 3]> {
+fn wait(
+    stage: Option<&Stage<RunRequest>>,
+    pipes: &Pipes,
+    left: Option<Duration>,
+) -> Result<[bool; 3]> {
     let mut sources = Vec::new();
     if let Some(stage) = stage {
         sources.push((0, stage.channel().as_fd()));

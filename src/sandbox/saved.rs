@@ -9,11 +9,13 @@ use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use super::area::Scratch;
-use super::launch::Stage;
 use super::spec::Overlay;
-use super::stages::Request;
+use super::stage::launch::Stage;
+use super::stage::protocol::{Descriptors, Request};
 use super::trees::{confine_all, confine_to, own_mounts};
+use super::userns::namespace;
 use super::{Sandbox, overlay};
+use crate::channel::Channel;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::layer::diff::{DiffRequest, diff};
 use crate::layer::entry::{Entry, EntryKind, Timestamp};
@@ -27,7 +29,7 @@ use crate::rootfs::open_in_root;
 /// Where the tar has what the service has written.
 const WRITES: &str = "writes/";
 
-/// Files to look for in an image.
+/// Files to look for in an image. The user namespace.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct LookRequest {
     overlay: Overlay,
@@ -42,12 +44,22 @@ impl Sandbox {
     pub fn present(&self, scratch: &Scratch<'_>, paths: &[&str]) -> Result<Vec<bool>> {
         let paths = paths.iter().map(|path| (*path).to_owned()).collect();
         let request = LookRequest { overlay: scratch.overlay().clone(), paths };
-        Stage::start(self.area(), &Request::Look(request), &[self.namespace()])?.finish()
+        Stage::start(self.area(), &request, &[self.namespace()])?.finish()
     }
 }
 
-/// The stage: whether each path is there.
-pub(super) fn look(request: &LookRequest) -> Result<Vec<bool>> {
+impl Request for LookRequest {
+    const NAME: &'static str = "look";
+    type Answer = Vec<bool>;
+
+    fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<Vec<bool>> {
+        namespace::join(channel, fds.take()?)?;
+        look(&self)
+    }
+}
+
+/// Whether each path is there.
+fn look(request: &LookRequest) -> Result<Vec<bool>> {
     own_mounts()?;
     overlay::enter(&request.overlay)?;
     let image = overlay::open("../before")?;
@@ -60,11 +72,39 @@ pub(super) fn look(request: &LookRequest) -> Result<Vec<bool>> {
 
 /// A service's place and its volumes, to be written as one tar or filled from it.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct SavedRequest {
+struct SavedRequest {
     overlay: Overlay,
     /// Each volume's place in the tar, and its directory, relative to the tree area.
     volumes: Vec<(String, PathBuf)>,
     ids: IdRanges,
+}
+
+/// Writes what a service has written, and its volumes, as a tar. The user namespace, the tar.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ExportRequest(SavedRequest);
+
+impl Request for ExportRequest {
+    const NAME: &'static str = "export";
+    type Answer = ();
+
+    fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<()> {
+        namespace::join(channel, fds.take()?)?;
+        pack(&self.0, fds.take()?)
+    }
+}
+
+/// Fills a service's place and its volumes from such a tar; which volumes were in it. The user namespace, the tar.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ImportRequest(SavedRequest);
+
+impl Request for ImportRequest {
+    const NAME: &'static str = "import";
+    type Answer = Vec<bool>;
+
+    fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<Vec<bool>> {
+        namespace::join(channel, fds.take()?)?;
+        unpack(&self.0, fds.take()?)
+    }
 }
 
 /// A volume, and where it is shown.
@@ -95,7 +135,7 @@ impl Sandbox {
         let there: Vec<_> = volumes.iter().filter(|one| self.has_volume(&one.name)).collect();
         let request = self.saved_request(overlay, there);
         let fds = [self.namespace(), tar.as_fd()];
-        let stage = Stage::start(self.area(), &Request::Save(request), &fds)?;
+        let stage = Stage::start(self.area(), &ExportRequest(request), &fds)?;
         drop(tar);
         stage.finish()
     }
@@ -112,9 +152,9 @@ impl Sandbox {
         }
         let request = self.saved_request(overlay, volumes.iter().collect());
         let fds = [self.namespace(), tar.as_fd()];
-        let stage = Stage::start(self.area(), &Request::Unsave(request), &fds)?;
+        let stage = Stage::start(self.area(), &ImportRequest(request), &fds)?;
         drop(tar);
-        let filled: Vec<bool> = stage.finish()?;
+        let filled = stage.finish()?;
         for (volume, _) in volumes.iter().zip(filled).filter(|(_, filled)| !filled) {
             self.remove_volume(&volume.name)?;
         }
@@ -129,7 +169,7 @@ impl Sandbox {
 }
 
 /// The stage that writes the tar.
-pub(super) fn pack(request: &SavedRequest, tar: OwnedFd) -> Result<()> {
+fn pack(request: &SavedRequest, tar: OwnedFd) -> Result<()> {
     own_mounts()?;
     let open = |(prefix, path): &(String, PathBuf)| Ok((prefix.clone(), overlay::open(path)?));
     let volumes = request.volumes.iter().map(open).collect::<Result<Vec<_>>>()?;
@@ -208,7 +248,7 @@ fn below(prefix: &str, path: &[u8]) -> Vec<u8> {
 }
 
 /// The stage that reads the tar; which volumes were in it.
-pub(super) fn unpack(request: &SavedRequest, tar: OwnedFd) -> Result<Vec<bool>> {
+fn unpack(request: &SavedRequest, tar: OwnedFd) -> Result<Vec<bool>> {
     own_mounts()?;
     let open = |(_, path): &(String, PathBuf)| overlay::open(path);
     let volumes = request.volumes.iter().map(open).collect::<Result<Vec<_>>>()?;

@@ -16,16 +16,17 @@ use super::cgroup::Cgroup;
 use super::container::{self, Attached, Attempt, Container, Patience};
 use super::doors::Listen;
 use super::init::{make_root, pivot};
-use super::keeper::{Ends, Order, Report};
-use super::launch::Stage;
+use super::keeper::{ComponentInitRequest, Order, Report};
 use super::mknod;
 use super::network::{self, Forward, Plan};
 use super::relay::Door;
 use super::resources::Resources;
-use super::room;
-use super::run::{handle_of, number_of, wait_for_death};
 use super::spec::{Allowed, Bind, End, Network, Overlay, Rootfs};
-use super::stages::{Request, reply, reply_with};
+use super::stage::fd_limit;
+use super::stage::launch::Stage;
+use super::stage::process::{pid_of, pidfd_of, wait_for_death};
+use super::stage::protocol::{Descriptors, Request, reply, reply_with};
+use super::userns::namespace;
 use crate::channel::Channel;
 use crate::error::{Error, Result};
 use crate::progress::Reporter;
@@ -69,9 +70,13 @@ impl ServiceSpec {
     }
 }
 
-/// What the stage of a service is asked.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct ServiceRequest {
+/// Runs a service's container. The user namespace; for each keeper its socket, stdout, stderr.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ServiceRequest(ServiceInitRequest);
+
+/// The init of a service's container. For each keeper its socket, stdout, stderr.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ServiceInitRequest {
     container: Container,
     keepers: usize,
 }
@@ -80,7 +85,7 @@ pub(super) struct ServiceRequest {
 #[derive(Debug)]
 pub struct Service {
     // The order of dropping: what runs in the network goes before the network.
-    stage: Option<Stage>,
+    stage: Option<Stage<ServiceRequest>>,
     process_1: OwnedFd,
     network: Option<Attached>,
     plan: Plan,
@@ -156,20 +161,20 @@ impl Sandbox {
         }
         let mut fds = vec![self.namespace()];
         fds.extend(theirs.iter().map(AsFd::as_fd));
-        let request = ServiceRequest { container: container.clone(), keepers: spec.components };
+        let request = ServiceInitRequest { container: container.clone(), keepers: spec.components };
         let mut stage = Stage::spawn(self.area())?;
         // Before it starts anything: all that comes is born in there.
         let (cgroup, unbounded) = Cgroup::make(&spec.id, &spec.own_and_theirs(), stage.pid());
         if let Some(unbounded) = unbounded {
             reporter.note(&unbounded.to_string());
         }
-        stage.send(&Request::Service(request), &fds)?;
+        stage.send_request(&ServiceRequest(request), &fds)?;
         drop(theirs);
         let network_part = self.attach(&mut stage, &container, &plan)?;
         let doors = Sandbox::doors(&mut stage, &container)?;
         if !doors.is_empty() {
             // What comes by them takes descriptors of this process.
-            room::raise_limit();
+            fd_limit::raise_limit();
         }
         let ((), fds) = stage.recv()?;
         let process_1 = fds.into_iter().next().ok_or_else(|| Error::sandbox("no process 1"))?;
@@ -201,7 +206,7 @@ impl Service {
 
     /// The number of process 1, as this process sees it.
     pub fn process_1_number(&self) -> Option<u32> {
-        number_of(&self.process_1)
+        pid_of(&self.process_1)
     }
 
     /// The user namespace.
@@ -302,26 +307,40 @@ impl AsFd for Component {
     }
 }
 
-/// The stage: makes the namespaces and starts process 1. `fds` are three for each keeper.
-pub(super) fn stage(channel: &Channel, request: &ServiceRequest, fds: Vec<OwnedFd>) -> Result<()> {
-    container::make(channel, &request.container)?;
-    let lent: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-    let mut process_1 =
-        Stage::start(Path::new("."), &Request::ServiceInit(request.clone()), &lent)?;
-    reply_with(channel, &(), &[handle_of(&process_1)?])?;
-    drop(fds);
-    let ((), _) = process_1.recv()?;
-    reply(channel, &())?;
-    process_1.finish()
+impl Request for ServiceRequest {
+    const NAME: &'static str = "service";
+    type Answer = ();
+
+    fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<()> {
+        namespace::join(channel, fds.take()?)?;
+        container::make(channel, &self.0.container)?;
+        let fds = fds.rest();
+        let lent: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        let mut init = Stage::start(Path::new("."), &self.0, &lent)?;
+        reply_with(channel, &(), &[pidfd_of(init.pid())?])?;
+        drop(fds);
+        let ((), _) = init.recv()?;
+        reply(channel, &())?;
+        init.finish()
+    }
 }
 
-/// Process 1 of a service's container: starts the keepers, and buries whoever joined from outside.
-pub(super) fn init(channel: &Channel, request: &ServiceRequest, fds: Vec<OwnedFd>) -> Result<()> {
+impl Request for ServiceInitRequest {
+    const NAME: &'static str = "service-init";
+    type Answer = ();
+
+    fn serve(self, channel: &Channel, fds: Descriptors) -> Result<()> {
+        init(channel, &self, fds.rest())
+    }
+}
+
+/// Starts the keepers, and reaps every orphan.
+fn init(channel: &Channel, request: &ServiceInitRequest, fds: Vec<OwnedFd>) -> Result<()> {
     let root = make_root(&request.container, None)?;
     let mut keepers = Vec::new();
     for ends in fds.chunks(3).take(request.keepers) {
         let lent: Vec<_> = ends.iter().map(AsFd::as_fd).collect();
-        let mut keeper = Stage::start(Path::new("/"), &Request::Keep, &lent)?;
+        let mut keeper = Stage::start(Path::new("/"), &ComponentInitRequest, &lent)?;
         // Its libraries are loaded: from here on it needs no file of the host's.
         keeper.recv::<()>()?;
         keepers.push(keeper);
@@ -337,11 +356,11 @@ pub(super) fn init(channel: &Channel, request: &ServiceRequest, fds: Vec<OwnedFd
         }
     }
     reply(channel, &())?;
-    bury(&keepers)
+    reap(&keepers)
 }
 
-/// Buries the dead until a keeper is among them, without whom the container has no use.
-fn bury(keepers: &[Stage]) -> Result<()> {
+/// Reaps until a keeper is among the ended, without which the container is of no use.
+fn reap(keepers: &[Stage<ComponentInitRequest>]) -> Result<()> {
     loop {
         match waitpid(None, None) {
             Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) => {
@@ -353,9 +372,4 @@ fn bury(keepers: &[Stage]) -> Result<()> {
             Err(errno) => return Err(Error::sandbox("can't wait for the keepers").source(errno)),
         }
     }
-}
-
-/// The keeper's descriptors, in the order in which they come.
-pub(super) fn keeper_ends(mut fds: impl FnMut() -> Result<OwnedFd>) -> Result<Ends> {
-    Ok(Ends { control: Channel::from_fd(fds()?), stdout: fds()?, stderr: fds()? })
 }

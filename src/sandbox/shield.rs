@@ -15,11 +15,13 @@ use std::path::Path;
 use nix::sched::{CloneFlags, setns};
 use serde::{Deserialize, Serialize};
 
-use super::launch::Stage;
 use super::netlink::{self, Prefix};
 use super::network::Plan;
 use super::spec::Allowed;
-use super::stages::Request;
+use super::stage::launch::Stage;
+use super::stage::protocol::{Descriptors, Request};
+use super::userns::namespace;
+use crate::channel::Channel;
 use crate::error::{Error, Result};
 
 /// Where a container finds the host's loopback, if that is allowed.
@@ -41,9 +43,9 @@ const LINK_LOCAL: Prefix = (IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0
 /// The order of the rules; the kernel's own for local addresses is 0.
 const ORDER: u32 = 100;
 
-/// What the stage is asked to do in a network namespace.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct ShieldRequest {
+/// Rules to put in a network namespace. The user namespace, the network namespace.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct EgressFilterRequest {
     /// The gateways, if they are refused.
     gateways: Vec<Prefix>,
     /// The gateways of the host's default routes, which pasta copies.
@@ -62,7 +64,7 @@ pub(super) fn start(
     plan: &Plan,
 ) -> Result<()> {
     let whole = |ip: IpAddr| (ip, if ip.is_ipv4() { 32 } else { 128 });
-    let request = ShieldRequest {
+    let request = EgressFilterRequest {
         gateways: match plan.allowed.gateway {
             true => Vec::new(),
             false => gateways().into_iter().map(whole).chain([LINK_LOCAL]).collect(),
@@ -71,11 +73,20 @@ pub(super) fn start(
         host: plan.allowed.host,
     };
     let fds = [user_namespace.as_fd(), network_namespace.as_fd()];
-    Stage::start(Path::new("/"), &Request::Shield(request), &fds)?.finish()
+    Stage::start(Path::new("/"), &request, &fds)?.finish()
 }
 
-/// The stage.
-pub(super) fn raise(request: &ShieldRequest, network: OwnedFd) -> Result<()> {
+impl Request for EgressFilterRequest {
+    const NAME: &'static str = "egress-filter";
+    type Answer = ();
+
+    fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<()> {
+        namespace::join(channel, fds.take()?)?;
+        install(&self, fds.take()?)
+    }
+}
+
+fn install(request: &EgressFilterRequest, network: OwnedFd) -> Result<()> {
     setns(network, CloneFlags::CLONE_NEWNET)
         .map_err(|errno| Error::sandbox("can't enter the network namespace").source(errno))?;
     // Else what looks for the host there would be looked for on the network.

@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use super::overlay;
 use super::spec::Overlay;
+use super::stage::protocol::{Descriptors, Request};
+use super::userns::namespace;
+use crate::channel::Channel;
 use crate::error::{Context, Error, IoContext, Result};
 use crate::layer::compress::Encoder;
 use crate::layer::diff;
@@ -25,7 +28,7 @@ use crate::oci::media_type::Compression;
 use crate::oci::{Digest, DigestWriter};
 use crate::remove::remove_tree;
 
-/// A layer to unpack.
+/// A layer to unpack. The user namespace, the blob.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct UnpackRequest {
     /// The empty directory to unpack into, relative to the tree area.
@@ -39,7 +42,7 @@ pub(super) struct UnpackRequest {
     pub(super) ids: IdRanges,
 }
 
-/// A script's changes to write as a layer.
+/// A script's changes to write as a layer. The user namespace, the file for the blob.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct DiffRequest {
     pub(super) overlay: Overlay,
@@ -49,6 +52,10 @@ pub(super) struct DiffRequest {
     pub(super) started: (i64, u32),
     pub(super) clamp_mtime: Option<i64>,
 }
+
+/// Trees of the tree area to remove. The user namespace, if they belong to one.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct RemoveRequest(pub(super) Vec<String>);
 
 /// A layer that was written.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -66,7 +73,7 @@ pub struct WrittenLayer {
 }
 
 /// Unpacks a layer, verifying the blob's digest and size and the tar's diff ID as they stream.
-pub(super) fn unpack(request: &UnpackRequest, blob: OwnedFd) -> Result<UnpackReport> {
+fn unpack(request: &UnpackRequest, blob: OwnedFd) -> Result<UnpackReport> {
     own_mounts()?;
     let lower = if request.below.lowers.is_empty() {
         None
@@ -112,7 +119,7 @@ pub(super) fn unpack_pack(tar: OwnedFd, root: &OwnedFd) -> Result<()> {
 }
 
 /// Writes what a script changed as a compressed layer.
-pub(super) fn diff(request: &DiffRequest, blob: OwnedFd) -> Result<WrittenLayer> {
+fn diff(request: &DiffRequest, blob: OwnedFd) -> Result<WrittenLayer> {
     own_mounts()?;
     overlay::enter(&request.overlay)?;
     let before = overlay::open("../before")?;
@@ -137,7 +144,7 @@ pub(super) fn diff(request: &DiffRequest, blob: OwnedFd) -> Result<WrittenLayer>
 }
 
 /// Removes trees of the tree area.
-pub(super) fn remove(paths: &[String]) -> Result<()> {
+fn remove(paths: &[String]) -> Result<()> {
     let here = overlay::open(".")?;
     paths.iter().try_for_each(|path| remove_patiently(here.as_fd(), path).io("remove", path))
 }
@@ -195,4 +202,34 @@ fn confine(at: &str, trees: &[&OwnedFd]) -> io::Result<()> {
     nix::unistd::pivot_root(".", ".")?;
     unmount(".", UnmountFlags::DETACH)?;
     std::env::set_current_dir("/")
+}
+
+impl Request for UnpackRequest {
+    const NAME: &'static str = "unpack";
+    type Answer = UnpackReport;
+
+    fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<UnpackReport> {
+        namespace::join(channel, fds.take()?)?;
+        unpack(&self, fds.take()?)
+    }
+}
+
+impl Request for DiffRequest {
+    const NAME: &'static str = "diff";
+    type Answer = WrittenLayer;
+
+    fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<WrittenLayer> {
+        namespace::join(channel, fds.take()?)?;
+        diff(&self, fds.take()?)
+    }
+}
+
+impl Request for RemoveRequest {
+    const NAME: &'static str = "remove";
+    type Answer = ();
+
+    fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<()> {
+        fds.take_optional().map_or(Ok(()), |namespace| namespace::join(channel, namespace))?;
+        remove(&self.0)
+    }
 }

@@ -8,12 +8,16 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, statat};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use super::Sandbox;
 use super::area::{FORMAT, key};
-use super::launch::Stage;
-use super::stages::Request;
+use super::stage::launch::Stage;
+use super::stage::protocol::{Descriptors, Request};
+use super::trees::RemoveRequest;
+use super::userns::namespace;
 use super::volume::{SERVICES, VOLUMES};
+use crate::channel::Channel;
 use crate::error::{IoContext, Result};
 use crate::interrupt;
 use crate::layer::unpack::UnpackReport;
@@ -149,8 +153,8 @@ impl Sandbox {
         for group in layers.chunk_by(|a, b| a.area == b.area) {
             let paths = group.iter().map(|tree| format!("{}/{}", tree.dir, tree.key)).collect();
             let area = &group[0].area;
-            let stage = Stage::start(area, &Request::Measure(paths), &self.owner_of(area))?;
-            sizes.extend(stage.finish::<Vec<u64>>()?);
+            let stage = Stage::start(area, &MeasureRequest(paths), &self.owner_of(area))?;
+            sizes.extend(stage.finish()?);
         }
         Ok(sizes)
     }
@@ -178,8 +182,7 @@ impl Sandbox {
                 fs::rename(layer.path(), area.join(&away)).io("remove", layer.path())?;
                 paths.extend([away, format!("locks/{}", layer.key)]);
             }
-            Stage::start_cleanup(area, &Request::Remove(paths), &self.owner_of(area))?
-                .finish::<()>()?;
+            Stage::start_cleanup(area, &RemoveRequest(paths), &self.owner_of(area))?.finish()?;
         }
         Ok(())
     }
@@ -208,10 +211,19 @@ pub(super) fn names(dir: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The stage's side of [`Sandbox::measure`]: the space of trees, given by paths from the directory that the
-/// stage is started in. A file with several names counts once a tree.
-pub(super) fn measure(paths: &[String]) -> Result<Vec<u64>> {
-    paths.iter().map(|path| tree_size(path).io("measure", path)).collect()
+/// Trees whose space to measure, by paths from the directory that the stage is started in. A file with several
+/// names counts once a tree. The user namespace, if they belong to one.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct MeasureRequest(Vec<String>);
+
+impl Request for MeasureRequest {
+    const NAME: &'static str = "measure";
+    type Answer = Vec<u64>;
+
+    fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<Vec<u64>> {
+        fds.take_optional().map_or(Ok(()), |namespace| namespace::join(channel, namespace))?;
+        self.0.iter().map(|path| tree_size(path).io("measure", path)).collect()
+    }
 }
 
 fn tree_size(path: &str) -> rustix::io::Result<u64> {

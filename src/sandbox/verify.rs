@@ -3,11 +3,15 @@
 use std::collections::HashSet;
 use std::os::fd::AsFd;
 
+use serde::{Deserialize, Serialize};
+
 use super::Sandbox;
 use super::area::{LayerSource, key};
-use super::launch::Stage;
 use super::overlay;
-use super::stages::Request;
+use super::stage::launch::Stage;
+use super::stage::protocol::{Descriptors, Request};
+use super::userns::namespace;
+use crate::channel::Channel;
 use crate::error::Result;
 use crate::interrupt;
 use crate::layer::entry::{Entry, EntryKind};
@@ -51,9 +55,9 @@ impl Sandbox {
             }
             if seen.insert(key.clone()) {
                 let again = self.unpack_again(&scratch, &layer)?;
-                let request = Request::Compare([format!("{again}/fs"), fs.clone()]);
+                let request = CompareRequest([format!("{again}/fs"), fs.clone()]);
                 let stage = Stage::start(self.area(), &request, &[self.namespace()])?;
-                let differences: Vec<String> = stage.finish()?;
+                let differences = stage.finish()?;
                 self.remove(vec![again])?;
                 if !differences.is_empty() {
                     altered.push(Altered { key, differences });
@@ -65,8 +69,21 @@ impl Sandbox {
     }
 }
 
-/// The stage's side: how the second tree differs from the first.
-pub(super) fn compare([meant, found]: &[String; 2]) -> Result<Vec<String>> {
+/// Two trees: how the second differs from the first. The user namespace.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct CompareRequest([String; 2]);
+
+impl Request for CompareRequest {
+    const NAME: &'static str = "compare";
+    type Answer = Vec<String>;
+
+    fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<Vec<String>> {
+        namespace::join(channel, fds.take()?)?;
+        compare(&self.0)
+    }
+}
+
+fn compare([meant, found]: &[String; 2]) -> Result<Vec<String>> {
     let take = |path: &str| -> Result<Snapshot> {
         let mut tree = snapshot::take(overlay::open(path)?.as_fd())?;
         // A directory that no layer mentions, and a whiteout, have the time at which they were made.

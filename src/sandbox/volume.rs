@@ -13,11 +13,13 @@ use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::area::{LayerSource, give_dir};
-use super::launch::Stage;
 use super::spec::{Bind, Overlay};
-use super::stages::Request;
+use super::stage::launch::Stage;
+use super::stage::protocol::{Descriptors, Request};
 use super::trees::{confine_fd, own_mounts};
+use super::userns::namespace;
 use super::{Sandbox, cgroup, overlay};
+use crate::channel::Channel;
 use crate::error::{Error, IoContext, Result};
 use crate::layer::diff::{DiffRequest, diff};
 use crate::layer::entry::Timestamp;
@@ -32,7 +34,7 @@ pub(super) const VOLUMES: &str = "volumes";
 /// The directory that is shown: a directory of another owner could not be renamed.
 const DATA: &str = "data";
 
-/// A volume to fill from an image.
+/// A volume to fill from an image. The user namespace.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct FillRequest {
     /// The image's layers.
@@ -84,7 +86,7 @@ impl Sandbox {
             into,
             ids: self.id_ranges(),
         };
-        Stage::start(self.area(), &Request::Fill(request), &[self.namespace()])?.finish::<()>()?;
+        Stage::start(self.area(), &request, &[self.namespace()])?.finish()?;
         match std::fs::rename(self.area().join(&new), &volume) {
             // Another made it meanwhile.
             Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(false),
@@ -185,8 +187,18 @@ pub(super) fn volume_name(source: &Path) -> Option<&str> {
     rest.parent()?.to_str()
 }
 
-/// The stage: copies a directory of the image, if it has it, with all that a layer can hold.
-pub(super) fn fill(request: &FillRequest) -> Result<()> {
+impl Request for FillRequest {
+    const NAME: &'static str = "fill";
+    type Answer = ();
+
+    fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<()> {
+        namespace::join(channel, fds.take()?)?;
+        fill(&self)
+    }
+}
+
+/// Copies a directory of the image, if it has it, with all that a layer can hold.
+fn fill(request: &FillRequest) -> Result<()> {
     own_mounts()?;
     let into = overlay::open(&request.into)?;
     overlay::enter(&request.overlay)?;

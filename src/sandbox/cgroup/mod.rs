@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 
 use hierarchy::{Controller, Hierarchy, membership};
 
-use super::launch::Stage;
 use super::resources::Resources;
+use super::stage::launch::Stage;
 use crate::error::{Error, IoContext, Kind, Result};
 
 /// The beginning of the name of every cgroup of svp's.
@@ -201,7 +201,7 @@ pub(super) fn join(process_1: u32, process: u32) -> Result<()> {
 /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if it can't be tried.
 pub fn why_unbounded() -> Result<Option<Error>> {
     // It waits for its request, which never comes.
-    let stage = Stage::spawn(Path::new("/"))?;
+    let stage = Stage::<()>::spawn(Path::new("/"))?;
     let resources = Resources { memory: Some(64 << 20), milli_cpus: Some(1000), pids: Some(100) };
     let id = format!("check-{}", std::process::id());
     let (cgroup, unbounded) = Cgroup::make(&id, &resources, stage.pid());

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::super::idmap::helper;
 use super::super::resources::Resources;
+use super::super::userns::idmap::helper;
 use super::hierarchy::membership;
 use crate::error::{Error, Result};
 

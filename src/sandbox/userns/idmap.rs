@@ -181,7 +181,7 @@ fn user_name(uid: u32) -> Option<String> {
 }
 
 /// Where a program is, if it is installed and the caller may run it: in PATH, or where Debian puts programs.
-pub(super) fn helper(name: &str) -> Option<PathBuf> {
+pub(in crate::sandbox) fn helper(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
     std::env::split_paths(&path)
         .chain(["/usr/bin", "/usr/sbin"].map(PathBuf::from))

@@ -17,7 +17,7 @@ static BEFORE: OnceLock<u64> = OnceLock::new();
 static TAKEN: AtomicUsize = AtomicUsize::new(0);
 
 /// Lets this process have as many descriptors as it may. The stages that it starts have what it had before.
-pub(super) fn raise_limit() {
+pub(in crate::sandbox) fn raise_limit() {
     let limits = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limits.maximum, maximum: limits.maximum };
     if let Some(soft) = limits.current.filter(|soft| limits.maximum.is_none_or(|most| most > *soft))
@@ -28,12 +28,12 @@ pub(super) fn raise_limit() {
 }
 
 /// What a stage is told, if the limit was raised.
-pub(super) fn limit_before() -> Option<String> {
+pub(in crate::sandbox) fn limit_before() -> Option<String> {
     BEFORE.get().map(u64::to_string)
 }
 
 /// Gives this stage the limit that it was told: what runs in a container must not get another.
-pub(super) fn lower_limit() {
+pub(in crate::sandbox) fn lower_limit() {
     let told = std::env::args().nth(1).and_then(|soft| soft.parse().ok());
     if let Some(soft) = told {
         let maximum = getrlimit(Resource::Nofile).maximum;
@@ -43,27 +43,28 @@ pub(super) fn lower_limit() {
 
 /// Descriptors that are taken for what is carried. Dropped means given back.
 #[derive(Debug)]
-pub(super) struct Room(usize);
+pub(in crate::sandbox) struct FdReservation(usize);
 
-impl Room {
+impl FdReservation {
     /// Takes some, if that many are left.
-    pub(super) fn take(descriptors: usize) -> Option<Room> {
-        static ROOM: OnceLock<usize> = OnceLock::new();
-        let most = *ROOM.get_or_init(|| room_for(getrlimit(Resource::Nofile).current, open_now()));
+    pub(in crate::sandbox) fn take(descriptors: usize) -> Option<FdReservation> {
+        static AVAILABLE: OnceLock<usize> = OnceLock::new();
+        let most = *AVAILABLE
+            .get_or_init(|| available_for(getrlimit(Resource::Nofile).current, open_now()));
         let enough = |taken| Some(taken + descriptors).filter(|taken| *taken <= most);
         TAKEN.fetch_update(Ordering::SeqCst, Ordering::SeqCst, enough).ok()?;
-        Some(Room(descriptors))
+        Some(FdReservation(descriptors))
     }
 }
 
-impl Drop for Room {
+impl Drop for FdReservation {
     fn drop(&mut self) {
         TAKEN.fetch_sub(self.0, Ordering::SeqCst);
     }
 }
 
 /// How many may be taken under a limit, when others are open.
-fn room_for(limit: Option<u64>, open: usize) -> usize {
+fn available_for(limit: Option<u64>, open: usize) -> usize {
     let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
     limit.saturating_sub(KEPT_FREE + open).min(MOST)
 }
@@ -78,8 +79,8 @@ mod tests {
 
     #[test]
     fn descriptors_are_left_for_the_rest_of_the_process() {
-        assert_eq!(room_for(Some(1024), 50), 1024 - KEPT_FREE - 50);
-        assert_eq!(room_for(Some(256), 200), 0);
-        assert_eq!(room_for(None, 50), MOST);
+        assert_eq!(available_for(Some(1024), 50), 1024 - KEPT_FREE - 50);
+        assert_eq!(available_for(Some(256), 200), 0);
+        assert_eq!(available_for(None, 50), MOST);
     }
 }

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -16,124 +17,140 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::room;
-use super::spec::End;
-use super::stages::Request;
+use super::fd_limit;
+use super::protocol::{Request, receive_answer, send_request};
 use crate::channel::Channel;
-use crate::error::{Error, Kind, Result, WireError};
+use crate::error::{Error, Kind, Result};
 use crate::interrupt;
+use crate::sandbox::spec::End;
 
 /// The name that a stage is started under; `main` looks for it before anything else.
-pub(super) const STAGE_NAME: &str = "svp-stage";
+pub(in crate::sandbox) const STAGE_NAME: &str = "svp-stage";
 
 static SEALED: OnceLock<OwnedFd> = OnceLock::new();
 
 /// A running stage, and the socket to it. Dropped means killed and reaped.
-#[derive(Debug)]
-pub(super) struct Stage {
+pub(in crate::sandbox) struct Stage<R> {
     child: Child,
     channel: Channel,
+    request: PhantomData<fn(R)>,
 }
 
-impl Stage {
+impl<R: Request> Stage<R> {
     /// Starts a stage in `dir` and hands it its request. An interrupt kills it.
-    pub(super) fn start(dir: &Path, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Stage> {
+    pub(in crate::sandbox) fn start(
+        dir: &Path,
+        request: &R,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<Stage<R>> {
         interrupt::check()?;
         let stage = Stage::start_cleanup(dir, request, fds)?;
         interrupt::watch_child(stage.child.id());
         Ok(stage)
     }
 
-    /// Starts a stage that waits for its request: [`Stage::send`]. An interrupt kills it.
-    pub(super) fn spawn(dir: &Path) -> Result<Stage> {
-        interrupt::check()?;
-        let stage = Stage::spawn_cleanup(dir)?;
-        interrupt::watch_child(stage.child.id());
-        Ok(stage)
-    }
-
     /// Starts a stage that an interrupt does not kill, because it cleans up.
-    pub(super) fn start_cleanup(
+    pub(in crate::sandbox) fn start_cleanup(
         dir: &Path,
-        request: &Request,
+        request: &R,
         fds: &[BorrowedFd<'_>],
-    ) -> Result<Stage> {
+    ) -> Result<Stage<R>> {
         let stage = Stage::spawn_cleanup(dir)?;
-        stage.send(request, fds)?;
+        stage.send_request(request, fds)?;
         Ok(stage)
     }
 
-    fn spawn_cleanup(dir: &Path) -> Result<Stage> {
-        let failed = |error: io::Error| Error::sandbox("can't start a stage of svp").source(error);
-        let (channel, theirs) = Channel::pair().map_err(failed)?;
-        let mut command = Command::new(executable().map_err(|error| {
-            Error::sandbox("can't make a sealed copy of svp in memory").source(error)
-        })?);
-        command.arg0(STAGE_NAME).env_clear().current_dir(dir);
-        command.args(room::limit_before());
-        if let Some(backtrace) = std::env::var_os("RUST_BACKTRACE") {
-            command.env("RUST_BACKTRACE", backtrace);
-        }
-        // Rust's own standard output is of no use to a stage: what it has to say goes to the channel.
-        command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::inherit());
-        let child = command.spawn().map_err(failed)?;
-        Ok(Stage { child, channel })
+    /// Sends the request to a stage that was started without one.
+    pub(in crate::sandbox) fn send_request(
+        &self,
+        request: &R,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<()> {
+        send_request(&self.channel, request, fds).map_err(does_not_listen)
     }
 
-    /// Sends a further message.
-    pub(super) fn send<T: Serialize>(&self, message: &T, fds: &[BorrowedFd<'_>]) -> Result<()> {
-        self.channel.send(message, fds).map_err(|error| {
-            Error::sandbox("a stage of svp does not listen any more").source(error)
-        })
-    }
-
-    /// Receives what the stage has to say; its own error becomes ours.
-    pub(super) fn recv<T: DeserializeOwned>(&mut self) -> Result<(T, Vec<OwnedFd>)> {
-        let received = self.answer();
-        interrupt::check()?;
-        received
-    }
-
-    fn answer<T: DeserializeOwned>(&mut self) -> Result<(T, Vec<OwnedFd>)> {
-        match self.channel.recv::<Result<T, WireError>>() {
-            Ok(Some((Ok(value), fds))) => Ok((value, fds)),
-            Ok(Some((Err(error), _))) => Err(error.into()),
-            Ok(None) => Err(self.death()),
-            Err(error) => Err(Error::sandbox("a stage of svp talks nonsense").source(error)),
-        }
-    }
-
-    /// Waits until the stage has become another program; its error if it has not.
-    pub(super) fn wait_for_exec(&mut self) -> Result<()> {
-        match self.channel.recv::<Result<(), WireError>>() {
-            Ok(Some((Err(error), _))) => Err(error.into()),
-            // Exec closes the socket.
-            _ => Ok(()),
-        }
-    }
-
-    /// Forgets a stage that was reaped as any other child.
-    pub(super) fn forget(self) {
-        interrupt::forget_child(self.child.id());
-        std::mem::forget(self);
-    }
-
-    /// The last reply: receives it and waits for the stage to end.
-    pub(super) fn finish<T: DeserializeOwned>(mut self) -> Result<T> {
+    /// The last answer: receives it and waits for the stage to end.
+    pub(in crate::sandbox) fn finish(mut self) -> Result<R::Answer> {
         let (value, _) = self.recv()?;
         self.reap().map_err(|error| Error::sandbox("can't wait for a stage").source(error))?;
         Ok(value)
     }
 
     /// As [`Stage::finish`] for one that cleans up: an interrupt is no failure of it.
-    pub(super) fn finish_cleanup<T: DeserializeOwned>(mut self) -> Result<T> {
+    pub(in crate::sandbox) fn finish_cleanup(mut self) -> Result<R::Answer> {
         let (value, _) = self.answer()?;
         self.reap().map_err(|error| Error::sandbox("can't wait for a stage").source(error))?;
         Ok(value)
     }
+}
+
+impl<R> Stage<R> {
+    /// Starts a stage that waits for its request: [`Stage::send_request`]. An interrupt kills it.
+    pub(in crate::sandbox) fn spawn(dir: &Path) -> Result<Stage<R>> {
+        interrupt::check()?;
+        let stage = Stage::spawn_cleanup(dir)?;
+        interrupt::watch_child(stage.child.id());
+        Ok(stage)
+    }
+
+    fn spawn_cleanup(dir: &Path) -> Result<Stage<R>> {
+        let failed = |error: io::Error| Error::sandbox("can't start a stage of svp").source(error);
+        let (channel, theirs) = Channel::pair().map_err(failed)?;
+        let mut command = Command::new(executable().map_err(|error| {
+            Error::sandbox("can't make a sealed copy of svp in memory").source(error)
+        })?);
+        command.arg0(STAGE_NAME).env_clear().current_dir(dir);
+        command.args(fd_limit::limit_before());
+        if let Some(backtrace) = std::env::var_os("RUST_BACKTRACE") {
+            command.env("RUST_BACKTRACE", backtrace);
+        }
+        // Rust's own standard output is of no use to a stage: what it has to say goes to the channel.
+        command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::inherit());
+        let child = command.spawn().map_err(failed)?;
+        Ok(Stage { child, channel, request: PhantomData })
+    }
+
+    /// Sends a further message.
+    pub(in crate::sandbox) fn send<T: Serialize>(
+        &self,
+        message: &T,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<()> {
+        self.channel.send(message, fds).map_err(does_not_listen)
+    }
+
+    /// Receives what the stage has to say; its own error becomes ours.
+    pub(in crate::sandbox) fn recv<T: DeserializeOwned>(&mut self) -> Result<(T, Vec<OwnedFd>)> {
+        let received = self.answer();
+        interrupt::check()?;
+        received
+    }
+
+    fn answer<T: DeserializeOwned>(&mut self) -> Result<(T, Vec<OwnedFd>)> {
+        match receive_answer::<T>(&self.channel) {
+            Ok(Some((answer, fds))) => answer.map(|value| (value, fds)),
+            Ok(None) => Err(self.death()),
+            Err(error) => Err(Error::sandbox("a stage of svp talks nonsense").source(error)),
+        }
+    }
+
+    /// Waits until the stage has become another program; its error if it has not.
+    pub(in crate::sandbox) fn wait_for_exec(&mut self) -> Result<()> {
+        match receive_answer::<()>(&self.channel) {
+            Ok(Some((Err(error), _))) => Err(error),
+            // Exec closes the socket.
+            _ => Ok(()),
+        }
+    }
+
+    /// Forgets a stage that was reaped as any other child.
+    pub(in crate::sandbox) fn forget(self) {
+        interrupt::forget_child(self.child.id());
+        std::mem::forget(self);
+    }
 
     /// Waits for the end of the program that the stage has become.
-    pub(super) fn end(mut self) -> Result<End> {
+    pub(in crate::sandbox) fn end(mut self) -> Result<End> {
         use std::os::unix::process::ExitStatusExt;
         let status = self
             .reap()
@@ -145,17 +162,17 @@ impl Stage {
     }
 
     /// The stage's process.
-    pub(super) fn pid(&self) -> u32 {
+    pub(in crate::sandbox) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Whether it has not ended yet.
-    pub(super) fn is_alive(&mut self) -> bool {
+    pub(in crate::sandbox) fn is_alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
     /// The socket, to wait on.
-    pub(super) fn channel(&self) -> &Channel {
+    pub(in crate::sandbox) fn channel(&self) -> &Channel {
         &self.channel
     }
 
@@ -174,7 +191,18 @@ impl Stage {
     }
 }
 
-impl Drop for Stage {
+// No derive: requests have secrets in them and no Debug.
+impl<R> std::fmt::Debug for Stage<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stage").field("child", &self.child).finish_non_exhaustive()
+    }
+}
+
+fn does_not_listen(error: io::Error) -> Error {
+    Error::sandbox("a stage of svp does not listen any more").source(error)
+}
+
+impl<R> Drop for Stage<R> {
     fn drop(&mut self) {
         interrupt::forget_child(self.child.id());
         let _ = self.child.kill();
@@ -196,14 +224,6 @@ fn executable() -> io::Result<PathBuf> {
     };
     // Resolved in the child before exec closes it.
     Ok(format!("/proc/self/fd/{}", fd.as_raw_fd()).into())
-}
-
-/// Undoes for a program what svp and its caller did to signals: the mask and what is ignored are inherited.
-///
-/// A stage itself keeps SIGTERM and its like blocked, because svp must hear of them first.
-pub(super) fn fresh_signals() {
-    crate::sys::default_signals();
-    let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
 }
 
 fn sealed_copy() -> io::Result<OwnedFd> {

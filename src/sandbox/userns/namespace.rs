@@ -1,0 +1,79 @@
+//! Creates the user namespace, and joins it in a stage.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use serde::{Deserialize, Serialize};
+
+use super::idmap::IdMap;
+use crate::channel::Channel;
+use crate::error::{Error, Result};
+use crate::sandbox::stage::launch::Stage;
+use crate::sandbox::stage::process::{check_parent, die_with_parent};
+use crate::sandbox::stage::protocol::{Descriptors, Request, reply_with};
+
+/// Creates a user namespace and hands it back. No descriptors.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::sandbox) struct UserNamespaceRequest;
+
+/// Creates a user namespace with this id map.
+pub(in crate::sandbox) fn create(map: &IdMap) -> Result<OwnedFd> {
+    let mut stage = Stage::start(Path::new("/"), &UserNamespaceRequest, &[])?;
+    let ((), mut fds) = stage.recv()?;
+    let namespace = fds.pop().ok_or_else(|| Error::sandbox("no user namespace"))?;
+    map.write(stage.pid())?;
+    stage.send(&(), &[])?;
+    Ok(namespace)
+}
+
+impl Request for UserNamespaceRequest {
+    const NAME: &'static str = "user-namespace";
+    type Answer = ();
+
+    fn serve(self, channel: &Channel, _: Descriptors) -> Result<()> {
+        unshare(CloneFlags::CLONE_NEWUSER).map_err(no_user_namespace)?;
+        let namespace = std::fs::File::open("/proc/self/ns/user")
+            .map_err(|error| Error::io("open", "/proc/self/ns/user", error))?;
+        reply_with(channel, &(), &[namespace.into()])?;
+        // The parent writes the map, and only then lets this process end.
+        let _ = channel.recv::<()>();
+        Ok(())
+    }
+}
+
+pub(in crate::sandbox) fn no_user_namespace(errno: nix::errno::Errno) -> Error {
+    let error = Error::sandbox("this host lets you make no user namespace").source(errno);
+    let sysctl = |path: &str, off: &str| {
+        std::fs::read_to_string(path).is_ok_and(|value| value.trim() == off)
+    };
+    error.hint(if sysctl("/proc/sys/kernel/unprivileged_userns_clone", "0") {
+        "ask the administrator for `sysctl kernel.unprivileged_userns_clone=1`"
+    } else if sysctl("/proc/sys/user/max_user_namespaces", "0") {
+        "ask the administrator for `sysctl user.max_user_namespaces=10000`"
+    } else if sysctl("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
+        "AppArmor forbids it: ask the administrator for an AppArmor profile that allows svp `userns`, \
+         or for `sysctl kernel.apparmor_restrict_unprivileged_userns=0`"
+    } else {
+        "in a container, its runtime must allow it (docker: --security-opt seccomp=unconfined; \
+         podman and Kubernetes: see docs/ci.md); on a host, see `svp check`"
+    })
+}
+
+/// Joins the user namespace in a stage, and becomes its root.
+pub(in crate::sandbox) fn join(channel: &Channel, namespace: OwnedFd) -> Result<()> {
+    let failed = |errno: nix::errno::Errno| {
+        Error::sandbox("can't enter the user namespace that svp made").source(errno)
+    };
+    setns(namespace, CloneFlags::CLONE_NEWUSER).map_err(failed)?;
+    let root = (Uid::from_raw(0), Gid::from_raw(0));
+    // A map of a single id has given setgroups up; there the caller's groups stay, and mean nothing.
+    let _ = setgroups(&[]);
+    setresgid(root.1, root.1, root.1).map_err(failed)?;
+    setresuid(root.0, root.0, root.0).map_err(failed)?;
+    let _ = set_dumpable_behavior(DumpableBehavior::Dumpable);
+    die_with_parent();
+    check_parent(channel)
+}
