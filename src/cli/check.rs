@@ -6,7 +6,8 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::progress::Silent;
 use crate::sandbox::{
-    How, IdMap, Limits, Network, Rootfs, RunSpec, Sandbox, why_no_private_network, why_unbounded,
+    IdMap, Limits, MapMethod, Network, Rootfs, RunSpec, Sandbox, why_no_private_network,
+    why_unbounded,
 };
 use crate::store::Store;
 use crate::upkeep::{Fault, check_store};
@@ -56,7 +57,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         return check_the_store(args, context);
     }
     let root = Store::default_root()?;
-    let sandbox = context.store().and_then(|store| Sandbox::enter(&store.root().join("trees")));
+    let sandbox = context.store().and_then(|store| Sandbox::create(&store.root().join("trees")));
     let network = match why_no_private_network() {
         None => Ok("pasta, a private network for builds".to_owned()),
         Some(why) => Err(Error::sandbox(format!("{why}: builds use the host's network"))),
@@ -133,7 +134,7 @@ fn ids() -> Result<String> {
     let map = IdMap::for_caller()?;
     let count: u64 = map.uids.iter().map(|extent| u64::from(extent.count)).sum();
     match map.how {
-        How::Single => Err(Error::sandbox("one user id alone: what has other owners keeps them only on record")
+        MapMethod::Single => Err(Error::sandbox("one user id alone: what has other owners keeps them only on record")
             .hint("install uidmap, and ask the administrator for `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER`")),
         _ => Ok(format!("{count} in a container")),
     }
@@ -145,7 +146,7 @@ fn container(sandbox: &Sandbox) -> Result<String> {
 }
 
 fn overlay(sandbox: &Sandbox) -> Result<String> {
-    let mut scratch = sandbox.scratch(std::iter::empty(), &mut |_| {})?;
+    let mut scratch = sandbox.build_rootfs(std::iter::empty(), &mut |_| {})?;
     match run_true(sandbox, scratch.rootfs(), "/nothing") {
         // An empty image has no program: that it was looked for is all that was asked.
         Err(error) if error.kind() == Kind::BadInput => Ok("can be mounted in the store".into()),

@@ -78,7 +78,7 @@ fn copies(dry_run: bool, context: &Context) -> Result<()> {
     for service_dir in cutover::abandoned_by_restore(&root)? {
         let (would, name) = (if dry_run { "would be " } else { "" }, service_dir.name());
         if !dry_run {
-            cutover::collect(&root, &service_dir, &Sandbox::enter(&root.join("trees"))?)?;
+            cutover::collect(&root, &service_dir, &Sandbox::create(&root.join("trees"))?)?;
         }
         context
             .reporter()

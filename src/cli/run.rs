@@ -13,7 +13,7 @@ use crate::interrupt;
 use crate::oci::Reference;
 use crate::pipeline::create_service::{CreateRequest, create_service, parse_publish};
 use crate::sandbox::{
-    Allowed, Forward, Network, Resources, Stream, parse_cpus, parse_memory, parse_pids,
+    Forward, HostAccess, Network, Resources, Stream, parse_cpus, parse_memory, parse_pids,
 };
 use crate::service::record::{LogLimits, Mount, MountSource, Record, Restart};
 use crate::service::service_dir::ServiceDir;
@@ -185,7 +185,7 @@ impl Args {
                 NetworkArg::Host => Network::Host,
                 NetworkArg::None => Network::None,
             },
-            allowed: Allowed {
+            allowed: HostAccess {
                 gateway: self.allow.contains(&AllowArg::Gateway),
                 host: self.allow.contains(&AllowArg::Host),
             },

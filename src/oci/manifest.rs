@@ -45,7 +45,7 @@ pub enum Document {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Wire {
+struct WireError {
     schema_version: Option<u32>,
     #[serde(default, deserialize_with = "or_null")]
     media_type: String,
@@ -65,7 +65,7 @@ impl Document {
     /// document is an attack on whoever reads it the other way), if it contradicts what was announced, or
     /// if its config or a layer has a media type that is no image's.
     pub fn parse(bytes: &[u8], announced: &str) -> Result<Self> {
-        let wire: Wire = parse(bytes, "the manifest")?;
+        let wire: WireError = parse(bytes, "the manifest")?;
         if wire.schema_version == Some(1) || wire.fs_layers.is_some() {
             return Err(Error::bad_input("the manifest is Docker's schema 1").hint(
                 "no tool has written it since 2017; pull the image with an old docker and push it again",

@@ -10,7 +10,7 @@ use crate::pack::Answers;
 use crate::pack::query::EnvVar;
 use crate::pack::query::parse_ports;
 use crate::progress::Reporter;
-use crate::sandbox::{Allowed, Forward, MAX_COMPONENTS, Network, Resources, Sandbox};
+use crate::sandbox::{Forward, HostAccess, MAX_COMPONENTS, Network, Resources, Sandbox};
 use crate::secret::Secret;
 use crate::service::InstanceState;
 use crate::service::address::transport;
@@ -34,7 +34,7 @@ pub struct CreateRequest {
     /// The network.
     pub network: Network,
     /// What of the host may be reached from inside a private one.
-    pub allowed: Allowed,
+    pub allowed: HostAccess,
     /// Ports of the host that lead to it besides its own.
     pub publish: Vec<Forward>,
     /// The services whose environment it has, and whom it reaches.
@@ -73,7 +73,7 @@ pub fn create_service(
     check_image(&image, &request.image, request)?;
     check_mounts(&request.mounts)?;
     check_network(request, reporter)?;
-    let sandbox = Sandbox::enter(&store.root().join("trees"))?;
+    let sandbox = Sandbox::create(&store.root().join("trees"))?;
     let mut answers = query::all_in_image(store, &sandbox, &image, None, reporter)?;
     let state = InstanceState::load(store, &found.manifest)?;
     if let Some(state) = &state {
@@ -179,7 +179,7 @@ fn check_mounts(mounts: &[Mount]) -> Result<()> {
 /// Refuses what a network can't do.
 fn check_network(request: &CreateRequest, reporter: &dyn Reporter) -> Result<()> {
     let private = request.network == Network::Auto;
-    if !private && request.allowed != Allowed::default() {
+    if !private && request.allowed != HostAccess::default() {
         return Err(Error::usage("--allow is for a private network")
             .hint("with --network host the service reaches all of the host, with none nothing"));
     }

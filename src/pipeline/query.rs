@@ -34,7 +34,7 @@ impl HostPack {
     /// [`Kind::Sandbox`](crate::error::Kind::Sandbox).
     pub fn new(pack: &Pack) -> Result<HostPack> {
         let tar = PackLayer::new(pack)?.tar()?;
-        Ok(HostPack { sandbox: Sandbox::without_area()?, tar })
+        Ok(HostPack { sandbox: Sandbox::without_layer_store()?, tar })
     }
 
     /// Asks one key.

@@ -13,7 +13,7 @@ use crate::oci::image::chain_ids;
 use crate::oci::{Descriptor, Image, Reference};
 use crate::progress::{Event, Reporter};
 use crate::sandbox::{
-    DiffOptions, End, Limits, Network, RunSpec, Sandbox, Scratch, Stream, layer_sources,
+    BuildRootfs, DiffOptions, End, Limits, Network, RunSpec, Sandbox, Stream, layer_sources,
 };
 use crate::secret::{Redactor, Secret};
 use crate::store::Store;
@@ -54,15 +54,15 @@ pub(super) fn scratch<'s>(
     image: &Image,
     pack: Option<&PackLayer>,
     reporter: &dyn Reporter,
-) -> Result<Scratch<'s>> {
+) -> Result<BuildRootfs<'s>> {
     let layers = layer_sources(store, image);
-    let mut scratch = sandbox.scratch(layers, &mut |layer| {
+    let mut scratch = sandbox.build_rootfs(layers, &mut |layer| {
         reporter.step(&format!("unpacking layer {}", layer.digest.short()));
     })?;
     if let Some(pack) = pack {
         let ids = image.layers().iter().map(|layer| layer.diff_id).chain([pack.digest()]);
         let chain_id = chain_ids(ids).pop().unwrap_or(pack.digest());
-        scratch.add_own(&pack.layer(chain_id)?)?;
+        scratch.add_private_layer(&pack.layer(chain_id)?)?;
     }
     Ok(scratch)
 }
@@ -75,7 +75,7 @@ pub(super) fn scratch<'s>(
 pub(super) fn run(
     store: &Store,
     sandbox: &Sandbox,
-    scratch: &mut Scratch<'_>,
+    scratch: &mut BuildRootfs<'_>,
     script: Script<'_>,
     options: &ScriptOptions,
     reporter: &dyn Reporter,

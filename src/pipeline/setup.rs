@@ -79,7 +79,7 @@ pub fn setup(request: &SetupRequest, store: &Store, reporter: &dyn Reporter) -> 
     check(request, store, &base, &tag)?;
     let pack = request.pack.as_deref().map(Pack::open).transpose()?;
     let update = pack_update(request, pack.as_ref(), &image, reporter)?;
-    let sandbox = Sandbox::enter(&store.root().join("trees"))?;
+    let sandbox = Sandbox::create(&store.root().join("trees"))?;
     let answers = query::all_in_image(store, &sandbox, &image, update.as_ref(), reporter)?;
     let secrets = request.secrets.provide(&answers.secrets, store, &tag)?;
     let mut scratch = script::scratch(store, &sandbox, &image, update.as_ref(), reporter)?;

@@ -37,20 +37,20 @@ impl std::fmt::Debug for RunSpec {
 /// The root file system of a container.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Rootfs {
-    /// An overlay: unpacked layers below, a scratch place for what changes above.
+    /// An overlay: unpacked layers below, a build directory for what changes above.
     Layers(Overlay),
     /// The host's programs, read-only, and a pack at /service; nothing else of the host.
     /// The pack arrives as a tar on the descriptor that goes with the request.
     HostTools,
 }
 
-/// The directories of an overlay, relative to the tree area.
+/// The directories of an overlay, relative to the layer store.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Overlay {
     /// Unpacked layers, the topmost first.
     pub lowers: Vec<String>,
     /// The place that has, or will have, the upper directory and all that goes with it.
-    pub scratch: String,
+    pub dir: String,
     /// Whether what is written must outlive a crash of the host.
     pub durable: bool,
 }
@@ -58,7 +58,7 @@ pub struct Overlay {
 /// A file or directory that a container shows at a place of its own.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Bind {
-    /// What: a path of the host, or one relative to the tree area.
+    /// What: a path of the host, or one relative to the layer store.
     pub source: PathBuf,
     /// Where, absolute in the container; made if it isn't there.
     pub at: String,
@@ -79,7 +79,7 @@ pub enum Network {
 
 /// What of the host a private network leads to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Allowed {
+pub struct HostAccess {
     /// The gateway.
     pub gateway: bool,
     /// The host's loopback, at an address of its own.

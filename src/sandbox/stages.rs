@@ -6,10 +6,7 @@ use super::stage::fd_limit;
 use super::stage::launch::STAGE_NAME;
 use super::stage::process::{check_parent, close_inherited, die_with_parent};
 use super::stage::protocol::{Descriptors, Received, Request, receive_request, reply_error, serve};
-use super::{
-    carry, directory, init, join, keeper, network, run, saved, service, shield, trees, unpacked,
-    userns, verify, volume,
-};
+use super::{container, network, trees, userns};
 use crate::channel::Channel;
 use crate::error::{Error, Result};
 
@@ -17,29 +14,29 @@ type Serve = fn(&Channel, Received, Descriptors) -> Result<()>;
 
 const STAGES: &[(&str, Serve)] = &[
     stage::<userns::namespace::UserNamespaceRequest>(),
-    stage::<trees::UnpackRequest>(),
-    stage::<trees::DiffRequest>(),
-    stage::<trees::RemoveRequest>(),
-    stage::<unpacked::MeasureRequest>(),
-    stage::<verify::CompareRequest>(),
-    stage::<directory::DirectoryRequest>(),
-    stage::<directory::ClearRequest>(),
-    stage::<run::RunRequest>(),
-    stage::<init::InitRequest>(),
-    stage::<init::ExecRequest>(),
-    stage::<service::ServiceRequest>(),
-    stage::<service::ServiceInitRequest>(),
-    stage::<keeper::ComponentInitRequest>(),
-    stage::<join::JoinRequest>(),
-    stage::<join::JoinExecRequest>(),
-    stage::<volume::FillRequest>(),
-    stage::<saved::LookRequest>(),
-    stage::<saved::ExportRequest>(),
-    stage::<saved::ImportRequest>(),
-    stage::<network::PastaRequest>(),
-    stage::<network::PastaInitRequest>(),
-    stage::<shield::EgressFilterRequest>(),
-    stage::<carry::PortForwarderRequest>(),
+    stage::<trees::unpack::UnpackRequest>(),
+    stage::<trees::diff::DiffRequest>(),
+    stage::<trees::remove::RemoveRequest>(),
+    stage::<trees::layer_cache::MeasureRequest>(),
+    stage::<trees::verify::CompareRequest>(),
+    stage::<trees::unpack_directory::DirectoryRequest>(),
+    stage::<trees::unpack_directory::ClearRequest>(),
+    stage::<container::run::RunRequest>(),
+    stage::<container::init::InitRequest>(),
+    stage::<container::exec::ExecRequest>(),
+    stage::<container::service::ServiceRequest>(),
+    stage::<container::service::ServiceInitRequest>(),
+    stage::<container::component_init::ComponentInitRequest>(),
+    stage::<container::join::JoinRequest>(),
+    stage::<container::join::JoinExecRequest>(),
+    stage::<trees::volume::FillRequest>(),
+    stage::<trees::image_files::LookRequest>(),
+    stage::<trees::volume_export::ExportRequest>(),
+    stage::<trees::volume_import::ImportRequest>(),
+    stage::<network::pasta::PastaRequest>(),
+    stage::<network::pasta::PastaInitRequest>(),
+    stage::<network::egress_filter::EgressFilterRequest>(),
+    stage::<network::port_forwarder::PortForwarderRequest>(),
 ];
 
 const fn stage<R: Request>() -> (&'static str, Serve) {

@@ -11,7 +11,7 @@ use super::record::Record;
 use super::service_dir::ServiceDir;
 use crate::error::{Error, Result};
 use crate::sandbox::{
-    Forward, Listen, MAX_LINKS, Network, Transport, link_address, why_no_private_network,
+    Forward, LinkListener, MAX_LINKS, Network, Transport, link_address, why_no_private_network,
 };
 
 /// A port of a service that another is linked to.
@@ -83,7 +83,7 @@ pub fn listeners(
     root: &Path,
     record: &Record,
     linked: &[Linked],
-) -> Result<(Vec<Listen>, Vec<Link>)> {
+) -> Result<(Vec<LinkListener>, Vec<Link>)> {
     if linked.len() > MAX_LINKS {
         return Err(Error::usage(format!("a service of more than {MAX_LINKS} links")));
     }
@@ -95,7 +95,11 @@ pub fn listeners(
         let link = *link;
         for forward in &other.ports {
             // The number that the other has inside: its environment says that one.
-            listeners.0.push(Listen { link, port: forward.container, protocol: forward.protocol });
+            listeners.0.push(LinkListener {
+                link,
+                port: forward.container,
+                protocol: forward.protocol,
+            });
             listeners.1.push(Link {
                 root: root.to_owned(),
                 name: other.name.clone(),

@@ -126,7 +126,7 @@ pub fn run(
             .hint(format!("`svp restart {name}` starts it anew"))
     })?;
     service_dir.wait_for_container()?;
-    let sandbox = Sandbox::enter(&root.join("trees"))?;
+    let sandbox = Sandbox::create(&root.join("trees"))?;
     match service_dir.record()?.stands_for {
         None => cutover::recover_and_collect(root, service_dir, &sandbox)?,
         Some(_) => cutover::recover(service_dir, &sandbox)?,

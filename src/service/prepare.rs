@@ -14,7 +14,7 @@ use crate::oci::Image;
 use crate::pack::query::{Port, Protocol, parse_ports};
 use crate::progress::Reporter;
 use crate::sandbox::{
-    Allowed, Bind, Forward, Network, Overlay, Sandbox, ServiceSpec, Transport, layer_sources,
+    Bind, Forward, HostAccess, Network, Overlay, Sandbox, ServiceSpec, Transport, layer_sources,
     why_no_private_network,
 };
 use crate::store::Store;
@@ -80,7 +80,7 @@ fn binds(
                 Bind { source: path.into(), at: mount.at.clone(), read_only: mount.read_only }
             }
             MountSource::Volume(name) => {
-                if sandbox.make_volume(name, overlay, &mount.at)? {
+                if sandbox.create_volume(name, overlay, &mount.at)? {
                     reporter.step(&format!("made the volume {name} for {}", mount.at));
                 }
                 Sandbox::volume_bind(name, &mount.at, mount.read_only)
@@ -145,7 +145,7 @@ pub fn allocate_ports(root: &Path, record: &mut Record, reporter: &dyn Reporter)
 
 /// The ports of a service that gets the host's network because a private one can't be had: it listens there itself.
 fn use_host_network(record: &mut Record, why: &str, reporter: &dyn Reporter) -> Result<bool> {
-    if !record.published.is_empty() || record.allowed != Allowed::default() {
+    if !record.published.is_empty() || record.allowed != HostAccess::default() {
         return Err(Error::sandbox(format!("{why}, and -p and --allow take a private network"))
             .hint("mend that, or run the service without them: it gets the host's network then"));
     }

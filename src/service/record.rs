@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Image};
 use crate::pack::query::EnvVar;
-use crate::sandbox::{Allowed, Forward, Network, Resources, Transport};
+use crate::sandbox::{Forward, HostAccess, Network, Resources, Transport};
 use crate::secret::Secret;
 use crate::service::environment;
 
@@ -50,7 +50,7 @@ pub struct Record {
     pub network: Network,
     /// What of the host may be reached from inside a private one.
     #[serde(default)]
-    pub allowed: Allowed,
+    pub allowed: HostAccess,
     /// Its address on the host, if its network is private.
     pub address: Option<Ipv4Addr>,
     /// The ports of that address that lead to it.

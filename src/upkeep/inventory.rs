@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::interrupt;
 use crate::oci::{Descriptor, Digest};
-use crate::sandbox::{Sandbox, Unpacked};
+use crate::sandbox::{CachedTree, Sandbox};
 use crate::service::backup::cutover;
 use crate::service::service_dir::ServiceDir;
 use crate::service::unreferenced_states;
@@ -56,7 +56,7 @@ pub struct Item {
     pub needed: bool,
     /// The tree, of what is in the tree area.
     #[serde(skip)]
-    tree: Option<Unpacked>,
+    tree: Option<CachedTree>,
 }
 
 /// The space of one image.
@@ -134,24 +134,24 @@ fn items(store: &Store, reach: &Marked) -> Result<Vec<Item>> {
 /// What is in the tree areas: unpacked layers, and the scratch places of running commands.
 fn trees(store: &Store, reach: &Marked) -> Result<Vec<Item>> {
     let trees = store.root().join("trees");
-    let mut found = Sandbox::unpacked(&trees)?;
-    let (layers, kept) = (found.len(), Sandbox::kept(&trees)?);
+    let mut found = Sandbox::cached_trees(&trees)?;
+    let (layers, kept) = (found.len(), Sandbox::persistent_trees(&trees)?);
     found.extend(kept);
     if found.is_empty() {
         return Ok(Vec::new());
     }
-    let sizes = Sandbox::enter(&trees)?.measure(&found)?;
-    let needed: HashSet<String> = reach.chain_ids.iter().map(Unpacked::key_of).collect();
+    let sizes = Sandbox::create(&trees)?.measure(&found)?;
+    let needed: HashSet<String> = reach.chain_ids.iter().map(CachedTree::key_of).collect();
     let services = places_of_services(store.root())?;
-    let is_written = |tree: &Unpacked| {
+    let is_written = |tree: &CachedTree| {
         let id = tree.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
         services.as_ref().is_none_or(|ids| ids.contains(&id))
     };
-    let item = |(n, (tree, bytes)): (usize, (Unpacked, u64))| {
+    let item = |(n, (tree, bytes)): (usize, (CachedTree, u64))| {
         let (kind, needed) = match () {
             () if n >= layers && tree.is_volume() => (ItemKind::Volume, true),
             () if n >= layers => (ItemKind::Written, is_written(&tree)),
-            () if tree.is_scratch() => (ItemKind::Staging, !is_dead(&tree.path())),
+            () if tree.is_build_rootfs() => (ItemKind::Staging, !is_dead(&tree.path())),
             () => (ItemKind::Unpacked, tree.is_among(&needed)),
         };
         let path = relative(store.root(), &tree.path());
@@ -301,7 +301,8 @@ fn places_of_services(root: &Path) -> Result<Option<HashSet<String>>> {
 
 /// What is needed of them is unpacked again.
 fn give_up_unpacked(store: &Store, items: &mut [Item]) -> Result<()> {
-    let in_use = |item: &Item| item.tree.as_ref().is_some_and(Unpacked::is_scratch) && item.needed;
+    let in_use =
+        |item: &Item| item.tree.as_ref().is_some_and(CachedTree::is_build_rootfs) && item.needed;
     let mut busy = items.iter().any(in_use);
     for service in ServiceDir::all(store.root())? {
         busy |= service.is_running()?;
@@ -325,9 +326,9 @@ fn remove(store: &Store, reach: &Marked, items: &[Item]) -> Result<()> {
             if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         removed.io("remove", &path)?;
     }
-    let trees: Vec<Unpacked> = items.iter().filter_map(|item| item.tree.clone()).collect();
+    let trees: Vec<CachedTree> = items.iter().filter_map(|item| item.tree.clone()).collect();
     if !trees.is_empty() {
-        Sandbox::enter(&store.root().join("trees"))?.remove_unpacked(&trees)?;
+        Sandbox::create(&store.root().join("trees"))?.remove_cached(&trees)?;
     }
     store.collect(reach, None).map(drop)
 }

@@ -6,7 +6,7 @@ use std::fs;
 
 use crate::error::{IoContext, Kind, Result};
 use crate::oci::Reference;
-use crate::sandbox::{Sandbox, Unpacked};
+use crate::sandbox::{CachedTree, Sandbox};
 use crate::service::unreferenced_states;
 use crate::store::{Marked, Removed, Store};
 
@@ -26,8 +26,8 @@ fn forget(store: &Store, reach: &Marked) -> Result<()> {
         fs::remove_file(&state).io("remove", &state)?;
     }
     let trees = store.root().join("trees");
-    let mut layers = Sandbox::unpacked(&trees)?;
-    layers.retain(|tree| !tree.is_scratch());
+    let mut layers = Sandbox::cached_trees(&trees)?;
+    layers.retain(|tree| !tree.is_build_rootfs());
     if layers.is_empty() {
         return Ok(());
     }
@@ -36,14 +36,14 @@ fn forget(store: &Store, reach: &Marked) -> Result<()> {
         Err(error) if error.kind() == Kind::BadInput => return Ok(()),
         other => other?,
     };
-    let kept: HashSet<String> = reach.chain_ids.iter().map(Unpacked::key_of).collect();
+    let kept: HashSet<String> = reach.chain_ids.iter().map(CachedTree::key_of).collect();
     // Not only these images': an earlier removal may have found the store in use.
     layers.retain(|tree| !tree.is_among(&kept));
     if layers.is_empty() {
         return Ok(());
     }
-    let sandbox = Sandbox::enter(&trees)?;
+    let sandbox = Sandbox::create(&trees)?;
     // What another id map left may be out of reach: that is for prune.
     layers.retain(|tree| sandbox.holds(tree));
-    sandbox.remove_unpacked(&layers)
+    sandbox.remove_cached(&layers)
 }

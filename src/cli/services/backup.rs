@@ -310,7 +310,7 @@ impl Source {
         let record = service_dir.record()?;
         let scripts = {
             let store = Store::open(&root)?;
-            let sandbox = Sandbox::enter(&root.join("trees"))?;
+            let sandbox = Sandbox::create(&root.join("trees"))?;
             Scripts::of(&store, &sandbox, &record, context.reporter())?
         };
         Ok(Source { root, service_dir, record, scripts })

@@ -268,7 +268,7 @@ pub(in crate::cli) fn remove(args: &RemoveArgs, context: &Context) -> Result<Exi
                 .hint(format!("`svp stop {name}` stops it, `svp rm --force {name}` does both")));
         };
         service_dir.wait_for_container()?;
-        let sandbox = Sandbox::enter(&root.join("trees"))?;
+        let sandbox = Sandbox::create(&root.join("trees"))?;
         if args.force
             && let Err(error) = service_dir.record()
             && error.kind() == Kind::BadInput

@@ -116,7 +116,7 @@ fn find(name: &str) -> Result<(PathBuf, ServiceDir)> {
 
 /// Removes a service that could not be started; what can't be removed `svp rm` removes.
 pub(super) fn discard(root: &Path, service_dir: &ServiceDir, record: &Record) {
-    if let Ok(sandbox) = Sandbox::enter(&root.join("trees")) {
+    if let Ok(sandbox) = Sandbox::create(&root.join("trees")) {
         let _ = crate::service::remove(service_dir, record, &sandbox, false);
     }
 }

@@ -10,7 +10,7 @@ use super::super::setup::{EnvFormat, environment_text};
 use super::super::table::{self, Table};
 use super::find;
 use crate::error::Result;
-use crate::sandbox::{Allowed, Forward, Network, Resources, Transport};
+use crate::sandbox::{Forward, HostAccess, Network, Resources, Transport};
 use crate::service::record::Record;
 use crate::service::service_dir::ServiceDir;
 use crate::service::status::{ComponentStatus, State, Status, now, shell_code};
@@ -187,7 +187,7 @@ fn network_word(network: Network) -> &'static str {
     }
 }
 
-fn allowed_words(allowed: Allowed) -> Vec<&'static str> {
+fn allowed_words(allowed: HostAccess) -> Vec<&'static str> {
     let words = [("gateway", allowed.gateway), ("host", allowed.host)];
     words.into_iter().filter_map(|(word, is)| is.then_some(word)).collect()
 }

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::resources::Resources;
+use super::resources::Resources;
 
 /// What bounds one kind of resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

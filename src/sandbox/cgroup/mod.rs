@@ -8,9 +8,11 @@
 //! | file | what it does |
 //! |---|---|
 //! | `hierarchy` | the host's cgroups, version 1 and 2 |
+//! | `resources` | the bounds that are asked for |
 //! | `scope` | a scope of systemd's |
 
 mod hierarchy;
+pub(super) mod resources;
 mod scope;
 
 use std::fs;
@@ -19,9 +21,9 @@ use std::time::{Duration, Instant};
 
 use hierarchy::{Controller, Hierarchy, membership};
 
-use super::resources::Resources;
-use super::stage::launch::Stage;
 use crate::error::{Error, IoContext, Kind, Result};
+use crate::sandbox::stage::launch::Stage;
+use resources::Resources;
 
 /// The beginning of the name of every cgroup of svp's.
 const PREFIX: &str = "svp-";
@@ -177,8 +179,8 @@ pub(super) fn forget(id: &str) {
 }
 
 /// Puts a process that joins a container into the container's cgroup, if that is one of svp's.
-pub(super) fn join(process_1: u32, process: u32) -> Result<()> {
-    let theirs = membership(&process_1.to_string());
+pub(super) fn join(init: u32, process: u32) -> Result<()> {
+    let theirs = membership(&init.to_string());
     for hierarchy in hierarchy::mounted() {
         let Some(dir) = hierarchy.dir_of(&theirs) else { continue };
         let name = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();

@@ -7,10 +7,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::super::resources::Resources;
-use super::super::userns::idmap::helper;
 use super::hierarchy::membership;
+use super::resources::Resources;
 use crate::error::{Error, Result};
+use crate::sandbox::programs::find_program;
 
 /// How long systemd may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -74,7 +74,7 @@ fn call<'a>(method: &str, arguments: impl IntoIterator<Item = &'a str>) -> Resul
     if !Path::new("/run/systemd/system").is_dir() {
         return Err(Error::sandbox("systemd does not run here"));
     }
-    let program = helper("busctl").ok_or_else(|| Error::sandbox("there is no busctl"))?;
+    let program = find_program("busctl").ok_or_else(|| Error::sandbox("there is no busctl"))?;
     let mut command = Command::new(program);
     let uid = rustix::process::getuid();
     if uid.is_root() {

@@ -1,5 +1,5 @@
-//! How many descriptors a process of svp may have, and how many of them are for what it carries: whoever connects by a
-//! link or a port must not take those by which a service is stopped.
+//! RLIMIT_NOFILE, and how many descriptors relayed connections may take: clients of a link or a port must not exhaust
+//! those by which a service is stopped.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, Signal, pidfd_open, set_parent_process_death_signal};
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
 use crate::channel::Channel;
 use crate::error::{Error, Result};
@@ -74,4 +75,13 @@ pub(in crate::sandbox) fn wait_for_death(init: &OwnedFd) {
 /// A duration as poll(2) takes it.
 pub(in crate::sandbox) fn timespec(time: Duration) -> Timespec {
     Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) }
+}
+
+/// Gives up what this process may do; a program that it starts as root may do it again.
+pub(in crate::sandbox) fn give_capabilities_up() -> Result<()> {
+    let none = CapabilitySet::empty();
+    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
+        .map_err(|error| {
+            Error::sandbox("can't give capabilities up").source(std::io::Error::from(error))
+        })
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, IoContext, Result};
 use crate::oci::Digest;
+use crate::sandbox::programs::find_program;
 
 /// The host ids that root's containers use: a range that no distribution assigns (systemd's
 /// UIDS-GIDS lists 0x70000000 to 0x7fffffff as unused).
@@ -33,12 +34,12 @@ pub struct IdMap {
     /// Group ids.
     pub gids: Vec<Extent>,
     /// How the kernel is told.
-    pub how: How,
+    pub how: MapMethod,
 }
 
 /// Who may write the map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum How {
+pub enum MapMethod {
     /// svp itself, which has the privilege over the ids.
     Direct,
     /// The setuid helpers `newuidmap` and `newgidmap`, from /etc/subuid and /etc/subgid.
@@ -62,15 +63,15 @@ impl IdMap {
         if uid == 0 {
             let uids = root_extents(&read("/proc/self/uid_map")?);
             let gids = root_extents(&read("/proc/self/gid_map")?);
-            return Ok(IdMap { uids, gids, how: How::Direct });
+            return Ok(IdMap { uids, gids, how: MapMethod::Direct });
         }
         let name = user_name(uid);
         let uids = subordinate(Path::new("/etc/subuid"), uid, name.as_deref());
         let gids = subordinate(Path::new("/etc/subgid"), uid, name.as_deref());
         let single = |outside| vec![Extent { inside: 0, outside, count: 1 }];
-        let helpers = ["newuidmap", "newgidmap"].iter().all(|name| helper(name).is_some());
+        let helpers = ["newuidmap", "newgidmap"].iter().all(|name| find_program(name).is_some());
         if uids.is_empty() || gids.is_empty() || !helpers {
-            return Ok(IdMap { uids: single(uid), gids: single(gid), how: How::Single });
+            return Ok(IdMap { uids: single(uid), gids: single(gid), how: MapMethod::Single });
         }
         let all = |outside, ranges: Vec<(u32, u32)>| {
             let mut extents = single(outside);
@@ -82,7 +83,7 @@ impl IdMap {
             }
             extents
         };
-        Ok(IdMap { uids: all(uid, uids), gids: all(gid, gids), how: How::Helpers })
+        Ok(IdMap { uids: all(uid, uids), gids: all(gid, gids), how: MapMethod::Helpers })
     }
 
     /// The host's user and group for the container's root.
@@ -100,7 +101,7 @@ impl IdMap {
     /// # Errors
     /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) with what newuidmap or the kernel said.
     pub fn write(&self, pid: u32) -> Result<()> {
-        if self.how == How::Helpers {
+        if self.how == MapMethod::Helpers {
             run_helper("newuidmap", pid, &self.uids, "/etc/subuid")?;
             return run_helper("newgidmap", pid, &self.gids, "/etc/subgid");
         }
@@ -112,7 +113,7 @@ impl IdMap {
                     .hint("see what `svp check` says of this host")
             })
         };
-        if self.how == How::Single {
+        if self.how == MapMethod::Single {
             put("setgroups", "deny".into())?;
         }
         put("uid_map", lines(&self.uids))?;
@@ -180,19 +181,8 @@ fn user_name(uid: u32) -> Option<String> {
     found.or_else(|| std::env::var("USER").ok())
 }
 
-/// Where a program is, if it is installed and the caller may run it: in PATH, or where Debian puts programs.
-pub(in crate::sandbox) fn helper(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
-    std::env::split_paths(&path)
-        .chain(["/usr/bin", "/usr/sbin"].map(PathBuf::from))
-        .map(|dir| dir.join(name))
-        .find(|path| {
-            path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
-        })
-}
-
 fn run_helper(name: &str, pid: u32, extents: &[Extent], file: &str) -> Result<()> {
-    let path = helper(name).unwrap_or_else(|| PathBuf::from(name));
+    let path = find_program(name).unwrap_or_else(|| PathBuf::from(name));
     let mut command = Command::new(&path);
     command.arg(pid.to_string());
     for extent in extents {

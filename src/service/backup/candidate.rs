@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::interrupt::{self, Cleaning};
 use crate::oci::Image;
 use crate::progress::Silent;
-use crate::sandbox::{Network, Sandbox, SavedVolume, layer_sources, why_no_private_network};
+use crate::sandbox::{ArchivedVolume, Network, Sandbox, layer_sources, why_no_private_network};
 use crate::service::prepare::exposed_ports;
 use crate::service::record::{MountSource, Record, Restart, new_id};
 use crate::service::service_dir::ServiceDir;
@@ -57,9 +57,9 @@ impl Record {
     }
 
     /// The same, for a copy of their content.
-    pub(super) fn saved_volumes(&self) -> Vec<SavedVolume> {
+    pub(super) fn saved_volumes(&self) -> Vec<ArchivedVolume> {
         let saved =
-            |(name, at): (&String, &String)| SavedVolume { name: name.clone(), at: at.clone() };
+            |(name, at): (&String, &String)| ArchivedVolume { name: name.clone(), at: at.clone() };
         self.own_volumes().map(saved).collect()
     }
 
@@ -123,7 +123,7 @@ impl<'a> Candidate<'a> {
         let image = store.load_image(&self.record.manifest)?;
         let layers = layer_sources(store, &image);
         let overlay = self.sandbox.service_overlay(&self.record.id, layers, &mut |_| {})?;
-        self.sandbox.unsave(&overlay, &self.record.saved_volumes(), tar)
+        self.sandbox.import_volumes(&overlay, &self.record.saved_volumes(), tar)
     }
 
     /// Starts it, and waits until it is well.

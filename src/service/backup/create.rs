@@ -53,7 +53,7 @@ impl Scripts {
         reporter: &dyn Reporter,
     ) -> Result<Scripts> {
         let image = store.load_image(&record.manifest)?;
-        let scratch = sandbox.scratch(layer_sources(store, &image), &mut |layer| {
+        let scratch = sandbox.build_rootfs(layer_sources(store, &image), &mut |layer| {
             reporter.step(&format!("unpacking layer {}", layer.digest.short()));
         })?;
         let found = sandbox.present(&scratch, &[BACKUP, RESTORE])?;
@@ -170,7 +170,7 @@ pub fn export_files(
     if runs {
         links::resolve(root, &service_dir.record()?)?;
     }
-    let sandbox = Sandbox::enter(&root.join("trees"))?;
+    let sandbox = Sandbox::create(&root.join("trees"))?;
     recover_abandoned(root, service_dir, &sandbox, &restore_lock)?;
     // It is to run again before svp ends.
     let _cleaning = interrupt::cleaning();
@@ -242,7 +242,7 @@ fn copy(
     let (tar, theirs) = std::io::pipe().map_err(failed)?;
     std::thread::scope(|scope| {
         let volumes = record.saved_volumes();
-        let saved = scope.spawn(move || sandbox.save(&overlay, &volumes, theirs.into()));
+        let saved = scope.spawn(move || sandbox.export_volumes(&overlay, &volumes, theirs.into()));
         let written = io::copy(&mut { tar }, &mut encoder).map_err(write_error);
         let saved = saved.join().unwrap_or_else(|_| Err(Error::sandbox("copying panicked")));
         interrupt::check()?;

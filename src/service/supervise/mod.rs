@@ -230,7 +230,7 @@ impl Supervisor<'_> {
     ) -> Result<ContainerEnd> {
         let show = hooks.show;
         let container_ended = AtomicBool::new(false);
-        let doors = std::mem::take(&mut service.doors);
+        let doors = std::mem::take(&mut service.link_listeners);
         std::thread::scope(|scope| {
             for (door, to) in doors.iter().zip(self.job.links) {
                 scope.spawn(|| {
@@ -254,7 +254,7 @@ impl Supervisor<'_> {
             self.components =
                 components.map(|(c, argv)| SupervisedComponent::new(c, argv, policy)).collect();
             self.status.network = Some(service.network_kind);
-            self.status.init_pid = service.process_1_number();
+            self.status.init_pid = service.init_pid();
             self.status.container = self.status.init_pid.and_then(Process::of);
             // Before anything of the service runs: whoever starts it next must know whom to wait for.
             self.write_status();
@@ -319,7 +319,7 @@ impl Supervisor<'_> {
                 looked = Instant::now();
                 self.report_oom_kills(&service, hooks);
                 self.check_logs(hooks);
-                match service.mend_network() {
+                match service.reconnect_network() {
                     Ok(true) => hooks
                         .reporter
                         .note("the network was connected again: what carries it had died"),
@@ -396,7 +396,7 @@ impl Supervisor<'_> {
         let mut fds: Vec<PollFd<'_>> = fixed
             .into_iter()
             .chain(components)
-            .chain(service.map(Service::process_1))
+            .chain(service.map(Service::init_pidfd))
             .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
             .collect();
         let times =

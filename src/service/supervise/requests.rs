@@ -64,7 +64,7 @@ impl Supervisor<'_> {
                 connection.answer(self.restart(&name, seconds), &[])
             }
             (Request::Join, Some(service)) => {
-                connection.answer(Ok(()), &[service.user_namespace(), service.process_1()]);
+                connection.answer(Ok(()), &[service.user_namespace(), service.init_pidfd()]);
             }
             (Request::Join, None) => {
                 let error = Error::usage("the service's container was killed")

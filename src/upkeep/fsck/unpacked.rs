@@ -6,7 +6,7 @@ use super::{Check, REMOVE, Reached, STRAY, UNPACK};
 use crate::error::{Kind, Result};
 use crate::interrupt;
 use crate::sandbox::layer_sources;
-use crate::sandbox::{Altered, Sandbox, Unpacked};
+use crate::sandbox::{AlteredLayer, CachedTree, Sandbox};
 
 impl Check<'_> {
     /// Looks at every unpacked layer, and into those of `images`.
@@ -17,7 +17,9 @@ impl Check<'_> {
             self.fault(what.to_string(), STRAY, REMOVE);
         }
         let mut whole = Vec::new();
-        for tree in Sandbox::unpacked(&trees)?.into_iter().filter(|tree| !tree.is_scratch()) {
+        for tree in
+            Sandbox::cached_trees(&trees)?.into_iter().filter(|tree| !tree.is_build_rootfs())
+        {
             if tree.is_whole() {
                 whole.push(tree);
             } else {
@@ -28,7 +30,7 @@ impl Check<'_> {
         if whole.is_empty() || images.is_empty() {
             return Ok(());
         }
-        let sandbox = match Sandbox::enter(&trees) {
+        let sandbox = match Sandbox::create(&trees) {
             Err(error) if error.kind() == Kind::Sandbox => {
                 self.reporter.warning(&format!("unpacked layers can't be looked into: {error}"));
                 return Ok(());
@@ -44,7 +46,7 @@ impl Check<'_> {
         for Reached { manifest, .. } in images {
             interrupt::check()?;
             let Ok(image) = self.store.load_image(manifest) else { continue };
-            let keys: Vec<String> = image.chain_ids().iter().map(Unpacked::key_of).collect();
+            let keys: Vec<String> = image.chain_ids().iter().map(CachedTree::key_of).collect();
             if !keys.iter().any(|key| known.contains_key(key) && !seen.contains(key)) {
                 continue;
             }
@@ -53,7 +55,7 @@ impl Check<'_> {
                 Err(error) if error.kind() == Kind::BadInput => continue,
                 other => other?,
             };
-            for Altered { key, differences } in altered {
+            for AlteredLayer { key, differences } in altered {
                 for difference in differences {
                     self.fault(known[&key].clone(), difference, UNPACK);
                 }
@@ -63,7 +65,7 @@ impl Check<'_> {
     }
 
     /// Where it is, from the store's directory.
-    fn shown(&self, tree: &Unpacked) -> String {
+    fn shown(&self, tree: &CachedTree) -> String {
         let path = tree.path();
         path.strip_prefix(self.store.root()).unwrap_or(&path).display().to_string()
     }

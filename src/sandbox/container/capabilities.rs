@@ -1,0 +1,60 @@
+//! What a container's root may do: the capabilities that Docker leaves it but one, and no others.
+
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::stdio::{dup2_stderr, stdout};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capability_is_in_bounding_set, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities,
+};
+
+use crate::error::{Error, Result};
+
+/// Docker's default set without CAP_NET_RAW, as podman's: pasta would carry packets made by hand to the host's
+/// loopback. All of them are over the user namespace alone.
+const KEPT: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::MKNOD)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETFCAP)
+    .union(CapabilitySet::SETPCAP)
+    .union(CapabilitySet::NET_BIND_SERVICE)
+    .union(CapabilitySet::SYS_CHROOT)
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::AUDIT_WRITE);
+
+/// Gives up every capability outside [`KEPT`], for good.
+///
+/// Until now this process had more of them than the service, which therefore could not look into it. Now the
+/// kernel takes the two for equals: without the first steps here the service would find the caller's terminal
+/// or svp's log at `/proc/PID/fd/2`, and read what is typed on the one. A program that is executed can be looked
+/// into again.
+///
+/// # Errors
+/// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if the kernel refuses.
+pub(in crate::sandbox) fn drop_capabilities() -> Result<()> {
+    let failed = |error: rustix::io::Errno| {
+        Error::sandbox("can't give up capabilities").source(std::io::Error::from(error))
+    };
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(failed)?;
+    // A stage's standard output is /dev/null.
+    dup2_stderr(stdout()).map_err(failed)?;
+    for bit in 0..64 {
+        let capability = CapabilitySet::from_bits_retain(1 << bit);
+        if KEPT.contains(capability) {
+            continue;
+        }
+        // Past the last capability that the kernel knows, it says EINVAL.
+        match capability_is_in_bounding_set(capability) {
+            Ok(true) => remove_capability_from_bounding_set(capability).map_err(failed)?,
+            Ok(false) => {}
+            Err(_) => break,
+        }
+    }
+    let _ = clear_ambient_capability_set();
+    let sets =
+        CapabilitySets { effective: KEPT, permitted: KEPT, inheritable: CapabilitySet::empty() };
+    set_capabilities(None, sets).map_err(failed)
+}

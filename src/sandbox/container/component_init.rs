@@ -1,0 +1,260 @@
+//! A component init: the process in a container that starts one component of a service, reaps what it leaves
+//! behind, and tells svp how it ended.
+//!
+//! It is a subreaper: whatever the component starts stays below it, daemons included. So a component that
+//! has ended takes its orphans with it before it is started again, and the others are never touched. It is
+//! confined as the component is, before it starts it.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+
+use super::exec::cannot_run;
+use super::{capabilities, mknod, seccomp};
+use crate::channel::Channel;
+use crate::error::{Error, Result, WireError};
+use crate::sandbox::spec::End;
+use crate::sandbox::stage::process::{die_with_parent, reset_signals, timespec};
+use crate::sandbox::stage::protocol::{Descriptors, Request, reply, reply_with};
+
+/// How long to wait before another look at what was killed.
+const PAUSE: Duration = Duration::from_millis(5);
+/// How often to look for what has ended without a word.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What svp asks of a component init.
+#[derive(Serialize, Deserialize)]
+pub(in crate::sandbox) enum Order {
+    /// Start the component, which must not be running.
+    Start { argv: Vec<String>, env: Vec<(String, String)>, cwd: String },
+    /// Send its first process a signal.
+    Signal(i32),
+    /// Kill all of it.
+    Kill,
+}
+
+/// What a component init tells svp.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::sandbox) enum Report {
+    /// The component's first process runs.
+    Started,
+    /// It could not be started.
+    NotStarted(WireError),
+    /// It has ended, and nothing of it is left.
+    Ended(End),
+}
+
+/// Where a component init's component prints, and the socket to svp.
+struct Ends {
+    control: Channel,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+/// Keeps a component. Its socket, stdout, stderr.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::sandbox) struct ComponentInitRequest;
+
+impl Request for ComponentInitRequest {
+    const NAME: &'static str = "component-init";
+    type Answer = ();
+
+    fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<()> {
+        let control = Channel::from_fd(fds.take()?);
+        keep(channel, &Ends { control, stdout: fds.take()?, stderr: fds.take()? })
+    }
+}
+
+/// The component init. `channel` leads to init, which says when the file system is the container's.
+fn keep(channel: &Channel, ends: &Ends) -> Result<()> {
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .map_err(|error| Error::sandbox("prctl").source(io::Error::from(error)))?;
+    reply(channel, &())?;
+    if !matches!(channel.recv::<()>(), Ok(Some(_))) {
+        return Ok(());
+    }
+    seccomp::install()?;
+    reply_with(channel, &(), &Vec::from_iter(mknod::install()))?;
+    capabilities::drop_capabilities()?;
+    die_with_parent();
+    reset_signals();
+    // A service that signals every process it sees must not hit this one.
+    crate::sys::survive_signals();
+    ComponentInit { ends, command: None, ended: None }.serve()
+}
+
+struct ComponentInit<'a> {
+    ends: &'a Ends,
+    /// The component's first process.
+    command: Option<(Pid, OwnedFd)>,
+    /// How it ended, if others of the component are still to be reaped.
+    ended: Option<End>,
+}
+
+impl ComponentInit<'_> {
+    fn serve(&mut self) -> Result<()> {
+        loop {
+            if self.has_order() {
+                match self.ends.control.recv::<Order>() {
+                    Ok(Some((order, _))) => self.obey(order),
+                    // svp is gone: so is the container, in a moment.
+                    _ => return Ok(()),
+                }
+            }
+            self.reap();
+            if let Some(end) = self.ended
+                && self.kill_leftovers()
+            {
+                self.ended = None;
+                self.tell(&Report::Ended(end));
+            }
+        }
+    }
+
+    /// Waits for an order, for the command's end, and for a moment to look for others that have ended.
+    fn has_order(&self) -> bool {
+        let pause = if self.ended.is_some() { PAUSE } else { LOOK };
+        let mut fds = vec![PollFd::new(&self.ends.control, PollFlags::IN)];
+        fds.extend(self.command.iter().map(|(_, handle)| PollFd::new(handle, PollFlags::IN)));
+        // SIGCHLD interrupts it.
+        poll(&mut fds, Some(&timespec(pause))).is_ok() && !fds[0].revents().is_empty()
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Start { argv, env, cwd } => match self.start(&argv, env, &cwd) {
+                Ok(()) => self.tell(&Report::Started),
+                Err(error) => self.tell(&Report::NotStarted(error.into())),
+            },
+            Order::Signal(signal) => {
+                if let (Some((_, command)), Some(signal)) =
+                    (&self.command, rustix::process::Signal::from_named_raw(signal))
+                {
+                    let _ = pidfd_send_signal(command, signal);
+                }
+            }
+            Order::Kill => {
+                kill_all(&descendants());
+            }
+        }
+    }
+
+    fn start(&mut self, argv: &[String], env: Vec<(String, String)>, cwd: &str) -> Result<()> {
+        let failed = |error| cannot_run(&argv[0], cwd, error);
+        let child = Command::new(&argv[0])
+            .args(&argv[1..])
+            .env_clear()
+            .envs(env)
+            .current_dir(cwd)
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(self.ends.stdout.try_clone().map_err(failed)?)
+            .stderr(self.ends.stderr.try_clone().map_err(failed)?)
+            .spawn()
+            .map_err(failed)?;
+        let pid = Pid::from_raw(child.id() as i32);
+        let raw = rustix::process::Pid::from_child(&child);
+        let handle = pidfd_open(raw, PidfdFlags::empty()).map_err(|error| failed(error.into()))?;
+        self.command = Some((pid, handle));
+        Ok(())
+    }
+
+    /// Reaps all that have ended.
+    fn reap(&mut self) {
+        loop {
+            let (pid, end) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => (pid, End::Exited(code)),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, End::Signaled(signal as i32)),
+                Err(Errno::EINTR) => continue,
+                Ok(WaitStatus::StillAlive) | Err(_) => return,
+                Ok(_) => continue,
+            };
+            if self.command.as_ref().is_some_and(|(command, _)| *command == pid) {
+                self.command = None;
+                self.ended = Some(end);
+            }
+        }
+    }
+
+    /// Kills what the component has left behind; whether there is nothing.
+    fn kill_leftovers(&mut self) -> bool {
+        self.reap();
+        let left = descendants();
+        kill_all(&left);
+        left.is_empty()
+    }
+
+    fn tell(&self, report: &Report) {
+        // If svp is gone, the next look at the socket tells.
+        let _ = self.ends.control.send(report, &[]);
+    }
+}
+
+fn kill_all(processes: &[Pid]) {
+    for pid in processes {
+        // It may have ended by itself.
+        let _ = kill(*pid, Signal::SIGKILL);
+    }
+}
+
+/// Every process below this one, its zombies too.
+fn descendants() -> Vec<Pid> {
+    let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    for entry in entries.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let Ok(stat) = std::fs::read(entry.path().join("stat")) else { continue };
+        if let Some(parent) = parent_of(&stat) {
+            children.entry(parent).or_default().push(pid);
+        }
+    }
+    let mut found = Vec::new();
+    let mut next = vec![std::process::id() as i32];
+    while let Some(pid) = next.pop() {
+        for child in children.remove(&pid).unwrap_or_default() {
+            found.push(Pid::from_raw(child));
+            next.push(child);
+        }
+    }
+    found
+}
+
+/// The parent's number in a `/proc/PID/stat`: the second field behind the name, which may have anything in it.
+fn parent_of(stat: &[u8]) -> Option<i32> {
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(&stat[name_end + 1..]).ok()?;
+    rest.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_may_call_itself_anything() {
+        assert_eq!(parent_of(b"12 (sh) S 7 12 12 0"), Some(7));
+        assert_eq!(parent_of(b"12 (a) R 1 (b) S 9 1"), Some(9));
+        assert_eq!(parent_of(b"12"), None);
+    }
+
+    #[test]
+    fn descendants_are_found() {
+        let mut child = Command::new("sleep").arg("100").spawn().unwrap();
+        assert!(descendants().contains(&Pid::from_raw(child.id() as i32)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}

@@ -1,0 +1,119 @@
+//! A container, whatever runs in it: its description, and the stage's part of creating it.
+
+use std::fs::File;
+
+use nix::sched::{CloneFlags, unshare};
+use serde::{Deserialize, Serialize};
+
+use crate::channel::Channel;
+use crate::error::{Error, Result};
+use crate::sandbox::create::Sandbox;
+use crate::sandbox::network::link_listeners::{self, LinkListener};
+use crate::sandbox::network::netlink;
+use crate::sandbox::network::resolver::{self, Resolver};
+use crate::sandbox::spec::{Bind, HostAccess, Network, Rootfs};
+use crate::sandbox::stage::protocol::reply_with;
+use crate::sandbox::trees::overlay;
+
+/// A container with all that its stages need to know of the host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(in crate::sandbox) struct Container {
+    pub(in crate::sandbox) rootfs: Rootfs,
+    /// What is shown in it besides, in this order.
+    pub(in crate::sandbox) binds: Vec<Bind>,
+    pub(in crate::sandbox) hostname: String,
+    /// Whether group 5, tty, is in the id map.
+    pub(in crate::sandbox) tty_group: bool,
+    /// Whether it has a network namespace of its own.
+    own_network: bool,
+    /// Whether svp attaches something to that namespace first.
+    attach: bool,
+    pub(in crate::sandbox) resolv_conf: String,
+    pub(in crate::sandbox) hosts: String,
+    /// Where svp listens beside the container's own network.
+    pub(in crate::sandbox) listen: Vec<LinkListener>,
+}
+
+impl Container {
+    /// Whether svp attaches something to its network namespace before anything runs.
+    pub(in crate::sandbox) fn attaches(&self) -> bool {
+        self.attach
+    }
+
+    /// The sockets that its stage opens beside its network.
+    pub(in crate::sandbox) fn link_listeners(&self) -> &[LinkListener] {
+        if self.own_network { &self.listen } else { &[] }
+    }
+}
+
+impl Sandbox {
+    /// Describes a container in one of the three networks, and how names resolve there.
+    pub(in crate::sandbox) fn container(
+        &self,
+        rootfs: Rootfs,
+        binds: Vec<Bind>,
+        hostname: &str,
+        network: Network,
+        allowed: HostAccess,
+    ) -> (Container, Resolver) {
+        let resolver = match network {
+            Network::Auto => Resolver::private(allowed),
+            Network::Host => Resolver::of_host(),
+            Network::None => Resolver::none(),
+        };
+        let container = Container {
+            rootfs,
+            binds,
+            hostname: hostname.to_owned(),
+            tty_group: self.map().gids.iter().any(|e| e.inside <= 5 && 5 - e.inside < e.count),
+            own_network: network != Network::Host,
+            attach: network == Network::Auto,
+            resolv_conf: resolver.file.clone(),
+            hosts: resolver::hosts(hostname, network != Network::None, allowed),
+            listen: Vec::new(),
+        };
+        (container, resolver)
+    }
+}
+
+/// The stage's part: makes the namespaces, the overlay and the network. Init comes next.
+pub(in crate::sandbox) fn create(channel: &Channel, container: &Container) -> Result<()> {
+    let mut flags = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS;
+    if container.own_network {
+        flags |= CloneFlags::CLONE_NEWNET;
+    }
+    unshare(flags)
+        .map_err(|errno| Error::sandbox("can't make the container's namespaces").source(errno))?;
+    // Where the kernel has no cgroup namespaces, nothing depends on one.
+    let _ = unshare(CloneFlags::CLONE_NEWCGROUP);
+    overlay::make_private()?;
+    if let Rootfs::Layers(layers) = &container.rootfs {
+        overlay::enter(layers)?;
+        overlay::make_scaffold()?;
+        overlay::mount_merged(layers)?;
+    }
+    if container.own_network {
+        prepare_network(channel, container)?;
+        if !container.link_listeners().is_empty() {
+            reply_with(channel, &(), &link_listeners::open(container.link_listeners())?)?;
+        }
+    }
+    Ok(())
+}
+
+fn prepare_network(channel: &Channel, container: &Container) -> Result<()> {
+    let failed = |what: &str, error| Error::sandbox(what.to_owned()).source(error);
+    netlink::bring_up(netlink::LOOPBACK)
+        .map_err(|error| failed("can't bring the loopback interface up", error))?;
+    if !container.attach {
+        return Ok(());
+    }
+    let namespace = File::open("/proc/self/ns/net")
+        .map_err(|error| failed("can't open the network namespace", error))?;
+    reply_with(channel, &(), &[namespace.into()])?;
+    let go = channel.recv::<()>().map_err(|error| failed("svp", error))?;
+    go.map(drop).ok_or_else(|| Error::sandbox("svp is gone"))
+}

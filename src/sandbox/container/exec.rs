@@ -1,0 +1,94 @@
+//! The process that becomes the command of a container.
+//!
+//! It is started *before* pivot_root: afterwards a start of svp would load the image's C library.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde::{Deserialize, Serialize};
+
+use super::{capabilities, mknod, seccomp};
+use crate::channel::Channel;
+use crate::error::{Cause, Error, Result};
+use crate::sandbox::stage::process::{die_with_parent, reset_signals};
+use crate::sandbox::stage::protocol::{Descriptors, Request, reply, reply_with};
+
+/// The process that becomes the command. Stdout, stderr.
+#[derive(Serialize, Deserialize)]
+pub(in crate::sandbox) struct ExecRequest {
+    pub(in crate::sandbox) argv: Vec<String>,
+    pub(in crate::sandbox) env: Vec<(String, String)>,
+    pub(in crate::sandbox) cwd: String,
+}
+
+impl Request for ExecRequest {
+    const NAME: &'static str = "exec";
+    type Answer = ();
+
+    fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<()> {
+        exec(channel, self, fds.take()?, fds.take()?)
+    }
+}
+
+/// The process that becomes the command.
+fn exec(channel: &Channel, request: ExecRequest, stdout: OwnedFd, stderr: OwnedFd) -> Result<()> {
+    reply(channel, &())?;
+    // Init says when the file system is the container's.
+    let go = channel.recv::<()>().map_err(|error| Error::sandbox("init").source(error))?;
+    if go.is_none() {
+        return Ok(());
+    }
+    seccomp::install()?;
+    reply_with(channel, &(), &Vec::from_iter(mknod::install()))?;
+    capabilities::drop_capabilities()?;
+    die_with_parent();
+    reset_signals();
+    let program = &request.argv[0];
+    let error = Command::new(program)
+        .args(&request.argv[1..])
+        .env_clear()
+        .envs(request.env)
+        .current_dir(&request.cwd)
+        .stdin(Stdio::null())
+        .stdout(stdout)
+        .stderr(stderr)
+        .exec();
+    Err(cannot_run(program, &request.cwd, error))
+}
+
+/// Says why the command could not be run: ENOENT may mean the script, its interpreter, or the directory.
+pub(in crate::sandbox) fn cannot_run(program: &str, cwd: &str, error: std::io::Error) -> Error {
+    let text = format!("can't run {program} in the container");
+    let unfit = |text: String| Error::bad_input(text).cause(Cause::CommandNotExecutable);
+    if error.kind() != std::io::ErrorKind::NotFound {
+        return unfit(text).source(error);
+    }
+    if !Path::new(cwd).is_dir() {
+        return unfit(format!("{text}: there is no directory {cwd}"));
+    }
+    // Without a slash it was looked for in the PATH.
+    if !program.contains('/') || !Path::new(program).exists() {
+        return Error::bad_input(format!("{text}: there is no such file"))
+            .cause(Cause::CommandNotFound);
+    }
+    let mut head = [0; 256];
+    let length = std::fs::File::open(program)
+        .and_then(|mut file| std::io::Read::read(&mut file, &mut head))
+        .unwrap_or(0);
+    let head = String::from_utf8_lossy(&head[..length]);
+    let Some(line) = head.strip_prefix("#!").and_then(|rest| rest.split('\n').next()) else {
+        return unfit(format!("{text}: its loader is not in the image")).source(error);
+    };
+    if line.ends_with('\r') {
+        return unfit(format!(
+            "{text}: its #! line ends in CRLF, and the CR counts as a part of the interpreter's name"
+        ))
+        .hint("save the script with LF line ends; `svp lint` finds all such lines");
+    }
+    let interpreter = line.trim().split(' ').next().unwrap_or_default();
+    unfit(format!("{text}: its interpreter {interpreter:?} is not in the image")).hint(
+        "install the interpreter in the base image, or write the script for one that is there",
+    )
+}

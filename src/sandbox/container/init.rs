@@ -1,0 +1,81 @@
+//! The init of a command's container, PID 1 in it.
+//!
+//! It makes the container's file system, starts the command, reaps orphans, and says how the command ended. When it
+//! ends, the kernel kills whatever the command has left behind.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::sys::wait::{WaitStatus, waitpid};
+use serde::{Deserialize, Serialize};
+
+use super::create::Container;
+use super::exec::ExecRequest;
+use super::mknod;
+use super::rootfs::{create_root, pivot};
+use crate::channel::Channel;
+use crate::error::{Error, Result};
+use crate::sandbox::spec::End;
+use crate::sandbox::stage::launch::Stage;
+use crate::sandbox::stage::protocol::{Descriptors, Request};
+
+/// A container's init. Stdout, stderr, a pack's tar for host tools.
+#[derive(Serialize, Deserialize)]
+pub(in crate::sandbox) struct InitRequest {
+    pub(in crate::sandbox) container: Container,
+    pub(in crate::sandbox) argv: Vec<String>,
+    pub(in crate::sandbox) env: Vec<(String, String)>,
+    pub(in crate::sandbox) cwd: String,
+}
+
+impl Request for InitRequest {
+    const NAME: &'static str = "init";
+    type Answer = End;
+
+    fn serve(self, _: &Channel, mut fds: Descriptors) -> Result<End> {
+        init(self, fds.take()?, fds.take()?, fds.take_optional())
+    }
+}
+
+fn init(
+    request: InitRequest,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    pack: Option<OwnedFd>,
+) -> Result<End> {
+    let InitRequest { container, argv, env, cwd } = request;
+    let root = create_root(&container, pack)?;
+    let exec = ExecRequest { argv, env, cwd };
+    let mut command = Stage::start(Path::new("/"), &exec, &[stdout.as_fd(), stderr.as_fd()])?;
+    drop((stdout, stderr));
+    // Its libraries are loaded: from here on it needs no file of the host's.
+    command.recv::<()>()?;
+    pivot(&root)?;
+    drop(root);
+    command.send(&(), &[])?;
+    let ((), listener) = command.recv()?;
+    if let Some(listener) = listener.into_iter().next() {
+        std::thread::spawn(move || mknod::serve(&listener));
+    }
+    let started = command.wait_for_exec();
+    let end = reap_until(command.pid())?;
+    command.forget();
+    started?;
+    Ok(end)
+}
+
+/// Waits for the command to end, reaping whatever else ends meanwhile.
+fn reap_until(command: u32) -> Result<End> {
+    loop {
+        match waitpid(None, None) {
+            Ok(WaitStatus::Exited(pid, code)) if pid.as_raw() as u32 == command => {
+                return Ok(End::Exited(code));
+            }
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid.as_raw() as u32 == command => {
+                return Ok(End::Signaled(signal as i32));
+            }
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(Error::sandbox("can't wait for the command").source(errno)),
+        }
+    }
+}

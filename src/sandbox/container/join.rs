@@ -1,0 +1,323 @@
+//! A command in a container that runs already: `svp exec` and its friends.
+//!
+//! The command gets the namespaces of the container's init and is confined as the service is. Its
+//! terminal, if it gets one, is of the container's own; svp holds the other end.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::termios::Winsize;
+use serde::{Deserialize, Serialize};
+
+use super::exec::cannot_run;
+use super::user::User;
+use super::{capabilities, seccomp};
+use crate::channel::Channel;
+use crate::error::{Context, Error, Result};
+use crate::interrupt;
+use crate::sandbox::cgroup;
+use crate::sandbox::spec::End;
+use crate::sandbox::stage::launch::Stage;
+use crate::sandbox::stage::process::{die_with_parent, pid_of, pidfd_of, reset_signals};
+use crate::sandbox::stage::protocol::{Descriptors, Request, reply, reply_with};
+use crate::sandbox::userns::namespace;
+
+/// A command to run in a container that runs.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct JoinSpec {
+    /// The command, absolute in the container or to be looked for in the PATH of `env`, and its arguments.
+    pub argv: Vec<String>,
+    /// The whole environment.
+    pub env: Vec<(String, String)>,
+    /// The working directory.
+    pub cwd: String,
+    /// The user to run as, and the group behind a colon: names of the container's, or numbers. Root if `None`.
+    pub user: Option<String>,
+    /// Whether the container is bounded in what it uses, and the command with it.
+    pub bounded: bool,
+}
+
+/// What a command reads from and prints to.
+#[derive(Debug)]
+pub enum Stdio {
+    /// A terminal of the container's own, with so many rows and columns.
+    Terminal(u16, u16),
+    /// These: its standard input, output and error.
+    Pipes([OwnedFd; 3]),
+}
+
+/// A command that runs. Dropped means killed.
+#[derive(Debug)]
+pub struct Joined {
+    stage: Stage<JoinRequest>,
+    terminal: Option<File>,
+}
+
+/// Runs a command in a running container. The user namespace, a pidfd of the container's init; the command's stdio
+/// unless it gets a terminal.
+#[derive(Serialize, Deserialize)]
+pub(in crate::sandbox) struct JoinRequest(JoinExecRequest);
+
+impl Request for JoinRequest {
+    const NAME: &'static str = "join";
+    type Answer = End;
+
+    fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<End> {
+        namespace::join(channel, fds.take()?)?;
+        stage(channel, self.0, fds.take()?, fds.rest())
+    }
+}
+
+/// The process that becomes that command. A pidfd of the container's init; stdio.
+#[derive(Serialize, Deserialize)]
+pub(in crate::sandbox) struct JoinExecRequest {
+    spec: JoinSpec,
+    terminal: Option<(u16, u16)>,
+}
+
+impl Request for JoinExecRequest {
+    const NAME: &'static str = "join-exec";
+    type Answer = ();
+
+    fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<()> {
+        exec(channel, self, fds.take()?, fds.rest())
+    }
+}
+
+/// Starts a command in the container whose init and user namespace are given.
+///
+/// # Errors
+/// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if the container can't be entered,
+/// [`Kind::BadInput`](crate::error::Kind::BadInput) if the command can't be executed.
+pub fn join(
+    user_namespace: BorrowedFd<'_>,
+    init: BorrowedFd<'_>,
+    spec: &JoinSpec,
+    stdio: Stdio,
+) -> Result<Joined> {
+    let (terminal, pipes) = match stdio {
+        Stdio::Terminal(rows, columns) => (Some((rows, columns)), None),
+        Stdio::Pipes(pipes) => (None, Some(pipes)),
+    };
+    let request = JoinRequest(JoinExecRequest { spec: spec.clone(), terminal });
+    let mut fds = vec![user_namespace, init];
+    fds.extend(pipes.iter().flatten().map(AsFd::as_fd));
+    let mut stage = Stage::spawn(Path::new("/"))?;
+    if spec.bounded
+        && let Some(init) = pid_of(init)
+    {
+        cgroup::join(init, stage.pid())?;
+    }
+    stage.send_request(&request, &fds)?;
+    drop(pipes);
+    let ((), fds) = stage.recv()?;
+    let terminal = fds.into_iter().next().map(File::from);
+    // Were it killed by an interrupt, what the command has started would stay in the container.
+    if let Ok(line) = stage.channel().as_fd().try_clone_to_owned() {
+        interrupt::watch_line(stage.pid(), line);
+    }
+    Ok(Joined { stage, terminal })
+}
+
+impl Joined {
+    /// svp's end of the terminal.
+    pub fn terminal(&self) -> Option<&File> {
+        self.terminal.as_ref()
+    }
+
+    /// What sends the command signals while it is waited for.
+    ///
+    /// # Errors
+    /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if there are no descriptors left.
+    pub fn signaller(&self) -> Result<Signaller> {
+        let channel = self.stage.channel().as_fd().try_clone_to_owned();
+        channel
+            .map(|fd| Signaller(Channel::from_fd(fd)))
+            .map_err(|error| Error::sandbox("can't keep a process").source(error))
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if the container goes first.
+    pub fn wait(self) -> Result<End> {
+        self.stage.finish()
+    }
+}
+
+/// Sends a command signals.
+#[derive(Debug)]
+pub struct Signaller(Channel);
+
+impl Signaller {
+    /// Sends one to the command and its process group, as a terminal does. The command may have ended.
+    pub fn signal(&self, signal: i32) {
+        let _ = self.0.send(&signal, &[]);
+    }
+}
+
+/// The stage: enters all namespaces but the file system, and starts the command.
+fn stage(
+    channel: &Channel,
+    request: JoinExecRequest,
+    init: OwnedFd,
+    stdio: Vec<OwnedFd>,
+) -> Result<End> {
+    let mut spaces = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    // A container with the host's network has this very one, which nobody here may join.
+    if !shares_network(&init) {
+        spaces |= CloneFlags::CLONE_NEWNET;
+    }
+    setns(&init, spaces).map_err(gone)?;
+    let _ = setns(&init, CloneFlags::CLONE_NEWCGROUP);
+    if let Some(number) = pid_of(&init) {
+        be_limited_as(number);
+    }
+    let mut fds = vec![init.as_fd()];
+    fds.extend(stdio.iter().map(AsFd::as_fd));
+    // Its libraries are the host's, so it has to start before it sees the container's files.
+    let bounded = request.spec.bounded;
+    let started = Stage::start(Path::new("/"), &request, &fds);
+    let mut command = if bounded {
+        started.hint("the service may have no more processes: `svp info` tells its --pids")?
+    } else {
+        started?
+    };
+    drop(stdio);
+    let ((), terminal) = command.recv()?;
+    command.wait_for_exec()?;
+    reply_with(channel, &(), &terminal)?;
+    drop(terminal);
+    attend(channel, command)
+}
+
+/// Sends the command the signals that svp wants, until it has ended; kills it if svp is gone.
+///
+/// They go to its process group: a script's children must not outlive it. This process, which is the command's
+/// parent and reaps it, is the only one to know that the PID is still the command's.
+fn attend(channel: &Channel, command: Stage<JoinExecRequest>) -> Result<End> {
+    let handle = pidfd_of(command.pid())?;
+    // The channel tells when svp is gone: a process killed here at once could not kill the others.
+    let _ = rustix::process::set_parent_process_death_signal(None);
+    let group = Pid::from_raw(command.pid() as i32);
+    loop {
+        let mut fds = [PollFd::new(&handle, PollFlags::IN), PollFd::new(channel, PollFlags::IN)];
+        match poll(&mut fds, None) {
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(Error::sandbox("poll").source(io::Error::from(error))),
+            Ok(_) if !fds[0].revents().is_empty() => return command.end(),
+            Ok(_) => {}
+        }
+        let Ok(Some((signal, _))) = channel.recv::<i32>() else {
+            let _ = killpg(group, Signal::SIGKILL);
+            return Err(Error::sandbox("svp is gone"));
+        };
+        if let Ok(signal) = Signal::try_from(signal) {
+            let _ = killpg(group, signal);
+        }
+    }
+}
+
+/// The caller's limits are none of the command's.
+fn be_limited_as(init: u32) {
+    crate::sys::take_limits_of(init);
+    if let Ok(score) = std::fs::read(format!("/proc/{init}/oom_score_adj")) {
+        // Only to be killed sooner needs no privilege.
+        let _ = std::fs::write("/proc/self/oom_score_adj", score);
+    }
+}
+
+fn shares_network(init: &OwnedFd) -> bool {
+    let network = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
+    let theirs = pid_of(init).and_then(|number| network(&number.to_string()));
+    theirs.is_some() && theirs == network("self")
+}
+
+fn gone(errno: nix::errno::Errno) -> Error {
+    Error::sandbox("can't enter the container")
+        .source(errno)
+        .hint("does it still run? `svp ps` tells")
+}
+
+/// The process that becomes the command.
+fn exec(
+    channel: &Channel,
+    request: JoinExecRequest,
+    init: OwnedFd,
+    stdio: Vec<OwnedFd>,
+) -> Result<()> {
+    setns(&init, CloneFlags::CLONE_NEWNS).map_err(gone)?;
+    drop(init);
+    let [stdin, stdout, stderr] = match request.terminal {
+        Some(size) => {
+            let (ours, theirs) = open_terminal(size).map_err(|error| {
+                Error::sandbox("can't open a terminal in the container").source(error)
+            })?;
+            reply_with(channel, &(), &[ours])?;
+            theirs
+        }
+        None => {
+            reply(channel, &())?;
+            stdio.try_into().map_err(|_| Error::sandbox("a command without stdio"))?
+        }
+    };
+    let JoinSpec { argv, mut env, cwd, user, bounded: _ } = request.spec;
+    seccomp::install()?;
+    capabilities::drop_capabilities()?;
+    if let Some(user) = &user {
+        // What the container's files say is read with the container's rights.
+        let user = User::find(user)?;
+        if request.terminal.is_some() {
+            let _ = rustix::fs::fchown(&stdin, Some(rustix::fs::Uid::from_raw(user.uid)), None);
+        }
+        user.set_home(&mut env);
+        user.become_it()?;
+    }
+    die_with_parent();
+    reset_signals();
+    let mut command = Command::new(find(&argv[0], &env));
+    command.args(&argv[1..]).env_clear().envs(env).current_dir(&cwd);
+    let error = command.stdin(stdin).stdout(stdout).stderr(stderr).exec();
+    Err(cannot_run(&argv[0], &cwd, error))
+}
+
+/// A terminal of the container's: svp's end, and the command's three descriptors. It becomes the terminal
+/// of this process's session.
+fn open_terminal((rows, columns): (u16, u16)) -> io::Result<(OwnedFd, [OwnedFd; 3])> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // What the container may have put in this place is told by the calls that only a terminal takes.
+    let ours = rustix::fs::open("/dev/pts/ptmx", flags | OFlags::NONBLOCK, Mode::empty())?;
+    rustix::pty::unlockpt(&ours)?;
+    let peer = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
+    let theirs = rustix::pty::ioctl_tiocgptpeer(&ours, peer | rustix::pty::OpenptFlags::CLOEXEC)?;
+    let flags = rustix::fs::fcntl_getfl(&ours)?;
+    rustix::fs::fcntl_setfl(&ours, flags - OFlags::NONBLOCK)?;
+    let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    rustix::termios::tcsetwinsize(&theirs, size)?;
+    rustix::process::ioctl_tiocsctty(&theirs)?;
+    let copy = || rustix::io::fcntl_dupfd_cloexec(&theirs, 3);
+    let three = [copy()?, copy()?, copy()?];
+    Ok((ours, three))
+}
+
+/// Where a command is, by the PATH that it will have.
+fn find(name: &str, env: &[(String, String)]) -> String {
+    if name.contains('/') {
+        return name.to_owned();
+    }
+    let path = env.iter().find(|(name, _)| name == "PATH").map_or("", |(_, path)| path);
+    let found = path.split(':').map(|dir| format!("{dir}/{name}")).find(|path| {
+        rustix::fs::access(path.as_str(), rustix::fs::Access::EXEC_OK).is_ok()
+            && Path::new(path).is_file()
+    });
+    found.unwrap_or_else(|| name.to_owned())
+}

@@ -1,0 +1,221 @@
+//! Device nodes that a script makes.
+//!
+//! No user namespace may make a device. So `mknod` and `mknodat` of character and block devices stop in a
+//! seccomp filter, and init makes the stand-in that a layer's device would have there: an empty file
+//! with a record of what it is meant to be, which the diff reads. A device in the layer gives nobody any
+//! access: making it again takes the privilege that the engine's user has or has not.
+
+use std::io::IoSliceMut;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+use nix::unistd::Pid;
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, XattrFlags, openat2};
+use rustix::io::Errno;
+
+use crate::layer::entry::EntryKind;
+use crate::layer::meta::{NODE, node_record};
+use crate::sys::{
+    self, BpfInstruction, Notification, answer_notification, receive_notification, still_waits,
+};
+
+const CAP_MKNOD: u32 = 27;
+const PAGE: usize = 4096;
+
+/// Installs the filter; gives the descriptor that [`serve`] listens on, or nothing where another filter
+/// has a listener already (svp in a container whose engine has one): there `mknod` fails as it would.
+pub(in crate::sandbox) fn install() -> Option<OwnedFd> {
+    sys::install_seccomp_listener(&program()?).ok()
+}
+
+/// Answers the calls that a container makes until no process of it is left.
+pub(in crate::sandbox) fn serve(listener: &OwnedFd) {
+    use rustix::event::{PollFd, PollFlags, poll};
+    loop {
+        let mut fds = [PollFd::new(listener, PollFlags::IN)];
+        match poll(&mut fds, None) {
+            Err(Errno::INTR) => continue,
+            Err(_) => return,
+            Ok(_) if fds[0].revents().contains(PollFlags::IN) => {}
+            Ok(_) => return,
+        }
+        // A caller that was killed meanwhile has no use for an answer.
+        let Ok(call) = receive_notification(listener) else { continue };
+        let errno = make(listener, &call).err().map_or(0, Errno::raw_os_error);
+        let _ = answer_notification(listener, &call, errno);
+    }
+}
+
+/// Does what the caller asked for.
+fn make(listener: &OwnedFd, call: &Notification) -> rustix::io::Result<()> {
+    let [a, b, c, d, ..] = call.arguments;
+    let (dir, path, mode, dev) = if call.call == libc::SYS_mknodat {
+        (a as i32, b, c as u32, d)
+    } else {
+        (libc::AT_FDCWD, a, b as u32, c)
+    };
+    let caller = Caller::of(call.pid).ok_or(Errno::PERM)?;
+    let path = read_path(call.pid, path)?;
+    // The kernel looks at 32 bits.
+    let dev = dev & u64::from(u32::MAX);
+    let (major, minor) = (rustix::fs::major(dev), rustix::fs::minor(dev));
+    let kind = if mode & libc::S_IFMT == libc::S_IFBLK {
+        EntryKind::BlockDevice
+    } else {
+        EntryKind::CharDevice
+    };
+    // Root makes it on the caller's behalf, so the caller must be root: others have directories that they
+    // may not write to. A device 0:0 is overlayfs's whiteout, and refused there too.
+    if !caller.may_make_devices
+        || caller.uid != 0
+        || (kind == EntryKind::CharDevice && (major, minor) == (0, 0))
+    {
+        return Err(Errno::PERM);
+    }
+    let (parent, name) = place(call.pid, dir, &path)?;
+    if !still_waits(listener, call) {
+        return Err(Errno::SRCH);
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(&parent, &name, flags, Mode::RUSR)?;
+    let finish = || {
+        rustix::fs::fsetxattr(&file, NODE, &node_record(kind, major, minor), XattrFlags::CREATE)?;
+        let set_group_id = rustix::fs::fstat(&parent)?.st_mode & libc::S_ISGID != 0;
+        let gid = (!set_group_id).then(|| rustix::fs::Gid::from_raw(caller.gid));
+        rustix::fs::fchown(&file, None, gid)?;
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777 & !caller.umask))
+    };
+    finish().inspect_err(|_| {
+        let _ = rustix::fs::unlinkat(&parent, &name, AtFlags::empty());
+    })
+}
+
+/// Opens the directory that a path of the caller's is in, as the caller would.
+fn place(pid: u32, dir: i32, path: &[u8]) -> rustix::io::Result<(OwnedFd, PathBuf)> {
+    if path.ends_with(b"/") {
+        return Err(Errno::NOENT);
+    }
+    let path = Path::new(std::ffi::OsStr::from_bytes(path));
+    let name = path.file_name().ok_or(Errno::EXIST)?.into();
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let open = |path: &str| {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(path, flags, Mode::empty())
+    };
+    let root = open(&format!("/proc/{pid}/root"))?;
+    let start = if path.is_absolute() {
+        open(&format!("/proc/{pid}/root"))?
+    } else if dir == libc::AT_FDCWD {
+        open(&format!("/proc/{pid}/cwd"))?
+    } else {
+        open(&format!("/proc/{pid}/fd/{dir}"))?
+    };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Some(parent) = parent else { return Ok((start, name)) };
+    let opened = if path.is_absolute() {
+        openat2(&root, parent, flags, Mode::empty(), ResolveFlags::IN_ROOT)?
+    } else if same(&root, &open("/")?)? {
+        openat2(&start, parent, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)?
+    } else {
+        // In a chroot of the script's a relative path must not leave what it starts at.
+        openat2(&start, parent, flags, Mode::empty(), ResolveFlags::BENEATH)?
+    };
+    Ok((opened, name))
+}
+
+fn same(a: &OwnedFd, b: &OwnedFd) -> rustix::io::Result<bool> {
+    let (a, b) = (rustix::fs::fstat(a)?, rustix::fs::fstat(b)?);
+    Ok((a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
+}
+
+/// Who makes the call.
+struct Caller {
+    uid: u32,
+    gid: u32,
+    umask: u32,
+    may_make_devices: bool,
+}
+
+impl Caller {
+    fn of(pid: u32) -> Option<Caller> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let field = |name: &str| {
+            text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+        };
+        // Real, effective, saved, and the one that counts for files.
+        let id = |name: &str| field(name)?.split_whitespace().nth(3)?.parse().ok();
+        let effective = u64::from_str_radix(field("CapEff")?, 16).ok()?;
+        Some(Caller {
+            uid: id("Uid")?,
+            gid: id("Gid")?,
+            umask: u32::from_str_radix(field("Umask")?, 8).ok()?,
+            may_make_devices: effective >> CAP_MKNOD & 1 == 1,
+        })
+    }
+}
+
+/// Reads a path from the caller's memory, a page at a time: the next one may not be there.
+fn read_path(pid: u32, address: u64) -> rustix::io::Result<Vec<u8>> {
+    let mut path = Vec::new();
+    let mut address = address as usize;
+    while path.len() < libc::PATH_MAX as usize {
+        let length = PAGE - address % PAGE;
+        let mut piece = vec![0; length];
+        let remote = [RemoteIoVec { base: address, len: length }];
+        let local = &mut [IoSliceMut::new(&mut piece)];
+        let read = process_vm_readv(Pid::from_raw(pid as i32), local, &remote)
+            .map_err(|errno| Errno::from_raw_os_error(errno as i32))?;
+        if read == 0 {
+            return Err(Errno::FAULT);
+        }
+        if let Some(end) = piece[..read].iter().position(|byte| *byte == 0) {
+            path.extend_from_slice(&piece[..end]);
+            return if path.is_empty() { Err(Errno::NOENT) } else { Ok(path) };
+        }
+        path.extend_from_slice(&piece[..read]);
+        address += read;
+    }
+    Err(Errno::NAMETOOLONG)
+}
+
+/// The filter: `mknod` and `mknodat` wait for an answer if the mode says a device; all else is allowed.
+/// `None` on an architecture whose numbers we don't know.
+fn program() -> Option<Vec<BpfInstruction>> {
+    let arch: u32 = match std::env::consts::ARCH {
+        "x86_64" => 0xc000_003e,
+        "aarch64" => 0xc000_00b7,
+        _ => return None,
+    };
+    // struct seccomp_data: nr at 0, arch at 4, six arguments of eight bytes from 16 on.
+    let load = |offset: u32| step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, offset);
+    let equal = |value, yes, no| step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, yes, no, value);
+    let answer = |value| step(libc::BPF_RET | libc::BPF_K, 0, 0, value);
+    let argument = |n: u32| if cfg!(target_endian = "big") { 20 + 8 * n } else { 16 + 8 * n };
+    #[cfg(target_arch = "x86_64")]
+    let mknod = libc::SYS_mknod as u32;
+    // There mknod is mknodat by another name.
+    #[cfg(not(target_arch = "x86_64"))]
+    let mknod = u32::MAX;
+    Some(vec![
+        load(4),
+        equal(arch, 0, 9),
+        load(0),
+        equal(mknod, 1, 0),
+        equal(libc::SYS_mknodat as u32, 2, 6),
+        // mknod's mode, and over mknodat's.
+        load(argument(1)),
+        step(libc::BPF_JMP | libc::BPF_JA, 0, 0, 1),
+        load(argument(2)),
+        step(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0, libc::S_IFMT),
+        equal(libc::S_IFCHR, 2, 0),
+        equal(libc::S_IFBLK, 1, 0),
+        answer(libc::SECCOMP_RET_ALLOW),
+        answer(libc::SECCOMP_RET_USER_NOTIF),
+    ])
+}
+
+fn step(code: u32, jt: u8, jf: u8, k: u32) -> BpfInstruction {
+    BpfInstruction { code: code as u16, jt, jf, k }
+}

@@ -1,0 +1,297 @@
+//! A container's mounts as a list of steps, carried out by one loop.
+//!
+//! Every path is resolved inside the root by the kernel (`openat2` with RESOLVE_IN_ROOT): a symbolic link
+//! of the image leads nowhere else.
+
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, openat2};
+use rustix::mount::{MountFlags, mount, mount_bind_recursive, mount_remount};
+
+use crate::error::{Error, Result};
+use crate::rootfs::open_in_root;
+use crate::sandbox::spec::Bind;
+use crate::sandbox::trees::volume::volume_name;
+
+/// One step towards a container's file system. Paths are relative to its root.
+#[derive(Debug)]
+pub(in crate::sandbox) enum Step {
+    /// Make a directory, unless there is one.
+    Dir(String, u32),
+    /// Make a file with this content.
+    File(String, Vec<u8>),
+    /// Make a symbolic link to a target.
+    Symlink(String, String),
+    /// Mount a new file system: its type and its options.
+    Mount(String, &'static str, MountFlags, String),
+    /// Show a file or directory of the host.
+    Bind { source: String, at: String, read_only: bool },
+    /// Make what is here read-only.
+    ReadOnly(String),
+    /// Hide a file or directory, if there is one.
+    Mask(String),
+}
+
+/// What to do where a new /proc is refused.
+const MASKED_PROC: &str = "svp runs in a container that hides parts of /proc: \
+    docker takes --security-opt systempaths=unconfined, podman --security-opt unmask=ALL; see docs/ci.md";
+
+/// Carries the steps out on the file system at `root`.
+///
+/// # Errors
+/// [`Kind::Sandbox`](crate::error::Kind::Sandbox) naming the path and what the kernel said.
+pub(in crate::sandbox) fn apply(root: BorrowedFd<'_>, steps: &[Step]) -> Result<()> {
+    steps.iter().try_for_each(|step| {
+        one(root, step).map_err(|(path, error)| {
+            let masked = path == "proc" && error.kind() == std::io::ErrorKind::PermissionDenied;
+            let error =
+                Error::sandbox(format!("can't prepare /{path} in the container")).source(error);
+            // The kernel refuses a fresh procfs while the existing one is partly masked.
+            if masked { error.hint(MASKED_PROC) } else { error }
+        })
+    })
+}
+
+type StepError = (String, std::io::Error);
+
+fn one(root: BorrowedFd<'_>, step: &Step) -> Result<(), StepError> {
+    let at = |path: &str| {
+        let path = path.to_owned();
+        move |error: rustix::io::Errno| (path, std::io::Error::from(error))
+    };
+    match step {
+        Step::Dir(path, mode) => dir(root, path, Mode::from(*mode)).map_err(at(path)),
+        Step::File(path, content) => {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+            let fd = openat2(root, path.as_str(), flags, Mode::from(0o644), ResolveFlags::IN_ROOT)
+                .map_err(at(path))?;
+            File::from(fd).write_all(content).map_err(|error| (path.clone(), error))
+        }
+        Step::Symlink(path, target) => {
+            rustix::fs::symlinkat(target.as_str(), root, path.as_str()).map_err(at(path))
+        }
+        Step::Mount(path, kind, flags, options) => {
+            let target = target(root, path).map_err(at(path))?;
+            let options = std::ffi::CString::new(options.as_str()).expect("no NUL in our options");
+            mount(*kind, fd_path(&target), *kind, *flags, options.as_c_str()).map_err(at(path))
+        }
+        Step::Bind { source, at: path, read_only } => {
+            bind(root, source, path).map_err(at(path))?;
+            if *read_only { make_read_only(root, path).map_err(at(path)) } else { Ok(()) }
+        }
+        Step::ReadOnly(path) => {
+            let Ok(here) = target(root, path) else { return Ok(()) };
+            mount_bind_recursive(fd_path(&here), fd_path(&here)).map_err(at(path))?;
+            make_read_only(root, path).map_err(at(path))
+        }
+        Step::Mask(path) => mask(root, path).map_err(at(path)),
+    }
+}
+
+fn dir(root: BorrowedFd<'_>, path: &str, mode: Mode) -> rustix::io::Result<()> {
+    match rustix::fs::mkdirat(root, path, mode) {
+        Err(rustix::io::Errno::EXIST) => Ok(()),
+        // The umask has had its say in mkdir.
+        other => other.and_then(|()| rustix::fs::chmodat(root, path, mode, AtFlags::empty())),
+    }
+}
+
+fn bind(root: BorrowedFd<'_>, source: &str, path: &str) -> rustix::io::Result<()> {
+    let target = target(root, path)?;
+    mount_bind_recursive(source, fd_path(&target))
+}
+
+/// Shows files and directories in a container, at places that are made where the image has none.
+///
+/// # Errors
+/// [`Kind::Sandbox`](crate::error::Kind::Sandbox) naming what can't be shown, and where.
+pub(in crate::sandbox) fn bind_all(root: BorrowedFd<'_>, binds: &[Bind]) -> Result<()> {
+    binds.iter().try_for_each(|bind| {
+        let failed = |error: std::io::Error| {
+            let Bind { source, at, .. } = bind;
+            let text = match volume_name(source) {
+                Some(name) => format!("can't show the volume {name} at {at} in the container"),
+                None => format!("can't show {} at {at} in the container", source.display()),
+            };
+            let hint = match error.kind() {
+                ErrorKind::NotADirectory | ErrorKind::IsADirectory => {
+                    "a directory can't be shown where the image has a file, nor a file in place of \
+                     a directory"
+                }
+                _ if ["/proc", "/sys"].iter().any(|top| Path::new(at).starts_with(top)) => {
+                    "nothing can be shown there: the kernel makes what is in it"
+                }
+                _ => {
+                    "the container's root must be able to reach it: `svp check` tells which user \
+                     that is"
+                }
+            };
+            Error::sandbox(text).source(error).hint(hint)
+        };
+        let is_dir = std::fs::metadata(&bind.source).map_err(failed)?.is_dir();
+        let at = bind.at.trim_matches('/');
+        make_place(root, at, is_dir).map_err(failed)?;
+        let source = bind.source.to_string_lossy();
+        self::bind(root, &source, at).map_err(|error| failed(error.into()))?;
+        if bind.read_only {
+            make_read_only(root, at).map_err(|error| failed(error.into()))?;
+        }
+        Ok(())
+    })
+}
+
+/// Makes a directory, or an empty file, and the directories above it, unless they are there.
+fn make_place(root: BorrowedFd<'_>, path: &str, is_dir: bool) -> std::io::Result<()> {
+    let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
+    let open = |depth: usize| {
+        let path = if depth == 0 { ".".to_owned() } else { names[..depth].join("/") };
+        open_in_root(root, Path::new(&path), OFlags::PATH)
+    };
+    for depth in 0..names.len() {
+        let missing = match open(depth + 1) {
+            Ok(_) => false,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
+            Err(error) => return Err(error),
+        };
+        let last = depth + 1 == names.len();
+        if !missing {
+            continue;
+        }
+        let parent = open(depth)?;
+        if last && !is_dir {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+            rustix::fs::openat(&parent, names[depth], flags, Mode::from(0o644))?;
+        } else {
+            rustix::fs::mkdirat(&parent, names[depth], Mode::from(0o755))?;
+        }
+    }
+    Ok(())
+}
+
+fn mask(root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<()> {
+    let Ok(here) = target(root, path) else { return Ok(()) };
+    let stat = rustix::fs::statat(&here, "", AtFlags::EMPTY_PATH)?;
+    if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() {
+        let flags =
+            MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        mount("tmpfs", fd_path(&here), "tmpfs", flags, c"size=0,mode=755")
+    } else {
+        mount_bind_recursive("/dev/null", fd_path(&here))
+    }
+}
+
+/// Remounts what is mounted at `path`, keeping the flags that the kernel has locked.
+fn make_read_only(root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<()> {
+    use rustix::fs::StatVfsMountFlags as Has;
+    let here = target(root, path)?;
+    let has = rustix::fs::fstatvfs(&here)?.f_flag;
+    let mut flags = MountFlags::RDONLY | MountFlags::BIND;
+    for (present, flag) in [
+        (Has::NOSUID, MountFlags::NOSUID),
+        (Has::NODEV, MountFlags::NODEV),
+        (Has::NOEXEC, MountFlags::NOEXEC),
+    ] {
+        if has.contains(present) {
+            flags |= flag;
+        }
+    }
+    mount_remount(fd_path(&here), flags, c"")
+}
+
+/// Opens what is at `path` inside the root, following its links inside the root.
+fn target(root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+}
+
+fn fd_path(fd: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// The file systems that every container has: /proc and /dev.
+///
+/// `tty_group` says whether the group 5 that terminals belong to can be expressed in the id map.
+pub(in crate::sandbox) fn proc_and_dev(tty_group: bool) -> Vec<Step> {
+    let closed = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let mut steps = vec![Step::Mount("proc".into(), "proc", closed, String::new())];
+    let read_only = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
+    steps.extend(read_only.map(|name| Step::ReadOnly(format!("proc/{name}"))));
+    let masked = [
+        "acpi",
+        "asound",
+        "kcore",
+        "keys",
+        "latency_stats",
+        "sched_debug",
+        "scsi",
+        "timer_list",
+        "timer_stats",
+    ];
+    steps.extend(masked.map(|name| Step::Mask(format!("proc/{name}"))));
+    let dev = MountFlags::NOSUID | MountFlags::NOEXEC;
+    steps.push(Step::Mount("dev".into(), "tmpfs", dev, "mode=755,size=65536k".into()));
+    for name in ["null", "zero", "full", "random", "urandom", "tty"] {
+        let at = format!("dev/{name}");
+        steps.push(Step::File(at.clone(), Vec::new()));
+        steps.push(Step::Bind { source: format!("/dev/{name}"), at, read_only: false });
+    }
+    steps.push(Step::Dir("dev/pts".into(), 0o755));
+    let group = if tty_group { ",gid=5" } else { "" };
+    let options = format!("newinstance,ptmxmode=0666,mode=0620{group}");
+    steps.push(Step::Mount("dev/pts".into(), "devpts", dev, options));
+    steps.push(Step::Dir("dev/shm".into(), 0o1777));
+    steps.push(Step::Mount("dev/shm".into(), "tmpfs", closed, "mode=1777".into()));
+    for (name, to) in [
+        ("dev/ptmx", "pts/ptmx"),
+        ("dev/fd", "/proc/self/fd"),
+        ("dev/stdin", "/proc/self/fd/0"),
+        ("dev/stdout", "/proc/self/fd/1"),
+        ("dev/stderr", "/proc/self/fd/2"),
+    ] {
+        steps.push(Step::Symlink(name.into(), to.into()));
+    }
+    steps
+}
+
+/// The host's programs, read-only, and nothing else of it: what a pack's query needs to run.
+///
+/// `etc/alternatives` comes along because Debian's awk is a link into it; the loader's cache because the
+/// loader is slow or fails without; the rest of /etc, /var, /run and the home directories do not.
+pub(in crate::sandbox) fn host_tools() -> Vec<Step> {
+    let mut steps = vec![Step::Dir("usr".into(), 0o755), bind_host("usr")];
+    for name in ["bin", "sbin", "lib", "lib32", "lib64", "libx32"] {
+        let path = Path::new("/").join(name);
+        if let Ok(link) = path.read_link() {
+            let link = link.to_string_lossy().into_owned();
+            steps.push(Step::Symlink(name.into(), link));
+        } else if path.is_dir() {
+            steps.push(Step::Dir(name.into(), 0o755));
+            steps.push(bind_host(name));
+        }
+    }
+    steps.push(Step::Dir("etc".into(), 0o755));
+    for name in ["etc/ld.so.cache", "etc/ld.so.conf"] {
+        if Path::new("/").join(name).is_file() {
+            steps.push(Step::File(name.into(), Vec::new()));
+            steps.push(bind_host(name));
+        }
+    }
+    for name in ["etc/ld.so.conf.d", "etc/alternatives"] {
+        if Path::new("/").join(name).is_dir() {
+            steps.push(Step::Dir(name.into(), 0o755));
+            steps.push(bind_host(name));
+        }
+    }
+    steps.push(Step::Dir("tmp".into(), 0o1777));
+    steps.push(Step::Dir("proc".into(), 0o755));
+    steps.push(Step::Dir("dev".into(), 0o755));
+    steps.push(Step::Dir("service".into(), 0o755));
+    steps
+}
+
+fn bind_host(name: &str) -> Step {
+    Step::Bind { source: format!("/{name}"), at: name.into(), read_only: true }
+}

@@ -1,0 +1,71 @@
+//! A container's root file system: the overlay or the host's tools, with what every container has in it.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::unistd::{chdir, pivot_root};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+use super::create::Container;
+use super::mounts::{self, Step};
+use crate::error::{Error, IoContext, Result};
+use crate::sandbox::spec::Rootfs;
+use crate::sandbox::trees::overlay;
+use crate::sandbox::trees::unpack::unpack_pack;
+
+/// Makes the container's file system and its name; gives its root.
+pub(in crate::sandbox) fn create_root(
+    container: &Container,
+    pack: Option<OwnedFd>,
+) -> Result<OwnedFd> {
+    // podman's own seccomp filter refuses it to svp in a container; nothing depends on the name.
+    let _ = nix::unistd::sethostname(&container.hostname);
+    match &container.rootfs {
+        Rootfs::Layers(_) => layers_root(container),
+        Rootfs::HostTools => host_tools_root(container, pack),
+    }
+}
+
+/// The overlay with /proc, /dev, resolv.conf and hosts; gives its root.
+fn layers_root(container: &Container) -> Result<OwnedFd> {
+    let root = overlay::open("../merged")?;
+    mounts::apply(root.as_fd(), &mounts::proc_and_dev(container.tty_group))?;
+    let files = Path::new("../files");
+    mount("tmpfs", files, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=755")
+        .io("mount a file system at", files)?;
+    for (name, content) in [("resolv.conf", &container.resolv_conf), ("hosts", &container.hosts)] {
+        let file = files.join(name);
+        std::fs::write(&file, content).io("write", &file)?;
+        let source = file.to_string_lossy().into_owned();
+        let step = Step::Bind { source, at: format!("etc/{name}"), read_only: false };
+        // Only an image whose /etc is a link to nowhere has no place for them.
+        let _ = mounts::apply(root.as_fd(), &[step]);
+    }
+    mounts::bind_all(root.as_fd(), &container.binds)?;
+    Ok(root)
+}
+
+/// A tmpfs with the host's programs read-only and the pack at /service; gives its root.
+fn host_tools_root(container: &Container, pack: Option<OwnedFd>) -> Result<OwnedFd> {
+    let at = "/tmp";
+    mount("tmpfs", at, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=755")
+        .io("mount a file system at", at)?;
+    let root = overlay::open(at)?;
+    mounts::apply(root.as_fd(), &mounts::host_tools())?;
+    mounts::apply(root.as_fd(), &mounts::proc_and_dev(container.tty_group))?;
+    if let Some(pack) = pack {
+        unpack_pack(pack, &root)?;
+    }
+    mounts::apply(root.as_fd(), &[Step::ReadOnly("service".into())])?;
+    Ok(root)
+}
+
+/// Makes `root` the root of every process here, and lets go of the host's.
+pub(in crate::sandbox) fn pivot(root: &OwnedFd) -> Result<()> {
+    let failed = |errno: nix::errno::Errno| Error::sandbox("pivot_root").source(errno);
+    nix::unistd::fchdir(root).map_err(failed)?;
+    pivot_root(".", ".").map_err(failed)?;
+    unmount(".", UnmountFlags::DETACH)
+        .map_err(|error| Error::sandbox("pivot_root").source(std::io::Error::from(error)))?;
+    chdir("/").map_err(failed)
+}

@@ -1,0 +1,209 @@
+//! Running a command in a container: the stage that makes its namespaces, and svp's side, which listens.
+
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use serde::{Deserialize, Serialize};
+
+use super::create;
+use super::init::InitRequest;
+use crate::channel::Channel;
+use crate::error::{Error, Result};
+use crate::progress::Reporter;
+use crate::sandbox::create::Sandbox;
+use crate::sandbox::network::attach::{AttachError, attach};
+use crate::sandbox::network::availability::available;
+use crate::sandbox::network::plan::Plan;
+use crate::sandbox::spec::{End, HostAccess, Limits, Network, RunSpec, Stream};
+use crate::sandbox::stage::launch::Stage;
+use crate::sandbox::stage::process::{pidfd_of, timespec, wait_for_death};
+use crate::sandbox::stage::protocol::{Descriptors, Request, reply_with};
+use crate::sandbox::userns::namespace;
+
+/// Runs a command in a container: creates the namespaces and the overlay, starts init, passes on how it ended.
+/// The user namespace, stdout, stderr, and a pack's tar for host tools.
+// No Debug: there are secrets in the environment.
+#[derive(Serialize, Deserialize)]
+pub(in crate::sandbox) struct RunRequest(InitRequest);
+
+impl Request for RunRequest {
+    const NAME: &'static str = "run";
+    type Answer = End;
+
+    fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<End> {
+        namespace::join(channel, fds.take()?)?;
+        create::create(channel, &self.0.container)?;
+        let (stdout, stderr, pack) = (fds.take()?, fds.take()?, fds.take_optional());
+        let mut lent = vec![stdout.as_fd(), stderr.as_fd()];
+        lent.extend(pack.as_ref().map(AsFd::as_fd));
+        let init = Stage::start(Path::new("."), &self.0, &lent)?;
+        reply_with(channel, &(), &[pidfd_of(init.pid())?])?;
+        // Else the pipes would seem open for as long as this stage lives.
+        drop((stdout, stderr, pack));
+        init.finish()
+    }
+}
+
+/// What a command's output is handed to, piece by piece as it comes.
+pub type Output<'a> = dyn FnMut(Stream, &[u8]) + 'a;
+
+impl Sandbox {
+    /// Runs a command in a container and waits for its end. Whatever it started is dead on return.
+    ///
+    /// `pack` is the tar of a pack for [`Rootfs::HostTools`]. Output is handed to `output` as it comes.
+    ///
+    /// # Errors
+    /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if the container can't be made,
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the command can't be executed,
+    /// [`Kind::Interrupted`](crate::error::Kind::Interrupted) on Ctrl-C. A command that fails is no error.
+    pub fn run(
+        &self,
+        spec: &RunSpec,
+        pack: Option<&OwnedFd>,
+        limits: Limits,
+        reporter: &dyn Reporter,
+        output: &mut Output<'_>,
+    ) -> Result<End> {
+        let network = available(spec.network, reporter);
+        match self.run_in(spec, network, pack, limits, output) {
+            Err(AttachError::NoPasta(error)) => {
+                reporter.note(&format!("{error}: using the host's network"));
+                self.run_in(spec, Network::Host, pack, limits, output)
+                    .map_err(AttachError::into_error)
+            }
+            other => other.map_err(AttachError::into_error),
+        }
+    }
+
+    fn run_in(
+        &self,
+        spec: &RunSpec,
+        network: Network,
+        pack: Option<&OwnedFd>,
+        limits: Limits,
+        output: &mut Output<'_>,
+    ) -> Result<End, AttachError> {
+        let allowed = HostAccess::BUILD;
+        let (container, resolver) =
+            self.container(spec.rootfs.clone(), Vec::new(), &spec.hostname, network, allowed);
+        let RunSpec { argv, env, cwd, .. } = spec.clone();
+        let request = RunRequest(InitRequest { container: container.clone(), argv, env, cwd });
+        let pipe = || std::io::pipe().map_err(|e| Error::sandbox("can't make a pipe").source(e));
+        let ((stdout, stdout_end), (stderr, stderr_end)) = (pipe()?, pipe()?);
+        let mut fds = vec![self.namespace(), stdout_end.as_fd(), stderr_end.as_fd()];
+        fds.extend(pack.map(AsFd::as_fd));
+        let mut stage = Stage::start(self.layer_store(), &request, &fds)?;
+        drop((stdout_end, stderr_end));
+        let plan = Plan { resolver, forwards: Vec::new(), allowed };
+        let _network = match container.attaches() {
+            true => Some(attach(self.namespace_fd(), &mut stage, &plan)?),
+            false => None,
+        };
+        Ok(listen(stage, stdout.into(), stderr.into(), limits, output)?)
+    }
+}
+
+/// Hands on what the command prints until it has ended and all of it is read, or a limit is passed.
+fn listen(
+    mut stage: Stage<RunRequest>,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    limits: Limits,
+    output: &mut Output<'_>,
+) -> Result<End> {
+    let ((), fds) = stage.recv()?;
+    let init = fds.into_iter().next().ok_or_else(|| Error::sandbox("no init"))?;
+    let mut pipes: Pipes = [
+        (Stream::Stdout, Some(std::fs::File::from(stdout))),
+        (Stream::Stderr, Some(stderr.into())),
+    ];
+    let end = pump(&mut stage, &mut pipes, limits, output);
+    // A stage that is killed here takes init and all below it along, a moment later.
+    drop(stage);
+    wait_for_death(&init);
+    end
+}
+
+type Pipes = [(Stream, Option<std::fs::File>); 2];
+
+fn pump(
+    stage: &mut Stage<RunRequest>,
+    pipes: &mut Pipes,
+    limits: Limits,
+    output: &mut Output<'_>,
+) -> Result<End> {
+    let started = Instant::now();
+    let mut printed = 0u64;
+    let mut end = None;
+    while end.is_none() || pipes.iter().any(|(_, pipe)| pipe.is_some()) {
+        let left = limits.time.map(|time| time.saturating_sub(started.elapsed()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Ok(End::TimedOut);
+        }
+        let ready = wait(end.is_none().then_some(&*stage), pipes, left)?;
+        read_ready(pipes, &ready, &mut |stream, bytes| {
+            printed += bytes.len() as u64;
+            if limits.output.is_none_or(|most| printed <= most) {
+                output(stream, bytes);
+            }
+        });
+        if limits.output.is_some_and(|most| printed > most) {
+            return Ok(End::TooMuchOutput);
+        }
+        // Only once nothing is left to read: a failing stage closes the pipes before it says why.
+        if ready[0] && end.is_none() {
+            end = Some(stage.recv::<End>()?.0);
+        }
+    }
+    // The stage ends after init is reaped, and with that everything in the container.
+    end.ok_or_else(|| Error::sandbox("the container ended without a word"))
+}
+
+/// Hands on what there is on the pipes that are ready; closes those that have ended.
+fn read_ready(pipes: &mut Pipes, ready: &[bool; 3], output: &mut Output<'_>) {
+    let mut buffer = [0; 65536];
+    for ((stream, pipe), ready) in pipes.iter_mut().zip(&ready[1..]) {
+        let (true, Some(file)) = (ready, pipe.as_mut()) else { continue };
+        match file.read(&mut buffer) {
+            Ok(0) => *pipe = None,
+            Ok(length) => output(*stream, &buffer[..length]),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => *pipe = None,
+        }
+    }
+}
+
+/// Which of the channel, stdout and stderr have something to read, after waiting for one of them.
+fn wait(
+    stage: Option<&Stage<RunRequest>>,
+    pipes: &Pipes,
+    left: Option<Duration>,
+) -> Result<[bool; 3]> {
+    let mut sources = Vec::new();
+    if let Some(stage) = stage {
+        sources.push((0, stage.channel().as_fd()));
+    }
+    for (n, (_, pipe)) in pipes.iter().enumerate() {
+        sources.extend(pipe.as_ref().map(|pipe| (n + 1, pipe.as_fd())));
+    }
+    let mut fds: Vec<PollFd<'_>> =
+        sources.iter().map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    let timeout = left.map(timespec);
+    let mut ready = [false; 3];
+    match poll(&mut fds, timeout.as_ref()) {
+        Ok(_) => {}
+        Err(rustix::io::Errno::INTR) => return Ok(ready),
+        Err(error) => {
+            return Err(
+                Error::sandbox("can't listen to the container").source(std::io::Error::from(error))
+            );
+        }
+    }
+    for ((n, _), fd) in sources.iter().zip(&fds) {
+        ready[*n] = !fd.revents().is_empty();
+    }
+    Ok(ready)
+}

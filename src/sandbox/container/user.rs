@@ -1,0 +1,160 @@
+//! A user of a container's, as its own /etc/passwd and /etc/group have it.
+//!
+//! Both files are whatever the service has made of them. They are read in the container, with the container's
+//! rights, and nothing of them is believed but numbers and a directory's name.
+
+use std::fs::File;
+use std::io::Read;
+
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use rustix::fs::{Mode, OFlags};
+
+use crate::error::{Error, Result};
+
+/// The most of a file that is read.
+const MOST: u64 = 1 << 20;
+/// The most groups that a user has (`NGROUPS_MAX` is higher, and no use).
+const MOST_GROUPS: usize = 1024;
+
+/// A user to run a command as.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::sandbox) struct User {
+    pub(in crate::sandbox) uid: u32,
+    gid: u32,
+    groups: Vec<u32>,
+    home: Option<String>,
+}
+
+impl User {
+    /// The user that `text` (`USER[:GROUP]`, names or numbers) means in this process's root.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is none of that name.
+    pub(in crate::sandbox) fn find(text: &str) -> Result<User> {
+        User::among(text, &read("/etc/passwd"), &read("/etc/group"))
+    }
+
+    fn among(text: &str, passwd: &str, group: &str) -> Result<User> {
+        let (name, wanted_group) = match text.split_once(':') {
+            Some((name, group)) => (name, Some(group)),
+            None => (text, None),
+        };
+        let entries = || passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
+        let number = id(name);
+        let found = entries().find(|entry| entry[0] == name).or_else(|| {
+            let uid = number?;
+            entries().find(|entry| field(entry, 2) == Some(uid))
+        });
+        let uid = found.as_ref().and_then(|entry| field(entry, 2)).or(number);
+        let uid = uid.ok_or_else(|| missing("user", name, "/etc/passwd"))?;
+        let primary = found.as_ref().and_then(|entry| field(entry, 3)).unwrap_or(0);
+        let groups = || group.lines().map(|line| line.split(':').collect::<Vec<_>>());
+        let home = found.as_ref().and_then(|entry| entry.get(5));
+        let home = home.filter(|home| home.starts_with('/')).map(|home| (*home).to_owned());
+        let Some(wanted) = wanted_group else {
+            let login = found.as_ref().map_or("", |entry| entry[0]);
+            let member = |entry: &Vec<&str>| {
+                entry.get(3).is_some_and(|all| all.split(',').any(|one| one == login))
+            };
+            let others = groups().filter(|entry| !login.is_empty() && member(entry));
+            let others = others.filter_map(|entry| field(&entry, 2)).take(MOST_GROUPS);
+            return Ok(User { uid, gid: primary, groups: others.collect(), home });
+        };
+        let named = groups().find(|entry| entry[0] == wanted).and_then(|entry| field(&entry, 2));
+        let gid = named.or_else(|| id(wanted));
+        let gid = gid.ok_or_else(|| missing("group", wanted, "/etc/group"))?;
+        Ok(User { uid, gid, groups: Vec::new(), home })
+    }
+
+    /// Gives an environment that has root's home the user's.
+    pub(in crate::sandbox) fn set_home(&self, env: &mut [(String, String)]) {
+        let home = env.iter_mut().find(|(name, home)| name == "HOME" && home == "/root");
+        if let Some((_, value)) = home {
+            *value = self.home.clone().unwrap_or_else(|| "/".to_owned());
+        }
+    }
+
+    /// Makes this process the user's, for good.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the container doesn't have such an id.
+    pub(in crate::sandbox) fn become_it(&self) -> Result<()> {
+        let failed = |errno: nix::errno::Errno| {
+            Error::bad_input(format!("can't become user {} of group {}", self.uid, self.gid))
+                .source(errno)
+                .hint("the container may not have such an id: `svp check` tells how many it has")
+        };
+        let groups: Vec<_> = std::iter::once(&self.gid).chain(&self.groups).collect();
+        let groups: Vec<_> = groups.into_iter().map(|gid| Gid::from_raw(*gid)).collect();
+        // A container of a single id has given setgroups up, and has no other user either.
+        let _ = setgroups(&groups);
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        setresgid(gid, gid, gid).map_err(failed)?;
+        setresuid(uid, uid, uid).map_err(failed)
+    }
+}
+
+fn field(entry: &[&str], n: usize) -> Option<u32> {
+    id(entry.get(n)?)
+}
+
+/// A number of a user or a group. The last one means "as it is" to the kernel.
+fn id(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|id| *id != u32::MAX)
+}
+
+fn missing(what: &str, name: &str, file: &str) -> Error {
+    Error::bad_input(format!("the service has no {what} {name:?}"))
+        .hint(format!("its {file} lists them; a number needs no name"))
+}
+
+/// A file's text; nothing of what is no file, or not there.
+fn read(path: &str) -> String {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let Ok(file) = rustix::fs::open(path, flags, Mode::empty()).map(File::from) else {
+        return String::new();
+    };
+    if !file.metadata().is_ok_and(|of| of.is_file()) {
+        return String::new();
+    }
+    let mut bytes = Vec::new();
+    let _ = file.take(MOST).read_to_end(&mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\nbroken\nbad:x:many:0::/:\n\
+        db:x:70:71:,,,:/var/lib/db:/bin/sh\n12:x:900:901::/twelve:\nnowhere:x:80:80::no/where:\n";
+    const GROUP: &str = "root:x:0:\ndb:x:71:\nssl:x:101:www,db\nother:x:102:www\nempty:x:103:\n";
+
+    #[test]
+    fn users_are_found_as_docker_finds_them() {
+        let user = |uid, gid, groups: &[u32], home: Option<&str>| {
+            Some(User { uid, gid, groups: groups.to_vec(), home: home.map(str::to_owned) })
+        };
+        for (text, expected) in [
+            ("db", user(70, 71, &[101], Some("/var/lib/db"))),
+            ("70", user(70, 71, &[101], Some("/var/lib/db"))),
+            ("db:other", user(70, 102, &[], Some("/var/lib/db"))),
+            ("db:5", user(70, 5, &[], Some("/var/lib/db"))),
+            ("500", user(500, 0, &[], None)),
+            ("500:501", user(500, 501, &[], None)),
+            // A name goes before a number.
+            ("12", user(900, 901, &[], Some("/twelve"))),
+            ("nowhere", user(80, 80, &[], None)),
+            ("0", user(0, 0, &[], Some("/root"))),
+            ("nobody", None),
+            ("bad", None),
+            ("db:nothing", None),
+            ("", None),
+            ("-1", None),
+            ("4294967295", None),
+            ("4294967296", None),
+        ] {
+            assert_eq!(User::among(text, PASSWD, GROUP).ok(), expected, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Connects a container's network namespace, and connects it again where a part has died.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use super::pasta::{self, Pasta};
+use super::plan::Plan;
+use super::port_forwarder::{self, PortForwarderRequest};
+use crate::error::{Error, Result};
+use crate::interrupt;
+use crate::sandbox::stage::launch::Stage;
+
+/// A container's network as svp sets it up.
+#[derive(Debug)]
+pub(in crate::sandbox) struct AttachedNetwork {
+    /// The container's network namespace.
+    pub(in crate::sandbox) namespace: OwnedFd,
+    /// Connects it.
+    pub(in crate::sandbox) pasta: Pasta,
+    /// Forwards the ports that pasta cannot.
+    pub(in crate::sandbox) port_forwarder: Option<Stage<PortForwarderRequest>>,
+    /// When it may be reconnected.
+    pub(in crate::sandbox) backoff: Backoff,
+}
+
+/// Exponential back-off between attempts to reconnect, which block the caller.
+#[derive(Debug, Default)]
+pub(in crate::sandbox) struct Backoff {
+    pause: Duration,
+    next: Option<Instant>,
+}
+
+impl Backoff {
+    /// Whether it may be tried now.
+    pub(in crate::sandbox) fn is_due(&self) -> bool {
+        self.next.is_none_or(|next| next <= Instant::now())
+    }
+
+    /// How long pasta may take this time: longer each time, for a machine that is slow.
+    pub(in crate::sandbox) fn ready_within(&self) -> Duration {
+        self.pause.clamp(Duration::from_secs(2), Duration::from_secs(8))
+    }
+
+    /// It failed: each pause is twice the one before, two minutes at most.
+    pub(in crate::sandbox) fn failed(&mut self) {
+        self.pause = (self.pause * 2).clamp(Duration::from_secs(2), Duration::from_secs(120));
+        self.next = Some(Instant::now() + self.pause);
+    }
+}
+
+impl AttachedNetwork {
+    /// Starts again what has died; whether anything had.
+    pub(in crate::sandbox) fn reconnect(
+        &mut self,
+        user_namespace: &OwnedFd,
+        plan: &Plan,
+    ) -> Result<bool> {
+        let mut reconnected = false;
+        if !self.pasta.is_alive() {
+            let within = self.backoff.ready_within();
+            self.pasta = pasta::start_pasta(user_namespace, &self.namespace, plan, within)?;
+            reconnected = true;
+        }
+        let rest = port_forwarder::split(&plan.forwards).1;
+        if !rest.is_empty() && !self.port_forwarder.as_mut().is_some_and(Stage::is_alive) {
+            // Its sockets went with it. Where there is none now it is wanted all the same.
+            self.port_forwarder = None;
+            self.port_forwarder = port_forwarder::start(user_namespace, &self.namespace, rest)?;
+            reconnected = true;
+        }
+        Ok(reconnected)
+    }
+}
+
+/// Connects a container's network namespace when its stage asks for that.
+pub(in crate::sandbox) fn attach<R>(
+    user_namespace: &OwnedFd,
+    stage: &mut Stage<R>,
+    plan: &Plan,
+) -> Result<AttachedNetwork, AttachError> {
+    let (_, mut fds) = stage.recv::<()>()?;
+    let namespace = fds.pop().ok_or_else(|| Error::sandbox("no network namespace"))?;
+    let pasta = pasta::start_pasta(user_namespace, &namespace, plan, pasta::READY);
+    // An interrupt kills pasta too.
+    interrupt::check()?;
+    let pasta = pasta.map_err(AttachError::NoPasta)?;
+    let rest = port_forwarder::split(&plan.forwards).1;
+    let port_forwarder = port_forwarder::start(user_namespace, &namespace, rest)?;
+    stage.send(&(), &[])?;
+    Ok(AttachedNetwork { namespace, pasta, port_forwarder, backoff: Backoff::default() })
+}
+
+/// Why a container could not be made: without its network, another may do.
+#[derive(Debug)]
+pub(in crate::sandbox) enum AttachError {
+    NoPasta(Error),
+    Failed(Error),
+}
+
+impl AttachError {
+    pub(in crate::sandbox) fn into_error(self) -> Error {
+        match self {
+            AttachError::NoPasta(error) | AttachError::Failed(error) => error,
+        }
+    }
+}
+
+impl From<Error> for AttachError {
+    fn from(error: Error) -> Self {
+        AttachError::Failed(error)
+    }
+}

@@ -1,0 +1,66 @@
+//! Whether this host can make a private network.
+
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use super::resolver::read_bounded;
+use crate::progress::Reporter;
+use crate::sandbox::programs::find_program;
+use crate::sandbox::spec::Network;
+
+/// Why this host can't make a private network, or nothing if it can.
+pub fn why_not_private() -> Option<&'static str> {
+    if find_program("pasta").is_none() {
+        return Some("pasta is not installed (package passt)");
+    }
+    let tun = rustix::fs::access(
+        "/dev/net/tun",
+        rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK,
+    );
+    let open_to_all =
+        rustix::fs::stat("/dev/net/tun").is_ok_and(|stat| stat.st_mode & 0o006 == 0o006);
+    // A container's root is not root on the host: the device must be open to all.
+    if tun.is_err() || (rustix::process::geteuid().is_root() && !open_to_all) {
+        return Some("/dev/net/tun is not there or not open to all users (chmod 666 /dev/net/tun)");
+    }
+    if !leads_out() && !pasta_is_local() {
+        return Some(
+            "this host has no network that leads out, and its pasta makes none without one",
+        );
+    }
+    None
+}
+
+/// Whether this host has a default route.
+fn leads_out() -> bool {
+    let v4 = read_bounded("/proc/net/route");
+    let v6 = read_bounded("/proc/net/ipv6_route");
+    let mut v4 = v4.lines().filter_map(|line| line.split_whitespace().nth(1));
+    let mut v6 = v6.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    v4.any(|to| to == "00000000")
+        || v6
+            .any(|line| line.get(1) == Some(&"00") && line.last().is_some_and(|name| *name != "lo"))
+}
+
+/// Whether the host's pasta makes a network without one of the host's. That came in 2024, soon after the option that
+/// is looked for; Debian's says no version.
+fn pasta_is_local() -> bool {
+    static LOCAL: OnceLock<bool> = OnceLock::new();
+    *LOCAL.get_or_init(|| {
+        let Some(program) = find_program("pasta") else { return false };
+        let output = Command::new(program).arg("--help").env_clear().stdin(Stdio::null()).output();
+        let names = |text: &[u8]| String::from_utf8_lossy(text).contains("--map-host-loopback");
+        output.is_ok_and(|output| names(&output.stdout) || names(&output.stderr))
+    })
+}
+
+/// The network that can be had: the host's where a private one can't be made, with a note.
+pub(in crate::sandbox) fn available(wanted: Network, reporter: &dyn Reporter) -> Network {
+    if wanted == Network::Auto
+        && let Some(why) = why_not_private()
+    {
+        reporter.note(&format!("{why}: using the host's network"));
+        return Network::Host;
+    }
+    wanted
+}

@@ -1,0 +1,211 @@
+//! pasta, which connects a private network.
+//!
+//! pasta (of passt.top) copies the host's addresses into a network namespace and forwards its connections
+//! without any privilege. It runs in the container's user namespace, so that it is as little on the host
+//! as the container's root is, and always without its automatic port maps, by which a container would reach the
+//! host's loopback. So would it by the gateway mapping, which is there only where that is allowed.
+
+use std::io::Read;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::sched::{CloneFlags, unshare};
+use serde::{Deserialize, Serialize};
+
+use super::egress_filter::{self, HOST, HOST_V6};
+use super::plan::Plan;
+use super::port_forwarder;
+use super::ports::{Forward, Transport};
+use crate::channel::Channel;
+use crate::error::{Error, Result};
+use crate::sandbox::programs::find_program;
+use crate::sandbox::stage::launch::Stage;
+use crate::sandbox::stage::process::{
+    give_capabilities_up, pidfd_of, reset_signals, wait_for_death,
+};
+use crate::sandbox::stage::protocol::{Descriptors, Request, reply_with};
+use crate::sandbox::userns::namespace;
+
+/// Keeps pasta for a network namespace. The user namespace, the network namespace.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::sandbox) struct PastaRequest(PastaInitRequest);
+
+impl Request for PastaRequest {
+    const NAME: &'static str = "pasta";
+    type Answer = ();
+
+    fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<()> {
+        namespace::join(channel, fds.take()?)?;
+        keep_pasta(channel, &self.0, &fds.take()?)
+    }
+}
+
+/// The init of pasta's process namespace. The network namespace.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::sandbox) struct PastaInitRequest {
+    program: String,
+    dns_forward: Option<IpAddr>,
+    forwards: Vec<Forward>,
+    host: bool,
+}
+
+impl Request for PastaInitRequest {
+    const NAME: &'static str = "pasta-init";
+    type Answer = ();
+
+    fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<()> {
+        run_pasta(channel, &self, &fds.take()?)
+    }
+}
+
+/// How long pasta may take to be ready.
+pub(in crate::sandbox) const READY: Duration = Duration::from_secs(20);
+
+/// A running pasta. Dropped means ended, and gone.
+#[derive(Debug)]
+pub(in crate::sandbox) struct Pasta {
+    stage: Option<Stage<PastaRequest>>,
+    /// Init of its namespace, which ends after it.
+    init: OwnedFd,
+}
+
+impl Pasta {
+    /// Whether it has not ended yet.
+    pub(in crate::sandbox) fn is_alive(&mut self) -> bool {
+        self.stage.as_mut().is_some_and(Stage::is_alive)
+    }
+}
+
+impl Drop for Pasta {
+    fn drop(&mut self) {
+        drop(self.stage.take());
+        wait_for_death(&self.init);
+    }
+}
+
+/// Starts pasta for a network namespace and waits until it carries packets.
+pub(in crate::sandbox) fn start_pasta(
+    user_namespace: &OwnedFd,
+    network_namespace: &OwnedFd,
+    plan: &Plan,
+    within: Duration,
+) -> Result<Pasta> {
+    let failed = |why: &str| Error::sandbox(format!("pasta: {why}"));
+    let program = find_program("pasta").ok_or_else(|| failed("not installed"))?;
+    let request = PastaInitRequest {
+        program: program.to_string_lossy().into_owned(),
+        dns_forward: plan.resolver.forward,
+        forwards: port_forwarder::split(&plan.forwards).0,
+        host: plan.allowed.host,
+    };
+    let fds = [user_namespace.as_fd(), network_namespace.as_fd()];
+    let mut stage = Stage::start(Path::new("/"), &PastaRequest(request), &fds)?;
+    let ((), fds) = stage.recv()?;
+    let Ok([ready, init]) = <[OwnedFd; 2]>::try_from(fds) else {
+        return Err(failed("no pipe"));
+    };
+    let ready = std::fs::File::from(ready);
+    let mut pasta = Pasta { stage: Some(stage), init };
+    let timeout = rustix::event::Timespec { tv_sec: within.as_secs() as i64, tv_nsec: 0 };
+    let mut poll = [rustix::event::PollFd::new(&ready, rustix::event::PollFlags::IN)];
+    let polled = rustix::event::poll(&mut poll, Some(&timeout));
+    // pasta writes its number when it is ready, and keeps the pipe open.
+    let said = match polled {
+        Ok(1) => (&ready).read(&mut [0; 16]).unwrap_or(0),
+        _ => 0,
+    };
+    if said > 0 {
+        egress_filter::start(user_namespace, network_namespace, plan.allowed)?;
+        return Ok(pasta);
+    }
+    match (polled, &mut pasta.stage) {
+        // It has ended: its init says why.
+        (Ok(1), Some(stage)) => stage.recv::<()>().and(Err(failed("it ended"))),
+        _ => Err(failed("it did not get ready")),
+    }
+}
+
+/// The stage: makes a process namespace for pasta, and passes on what its init says.
+///
+/// pasta must not outlive svp, however that ends. The signal that a parent's death sends is lost when pasta
+/// gains capabilities, as it does where it starts itself anew for the processor's sake. With its namespace it
+/// goes for certain.
+fn keep_pasta(channel: &Channel, request: &PastaInitRequest, network: &OwnedFd) -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWPID)
+        .map_err(|errno| Error::sandbox("can't make a process namespace").source(errno))?;
+    let mut init = Stage::start(Path::new("/"), request, &[network.as_fd()])?;
+    let ((), mut fds) = init.recv()?;
+    fds.push(pidfd_of(init.pid())?);
+    reply_with(channel, &(), &fds)?;
+    drop(fds);
+    init.finish()
+}
+
+/// Init of pasta's namespace: starts it and says why it ended. First hands back the pipe that pasta
+/// writes to when it is ready, made here because pasta opens it by name, and so it must be the container's
+/// root's.
+fn run_pasta(channel: &Channel, request: &PastaInitRequest, network: &OwnedFd) -> Result<()> {
+    let failed = |error: std::io::Error| Error::sandbox("can't run pasta").source(error);
+    let (read_end, ready) = std::io::pipe().map_err(failed)?;
+    reply_with(channel, &(), &[read_end.into()])?;
+    // pasta opens both by this process' descriptors, for those that it inherits it closes first of all since 2024. That
+    // takes no more capabilities than it has by then, so this process has none. /proc is the host's, where this
+    // process has another number than 1.
+    give_capabilities_up()?;
+    let own = std::fs::read_link("/proc/self").map_err(failed)?;
+    let by_name = |fd: RawFd| format!("/proc/{}/fd/{fd}", own.display());
+    let mut command = Command::new(&request.program);
+    command.args(["--foreground", "--quiet", "--config-net", "--no-netns-quit"]);
+    // What pasta takes for the gateway is the host's loopback: no real one, then.
+    match request.host {
+        true => command.args(["-g", &HOST.to_string(), "-g", &HOST_V6.to_string()]),
+        false => command.arg("--no-map-gw"),
+    };
+    for (option, protocol) in [("-t", Transport::Tcp), ("-u", Transport::Udp)] {
+        let mut forwards = request.forwards.iter().filter(|f| f.protocol == protocol).peekable();
+        if forwards.peek().is_none() {
+            command.args([option, "none"]);
+        }
+        for forward in forwards {
+            command.args(pasta_argument(forward));
+        }
+    }
+    command.args(["-T", "none", "-U", "none"]);
+    if let Some(address) = request.dns_forward {
+        command.args(["--dns-forward", &address.to_string()]);
+    }
+    command.arg("--pid").arg(by_name(ready.as_raw_fd()));
+    command.arg("--netns-only");
+    command.arg("--netns").arg(by_name(network.as_raw_fd()));
+    reset_signals();
+    command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(failed)?;
+    let said = child.stderr.take().map(last_line).unwrap_or_default();
+    let status = child.wait().map_err(failed)?;
+    // Not before: pasta opens it by this process' descriptor. Its end closes the pipe.
+    drop(ready);
+    Err(Error::sandbox(format!("pasta ended ({status}): {said}")))
+}
+
+/// The last line of all that comes.
+fn last_line(mut from: impl Read) -> String {
+    let mut kept = Vec::new();
+    let mut buffer = [0; 1024];
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
+        kept.extend_from_slice(&buffer[..length]);
+        let excess = kept.len().saturating_sub(buffer.len());
+        kept.drain(..excess);
+    }
+    let text = String::from_utf8_lossy(&kept);
+    text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("without a word").trim().to_owned()
+}
+
+/// A port as pasta's `-t` and `-u` take it.
+fn pasta_argument(forward: &Forward) -> [String; 2] {
+    let option = if forward.protocol == Transport::Tcp { "-t" } else { "-u" };
+    let Forward { host, container, .. } = forward;
+    [option.to_owned(), format!("{}/{}:{container}", host.ip(), host.port())]
+}

@@ -1,0 +1,147 @@
+//! Ports of the host that pasta can't carry into a network, carried by svp.
+//!
+//! pasta (0.0~git20230309) knows one target for each number of a port, whatever the addresses, loses the answers to
+//! datagrams whose port has another number inside, and does not bring a connection about that comes from elsewhere
+//! than the host's loopback; those from the gateway could not be answered anyway. The sockets are opened in the
+//! host's network and handed to a stage in the container's, which connects there.
+
+use std::collections::HashSet;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::sched::{CloneFlags, setns};
+use serde::{Deserialize, Serialize};
+
+use super::ports::{Forward, Transport};
+use super::relay;
+use super::socket::{self, RelaySocket};
+use crate::channel::Channel;
+use crate::error::{Error, Result};
+use crate::sandbox::stage::fd_limit;
+use crate::sandbox::stage::launch::Stage;
+use crate::sandbox::stage::protocol::{Descriptors, Request, reply};
+use crate::sandbox::userns::namespace;
+
+/// Forwards ports into a network, in the order of their sockets. The user namespace, the network namespace, the
+/// ports' sockets.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::sandbox) struct PortForwarderRequest {
+    ports: Vec<Forward>,
+}
+
+/// Those that pasta carries, and those that it can't.
+pub(in crate::sandbox) fn split(forwards: &[Forward]) -> (Vec<Forward>, Vec<Forward>) {
+    let mut seen = HashSet::new();
+    let (mut pasta, mut ours) = (Vec::new(), Vec::new());
+    for &forward in forwards {
+        if forwards.iter().any(|other| covers(other, &forward)) {
+            continue;
+        }
+        let moved = forward.protocol == Transport::Udp && forward.host.port() != forward.container;
+        let near = forward.host.ip().is_loopback();
+        if near && !moved && seen.insert((forward.protocol, forward.host.port())) {
+            pasta.push(forward);
+        } else {
+            ours.push(forward);
+        }
+    }
+    (pasta, ours)
+}
+
+/// Whether a port on every address leads to the same as one on a single address does.
+fn covers(all: &Forward, one: &Forward) -> bool {
+    let mut same = *all;
+    same.host.set_ip(one.host.ip());
+    all.host.ip().is_unspecified()
+        && !one.host.ip().is_unspecified()
+        && all.host.is_ipv4() == one.host.is_ipv4()
+        && same == *one
+}
+
+/// Starts carrying ports; nothing if there are none.
+pub(in crate::sandbox) fn start(
+    user_namespace: &OwnedFd,
+    network_namespace: &OwnedFd,
+    ports: Vec<Forward>,
+) -> Result<Option<Stage<PortForwarderRequest>>> {
+    if ports.is_empty() {
+        return Ok(None);
+    }
+    let mut sockets = Vec::new();
+    for port in &ports {
+        sockets.push(socket::open(port.host, port.protocol).map_err(|error| {
+            Error::sandbox(format!("can't listen on {}", port.host)).source(error)
+        })?);
+    }
+    let mut fds = vec![user_namespace.as_fd(), network_namespace.as_fd()];
+    fds.extend(sockets.iter().map(AsFd::as_fd));
+    let mut stage = Stage::start(Path::new("/"), &PortForwarderRequest { ports }, &fds)?;
+    stage.recv::<()>()?;
+    Ok(Some(stage))
+}
+
+impl Request for PortForwarderRequest {
+    const NAME: &'static str = "port-forwarder";
+    type Answer = ();
+
+    fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<()> {
+        namespace::join(channel, fds.take()?)?;
+        forward(channel, &self, fds.take()?, fds.rest())
+    }
+}
+
+/// Forwards until it is killed.
+fn forward(
+    channel: &Channel,
+    request: &PortForwarderRequest,
+    network: OwnedFd,
+    sockets: Vec<OwnedFd>,
+) -> Result<()> {
+    setns(network, CloneFlags::CLONE_NEWNET)
+        .map_err(|errno| Error::sandbox("can't enter the network namespace").source(errno))?;
+    fd_limit::raise_limit();
+    reply(channel, &())?;
+    std::thread::scope(|scope| {
+        for (port, socket) in request.ports.iter().zip(sockets) {
+            let socket = RelaySocket::of(socket, port.protocol);
+            scope.spawn(move || {
+                let to = |peer| relay::here(port.container, peer);
+                relay::serve(&socket, &to, &|| channel.is_hung_up())
+            });
+        }
+    });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn forward(host: &str, container: u16, protocol: Transport) -> Forward {
+        Forward { host: host.parse().unwrap(), container, protocol }
+    }
+
+    #[test]
+    fn pasta_gets_each_number_of_the_loopback_once_and_no_datagrams_to_another_number() {
+        let own = forward("127.83.1.2:3306", 3306, Transport::Tcp);
+        let udp = forward("127.83.1.2:3306", 3306, Transport::Udp);
+        let here = forward("127.0.0.1:3306", 3306, Transport::Tcp);
+        let there = forward("192.0.2.1:3306", 3306, Transport::Tcp);
+        let moved = forward("127.83.1.2:8053", 53, Transport::Udp);
+        assert_eq!(split(&[own, udp]), (vec![own, udp], vec![]));
+        assert_eq!(split(&[own, here]), (vec![own], vec![here]));
+        assert_eq!(split(&[own, moved]), (vec![own], vec![moved]));
+        assert_eq!(split(&[own, there, here]), (vec![own], vec![there, here]));
+    }
+
+    #[test]
+    fn what_every_address_leads_to_needs_no_port_of_its_own() {
+        let own = forward("127.83.1.2:3306", 3306, Transport::Tcp);
+        let all = forward("0.0.0.0:3306", 3306, Transport::Tcp);
+        let all_v6 = forward("[::]:3306", 3306, Transport::Tcp);
+        assert_eq!(split(&[own, all]), (vec![], vec![all]));
+        assert_eq!(split(&[own, all_v6]), (vec![own], vec![all_v6]));
+        let other = forward("0.0.0.0:3306", 3307, Transport::Tcp);
+        assert_eq!(split(&[own, other]), (vec![own], vec![other]));
+    }
+}

@@ -1,0 +1,359 @@
+//! Carrying connections and datagrams from one network to another, where pasta can't.
+//!
+//! Links lead from inside a service to another's address on the host; some ports of the host lead into a service
+//! in the same way. Nothing grows with what comes: there are so many connections and senders at most, of one port and
+//! of all together.
+
+use std::io::{self, Read, Write};
+use std::net::{
+    IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket,
+};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt;
+
+use super::socket::RelaySocket;
+use super::{link_listeners, netlink};
+use crate::sandbox::stage::fd_limit::FdReservation;
+
+/// The most connections at once of one port; more wait.
+const MOST: usize = 1024;
+/// What a connection's two threads have for a stack: they copy, and what they copy is not on it.
+const STACK: usize = 256 << 10;
+/// The most senders of datagrams to one port that are told apart; the one that was silent longest makes room.
+const MOST_SENDERS: usize = 256;
+/// A sender of datagrams that was silent so long is forgotten.
+const SILENT: Duration = Duration::from_secs(120);
+/// How many datagrams are taken before others have their turn.
+const TURN: usize = 64;
+/// How often to look whether the service still runs.
+const TICK: Duration = Duration::from_millis(500);
+/// How long to wait where there is no room.
+const NO_ROOM: Duration = Duration::from_millis(20);
+
+/// The targets to try, in this order, for a peer's address. Called for each connection.
+pub type Leads<'a> = dyn Fn(IpAddr) -> Vec<SocketAddr> + Sync + 'a;
+
+/// Serves one port until `over` says so.
+pub fn serve(socket: &RelaySocket, to: &Leads<'_>, over: &dyn Fn() -> bool) {
+    match socket {
+        RelaySocket::Tcp(listener) => serve_tcp(listener, to, over),
+        RelaySocket::Udp(socket) => serve_udp(socket, to, over),
+    }
+}
+
+/// Targets in this process's network: the loopback for a peer on a loopback, else the network's own address, because
+/// services trust peers on their own loopback (CVE-2021-20199).
+pub(in crate::sandbox) fn here(port: u16, peer: IpAddr) -> Vec<SocketAddr> {
+    if peer.is_loopback() {
+        return leads(port, peer, &[]);
+    }
+    // pasta's interface: nobody but linked services is behind the other.
+    let links = netlink::index_of(link_listeners::HERE).unwrap_or_default();
+    let all = netlink::addresses().unwrap_or_default();
+    let own: Vec<IpAddr> = all.into_iter().filter(|a| a.0 != links).map(|a| a.1).collect();
+    leads(port, peer, &own)
+}
+
+/// No target if there is no address for a peer from elsewhere.
+fn leads(port: u16, peer: IpAddr, own: &[IpAddr]) -> Vec<SocketAddr> {
+    let loopbacks: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    let to = if peer.is_loopback() { &loopbacks[..] } else { own };
+    // The first of each family, the peer's first.
+    let of = |v4: bool| to.iter().find(|ip| ip.is_ipv4() == v4);
+    let both = [of(peer.is_ipv4()), of(!peer.is_ipv4())];
+    both.into_iter().flatten().map(|ip| (*ip, port).into()).collect()
+}
+
+/// Which of the sockets have something to read, after a while at most.
+fn ready<'a>(sockets: impl Iterator<Item = BorrowedFd<'a>>) -> Vec<bool> {
+    let pause = Timespec { tv_sec: 0, tv_nsec: i64::from(TICK.subsec_nanos()) };
+    let mut fds: Vec<PollFd<'_>> =
+        sockets.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+    match poll(&mut fds, Some(&pause)) {
+        Ok(_) => {}
+        Err(rustix::io::Errno::INTR) => return vec![false; fds.len()],
+        Err(_) => {
+            std::thread::sleep(NO_ROOM);
+            return vec![false; fds.len()];
+        }
+    }
+    fds.iter().map(|fd| !fd.revents().is_empty()).collect()
+}
+
+fn serve_tcp(listener: &TcpListener, to: &Leads<'_>, over: &dyn Fn() -> bool) {
+    let open = Arc::new(AtomicUsize::new(0));
+    // Non-blocking: a client that disconnects before `accept()` must not stall the loop.
+    let _ = listener.set_nonblocking(true);
+    while !over() {
+        if !ready(std::iter::once(listener.as_fd()))[0] {
+            continue;
+        }
+        // Its own descriptor, and that of the connection which it leads to.
+        let room = Some(()).filter(|()| open.load(Ordering::SeqCst) < MOST);
+        let Some(room) = room.and_then(|()| FdReservation::take(2)) else {
+            std::thread::sleep(NO_ROOM);
+            continue;
+        };
+        let (near, peer) = match listener.accept() {
+            Ok(accepted) => accepted,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(_) => {
+                // No descriptor is left, for one.
+                std::thread::sleep(NO_ROOM);
+                continue;
+            }
+        };
+        open.fetch_add(1, Ordering::SeqCst);
+        let count = open.clone();
+        let to = to(peer.ip());
+        let carried = std::thread::Builder::new().stack_size(STACK).spawn(move || {
+            let _room = room;
+            // Who connects to what isn't there sees the connection closed.
+            let _ = near.set_nonblocking(false).and_then(|()| carry(&near, &to));
+            drop(near);
+            count.fetch_sub(1, Ordering::SeqCst);
+        });
+        if carried.is_err() {
+            open.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Carries one connection in both directions, each to its end.
+fn carry(near: &TcpStream, to: &[SocketAddr]) -> io::Result<()> {
+    let mut far = Err(io::ErrorKind::NotFound.into());
+    for at in to {
+        far = TcpStream::connect_timeout(at, Duration::from_secs(10));
+        if far.is_ok() {
+            break;
+        }
+    }
+    let far = far?;
+    for stream in [near, &far] {
+        let _ = stream.set_nodelay(true);
+        notice_death(stream);
+    }
+    std::thread::scope(|scope| {
+        let back =
+            std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || copy(near, &far));
+        if back.is_ok() {
+            copy(&far, near);
+        }
+    });
+    Ok(())
+}
+
+/// Keepalive: the kernel finds out within two minutes that the peer is gone without closing the connection.
+fn notice_death(stream: &TcpStream) {
+    let _ = sockopt::set_tcp_keepidle(stream, Duration::from_secs(60))
+        .and_then(|()| sockopt::set_tcp_keepintvl(stream, Duration::from_secs(15)))
+        .and_then(|()| sockopt::set_tcp_keepcnt(stream, 4))
+        .and_then(|()| sockopt::set_socket_keepalive(stream, true));
+}
+
+fn copy(mut from: &TcpStream, mut to: &TcpStream) {
+    let mut buffer = vec![0; 32 << 10];
+    loop {
+        match from.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Ok(length @ 1..) if to.write_all(&buffer[..length]).is_ok() => {}
+            _ => break,
+        }
+    }
+    // The other direction may go on.
+    let _ = to.shutdown(Shutdown::Write);
+    let _ = from.shutdown(Shutdown::Read);
+}
+
+/// Who sends datagrams, and the socket by which the answers come.
+struct Sender {
+    peer: SocketAddr,
+    far: UdpSocket,
+    heard: Instant,
+    refused: bool,
+    _room: FdReservation,
+}
+
+fn serve_udp(near: &UdpSocket, to: &Leads<'_>, over: &dyn Fn() -> bool) {
+    let mut senders: Vec<Sender> = Vec::new();
+    let mut buffer = vec![0; 64 << 10];
+    let _ = near.set_nonblocking(true);
+    while !over() {
+        senders.retain(|sender| !sender.refused && sender.heard.elapsed() < SILENT);
+        let sockets = std::iter::once(near.as_fd()).chain(senders.iter().map(|s| s.far.as_fd()));
+        let ready = ready(sockets);
+        for (sender, _) in senders.iter_mut().zip(&ready[1..]).filter(|(_, ready)| **ready) {
+            for _ in 0..TURN {
+                match sender.far.recv(&mut buffer) {
+                    Ok(length) => {
+                        sender.heard = Instant::now();
+                        let _ = near.send_to(&buffer[..length], sender.peer);
+                    }
+                    // Nobody listens there any more: where it leads is asked anew for the next datagram.
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                        sender.refused = true;
+                        break;
+                    }
+                    Err(_) => break,
+                }
+            }
+        }
+        for _ in 0..TURN {
+            if !ready[0] {
+                break;
+            }
+            let Ok((length, peer)) = near.recv_from(&mut buffer) else { break };
+            if let Some(sender) = sender_of(&mut senders, peer, to) {
+                sender.heard = Instant::now();
+                sender.refused |= sender.far.send(&buffer[..length]).is_err();
+            }
+        }
+    }
+}
+
+/// What is known of a sender; one more is made known, and the one that was silent longest forgotten.
+fn sender_of<'a>(
+    senders: &'a mut Vec<Sender>,
+    peer: SocketAddr,
+    to: &Leads<'_>,
+) -> Option<&'a mut Sender> {
+    if let Some(known) = senders.iter().position(|sender| sender.peer == peer) {
+        return senders.get_mut(known);
+    }
+    let at = *to(peer.ip()).first()?;
+    let any: IpAddr =
+        if at.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let mut room =
+        Some(()).filter(|()| senders.len() < MOST_SENDERS).and_then(|()| FdReservation::take(1));
+    if room.is_none() {
+        let silent = senders.iter().enumerate().min_by_key(|(_, sender)| sender.heard)?.0;
+        senders.swap_remove(silent);
+        room = FdReservation::take(1);
+    }
+    let _room = room?;
+    let far = UdpSocket::bind((any, 0)).ok()?;
+    far.connect(at).ok()?;
+    far.set_nonblocking(true).ok()?;
+    senders.push(Sender { peer, far, heard: Instant::now(), refused: false, _room });
+    senders.last_mut()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ports::Transport;
+    use super::super::socket::open;
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+
+    fn socket(protocol: Transport) -> (RelaySocket, SocketAddr) {
+        let socket =
+            RelaySocket::of(open("127.0.0.1:0".parse().unwrap(), protocol).unwrap(), protocol);
+        let at = match &socket {
+            RelaySocket::Tcp(listener) => listener.local_addr(),
+            RelaySocket::Udp(socket) => socket.local_addr(),
+        };
+        (socket, at.unwrap())
+    }
+
+    #[test]
+    fn both_directions_end_on_their_own() {
+        let far = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = far.local_addr().unwrap().port();
+        let to = |peer| here(port, peer);
+        let (near, at) = socket(Transport::Tcp);
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| serve(&near, &to, &|| over.load(Ordering::SeqCst)));
+            // It answers only once all was said.
+            scope.spawn(|| {
+                let (mut stream, _) = far.accept().unwrap();
+                let mut said = Vec::new();
+                stream.read_to_end(&mut said).unwrap();
+                said.reverse();
+                stream.write_all(&said).unwrap();
+            });
+            let mut stream = TcpStream::connect(at).unwrap();
+            let bytes: Vec<u8> = (0..1_000_000u32).map(|n| n as u8).collect();
+            stream.write_all(&bytes).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            let mut back = Vec::new();
+            stream.read_to_end(&mut back).unwrap();
+            back.reverse();
+            assert!(back == bytes);
+            over.store(true, Ordering::SeqCst);
+        });
+    }
+
+    #[test]
+    fn each_sender_of_datagrams_gets_its_own_answers_however_many_there_are() {
+        let far = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let at_far = far.local_addr().unwrap();
+        let to = |_| vec![at_far];
+        let (near, at) = socket(Transport::Udp);
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| serve(&near, &to, &|| over.load(Ordering::SeqCst)));
+            scope.spawn(|| {
+                let mut buffer = [0; 2000];
+                far.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+                while !over.load(Ordering::SeqCst) {
+                    if let Ok((length, peer)) = far.recv_from(&mut buffer) {
+                        far.send_to(&buffer[..length], peer).unwrap();
+                    }
+                }
+            });
+            // More than are told apart at once: the first are forgotten, and are known again when they speak.
+            let clients: Vec<UdpSocket> =
+                (0..MOST_SENDERS + 20).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+            for round in 0..2 {
+                for (number, client) in clients.iter().enumerate() {
+                    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                    client.connect(at).unwrap();
+                    let said = format!("{round} {number}");
+                    client.send(said.as_bytes()).unwrap();
+                    let mut answer = [0; 100];
+                    let length = client.recv(&mut answer).unwrap();
+                    assert_eq!(answer[..length], *said.as_bytes());
+                }
+            }
+            over.store(true, Ordering::SeqCst);
+        });
+    }
+
+    #[test]
+    fn the_room_for_senders_is_bounded() {
+        let far = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let at_far = far.local_addr().unwrap();
+        let to = |_| vec![at_far];
+        let mut senders = Vec::new();
+        for port in 1..1000 {
+            assert!(sender_of(&mut senders, ([127, 0, 0, 1], port).into(), &to).is_some());
+        }
+        assert_eq!(senders.len(), MOST_SENDERS);
+        assert!(senders.iter().any(|sender| sender.peer.port() == 999));
+    }
+
+    #[test]
+    fn who_comes_from_elsewhere_does_not_come_from_the_loopback() {
+        let own = ["192.0.2.7", "192.0.2.8", "2001:db8::7"].map(|ip| ip.parse().unwrap());
+        let to = |peer: &str, own: &[IpAddr]| {
+            let leads = leads(80, peer.parse().unwrap(), own).into_iter();
+            leads.map(|at| at.to_string()).collect::<Vec<_>>()
+        };
+        for own in [&own[..], &[]] {
+            assert_eq!(to("127.3.2.1", own), ["127.0.0.1:80", "[::1]:80"]);
+            assert_eq!(to("::1", own), ["[::1]:80", "127.0.0.1:80"]);
+        }
+        assert_eq!(to("198.51.100.1", &own), ["192.0.2.7:80", "[2001:db8::7]:80"]);
+        assert_eq!(to("2001:db8::1", &own), ["[2001:db8::7]:80", "192.0.2.7:80"]);
+        // One of the other family will do; without any there is no way.
+        assert_eq!(to("2001:db8::1", &own[..1]), ["192.0.2.7:80"]);
+        assert_eq!(to("2001:db8::1", &[]), [""; 0]);
+        assert_eq!(to("198.51.100.1", &[]), [""; 0]);
+    }
+}

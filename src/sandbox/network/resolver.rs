@@ -1,0 +1,132 @@
+//! /etc/resolv.conf and /etc/hosts of a container.
+
+use std::fs;
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::egress_filter::{HOST, gateways};
+use crate::sandbox::spec::HostAccess;
+
+/// The name server that a container asks where the host's is one that only the host reaches; pasta
+/// forwards it.
+const FORWARDED_DNS: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+
+/// A network's resolver: the content of /etc/resolv.conf, and the address that pasta must forward.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::sandbox) struct Resolver {
+    pub(in crate::sandbox) file: String,
+    pub(in crate::sandbox) forward: Option<IpAddr>,
+}
+
+impl Resolver {
+    /// The host's own, for a container in the host's network.
+    pub(in crate::sandbox) fn of_host() -> Resolver {
+        Resolver { file: read_bounded("/etc/resolv.conf"), forward: None }
+    }
+
+    /// None at all, for a container without a network.
+    pub(in crate::sandbox) fn none() -> Resolver {
+        Resolver { file: String::new(), forward: None }
+    }
+
+    /// One that works in a private network.
+    pub(in crate::sandbox) fn private(allowed: HostAccess) -> Resolver {
+        let out_of_reach = if allowed.gateway { Vec::new() } else { gateways() };
+        Resolver::private_from(&read_bounded("/etc/resolv.conf"), &out_of_reach)
+    }
+
+    fn private_from(host: &str, out_of_reach: &[IpAddr]) -> Resolver {
+        let servers: Vec<IpAddr> = host.lines().filter_map(name_server).collect();
+        let local = |ip: &IpAddr| {
+            let special = match ip {
+                IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified(),
+                IpAddr::V6(v6) => {
+                    v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified()
+                }
+            };
+            special || out_of_reach.contains(ip)
+        };
+        if !servers.is_empty() && servers.iter().any(|ip| !local(ip)) {
+            let kept = host.lines().filter(|line| name_server(line).is_none_or(|ip| !local(&ip)));
+            let file = kept.map(|line| format!("{line}\n")).collect();
+            return Resolver { file, forward: None };
+        }
+        let others = host.lines().filter(|line| !line.trim_start().starts_with("nameserver"));
+        let mut file: String = others.map(|line| format!("{line}\n")).collect();
+        file.push_str(&format!("nameserver {FORWARDED_DNS}\n"));
+        Resolver { file, forward: Some(IpAddr::V4(FORWARDED_DNS)) }
+    }
+}
+
+fn name_server(line: &str) -> Option<IpAddr> {
+    let mut words = line.split_whitespace();
+    if words.next() != Some("nameserver") {
+        return None;
+    }
+    // An address with a zone (fe80::1%eth0) is link-local, and of no use elsewhere.
+    let address = words.next()?;
+    address.split('%').next()?.parse().ok()
+}
+
+/// /etc/hosts for a container: the host's own lines, and the container's name; if it may reach the host, what podman
+/// and Docker call that.
+pub(in crate::sandbox) fn hosts(hostname: &str, share_host: bool, allowed: HostAccess) -> String {
+    let mut text =
+        String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    if share_host {
+        let theirs = read_bounded("/etc/hosts");
+        let useful = theirs.lines().filter(|line| {
+            let mut words = line.split_whitespace();
+            let address = words.next().and_then(|word| word.parse::<IpAddr>().ok());
+            address.is_some_and(|ip| !ip.is_loopback())
+        });
+        useful.for_each(|line| text.push_str(&format!("{line}\n")));
+    }
+    if allowed.host {
+        text.push_str(&format!("{HOST}\thost.containers.internal host.docker.internal\n"));
+    }
+    text.push_str(&format!("127.0.0.1\t{hostname}\n"));
+    text
+}
+
+pub(in crate::sandbox) fn read_bounded(path: &str) -> String {
+    let mut text = String::new();
+    if let Ok(file) = fs::File::open(path) {
+        let _ = file.take(65536).read_to_string(&mut text);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resolver_that_only_the_host_reaches_is_replaced() {
+        let through =
+            Resolver::private_from("search x\nnameserver 10.0.0.1\nnameserver 127.0.0.53\n", &[]);
+        assert_eq!(through.file, "search x\nnameserver 10.0.0.1\n");
+        assert_eq!(through.forward, None);
+        for host in ["nameserver 127.0.0.53\noptions edns0\n", "nameserver fe80::1%eth0\n", ""] {
+            let replaced = Resolver::private_from(host, &[]);
+            assert!(replaced.file.ends_with("nameserver 169.254.1.1\n"), "{host:?}");
+            assert!(replaced.forward.is_some());
+        }
+    }
+
+    #[test]
+    fn a_name_server_at_a_gateway_out_of_reach_is_replaced() {
+        let gateway = "10.0.2.1".parse().unwrap();
+        let resolver = Resolver::private_from("nameserver 10.0.2.1\n", &[gateway]);
+        assert_eq!(resolver.file, "nameserver 169.254.1.1\n");
+        assert!(resolver.forward.is_some());
+    }
+
+    #[test]
+    fn hosts_has_the_containers_name_and_the_hosts_if_that_is_allowed() {
+        let text = hosts("svp", false, HostAccess::default());
+        assert!(text.ends_with("127.0.0.1\tsvp\n") && !text.contains("internal"));
+        let text = hosts("svp", false, HostAccess { host: true, ..HostAccess::default() });
+        assert!(text.contains("169.254.1.2\thost.containers.internal host.docker.internal\n"));
+    }
+}

@@ -1,0 +1,51 @@
+//! Confines a stage: mounts of its own, and a root with nothing of the host in it.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::sched::{CloneFlags, unshare};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
+
+use super::overlay;
+use crate::error::{Error, Result};
+
+pub(in crate::sandbox) fn own_mounts() -> Result<()> {
+    // Unpacking has no use for a network or for System V IPC either.
+    let flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC;
+    unshare(flags).map_err(|errno| Error::sandbox("can't make a mount namespace").source(errno))?;
+    overlay::make_private()
+}
+
+/// Makes this process's root an empty file system with the directory at `path` in it, and nothing of
+/// the host but this process's own descriptors, at the path where every library looks for them.
+pub(in crate::sandbox) fn confine_to(path: &str) -> Result<OwnedFd> {
+    confine_fd(path, &overlay::open(path)?)
+}
+
+/// As [`confine_to`], for an open directory; `at` is one to put the empty file system on.
+pub(in crate::sandbox) fn confine_fd(at: &str, tree: &OwnedFd) -> Result<OwnedFd> {
+    let mut trees = confine_all(at, &[tree])?;
+    trees.pop().ok_or_else(|| Error::sandbox("no tree to confine a stage to"))
+}
+
+/// As [`confine_fd`], for several.
+pub(in crate::sandbox) fn confine_all(at: &str, trees: &[&OwnedFd]) -> Result<Vec<OwnedFd>> {
+    confine(at, trees)
+        .map_err(|error| Error::sandbox(format!("can't confine a stage to {at}")).source(error))?;
+    (0..trees.len()).map(|n| overlay::open(format!("/tree{n}"))).collect()
+}
+
+fn confine(at: &str, trees: &[&OwnedFd]) -> io::Result<()> {
+    mount("svp", at, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=755,size=64k")?;
+    std::env::set_current_dir(at)?;
+    std::fs::create_dir_all("proc/self/fd")?;
+    for (n, tree) in trees.iter().enumerate() {
+        let name = format!("tree{n}");
+        std::fs::create_dir(&name)?;
+        mount_bind(format!("/proc/self/fd/{}", tree.as_raw_fd()), name)?;
+    }
+    mount_bind("/proc/self/fd", "proc/self/fd")?;
+    nix::unistd::pivot_root(".", ".")?;
+    unmount(".", UnmountFlags::DETACH)?;
+    std::env::set_current_dir("/")
+}

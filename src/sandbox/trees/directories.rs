@@ -1,0 +1,80 @@
+//! The directories of the layer store: created for the containers' root, named, listed.
+//!
+//! ```text
+//! TREES/MAP/layers/CHAIN/fs       a layer unpacked for that id map, in overlayfs's format
+//! TREES/MAP/layers/CHAIN/report   what of it could not be expressed there
+//! TREES/MAP/locks/CHAIN           held while a layer is unpacked, so that two builds don't both do it
+//! TREES/MAP/services/ID           what a service writes: the upper directory of its overlay
+//! TREES/MAP/volumes/NAME/data     a volume
+//! TREES/MAP/tmp/RANDOM            a build's root file system, locked by its owner; swept when the owner is gone
+//! ```
+
+use std::fs::{self, DirBuilder};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, IoContext, Result};
+use crate::oci::Digest;
+use crate::sandbox::userns::idmap::IdMap;
+
+/// Part of the name of every layer store: trees of another format of ours are not looked at.
+pub(in crate::sandbox) const FORMAT: u32 = 1;
+
+pub(in crate::sandbox) const LAYERS: &str = "layers";
+pub(in crate::sandbox) const LOCKS: &str = "locks";
+pub(in crate::sandbox) const TMP: &str = "tmp";
+pub(in crate::sandbox) const SERVICES: &str = "services";
+pub(in crate::sandbox) const VOLUMES: &str = "volumes";
+
+/// Creates the layer store of an id map, owned by the container's root.
+pub(in crate::sandbox) fn create_store(trees: &Path, map: &IdMap) -> Result<PathBuf> {
+    let layer_store = trees.join(format!("{}-{FORMAT}", map.key()));
+    DirBuilder::new().recursive(true).mode(0o700).create(trees).io("make", trees)?;
+    for dir in [
+        layer_store.clone(),
+        layer_store.join(LAYERS),
+        layer_store.join(LOCKS),
+        layer_store.join(TMP),
+    ] {
+        create_owned_dir(&dir, map)?;
+    }
+    Ok(layer_store)
+}
+
+/// Makes a directory (0700) of the container's root, unless it is there.
+pub(in crate::sandbox) fn create_owned_dir(path: &Path, map: &IdMap) -> Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(Error::io("make", path, error));
+        }
+        _ => {}
+    }
+    let (uid, gid) = map.root();
+    let found = fs::symlink_metadata(path).io("look at", path)?;
+    if (found.uid(), found.gid()) != (uid, gid) {
+        std::os::unix::fs::lchown(path, Some(uid), Some(gid)).io("set the owner of", path)?;
+    }
+    Ok(())
+}
+
+/// A chain ID as the name of a file; half of it is more than enough, and shorter in `ls`.
+pub(in crate::sandbox) fn key(chain_id: &Digest) -> String {
+    chain_id.hex()[..40].to_owned()
+}
+
+/// The names in a directory, sorted; none if there is no such directory.
+pub(in crate::sandbox) fn names(dir: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
+        other => other.io("list", dir)?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.push(entry.io("list", dir)?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}

@@ -1,0 +1,124 @@
+//! The layer store: each layer unpacked once for each id map, under its chain ID.
+
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use super::directories::{LAYERS, LOCKS, create_owned_dir, key};
+use super::unpack::UnpackRequest;
+use crate::error::{IoContext, Result};
+use crate::layer::meta::IdRanges;
+use crate::layer::unpack::UnpackReport;
+use crate::oci::media_type::Compression;
+use crate::oci::{Digest, Image};
+use crate::sandbox::create::Sandbox;
+use crate::sandbox::spec::Overlay;
+use crate::sandbox::stage::launch::Stage;
+use crate::sandbox::userns::idmap::Extent;
+use crate::store::Store;
+
+/// A layer to unpack, and where its blob is.
+#[derive(Debug)]
+pub struct LayerSource {
+    /// The blob, to be read from its start.
+    pub blob: File,
+    /// The blob's digest.
+    pub digest: Digest,
+    /// The blob's size; bytes.
+    pub size: u64,
+    /// How it is compressed.
+    pub compression: Compression,
+    /// The digest of the uncompressed tar.
+    pub diff_id: Digest,
+    /// The chain ID of this layer on those below (image-spec, config.md).
+    pub chain_id: Digest,
+}
+
+/// The layers of an image of the store, the lowest first, to be unpacked.
+pub fn layer_sources(store: &Store, image: &Image) -> impl Iterator<Item = Result<LayerSource>> {
+    image.layers().iter().zip(image.chain_ids()).map(|(layer, chain_id)| {
+        let descriptor = &layer.descriptor;
+        Ok(LayerSource {
+            blob: store.open_blob(&descriptor.digest)?,
+            digest: descriptor.digest,
+            size: descriptor.size,
+            compression: Compression::of_layer(&descriptor.media_type)?,
+            diff_id: layer.diff_id,
+            chain_id,
+        })
+    })
+}
+
+impl Sandbox {
+    /// Makes sure that a layer is unpacked. Of two builds that want it, one unpacks and one waits.
+    pub(in crate::sandbox) fn ensure_unpacked(
+        &self,
+        below: &Overlay,
+        layer: &LayerSource,
+        unpacking: &mut dyn FnMut(&LayerSource),
+    ) -> Result<()> {
+        let key = key(&layer.chain_id);
+        let published = self.layer_store().join(LAYERS).join(&key);
+        if published.join("report").exists() {
+            return Ok(());
+        }
+        let lock_path = self.layer_store().join(LOCKS).join(&key);
+        let lock = File::create(&lock_path).io("open", &lock_path)?;
+        lock.lock().io("lock", &lock_path)?;
+        if published.join("report").exists() {
+            return Ok(());
+        }
+        unpacking(layer);
+        let (place, report) = self.unpack(below, layer, "unpack")?;
+        publish(&place, &published, &report)
+    }
+
+    /// Unpacks a layer on those `below`, in the directory `name` of the build.
+    pub(in crate::sandbox) fn unpack(
+        &self,
+        below: &Overlay,
+        layer: &LayerSource,
+        name: &str,
+    ) -> Result<(PathBuf, UnpackReport)> {
+        let place = self.layer_store().join(&below.dir).join(name);
+        create_owned_dir(&place, self.map())?;
+        let into = place.join("fs");
+        create_owned_dir(&into, self.map())?;
+        rustix::fs::chmod(&into, rustix::fs::Mode::from(0o755)).io("set the mode of", &into)?;
+        let request = UnpackRequest {
+            into: format!("{}/{name}/fs", below.dir),
+            compression: layer.compression,
+            digest: layer.digest,
+            size: layer.size,
+            diff_id: layer.diff_id,
+            below: below.clone(),
+            ids: self.id_ranges(),
+        };
+        let fds = [self.namespace(), layer.blob.as_fd()];
+        let stage = Stage::start(self.layer_store(), &request, &fds)?;
+        Ok((place, stage.finish()?))
+    }
+
+    pub(in crate::sandbox) fn id_ranges(&self) -> IdRanges {
+        let ranges = |extents: &[Extent]| {
+            extents.iter().map(|e| (e.inside, e.inside + (e.count - 1))).collect()
+        };
+        IdRanges { users: ranges(&self.map().uids), groups: ranges(&self.map().gids) }
+    }
+}
+
+/// Makes an unpacked layer everyone's. The stage has synced the tree.
+fn publish(place: &Path, published: &Path, report: &UnpackReport) -> Result<()> {
+    let file = write_report(place, report)?;
+    File::open(&file).and_then(|file| file.sync_all()).io("sync", &file)?;
+    fs::rename(place, published).io("publish the layer", published)?;
+    let layers = published.parent().unwrap_or(published);
+    File::open(layers).and_then(|dir| dir.sync_all()).io("sync", layers)
+}
+
+pub(in crate::sandbox) fn write_report(place: &Path, report: &UnpackReport) -> Result<PathBuf> {
+    let file = place.join("report");
+    let text = serde_json::to_vec(report).expect("a report is plain data");
+    fs::write(&file, text).io("write", &file)?;
+    Ok(file)
+}

@@ -1,0 +1,32 @@
+//! Trees: unpacked layers, the root file systems of builds and services, volumes. They belong to the containers' root.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `directories` | the directories of the layer store |
+//! | `overlay`, `confine` | mounts an overlay; confines a stage to a tree |
+//! | `unpack`, `diff`, `remove` | the stages that unpack, diff and remove trees |
+//! | `layer_store` | unpacks the layers of an image once each |
+//! | `build_rootfs`, `service_rootfs` | layers with an upper directory on top |
+//! | `layer_cache` | lists, measures and removes what is in the layer stores of all id maps |
+//! | `verify` | compares unpacked layers with their blobs |
+//! | `unpack_directory` | unpacks into a directory of the caller's |
+//! | `image_files` | looks for files in an image |
+//! | `volume`, `volume_export`, `volume_import`, `volume_archive` | volumes, and their tar in a backup |
+
+pub(super) mod build_rootfs;
+pub(super) mod confine;
+pub(super) mod diff;
+pub(super) mod directories;
+pub(super) mod image_files;
+pub(super) mod layer_cache;
+pub(super) mod layer_store;
+pub(super) mod overlay;
+pub(super) mod remove;
+pub(super) mod service_rootfs;
+pub(super) mod unpack;
+pub(super) mod unpack_directory;
+pub(super) mod verify;
+pub(super) mod volume;
+pub(super) mod volume_archive;
+pub(super) mod volume_export;
+pub(super) mod volume_import;

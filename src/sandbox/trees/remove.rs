@@ -1,0 +1,80 @@
+//! Removes trees of the layer store, as root of the user namespace.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::directories::TMP;
+use super::overlay;
+use crate::channel::Channel;
+use crate::error::{IoContext, Result};
+use crate::interrupt;
+use crate::remove::remove_tree;
+use crate::sandbox::stage::launch::Stage;
+use crate::sandbox::stage::protocol::{Descriptors, Request};
+use crate::sandbox::userns::namespace;
+use crate::store::Staging;
+
+/// Trees of the layer store to remove. The user namespace, if they belong to one.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::sandbox) struct RemoveRequest(pub(in crate::sandbox) Vec<String>);
+
+impl Request for RemoveRequest {
+    const NAME: &'static str = "remove";
+    type Answer = ();
+
+    fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<()> {
+        fds.take_optional().map_or(Ok(()), |namespace| namespace::join(channel, namespace))?;
+        remove_here(&self.0)
+    }
+}
+
+fn remove_here(paths: &[String]) -> Result<()> {
+    let here = overlay::open(".")?;
+    paths.iter().try_for_each(|path| remove_patiently(here.as_fd(), path).io("remove", path))
+}
+
+/// As [`remove_tree`], again for a while as long as something is made in there: after an interrupt a
+/// script's processes are being killed, and svp can't wait for them.
+fn remove_patiently(here: BorrowedFd<'_>, path: &str) -> rustix::io::Result<()> {
+    for _ in 0..100 {
+        match remove_tree(here, path) {
+            Err(Errno::NOTEMPTY | Errno::NOENT) => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            other => return other,
+        }
+    }
+    remove_tree(here, path)
+}
+
+/// Removes trees of the layer store `layer_store`; an interrupt does not stop it.
+pub(in crate::sandbox) fn remove(
+    layer_store: &Path,
+    namespace: BorrowedFd<'_>,
+    paths: Vec<String>,
+) -> Result<()> {
+    Stage::start_cleanup(layer_store, &RemoveRequest(paths), &[namespace])?.finish_cleanup()
+}
+
+/// Removes the directories of commands that are gone.
+pub(in crate::sandbox) fn sweep(layer_store: &Path, namespace: BorrowedFd<'_>) {
+    let tmp = layer_store.join(TMP);
+    let Ok(entries) = fs::read_dir(&tmp) else { return };
+    let mut held = Vec::new();
+    let mut dead = Vec::new();
+    for entry in entries.flatten() {
+        if let Ok(Some(lock)) = Staging::lock_dead(&entry.path()) {
+            held.push(lock);
+            dead.push(format!("tmp/{}", entry.file_name().to_string_lossy()));
+        }
+    }
+    if !dead.is_empty() {
+        let _cleaning = interrupt::cleaning();
+        let _ = remove(layer_store, namespace, dead);
+    }
+}

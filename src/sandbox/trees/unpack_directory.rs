@@ -1,0 +1,142 @@
+//! Unpacking into a directory of the caller's, not of the layer store: what `svp unpack` does.
+//!
+//! Root gives every owner and makes devices. Anyone else is root of a namespace of their own with one id,
+//! so that what belongs to root in the image belongs to the caller, who can remove it again; other
+//! owners, and devices, are left out and listed. Either way the stage sees nothing but the directory.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::sched::{CloneFlags, unshare};
+use serde::{Deserialize, Serialize};
+
+use super::confine::{confine_fd, own_mounts};
+use super::layer_store::LayerSource;
+use super::overlay;
+use super::unpack::unpack_verified;
+use crate::channel::Channel;
+use crate::error::{Error, IoContext, Result};
+use crate::layer::meta::IdRanges;
+use crate::layer::unpack::{Mode, UnpackOptions, UnpackReport};
+use crate::oci::Digest;
+use crate::oci::media_type::Compression;
+use crate::remove::remove_tree;
+use crate::sandbox::stage::launch::Stage;
+use crate::sandbox::stage::process::die_with_parent;
+use crate::sandbox::stage::protocol::{Descriptors, Request};
+use crate::sandbox::userns::namespace::no_user_namespace;
+
+/// A layer to apply onto the directory that the stage is started in. The blob.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::sandbox) struct DirectoryRequest {
+    compression: Compression,
+    digest: Digest,
+    size: u64,
+    diff_id: Digest,
+}
+
+/// Removes everything in the directory that the stage is started in. No descriptors.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::sandbox) struct ClearRequest;
+
+impl Request for DirectoryRequest {
+    const NAME: &'static str = "directory";
+    type Answer = UnpackReport;
+
+    fn serve(self, _: &Channel, mut fds: Descriptors) -> Result<UnpackReport> {
+        apply(&self, fds.take()?)
+    }
+}
+
+impl Request for ClearRequest {
+    const NAME: &'static str = "clear";
+    type Answer = ();
+
+    fn serve(self, _: &Channel, _: Descriptors) -> Result<()> {
+        clear_stage()
+    }
+}
+
+/// Applies layers, the lowest first, onto the directory `dir`; what could not be made is in the reports.
+/// After a failure the directory is empty.
+///
+/// # Errors
+/// [`Kind::BadInput`](crate::error::Kind::BadInput) for a layer that isn't what it must be,
+/// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).
+pub fn unpack_into(
+    dir: &Path,
+    layers: impl IntoIterator<Item = Result<LayerSource>>,
+    unpacking: &mut dyn FnMut(&LayerSource),
+) -> Result<Vec<UnpackReport>> {
+    let mut apply = |layer: Result<LayerSource>| -> Result<UnpackReport> {
+        let layer = layer?;
+        unpacking(&layer);
+        let request = DirectoryRequest {
+            compression: layer.compression,
+            digest: layer.digest,
+            size: layer.size,
+            diff_id: layer.diff_id,
+        };
+        Stage::start(dir, &request, &[layer.blob.as_fd()])?.finish()
+    };
+    let result: Result<Vec<_>> = layers.into_iter().map(&mut apply).collect();
+    if result.is_err() {
+        // The failure itself is what to tell.
+        let _ = clear(dir);
+    }
+    result
+}
+
+fn clear(dir: &Path) -> Result<()> {
+    Stage::start_cleanup(dir, &ClearRequest, &[])?.finish()
+}
+
+/// The stage's side of [`unpack_into`].
+fn apply(request: &DirectoryRequest, blob: OwnedFd) -> Result<UnpackReport> {
+    let ids = become_root()?;
+    let root = enter()?;
+    let options = UnpackOptions { mode: Mode::Plain, ids, lower: None };
+    let DirectoryRequest { compression, digest, size, diff_id } = *request;
+    unpack_verified(blob, (digest, size), compression, diff_id, &root, &options)
+}
+
+/// The stage's side of clearing up: removes everything in the directory.
+fn clear_stage() -> Result<()> {
+    become_root()?;
+    let root = enter()?;
+    let names = rustix::fs::Dir::read_from(&root).io("list", "the directory")?;
+    for entry in names {
+        let entry = entry.io("list", "the directory")?;
+        let name = entry.file_name().to_bytes().to_vec();
+        if !matches!(&name[..], b"." | b"..") {
+            remove_tree(root.as_fd(), &name)
+                .io("remove", String::from_utf8_lossy(&name).as_ref())?;
+        }
+    }
+    Ok(())
+}
+
+/// A mount namespace in which the directory that the stage was started in is all there is.
+fn enter() -> Result<OwnedFd> {
+    own_mounts()?;
+    confine_fd("/dev", &overlay::open(".")?)
+}
+
+/// The ids that files can be given to.
+fn become_root() -> Result<IdRanges> {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    if uid.is_root() {
+        return Ok(IdRanges::all());
+    }
+    unshare(CloneFlags::CLONE_NEWUSER).map_err(no_user_namespace)?;
+    let write = |file: &str, text: String| {
+        let path = format!("/proc/self/{file}");
+        std::fs::write(&path, text)
+            .map_err(|error| Error::sandbox(format!("can't write {path}")).source(error))
+    };
+    write("setgroups", "deny".into())?;
+    write("uid_map", format!("0 {} 1", uid.as_raw()))?;
+    write("gid_map", format!("0 {} 1", gid.as_raw()))?;
+    die_with_parent();
+    Ok(IdRanges::up_to(0))
+}

@@ -1,0 +1,204 @@
+//! Volumes: created, filled from an image, renamed, removed.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
+
+use super::confine::{confine_fd, own_mounts};
+use super::directories::{VOLUMES, create_owned_dir, names};
+use super::overlay;
+use crate::channel::Channel;
+use crate::error::{Error, IoContext, Result};
+use crate::layer::diff::{DiffRequest, diff};
+use crate::layer::entry::Timestamp;
+use crate::layer::meta::IdRanges;
+use crate::layer::unpack::{
+    Mode as UnpackMode, UnpackOptions, copy_directory_metadata, unpack_layer,
+};
+use crate::rootfs::open_in_root;
+use crate::sandbox::create::Sandbox;
+use crate::sandbox::spec::{Bind, Overlay};
+use crate::sandbox::stage::launch::Stage;
+use crate::sandbox::stage::protocol::{Descriptors, Request};
+use crate::sandbox::userns::namespace;
+
+/// The directory that is shown: a directory of another owner could not be renamed.
+const DATA: &str = "data";
+
+/// A volume to fill from an image. The user namespace.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::sandbox) struct FillRequest {
+    /// The image's layers.
+    overlay: Overlay,
+    /// The directory of the image, absolute in it.
+    from: String,
+    /// The empty directory to fill, relative to the layer store.
+    into: String,
+    ids: IdRanges,
+}
+
+impl Sandbox {
+    /// Makes a volume, unless it is there, with what the image has at `from`; whether it is new.
+    ///
+    /// # Errors
+    /// As [`Sandbox::build_rootfs`].
+    pub fn create_volume(&self, name: &str, overlay: &Overlay, from: &str) -> Result<bool> {
+        let volume = self.layer_store().join(VOLUMES).join(name);
+        if volume.exists() {
+            return Ok(false);
+        }
+        create_owned_dir(&self.layer_store().join(VOLUMES), self.map())?;
+        let rootfs = self.empty_build_rootfs()?;
+        let new = format!("{}/volume", rootfs.overlay().dir);
+        let into = format!("{new}/{DATA}");
+        create_owned_dir(&self.layer_store().join(&new), self.map())?;
+        create_owned_dir(&self.layer_store().join(&into), self.map())?;
+        let request = FillRequest {
+            overlay: Overlay { lowers: overlay.lowers.clone(), ..rootfs.overlay().clone() },
+            from: from.to_owned(),
+            into,
+            ids: self.id_ranges(),
+        };
+        Stage::start(self.layer_store(), &request, &[self.namespace()])?.finish()?;
+        match std::fs::rename(self.layer_store().join(&new), &volume) {
+            // Another made it meanwhile.
+            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(false),
+            other => other.io("make the volume", &volume).map(|()| true),
+        }
+    }
+
+    /// Gives a volume another name, if it is there and the name is free.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`](crate::error::Kind::Storage).
+    pub fn rename_volume(&self, from: &str, to: &str) -> Result<()> {
+        let volumes = self.layer_store().join(VOLUMES);
+        let (from, to) = (volumes.join(from), volumes.join(to));
+        if !from.exists() {
+            return Ok(());
+        }
+        if to.exists() {
+            return Err(Error::new(
+                crate::error::Kind::Storage,
+                format!("there is a volume {} already", to.display()),
+            ));
+        }
+        std::fs::rename(&from, &to).io("rename the volume", &from)?;
+        File::open(&volumes).and_then(|dir| dir.sync_all()).io("sync", &volumes)
+    }
+
+    /// Whether there is a volume of this name.
+    pub fn has_volume(&self, name: &str) -> bool {
+        self.layer_store().join(VOLUMES).join(name).exists()
+    }
+
+    /// Makes sure that whatever services have written is on the disk.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`](crate::error::Kind::Storage).
+    pub fn sync(&self) -> Result<()> {
+        let layer_store = File::open(self.layer_store()).io("open", self.layer_store())?;
+        rustix::fs::syncfs(layer_store).io("sync", self.layer_store())
+    }
+
+    /// Makes a volume with nothing in it, if there is none.
+    pub(in crate::sandbox) fn empty_volume(&self, name: &str) -> Result<()> {
+        for dir in [Path::new(VOLUMES), &Path::new(VOLUMES).join(name), &volume_data(name)] {
+            create_owned_dir(&self.layer_store().join(dir), self.map())?;
+        }
+        Ok(())
+    }
+
+    /// Shows a volume in a service's container.
+    pub fn volume_bind(name: &str, at: &str, read_only: bool) -> Bind {
+        // Seen from where the container's init starts: PLACE/l.
+        let source = PathBuf::from("../../..").join(volume_data(name));
+        Bind { source, at: at.to_owned(), read_only }
+    }
+
+    /// The names of all volumes, sorted.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`](crate::error::Kind::Storage).
+    pub fn volumes(&self) -> Result<Vec<String>> {
+        names(&self.layer_store().join(VOLUMES))
+    }
+
+    /// Removes a volume.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).
+    pub fn remove_volume(&self, name: &str) -> Result<()> {
+        self.remove_existing(format!("{VOLUMES}/{name}"))
+    }
+}
+
+/// The data of a volume, relative to the layer store.
+pub(in crate::sandbox) fn volume_data(name: &str) -> PathBuf {
+    Path::new(VOLUMES).join(name).join(DATA)
+}
+
+/// The name of the volume that [`Sandbox::volume_bind`] shows from `source`.
+pub(in crate::sandbox) fn volume_name(source: &Path) -> Option<&str> {
+    let rest = source.strip_prefix("../../..").ok()?.strip_prefix(VOLUMES).ok()?;
+    rest.parent()?.to_str()
+}
+
+impl Request for FillRequest {
+    const NAME: &'static str = "fill";
+    type Answer = ();
+
+    fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<()> {
+        namespace::join(channel, fds.take()?)?;
+        fill(&self)
+    }
+}
+
+/// Copies a directory of the image, if it has it, with all that a layer can hold.
+fn fill(request: &FillRequest) -> Result<()> {
+    own_mounts()?;
+    let into = overlay::open(&request.into)?;
+    overlay::enter(&request.overlay)?;
+    let image = overlay::open("../before")?;
+    let empty = overlay::open("../empty")?;
+    let from = Path::new(request.from.trim_start_matches('/'));
+    let Ok(from) = open_in_root(image.as_fd(), from, OFlags::RDONLY | OFlags::DIRECTORY) else {
+        rustix::fs::fchmod(&into, Mode::from(0o755)).io("set the mode of", "the volume")?;
+        return Ok(());
+    };
+    // From here on nothing of the host is in reach.
+    let into = confine_fd("../none", &into)?;
+    copy(&from, &empty, &into, &request.ids)
+}
+
+/// Copies a tree: as a layer, which never touches the disk.
+fn copy(from: &OwnedFd, empty: &OwnedFd, into: &OwnedFd, ids: &IdRanges) -> Result<()> {
+    let pipe = std::io::pipe().map_err(|error| Error::sandbox("can't make a pipe").source(error));
+    let (reader, writer) = pipe?;
+    std::thread::scope(|scope| {
+        let written = scope.spawn(move || {
+            let request = DiffRequest {
+                upper: from.as_fd(),
+                before: empty.as_fd(),
+                started: Timestamp { seconds: 0, nanoseconds: 0 },
+                clamp_mtime: None,
+            };
+            let mut writer =
+                std::io::BufWriter::with_capacity(1 << 18, File::from(OwnedFd::from(writer)));
+            diff(&request, &mut writer)?;
+            std::io::Write::flush(&mut writer).io("copy", "a volume")
+        });
+        let mut reader = File::from(OwnedFd::from(reader));
+        let options = UnpackOptions { mode: UnpackMode::Plain, ids: ids.clone(), lower: None };
+        let unpacked = unpack_layer(&mut reader, into.as_fd(), &options).map(drop);
+        // So that the writer ends if nobody reads any more.
+        drop(reader);
+        let written = written.join().unwrap_or_else(|_| Err(Error::sandbox("copying panicked")));
+        written.and(unpacked)
+    })?;
+    copy_directory_metadata(from.as_fd(), into.as_fd())?;
+    rustix::fs::syncfs(into).io("sync", "the volume")
+}

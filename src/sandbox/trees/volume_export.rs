@@ -1,0 +1,138 @@
+//! Exports what a service has written, and its volumes, as a tar.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::confine::{confine_to, own_mounts};
+use super::overlay;
+use super::volume_archive::{ArchiveRequest, ArchivedVolume, Content, WRITES, pipe};
+use crate::channel::Channel;
+use crate::error::{Error, IoContext, Kind, Result};
+use crate::layer::diff::{DiffRequest, diff};
+use crate::layer::entry::{Entry, EntryKind, Timestamp};
+use crate::layer::meta;
+use crate::layer::read::TarReader;
+use crate::layer::write::TarWriter;
+use crate::sandbox::create::Sandbox;
+use crate::sandbox::spec::Overlay;
+use crate::sandbox::stage::launch::Stage;
+use crate::sandbox::stage::protocol::{Descriptors, Request};
+use crate::sandbox::userns::namespace;
+
+/// Writes what a service has written, and its volumes, as a tar. The user namespace, the tar.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::sandbox) struct ExportRequest(ArchiveRequest);
+
+impl Request for ExportRequest {
+    const NAME: &'static str = "export";
+    type Answer = ();
+
+    fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<()> {
+        namespace::join(channel, fds.take()?)?;
+        pack(&self.0, fds.take()?)
+    }
+}
+
+impl Sandbox {
+    /// Writes what a service that doesn't run has written, as a layer on its image would be, and its
+    /// volumes, as a tar to `tar`.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) for a file that no layer can hold,
+    /// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).
+    pub fn export_volumes(
+        &self,
+        overlay: &Overlay,
+        volumes: &[ArchivedVolume],
+        tar: OwnedFd,
+    ) -> Result<()> {
+        let there: Vec<_> = volumes.iter().filter(|one| self.has_volume(&one.name)).collect();
+        let request = ArchiveRequest::new(self, overlay, there);
+        let fds = [self.namespace(), tar.as_fd()];
+        let stage = Stage::start(self.layer_store(), &ExportRequest(request), &fds)?;
+        drop(tar);
+        stage.finish()
+    }
+}
+
+fn pack(request: &ArchiveRequest, tar: OwnedFd) -> Result<()> {
+    own_mounts()?;
+    let open = |(prefix, path): &(String, PathBuf)| Ok((prefix.clone(), overlay::open(path)?));
+    let volumes = request.volumes.iter().map(open).collect::<Result<Vec<_>>>()?;
+    overlay::enter(&request.overlay)?;
+    let before = overlay::open("../before")?;
+    let upper = overlay::open("../upper")?;
+    let empty = overlay::open("../empty")?;
+    confine_to("../none")?;
+    let mut tar = TarWriter::new(BufWriter::with_capacity(1 << 18, File::from(tar)));
+    pack_tree(&mut tar, WRITES, &upper, &before)?;
+    for (prefix, volume) in &volumes {
+        tar.append(&root_entry(prefix, volume)?, &mut io::empty())?;
+        pack_tree(&mut tar, prefix, volume, &empty)?;
+    }
+    tar.finish()?.flush().io("write", "the copy")
+}
+
+/// The directory of a volume itself.
+fn root_entry(prefix: &str, volume: &OwnedFd) -> Result<Entry> {
+    let stat = rustix::fs::fstat(volume).io("look at", prefix)?;
+    let owner = meta::Ownership::of(&stat);
+    let mut entry = Entry::new(prefix, EntryKind::Directory, owner.mode);
+    (entry.uid, entry.gid, entry.mtime) = (owner.uid, owner.gid, meta::mtime(&stat));
+    entry.xattrs = meta::read_xattrs(volume.as_fd()).io("read", prefix)?;
+    entry.xattrs.retain(|name, _| meta::is_portable(name));
+    Ok(entry)
+}
+
+/// Writes what `tree` has and `before` hasn't, below `prefix`.
+fn pack_tree<W: Write>(
+    tar: &mut TarWriter<W>,
+    prefix: &str,
+    tree: &OwnedFd,
+    before: &OwnedFd,
+) -> Result<()> {
+    let (reader, writer) = pipe()?;
+    std::thread::scope(|scope| {
+        let written = scope.spawn(move || {
+            let request = DiffRequest {
+                upper: tree.as_fd(),
+                before: before.as_fd(),
+                started: Timestamp::default(),
+                clamp_mtime: None,
+            };
+            let mut writer = BufWriter::with_capacity(1 << 18, writer);
+            diff(&request, &mut writer)?;
+            writer.flush().io("copy", prefix)
+        });
+        let mut reader = reader;
+        let taken: Result<()> = (|| {
+            let mut entries = TarReader::new(&mut reader);
+            while let Some(mut entry) = entries.next_entry()? {
+                entry.path = below(prefix, &entry.path);
+                if entry.kind == EntryKind::HardLink {
+                    entry.link = below(prefix, &entry.link);
+                }
+                tar.append(&entry, &mut Content(&mut entries))?;
+            }
+            entries.drain()
+        })();
+        // So that the writer ends if nobody reads any more.
+        drop(reader);
+        let written = written.join().unwrap_or_else(|_| Err(Error::sandbox("copying panicked")));
+        // Whichever failed first made the other fail; what was read says more.
+        match (written, taken) {
+            (Err(error), _) if error.kind() != Kind::Storage => Err(error),
+            (_, Err(error)) => Err(error),
+            (written, Ok(())) => written,
+        }
+    })
+}
+
+fn below(prefix: &str, path: &[u8]) -> Vec<u8> {
+    let path = path.strip_prefix(b"./").unwrap_or(path);
+    [prefix.as_bytes(), path].concat()
+}
