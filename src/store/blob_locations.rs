@@ -1,4 +1,4 @@
-//! Notes of the repositories that have a blob, so that a push to another of the same registry need not send it.
+//! Records the repositories that have a blob, so that a push to the same registry can mount it instead of uploading.
 
 use std::fs;
 use std::io::Write;
@@ -10,19 +10,19 @@ use super::Store;
 use crate::error::{IoContext, Result};
 use crate::oci::{Digest, Reference};
 
-/// How many are kept of a blob.
+/// Number of repositories recorded for a blob.
 const MOST: usize = 8;
 
 impl Store {
-    /// The repositories that had the blob when it was pulled or pushed, the last first.
+    /// Returns the repositories that had the blob when it was pulled or pushed, the most recent first.
     pub fn blob_locations(&self, blob: &Digest) -> Vec<Reference> {
         let text = fs::read_to_string(self.blob_locations_path(blob)).unwrap_or_default();
         let locations = text.lines().filter_map(|line| line.parse::<Reference>().ok());
         locations.filter(|location| location.registry().is_some()).take(MOST).collect()
     }
 
-    /// Notes that the repository of `home`, whose registry is named, has the blob. It is a hint: what can't be
-    /// written is lost.
+    /// Records that the repository of `location`, which names a registry, has the blob. This is only a hint:
+    /// write errors are ignored.
     pub fn add_blob_location(&self, blob: &Digest, location: &Reference) {
         let location = location.name();
         let known = self.blob_locations(blob).into_iter().map(|known| known.name());

@@ -1,4 +1,4 @@
-//! Blobs: content under its own digest, written whole or not at all.
+//! Blobs: content stored under its digest, published atomically.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -12,17 +12,17 @@ use crate::error::{Error, IoContext, Result};
 use crate::oci::{Descriptor, Digest, DigestReader, DigestWriter};
 
 impl Store {
-    /// Begins a blob.
+    /// Creates a blob writer.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
     pub fn blob_writer(&self) -> Result<BlobWriter> {
         let staging = self.shared_staging()?;
-        let file = NamedTempFile::new_in(staging).io("make a file in", staging)?;
+        let file = NamedTempFile::new_in(staging).io("create a file in", staging)?;
         Ok(BlobWriter { inner: DigestWriter::new(file), blobs: self.blobs_dir() })
     }
 
-    /// Stores `bytes` and gives their digest.
+    /// Stores `bytes` as a blob and returns the digest.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -32,24 +32,24 @@ impl Store {
         Ok(writer.finish()?.0)
     }
 
-    /// Where the blob `digest` is, or would be.
+    /// Returns the path of the blob `digest`, whether it exists or not.
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.blobs_dir().join(digest.hex())
     }
 
-    /// Whether the store has the blob. Its content is not looked at.
+    /// Returns whether the blob exists; its content is not verified.
     pub fn has_blob(&self, digest: &Digest) -> bool {
         self.blob_size(digest).is_some()
     }
 
-    /// The stored size of a blob, in bytes.
+    /// Returns the stored size of a blob, in bytes.
     pub fn blob_size(&self, digest: &Digest) -> Option<u64> {
         let metadata = fs::symlink_metadata(self.blob_path(digest)).ok()?;
         metadata.is_file().then_some(metadata.len())
     }
 
-    /// All blobs with the space that each takes on the disk, in bytes; in no order. What isn't named as a blob
-    /// is passed over.
+    /// Iterates over all blobs with their disk use in bytes, in no particular order. Skips files not named as
+    /// blobs.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -65,10 +65,10 @@ impl Store {
         }))
     }
 
-    /// Opens a blob. The content is not verified; see [`Store::blob_reader`].
+    /// Opens a blob without verifying its content; see [`Store::blob_reader`].
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the store lacks it, or it is no file.
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the blob is missing or not a regular file.
     pub fn open_blob(&self, digest: &Digest) -> Result<File> {
         open_file(&self.blob_path(digest))?.ok_or_else(|| {
             Error::bad_input(format!("the store lacks the blob {digest}"))
@@ -76,28 +76,28 @@ impl Store {
         })
     }
 
-    /// A reader of the blob that fails at its end unless size and digest are as the descriptor says.
+    /// Returns a reader that fails at the end of the blob unless its size and digest match the descriptor.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the store lacks it.
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the blob is missing.
     pub fn blob_reader(&self, descriptor: &Descriptor) -> Result<DigestReader<File>> {
         let file = self.open_blob(&descriptor.digest)?;
         Ok(DigestReader::expecting(file, descriptor.digest, Some(descriptor.size)))
     }
 
-    /// The verified content of a small blob.
+    /// Reads a small blob and verifies its digest.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the store lacks it, it has more than `max`
-    /// bytes, or it isn't what its digest says.
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the blob is missing, larger than `max` bytes, or does
+    /// not match its digest.
     pub fn read_blob_bounded(&self, digest: &Digest, max: u64) -> Result<Vec<u8>> {
         let file = self.open_blob(digest)?;
-        // Room for a usual one, so that it takes one read.
+        // Large enough for a typical blob, so that one read suffices.
         let mut bytes = Vec::with_capacity(8192);
         io::Read::read_to_end(&mut io::Read::take(file, max + 1), &mut bytes)
             .io("read", self.blob_path(digest))?;
         if bytes.len() as u64 > max {
-            return Err(Error::bad_input(format!("the blob {digest} has more than {max} bytes")));
+            return Err(Error::bad_input(format!("the blob {digest} is larger than {max} bytes")));
         }
         if Digest::of(&bytes) != *digest {
             return Err(self.damaged(digest));
@@ -105,15 +105,15 @@ impl Store {
         Ok(bytes)
     }
 
-    /// The error for a blob whose content isn't what its digest says.
+    /// Creates the error for a blob that does not match its digest.
     pub fn damaged(&self, digest: &Digest) -> Error {
         Error::bad_input(format!(
             "the blob {digest} is damaged: {} has another digest",
             self.blob_path(digest).display()
         ))
         .hint(
-            "remove that file, then pull, import or build the image again; `svp check --store` finds \
-             whatever else is damaged",
+            "remove that file, then pull, import or build the image again; `svp check --store` lists \
+             all other damage",
         )
     }
 
@@ -122,10 +122,10 @@ impl Store {
     }
 }
 
-/// A blob in the making. Dropped, it is gone; only finishing makes it a blob.
+/// A blob being written. It becomes a blob only when finished; dropped, it is removed.
 ///
-/// Written through [`Write`], it is hashed on the way. A stage that writes to [`BlobWriter::as_file`]
-/// computes the digest itself, and [`BlobWriter::adopt_verified`] takes its word.
+/// Data written through [`Write`] is hashed on the way. A stage that writes to [`BlobWriter::as_file`] computes
+/// the digest itself, and [`BlobWriter::adopt_verified`] trusts it.
 #[derive(Debug)]
 pub struct BlobWriter {
     inner: DigestWriter<NamedTempFile>,
@@ -133,8 +133,8 @@ pub struct BlobWriter {
 }
 
 impl BlobWriter {
-    /// Makes what was written a blob: fsync, rename, fsync of the directory. A blob that is there already
-    /// is replaced by the same content, so that a damaged one heals.
+    /// Publishes the data as a blob: fsync, rename, fsync of the directory. Replaces an existing blob with the
+    /// same content, which repairs a damaged one.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -144,10 +144,10 @@ impl BlobWriter {
         Ok((digest, size))
     }
 
-    /// As [`BlobWriter::finish`], and fails unless digest and size are as expected.
+    /// As [`BlobWriter::finish`], but fails unless digest and size match.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if they aren't.
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) on a mismatch.
     pub fn finish_expecting(self, digest: Digest, size: u64) -> Result<()> {
         let (file, found, length) = self.inner.finish();
         if length != size {
@@ -161,21 +161,20 @@ impl BlobWriter {
         publish(file, &self.blobs, digest)
     }
 
-    /// The file, for one who writes to it directly. Don't mix with [`Write`].
+    /// Returns the file, for direct writes. Don't mix these with [`Write`].
     pub fn as_file(&self) -> &File {
         self.inner.get_ref().as_file()
     }
 
-    /// Makes what was written to [`BlobWriter::as_file`] a blob, under the digest that its writer
-    /// computed.
+    /// Publishes the data written to [`BlobWriter::as_file`] as a blob, under the digest that its writer computed.
     ///
     /// # Errors
-    /// [`Kind::Storage`](crate::error::Kind::Storage) if the file hasn't `size` bytes.
+    /// [`Kind::Storage`](crate::error::Kind::Storage) if the file's size is not `size`.
     pub fn adopt_verified(self, digest: Digest, size: u64) -> Result<()> {
         let (file, ..) = self.inner.finish();
         let length = file.as_file().metadata().io("read", file.path())?.len();
         if length != size {
-            let error = io::Error::other(format!("it has {length} bytes, not {size}"));
+            let error = io::Error::other(format!("the file has {length} bytes, not {size}"));
             return Err(Error::io("finish", file.path(), error));
         }
         publish(file, &self.blobs, digest)
@@ -192,7 +191,7 @@ impl Write for BlobWriter {
     }
 }
 
-/// The digest whose hexadecimal form is `name`.
+/// Returns the digest whose hexadecimal form is `name`.
 pub(super) fn digest_named(name: &std::ffi::OsStr) -> Option<Digest> {
     format!("sha256:{}", name.to_str()?).parse().ok()
 }

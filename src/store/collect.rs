@@ -1,4 +1,4 @@
-//! Collection: removing the blobs that no tag reaches.
+//! Garbage collection: removes the blobs that no tag or service reaches.
 
 use std::collections::HashSet;
 use std::fs;
@@ -11,36 +11,36 @@ use crate::error::{Error, IoContext, Kind, Result};
 use crate::interrupt;
 use crate::oci::{Digest, Reference};
 
-/// How long to wait before another look at a lock that others hold.
+/// The interval between attempts to take a lock that another process holds.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// What a collection did.
+/// The result of a collection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
-    /// Blobs removed.
+    /// Number of blobs removed.
     pub blobs: u64,
-    /// Their bytes.
+    /// Their size in bytes.
     pub bytes: u64,
 }
 
-/// What removing images did.
+/// The result of removing images.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removed {
-    /// The tags that are gone.
+    /// The removed tags.
     pub tags: Vec<String>,
-    /// What became of their blobs; `None` if they stay for now, because another process uses the store or
-    /// another image is damaged.
+    /// The blobs removed; `None` if all stay for now because another process uses the store or another image is
+    /// damaged.
     pub collected: Option<Collected>,
 }
 
 impl Store {
-    /// Removes the tags that `references` name, and those blobs of their images that no other tag reaches;
-    /// then, as nobody else uses the store, does `more` with what the tags still reach: its blobs and configs,
-    /// but no chain IDs. While other tags stand for the same images nothing but the tags goes.
+    /// Removes the tags that `references` name, and the blobs of their images that no other tag reaches. Then, still
+    /// under the exclusive lock, calls `more` with the remaining marks: blobs and configs, but no chain IDs. Removes
+    /// only the tags if other tags name the same images.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is no such image, and [`Kind::Usage`] if a digest
-    /// has several tags, and then nothing is removed; [`Kind::Storage`](crate::error::Kind::Storage).
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) for a missing image and [`Kind::Usage`] for a digest with
+    /// several tags, in both cases without removing anything; [`Kind::Storage`](crate::error::Kind::Storage).
     pub fn remove_images(
         &mut self,
         references: &[Reference],
@@ -56,7 +56,7 @@ impl Store {
                 records.push(record);
             }
         }
-        // Of an image that can't be read, what can be known of.
+        // As far as the images can be read.
         let blobs: HashSet<Digest> = (records.iter())
             .flat_map(|record| self.mark_from_top(&record.manifest, Depth::Blobs).0.blobs)
             .collect();
@@ -74,7 +74,7 @@ impl Store {
             more(store, &reach).map(|()| collected)
         };
         let collected = match self.with_exclusive_lock(Duration::ZERO, collect) {
-            // Another image is damaged, so what it reaches isn't known: the blobs stay.
+            // Another image is damaged, so its blobs are unknown: keep them all.
             Err(error) if error.kind() == Kind::BadInput => None,
             other => other?,
         };
@@ -89,17 +89,16 @@ impl Store {
         let names: Vec<_> = tags.into_iter().map(|tag| tag.name).collect();
         let digest = record.manifest.digest;
         Err(Error::usage(format!("{digest} has several tags: {}", names.join(", ")))
-            .hint("name those to remove"))
+            .hint("remove them by name"))
     }
 
-    /// Does `work` while no other process uses the store, for which it waits as long as `wait` says; `None`
-    /// if another uses it still.
+    /// Runs `work` while no other process uses the store. Waits up to `wait` for that; returns `None` on timeout.
     ///
-    /// While it waits it holds no lock, so that of several that wait one comes first: what was read from
-    /// the store before may have changed.
+    /// Holds no lock while waiting, so that one of several waiting processes can proceed; data read from the store
+    /// before the call may be outdated.
     ///
     /// # Errors
-    /// Those of `work`; [`Kind::Storage`](crate::error::Kind::Storage) if the lock fails;
+    /// The errors of `work`; [`Kind::Storage`](crate::error::Kind::Storage) if locking fails;
     /// [`Kind::Interrupted`](crate::error::Kind::Interrupted).
     pub fn with_exclusive_lock<T>(
         &mut self,
@@ -112,7 +111,7 @@ impl Store {
             interrupt::check()?;
             match self.lock.try_lock() {
                 Ok(()) => break,
-                // The shared lock may be lost in the attempt.
+                // A failed upgrade may have released the shared lock.
                 Err(fs::TryLockError::WouldBlock) if since.elapsed() >= wait => {
                     self.lock.lock_shared().io("lock", &path)?;
                     return Ok(None);
@@ -129,8 +128,8 @@ impl Store {
         done.map(Some)
     }
 
-    /// Removes every blob (of `among`, if given) that isn't reached. Nobody else may be using the store:
-    /// what another process has written may not be tagged yet.
+    /// Removes every unmarked blob, or only those in `among`. No other process may be using the store: a blob that
+    /// it has written may not be tagged yet.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -144,7 +143,7 @@ impl Store {
         for digest in unreached {
             let path = self.blob_path(&digest);
             let Ok(found) = fs::symlink_metadata(&path) else { continue };
-            // What someone has put in a blob's place goes as well.
+            // Also removes a directory that someone put in a blob's place.
             let removed =
                 if found.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             removed.io("remove", &path)?;

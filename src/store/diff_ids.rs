@@ -1,4 +1,4 @@
-//! Notes of verified diff IDs: what the blob of a layer is uncompressed, so that it is worked out once.
+//! Caches verified diff IDs, the digests of uncompressed layers, by blob.
 
 use std::fs;
 
@@ -7,19 +7,19 @@ use crate::error::{IoContext, Result};
 use crate::oci::Digest;
 
 impl Store {
-    /// The diff ID that was once computed from the blob `layer`; `None` if none was.
+    /// Returns the cached diff ID of the blob `layer`; `None` if there is none.
     pub fn noted_diff_id(&self, layer: &Digest) -> Option<Digest> {
         let text = fs::read_to_string(self.root.join("diff-ids").join(layer.hex())).ok()?;
         text.parse().ok()
     }
 
-    /// Notes the diff ID that was computed from the blob `layer`.
+    /// Caches the diff ID that was computed from the blob `layer`.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
     pub fn note_diff_id(&self, layer: &Digest, diff_id: &Digest) -> Result<()> {
         let path = self.root.join("diff-ids").join(layer.hex());
-        // Whole or not at all by its size; if it is lost, it is worked out again.
+        // No temporary file: a write of this size is atomic, and a lost diff ID is computed again.
         fs::write(&path, diff_id.to_string()).io("write", &path)
     }
 

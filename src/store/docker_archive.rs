@@ -1,8 +1,7 @@
-//! Writing an image of the store as `docker save` does: for `docker load`, `podman load` and whatever else takes
-//! such archives.
+//! Writes an image of the store in the format of `docker save`, for `docker load`, `podman load` and other readers.
 //!
-//! The config is kept byte for byte, and with it the image's ID. Layers are plain tars, named after their diff
-//! IDs; the format has no place for the manifest, so its digest is not kept.
+//! Keeps the config byte for byte, and with it the image ID. Layers are plain tars, named after their diff IDs;
+//! the format has no manifest, so the manifest digest is lost.
 
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
@@ -20,7 +19,7 @@ use crate::oci::media_type::Compression;
 use crate::oci::{Descriptor, DigestReader, Layer, Reference};
 
 impl Store {
-    /// Writes the image whose manifest is `descriptor` to `output`, as `reference`: the same image, the same bytes.
+    /// Writes the image with the manifest `descriptor` to `output`, as `reference`. Output is reproducible.
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if a blob of the image is missing or damaged;
@@ -49,7 +48,7 @@ impl Store {
             let size = self.tar_size(layer).map_err(or_interrupted)?;
             file(&layer_name(layer), size, &mut self.layer_tar(layer)?).map_err(or_interrupted)?;
         }
-        // docker and podman complete a short name each in their own way.
+        // docker and podman complete short names differently, so write a complete one.
         let name = reference.clone().with_default_registry().tagged();
         let layers: Vec<String> = image.layers().iter().map(layer_name).collect();
         let manifest =
@@ -58,7 +57,7 @@ impl Store {
         tar.finish()?.flush().io("write", "the archive")
     }
 
-    /// A layer's uncompressed size in bytes, which a tar tells before the content. Its diff ID is verified.
+    /// Returns a layer's uncompressed size in bytes, which precedes the content in a tar. Verifies its diff ID.
     fn tar_size(&self, layer: &Layer) -> Result<u64> {
         let tar = DigestReader::new(self.layer_tar(layer)?);
         let damaged = |error: io::Error| match error.kind() {

@@ -1,4 +1,4 @@
-//! Writing an image of the store into an OCI image layout, or an archive.
+//! Writes an image of the store to an OCI image layout or an archive.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -17,17 +17,17 @@ use crate::layer::write::TarWriter;
 use crate::oci::layout::archive_files;
 use crate::oci::{Descriptor, Document, LayoutWriter, Manifest, Platform, Reference};
 
-/// What is in an archive of an image.
+/// The format of an image archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ArchiveFormat {
     /// An OCI image layout.
     Oci,
-    /// What `docker save` writes.
+    /// The format of `docker save`.
     Docker,
 }
 
 impl fmt::Display for ArchiveFormat {
-    /// The transport's name.
+    /// Formats as the transport's name.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             ArchiveFormat::Oci => "oci-archive",
@@ -37,8 +37,8 @@ impl fmt::Display for ArchiveFormat {
 }
 
 impl Store {
-    /// Writes the image whose manifest is `descriptor` into the layout at `dir`, as `reference`; returns
-    /// how many other names the layout has. On failure the layout is as it was.
+    /// Writes the image with the manifest `descriptor` into the layout at `dir`, as `reference`; returns the number
+    /// of other names in the layout. Leaves the layout unchanged on failure.
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if `dir` is neither empty nor a layout, or a blob
@@ -64,7 +64,7 @@ impl Store {
         Ok(others)
     }
 
-    /// As [`Store::save_as`], as an archive of a layout.
+    /// As [`Store::save_as`], for an archive of a layout.
     ///
     /// # Errors
     /// As [`Store::save_as`].
@@ -77,8 +77,8 @@ impl Store {
         self.save_as(ArchiveFormat::Oci, descriptor, file, reference)
     }
 
-    /// Writes the image whose manifest is `descriptor` into the archive `file`, as `reference`. A file that is
-    /// there is replaced when the new one is whole; a device or pipe is written to.
+    /// Writes the image with the manifest `descriptor` to the archive `file`, as `reference`. Replaces an existing
+    /// file atomically; writes directly to a device or pipe.
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if a blob of the image is missing or damaged;
@@ -121,7 +121,7 @@ impl Store {
         }
     }
 
-    /// Writes the archive of a layout to `output`: the same image, the same bytes.
+    /// Writes an archive of a layout to `output`. Output is reproducible.
     ///
     /// # Errors
     /// As [`Store::save_as`].
@@ -152,18 +152,18 @@ impl Store {
         tar.finish()?.flush().io("write", "the archive")
     }
 
-    /// A blob that can't be read because it is damaged is no failure of the disk.
+    /// Turns a read error of a damaged blob from a storage error into one about the blob.
     fn explain(&self, error: Error, blob: &Descriptor) -> Error {
         let cause = std::error::Error::source(&error).and_then(|e| e.downcast_ref::<io::Error>());
         let damaged = cause.is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidData);
         if damaged { self.damaged(&blob.digest) } else { error }
     }
 
-    /// Everything that an image consists of, each once: manifest, config and layers; of an index first itself, then
-    /// all of all its images.
+    /// Lists all parts of an image, each once: manifest, config and layers; for an index, itself and then all parts
+    /// of its images.
     ///
     /// # Errors
-    /// As [`Store::load_manifest`]; also if the store lacks something that an index names.
+    /// As [`Store::load_manifest`]; also if the store lacks an entry of an index.
     pub fn image_blobs(&self, descriptor: &Descriptor) -> Result<Vec<Descriptor>> {
         let mut blobs = vec![descriptor.clone()];
         match self.load_document(descriptor)? {
@@ -184,12 +184,12 @@ impl Store {
         Ok(blobs)
     }
 
-    /// The manifest that an index names.
+    /// Returns the manifest that an entry of an index names.
     fn manifest_of_index(&self, entry: &Descriptor) -> Result<Manifest> {
         let platform = entry.platform.as_ref().map_or("no platform".into(), Platform::to_string);
         let lacking = |error: Error| match self.has_blob(&entry.digest) {
             true => error,
-            false => error.hint("`svp index` makes an index of what the store has"),
+            false => error.hint("create an index of the images in the store with `svp index`"),
         };
         match self
             .load_document(entry)
@@ -197,12 +197,12 @@ impl Store {
             .context(format!("{platform} of the index"))?
         {
             Document::Manifest(manifest) => Ok(manifest),
-            Document::Index(_) => Err(Error::bad_input("an index in an index")),
+            Document::Index(_) => Err(Error::bad_input("nested index")),
         }
     }
 }
 
-/// A reader that fails when the user wants svp to stop.
+/// A reader that fails once svp is interrupted.
 pub(super) struct Interruptible<R>(pub(super) R);
 
 impl<R: Read> Read for Interruptible<R> {
@@ -212,7 +212,7 @@ impl<R: Read> Read for Interruptible<R> {
     }
 }
 
-/// What failed because the user interrupted it says so.
+/// Turns an error that an interrupt caused into [`Kind::Interrupted`](crate::error::Kind::Interrupted).
 pub(super) fn or_interrupted(error: Error) -> Error {
     if interrupt::requested() { interrupt::error() } else { error }
 }

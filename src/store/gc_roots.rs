@@ -1,4 +1,4 @@
-//! Garbage collection roots: the images that tags name, and those of services' records, whatever becomes of the tags.
+//! Garbage collection roots: the images of tags and of service records, independent of each other.
 
 use std::fmt;
 use std::fs;
@@ -10,7 +10,7 @@ use super::Store;
 use crate::error::{Error, IoContext, Result};
 use crate::oci::Descriptor;
 
-/// The part of a service's record that matters here.
+/// The part of a service's record that matters to garbage collection.
 #[derive(Debug, Deserialize)]
 pub struct ServicePin {
     /// The service's name.
@@ -19,7 +19,7 @@ pub struct ServicePin {
     pub manifest: Descriptor,
 }
 
-/// What keeps an image in the store.
+/// The owner of a garbage collection root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RootOwner {
     /// A tag, `[REGISTRY/]REPO:TAG`.
@@ -28,7 +28,7 @@ pub enum RootOwner {
     Service(String),
 }
 
-/// Names the image that is held.
+/// Names the image by its owner.
 impl fmt::Display for RootOwner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -38,17 +38,17 @@ impl fmt::Display for RootOwner {
     }
 }
 
-/// An image that must stay.
+/// An image that garbage collection must keep.
 #[derive(Clone, Debug)]
 pub(super) struct GcRoot {
-    /// Why.
+    /// The owner.
     pub(super) owner: RootOwner,
-    /// Its manifest or index.
+    /// The image's manifest or index.
     pub(super) manifest: Descriptor,
 }
 
 impl Store {
-    /// Every image that must stay: those of the tags and those of services.
+    /// Lists all garbage collection roots: the images of tags and services.
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if a tag's or a service's file is damaged;
@@ -66,10 +66,10 @@ impl Store {
         Ok(gc_roots)
     }
 
-    /// What each service holds, by the name of its directory.
+    /// Lists the image of each service, by the name of the service's directory.
     ///
     /// # Errors
-    /// [`Kind::Storage`](crate::error::Kind::Storage) if they can't be listed; an item is
+    /// [`Kind::Storage`](crate::error::Kind::Storage) if the services can't be listed; an item is
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if that service's file is damaged.
     pub fn service_pins(&self) -> Result<Vec<(String, Result<ServicePin>)>> {
         let dir = self.root().join("services");
@@ -83,15 +83,15 @@ impl Store {
             let name = entry.file_name().to_string_lossy().into_owned();
             let path = entry.path().join("service.json");
             let text = match fs::read(&path) {
-                // It is being removed.
+                // The service is being removed.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 other => other.io("read", &path),
             };
             let pin = text.and_then(|text| {
                 serde_json::from_slice(&text).map_err(|error| {
-                    Error::bad_input(format!("the service's {} is damaged", path.display()))
+                    Error::bad_input(format!("service record {} is damaged", path.display()))
                         .source(error)
-                        .hint("`svp rm --force` with its name removes it, for what it held isn't known")
+                        .hint("remove the service with `svp rm --force`: its image is unknown")
                 })
             });
             service_pins.push((name, pin));

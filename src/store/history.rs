@@ -1,4 +1,4 @@
-//! How an image came to be: its history beside its layers.
+//! The build history of an image, matched with its layers.
 
 use serde::Serialize;
 
@@ -10,25 +10,25 @@ use crate::oci::{Digest, History, Image, Layer, Platform, Reference};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HistoryEntry {
-    /// When, as RFC 3339, if it says.
+    /// Time of the step, as RFC 3339, if recorded.
     pub created: Option<String>,
-    /// What was done; empty if the image doesn't say.
+    /// The command; empty if not recorded.
     pub created_by: String,
-    /// Why, or with what.
+    /// The comment, if any.
     pub comment: Option<String>,
-    /// The number of the layer that it made, the lowest is 1; `None` if it made none.
+    /// Number of the layer that the step created, from 1 for the lowest; `None` if it created none.
     pub number: Option<usize>,
-    /// The blob of that layer.
+    /// The layer's blob.
     pub layer: Option<Digest>,
-    /// The layer's size as stored, in bytes; 0 if it made none.
+    /// The layer's stored size in bytes; 0 without a layer.
     pub size: u64,
 }
 
 impl Store {
-    /// The history of the image that `reference` names, the newest first; of an index, of its image for `platform`.
+    /// Returns the history of the image `reference`, newest first; for an index, of its image for `platform`.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is none, or it is damaged.
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the image is missing or damaged.
     pub fn history(&self, reference: &Reference, platform: &Platform) -> Result<Vec<HistoryEntry>> {
         let chosen = self.choose(&self.resolve(reference)?.manifest, platform)?;
         let mut past = past(&self.load_image(&chosen)?);
@@ -37,8 +37,8 @@ impl Store {
     }
 }
 
-/// The history, the oldest first. Entries and layers meet by their order alone, and an image may tell of
-/// more than it has or of less: each layer is listed exactly once whatever it tells.
+/// Returns the history, oldest first. Only their order relates history entries to layers, and an image may have
+/// too many or too few entries: each layer is listed exactly once in any case.
 fn past(image: &Image) -> Vec<HistoryEntry> {
     let mut layers = (1..).zip(image.layers());
     let entry = |told: History, layer: Option<(usize, &Layer)>| HistoryEntry {

@@ -1,4 +1,4 @@
-//! Images in the store: their two documents, verified whenever they are read.
+//! Images in the store: manifest and config, verified on every read.
 
 use super::Store;
 use crate::error::{Context, Result};
@@ -7,11 +7,11 @@ use crate::oci::json::{MAX_CONFIG, MAX_MANIFEST};
 use crate::oci::{Descriptor, Document, Image, Index, Manifest, Platform, Reference};
 
 impl Store {
-    /// The image whose manifest is `descriptor`; of an index the one for this machine.
+    /// Loads the image with the manifest `descriptor`; for an index, the image for this machine.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if manifest or config is missing, damaged or no
-    /// image's.
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if manifest or config is missing, damaged or not of an
+    /// image.
     pub fn load_image(&self, descriptor: &Descriptor) -> Result<Image> {
         let load = || {
             let manifest = self.load_manifest(descriptor)?;
@@ -21,7 +21,7 @@ impl Store {
         load().context(format!("image {}", descriptor.digest))
     }
 
-    /// The manifest that `descriptor` points at; of an index that for this machine.
+    /// Loads the manifest `descriptor`; for an index, the manifest for this machine.
     ///
     /// # Errors
     /// As [`Store::load_image`].
@@ -37,7 +37,7 @@ impl Store {
         }
     }
 
-    /// What `descriptor` points at: a manifest or an index.
+    /// Loads the manifest or index `descriptor`.
     ///
     /// # Errors
     /// As [`Store::load_image`].
@@ -46,10 +46,10 @@ impl Store {
         Document::parse(&bytes, &descriptor.media_type)
     }
 
-    /// The image for `platform`, if `descriptor` is an index's, of those that the store has; else `descriptor`.
+    /// Chooses the image for `platform` among those that the store has, if `descriptor` is an index; else returns it.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput), listing the platforms that there are, if none serves; as
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput), listing the available platforms, if none matches; as
     /// [`Store::load_image`].
     pub fn choose(&self, descriptor: &Descriptor, platform: &Platform) -> Result<Descriptor> {
         match self.load_document(descriptor)? {
@@ -58,7 +58,7 @@ impl Store {
         }
     }
 
-    /// The images of an index, those that the store has; or the one image that `descriptor` is.
+    /// Lists the images of an index that the store has, or `descriptor` itself if it is an image.
     ///
     /// # Errors
     /// As [`Store::load_image`].
@@ -69,12 +69,12 @@ impl Store {
         })
     }
 
-    /// The part of an index that the store has.
+    /// Reduces an index to the entries that the store has.
     fn held(&self, index: Index) -> Index {
         Index::new(index.images().filter(|image| self.has_blob(&image.digest)).cloned().collect())
     }
 
-    /// Writes an image's config and manifest; its layers must be there.
+    /// Writes an image's config and manifest; its layers must exist.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage); [`Kind::BadInput`](crate::error::Kind::BadInput)

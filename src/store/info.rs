@@ -1,4 +1,4 @@
-//! What the store tells of its images: lists and inspections, as data.
+//! Lists and inspects the images of the store, as data.
 
 use std::collections::{HashMap, HashSet};
 
@@ -20,16 +20,15 @@ pub struct ListedImage {
     pub tag: String,
     /// The manifest's digest.
     pub digest: Digest,
-    /// When the image was made, as RFC 3339, if it says.
+    /// Creation time of the image, as RFC 3339, if recorded.
     pub created: Option<String>,
-    /// What it runs on: several for an index, none if the tag doesn't tell.
+    /// The platforms: several for an index, none if unknown.
     pub platforms: Vec<Platform>,
-    /// The sum of the layers' sizes as stored, in bytes, of all platforms; `None` if a manifest is missing or
-    /// damaged.
+    /// Sum of the stored layer sizes in bytes, over all platforms; `None` if a manifest is missing or damaged.
     pub size: Option<u64>,
 }
 
-/// All that `svp inspect` tells.
+/// The output of `svp inspect`.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Inspection {
@@ -37,22 +36,22 @@ pub struct Inspection {
     pub digest: Digest,
     /// The manifest's media type.
     pub media_type: String,
-    /// All tags that stand for it, or for its index, sorted.
+    /// All tags of the image or its index, sorted.
     pub tags: Vec<String>,
-    /// The index that the name stands for, if it isn't the image itself.
+    /// The index that the name refers to, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub index: Option<InspectedIndex>,
-    /// When it was made, as RFC 3339, if it says.
+    /// Creation time, as RFC 3339, if recorded.
     pub created: Option<String>,
-    /// What it runs on.
+    /// The platform.
     pub platform: Platform,
-    /// The sum of the layers' sizes as stored, in bytes.
+    /// Sum of the stored layer sizes, in bytes.
     pub size: u64,
-    /// The layers, the lowest first.
+    /// The layers, lowest first.
     pub layers: Vec<InspectedLayer>,
     /// The digest of the config.
     pub config_digest: Digest,
-    /// The config, whole.
+    /// The whole config.
     pub config: Value,
 }
 
@@ -64,7 +63,7 @@ pub struct InspectedIndex {
     pub digest: Digest,
     /// Its media type.
     pub media_type: String,
-    /// What it names, in its order: images, and what comes with them.
+    /// Its entries, in order: images and attached documents.
     pub manifests: Vec<Descriptor>,
 }
 
@@ -85,14 +84,14 @@ pub struct InspectedLayer {
 /// One of the two documents of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Document {
-    /// What points at the config and the layers.
+    /// The manifest, which references config and layers.
     Manifest,
-    /// What the image is and how it runs.
+    /// The config, which describes the image and how it runs.
     Config,
 }
 
 impl Store {
-    /// All tags, sorted by name.
+    /// Lists all tags, sorted by name.
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if a tag's file is damaged.
@@ -121,7 +120,7 @@ impl Store {
         Ok(list)
     }
 
-    /// What an image or an index is for, and the sum of its layers' sizes as stored, in bytes, each layer once.
+    /// Returns the platforms of an image or index, and the sum of the stored sizes of its distinct layers, in bytes.
     fn platforms_and_size(&self, descriptor: &Descriptor) -> Result<(Vec<Platform>, u64)> {
         let mut layers: HashMap<Digest, u64> = HashMap::new();
         let mut add = |manifest: Manifest| {
@@ -142,11 +141,11 @@ impl Store {
         Ok((platforms, layers.values().copied().fold(0, u64::saturating_add)))
     }
 
-    /// The bytes of an image's manifest, or of its config, as they are stored. Of an index `platform` chooses the
-    /// image; without one the manifest is the index itself, and the config that of the image for this machine.
+    /// Returns the stored bytes of an image's manifest or config. `platform` chooses the image of an index; without
+    /// it the manifest is the index itself, and the config that of the image for this machine.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is no such image, or it is damaged.
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the image is missing or damaged.
     pub fn document(
         &self,
         reference: &Reference,
@@ -164,10 +163,10 @@ impl Store {
         }
     }
 
-    /// All that there is to tell of the image that `reference` names; of an index, of its image for `platform`.
+    /// Inspects the image `reference`; for an index, its image for `platform`.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is none, or it is damaged.
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the image is missing or damaged.
     pub fn inspect(&self, reference: &Reference, platform: &Platform) -> Result<Inspection> {
         let record = self.resolve(reference)?;
         let chosen = self.choose(&record.manifest, platform)?;

@@ -1,4 +1,4 @@
-//! What the tags reach: everything else in the store is for a collection.
+//! The mark phase of garbage collection: finds the blobs and layers that the roots reach.
 
 use std::collections::HashSet;
 
@@ -9,30 +9,30 @@ use crate::oci::image::chain_ids;
 use crate::oci::json::{MAX_CONFIG, MAX_MANIFEST};
 use crate::oci::{Config, Descriptor, Digest, Document, Manifest};
 
-/// How far a reach goes.
+/// How deep to mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Depth {
-    /// To the blobs: configs are not read, and chain IDs not known.
+    /// Down to the blobs: without reading configs, so chain IDs stay unknown.
     Blobs,
-    /// To the chain IDs of the layers.
+    /// Down to the chain IDs of the layers.
     Layers,
 }
 
-/// What tags reach.
+/// The blobs and layers reached.
 #[derive(Debug, Default)]
 pub struct Marked {
-    /// The blobs: indexes, manifests, configs and layers.
+    /// Blobs: indexes, manifests, configs and layers.
     pub blobs: HashSet<Digest>,
-    /// Those of them that are configs.
+    /// The configs among them.
     pub configs: HashSet<Digest>,
-    /// The chain IDs of all layers.
+    /// Chain IDs of all layers.
     pub chain_ids: HashSet<Digest>,
-    /// The images that can't be read, each with what holds it and why. What they reach isn't known.
+    /// Unreadable images, each with its owner and the error. Their blobs are unknown.
     pub damaged: Vec<(RootOwner, Error)>,
 }
 
 impl Marked {
-    /// This, if it is all that the tags reach.
+    /// Returns the marks if they are complete.
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) that names the first damaged image.
@@ -52,7 +52,7 @@ impl Marked {
 }
 
 impl Store {
-    /// What all tags and services reach.
+    /// Marks everything that tags and services reach.
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if a tag's file is damaged;
@@ -62,7 +62,7 @@ impl Store {
         Ok(self.mark_roots(&gc_roots, Depth::Layers))
     }
 
-    /// What these roots reach.
+    /// Marks everything that these roots reach.
     pub(super) fn mark_roots(&self, gc_roots: &[GcRoot], depth: Depth) -> Marked {
         let mut seen = HashSet::new();
         let distinct: Vec<_> =
@@ -78,16 +78,16 @@ impl Store {
         all
     }
 
-    /// What one image or index reaches.
+    /// Marks everything that one image or index reaches.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if it is damaged.
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the image is damaged.
     pub fn mark_image(&self, descriptor: &Descriptor) -> Result<Marked> {
         let (marked, result) = self.mark_from_top(descriptor, Depth::Layers);
         result.map(|()| marked)
     }
 
-    /// What one image or index reaches, as far as it can be read, and why it can't further.
+    /// Marks everything that one image or index reaches, as far as it is readable; returns the error that stopped it.
     pub(super) fn mark_from_top(
         &self,
         descriptor: &Descriptor,
@@ -98,8 +98,8 @@ impl Store {
         (marked, result)
     }
 
-    /// Adds what `descriptor` reaches. Of an index's images those that the store lacks are no damage: it
-    /// may have been pulled for one platform.
+    /// Marks everything that `descriptor` reaches. Missing images of an index are not damage: it may have been
+    /// pulled for one platform.
     fn mark_from(
         &self,
         descriptor: &Descriptor,
@@ -118,7 +118,7 @@ impl Store {
                 .iter()
                 .filter(|manifest| self.has_blob(&manifest.digest))
                 .try_for_each(|manifest| self.mark_from(manifest, marked, depth, false)),
-            Document::Index(_) => Err(Error::bad_input("an index in an index")),
+            Document::Index(_) => Err(Error::bad_input("nested index")),
         }
     }
 

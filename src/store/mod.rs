@@ -1,18 +1,18 @@
-//! The local store: blobs as an OCI layout has them, one small file a tag, staging, locks.
+//! The local store: blobs in an OCI layout, one file per tag, staging directories, locks.
 //!
 //! ```text
-//! ROOT/lock               marks a store; shared while it is used, exclusive while it is collected
-//! ROOT/blobs/sha256/HEX   as in an OCI layout, written whole or not at all
-//! ROOT/diff-ids/HEX       what a layer's blob is uncompressed, once that was computed
-//! ROOT/homes/HEX          which repositories of registries had a blob when it was pulled or pushed
+//! ROOT/lock               marks a store; locked shared while in use, exclusively by garbage collection
+//! ROOT/blobs/sha256/HEX   as in an OCI layout, published atomically
+//! ROOT/diff-ids/HEX       cached diff ID of a layer's blob
+//! ROOT/homes/HEX          registry repositories that had a blob when it was pulled or pushed
 //! ROOT/tags/NAME          one small JSON file for each REPO:TAG
 //! ROOT/tmp/RANDOM/        staging, each locked by its owner; swept when the owner is gone
-//! ROOT/instances, logs, services, trees   belong to other modules; what services hold is not collected
+//! ROOT/instances, logs, services, trees   belong to other modules; services are garbage collection roots
 //! ```
 //!
-//! Everything that others may see is written as temporary file → fsync → rename → fsync of the directory.
-//! A process killed at any instant leaves only staging, which the next [`Store::open`] removes. Any
-//! number of processes may use a store at once.
+//! Every visible file is published by temporary file → fsync → rename → fsync of the directory. A process killed
+//! at any instant leaves only staging behind, which the next [`Store::open`] removes. Any number of processes
+//! may use a store at once.
 
 mod blob_locations;
 mod blobs;
@@ -52,7 +52,7 @@ pub use tags::TagRecord;
 
 const FORMAT: &[u8] = b"1\n";
 
-/// An open store. It holds the store's shared lock as long as it lives.
+/// An open store. It holds the store's shared lock for its lifetime.
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
@@ -61,8 +61,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Where the store is unless told otherwise: `SVP_ROOT`, else `$XDG_DATA_HOME/svp`, else
-    /// `~/.local/share/svp`.
+    /// Returns the default path of the store: `SVP_ROOT`, else `$XDG_DATA_HOME/svp`, else `~/.local/share/svp`.
     ///
     /// # Errors
     /// [`Kind::Usage`] if none of these is an absolute path.
@@ -74,34 +73,34 @@ impl Store {
             variable("HOME").map(|v| Path::new(&v).join(".local/share/svp")),
         ];
         let root = candidates.into_iter().flatten().next().ok_or_else(|| {
-            Error::usage("there is no place for the store: neither SVP_ROOT nor HOME is set")
-                .hint("set SVP_ROOT to a directory of your own")
+            Error::usage("no path for the store: neither SVP_ROOT nor HOME is set")
+                .hint("set SVP_ROOT to a private directory")
         })?;
         if !root.is_absolute() {
-            return Err(Error::usage(format!("the store's path {} is relative", root.display()))
-                .hint("SVP_ROOT and XDG_DATA_HOME take absolute paths"));
+            return Err(Error::usage(format!("the store path {} is relative", root.display()))
+                .hint("set SVP_ROOT and XDG_DATA_HOME to absolute paths"));
         }
         Ok(root)
     }
 
-    /// Opens the store at `root`, which is made (0700) if it doesn't exist or is empty, and sweeps the
-    /// staging of processes that are gone. Waits while another process collects.
+    /// Opens the store at `root` and sweeps the staging of dead processes. Creates the store (0700) if `root` is
+    /// missing or empty. Waits while another process collects garbage.
     ///
     /// # Errors
-    /// [`Kind::Usage`] if `root` is something else than a store, or of a newer format;
-    /// [`Kind::Storage`] if it can't be made or locked.
+    /// [`Kind::Usage`] if `root` is not a store, or one of a newer format;
+    /// [`Kind::Storage`] if it can't be created or locked.
     pub fn open(root: &Path) -> Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o700).create(root).io("make", root)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(root).io("create", root)?;
         let lock_path = root.join("lock");
         if !lock_path.exists()
             && fs::read_dir(root).io("list", root)?.next().is_some()
-            // Another process may have begun to make the store after the first look.
+            // Another process may be creating the store since the first look.
             && !lock_path.exists()
         {
-            return Err(Error::usage(format!("{} is not a store of svp", root.display()))
-                .hint("SVP_ROOT must name an empty directory, or one that svp made"));
+            return Err(Error::usage(format!("{} is not an svp store", root.display()))
+                .hint("set SVP_ROOT to an empty directory, or one that svp created"));
         }
-        // Others may not look in, whoever made the directory: images of instances hold secrets.
+        // Keep others out, even of an existing directory: instance images contain secrets.
         if fs::metadata(root).io("read", root)?.mode() & 0o077 != 0 {
             fs::set_permissions(root, Permissions::from_mode(0o700)).io("protect", root)?;
         }
@@ -112,7 +111,7 @@ impl Store {
             let path = root.join(dir);
             match DirBuilder::new().mode(0o700).create(&path) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(Error::io("make", &path, error));
+                    return Err(Error::io("create", &path, error));
                 }
                 _ => {}
             }
@@ -122,12 +121,12 @@ impl Store {
         Ok(store)
     }
 
-    /// The store's directory.
+    /// Returns the store's directory.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// A directory of one's own under the store, on the same file system, that goes when it is dropped.
+    /// Creates a private directory on the store's file system, removed when dropped.
     ///
     /// # Errors
     /// [`Kind::Storage`].
@@ -135,12 +134,12 @@ impl Store {
         Staging::new(&self.root.join("tmp"))
     }
 
-    /// The staging directory that all blob writers of this process share.
+    /// Returns the staging directory that all blob writers of this process share.
     fn shared_staging(&self) -> Result<&Path> {
         if let Some(staging) = self.staging.get() {
             return Ok(staging.path());
         }
-        // Of two threads that come here at once one's directory is dropped again.
+        // If two threads race here, one directory is dropped again.
         let staging = self.stage()?;
         Ok(self.staging.get_or_init(|| staging).path())
     }
@@ -159,24 +158,23 @@ fn open_lock(path: &Path) -> Result<File> {
     let mut format = Vec::new();
     io::Read::read_to_end(&mut io::Read::take(&lock, 64), &mut format).io("read", path)?;
     match &format[..] {
-        // Two makers at once write the same bytes at the same place.
+        // Two processes that create the store at once write the same bytes at the same offset.
         b"" => std::os::unix::fs::FileExt::write_all_at(&lock, FORMAT, 0).io("write", path)?,
         FORMAT => {}
         _ => {
             let text = format!(
-                "the store {} is of a format that this svp doesn't know",
+                "the store {} has an unknown format",
                 path.parent().unwrap_or(path).display()
             );
-            return Err(
-                Error::new(Kind::Usage, text).hint("use the svp that made it, or another SVP_ROOT")
-            );
+            return Err(Error::new(Kind::Usage, text)
+                .hint("use the svp version that created it, or another SVP_ROOT"));
         }
     }
     Ok(lock)
 }
 
-/// Opens a file of the store to be read; `None` if it isn't there. What has its place and is no file is damage, and
-/// is neither followed nor waited for.
+/// Opens a file of the store for reading; `None` if it is missing. Anything but a regular file is damage; links
+/// are not followed, and fifos don't block.
 fn open_file(path: &Path) -> Result<Option<File>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let no_file = || {
@@ -189,13 +187,13 @@ fn open_file(path: &Path) -> Result<Option<File>> {
         Err(Errno::LOOP | Errno::NXIO) => return Err(no_file()),
         Err(error) => return Err(Error::io("open", path, io::Error::from(error))),
     };
-    if !file.metadata().io("look at", path)?.is_file() {
+    if !file.metadata().io("stat", path)?.is_file() {
         return Err(no_file());
     }
     Ok(Some(file))
 }
 
-/// Makes what was renamed into or removed from `dir` last.
+/// Makes renames into and removals from `dir` durable.
 fn sync_dir(dir: &Path) -> Result<()> {
     File::open(dir).and_then(|d| d.sync_all()).io("sync", dir)
 }

@@ -1,14 +1,14 @@
-//! Doing the same with many things, on all processors: reading thousands of small files is mostly waiting for
-//! system calls.
+//! Maps a function over many items on all processors: reading thousands of small files is mostly system call
+//! latency.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How many threads at most: what is read lies on one disk.
+/// The maximum number of threads; all read from one disk.
 const MOST_THREADS: usize = 8;
-/// Fewer things than this aren't worth a thread.
+/// Batches smaller than this run on the calling thread.
 const FEW: usize = 64;
 
-/// `work` of each item, in the items' order.
+/// Applies `work` to each item; returns the results in order.
 pub(crate) fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     if items.len() < FEW {
         return items.iter().map(work).collect();

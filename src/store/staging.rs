@@ -1,4 +1,4 @@
-//! Staging: directories for what isn't finished, held by a lock that dies with its owner.
+//! Staging: directories for unfinished files, protected by a lock that ends with the owner.
 
 use std::fs::{self, File};
 use std::io;
@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use crate::error::{IoContext, Result};
 use crate::interrupt;
 
-/// A private directory (0700) that is removed when dropped, or swept by the next start of svp if the owner
-/// was killed. The owner is alive as long as it holds the directory's `flock`.
+/// A private directory (0700) that is removed when dropped, or swept by the next svp if its owner was killed.
+/// The owner holds the directory's `flock` while it lives.
 #[derive(Debug)]
 pub struct Staging {
     path: PathBuf,
-    // Held for the lock alone.
+    // Held only for its lock.
     _dir: File,
 }
 
@@ -27,27 +27,27 @@ impl Staging {
         Ok(Staging { path, _dir: dir })
     }
 
-    /// Makes and locks a directory with a fresh name in `tmp`, for an owner that removes it in a way of
-    /// its own; gives its name and the lock.
+    /// Creates and locks a directory with an unused name in `tmp`; returns its name and the lock. The caller
+    /// removes it.
     pub(crate) fn lock_new(tmp: &Path) -> Result<(String, File)> {
         loop {
             let name: [u8; 12] = rand::random();
             let name: String = name.iter().map(|b| format!("{b:02x}")).collect();
             let path = tmp.join(&name);
             fs::DirBuilder::new().mode(0o700).create(&path).io("make", &path)?;
-            // Until it is locked, a sweeper may take it for an orphan; then another is made.
+            // Before it is locked, a sweeper may take it for an orphan; then create another.
             if let Some(dir) = lock(&path).io("lock", &path)? {
                 return Ok((name, dir));
             }
         }
     }
 
-    /// Locks a directory whose owner is gone; `None` if the owner lives, or it is gone itself.
+    /// Locks a directory whose owner is dead; `None` if the owner is alive or the directory is gone.
     pub(crate) fn lock_dead(path: &Path) -> io::Result<Option<File>> {
         lock(path)
     }
 
-    /// The directory.
+    /// Returns the directory's path.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -56,13 +56,13 @@ impl Staging {
 impl Drop for Staging {
     fn drop(&mut self) {
         let _cleaning = interrupt::cleaning();
-        // What can't be removed here, the next sweep tries again.
+        // On failure, the next sweep tries again.
         let _ = fs::remove_dir_all(&self.path);
         interrupt::forget_temporary(&self.path);
     }
 }
 
-/// Removes every directory in `tmp` whose owner is gone. What can't be removed stays.
+/// Removes every directory in `tmp` whose owner is dead; ignores failures.
 pub(super) fn sweep(tmp: &Path) {
     let Ok(entries) = fs::read_dir(tmp) else { return };
     for entry in entries.flatten() {
@@ -73,7 +73,7 @@ pub(super) fn sweep(tmp: &Path) {
     }
 }
 
-/// Opens and locks `path` without waiting; `None` if another holds it or it is gone from there.
+/// Opens and locks `path` without blocking; `None` if another process holds the lock or the directory is gone.
 fn lock(path: &Path) -> io::Result<Option<File>> {
     let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
     let dir = match File::open(path) {

@@ -11,35 +11,35 @@ use crate::error::{Error, IoContext, Result};
 use crate::oci::json::parse;
 use crate::oci::{Descriptor, Digest, Reference};
 
-/// What a tag stands for.
+/// A tag's file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TagRecord {
     /// The name, `[REGISTRY/]REPO:TAG`.
     pub name: String,
     /// The image's manifest.
     pub manifest: Descriptor,
-    /// When the image was made, as RFC 3339, if it says.
+    /// Creation time of the image, as RFC 3339, if recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
 }
 
 impl TagRecord {
-    /// The name as a reference.
+    /// Returns the name as a reference.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if someone wrote a bad one into the store.
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the file has an invalid name.
     pub fn reference(&self) -> Result<Reference> {
         self.name.parse::<Reference>().map_err(|e| e.with_kind(crate::error::Kind::BadInput))
     }
 }
 
-/// The most bytes a tag's file may have.
+/// The maximum size of a tag's file, in bytes.
 const MAX_TAG_FILE: u64 = 64 << 10;
-/// What a file name may have, in bytes, on every Linux file system.
+/// The maximum length of a file name on Linux file systems, in bytes.
 const MAX_FILE_NAME: usize = 255;
 
 impl Store {
-    /// The tag `[REGISTRY/]REPO:TAG`, if there is one. A digest in the reference is not looked at.
+    /// Reads the tag `[REGISTRY/]REPO:TAG`, if it exists. Ignores a digest in the reference.
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the tag's file is damaged.
@@ -48,8 +48,8 @@ impl Store {
         Ok(read(&self.tags_dir().join(file_name(&name)))?.filter(|record| record.name == name))
     }
 
-    /// The image that `reference` names, by its digest if it has one or is one (`sha256:HEX`, whatever its name:
-    /// of several tags the first), else by its tag.
+    /// Finds the image that `reference` names: by its digest if it has one or is one (`sha256:HEX` under any name,
+    /// the first of several tags), else by its tag.
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the store has no such image.
@@ -65,16 +65,16 @@ impl Store {
             let shown = reference.digest().map_or(reference.tagged(), |_| reference.to_string());
             let error = Error::bad_input(format!("the store has no image {shown}"));
             if reference.as_digest().is_some() {
-                return error.hint("`svp images` lists what it has");
+                return error.hint("list the images with `svp images`");
             }
             let far = reference.clone().with_default_registry();
             error.hint(format!(
-                "`svp images` lists what it has; an image of a registry is written docker://{far}"
+                "list the images with `svp images`; write docker://{far} for an image in a registry"
             ))
         })
     }
 
-    /// The tags that stand for the image or index `digest`, sorted by name.
+    /// Lists the tags of the image or index `digest`, sorted by name.
     ///
     /// # Errors
     /// As [`Store::tags`].
@@ -98,7 +98,7 @@ impl Store {
         Ok(None)
     }
 
-    /// Makes `reference` (its tag, `latest` if none) stand for an image; what it stood for is replaced.
+    /// Points the tag of `reference` (by default `latest`) at an image, replacing an existing tag.
     ///
     /// # Errors
     /// [`Kind::Usage`](crate::error::Kind::Usage) if the reference has a digest or is one;
@@ -114,8 +114,8 @@ impl Store {
         sync_dir(&self.tags_dir())
     }
 
-    /// Makes `reference` stand for an image unless it stands for one already: then `false`. Of several that try
-    /// at once, one does it.
+    /// Creates the tag of `reference`; returns `false` if it exists already. Of several concurrent calls, exactly
+    /// one succeeds.
     ///
     /// # Errors
     /// As [`Store::set_tag`].
@@ -133,7 +133,7 @@ impl Store {
         }
     }
 
-    /// A tag's file that is whole but not in its place, and that place.
+    /// Returns a complete tag file under a temporary name, and its target.
     fn tag_file(
         &self,
         reference: &Reference,
@@ -158,7 +158,7 @@ impl Store {
         Ok((file, target))
     }
 
-    /// Removes a tag; `false` if there was none. The image's blobs stay.
+    /// Removes a tag but not the image's blobs; `false` if there was no such tag.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -172,8 +172,8 @@ impl Store {
         }
     }
 
-    /// Every file in the place of the tags, by its name, with what it says, and whether its name fits that: only
-    /// then it is found.
+    /// Lists every file in the tags directory: its name, its content, and whether the name matches the content,
+    /// without which the tag can't be found.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage) if the directory can't be listed.
@@ -192,7 +192,7 @@ impl Store {
         Ok(parallel::map(&names, look).into_iter().flatten().collect())
     }
 
-    /// All tags, in no order. A tag that is removed meanwhile may be missing.
+    /// Iterates over all tags, in no particular order. May miss a tag that is removed meanwhile.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage) if the directory can't be listed; an item is
@@ -214,15 +214,15 @@ impl Store {
 
 fn read(path: &Path) -> Result<Option<TagRecord>> {
     let Some(file) = open_file(path)? else { return Ok(None) };
-    // Room for a usual one, so that it takes one read.
+    // Large enough for a typical file, so that one read suffices.
     let mut bytes = Vec::with_capacity(2048);
     io::Read::read_to_end(&mut io::Read::take(file, MAX_TAG_FILE), &mut bytes).io("read", path)?;
-    parse(&bytes, &format!("the tag {}", path.display()))
+    parse(&bytes, &format!("tag file {}", path.display()))
         .map_err(|error| error.hint("remove that file and tag the image again"))
         .map(Some)
 }
 
-/// The name percent-encoded; one too long for a file name as its digest, for the name is in the file too.
+/// Percent-encodes the name. Uses the digest of a name too long for a file name: the file contains the name too.
 fn file_name(name: &str) -> String {
     let mut out = String::with_capacity(name.len() + 8);
     for byte in name.bytes() {
