@@ -1,4 +1,4 @@
-//! All that the store holds, what of it is needed, and pruning the rest.
+//! Lists the content of the store with what needs it, and prunes the rest.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -17,75 +17,75 @@ use crate::service::service_dir::ServiceDir;
 use crate::service::unreferenced_states;
 use crate::store::{Marked, RootOwner, Staging, Store, parallel};
 
-/// What sort of thing something in the store is.
+/// The kind of an item in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ItemKind {
-    /// A blob: a manifest, a config or a layer as it is stored.
+    /// A blob: a manifest, a config or a compressed layer.
     Blob,
     /// A layer unpacked for containers.
     Unpacked,
     /// An instance's secrets and environment.
     Instance,
-    /// What stands for an image.
+    /// A tag.
     Tag,
     /// A service's record and logs.
     Service,
-    /// What a service has written outside of volumes.
+    /// Files that a service wrote outside its volumes.
     Written,
     /// A volume.
     Volume,
-    /// A script's output.
+    /// A script's log.
     Log,
-    /// What isn't finished.
+    /// Unfinished files.
     Staging,
-    /// What was worked out of a blob once, or where it was.
+    /// Cached facts about a blob: its diff ID or its locations.
     Note,
 }
 
-/// One thing that the store holds.
+/// An item in the store.
 #[derive(Clone, Debug, Serialize)]
 pub struct Item {
-    /// Its sort.
+    /// The kind.
     pub kind: ItemKind,
-    /// Where it is, from the store's directory.
+    /// The path, relative to the store's directory.
     pub path: PathBuf,
-    /// The space that it takes on the disk, in bytes.
+    /// Disk use, in bytes.
     pub bytes: u64,
     /// Whether an image or a running command needs it.
     pub needed: bool,
-    /// The tree, of what is in the tree area.
+    /// The unpacked tree of an item in the tree area.
     #[serde(skip)]
     tree: Option<CachedTree>,
 }
 
-/// The space of one image.
+/// The disk use of one image.
 #[derive(Clone, Debug, Serialize)]
 pub struct ImageUse {
     /// The digest of its manifest or index.
     pub digest: Digest,
     /// Its tags, sorted.
     pub tags: Vec<String>,
-    /// The space of its blobs, in bytes.
+    /// Disk use of its blobs, in bytes.
     pub bytes: u64,
-    /// The space of those that no other image has.
+    /// Disk use of the blobs that no other image shares, in bytes.
     pub unique: u64,
 }
 
-/// What the store holds.
+/// The content of the store.
 #[derive(Debug)]
 pub struct Inventory {
-    /// Everything, each once.
+    /// All items, each once.
     pub items: Vec<Item>,
-    /// The images that can't be read, each with what holds it and why: what only they need counts as not needed.
+    /// Unreadable images, each with its owner and the error. Items that only they need count as not needed.
     pub damaged: Vec<(RootOwner, Error)>,
 }
 
-/// Lists what the store holds.
+/// Lists the content of the store.
 ///
 /// # Errors
 /// [`Kind::BadInput`] if a tag's file is damaged, [`Kind::Storage`], [`Kind::Sandbox`] if there are unpacked
-/// layers and no sandbox can be made.
+/// layers but no sandbox can be created.
 pub fn inventory(store: &Store) -> Result<Inventory> {
     let reach = store.mark()?;
     let items = items(store, &reach)?;
@@ -107,7 +107,7 @@ fn items(store: &Store, reach: &Marked) -> Result<Vec<Item>> {
         for entry in fs::read_dir(&dir).io("list", &dir)? {
             let entry = entry.io("list", &dir)?;
             let path = entry.path();
-            // What is gone meanwhile takes no space.
+            // A file that is gone meanwhile uses no space.
             let Ok(bytes) = size(&path) else { continue };
             let needed = needed(&path);
             items.push(Item { kind, path: relative(root, &path), bytes, needed, tree: None });
@@ -131,7 +131,7 @@ fn items(store: &Store, reach: &Marked) -> Result<Vec<Item>> {
     Ok(items)
 }
 
-/// What is in the tree areas: unpacked layers, and the scratch places of running commands.
+/// Lists the tree area: unpacked layers, and the scratch directories of running commands.
 fn trees(store: &Store, reach: &Marked) -> Result<Vec<Item>> {
     let trees = store.root().join("trees");
     let mut found = Sandbox::cached_trees(&trees)?;
@@ -160,7 +160,7 @@ fn trees(store: &Store, reach: &Marked) -> Result<Vec<Item>> {
     Ok(found.into_iter().zip(sizes).enumerate().map(item).collect())
 }
 
-/// Whether the owner of a staging place is gone.
+/// Returns whether the owner of a staging directory is dead.
 fn is_dead(path: &Path) -> bool {
     !path.is_dir() || matches!(Staging::lock_dead(path), Ok(Some(_)))
 }
@@ -170,7 +170,7 @@ fn is_noted(store: &Store, note: &Path) -> bool {
     format!("sha256:{name}").parse().is_ok_and(|digest| store.has_blob(&digest))
 }
 
-/// The space that a file, or a directory with what is in it, takes.
+/// Returns the disk use of a file, or of a directory with its content.
 fn size(path: &Path) -> std::io::Result<u64> {
     let found = fs::symlink_metadata(path)?;
     let mut bytes = found.blocks() * 512;
@@ -186,7 +186,7 @@ fn relative(root: &Path, path: &Path) -> PathBuf {
     path.strip_prefix(root).unwrap_or(path).to_owned()
 }
 
-/// The space of each image, the largest first. An image that can't be read is left out.
+/// Returns the disk use of each image, largest first. Skips unreadable images.
 ///
 /// # Errors
 /// [`Kind::BadInput`] if a tag's file is damaged, [`Kind::Storage`].
@@ -224,21 +224,21 @@ pub fn images(store: &Store) -> Result<Vec<ImageUse>> {
     Ok(images)
 }
 
-/// What pruning removes besides what is never needed.
+/// Items that pruning removes besides unneeded ones.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pruning {
     /// All unpacked layers.
     pub unpacked: bool,
-    /// Volumes that no service has, with their data.
+    /// Volumes that no service uses, with their data.
     pub volumes: bool,
 }
 
-/// Removes whatever no image needs, and what else is wanted, and gives what that was. Waits as long as `wait`
-/// says until no other process uses the store: what others have written may not be tagged yet.
+/// Removes and returns all items that no image needs, and those that `wanted` selects. Waits up to `wait` until
+/// no other process uses the store: a blob that it has written may not be tagged yet.
 ///
 /// # Errors
-/// [`Kind::BadInput`] if an image is damaged, as what it needs isn't known; [`Kind::Storage`], also if the
-/// store is still in use. What could not be removed stays for the next time.
+/// [`Kind::BadInput`] if an image is damaged, since its needs are unknown; [`Kind::Storage`], also if the store
+/// is still in use. An item that can't be removed stays for the next run.
 pub fn prune(store: &mut Store, wanted: Pruning, wait: Duration) -> Result<Vec<Item>> {
     let pruned = store.with_exclusive_lock(wait, |store| {
         let reach = store.mark()?.whole()?;
@@ -249,16 +249,16 @@ pub fn prune(store: &mut Store, wanted: Pruning, wait: Duration) -> Result<Vec<I
         Ok(items)
     })?;
     pruned.ok_or_else(|| {
-        Error::new(Kind::Storage, "another svp uses the store, so nothing was pruned")
-            .hint("try again when it has ended, or wait longer with --wait SECONDS")
+        Error::new(Kind::Storage, "nothing was pruned: another svp uses the store")
+            .hint("try again once it has ended, or wait longer with --wait SECONDS")
     })
 }
 
-/// Has what is `wanted` to go needed no more.
+/// Marks the items that `wanted` selects as no longer needed.
 ///
 /// # Errors
-/// [`Kind::Storage`] if something runs on unpacked layers; [`Kind::BadInput`] if a service is damaged, whose
-/// volumes aren't known.
+/// [`Kind::Storage`] if a command or service runs on unpacked layers; [`Kind::BadInput`] if a service is damaged,
+/// since its volumes are unknown.
 pub fn give_up(store: &Store, wanted: Pruning, items: &mut [Item]) -> Result<()> {
     if wanted.unpacked {
         give_up_unpacked(store, items)?;
@@ -275,7 +275,7 @@ fn give_up_volumes(store: &Store, items: &mut [Item]) -> Result<()> {
     for service in &services {
         had.extend(service.record()?.volume_names().map(str::to_owned));
     }
-    // Last: a restore writes its journal before it removes the record of the fresh copy.
+    // After the records: a restore writes its journal before it removes the record of the candidate.
     for service in &services {
         had.extend(cutover::volumes(service)?);
     }
@@ -286,8 +286,8 @@ fn give_up_volumes(store: &Store, items: &mut [Item]) -> Result<()> {
     Ok(())
 }
 
-/// The places in the tree area of the services there are; `None` if it isn't known which: one is damaged, or
-/// a restore was cut short, which then has places that no record names.
+/// Returns the ids of all services, by which the tree area names their directories. `None` if they are unknown:
+/// a service is damaged, or a restore was interrupted, whose directories no record names.
 fn places_of_services(root: &Path) -> Result<Option<HashSet<String>>> {
     let mut ids = HashSet::new();
     for service in ServiceDir::all(root)? {
@@ -299,7 +299,7 @@ fn places_of_services(root: &Path) -> Result<Option<HashSet<String>>> {
     Ok(Some(ids))
 }
 
-/// What is needed of them is unpacked again.
+/// Needed layers are unpacked again on their next use.
 fn give_up_unpacked(store: &Store, items: &mut [Item]) -> Result<()> {
     let in_use =
         |item: &Item| item.tree.as_ref().is_some_and(CachedTree::is_build_rootfs) && item.needed;
@@ -308,8 +308,8 @@ fn give_up_unpacked(store: &Store, items: &mut [Item]) -> Result<()> {
         busy |= service.is_running()?;
     }
     if busy {
-        return Err(Error::new(Kind::Storage, "something runs on the unpacked layers")
-            .hint("stop what runs, or leave --unpacked out"));
+        return Err(Error::new(Kind::Storage, "a service or command runs on the unpacked layers")
+            .hint("stop it, or omit --unpacked"));
     }
     for item in items.iter_mut().filter(|item| item.kind == ItemKind::Unpacked) {
         item.needed = false;
@@ -318,7 +318,7 @@ fn give_up_unpacked(store: &Store, items: &mut [Item]) -> Result<()> {
 }
 
 fn remove(store: &Store, reach: &Marked, items: &[Item]) -> Result<()> {
-    // The blobs come at once, and last: as long as they are there, the rest can be made again.
+    // Blobs last, in one step: while they exist, everything else can be recreated.
     for item in items.iter().filter(|item| item.kind != ItemKind::Blob && item.tree.is_none()) {
         interrupt::check()?;
         let path = store.root().join(&item.path);

@@ -1,10 +1,10 @@
-//! Keeping the store in order: removing, pruning, measuring, checking.
+//! Store maintenance: removal, pruning, disk use, fsck.
 //!
-//! | file | what it does |
+//! | file | purpose |
 //! |---|---|
-//! | `fsck` | whether all in the store is as it must be |
-//! | `inventory` | all that the store holds, and whether something needs it |
-//! | `remove` | taking an image away with all that only it has |
+//! | `fsck` | verifies the whole store |
+//! | `inventory` | lists the content of the store with what needs it; prunes |
+//! | `remove` | removes an image with everything that no other image shares |
 
 mod fsck;
 mod inventory;

@@ -1,5 +1,4 @@
-//! Taking an image away: its tag, its blobs, its unpacked layers and its secrets, as far as no other image
-//! has them too.
+//! Removes an image: its tag, and the blobs, unpacked layers and secrets that no other image shares.
 
 use std::collections::HashSet;
 use std::fs;
@@ -12,11 +11,11 @@ use crate::store::{Marked, Removed, Store};
 
 /// Removes the images that `references` name.
 ///
-/// Their unpacked layers and secrets go with their blobs; while another process uses the store, or if
-/// another image is damaged, all but the tags stay.
+/// Unpacked layers and secrets are removed along with the blobs; if another process uses the store or another
+/// image is damaged, only the tags are removed.
 ///
 /// # Errors
-/// [`Kind::BadInput`] if there is no such image, and then nothing is removed; [`Kind::Storage`].
+/// [`Kind::BadInput`] for a missing image, without removing anything; [`Kind::Storage`].
 pub fn remove(store: &mut Store, references: &[Reference]) -> Result<Removed> {
     store.remove_images(references, forget)
 }
@@ -32,18 +31,18 @@ fn forget(store: &Store, reach: &Marked) -> Result<()> {
         return Ok(());
     }
     let reach = match store.mark().and_then(Marked::whole) {
-        // Another image's config is damaged, so what it unpacked isn't known: that is for prune.
+        // Another image's config is damaged, so its layers are unknown: leave them to prune.
         Err(error) if error.kind() == Kind::BadInput => return Ok(()),
         other => other?,
     };
     let kept: HashSet<String> = reach.chain_ids.iter().map(CachedTree::key_of).collect();
-    // Not only these images': an earlier removal may have found the store in use.
+    // All unneeded layers, not only these images': an earlier removal may have found the store in use.
     layers.retain(|tree| !tree.is_among(&kept));
     if layers.is_empty() {
         return Ok(());
     }
     let sandbox = Sandbox::create(&trees)?;
-    // What another id map left may be out of reach: that is for prune.
+    // Trees of another id map may be inaccessible: leave them to prune.
     layers.retain(|tree| sandbox.holds(tree));
     sandbox.remove_cached(&layers)
 }

@@ -203,8 +203,8 @@ fn check_store_finds_each_fault_and_nothing_in_a_sound_store() {
         (root.join("blobs/sha256").join(&hex), None, "base:latest"),
         (root.join("blobs/sha256/x"), Some("x"), "not named as a blob"),
         (root.join("blobs/sha256").join(&zeros), Some("x"), "is damaged"),
-        (root.join("blobs/md5"), Some("x"), "nothing of a store's"),
-        (root.join("stray"), Some("x"), "nothing of a store's"),
+        (root.join("blobs/md5"), Some("x"), "does not belong in a store"),
+        (root.join("stray"), Some("x"), "does not belong in a store"),
         (root.join("tags/base%3Alatest"), Some("{"), "can't be understood"),
         (root.join("homes/x"), Some("x"), "is not named as a blob"),
         (root.join("diff-ids").join(&hex), Some(&other), "is not the diff ID"),
@@ -398,7 +398,7 @@ fn what_services_run_on_stays_and_what_they_keep_is_counted() {
     place.ok(["rmi", "one", "b", "base"]);
     for more in [&["--dry-run"][..], &[]] {
         let said = place.fails(74, [&["prune", "--unpacked"], more].concat());
-        assert!(said.contains("something runs"), "{said}");
+        assert!(said.contains("a service or command runs"), "{said}");
     }
     place.ok(["prune"]);
     assert_eq!(place.ok(["exec", "s", "--", "cat", "/made-setup"]), "setup\n");
@@ -444,7 +444,7 @@ fn check_store_looks_at_each_platform_and_at_misnamed_files() {
         (blob(&config), Some("{}"), "is damaged"),
         (tags.join("other%3Alatest"), Some(&tag), "under another name"),
         (tags.join("stray"), Some("x"), "tags/stray"),
-        (place.store().join("tmp/stray"), Some("x"), "nothing of a store's"),
+        (place.store().join("tmp/stray"), Some("x"), "does not belong in a store"),
     ];
     for (path, content, said) in cases {
         let before = std::fs::read(&path).ok();

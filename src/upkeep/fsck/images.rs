@@ -1,4 +1,4 @@
-//! Checking blobs and tags, and that each image has what it needs.
+//! Verifies blobs and tags, and that each image is complete.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -11,7 +11,7 @@ use crate::oci::media_type::Compression;
 use crate::oci::{Descriptor, Digest, DigestReader, Document, Layer, Platform};
 use crate::store::{Store, TagRecord, parallel};
 
-/// Held by whoever decodes zstd: its window may take 32 MiB, and several would break the bound on svp's memory.
+/// Serialises zstd decoding: a window may take 32 MiB, and several would exceed the bound on svp's memory.
 static ZSTD: Mutex<()> = Mutex::new(());
 
 impl Check<'_> {
@@ -46,8 +46,8 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Checks the tags, what services hold and the images of both; gives all images, those of indexes too, each
-    /// once.
+    /// Verifies the tags, the services' images, and the images of both; returns all images once, including those of
+    /// indexes.
     pub(super) fn tags(&mut self) -> Result<Vec<Reached>> {
         let mut seen = HashSet::new();
         let mut reached = Vec::new();
@@ -55,7 +55,7 @@ impl Check<'_> {
             let what = format!("tags/{file}");
             match record {
                 Err(error) => {
-                    self.fault(what, error.to_string(), "remove it, and tag the image again")
+                    self.fault(what, error.to_string(), "remove it and tag the image again")
                 }
                 Ok(record) if !fits => {
                     let text = format!("is the file of {:?} under another name", record.name);
@@ -97,7 +97,7 @@ impl Check<'_> {
         Ok(reached)
     }
 
-    /// One tag; adds the images that it is the first to reach.
+    /// Verifies one tag; adds the images that it is the first to reach.
     fn tag(&mut self, record: TagRecord, seen: &mut HashSet<Digest>, reached: &mut Vec<Reached>) {
         let TagRecord { name, manifest, .. } = record;
         if let Err(error) = name.parse::<crate::oci::Reference>() {
@@ -106,7 +106,7 @@ impl Check<'_> {
         self.image(name, manifest, seen, reached);
     }
 
-    /// What a tag or a service, `name`, stands for.
+    /// Verifies the image of a tag or service called `name`.
     fn image(
         &mut self,
         name: String,
@@ -137,7 +137,7 @@ impl Check<'_> {
         }
     }
 
-    /// Tells of a blob that hasn't the size that is said of it.
+    /// Reports a blob whose size differs from its descriptor.
     fn has_size(&mut self, what: &str, blob: &str, descriptor: &Descriptor) {
         let Descriptor { digest, size, .. } = descriptor;
         if let Some(found) = self.store.blob_size(digest).filter(|found| found != size) {
@@ -146,7 +146,7 @@ impl Check<'_> {
         }
     }
 
-    /// Whether an image has a layer whose blob is whole.
+    /// Returns whether a layer's blob exists and is intact.
     fn has_layer(&mut self, tag: &str, layer: &Layer) -> bool {
         let digest = layer.descriptor.digest;
         if !self.store.has_blob(&digest) {
@@ -154,7 +154,7 @@ impl Check<'_> {
             return false;
         }
         self.has_size(tag, "layer", &layer.descriptor);
-        // A damaged blob itself is told of already.
+        // A damaged blob is reported already.
         self.whole.contains(&digest)
     }
 

@@ -1,9 +1,9 @@
-//! Checking the whole store: every blob, size, digest, tag, diff ID, note, state and unpacked layer.
+//! Verifies the whole store: every blob, size, digest, tag, diff ID, cached fact, state and unpacked layer.
 //!
-//! | file | what it does |
+//! | file | purpose |
 //! |---|---|
-//! | `images` | blobs, tags, and what the images of each need |
-//! | `unpacked` | whether unpacked layers are what their blobs say |
+//! | `images` | blobs, tags, and the parts of each image |
+//! | `unpacked` | unpacked layers against their blobs |
 
 mod images;
 mod unpacked;
@@ -21,32 +21,32 @@ use crate::progress::Reporter;
 use crate::service::InstanceState;
 use crate::store::{Staging, Store};
 
-/// Something in the store that isn't as it must be.
+/// A fault in the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Fault {
-    /// The tag, or the path from the store's directory.
+    /// The tag, or the path relative to the store's directory.
     pub what: String,
-    /// What is wrong with it.
+    /// The fault.
     pub problem: String,
-    /// The way out.
+    /// The way to repair it.
     pub remedy: &'static str,
 }
 
-/// The names in the store's directory.
+/// The valid names in the store's directory.
 const NAMES: [&str; 10] =
     ["lock", "blobs", "diff-ids", "homes", "tags", "tmp", "instances", "logs", "services", "trees"];
 
-const STRAY: &str = "is nothing of a store's";
+const STRAY: &str = "does not belong in a store";
 
-// The ways out.
+// Remedies.
 const REMOVE: &str = "remove it";
 const AGAIN: &str = "pull, import or build the image again, or `svp rmi` it";
 const PRUNE: &str = "`svp prune`";
 const UNPACK: &str = "`svp prune --unpacked`: layers are unpacked again when they are needed";
 
-/// Reads everything in the store and gives all that is wrong with it. Other processes may use it meanwhile:
-/// none of them removes a blob as long as `store` is open. Unless it shall be `quick`, every unpacked layer is
-/// unpacked again to be compared, which takes the space of one at a time.
+/// Verifies the whole store and returns all faults. Other processes may use it meanwhile; none can remove a blob
+/// while `store` is open. Unless `quick`, unpacks every unpacked layer again for comparison, which takes the
+/// space of one layer at a time.
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage) if a directory can't be read.
@@ -69,11 +69,11 @@ struct Check<'a> {
     store: &'a Store,
     reporter: &'a dyn Reporter,
     faults: Vec<Fault>,
-    /// The blobs whose content has their digest.
+    /// The intact blobs.
     whole: HashSet<Digest>,
 }
 
-/// An image of the store: its manifest, and a tag that reaches it.
+/// An image of the store: its manifest, and a tag or service that reaches it.
 struct Reached {
     tag: String,
     manifest: Descriptor,
@@ -84,7 +84,7 @@ impl Check<'_> {
         self.faults.push(Fault { what: what.into(), problem: problem.into(), remedy });
     }
 
-    /// What has no place where it is, and what others could look into.
+    /// Reports files that don't belong in the store, and a store that other users can read.
     fn strays(&mut self) -> Result<()> {
         for name in names(self.store.root())? {
             if !NAMES.contains(&&*name) {
@@ -103,13 +103,21 @@ impl Check<'_> {
             if !path.is_dir() {
                 self.fault(what, STRAY, PRUNE);
             } else if matches!(Staging::lock_dead(&path), Ok(Some(_))) {
-                // Opening the store has swept what it could.
-                self.fault(what, "is what a command left unfinished, and can't be swept", REMOVE);
+                // Opening the store has swept all it could.
+                self.fault(
+                    what,
+                    "is left over from an unfinished command and can't be swept",
+                    REMOVE,
+                );
             }
         }
-        let mode = fs::metadata(self.store.root()).io("look at", self.store.root())?.mode() & 0o777;
+        let mode = fs::metadata(self.store.root()).io("stat", self.store.root())?.mode() & 0o777;
         if mode & 0o077 != 0 {
-            self.fault(".", format!("has the mode {mode:o}: others may look in"), "`chmod 700` it");
+            self.fault(
+                ".",
+                format!("has mode {mode:o}: other users can read it"),
+                "`chmod 700` it",
+            );
         }
         Ok(())
     }
@@ -126,7 +134,7 @@ impl Check<'_> {
     }
 
     fn instances(&mut self) -> Result<()> {
-        const SET_UP: &str = "`svp setup --force` makes the instance anew, with new secrets";
+        const SET_UP: &str = "`svp setup --force` recreates the instance, with new secrets";
         let dir = self.store.root().join("instances");
         for name in names(&dir)? {
             let what = format!("instances/{name}");
@@ -137,18 +145,17 @@ impl Check<'_> {
                 continue;
             }
             if found.mode() & 0o077 != 0 {
-                self.fault(&what, "can be read by others than its owner", "`chmod 600` it");
+                self.fault(&what, "is readable by other users", "`chmod 600` it");
             }
             let config = name.strip_suffix(".json").map(|hex| format!("sha256:{hex}"));
             if config.is_none_or(|config| config.parse::<Digest>().is_err()) {
-                self.fault(&what, "is not named for an image's config", PRUNE);
+                self.fault(&what, "is not named after an image's config", PRUNE);
             }
             let text = fs::read(&path).unwrap_or_default();
             match serde_json::from_slice::<InstanceState>(&text) {
                 Err(_) => self.fault(&what, "is damaged", SET_UP),
                 Ok(state) if state.format != 1 => {
-                    let problem =
-                        format!("is of the format {}, which this svp doesn't know", state.format);
+                    let problem = format!("has the unknown format {}", state.format);
                     self.fault(&what, problem, "use the svp that wrote it");
                 }
                 Ok(_) => {}
@@ -158,7 +165,7 @@ impl Check<'_> {
     }
 }
 
-/// The names in a directory, sorted; none if there is no such directory.
+/// Lists a directory, sorted; a missing directory is empty.
 fn names(dir: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

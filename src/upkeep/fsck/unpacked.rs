@@ -1,4 +1,4 @@
-//! Checking unpacked layers: that each was published whole, and is what its blob says.
+//! Verifies that each unpacked layer is complete and matches its blob.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,7 +9,7 @@ use crate::sandbox::layer_sources;
 use crate::sandbox::{AlteredLayer, CachedTree, Sandbox};
 
 impl Check<'_> {
-    /// Looks at every unpacked layer, and into those of `images`.
+    /// Checks that every unpacked layer is complete, and compares those of `images` with their blobs.
     pub(super) fn unpacked(&mut self, images: &[Reached]) -> Result<()> {
         let trees = self.store.root().join("trees");
         for stray in Sandbox::strays(&trees)? {
@@ -23,7 +23,7 @@ impl Check<'_> {
             if tree.is_whole() {
                 whole.push(tree);
             } else {
-                let problem = "is not an unpacked layer, or a part of it is gone";
+                let problem = "is not an unpacked layer, or is incomplete";
                 self.fault(self.shown(&tree), problem, UNPACK);
             }
         }
@@ -32,13 +32,13 @@ impl Check<'_> {
         }
         let sandbox = match Sandbox::create(&trees) {
             Err(error) if error.kind() == Kind::Sandbox => {
-                self.reporter.warning(&format!("unpacked layers can't be looked into: {error}"));
+                self.reporter.warning(&format!("can't check unpacked layers: {error}"));
                 return Ok(());
             }
             other => other?,
         };
         self.reporter.step("checking the unpacked layers");
-        // What other id maps left can't be made again to be compared.
+        // Trees of other id maps can't be recreated for comparison.
         whole.retain(|tree| sandbox.holds(tree));
         let known: HashMap<String, String> =
             whole.iter().map(|tree| (tree.key().to_owned(), self.shown(tree))).collect();
@@ -51,7 +51,7 @@ impl Check<'_> {
                 continue;
             }
             let altered = match sandbox.altered(layer_sources(self.store, &image), &mut seen) {
-                // The blob is told of already.
+                // The blob is reported already.
                 Err(error) if error.kind() == Kind::BadInput => continue,
                 other => other?,
             };
@@ -64,7 +64,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Where it is, from the store's directory.
+    /// Returns its path relative to the store's directory.
     fn shown(&self, tree: &CachedTree) -> String {
         let path = tree.path();
         path.strip_prefix(self.store.root()).unwrap_or(&path).display().to_string()
