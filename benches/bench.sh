@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# svp beside its peers on this machine, in one run. Needs hyperfine; says what it measures.
+# Measures svp and its peers on this machine, in one run. Needs hyperfine.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 command -v hyperfine >/dev/null || {
@@ -8,7 +8,7 @@ command -v hyperfine >/dev/null || {
 }
 cargo build --locked --quiet --release
 svp=$PWD/target/release/svp
-# buildah takes no capitals in the path of a layout.
+# buildah rejects upper-case letters in the path of a layout.
 work=${TMPDIR:-/tmp}/svp-bench.$$
 mkdir -p "$work/context"
 trap 'rm -rf --one-file-system "$work"' EXIT
@@ -26,7 +26,7 @@ printf 'FROM oci:%s:base\nRUN true\n' "$work/layout" >"$work/Containerfile"
 echo "# start-up"
 hyperfine -N --warmup 3 "$svp --version" 'skopeo --version' 'umoci --version' 'buildah --version'
 
-echo "# build of a pack whose script does next to nothing, busybox base"
+echo "# build of a pack with a trivial script, busybox base"
 hyperfine --warmup 1 \
   "$svp build --progress quiet -b fixtures/packs/hello -t hello --base busybox --network none" \
   "buildah --root $work/b --runroot $work/br --storage-driver vfs bud -q --isolation chroot -f $work/Containerfile $work/context"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Formatting, lints and the rules for dependencies (deny.toml).
+# Checks formatting, lints and the rules for dependencies (deny.toml).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,7 +12,7 @@ cargo clippy --locked --quiet --all-targets -- -D warnings
 
 deny=$(command -v cargo-deny || true)
 if [[ -z $deny ]]; then
-  # Built once and kept outside the clone.
+  # Built once and cached outside the clone.
   tools=${SVP_DEV_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/svp-dev}
   deny=$tools/bin/cargo-deny
   if [[ ! -x $deny ]]; then

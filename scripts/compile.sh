@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # usage: scripts/compile.sh CARGO-ARGUMENT...
-# Runs cargo and says how far it is: cargo's own bar on a terminal, a line for every twenty crates elsewhere.
+# Runs cargo and shows progress: cargo's own bar on a terminal, otherwise a line for every twenty crates.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [[ -t 2 ]]; then

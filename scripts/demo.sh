@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # usage: scripts/demo.sh [--svp PROGRAM] [--base ROOTFS.tar]
-# Two services from their packs and a real Debian, redis and mariadb, each step shown. Leaves nothing behind.
-#   --svp   this svp; else the demo compiles it
-#   --base  this Debian; else the demo finds one
-# All of it is an ordinary user's. Root only compiles and finds the Debian: the rest is done as the user
-# $SVP_DEMO_USER, or, if that is not set, as a user that the demo creates for this run and removes at its end.
+# Builds and runs two services, redis and mariadb, on a real Debian, showing each step. Leaves nothing behind.
+#   --svp   use this svp (default: compile it)
+#   --base  use this Debian (default: pull or make one)
+# Runs as an ordinary user. Started by root, only the compilation and the search for a Debian run as root: the rest runs
+# as the user $SVP_DEMO_USER, by default a user that the demo creates for this run and removes at its end.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -22,14 +22,14 @@ show() {
   "$@"
 }
 
-# What the ordinary user does, in $SVP_DEMO_DIR, which has svp and the packs.
+# The part that runs as the ordinary user, in $SVP_DEMO_DIR, which contains svp and the packs.
 demo() {
   trap leave EXIT
   trap 'exit 130' INT TERM HUP PIPE
   cd "$SVP_DEMO_DIR"
   export PATH=$PWD/bin:$PATH SVP_ROOT=$PWD/store
 
-  step "Look at a pack" "A directory of scripts. bin/query says what it needs; svp runs it in a sandbox."
+  step "Look at a pack" "A directory of scripts. bin/query prints what the pack needs; svp runs it in a sandbox."
   show ls packs/redis packs/redis/bin
   for key in os secrets env; do
     show svp query -b packs/redis "$key"
@@ -42,31 +42,31 @@ demo() {
     base=(--base debian:12)
   fi
   step "Build the image of every redis, and of every mariadb" \
-    "svp takes the base, runs bin/build base in a sandbox and keeps what changed as a layer." \
-    "stdout is the manifest digest and nothing else; all the rest goes to stderr."
+    "svp takes the base image, runs bin/build base in a sandbox and writes the changed files as a layer." \
+    "stdout has the manifest digest only; everything else goes to stderr."
   show svp build -b packs/redis -t redis "${base[@]}" --oci-dir out
   show svp build -b packs/mariadb -t mariadb "${base[@]}" --oci-dir out
 
   step "Set up one of each" \
-    "svp makes the secrets, runs bin/build setup in the image and prints the environment that its users need." \
-    "%IP stays as it is: nobody knows the address before the service runs."
+    "svp generates the secrets, runs bin/build setup in the image and prints the environment that clients need." \
+    "%IP is not replaced yet: the address is known once the service runs."
   show svp setup -b packs/redis -i redis -t cache
   show svp setup -b packs/mariadb -i mariadb -t books
 
-  step "Look at the images" "In an OCI image layout skopeo, podman, umoci, containerd and registries read them."
+  step "Look at the images" "skopeo, podman, umoci, containerd and registries read them from an OCI image layout."
   show svp images
   show skopeo inspect --format '{{.Digest}} {{.Os}}/{{.Architecture}}' oci:out:redis:latest
   show skopeo inspect --format '{{.Digest}} {{.Os}}/{{.Architecture}}' oci:out:mariadb:latest
 
-  step "Run both" "A process of svp's own keeps each running, at an address that is its alone, with its own port."
+  step "Run both" "A monitor process keeps each running, at a private address, with its standard port."
   show svp run -d --wait cache
   show svp run -d --wait books
   show svp ps
 
-  step "Talk to them" "With the pack's own client, inside…"
+  step "Use them" "With the pack's client, inside the container…"
   show svp client cache set greeting "hello from inside"
   show svp client books -e "create table shelf (title varchar(80)); insert into shelf values (\"Dubliners\")"
-  echo "   … and from this host, with a client of its own and what svp env prints:"
+  echo "   … and from this host, with the host's clients and the output of svp env:"
   show svp env cache
   show svp env books
   eval "$(svp env cache --format shell)"
@@ -75,23 +75,24 @@ demo() {
   show redis-cli -h "$REDIS_HOST" -p "$REDIS_PORT" get greeting
   show mariadb -h "$MYSQL_HOST" -P "$MYSQL_PORT" -u "$MYSQL_USER" "$MYSQL_DATABASE" -e "select title from shelf"
 
-  step "Back them up" "zstd -dc gives what the pack's bin/backup printed. --verify restores it in a throwaway copy first."
+  step "Back them up" \
+    "zstd -dc prints the output of the pack's bin/backup. --verify first restores it into a throwaway copy."
   show svp backup cache -o cache.zst --verify
   show svp backup books -o books.zst
   show ls -s cache.zst books.zst
 
-  step "Wreck the data"
+  step "Destroy the data"
   show svp client cache flushall
   show svp client books -e "drop table shelf"
 
-  step "Get it back" "A restore goes into a fresh copy, which takes the old one's place when it is well."
+  step "Restore it" "A restore goes into a fresh copy, which replaces the service once it is healthy."
   show svp restore cache -i cache.zst
   show svp restore books -i books.zst
   show redis-cli -h "$REDIS_HOST" -p "$REDIS_PORT" get greeting | has "hello from inside"
   show mariadb -h "$MYSQL_HOST" -P "$MYSQL_PORT" -u "$MYSQL_USER" "$MYSQL_DATABASE" -e "select title from shelf" |
     has Dubliners
 
-  step "Stop and remove them" "A volume stays unless told otherwise."
+  step "Stop and remove them" "Volumes are kept without --volumes."
   show svp stop cache books
   show svp rm --volumes cache books
   step "Done" "As $(id -un), in $PWD, which the demo removes now." "Next: svp new mypack"
@@ -101,16 +102,16 @@ leave() {
   trap '' INT TERM HUP PIPE
   local services
   services=$(svp ps -aq 2>/dev/null) || true
-  # A word a service.
+  # Unquoted: one word per service.
   [[ -z $services ]] || svp rm --force --volumes $services >/dev/null 2>&1 || true
 }
 
-# Shows what comes, and fails if a line of it isn't this.
+# Prints standard input, and fails unless one of its lines equals $1.
 has() {
   local text
   text=$(cat)
   printf '%s\n' "$text"
-  grep -qx "$1" <<<"$text" || { echo "demo: the data is not back: no $1" >&2; return 1; }
+  grep -qx "$1" <<<"$text" || { echo "demo: the data was not restored: no $1" >&2; return 1; }
 }
 
 if [[ -n ${SVP_DEMO_DIR:-} ]]; then
@@ -132,7 +133,7 @@ work='' user='' created=''
 clean() {
   trap '' INT TERM HUP PIPE
   if ((EUID != 0)); then
-    # What the packs' scripts made belongs to subordinate ids.
+    # Files that the packs' scripts created belong to subordinate ids.
     unshare --user --map-root-user --map-auto rm -rf --one-file-system "$work" 2>/dev/null || true
   fi
   rm -rf --one-file-system "$work"
@@ -140,21 +141,21 @@ clean() {
 }
 trap clean EXIT
 trap 'exit 130' INT TERM HUP PIPE
-# On a disk: what two services need is much for a /tmp in memory.
+# On a disk: two services may exceed a /tmp in memory.
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/svp-demo.XXXXXX")
 
 if [[ -z $program ]]; then
-  step "Compile svp" "One Rust program, no C libraries. The first time this takes minutes, later seconds."
+  step "Compile svp" "One Rust program, no C libraries. Takes minutes the first time, seconds later."
   show scripts/compile.sh build --locked
   program=${CARGO_TARGET_DIR:-target}/debug/svp
 fi
 
 if [[ -z $rootfs ]]; then
-  step "Find a Debian" "The packs want debian/12: from Docker Hub where it can be reached, else made here by mmdebstrap."
+  step "Find a Debian" "The packs need debian/12: from Docker Hub if it is reachable, otherwise made by mmdebstrap."
   if skopeo --command-timeout 15s inspect --raw docker://docker.io/library/debian:12 >/dev/null 2>&1; then
-    echo "   Docker Hub answers: svp will pull docker.io/library/debian:12 by itself."
+    echo "   Docker Hub is reachable: svp will pull docker.io/library/debian:12."
   else
-    echo "   Docker Hub does not answer: any root file system will do."
+    echo "   Docker Hub is unreachable: making a root file system."
     rootfs=$(scripts/make-base.sh debian)
   fi
 fi
@@ -164,14 +165,14 @@ mkdir -m 700 "$work/run"
 install "$program" "$work/bin/svp"
 cp -R fixtures/packs "$work/packs"
 install scripts/demo.sh "$work/bin/demo"
-# Where the caller has it the user may not read it.
+# A copy, since the user may not be able to read the original.
 [[ -z $rootfs ]] || cp "$rootfs" "$work/debian.tar"
 export SVP_DEMO_DIR=$work SVP_DEMO_STEP=$number SVP_DEMO_BASE=${rootfs:+debian.tar}
 as=()
 if ((EUID == 0)); then
   user=${SVP_DEMO_USER:-svpdemo$$}
   created=$(scripts/ordinary-user.sh add "$user")
-  [[ -z $created ]] || printf '\n   The user %s is created for the rest, and removed at its end.\n' "$user"
+  [[ -z $created ]] || printf '\n   The user %s was created for the remaining steps and will be removed at the end.\n' "$user"
   chmod 755 "$work"
   chmod -R go+rX "$work/packs"
   chown -R "$user" "$work"

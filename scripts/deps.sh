@@ -1,28 +1,28 @@
 #!/usr/bin/env bash
 # usage: scripts/deps.sh demo|test
-# Prepares this host for `make demo` or `make test`: installs the packages, and for an ordinary user sets what only an
-# administrator may set. Where it lacks the right, it changes nothing and prints the commands to type. Quick, and
-# silent, when nothing is missing.
+# Prepares this host for `make demo` or `make test`: installs packages and, for an ordinary user, applies the settings
+# that need an administrator. Without the privilege to do so, it changes nothing and prints the commands. Quick and
+# silent if nothing is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 demo_packages=(
-  ca-certificates gcc libc6-dev make util-linux       # compiling, and the scripts themselves
-  mmdebstrap debian-archive-keyring                   # the base image, where Docker Hub is out of reach
+  ca-certificates gcc libc6-dev make util-linux       # compilation, and the scripts themselves
+  mmdebstrap debian-archive-keyring                   # the base image, if Docker Hub is unreachable
   uidmap passt procps                                 # user namespaces, their network, pkill
-  skopeo mariadb-client redis-tools                   # the peers that read the images and talk to the services
+  skopeo mariadb-client redis-tools                   # a reader of the images, clients of the services
 )
 test_packages=(
   "${demo_packages[@]}"
-  git jq python3                                                # the scripts and the oracles
+  git jq python3                                                # the scripts and the test oracles
   libssl-dev pkg-config                                         # tests/conformance: ocidir needs OpenSSL
   busybox-static                                                # the small base image
-  podman buildah runc umoci docker-registry docker.io           # other people's OCI tools
+  podman buildah runc umoci docker-registry docker.io           # other OCI tools
   strace                                                        # kills svp at chosen system calls
-  tmux                                                          # a terminal to type on
-  zstd attr acl libcap2-bin openssl apache2-utils  # what layers hold, TLS and passwords
+  tmux                                                          # an interactive terminal
+  zstd attr acl libcap2-bin openssl apache2-utils  # contents of layers, TLS and passwords
   python3-jsonschema python3-yaml                               # the schemas of OCI and of Kubernetes, and a YAML parser
-  catatonit slirp4netns systemd iproute2                        # podman's pods, the reader of units, networks
+  catatonit slirp4netns systemd iproute2                        # podman's pods, the verifier of units, networks
   postgresql-client                                             # a client of the services
 )
 case ${1:-} in
@@ -37,14 +37,14 @@ fail() {
 }
 
 command -v cargo >/dev/null || fail "cargo is missing: install Rust 1.90 or newer from https://rustup.rs"
-command -v apt-get >/dev/null || fail "this is neither Debian nor Ubuntu: install these yourself, then run the scripts: ${packages[*]}"
+command -v apt-get >/dev/null || fail "this is neither Debian nor Ubuntu: install the equivalents of these packages, then run the scripts: ${packages[*]}"
 
-# What an administrator has to type, a command an element.
+# The commands for an administrator, one per element.
 commands=()
 
 missing=()
 for package in "${packages[@]}"; do
-  # Docker's own packages are as good, and Debian's would drive them out.
+  # Docker's own packages do as well, and conflict with Debian's.
   [[ $package == docker.io ]] && command -v dockerd >/dev/null && continue
   status=$(dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null || true)
   [[ $status == ii* ]] || missing+=("$package")
@@ -59,7 +59,7 @@ if ((EUID != 0)); then
   ! setting kernel.unprivileged_userns_clone 0 || commands+=("sysctl -w kernel.unprivileged_userns_clone=1")
   ! setting kernel.apparmor_restrict_unprivileged_userns 1 ||
     commands+=("sysctl -w kernel.apparmor_restrict_unprivileged_userns=0")
-  # A uid without a passwd entry has no name; both files take the number too.
+  # A uid without a passwd entry has no name; both files accept numbers too.
   name=$(id -un 2>/dev/null) || name=$EUID
   has_subids() { grep -qE "^($name|$EUID):[0-9]+:[0-9]{5,}" "/etc/sub$1" 2>/dev/null; }
   if ! has_subids uid || ! has_subids gid; then
@@ -69,7 +69,7 @@ if ((EUID != 0)); then
     has_subids gid || commands+=("echo $line >>/etc/subgid")
   fi
 fi
-# pasta opens the tun device as the caller; some minimal systems leave it to root alone. The demo does without.
+# pasta opens the tun device as the caller; some minimal systems restrict it to root. The demo works without it.
 if [[ $1 == test && ! -e /dev/net/tun ]]; then
   commands+=("mkdir -p /dev/net" "mknod -m 666 /dev/net/tun c 10 200")
 elif [[ $1 == test && $(stat -c %a /dev/net/tun) != 666 ]]; then
@@ -82,7 +82,7 @@ if ((${#commands[@]})); then
   elif sudo -n true 2>/dev/null; then
     as_root=(sudo env)
   else
-    echo "deps: this host lacks what \`make $1\` needs, and $name may not change it. An administrator has to type, as root:" >&2
+    echo "deps: \`make $1\` needs changes to this host that $name may not make. Run these commands as root:" >&2
     printf '  %s\n' "${commands[@]}" >&2
     exit 1
   fi
@@ -98,10 +98,10 @@ if ((${#commands[@]})); then
   done
 fi
 
-# Prove it: containers and odd hosts refuse for reasons that no setting above tells.
+# Try it: containers and unusual hosts refuse user namespaces for reasons that none of these settings shows.
 if ((EUID != 0)); then
   all_ids=(--map-auto)
 fi
 refusal=$(unshare --user --map-root-user ${all_ids[@]+"${all_ids[@]}"} true 2>&1) ||
-  fail "this host gives $(id -un 2>/dev/null || echo $EUID) no user namespace: $refusal" \
-    "\`svp check\` names the cause; docs/ci.md is about containers"
+  fail "$(id -un 2>/dev/null || echo $EUID) can't create a user namespace on this host: $refusal" \
+    "run \`svp check\` for the cause; see docs/ci.md for containers"

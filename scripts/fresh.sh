@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # usage: scripts/fresh.sh [--user] TARGET...
 # Runs make with each TARGET (demo, test) in turn in a new root file system: Debian's minbase, Rust, and a clone of HEAD.
-#   --user  as an ordinary user without sudo; the packages and subordinate ids are then set up by root first, with the
-#           commands that the targets themselves print
-# Needs root. The root file system is removed at the end; nothing of it reaches this host.
+#   --user  as an ordinary user without sudo; root first sets up packages and subordinate ids, with the commands that
+#           the targets themselves print
+# Needs root. The root file system is removed at the end; this host is not changed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,7 +13,7 @@ if [[ ${1:-} == --user ]]; then
   shift
 fi
 (($#)) || { sed -n '2s/^# //p' "$0" >&2 && exit 2; }
-((EUID == 0)) || { echo "fresh: only root can enter a new root file system" >&2; exit 1; }
+((EUID == 0)) || { echo "fresh: run it as root: only root can enter a new root file system" >&2; exit 1; }
 
 root=$(mktemp -d /var/tmp/svp-fresh.XXXXXX)
 trap 'rm -rf --one-file-system "$root"' EXIT
@@ -23,7 +23,7 @@ echo "fresh: making a Debian in $root"
 mmdebstrap --quiet --variant=minbase --include=ca-certificates,make,git bookworm "$root" >"$root.log" 2>&1 ||
   { cat "$root.log" >&2; rm -f "$root.log"; exit 1; }
 rm -f "$root.log"
-# The package sources and the way out of this host are the host's.
+# Package sources, proxy and name servers are the host's.
 cp /etc/resolv.conf "$root/etc/"
 grep -lrs Acquire /etc/apt/apt.conf.d | xargs -r -I{} cp {} "$root/etc/apt/apt.conf.d/"
 if compgen -G '/etc/apt/sources.list.d/*' >/dev/null; then
@@ -33,7 +33,7 @@ fi
 rust=$(rustc --print sysroot)
 mkdir -p "$root/opt/rust" "$root/opt/cargo"
 cp -a "$rust/." "$root/opt/rust/"
-# Where the crates come from, and those that are here already.
+# Cargo's configuration, and the crates that are cached already.
 cp -a "${CARGO_HOME:-$HOME/.cargo}"/{config.toml,registry} "$root/opt/cargo/" 2>/dev/null || true
 git clone --quiet --no-hardlinks . "$root/srv/svp"
 
@@ -51,32 +51,31 @@ if [[ -n $AS_USER ]]; then
   useradd --create-home --shell /bin/bash carol
   chown -R carol /srv/svp /opt/cargo
   as=(setpriv --reuid=carol --regid="$(id -g carol)" --init-groups --inh-caps=-all env HOME=/home/carol USER=carol LOGNAME=carol)
-  # useradd may have given subordinate ids already; the scripts' own advice is what is tried here.
+  # useradd may have assigned subordinate ids; remove them, to test the commands that the scripts print.
   sed -i '/^carol:/d' /etc/subuid /etc/subgid
 fi
 for target; do
   if [[ -n $AS_USER ]]; then
-    echo "fresh: make $target says, as a user without rights:"
+    echo "fresh: output of make $target as an unprivileged user:"
     if "${as[@]}" make "$target" >/tmp/advice 2>&1 </dev/null; then
-      echo "fresh: make $target passed at once"
+      echo "fresh: make $target passed without them"
       continue
     fi
     cat /tmp/advice
     sed -n 's/^  //p' /tmp/advice >/tmp/commands
-    echo "fresh: root types just that"
+    echo "fresh: running these commands as root"
     DEBIAN_FRONTEND=noninteractive bash -euo pipefail /tmp/commands >/tmp/typed 2>&1 || { cat /tmp/typed; exit 1; }
     rm -f /tmp/advice /tmp/commands /tmp/typed
   fi
   echo "fresh: make $target"
   "${as[@]}" make "$target" </dev/null
 done
-echo "fresh: all passed; these are the users, and the files of /tmp, /var/tmp and the homes:"
+echo "fresh: all passed; users, and files in /tmp, /var/tmp and the home directories:"
 getent passwd | awk -F: '$3 >= 1000 { print $1 }'
 find /tmp /var/tmp /root /home -mindepth 1 -maxdepth 2 ! -name '.bash*' ! -name .profile
 INSIDE
 
-# pivot_root, not chroot: no user namespace is made in a chroot. The new root is a mount, and the kernel's file systems
-# come along.
+# pivot_root, not chroot: the kernel refuses to create a user namespace in a chroot. The new root must be a mount.
 export AS_USER=$as_user root
 unshare --mount --pid --fork --kill-child --propagation private bash -euo pipefail -c '
   mount --bind "$root" "$root"

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # usage: scripts/leftovers.sh record FILE | compare FILE
-# record: notes the users, mounts, processes and files that a run of the tests could leave on this host.
-# compare: names what is there now and was not then. In CI that is a failure; elsewhere another program of the host
-# may have made it, so it is only told.
+# record: lists the users, mounts, processes and files that a test run could leave on this host.
+# compare: prints those that have appeared since. A failure in CI; elsewhere only a report, since another program of the
+# host may have created them.
 set -euo pipefail
 
-# files DIR... TEST...: the entries of the directories that exist, for which find's TEST holds
+# files DIR... TEST...: prints the entries of the existing directories that match find's TEST
 files() {
   local dirs=()
   while [[ $1 == /* ]]; do
@@ -17,14 +17,14 @@ files() {
 
 list() {
   getent passwd | cut -d: -f1 | sed 's/^/user /'
-  # Namespaces of network and of users that were bound to files appear here too.
+  # Includes network and user namespaces that are bound to files.
   awk '{ print "mount " $5 }' /proc/self/mountinfo
   local process
   for process in svp pasta pasta.avx2 slirp4netns docker-registry dockerd containerd conmon runc redis-server mariadbd postgres; do
     pgrep -x "$process" | sed "s/^/process $process /" || true
   done
   files /tmp /var/tmp /dev/shm "${XDG_RUNTIME_DIR:-/nonexistent}" -name 'svp*'
-  # The caches are documented: target/, Cargo's own, and the one of scripts/make-base.sh.
+  # Except for the documented caches: target/, Cargo's, and the one of scripts/make-base.sh.
   files "$HOME" "$HOME/.config" "$HOME/.local" "$HOME/.local/share" \
     ! -name .cache ! -name .cargo ! -name .rustup ! -name '.*history'
 }
@@ -38,12 +38,12 @@ case ${1:-} in
   compare)
     left=$(list | sort | comm -13 "$file" -)
     if [[ -n $left ]]; then
-      # What is being killed takes a moment to end.
+      # Killed processes take a moment to end.
       sleep 3
       left=$(list | sort | comm -13 "$file" -)
     fi
     [[ -n $left ]] || exit 0
-    printf 'test: since the tests began these have appeared on this host:\n%s\n' "$left" >&2
+    printf 'test: appeared on this host since the tests began:\n%s\n' "$left" >&2
     [[ -z ${CI:-} ]]
     ;;
   *) sed -n '2s/^# //p' "$0" >&2 && exit 2 ;;

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # usage: scripts/make-base.sh debian|busybox|machine
 # Makes a root file system as a tar archive, once, and prints its path.
-#   debian   bookworm's minimal system, by mmdebstrap from the Debian archive
-#   busybox  the static busybox of this machine with links for all its applets
-#   machine  trixie with systemd, podman 5 and the user ann, to boot and to take quadlet's generator from
-# The archives are kept in $SVP_TEST_CACHE, else $XDG_CACHE_HOME/svp-dev, else ~/.cache/svp-dev.
+#   debian   a minimal bookworm, by mmdebstrap from the Debian archive
+#   busybox  the static busybox of this host with links for all its applets
+#   machine  trixie with systemd, podman 5 and the user ann: bootable, and the source of quadlet's generator
+# The archives are cached in $SVP_TEST_CACHE, else $XDG_CACHE_HOME/svp-dev, else ~/.cache/svp-dev.
 set -euo pipefail
 
 cache=${SVP_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/svp-dev}
-name=${1:?"say debian, busybox or machine"}
+name=${1:?"the name is missing: debian, busybox or machine"}
 tar=$cache/$name.tar
 export SOURCE_DATE_EPOCH=1735689600
 
@@ -17,7 +17,7 @@ if [[ -s $tar ]]; then
   exit
 fi
 mkdir -p "$cache"
-# Tests ask for the same archive at the same time.
+# Concurrent tests request the same archive.
 exec {lock}>"$cache/$name.lock"
 flock "$lock"
 if [[ -s $tar ]]; then
@@ -28,7 +28,7 @@ fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# minimal SUITE OPTIONS...: a minimal system of Debian
+# minimal SUITE OPTION...: makes a minimal Debian
 minimal() {
   local suite=$1
   shift
@@ -40,7 +40,7 @@ minimal() {
     --dpkgopt='path-exclude=/usr/share/locale/*' \
     "$@" "$suite" "$work/root.tar" >"$work/log" 2>&1 || {
     cat "$work/log" >&2
-    echo "make-base: mmdebstrap failed: what it said is above" >&2
+    echo "make-base: mmdebstrap failed; see its output above" >&2
     exit 1
   }
 }
@@ -51,11 +51,11 @@ debian() {
 
 machine() {
   local packages=(
-    systemd systemd-sysv dbus dbus-user-session libpam-systemd            # boots, also a user's own systemd
-    podman crun netavark aardvark-dns nftables catatonit passt uidmap     # podman and all that it leaves to others
+    systemd systemd-sysv dbus dbus-user-session libpam-systemd            # boot, and systemd of the user
+    podman crun netavark aardvark-dns nftables catatonit passt uidmap     # podman and its dependencies
     iproute2 ca-certificates
   )
-  # These would change the host's kernel, or wait for a terminal that isn't there.
+  # These would change settings of the host's kernel, or wait for a missing terminal.
   local unwanted=(systemd-sysctl systemd-modules-load console-getty getty@ systemd-resolved systemd-timesyncd)
   minimal trixie --include="$(IFS=, && echo "${packages[*]}")" \
     --dpkgopt='path-exclude=/usr/share/doc/*' \
@@ -85,11 +85,11 @@ busybox() {
 case $name in
   debian | busybox | machine) "$name" ;;
   *)
-    echo "make-base: there is no base named $name: say debian, busybox or machine" >&2
+    echo "make-base: unknown base: $name; use debian, busybox or machine" >&2
     exit 2
     ;;
 esac
-# On one file system with its final name, so that the archive appears whole or not at all.
+# Copied to the file system of its final name first, so that the archive appears atomically.
 cp "$work/root.tar" "$cache/$name.tar.new"
 chmod 644 "$cache/$name.tar.new"
 mv "$cache/$name.tar.new" "$tar"

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # usage: scripts/ordinary-user.sh add NAME | remove NAME
-# Root's helper for demo and tests. add: creates an ordinary user with subordinate ids, or gives subordinate ids to
-# the user NAME that exists; prints "created" if it created the user. remove: kills the processes of NAME and
-# removes the user, the home directory and the subordinate ids. Only the caller that saw "created" may remove.
+# Root's helper for demo and tests. add: creates an ordinary user with subordinate ids, or assigns subordinate ids to an
+# existing user NAME; prints "created" if it created the user. remove: kills the processes of NAME and removes the user,
+# the home directory and the subordinate ids. Only a caller to which add printed "created" may remove.
 set -euo pipefail
 usage() { sed -n '2s/^# //p' "$0" >&2 && exit 2; }
 action=${1:-}
 user=${2:-}
 [[ -n $user ]] || usage
 
-# useradd, usermod and userdel refuse to run side by side, and two callers must not find the same range free.
+# useradd, usermod and userdel refuse to run concurrently, and two callers must not pick the same range.
 exec {lock}>/run/lock/svp-ordinary-user
 flock "$lock"
 

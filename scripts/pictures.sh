@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Draws docs/images/terminal.svg from a real run: a redis on a real Debian, built, set up, run, talked to and backed up
-# in a terminal of tmux, as the reader would type it.
+# Draws docs/images/terminal.svg from a real run: builds, sets up, runs, uses and backs up a redis on a real Debian, in a
+# tmux terminal, with the commands as a reader would type them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 for tool in tmux python3 mmdebstrap; do
@@ -15,7 +15,7 @@ clean() {
   tmux -L "$server" kill-server 2>/dev/null || true
   SVP_ROOT=$work/store "$work/bin/svp" rm --force --volumes mysvc >/dev/null 2>&1 || true
   if ((EUID != 0)); then
-    # The script's files belong to subordinate ids.
+    # Files that the pack's scripts created belong to subordinate ids.
     unshare --user --map-root-user --map-auto rm -rf --one-file-system "$work" 2>/dev/null || true
   fi
   rm -rf --one-file-system "$work"
@@ -32,10 +32,10 @@ cd "$work"
 PS1='$ ' PATH=$work/bin:$PATH TERM=xterm-256color tmux -L "$server" -f /dev/null new-session -d -x 96 -y 60 'bash --norc --noprofile'
 pane() { tmux -L "$server" capture-pane -p "$@"; }
 sleep 1
-# In tmux the prompt comes from bash itself.
+# Set the prompt interactively: bash may override the inherited one.
 tmux -L "$server" send-keys "PS1='\\[\\e[1;32m\\]\$\\[\\e[0m\\] '; clear" Enter
 sleep 1
-# Types a command and waits for the next prompt, for at most five minutes.
+# type_command COMMAND: types it and waits for the next prompt, for at most five minutes.
 prompts=1
 type_command() {
   tmux -L "$server" send-keys -l -- "$1"
@@ -54,7 +54,7 @@ type_command 'svp ps'
 type_command 'svp client mysvc set greeting hello'
 type_command 'svp backup mysvc -o mysvc.zst --verify'
 type_command 'svp stop mysvc'
-# Without the empty prompt at the end.
+# Drops the empty prompt at the end.
 captured=$(pane -e | sed -e :a -e '/^\n*$/{$d;N;ba' -e '}' | sed '$d')
 cd - >/dev/null
 mkdir -p docs/images

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A static release binary on the gnu target, and the proof that nothing is linked at run time.
+# Builds a static release binary for the gnu target and verifies that it is not linked dynamically.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=$(uname -m)-unknown-linux-gnu

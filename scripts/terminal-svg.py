@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """usage: terminal-svg.py TITLE < CAPTURE > FILE.svg
 
-Draws the output of `tmux capture-pane -p -e` as an SVG picture. Understands the colours and weights that svp and
-the shell print (SGR 0-9, 30-37, 90-97, 38;5;N)."""
+Draws the output of `tmux capture-pane -p -e` as an SVG picture. Supports the colours and weights that svp and the shell
+print (SGR 0-9, 30-37, 90-97, 38;5;N)."""
 import html
 import re
 import sys
@@ -13,7 +13,7 @@ BRIGHT = ["#6e7681", "#ffa198", "#56d364", "#e3b341", "#79c0ff", "#d2a8ff", "#56
 
 
 def spans(line):
-    """The pieces of a line as (text, colour, bold, dim)."""
+    """Yields the pieces of a line as (text, colour, bold, dim)."""
     colour, bold, dim = COLOURS[7], False, False
     for piece in re.split(r"(\x1b\[[0-9;]*m)", line):
         if not piece.startswith("\x1b["):
@@ -60,7 +60,7 @@ def main():
         y, column, row = BAR + number * LINE + SIZE, 0, []
         for text, colour, bold, dim in spans(line):
             style = f' fill="{colour}"' + (' font-weight="bold"' if bold else "") + (' opacity=".6"' if dim else "")
-            # Each piece is put at its column: fonts differ in width.
+            # Position each piece at its column, since fonts differ in width.
             x, length = PAD + column * WIDTH, len(text) * WIDTH
             row.append(f'<tspan x="{x:.1f}" textLength="{length:.1f}"{style}>{html.escape(text)}</tspan>')
             column += len(text)

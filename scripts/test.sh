@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # usage: scripts/test.sh [--soak | --shuffle | --alone] [FILTER...]
-# The whole suite. Root runs it twice: as root, and as the ordinary user $SVP_TEST_USER (svptest if that is not set),
-# created for this run unless it exists. Anyone else runs it as themselves.
-#   --soak     the long tests instead (those marked #[ignore])
-#   --shuffle  the tests in a random order, whose seed is printed; SVP_TEST_SEED repeats one
-#   --alone    each test that FILTER selects in a process of its own, to show that none needs another
+# Runs the whole suite. Root runs it twice: as root, and as the ordinary user $SVP_TEST_USER (default svptest), created
+# for this run unless it exists. Any other user runs it once, as that user.
+#   --soak     run the long tests instead (those marked #[ignore])
+#   --shuffle  run the tests in a random order and print its seed; SVP_TEST_SEED repeats an order
+#   --alone    run each test that FILTER selects in its own process, to show that no test depends on another
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# Whatever the caller's is: the other user reads what is made here.
+# Independent of the caller's: the other user must be able to read these files.
 umask 022
 repo=$PWD
 user=${SVP_TEST_USER:-svptest}
@@ -19,10 +19,10 @@ case ${1:-} in
     shift
     ;;
   --shuffle)
-    # The test harness shuffles only where unstable options are allowed.
+    # The test harness shuffles only with unstable options enabled.
     export RUSTC_BOOTSTRAP=1
     seed=${SVP_TEST_SEED:-$RANDOM}
-    echo "test: in random order: SVP_TEST_SEED=$seed repeats it"
+    echo "test: random order; SVP_TEST_SEED=$seed repeats it"
     arguments+=(-Z unstable-options --shuffle-seed "$seed")
     shift
     ;;
@@ -33,7 +33,7 @@ case ${1:-} in
 esac
 arguments+=("$@")
 
-# Removes what this run created, however it ends.
+# Removes the user and the copy that this run created, however it ends.
 copy='' created=''
 clean() {
   trap '' INT TERM HUP PIPE
@@ -43,7 +43,7 @@ clean() {
 trap clean EXIT
 trap 'exit 130' INT TERM HUP PIPE
 
-# All that a test uses is there before the first one runs.
+# Prepare everything that tests use before the first one runs.
 scripts/leftovers.sh record target/before-the-tests
 if ((EUID == 0)); then
   created=$(scripts/ordinary-user.sh add "$user")
@@ -60,7 +60,7 @@ for base in busybox debian machine; do
 done
 export SVP_TEST_CACHE=${SVP_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/svp-dev}
 
-# Runs one test binary with the arguments of this run; with --alone a process a test.
+# Runs one test binary with the arguments of this run; with --alone, one process per test.
 run_binary() {
   local executable=$1 listed test failed=0
   if [[ -z $alone ]]; then
@@ -77,7 +77,7 @@ run_binary() {
   return "$failed"
 }
 
-# Runs all test binaries, `as` being the words before each command.
+# Runs all test binaries, each with the prefix `as`.
 run_all() {
   local failed=() kind name executable
   while IFS=$'\t' read -r kind name executable; do
@@ -85,13 +85,13 @@ run_all() {
     run_binary "$executable" || failed+=("$name")
   done <target/test-binaries
   if ((${#failed[@]})); then
-    echo "test: these failed: ${failed[*]}" >&2
+    echo "test: failed: ${failed[*]}" >&2
     return 1
   fi
 }
 
 echo "test: as $(id -un)"
-# What cargo test sets.
+# As cargo test sets it.
 export CARGO_MANIFEST_DIR=$repo
 as=() result=0
 run_all || result=1
@@ -99,13 +99,13 @@ run_all || result=1
 if ((EUID != 0)); then
   scripts/leftovers.sh compare target/before-the-tests || result=1
   ((result == 0)) || exit 1
-  echo "test: all passed as $(id -un); run it as root to have it run as root too"
+  echo "test: all passed as $(id -un); run it as root to test as root too"
   exit
 fi
 
-# The user gets a copy of the repository and the test binaries, readable whatever the umask and wherever the
-# clone is, mounted where the binaries were built to find it: in a mount namespace of its own.
-# podman makes an image's name of a path, and takes neither capitals nor long paths.
+# The user gets a copy of the repository and the test binaries, readable whatever the umask and the location of the
+# clone, mounted at the path that is compiled into the binaries, in a private mount namespace.
+# The path is short and lower-case, since podman derives an image's name from it.
 copy=/var/tmp/svp-ut.$$
 mkdir "$copy"
 mkdir "$copy/repo" "$copy/cache" "$copy/t" "$copy/r"
@@ -121,7 +121,7 @@ chmod 700 "$copy/r"
 chown -R "$user" "$copy/repo" "$copy/cache" "$copy/t" "$copy/r"
 
 run_as_user() {
-  # In the new mount namespace: hide what the user may not enter, then put the copy in the repository's place.
+  # In the new mount namespace: cover the directory that the user may not enter, then mount the copy over the repository.
   local hidden=$repo
   while ! runuser -u "$user" -- test -x "$(dirname "$hidden")"; do
     hidden=$(dirname "$hidden")
