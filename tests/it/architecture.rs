@@ -1,9 +1,9 @@
-//! The import graph: who may use whom, and that only the command line prints. See docs/architecture.md.
+//! The import graph: which module may import which, and that only the command line prints. See docs/architecture.md.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// A module of the crate and the modules that it may import. What is not listed here may not exist.
+/// A module of the crate and the modules that it may import. Every module must be listed here.
 const ARROWS: &[(&str, &[&[&str]])] = &[
     ("error", &[]),
     ("progress", &[]),
@@ -33,7 +33,7 @@ const PURE: &[&str] = &["sys", "interrupt", "remove", "channel", "atomic_file", 
 const PARTS: &[&str] =
     &["layer", "secret", "registry", "store", "pack", "sandbox", "source", "import"];
 
-/// The command line stands above all of them, and the crate's root names them all.
+/// The command line and the crate's root, which may import every module.
 const ABOVE: &[&str] = &["cli", "lib", "main"];
 
 fn sources() -> Vec<(String, PathBuf)> {
@@ -57,7 +57,7 @@ fn sources() -> Vec<(String, PathBuf)> {
     found
 }
 
-/// The code of a file: no comments, and nothing from its unit tests on (they close a file).
+/// Returns the code of a file, without comments and unit tests (which end a file).
 fn code(path: &Path) -> String {
     let text = std::fs::read_to_string(path).expect("a source file");
     let text = text.split("#[cfg(test)]\nmod tests {").next().expect("a first part");
@@ -65,7 +65,7 @@ fn code(path: &Path) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The top-level modules named by `crate::NAME` or `crate::{NAME, …}`.
+/// Returns the top-level modules named by `crate::NAME` or `crate::{NAME, …}`.
 fn imports(code: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for rest in code.split("crate::").skip(1) {

@@ -1,4 +1,4 @@
-//! Archives of layouts that svp writes, read by other people's tools.
+//! Archives of layouts that svp writes, read by other tools.
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ fn reference() -> Reference {
     "team/base:1".parse().unwrap()
 }
 
-/// A store with one image, and where to write an archive.
+/// A store with one image, and a path for the archive.
 fn world() -> (support::Place, Store, Descriptor, PathBuf) {
     let place = support::Place::new();
     let store = Store::open(&place.path("images")).unwrap();

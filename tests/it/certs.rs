@@ -1,4 +1,4 @@
-//! certs.d through the program: registries with an authority of their own, and those that know their clients.
+//! certs.d through the program: registries with their own authority, and registries that require client certificates.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use crate::support;
 use crate::support::Place;
 use crate::support::real_registry::{RealRegistry, Setup};
 
-/// The user's directory for the registry, made.
+/// Creates the user's certs.d directory of the registry.
 fn directory(place: &Place, registry: &RealRegistry) -> PathBuf {
     let dir = place.dir().join("home/.config/containers/certs.d").join(&registry.address);
     fs::create_dir_all(&dir).unwrap();
@@ -31,7 +31,7 @@ fn an_authority_is_trusted_for_its_registry_alone() {
     let mut skopeo = place.command("skopeo");
     skopeo.args(["inspect", "--format", "{{.Digest}}", &name]);
     assert_eq!(support::success(&mut skopeo).trim(), image.manifest.to_string());
-    // It would vouch for the other registry too, if it were asked.
+    // The first registry's authority must not vouch for the second.
     let other = format!("docker://{}/app:1", two.address);
     directory(&place, &two);
     place.fails(69, ["pull", &other, "-t", "x"]);
@@ -54,7 +54,7 @@ fn a_certificate_that_nobody_signed_is_trusted_once_it_is_named() {
     let cacert = own.to_str().unwrap();
     let pulled = place.ok(["pull", &name, "-t", "x", "--cacert", cacert]);
     assert_eq!(pulled.trim(), image.manifest.to_string());
-    // Under a name that it has alone.
+    // Under a name that is not in the certificate.
     let port = one.address.rsplit_once(':').unwrap().1;
     let elsewhere = format!("docker://localhost:{port}/app:1");
     let told = place.fails(69, ["pull", &elsewhere, "-t", "y", "--cacert", cacert]);
@@ -87,7 +87,7 @@ fn a_client_shows_the_certificate_that_the_registry_knows_it_by() {
     place.ok(pull);
     place.ok(["push", "x", &format!("docker://{}/again:1", registry.address), "--authfile", &auth]);
 
-    // Of several, the one that an authority of the registry's signed.
+    // With several certificates, svp picks the one that the registry's authority signed.
     let stranger = dir.join("a-stranger.cert").display().to_string();
     let its_key = dir.join("a-stranger.key").display().to_string();
     let make =
@@ -104,12 +104,12 @@ fn a_client_shows_the_certificate_that_the_registry_knows_it_by() {
     fs::remove_file(&stranger).unwrap();
     fs::remove_file(&its_key).unwrap();
 
-    // A key that is another's.
+    // A key that does not match the certificate.
     fs::copy(&cert, dir.join("client.cert")).unwrap();
     fs::copy(registry.ca_file().with_file_name("server.key"), dir.join("client.key")).unwrap();
     let told = place.fails(65, pull);
     assert!(told.contains("client.cert"), "{told}");
-    // A directory that is named stands alone.
+    // --cert-dir replaces certs.d.
     let named = place.path("certs");
     fs::create_dir(&named).unwrap();
     fs::copy(registry.ca_file(), named.join("a.crt")).unwrap();

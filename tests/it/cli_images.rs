@@ -110,7 +110,7 @@ fn an_import_that_is_killed_leaves_nothing_that_the_next_command_does_not_sweep(
         let busy = place.store().join("tmp");
         assert!(fs::read_dir(&busy).unwrap().count() > 0, "nothing in staging");
         support::run("kill", [&format!("-{signal}"), &child.id().to_string()]);
-        // An interrupted svp takes notice when there is something to read.
+        // svp checks for an interrupt at its next read: send it more input.
         std::thread::sleep(Duration::from_millis(100));
         let _ = std::io::copy(&mut tar, &mut stdin);
         drop(stdin);
@@ -157,7 +157,7 @@ fn unpack_gives_the_tree_that_umoci_gives() {
     if support::as_root() {
         assert_same(&ours, &bundle.join("rootfs"), ALL);
     } else {
-        // umoci makes plain files of devices, and adds an attribute for the owners.
+        // umoci turns devices into plain files, and adds an attribute for the owners.
         assert!(ours.join("etc/debian_version").exists());
     }
     let stderr = place.fails(2, ["unpack", "debian", ours.to_str().unwrap()]);
@@ -187,7 +187,7 @@ fn unpack_takes_any_source_and_leaves_nothing_after_a_failure() {
     fs::write(&blob, good).unwrap();
     place.ok(["unpack", "base", empty.to_str().unwrap()]);
     assert!(empty.join("bin/busybox").exists());
-    // What was unpacked belongs to whoever unpacked it, so they can remove it.
+    // The unpacked files belong to the caller, who can remove them.
     fs::remove_dir_all(&empty).unwrap();
     place.assert_nothing_left();
 }
@@ -220,7 +220,7 @@ fn removing_an_image_removes_what_was_unpacked_of_it_alone() {
     place.assert_nothing_left();
 }
 
-/// Runs a script of sh as root of a namespace in which it may mount; `svp` is in its path.
+/// Runs a shell script as root of a namespace in which it may mount; `svp` is in its path.
 fn sh_with_mounts(place: &Place, script: &str) -> (Option<i32>, String, String) {
     let svp = Path::new(env!("CARGO_BIN_EXE_svp")).parent().unwrap();
     let mut unshare = place.command("unshare");
@@ -305,7 +305,7 @@ fn an_image_has_the_name_in_a_layout_that_the_destination_says() {
         ("localhost:5000/a:1", "localhost:5000/a:1"),
     ];
     assert_eq!(names, expected);
-    // Written again, a name is replaced.
+    // Writing a name again replaces it.
     place.ok(["copy", "base:1", "oci:layout:v1"]);
     let again = json(&fs::read_to_string(place.path("layout/index.json")).unwrap());
     assert_eq!(again["manifests"].as_array().unwrap().len(), expected.len());

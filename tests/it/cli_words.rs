@@ -1,5 +1,4 @@
-//! What svp says and what its scripts meet, seen from outside: the way out of every mistake, and nothing
-//! secret on the way.
+//! Messages, and the environment of scripts, from outside: every error has a hint, and no secret leaks.
 
 use crate::support::{Place, output, told};
 
@@ -27,7 +26,7 @@ fn signals_end_what_a_script_starts() {
     let place = place(script);
     let said = place.fails(1, BUILD);
     assert!(said.contains("killed by signal 15 (SIGTERM)"), "{said}");
-    // A shell without job control has its background jobs ignore SIGINT itself.
+    // A shell without job control starts background jobs with SIGINT ignored.
     assert!(said.contains("TERM 143") && said.contains("HUP 129"), "{said}");
     assert!(!said.contains("survived"), "{said}");
     place.assert_nothing_left();

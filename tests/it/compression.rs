@@ -1,4 +1,4 @@
-//! `--compression` and `--compression-level`: what svp writes so, skopeo, podman, umoci and svp read.
+//! `--compression` and `--compression-level`: skopeo, podman, umoci and svp read the output.
 
 use std::fs;
 
@@ -14,7 +14,7 @@ use svp::oci::media_type::{
 
 const FORMATS: [(&str, &str); 3] = [("gzip", LAYER_GZIP), ("zstd", LAYER_ZSTD), ("none", LAYER)];
 
-/// A place with busybox as `team/base:1`, whose layer is gzip, and its manifest's digest.
+/// Returns a place with busybox as `team/base:1`, whose layer is gzip, and the digest of its manifest.
 fn world() -> (Place, String) {
     let place = Place::new();
     let base = support::busybox_base();
@@ -35,7 +35,7 @@ fn inspect(place: &Place, name: &str) -> Value {
     json(&place.ok(["inspect", name, "--format", "json"]))
 }
 
-/// The media types of an image's layers, the lowest first.
+/// Returns the media types of an image's layers, the lowest first.
 fn media_types(place: &Place, name: &str) -> Vec<Value> {
     let inspected = inspect(place, name);
     inspected["layers"].as_array().unwrap().iter().map(|l| l["mediaType"].clone()).collect()
@@ -80,7 +80,7 @@ fn podman_runs_and_umoci_unpacks_what_svp_compresses() {
         place.ok(["save", &format!("team/{format}:1"), "-o", &output, "--compression", format]);
         let name = podman.load(&archive);
         assert_eq!(podman.run(&[&name, "/bin/busybox", "echo", format]), format!("{format}\n"));
-        // Debian's umoci (0.4.7) is older than zstd in layers.
+        // Debian's umoci (0.4.7) predates zstd layers.
         if format != "zstd" {
             let (layout, bundle) = (place.path(&format!("l-{format}")), place.path(format));
             let to = format!("oci:{}:x:1", layout.display());
@@ -126,7 +126,7 @@ fn a_build_writes_its_layers_so_and_leaves_the_bases() {
     assert_eq!(media_types(&place, "one"), [LAYER_GZIP, LAYER, LAYER, LAYER_ZSTD]);
     place.ok(["check", "--store"]);
 
-    // All of it in one format: what is not so is compressed anew, in the store too.
+    // All layers in one format: those in another are recompressed, also out of the store.
     place.ok(["copy", "p", "all:zstd", "--compression", "zstd"]);
     assert_eq!(media_types(&place, "all:zstd"), [LAYER_ZSTD; 3]);
     let diff_ids = |name: &str| inspect(&place, name)["config"]["rootfs"]["diff_ids"].clone();
@@ -148,7 +148,7 @@ fn the_digest_depends_on_neither_cores_nor_the_way_there() {
         let copied = place.ok([&["copy", "debian:bookworm", "x:1"], &options[..]].concat());
         let mut one = place.command("taskset");
         one.args(["-c", "0", env!("CARGO_BIN_EXE_svp"), "copy", "x:1", "oci:out:x:1"]);
-        // A level has all layers compressed again: here from what svp compressed, on one core.
+        // A level recompresses all layers: here svp's own output, on one core.
         assert_eq!(support::success(one.args(&options)), copied, "{format}");
     }
     place.assert_nothing_left();
@@ -188,7 +188,7 @@ fn what_can_not_be_had_is_refused_before_any_work() {
         assert!(told.contains(expected), "{arguments:?}: {told}");
         assert!(!place.path("x.tar").exists());
     }
-    // What a docker-archive has anyway may be asked for.
+    // Options that match the docker-archive format anyway are accepted.
     place.ok(["save", "team/base:1", "-o", "docker-archive:x.tar", "--compression", "none"]);
     let lines = place.ok(["images"]);
     assert_eq!(lines.lines().count(), 2, "{lines}");

@@ -1,4 +1,4 @@
-//! Device nodes that a script makes reach the layer, though no user namespace may make one.
+//! Device nodes that a script creates reach the layer, although no user namespace may create one.
 
 use crate::support::{Place, run};
 

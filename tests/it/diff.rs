@@ -1,4 +1,4 @@
-//! `svp diff`, through the binary: hand-made layers, real trees, mistakes.
+//! `svp diff`, through the binary: hand-made layers, real trees, errors.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -14,7 +14,7 @@ use svp::oci::media_type::Compression;
 use svp::oci::{Descriptor, Digest, History, Image};
 use svp::store::Store;
 
-/// Puts an image of the layers into the place's store.
+/// Adds an image of the layers to the place's store.
 fn image(place: &Place, name: &str, layers: &[Vec<u8>]) -> Vec<Descriptor> {
     let store = Store::open(&place.store()).unwrap();
     let mut image = Image::new(&"linux/amd64".parse().unwrap());
@@ -53,17 +53,17 @@ fn what_one_layer_did_is_told_by_paths() {
         (&["f .wh.d"], "D /d,D /d/sub,D /d/sub/z,D /d/x,D /d/y"),
         (&["f d/.wh..wh..opq", "f d/y two"], "D /d/sub,D /d/sub/z,D /d/x"),
         (&["f .wh.d", "f d/sub/z three"], "D /d/x,D /d/y"),
-        // A directory gives way to a file, and a file or a link to a directory.
+        // A directory replaced by a file; a file and a link replaced by a directory.
         (&["f d now a file"], "C /d,D /d/sub,D /d/sub/z,D /d/x,D /d/y"),
         (&["d f", "f f/in i"], "C /f,A /f/in"),
         (&["f l/in i"], "C /l,A /l/in"),
-        // Links: to what a lower layer has, to what is the same, through a link of the layer's own.
+        // Hard links: to a file of a lower layer, to an identical file, through a symbolic link of the same layer.
         (&["l twin d/x"], "A /twin"),
         (&["l d/y d/x"], "C /d/y"),
         (&["f d/y one", "l d/x d/y"], "C /d/y"),
         (&["s new d", "f new/x through"], "C /d/x,A /new"),
         (&["s l d/sub"], "C /l"),
-        // The last of several of one name counts.
+        // The last of several entries of one name wins.
         (&["f d/x 1", "f d/x 2", "f d/x one"], ""),
         (&["p d/x"], "C /d/x"),
         (&["c null"], "A /null"),
@@ -78,7 +78,7 @@ fn what_one_layer_did_is_told_by_paths() {
         let mut lines: Vec<&str> = expected.split(',').filter(|line| !line.is_empty()).collect();
         lines.sort_by_key(|line| line.as_bytes()[2..].to_vec());
         assert_eq!(told.lines().collect::<Vec<_>>(), lines, "{layer:?}");
-        // The same between two images, there and back.
+        // Identical images, compared in both directions.
         sketched(&place, "base", &[BASE]);
         assert_eq!(place.ok(["diff", "base", &name]), told, "{layer:?}");
         let back = place.ok(["diff", &name, "base"]);
@@ -155,7 +155,7 @@ fn odd_names_reach_a_terminal_escaped_and_a_program_whole() {
     assert_eq!((&told["before"]["layers"], &told["after"]["layers"]), (&0.into(), &1.into()));
 }
 
-/// One file in all its ways to differ.
+/// One file with each kind of difference.
 #[test]
 fn what_counts_is_what_a_file_is_and_not_its_time() {
     let place = Place::new();
@@ -196,10 +196,10 @@ fn what_counts_is_what_a_file_is_and_not_its_time() {
     assert_eq!(stat, "C       0 B  /f (mode)\n0 added, 1 changed, 0 removed: 0 B\n");
 }
 
-/// What `svp diff` must say of two unpacked trees.
+/// Returns the expected output of `svp diff` for two unpacked trees.
 fn expected(before: &std::path::Path, after: &std::path::Path) -> Vec<String> {
     let what = What { owners: false, times: false, xattrs: true };
-    // Which names are of one file does not count.
+    // Hard link topology does not count.
     let plain = |line: String| match line.split_once(", links to ") {
         Some((line, _)) => line.to_owned(),
         None => line,

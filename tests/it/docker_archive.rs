@@ -1,4 +1,4 @@
-//! Archives as `docker save` writes them, both ways, side by side with skopeo and podman.
+//! `docker save` archives, read and written, compared with skopeo and podman.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use crate::support::Place;
 use crate::support::podman::Podman;
 use serde_json::Value;
 
-/// A place with busybox as `team/base:1`, and its manifest's digest.
+/// Returns a place with busybox as `team/base:1`, and the digest of its manifest.
 fn world() -> (Place, String) {
     let place = Place::new();
     let base = support::busybox_base();

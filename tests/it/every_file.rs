@@ -1,11 +1,11 @@
-//! No test is forgotten: every file below tests/ is part of this program, or of the package tests/conformance.
+//! No test file is forgotten: every file below tests/ is part of this program, or of the package tests/conformance.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::support::repo;
 
-/// The Rust files below `dir`.
+/// Returns the Rust files below `dir`.
 fn files(dir: &Path, found: &mut BTreeSet<PathBuf>) {
     for entry in std::fs::read_dir(dir).expect("a directory") {
         let path = entry.expect("an entry").path();
@@ -17,7 +17,7 @@ fn files(dir: &Path, found: &mut BTreeSet<PathBuf>) {
     }
 }
 
-/// `file` and every module declared in it and below it. The modules of `file` are in `dir`.
+/// Returns `file` and every module declared in it or below it. The modules of `file` are in `dir`.
 fn declared(file: &Path, dir: &Path, found: &mut BTreeSet<PathBuf>) {
     let text = std::fs::read_to_string(file).expect("a source file");
     found.insert(file.to_owned());
@@ -29,7 +29,7 @@ fn declared(file: &Path, dir: &Path, found: &mut BTreeSet<PathBuf>) {
     }
 }
 
-/// The names of `mod NAME;`, public or not.
+/// Returns the names of `mod NAME;` declarations, public or not.
 fn modules(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter_map(|line| {
         line.strip_prefix("pub ").unwrap_or(line).strip_prefix("mod ")?.strip_suffix(';')

@@ -1,4 +1,4 @@
-//! Importing root file systems, as other tools archive them.
+//! Import of root file systems, as other tools archive them.
 
 use std::fs;
 use std::io::Read;
@@ -24,7 +24,7 @@ impl World {
         World { dir, store }
     }
 
-    /// A small tar by GNU tar, with what root file systems have.
+    /// A small tar archive by GNU tar, with the file types of root file systems.
     fn tar(&self) -> PathBuf {
         let root = self.dir.path().join("root");
         fs::create_dir_all(root.join("usr/bin")).unwrap();
@@ -91,7 +91,7 @@ fn same_content_same_digest_from_a_stream_on_any_number_of_threads() {
     let world = World::new();
     let tar = world.tar();
     let one = world.import(&tar).unwrap();
-    // One byte at a time, as a slow pipe gives it.
+    // One byte at a time, like a slow pipe.
     struct Slow(fs::File);
     impl Read for Slow {
         fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {

@@ -1,4 +1,4 @@
-//! Indexes of several platforms: put together, shown, pushed, read by skopeo and podman, taken apart.
+//! Multi-platform indexes: created, shown, pushed, read by skopeo and podman, split again.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ fn parse(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// busybox as `amd` and `arm`, for two platforms, and the digests of both.
+/// Returns busybox as `amd` and `arm`, for two platforms, and the digests of both.
 fn world() -> (Place, [String; 2]) {
     let place = Place::new();
     let base = busybox_base();
@@ -84,7 +84,7 @@ fn an_index_is_put_together_and_shown() {
     let told = place.fails(65, ["inspect", "multi:1", "--platform", "linux/s390x"]);
     assert!(told.contains("linux/amd64, linux/arm64"), "{told}");
 
-    // The same image twice is one, an index gives its images, and two for one platform are refused.
+    // A repeated image counts once, an index contributes its images, and two images for one platform are refused.
     let again =
         place.ok(["index", "-t", "again", "amd", "multi:1", "arm", "--annotation", "a.b=c"]);
     assert_eq!(again.trim(), digest);
@@ -179,14 +179,14 @@ fn skopeo_and_podman_read_what_was_pushed_and_saved() {
         &name,
     ]));
     assert!(told.starts_with("arm64 "), "{told}");
-    // This command takes no --tls-verify.
+    // `podman manifest inspect` has no --tls-verify.
     let conf = format!("[[registry]]\nlocation = \"{}\"\ninsecure = true\n", registry.address);
     fs::write(place.path("registries.conf"), conf).unwrap();
     let mut inspect = podman.command(["manifest", "inspect", &name]);
     let told = success(inspect.env("CONTAINERS_REGISTRIES_CONF", place.path("registries.conf")));
     assert_eq!(parse(&told)["manifests"][1]["digest"], arm);
 
-    // Of what lies elsewhere an index can be made again, the same; a single image is chosen.
+    // An index of remote images has the same digest again; of a remote index, a single image can be selected.
     let other = Place::new();
     for source in [&remote, &to] {
         assert_eq!(other.ok(["index", "-t", "m", source]).trim(), digest);
@@ -294,7 +294,7 @@ fn an_instance_keeps_its_name() {
         assert_eq!(place.ok(["inspect", "one", "--field", "digest"]), digest);
     }
     place.ok(["tag", "one", "one"]);
-    // An index of an instance is as secret as the instance.
+    // An index with an instance is as secret as the instance.
     place.ok(["index", "-t", "secret", "one", "arm"]);
     assert!(place.fails(2, ["save", "secret", "-o", "oci:x"]).contains("--allow-secrets"));
     place.ok(["save", "secret", "-o", "oci:x", "--allow-secrets"]);
@@ -341,7 +341,7 @@ fn the_base_of_a_build_has_its_name_from_then_on() {
     other.fails(65, arguments(&remote, &["-t", "c", "--offline"]));
     assert_eq!(other.ok(["check", "--store"]), "");
 
-    // The name of an instance is its own.
+    // Commands must not replace the name of an instance.
     let registry = RealRegistry::start(&Setup::default());
     let name = format!("{}/team/base:1", registry.address);
     let remote = format!("docker://{name}");

@@ -1,8 +1,8 @@
 //! SIGKILL at chosen steps: strace kills svp, or one of its stages, at the n-th call of a system call. Whatever the
-//! moment, the next command works and sweeps what was left, the store is sound, every tag is as before or as after,
-//! an output is whole or as it was, and a registry has no tag whose blobs it lacks.
+//! moment, the next command works and sweeps the leftovers, the store is sound, every tag is as before or as after, an
+//! output is complete or unchanged, and a registry has no tag whose blobs it lacks.
 //!
-//! `make test` takes a few moments of each command, `make soak` all of them.
+//! `make test` tries a few moments of each command, `make soak` all of them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,21 +14,21 @@ use crate::support::{Place, as_root, output, run, success, told};
 use serde_json::Value;
 use svp::oci::Digest;
 
-/// The calls by which a command changes what others see, waits for others, or tells them something.
+/// The system calls by which a command changes visible state, waits for other processes, or sends them data.
 const CALLS: &str = "openat,write,pwrite64,ftruncate,copy_file_range,sendfile,/^rename,/sync,/^link,/^unlink,\
                      /^mkdir,sendto,sendmsg,recvfrom,flock,mount,unshare,pivot_root,clone3";
-/// Moments of a command that the short run takes.
+/// Number of moments of a command in the short run.
 const FEW: usize = 6;
-/// And the long one, at most.
+/// Maximum number of moments of a command in the long run.
 const MANY: usize = 300;
 
-/// The tags of the store, and the digests of their manifests.
+/// The tags of the store, with the digests of their manifests.
 type Tags = BTreeMap<String, String>;
 
-/// What a command is to write beside the store.
+/// The output of a command outside the store.
 enum Made {
     Nothing,
-    /// A layout, with images that it had before.
+    /// A layout, which may contain images already.
     Layout(PathBuf),
     /// An archive.
     File(PathBuf),
@@ -36,16 +36,16 @@ enum Made {
     Repository(String),
 }
 
-/// A command to be killed.
+/// A command to kill.
 struct Scene {
-    /// Its arguments; `{n}` in them is another number each time.
+    /// The arguments; `{n}` is replaced by a different number each time.
     command: Vec<String>,
-    /// What makes the ground for it, once for each moment.
+    /// Prepares the state for the command, once for each moment.
     prepare: Box<dyn Fn()>,
-    /// Commands that end it if it may not simply be given again.
+    /// The arguments that complete the command after the kill, if they differ from `command`.
     again: Option<Vec<String>>,
     made: Made,
-    /// Whether it has stages in a user namespace: an ordinary user's `newuidmap` must not be traced.
+    /// Whether the command has stages in a user namespace: an ordinary user's `newuidmap` must not be traced.
     sandboxed: bool,
 }
 
@@ -55,7 +55,7 @@ struct World {
 }
 
 impl World {
-    /// busybox as a base, as an archive of either kind, as a layout, and in a registry.
+    /// Returns a world with busybox as a base, as an archive of either kind, as a layout, and in a registry.
     fn new() -> Self {
         let place = Place::new();
         place.import_busybox();
@@ -90,7 +90,7 @@ impl World {
         list.as_array().expect("a list").iter().map(entry).collect()
     }
 
-    /// Runs the scene under strace with `options`; whether it succeeded.
+    /// Runs the scene under strace with `options`; returns whether it succeeded.
     fn trace(&self, scene: &Scene, n: usize, options: &[&str]) -> bool {
         let mut command = self.place.command("strace");
         command.env("SOURCE_DATE_EPOCH", "1700000000");
@@ -107,7 +107,7 @@ impl World {
         result.status.success()
     }
 
-    /// The moments at which the scene can be killed: a call, and the how manieth in a thread.
+    /// Returns the moments at which the scene can be killed: a system call, and its ordinal in a thread.
     fn moments(&self, scene: &Scene) -> Vec<(String, usize)> {
         (scene.prepare)();
         assert!(
@@ -172,7 +172,7 @@ impl World {
         println!("{what}: {taken} of {} moments", moments.len());
     }
 
-    /// A next command finds a sound store, and no staging of the killed one is left after it.
+    /// Checks that the next command finds a sound store, and sweeps the staging of the killed one.
     fn check(&self, at: &str) {
         let mut command = self.place.svp(["check", "--store"]);
         let result = output(&mut command);
@@ -191,12 +191,13 @@ impl World {
             Made::Layout(dir) => check_layout(at, dir),
             Made::File(file) => {
                 let new = contents(made);
-                // An archive ends with blocks of zeros; what is in it, svp and skopeo verify.
+                // An archive ends with blocks of zeros; svp and skopeo verify its contents.
                 assert!(new == old || is_archive(file), "{at}: {} is half written", file.display());
                 let dir = fs::read_dir(file.parent().unwrap()).unwrap();
                 let names = dir.map(|entry| entry.unwrap().file_name().into_string().unwrap());
                 for left in names.filter(|name| name.starts_with(".svp-")) {
-                    // A link replaces nothing and a rename needs a name: between them it is whole.
+                    // linkat can't replace a file and rename needs a name: between the two calls the complete archive
+                    // has a temporary name.
                     assert!(at.contains("rename"), "{at}: {left}");
                     assert!(is_archive(&file.with_file_name(left)), "{at}");
                 }
@@ -231,7 +232,7 @@ fn contents(made: &Made) -> Vec<u8> {
     }
 }
 
-/// Whether tar reads it to its end, and it has what an image has.
+/// Returns whether tar reads the archive to its end, and it has the parts of an image.
 fn is_archive(file: &Path) -> bool {
     let mut tar = std::process::Command::new("tar");
     let listed = output(tar.arg("-tf").arg(file));
@@ -239,7 +240,7 @@ fn is_archive(file: &Path) -> bool {
     listed.status.success() && (names.contains("manifest.json") || names.contains("index.json"))
 }
 
-/// Every image that a layout lists is whole. One that was being made may still be no layout.
+/// Checks that every image that a layout lists is complete. An unfinished directory may not be a layout yet.
 fn check_layout(at: &str, dir: &Path) {
     let Ok(index) = fs::read(dir.join("index.json")) else { return };
     let index: Value = serde_json::from_slice(&index).expect(at);
@@ -282,13 +283,13 @@ impl Scene {
     }
 }
 
-/// `svp ARGUMENTS` in a place that lives as long as its world, whatever comes of it.
+/// Runs `svp ARGUMENTS` in the world's place, ignoring its result.
 fn quietly(place: &Place, arguments: &[&str]) -> impl Fn() + 'static {
     let command = std::cell::RefCell::new(place.svp(arguments));
     move || drop(output(&mut command.borrow_mut()))
 }
 
-/// Commands that bring something into the store under a new name, and those that take it away.
+/// Commands that add a name to the store, and those that remove one.
 fn store_scenes(most: usize) {
     let world = World::new();
     let place = &world.place;
@@ -386,13 +387,13 @@ fn sandbox_scenes(most: usize) {
     build.made = Made::Layout(place.path("built"));
     world.kill("build", &build, most);
 
-    // Secrets that are not chance, so that the image is the same.
+    // A given secret instead of a random one, so that the image is the same.
     fs::write(place.path("secret"), "hunter2").unwrap();
     let secret = ["--secret", "HELLO_PASSWORD=@secret"];
     let command = [&["setup", "-i", "hello:1", "-t", "one:1"], &options[..]].concat();
     let mut setup =
         Scene::new(&[&command[..], &secret].concat(), quietly(place, &["rmi", "one:1"]));
-    // Where it has the name, it has its secrets too.
+    // If the name is taken already, its secrets exist too.
     setup.again = Some(words(&[&command[..], &["--keep-secrets"]].concat()));
     setup.sandboxed = true;
     world.kill("setup", &setup, most);

@@ -1,4 +1,4 @@
-//! What exactly a change gives: the entries of the layer, in order, for each sort of change.
+//! The exact layer of each kind of change: its entries, in order.
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::os::fd::AsFd;
@@ -13,7 +13,7 @@ use svp::layer::entry::{Entry, EntryKind, Timestamp};
 use svp::layer::meta;
 use svp::layer::unpack::copy_directory_metadata;
 
-/// What every case starts from.
+/// The initial tree of every case.
 const BASE: &[&str] = &[
     "d d",
     "f d/file content",
@@ -28,7 +28,7 @@ const BASE: &[&str] = &[
     "c null",
 ];
 
-/// The layer of `change`, and its entries as lines.
+/// Returns the layer of `change`, and its entries as lines.
 fn layer(
     change: impl FnOnce(&Path),
     clamp: Option<i64>,
@@ -88,7 +88,7 @@ fn again(root: &Path, path: &str, seconds: i64) {
     touch(&root.join(path), 1_000_000 + seconds, 0);
 }
 
-/// What is done, and the layer that it gives.
+/// A name, a change, and the entries of its layer.
 type Case = (&'static str, fn(&Path), &'static [&'static str]);
 
 const CASES: &[Case] = &[
@@ -311,7 +311,7 @@ fn records_come_back_as_what_they_mean() {
     }
     let change = |r: &Path| {
         chmod(&r.join("null"), 0o600);
-        // Writing to what stands in for a device makes it an ordinary file.
+        // Writing to the stand-in of a device turns it into an ordinary file.
         fs::copy(r.join("null"), r.join("plain")).unwrap();
         set(&r.join("e"), "user.svp.node", b"c:1:1");
         chmod(&r.join("e"), 0o600);

@@ -1,5 +1,5 @@
-//! An index of layers tells of the tree that unpacking makes, whatever the layers hold, and refuses what
-//! unpacking refuses.
+//! A file tree of layers describes the tree that unpacking produces, whatever the layers contain, and refuses the
+//! layers that unpacking refuses.
 
 use crate::layer_common::index::Stages;
 use crate::layer_common::{Lab, inside, sketch, unpack_plain};
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use svp::layer::compare::compare;
 use svp::layer::index::Index;
 
-/// Directories, files, links and marks that meet in all ways.
+/// Directories, files, links and whiteouts in all combinations.
 const PATHS: &[&str] = &[
     "a",
     "b",
@@ -50,7 +50,7 @@ fn line() -> impl Strategy<Value = String> {
     let path = proptest::sample::select(PATHS);
     let target = proptest::sample::select(TARGETS);
     (kinds, path, target).prop_map(|(kind, path, target)| {
-        // Marks are files, and the root a directory, or nothing is tested but the refusal.
+        // Whiteouts must be files, and the root a directory, or nearly every case would be refused.
         let kind = if path.contains(".wh.") {
             'f'
         } else if path == "./" {
@@ -62,8 +62,8 @@ fn line() -> impl Strategy<Value = String> {
     })
 }
 
-/// Unpacks the layers, and tells of them; both must fail at the same one, if they fail. With `mend` they don't:
-/// lines that are refused are left out.
+/// Unpacks the layers and reads them into a file tree; both must fail at the same layer, or neither. With `mend`,
+/// refused lines are dropped, so that neither fails.
 fn hold(layers: &[Vec<String>], mend: bool) {
     let mut lab = Lab::new();
     let plain = lab.make_dir();
@@ -111,7 +111,7 @@ fn depth_is_no_limit() {
     let mut index = Index::default();
     index.add_layer(&mut &*sketch(&deep.each_ref().map(String::as_str))).unwrap();
     let before = index.clone();
-    // What the layer has in it stays, as deep as it may lie.
+    // The layer's own entries in it stay, at any depth.
     let hiding = [format!("d {}e", "d/".repeat(1998)), "f .wh.d".into()];
     index.add_layer(&mut &*sketch(&hiding.each_ref().map(String::as_str))).unwrap();
     let differences = compare(&before, &index, false);
@@ -121,7 +121,7 @@ fn depth_is_no_limit() {
     assert_eq!((count(|it| it.before.is_none()), count(|it| it.after.is_none())), (1, 2003));
     index.add_layer(&mut &*sketch(&["f .wh..wh..opq"])).unwrap();
     assert_eq!(compare(&Index::default(), &index, true), []);
-    // Links that lead deeper than any path goes.
+    // Links that lead deeper than any path.
     let loops = [format!("s l {}", "x/".repeat(1000)), format!("f l/{}f", "y/".repeat(1500))];
     let error = index.add_layer(&mut &*sketch(&loops.each_ref().map(String::as_str))).unwrap_err();
     assert_eq!(error.kind(), svp::error::Kind::BadInput);

@@ -1,5 +1,5 @@
-//! The law of the diff: what a container changed, written as a layer and unpacked on top of what it started
-//! from, is what the container saw at its end; and the layer holds nothing more. Real overlays, real calls.
+//! The law of the diff: a container's changes, written as a layer and unpacked on top of its initial tree, give the
+//! container's final tree; and the layer contains nothing more. With real overlays and system calls.
 
 use std::os::fd::AsFd;
 
@@ -13,7 +13,7 @@ use svp::layer::meta;
 use svp::layer::snapshot::{self, Snapshot};
 use svp::layer::unpack::copy_directory_metadata;
 
-/// Runs `change` in a container's view of the lab's layers; the layer of it.
+/// Runs `change` in a container's view of the lab's layers; returns the resulting layer.
 fn record(lab: &mut Lab, change: impl FnOnce(&std::path::Path)) -> Recorded {
     let before_mount = lab.mount(None);
     let (upper, work) = (lab.make_dir(), lab.make_dir());
@@ -26,8 +26,8 @@ fn record(lab: &mut Lab, change: impl FnOnce(&std::path::Path)) -> Recorded {
     change(&merged.0);
     let mut after = snapshot::take(open(&merged.0).as_fd()).unwrap();
     drop(merged);
-    // An overlay tells different inode numbers for names that it linked to one copied-up file. The upper
-    // directory knows; what isn't in it is as it was.
+    // An overlay reports different inode numbers for names that it linked to one copied-up file. The upper directory
+    // has the real ones; files that aren't in it are unchanged.
     let raw = snapshot::take(open(&upper).as_fd()).unwrap();
     for (path, node) in &mut after {
         node.inode = raw.get(path).or(before.get(path)).expect("it comes from somewhere").inode;
@@ -52,7 +52,7 @@ struct Recorded {
 }
 
 impl Recorded {
-    /// Holds the law, and makes the layer the lab's next one.
+    /// Checks the law, and adds the layer to the lab.
     fn hold(self, lab: &mut Lab) {
         judge::nothing_more(&self.before, &self.after, &self.tar, self.started);
         let report = lab.add(&self.tar).unwrap();
@@ -63,7 +63,7 @@ impl Recorded {
     }
 }
 
-/// What no call in a user namespace can make: devices, owners outside the map.
+/// A layer with entries that no call in a user namespace can create: devices, owners outside the map.
 fn special_layer() -> Vec<u8> {
     let mut entries = Vec::new();
     let mut add = |path: &str, kind, mode, uid, gid| {
@@ -105,12 +105,12 @@ fn rounds(rounds: &[Vec<Op>], special: bool) {
     }
     stages.agree();
     if !special {
-        // Overlay and plain unpacking agree.
+        // Unpacking for an overlay and into a plain tree must agree.
         let mount = lab.mount(None);
         let mut stacked = snapshot::take(open(&mount.0).as_fd()).unwrap();
         let mut applied = snapshot::take(open(&plain).as_fd()).unwrap();
         for snapshot in [&mut stacked, &mut applied] {
-            // A tree's own root is not made by layers that don't mention it.
+            // The root of a plain tree is not created by layers that don't mention it.
             snapshot.remove(&b""[..]);
         }
         let differences = snapshot::compare(&stacked, &applied);

@@ -1,5 +1,5 @@
-//! Peak memory doesn't follow the bytes of a layer: 2 GiB through every part. A test program of its own, so
-//! that the peak it reads is of this alone.
+//! Peak memory does not depend on the size of a layer: 2 GiB through every part, in a process of its own, so that the
+//! measured peak includes nothing else.
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -14,10 +14,10 @@ use svp::layer::write::TarWriter;
 use svp::oci::media_type::Compression;
 
 const SIZE: u64 = 2 << 30;
-/// What the design allows, in KiB.
+/// The limit of the design, in KiB.
 const MOST: u64 = 64 * 1024;
 
-/// The most memory that this process ever had, in KiB.
+/// Returns the peak memory of this process, in KiB.
 fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();

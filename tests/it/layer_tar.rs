@@ -1,4 +1,4 @@
-//! Tars and compressed streams against tools that we didn't write, and against noise.
+//! Tar archives and compressed streams, against independent tools and against noise.
 
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
@@ -13,7 +13,7 @@ use svp::layer::read::TarReader;
 use svp::layer::snapshot;
 use svp::oci::media_type::Compression;
 
-/// One of each kind with everything that is hard to write down.
+/// One entry of each kind, with every attribute that is hard to encode.
 fn hard() -> Vec<(Entry, Vec<u8>)> {
     let mut entries = Vec::new();
     let mut add = |path: &[u8], kind, mode, content: &[u8]| {
@@ -110,7 +110,7 @@ fn what_gnu_tar_writes_is_unpacked(#[case] format: &str) {
     std::fs::create_dir(&to).unwrap();
     let mut entries = hard();
     if format != "posix" {
-        // Neither nanoseconds nor attributes have a place there.
+        // These formats have neither nanoseconds nor extended attributes.
         for (entry, _) in &mut entries {
             entry.mtime.nanoseconds = 0;
             entry.xattrs.clear();
@@ -130,7 +130,7 @@ fn what_gnu_tar_writes_is_unpacked(#[case] format: &str) {
     let from = snapshot::take(open(&from).as_fd()).unwrap();
     let mut to = snapshot::take(open(&to).as_fd()).unwrap();
     if format != "posix" {
-        // The root is the one entry whose time was never set.
+        // The root is the only entry whose time was never set.
         to.get_mut(&b""[..]).unwrap().entry.mtime = from[&b""[..]].entry.mtime;
     }
     assert_eq!(snapshot::compare(&from, &to), []);
@@ -185,7 +185,7 @@ fn noise_is_refused_or_read_but_never_more() {
     assert_eq!(judge::entries(&archive).len(), entries.len());
 }
 
-/// Makes the block around `at` a header with a right checksum again, so that the damage gets past it.
+/// Fixes the checksum of the header block around `at`, so that the damage gets past the check.
 fn mend_checksum(bytes: &mut [u8], at: usize) {
     let start = at / 512 * 512;
     let block = &mut bytes[start..start + 512];

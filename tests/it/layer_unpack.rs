@@ -1,5 +1,5 @@
-//! What layers may ask for, and what hostile ones get: each case unpacked for an overlay and onto a plain
-//! tree, in both of which it must mean the same and touch nothing outside.
+//! Valid and hostile layers: each case is unpacked for an overlay and into a plain tree, must mean the same in both,
+//! and must touch nothing outside.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use svp::layer::path::show;
 use svp::layer::snapshot::{self, Snapshot};
 use svp::layer::unpack::Loss;
 
-/// The tree as lines "PATH KIND".
+/// Returns the tree as lines "PATH KIND".
 fn view(root: &Path) -> Vec<String> {
     lines(&snapshot::take(open(root).as_fd()).unwrap())
 }
@@ -34,7 +34,7 @@ fn lines(snapshot: &Snapshot) -> Vec<String> {
         .collect()
 }
 
-/// Unpacks the layers both ways; what there is in the end, which must be the same.
+/// Unpacks the layers both ways; returns the resulting tree, which must be the same.
 #[track_caller]
 fn both(layers: &[&[&str]]) -> Vec<String> {
     let mut lab = Lab::new();
@@ -65,7 +65,7 @@ fn hostile_layers_stay_inside() {
     let deep = format!("f {}x y", "a/".repeat(200));
     let long = format!("f {} y", "n".repeat(256));
     let target = format!("s a {}", "t".repeat(4096));
-    // What is refused, and what is taken and where it ends up.
+    // Refused layers, and the resulting trees of accepted ones.
     type Case<'a> = (&'a str, &'a [&'a str], Option<&'a [&'a str]>);
     let cases: &[Case<'_>] = &[
         ("up", &["f ../canary x"], None),
@@ -132,7 +132,7 @@ fn hostile_layers_stay_inside() {
             let result =
                 if plain { unpack_plain(tar, &root) } else { unpack_overlay(tar, &root, None) };
             let mut got = view(&root);
-            // A lone layer's whiteouts are devices to see.
+            // In a single layer, the whiteouts are visible as devices.
             got.retain(|line| !line.starts_with('c'));
             std::fs::remove_dir_all(&root).unwrap();
             assert_eq!(std::fs::read(outside.join("canary")).unwrap(), b"alive", "{name}");
@@ -315,7 +315,7 @@ fn what_cannot_be_made_is_recorded_or_listed() {
     assert_eq!((null.kind, null.major, null.minor), (EntryKind::CharDevice, 1, 3));
     assert_eq!(tree[&b"far"[..]].entry.uid, 5_000_000);
     assert_eq!(tree[&b"far"[..]].entry.mode, 0o6755);
-    // On the disk it is root's and must not be setuid root.
+    // On the disk the file belongs to root, so it must not be setuid.
     let mode = rustix::fs::stat(merged.0.join("far")).unwrap().st_mode;
     assert_eq!(mode & 0o7777, 0o755);
     let plain = lab.make_dir();

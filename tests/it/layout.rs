@@ -1,4 +1,4 @@
-//! Image layouts: what svp writes into them and what it refuses to read from them.
+//! Image layouts: their contents as svp writes them, and the layouts that it refuses to read.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -28,7 +28,7 @@ impl World {
         self.dir.path().join("out")
     }
 
-    /// An image of one layer, an empty tar that `content` makes unlike others.
+    /// Returns an image of one layer, an empty tar archive made unique by `content`.
     fn image(&self, content: &str) -> Descriptor {
         let mut tar = vec![0; 1024];
         tar.extend_from_slice(&[0; 512]);

@@ -1,6 +1,6 @@
-//! What svp saves runs after `docker load` and `podman load`: archives of both formats, with everything that an image of
-//! svp's can be. An ordinary user can't have a dockerd: docker's part is proved when the suite runs as root, podman's
-//! as both.
+//! Images that svp saves run after `docker load` and `podman load`: archives of both formats, with all features of
+//! svp's images. An ordinary user can't run dockerd: docker's part is tested when the suite runs as root, podman's as
+//! both.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::support::docker::Docker;
 use crate::support::podman::Podman;
 use crate::support::{Place, as_root, output, pack, success, told};
 
-/// Other people's program that loads and runs images: `docker ARGUMENTS` or `podman ARGUMENTS`.
+/// An engine that loads and runs images: `docker ARGUMENTS` or `podman ARGUMENTS`.
 type Engine<'a> = dyn Fn(&[&str]) -> Command + 'a;
 
 /// Runs `test` with each engine that can run here, and the engine's name.
@@ -23,7 +23,7 @@ fn with_engines(place: &Place, test: impl Fn(&str, &Engine)) {
     }
 }
 
-/// The name that the engine says it has loaded.
+/// Returns the name that the engine reports as loaded.
 #[track_caller]
 fn load(engine: &Engine, file: &str) -> String {
     let said = success(&mut engine(&["load", "--input", file]));
@@ -31,10 +31,10 @@ fn load(engine: &Engine, file: &str) -> String {
     name.unwrap_or_else(|| panic!("load said: {said}")).trim().to_owned()
 }
 
-/// What a container needs here: no network, and limits that a confined root may set.
+/// Options of a container here: no network, and limits that a confined root may set.
 const RUN: [&str; 3] = ["--network=none", "--ulimit=nofile=1024:4096", "--ulimit=nproc=1024:4096"];
 
-/// What `script` says in a container of the image.
+/// Runs `script` in a container of the image; returns its output.
 #[track_caller]
 fn say(engine: &Engine, name: &str, script: &str) -> String {
     let arguments = [&["run", "--rm"], &RUN[..], &["--entrypoint=/bin/sh", name, "-c", script]];
@@ -45,7 +45,7 @@ fn inspect(place: &Place, name: &str, field: &str) -> String {
     place.ok(["inspect", name, "--field", field]).trim().to_owned()
 }
 
-/// Saves `name` in both formats: the files.
+/// Saves `name` in both formats; returns the files.
 fn save(place: &Place, name: &str) -> Vec<(&'static str, String)> {
     let file = |format| {
         let path = place.path(&format!("{}-{format}.tar", name.replace(['/', ':', '.'], "-")));
@@ -56,7 +56,7 @@ fn save(place: &Place, name: &str) -> Vec<(&'static str, String)> {
     vec![file("docker-archive"), file("oci-archive")]
 }
 
-/// Whether the engine loads the format: docker before 25 (Debian 12 has 20.10) knows nothing of OCI's archives.
+/// Returns whether the engine loads the format: docker before 25 (Debian 12 has 20.10) does not support OCI archives.
 fn takes(name: &str, engine: &Engine, format: &str) -> bool {
     if name == "podman" || format == "docker-archive" {
         return true;
@@ -67,7 +67,8 @@ fn takes(name: &str, engine: &Engine, format: &str) -> bool {
     major >= 25
 }
 
-/// busybox as `team/base:1`; on it the pack hello as `hello:1` with layers of zstd, and an image with one layer twice.
+/// Returns a place with busybox as `team/base:1`; on it the pack hello as `hello:1` with zstd layers, and an image with
+/// a repeated layer.
 fn images(place: &Place) {
     let base = support::busybox_base();
     place.ok(["import", base.to_str().unwrap(), "-t", "team/base:1"]);
@@ -107,7 +108,7 @@ fn images_of_every_kind_are_loaded_under_their_names_and_run() {
     let zstd = inspect(&place, "zstd:1", "layers.0.mediaType");
     assert!(zstd.ends_with("+zstd"), "{zstd}");
     let pack = "test -x /service/bin/run && cat /var/lib/hello/index.html";
-    // A name in the store, its names in podman and in docker, and what runs and says.
+    // The name in the store, the names in podman and docker, a command to run and its output.
     let cases = [
         ("team/base:1", "docker.io/team/base:1", "team/base:1", "echo it runs", "it runs\n"),
         ("hello:1", "docker.io/library/hello:1", "hello:1", pack, "hello, world\n"),
@@ -135,7 +136,7 @@ fn images_of_every_kind_are_loaded_under_their_names_and_run() {
                 let right = match (engine_name, *format) {
                     ("docker", _) => loaded == *of_docker,
                     ("podman", "docker-archive") => loaded == *of_podman,
-                    // podman makes a short name of OCI's one of localhost.
+                    // podman prefixes the short OCI name with localhost.
                     _ => loaded == *of_podman || loaded == format!("localhost/{name}"),
                 };
                 assert!(right, "{what}: {loaded}");
@@ -169,7 +170,7 @@ fn an_instance_serves_after_load() {
             let id = success(&mut engine(&run)).trim().to_owned();
             let until = Instant::now() + Duration::from_secs(30);
             loop {
-                // The page needs the password that the image holds.
+                // The page needs the password that the image contains.
                 let mut client = engine(&["exec", &id, "/service/bin/client"]);
                 let result = output(&mut client);
                 if result.status.success() {

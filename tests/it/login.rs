@@ -1,4 +1,4 @@
-//! `svp login` and `logout`, with Debian's docker-registry, side by side with skopeo.
+//! `svp login` and `logout`, with Debian's docker-registry, compared with skopeo.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -15,7 +15,7 @@ use rustix::termios::LocalModes;
 fn with_input(mut command: Command, input: &str) -> Output {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    // One that fails early reads nothing.
+    // A command that fails early does not read its input.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     child.wait_with_output().unwrap()
 }
@@ -123,7 +123,8 @@ fn what_can_not_be_is_refused() {
     }
 }
 
-/// Puts the credential helper `docker-credential-NAME` into the place; the `PATH` with it, and where it keeps logins.
+/// Installs the credential helper `docker-credential-NAME` in the place; returns the `PATH` with it, and its file of
+/// logins.
 fn install_helper(place: &Place, name: &str) -> (String, PathBuf) {
     const HELPER: &str = r#"#!/bin/sh
 kept=${0%/*}/kept
@@ -146,7 +147,7 @@ esac
     let kept = dir.join("kept");
     fs::create_dir_all(&kept).unwrap();
     let program = dir.join(format!("docker-credential-{name}"));
-    // Whoever writes it has ended before it is run.
+    // The writing process must have ended before the helper runs (ETXTBSY).
     let script = "printf %s \"$1\" > \"$2\" && chmod 755 \"$2\"";
     support::run("sh", ["-c", script, "sh", HELPER, program.to_str().unwrap()]);
     let path = std::env::var("PATH").unwrap();
@@ -254,7 +255,7 @@ fn a_helper_that_can_not_keep_a_login_is_told_of() {
     assert!(code == 0 && fs::read_dir(&kept).unwrap().next().is_none(), "{told}");
 }
 
-/// A terminal: the end that a person has, and the end that a program has.
+/// A terminal: the user's end, and the program's end.
 fn terminal() -> (File, File) {
     let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&person).unwrap();
@@ -264,7 +265,7 @@ fn terminal() -> (File, File) {
     (File::from(person), program)
 }
 
-/// Reads what a terminal shows until it shows `text`.
+/// Reads the terminal's output until it contains `text`.
 fn shown_until(person: &mut File, shown: &mut String, text: &str) {
     while !shown.contains(text) {
         let mut buffer = [0; 1000];

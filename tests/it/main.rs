@@ -1,8 +1,8 @@
-//! Every integration test of svp, in one program: it is compiled and linked once. `cargo test --test it store::` runs
-//! a module, `cargo test --test it e2e::run::` a module of the end-to-end tests.
+//! All integration tests of svp, in one program that is compiled and linked once. `cargo test --test it store::` runs a
+//! module, `cargo test --test it e2e::run::` a module of the end-to-end tests.
 //!
-//! Tests share this process, so none of them changes what belongs to all of it (its environment, its directory, its
-//! umask, its limits): such a test runs svp, or itself again as `layer_common::inside` does.
+//! Tests share this process, so none may change process-wide state (environment, working directory, umask, limits):
+//! such a test runs svp, or itself again as `layer_common::inside` does.
 
 mod architecture;
 mod archive;

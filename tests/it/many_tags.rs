@@ -1,4 +1,4 @@
-//! A store of very many tags: the work is spread over threads and each image read once, whatever its tags.
+//! A store with very many tags: the work is spread over threads, and each image is read once, whatever its tags.
 
 use std::collections::HashSet;
 use std::fs;
@@ -29,13 +29,13 @@ fn many_tags_are_listed_measured_and_removed() {
 
     let blobs = || fs::read_dir(place.store().join("blobs/sha256")).unwrap().count();
     let before = blobs();
-    // Others stand for the same image.
+    // Other tags refer to the same image.
     assert_eq!(place.ok(["rmi", "team/n7:t7", "team/n7:t7"]), "team/n7:t7\n");
     assert_eq!(blobs(), before);
-    // Its manifest, config and own layer go with its last tag.
+    // The last tag takes the image's manifest, config and own layer with it.
     assert_eq!(place.ok(["rmi", "team/n107:t107", "team/n207:t207"]).lines().count(), 2);
     assert_eq!(blobs(), before - 3);
-    // None is removed if one isn't there.
+    // None is removed if one is missing.
     assert!(place.fails(65, ["rmi", "team/n1:t1", "team/n7:t7"]).contains("team/n7:t7"));
     assert_eq!(json(&place, &["images"]).as_array().unwrap().len(), 297);
     assert_eq!(json(&place, &["prune"]), serde_json::json!([]));
@@ -50,7 +50,7 @@ fn many_tags_are_listed_measured_and_removed() {
     place.assert_nothing_left();
 }
 
-/// Prints what docs/decisions/050-many-tags.md tells.
+/// Prints the figures of docs/decisions/050-many-tags.md.
 #[test]
 #[ignore = "fifty thousand tags: make soak"]
 fn fifty_thousand_tags_work() {

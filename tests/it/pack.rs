@@ -1,4 +1,4 @@
-//! The fixture packs, as a pack author would check them: what they answer, and that lint has nothing to say.
+//! The fixture packs, as a pack author would check them: their answers, and that lint finds no fault.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +11,7 @@ fn packs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/packs")
 }
 
-/// Runs `bin/query` without a sandbox: these packs are ours.
+/// Runs `bin/query` without a sandbox: these packs are trusted.
 fn ask(pack: &Path, key: Key) -> Result<RawAnswer> {
     let mut command = Command::new(pack.join("bin/query"));
     let output = command.arg(key.as_str()).env_clear().output().expect("bin/query starts");
@@ -75,7 +75,7 @@ fn the_fixtures_answer(
     assert_eq!(answers.components, components);
     let exposed: Vec<String> = answers.exposed_ports().iter().map(ToString::to_string).collect();
     assert_eq!(exposed, ports);
-    // Each says where it is, and that is not known before it runs.
+    // Each has an address in its env, unknown before it runs.
     let host = answers.env.iter().find(|var| var.name.ends_with("_HOST")).expect("a host");
     assert!(host.needs_ip());
     assert_eq!(host.with_ip("10.0.0.2"), "10.0.0.2");
@@ -110,7 +110,7 @@ fn what_packs_share_is_the_same_in_each() {
     }
 }
 
-/// Two clones with different umasks and times have one digest.
+/// Two clones with different umasks and times have the same digest.
 #[test]
 fn a_clone_has_the_same_digest() {
     let pack = packs().join("redis");

@@ -1,4 +1,4 @@
-//! policy.json through the program, side by side with skopeo.
+//! policy.json through the program, compared with skopeo.
 
 use std::fs;
 
@@ -15,7 +15,7 @@ fn allow(place: &Place, default: &str, transports: &Value) {
     fs::write(dir.join("policy.json"), policy.to_string()).unwrap();
 }
 
-/// Whether svp takes the image, once it was seen that skopeo thinks the same.
+/// Returns whether svp accepts the image, after checking that skopeo agrees.
 #[track_caller]
 fn taken(place: &Place, source: &str) -> bool {
     let target = place.path("of-skopeo");
@@ -79,7 +79,7 @@ fn what_is_rejected_is_not_brought_in() {
     place.ok(["load", "-i", "a.tar"]);
     place.fails(65, ["load", "-i", "b.tar"]);
     place.ok(["load", "-i", "d.tar"]);
-    // The store's own images have come in already.
+    // Images of the store are not judged again.
     place.ok(["push", "busybox", &format!("docker://{address}/other:1")]);
     let told = place.fails(65, ["copy", &image("1"), "oci:out:x"]);
     assert!(told.contains("its scope"), "{told}");

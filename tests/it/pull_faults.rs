@@ -1,5 +1,5 @@
-//! `svp pull` from a registry that lies, cuts, stalls and redirects. Each case ends as success or as exit 69 with a
-//! sentence that says what happened and to what, in bounded time, with nothing half-written.
+//! `svp pull` from a registry that lies, cuts, stalls and redirects. Each case ends in bounded time, in success or in
+//! exit code 69 with a message that names the fault and the object, and leaves nothing half-written.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ impl Image {
         std::fs::read(self.blobs.join(digest.trim_start_matches("sha256:"))).unwrap()
     }
 
-    /// What an honest registry answers.
+    /// Returns the reply of a correct registry.
     fn honest(&self, seen: &Seen) -> Reply {
         match seen.path().rsplit_once('/').unwrap() {
             (path, _) if path.ends_with("/manifests") => {
@@ -47,7 +47,7 @@ impl Image {
     }
 }
 
-/// What a registry answers instead of the truth, if it does.
+/// Returns a faulty reply, if the request is to get one.
 type Fault = fn(&Image, &Seen) -> Option<Reply>;
 
 fn of_manifest(seen: &Seen) -> bool {
@@ -58,7 +58,7 @@ fn of_layer(image: &Image, seen: &Seen) -> bool {
     seen.path().ends_with(&image.layer)
 }
 
-/// The layer's bytes, and how many there should be.
+/// The layer's bytes, and their expected number.
 fn cut(image: &Image, most: usize) -> Reply {
     let bytes = image.blob(&image.layer);
     let head = bytes[..most].to_vec();
@@ -72,7 +72,7 @@ fn forever(pause: u64) -> Piece {
     Piece::Forever(bytes, Duration::from_secs(pause))
 }
 
-/// Pulls through the fault; it must end with the first part of the sentence, or well where that is empty.
+/// Pulls with the fault; must fail with the beginning of the message, or succeed if that is empty.
 fn check(image: &Arc<Image>, name: &str, fault: Fault, part: &str, limit: Duration) {
     let served = image.clone();
     let server = FaultRegistry::start(move |seen| {
@@ -106,7 +106,7 @@ fn check(image: &Arc<Image>, name: &str, fault: Fault, part: &str, limit: Durati
     place.assert_nothing_left();
 }
 
-/// All at once: most of their time they wait.
+/// All cases at once: they spend most of their time waiting.
 fn check_all(cases: &[(&'static str, Fault, &'static str)], limit: Duration) {
     let image = Image::new();
     std::thread::scope(|scope| {
@@ -281,7 +281,7 @@ const CASES: &[(&str, Fault, &str)] = &[
     ),
 ];
 
-/// These take as long as svp is patient.
+/// These take as long as svp's timeouts.
 const SLOW: &[(&str, Fault, &str)] = &[
     (
         "a stalled manifest",

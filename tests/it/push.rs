@@ -1,4 +1,4 @@
-//! Pushes: to Debian's docker-registry side by side with skopeo, and to a registry that misbehaves.
+//! Pushes to Debian's docker-registry, compared with skopeo, and to a registry that misbehaves.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use svp::progress::Silent;
 use svp::registry::ClientOptions;
 use svp::store::Store;
 
-/// A place with busybox as `team/base:1`, and its manifest's digest.
+/// Returns a place with busybox as `team/base:1`, and the digest of its manifest.
 fn world() -> (Place, String) {
     let place = Place::new();
     let base = support::busybox_base();
@@ -108,7 +108,7 @@ fn names_without_a_registry_and_instances_are_refused() {
     assert!(told.contains("none:1"), "{told}");
 }
 
-/// A store with an image of one layer, in which pushes are tried.
+/// A store with an image of one layer, to test pushes.
 struct Image {
     _place: Place,
     store: Store,
@@ -141,7 +141,7 @@ impl Image {
     }
 }
 
-/// What an obedient registry without any blob answers.
+/// Returns the reply of a correct registry without any blobs.
 fn obedient(seen: &Seen) -> Reply {
     match (seen.method.as_str(), seen.path()) {
         ("HEAD", _) => Reply::status(404).body(""),
@@ -234,7 +234,7 @@ fn what_was_pulled_from_or_pushed_to_the_registry_is_mounted_from_there() {
 #[test]
 fn a_registry_that_refuses_whole_blobs_gets_chunks() {
     let image = Image::new();
-    // The bytes of each upload: blobs are sent at the same time.
+    // The bytes of each upload: blobs are sent concurrently.
     let uploads = Mutex::new(Vec::<u64>::new());
     let server = FaultRegistry::start(move |seen| {
         let mut uploads = uploads.lock().unwrap();
@@ -280,7 +280,7 @@ fn chunks_are_as_long_as_asked_and_go_on_where_the_registry_stands() {
             .header("OCI-Chunk-Min-Length", &(9 * MIB).to_string())
             .body(""),
         ("PUT", _) if !seen.body.is_empty() => Reply::status(413).body(""),
-        // The second chunk is cut when a part of it has come.
+        // The second chunk is cut after a part of it has arrived.
         ("PATCH", _) if seen.target.ends_with("state=9") => Reply::raw(vec![]),
         ("PATCH", _) if seen.target.ends_with("state=0") => {
             Reply::status(202).header("Location", "/v2/up/1?state=9").body("")
@@ -484,7 +484,7 @@ fn the_policy_says_when_a_registry_is_asked() {
     }
     assert_eq!(digest("--pull=missing"), first);
 
-    // The name stands for another image at the registry now.
+    // The registry's tag now refers to another image.
     let mut import = place.svp(["import", support::busybox_base().to_str().unwrap(), "-t", "new"]);
     let second = support::success(import.env("SOURCE_DATE_EPOCH", "1")).trim().to_owned();
     place.ok(["push", "new", &remote]);

@@ -1,4 +1,4 @@
-//! registries.conf through the program, with several of Debian's docker-registry, side by side with skopeo.
+//! registries.conf through the program, with several instances of Debian's docker-registry, compared with skopeo.
 
 use std::fs;
 use std::net::TcpListener;
@@ -11,7 +11,7 @@ use svp::oci::Digest;
 
 const PLAIN: Setup = Setup { password: false, tls: false, client: false, self_signed: false };
 
-/// A port where nobody listens.
+/// Returns a port on which nothing listens.
 fn nobody() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
@@ -27,7 +27,7 @@ fn pull(place: &Place, name: &str) -> String {
     place.ok(["pull", name, "-t", "got"]).trim().to_owned()
 }
 
-/// What skopeo gives for the same name under the same files.
+/// Returns skopeo's digest of the same name with the same files.
 fn skopeo(place: &Place, arguments: &[&str], name: &str) -> std::process::Output {
     let mut skopeo = place.command("skopeo");
     skopeo.args(["inspect", "--no-tags", "--format", "{{.Digest}}"]).args(arguments);
@@ -56,7 +56,7 @@ fn names_are_rewritten_and_the_longest_prefix_wins() {
     let (one, two) = (RealRegistry::start(&PLAIN), RealRegistry::start(&PLAIN));
     let image = one.push("internal/bar/app:1");
     let other = two.push("app:1");
-    // skopeo speaks plain http where it is told to, even to loopback.
+    // skopeo speaks plain http only where it is configured, even to loopback.
     configure(
         &place,
         &format!(
@@ -76,7 +76,7 @@ fn names_are_rewritten_and_the_longest_prefix_wins() {
         told.contains(&one.address) && told.contains("no repository internal/bar/none"),
         "{told}"
     );
-    // The store has it by the name that was asked for.
+    // The store has it under the requested name.
     place.ok(["pull", "example.com/foo/app:1"]);
     assert!(place.ok(["images"]).contains("example.com/foo/app"));
     place.assert_nothing_left();
@@ -100,7 +100,7 @@ fn mirrors_are_tried_in_order_each_with_its_own_login() {
             itself.address, empty.address, guarded.address
         )
     };
-    // Without a login and a certificate that it trusts, the mirror is passed over.
+    // Without a login and a trusted certificate, the mirror is skipped.
     configure(&place, &text("insecure = true"));
     let told = both_fail(&place, "registry.example/team/app:1");
     for (part, why) in [
@@ -217,7 +217,7 @@ fn pushing_goes_to_the_registry_that_is_named() {
 #[test]
 fn insecure_is_for_the_registry_that_is_called_so() {
     let place = Place::new();
-    // An address that svp does not take for loopback.
+    // An address that svp does not treat as loopback.
     let (plain, tls) = (
         RealRegistry::start(&PLAIN),
         RealRegistry::start(&Setup { password: true, tls: true, ..Setup::default() }),
@@ -243,7 +243,7 @@ fn insecure_is_for_the_registry_that_is_called_so() {
     run(0, &name, &[]);
     let told = run(69, &of_tls, &[]);
     assert!(told.contains("is not trusted"), "{told}");
-    // The option has the last word, either way.
+    // The option overrides the file, either way.
     run(0, &of_tls, &["--tls-verify=false"]);
     let told = run(69, &name, &["--tls-verify"]);
     assert!(told.contains("does not speak TLS"), "{told}");
@@ -284,7 +284,7 @@ fn a_file_that_is_wrong_is_named() {
     let output = with_file(&["pull", &name, "-t", "x"]);
     assert!(output.status.success());
     assert!(!String::from_utf8_lossy(&output.stderr).contains("short"));
-    // No registry is asked: no file is read.
+    // Without a request to a registry, no file is read.
     configure(&place, "broken");
     place.ok(["images"]);
 }

@@ -1,4 +1,4 @@
-//! Logins against a registry that lies: who gets to see which credentials, and how often.
+//! Logins with a registry that lies: which server receives which credentials, and how often.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ fn options() -> ClientOptions {
     }
 }
 
-/// A client that holds user and password for each server.
+/// Returns a client that holds user and password for each server.
 fn client_for(servers: &[&FaultRegistry]) -> Client {
     let pair = BASE64_STANDARD.encode(format!("user:{PASSWORD}"));
     client_with(servers, serde_json::json!({"auth": pair}))
@@ -38,7 +38,7 @@ fn client_with(servers: &[&FaultRegistry], entry: serde_json::Value) -> Client {
         servers.iter().map(|server| (server.address(), entry.clone())).collect();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), serde_json::json!({ "auths": auths }).to_string()).unwrap();
-    // The file is read when a registry asks: it is left to the temporary directory's own end.
+    // The file is read once a registry requires a login: keep it until the temporary directory is removed.
     let (_, path) = file.keep().unwrap();
     Client::new(ClientOptions { auth_files: AuthFiles::only(path), ..options() }).unwrap()
 }
@@ -80,14 +80,14 @@ fn assert_error<T>(result: Result<T, Error>, part: &str) -> Error {
     error
 }
 
-/// A registry with bearer tokens `t0`, `t1`, …; `accepts` says which are good for which request.
+/// A registry with bearer tokens `t0`, `t1`, …; `accepts` decides which token is valid for which request.
 fn token_registry(
     accepts: impl Fn(&Seen, usize) -> bool + Send + Sync + 'static,
 ) -> (FaultRegistry, Arc<AtomicUsize>) {
     registry_of_tokens(300.into(), accepts)
 }
 
-/// The same; each token says `expires_in`.
+/// The same; each token has the lifetime `expires_in`.
 fn registry_of_tokens(
     expires_in: serde_json::Value,
     accepts: impl Fn(&Seen, usize) -> bool + Send + Sync + 'static,
@@ -127,7 +127,7 @@ fn a_token_is_fetched_with_the_login_and_kept() {
     assert_eq!(asked.header("authorization"), Some(format!("Basic {pair}").as_str()));
     assert!(asked.target.contains("scope=repository%3Ateam%2Fa%3Apull"), "{}", asked.target);
     assert!(asked.target.contains("service=reg%20%26%20co"), "{}", asked.target);
-    // The password goes to the token server alone.
+    // The password is sent to the token server only.
     for seen in server.seen_at("/v2/") {
         assert!(!seen.header("authorization").unwrap_or_default().starts_with("Basic"), "{seen:?}");
     }
@@ -240,7 +240,7 @@ fn credentials_stay_with_their_registry_on_a_redirect() {
         None => challenge("Basic realm=x"),
         Some(_) => Reply::status(307).header("Location", &target).body("moved"),
     });
-    // Even a login for the other server is not sent unasked.
+    // The login for the other server is not sent unasked either.
     let client = client_for(&[&server, &storage]);
     assert_eq!(blob(&client, &server).unwrap(), b"blob");
     let seen = storage.seen();

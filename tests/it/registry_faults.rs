@@ -1,5 +1,5 @@
-//! Pulls from a registry that lies, stalls, cuts and redirects: each ends in bounded time, with the right
-//! bytes or an error that says what happened.
+//! Pulls from a registry that lies, stalls, cuts and redirects: each ends in bounded time, with the right bytes or an
+//! error that describes the fault.
 
 use std::io::Read;
 use std::sync::OnceLock;
@@ -11,7 +11,7 @@ use svp::oci::media_type::MANIFEST;
 use svp::oci::{Digest, DigestReader, Reference};
 use svp::registry::{Client, ClientOptions, RawManifest, read_error};
 
-/// Patient enough for a busy machine, with short waits between attempts.
+/// Options with timeouts for a busy machine and short waits between attempts.
 fn options() -> ClientOptions {
     ClientOptions {
         connect_timeout: Duration::from_secs(10),
@@ -25,7 +25,7 @@ fn options() -> ClientOptions {
     }
 }
 
-/// Gives up on a server that stalls within a second or two.
+/// Options that give up on a stalled server within a second or two.
 fn hasty() -> Client {
     let options = ClientOptions {
         idle_timeout: Duration::from_millis(400),
@@ -54,7 +54,7 @@ fn good_manifest() -> Reply {
     Reply::status(200).header("Content-Type", MANIFEST).body(manifest_text())
 }
 
-/// 3 MiB that repeat nowhere, so that a resumed download can't be right by chance.
+/// 3 MiB without repetition, so that a resumed download can't be right by chance.
 fn blob_bytes() -> &'static [u8] {
     static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
     BYTES.get_or_init(|| (0..3 << 18).flat_map(|n: u32| n.to_le_bytes()).collect())
@@ -79,7 +79,7 @@ fn get_blob_with(client: &Client, server: &FaultRegistry) -> Result<Vec<u8>, Err
     Ok(found)
 }
 
-/// Nothing may hang.
+/// Fails the test if the operation hangs.
 fn bounded<T>(work: impl FnOnce() -> T) -> T {
     let started = Instant::now();
     let result = work();
@@ -96,13 +96,13 @@ fn assert_error<T>(result: Result<T, Error>, part: &str) -> Error {
     error
 }
 
-/// Where a Range request starts.
+/// Returns the start of a Range request.
 fn start_of(seen: &Seen) -> usize {
     let range = seen.header("range").map(|r| r.strip_prefix("bytes=").unwrap());
     range.map_or(0, |range| range.strip_suffix('-').unwrap().parse().unwrap())
 }
 
-/// The blob from where the request starts, cut after `most` bytes.
+/// Returns the blob from the requested offset on, cut after `most` bytes.
 fn cut_blob(seen: &Seen, most: usize) -> Reply {
     let bytes = blob_bytes();
     let start = start_of(seen);
@@ -155,7 +155,7 @@ fn a_server_without_ranges_sends_it_all_again() {
 
 #[test]
 fn many_cuts_are_borne_while_each_connection_brings_a_lot() {
-    // Two cuts, where one failure in a row is allowed.
+    // Two cuts, where only one consecutive failure is allowed.
     let client = Client::new(ClientOptions { retries: 1, ..options() }).unwrap();
     let server = FaultRegistry::start(|seen| cut_blob(seen, 1 << 20));
     assert_eq!(get_blob_with(&client, &server).unwrap(), blob_bytes());
@@ -288,7 +288,7 @@ fn a_registry_that_is_not_there() {
     let server = FaultRegistry::start(|_| good_manifest());
     let reference = reference(&server);
     drop(server);
-    // The listener closes a moment after it is told to.
+    // The listener closes a moment after its stop request.
     std::thread::sleep(Duration::from_millis(100));
     let error = assert_error(client().manifest(&reference), "refuses the connection");
     assert!(error.hint_text().unwrap().contains("running"), "{error:?}");
@@ -407,7 +407,7 @@ fn the_digest_is_computed_and_not_believed() {
 
 #[test]
 fn tls_greetings_that_lead_nowhere_end() {
-    // The head of a handshake record of 16 KiB.
+    // The header of a handshake record of 16 KiB.
     let head = || Piece::Bytes(vec![0x16, 3, 3, 0x40, 0]);
     let stalling: Vec<fn() -> Piece> =
         vec![|| Piece::Hang, || Piece::Forever(vec![2], Duration::from_millis(50))];
@@ -420,10 +420,10 @@ fn tls_greetings_that_lead_nowhere_end() {
         assert_error(result, "can't be reached in time");
         assert!(server.seen().is_empty());
     }
-    // A server that hangs up on TLS speaks plain http, or nothing.
+    // A server that hangs up during the TLS handshake speaks plain http, or nothing.
     let server = FaultRegistry::with_greeting(Vec::new, |_| good_manifest());
     get_manifest(&server).unwrap();
-    // A TLS alert is TLS: no plain http after it.
+    // A TLS alert proves TLS: no plain http after it.
     let alert = || vec![Piece::Bytes(vec![0x15, 3, 3, 0, 2, 2, 40])];
     let server = FaultRegistry::with_greeting(alert, |_| good_manifest());
     assert_error(get_manifest(&server), "TLS with");
@@ -432,7 +432,7 @@ fn tls_greetings_that_lead_nowhere_end() {
 
 #[test]
 fn never_plain_http_past_loopback() {
-    // A proxy gives a name that isn't loopback, without leaving it.
+    // A proxy makes a name that isn't loopback reachable, without leaving loopback.
     let proxy = FaultRegistry::start(|_| {
         Reply::status(200).pieces(vec![
             Piece::Pause(Duration::from_millis(50)),

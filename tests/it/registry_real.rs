@@ -15,7 +15,7 @@ fn reference(registry: &RealRegistry, rest: &str) -> Reference {
     format!("{}/{rest}", registry.address).parse().unwrap()
 }
 
-/// Pulls manifest, config and layers, verified.
+/// Pulls manifest, config and layers, and verifies them.
 fn pull(client: &Client, reference: &Reference) -> svp::error::Result<Vec<u8>> {
     let manifest = client.manifest(reference)?;
     let parsed: serde_json::Value = serde_json::from_slice(&manifest.bytes).unwrap();

@@ -1,4 +1,4 @@
-//! What a script finds in its container, and what an interrupt leaves, through the binary.
+//! The environment of a script in its container, and the state after an interrupt, through the binary.
 
 use std::fs;
 use std::io::Read;
@@ -33,7 +33,7 @@ fn build<'a>(pack: &'a Path, base: &'a str) -> Vec<&'a str> {
     ]
 }
 
-/// What the script printed.
+/// Returns the script's output.
 fn lines(stderr: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(stderr);
     text.lines().filter_map(|line| line.strip_prefix("  | ")).map(String::from).collect()
@@ -57,7 +57,7 @@ fn signals_are_a_scripts_own_whatever_the_caller_ignores() {
     assert_eq!(masks.len(), 2, "{lines:?}");
     for line in masks {
         let mask = line.split_whitespace().last().and_then(|hex| u64::from_str_radix(hex, 16).ok());
-        // 32 and 33 are the C library's own.
+        // 32 and 33 are reserved by the C library.
         assert_eq!(mask.expect("a mask") & !(0b11 << 31), 0, "{lines:?}");
     }
     assert!(lines.iter().any(|line| line == "ended 143"), "{lines:?}");
@@ -103,7 +103,7 @@ fn an_interrupt_clears_up_though_nobody_reads_what_svp_says() {
     place.import_busybox();
     let pack = pack(&place, "pack", "while :; do echo mkdir -p /x$$; done");
     let mut svp = place.svp(build(&pack, "busybox"));
-    // A session of its own, so that the signal reaches svp alone.
+    // A session of its own, so that only svp gets the signal.
     let mut child =
         svp.stderr(Stdio::piped()).stdout(Stdio::null()).process_group(0).spawn().unwrap();
     let mut stderr = child.stderr.take().unwrap();
@@ -128,7 +128,7 @@ fn what_a_removal_had_to_leave_goes_with_the_next() {
     let quick = pack(&place, "quick", "echo x >/x");
     place.ok(build(&quick, "busybox"));
     let slow = pack(&place, "slow", "sleep 60");
-    // So that the built image is unpacked too.
+    // Unpack the built image too.
     let mut on_it = build(&slow, "it");
     on_it[6] = "other";
     let mut child = place.svp(on_it).stderr(Stdio::null()).spawn().unwrap();
@@ -151,8 +151,8 @@ fn what_a_removal_had_to_leave_goes_with_the_next() {
     place.assert_nothing_left();
 }
 
-/// A static 32-bit program that makes system calls and ends with what they gave: the calls' numbers and first
-/// arguments, -errno of the last as the exit code.
+/// A static 32-bit program that makes system calls, given their numbers and first arguments, and exits with -errno of
+/// the last one.
 #[cfg(target_arch = "x86_64")]
 fn i386_program(calls: &[(u32, u32)]) -> Vec<u8> {
     let mut code = Vec::new();
@@ -185,7 +185,7 @@ fn i386_program(calls: &[(u32, u32)]) -> Vec<u8> {
 fn programs_of_32_bits_run_and_are_refused_what_others_are() {
     let place = Place::new();
     place.import_busybox();
-    // getpid and unshare(0), which are nothing to refuse; bpf; unshare(CLONE_NEWUSER); mount; clone3.
+    // getpid and unshare(0), which are allowed; bpf; unshare(CLONE_NEWUSER); mount; clone3.
     let programs: [(&str, &[(u32, u32)], i32); 5] = [
         ("nothing", &[(20, 0), (310, 0)], 0),
         ("bpf", &[(357, 0)], 1),
@@ -200,7 +200,7 @@ fn programs_of_32_bits_run_and_are_refused_what_others_are() {
         fs::write(&file, i386_program(calls)).unwrap();
         run("chmod", ["755", file.to_str().unwrap()]);
     }
-    // Says so if this machine's kernel runs none.
+    // Prints a note if this machine's kernel runs no 32-bit programs.
     run(pack.join("bin/nothing").to_str().unwrap(), [""; 0]);
     let mut svp = place.svp(build(&pack, "busybox"));
     let output = output(&mut svp);

@@ -1,4 +1,4 @@
-//! What svp writes, checked with the OCI image specification's own schemas and by ocidir.
+//! svp's output, checked with the OCI image specification's schemas and by ocidir.
 
 use crate::support;
 use svp::import::{ImportOptions, Input, import};
@@ -15,7 +15,7 @@ fn documents_and_layout_are_what_the_specification_says() {
     let input = Input::open(&support::busybox_base()).unwrap();
     let base = import(input, &store, &reference, &options, &Silent).unwrap();
 
-    // An image as build makes it: everything that svp sets is in its config.
+    // An image as `svp build` makes it, with every field of the config that svp sets.
     let mut image = store.load_image(&base).unwrap();
     let layer = image.layers()[0].clone();
     let entry = History {

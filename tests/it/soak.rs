@@ -1,5 +1,5 @@
-//! Many svp processes on one store at once, again and again: eight pulls, eight builds, a prune and a removal in each
-//! round. Each must succeed, no tag may be lost, and the store must be sound after each round, with nothing left behind.
+//! Many svp processes on one store at once, repeatedly: eight pulls, eight builds, a prune and a removal in each round.
+//! Each must succeed, no tag may be lost, and the store must be sound after each round, with nothing left behind.
 //!
 //! `make test` runs two rounds; `make soak` a hundred, or `SVP_SOAK_ROUNDS`.
 
@@ -10,10 +10,10 @@ use std::time::Duration;
 use crate::support::registry::Registry;
 use crate::support::{Place, success, told};
 
-/// How many pulls, and how many builds, a round has.
+/// Number of pulls, and of builds, in a round.
 const EACH: usize = 8;
 
-/// What a place's store must hold: each tag, and the digest of its manifest.
+/// The expected contents of a place's store: each tag, with the digest of its manifest.
 type Tags = BTreeMap<String, String>;
 
 struct Soak {
@@ -24,16 +24,16 @@ struct Soak {
     tags: Tags,
 }
 
-/// A command under way, and what its success means.
+/// A running command, and the effect of its success.
 struct Running {
     arguments: Vec<String>,
     child: Child,
-    /// The tag that it makes, with the digest if that is known before.
+    /// The tag that it creates, with the digest if known beforehand.
     makes: Option<(String, Option<String>)>,
 }
 
 impl Soak {
-    /// A registry with four images that share layers, and a store that has busybox.
+    /// Returns a registry with four images that share layers, and a store with busybox.
     fn new() -> Self {
         let place = Place::new();
         let registry = Registry::start();
@@ -70,14 +70,14 @@ impl Soak {
     }
 
     fn round(&mut self, round: usize) {
-        // Two and two builds write the same layers; the script differs from that of the round before.
+        // Two builds each write the same layers; the script differs from that of the previous round.
         let packs: Vec<String> = (0..EACH)
             .map(|n| {
                 let script = format!("echo {round} {} >/made; seq 1 20000 >/much", n / 2);
                 pack(&self.place, &format!("pack{n}"), &script)
             })
             .collect();
-        // One tag of the last round and the image that was pulled as it go; the others are replaced.
+        // Remove one tag of the last round and the image that was pulled as it; the others are replaced.
         let gone = (round > 0).then(|| match round % 2 {
             0 => format!("pulled-{}-{}:latest", (round - 1) % 3, round % EACH),
             _ => format!("built-{}-{}:latest", (round - 1) % 3, round % EACH),
@@ -91,7 +91,7 @@ impl Soak {
             let build = ["build", "-b", pack, "-t", &tag, "--base", "busybox", "--network", "none"];
             running.push(self.start(&build, Some((&tag, None))));
             if n == round % EACH {
-                // It takes its turn when the store is quiet, however long that takes.
+                // It runs once the store is idle, however long that takes.
                 running.push(self.start(&["prune", "--wait", "600"], None));
             }
             if n == (round / 2) % EACH
@@ -119,7 +119,7 @@ impl Soak {
         self.check(round);
     }
 
-    /// Every tag is there with its digest, and the store is sound.
+    /// Checks that every tag is there with its digest, and the store is sound.
     fn check(&self, round: usize) {
         let list = self.place.ok(["images", "--format", "json"]);
         let list: serde_json::Value = serde_json::from_str(&list).expect("JSON");
@@ -135,14 +135,14 @@ impl Soak {
         self.place.assert_nothing_left();
     }
 
-    /// Every image is whole when it is used: its root file system unpacks.
+    /// Checks that every image is usable: its root file system unpacks.
     fn use_all(&self) {
         for (n, tag) in self.tags.keys().enumerate() {
             let root = self.place.path(&format!("root{n}"));
             self.place.ok(["unpack", tag, root.to_str().expect("UTF-8")]);
             assert!(root.join("bin/busybox").exists(), "{tag}");
         }
-        // And nothing is kept that no tag needs.
+        // And no blob is kept that no tag needs.
         self.place.ok(["prune"]);
         let left = self.place.ok(["prune", "--dry-run", "--format", "json"]);
         assert_eq!(left.trim(), "[]");

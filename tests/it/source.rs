@@ -1,4 +1,4 @@
-//! Pulling from layouts, archives and a real registry into the store.
+//! Pulls from layouts, archives and a real registry into the store.
 
 use std::fs;
 use std::io::Write;
@@ -20,14 +20,14 @@ use svp::registry::ClientOptions;
 use svp::source::{PullOptions, Source, pull};
 use svp::store::Store;
 
-/// A place with a store that makes images and an empty one that pulls them.
+/// A place with a store that creates images and an empty one that pulls them.
 struct World {
     dir: tempfile::TempDir,
     maker: Store,
     store: Store,
 }
 
-/// Counts the transfers that begin and keeps warnings.
+/// Counts started transfers and keeps warnings.
 #[derive(Default)]
 struct Watch {
     begun: Mutex<Vec<String>>,
@@ -66,7 +66,7 @@ impl World {
         self.dir.path().join("out")
     }
 
-    /// An image with one layer of each compression.
+    /// Returns an image with one layer of each compression.
     fn image(&self, platform: &str) -> Image {
         self.image_of(platform, &[Compression::None, Compression::Gzip, Compression::Zstd])
     }
@@ -178,7 +178,7 @@ fn a_registry_with_oci_and_docker_types() {
     let pulled = fresh.store.load_image(&descriptor).unwrap();
     assert_eq!(descriptor.media_type, svp::oci::media_type::DOCKER_MANIFEST);
     assert_eq!(pulled.chain_ids(), gzip.chain_ids());
-    // What is written from it is OCI's.
+    // Images written from it have OCI media types.
     let value: Value = serde_json::from_slice(&pulled.encode().manifest).unwrap();
     assert!(!value.to_string().contains("docker"), "{value}");
 
@@ -222,7 +222,7 @@ fn bad_layouts_are_refused_and_leave_the_store_as_it_was() {
             rewrite(w, |m| m["layers"][1]["mediaType"] = json!("application/x-rar"));
         }),
         ("3 diff IDs", |w, _| rewrite(w, |m| drop(m["layers"].as_array_mut().unwrap().remove(0)))),
-        // Layers in another order than the config has them: every blob is right, every diff ID wrong.
+        // Layers in another order than in the config: every blob is right, every diff ID wrong.
         ("as the config says", |w, _| {
             rewrite(w, |m| m["layers"].as_array_mut().unwrap().reverse())
         }),
@@ -347,7 +347,7 @@ fn an_archive_with_any_bit_flipped_gives_the_same_image_or_is_refused() {
         fs::write(&path, bytes).unwrap();
         let store = Store::open(&world.dir.path().join("each")).unwrap();
         match pull(&source.parse().unwrap(), &store, &options(), &Silent) {
-            // Padding, or a number that nobody reads.
+            // The bit was in padding, or in a number that is never read.
             Ok(pulled) => {
                 assert_eq!(pulled.digest, descriptor.digest, "byte {at}");
                 same += 1;
@@ -380,7 +380,7 @@ fn what_is_no_archive_is_refused() {
     assert_eq!(world.pull(&shown).unwrap_err().kind(), Kind::BadInput, "a directory");
 }
 
-/// Serves the image that the layout `out` has alone; `fault` may answer for a blob instead.
+/// Serves the only image of the layout `out`; `fault` may replace the reply for a blob.
 fn serve(
     out: &Path,
     fault: impl Fn(&str, &[u8]) -> Option<Reply> + Send + Sync + 'static,

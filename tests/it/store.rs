@@ -21,7 +21,7 @@ fn name(text: &str) -> Reference {
     text.parse().unwrap()
 }
 
-/// Every file below `dir`, as relative paths.
+/// Returns every file below `dir`, as relative paths.
 fn files(dir: &Path) -> Vec<String> {
     let mut out = Vec::new();
     let mut todo = vec![dir.to_owned()];
@@ -226,7 +226,7 @@ fn removing_an_image_takes_what_no_other_tag_reaches() {
     let base = store.insert_image(&base, &name("base")).unwrap();
     store.insert_image(&more, &name("more")).unwrap();
     store.set_tag(&name("also"), &base, None).unwrap();
-    // What isn't tagged yet may be a base that was pulled: it is for prune.
+    // An untagged blob may belong to a pulled base: it is left for prune.
     store.put_blob(b"unreached").unwrap();
 
     assert_eq!(

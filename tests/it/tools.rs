@@ -1,11 +1,11 @@
-//! The ground the other tests stand on: the bases, the registry and other people's tools work here at all.
+//! The prerequisites of the other tests: the bases, the registry and the other tools work here.
 
 use crate::support;
 use crate::support::podman::Podman;
 use crate::support::registry::Registry;
 use crate::support::{Place, busybox_base, check_schema, conformance, success};
 
-/// A layout made by umoci, with one image, `base`.
+/// Returns a layout made by umoci, with one image, `base`.
 fn umoci_layout(place: &Place) -> std::path::PathBuf {
     let layout = place.path("layout");
     let image = format!("{}:base", layout.display());

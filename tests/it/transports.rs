@@ -1,5 +1,5 @@
-//! svp beside skopeo: an image carried from every transport to every transport by either has the same digest, and
-//! each reads what the other has written.
+//! svp compared with skopeo: an image copied by either from every transport to every transport has the same digest, and
+//! each reads the other's output.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use crate::support::{Place, success};
 use serde_json::Value;
 use svp::oci::Digest;
 
-/// The transports that both have. svp has its store besides.
+/// The transports that both support. svp also has its store.
 const TRANSPORTS: [&str; 4] = ["docker", "oci", "oci-archive", "docker-archive"];
 
 /// An image of three layers in a registry and in every other transport, written by skopeo.
@@ -17,19 +17,19 @@ struct World {
     registry: Registry,
 }
 
-/// What an image is, as far as a transport keeps it.
+/// The properties of an image that a transport may keep.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Found {
     /// The manifest's digest.
     manifest: String,
-    /// The config's.
+    /// The config's digest.
     config: String,
-    /// What the config says of the layers.
+    /// The layers' diff IDs in the config.
     diff_ids: Value,
 }
 
 impl World {
-    /// A registry that has `team/image:1`, copied there by skopeo with `options`, and nothing elsewhere.
+    /// Returns a registry that has `team/image:1`, copied there by skopeo with `options`, and empty other transports.
     fn new(options: &[&str]) -> Self {
         let (place, registry) = (Place::new(), Registry::start());
         place.import_busybox();
@@ -46,12 +46,12 @@ impl World {
         world
     }
 
-    /// The image called `name` at a transport.
+    /// Returns the image called `name` at a transport.
     fn at(&self, transport: &str, name: &str) -> String {
         match transport {
             "docker" => format!("docker://{}/team/{name}:1", self.registry.host()),
             "store" => format!("{name}:1"),
-            // Their names for images are the ones that skopeo takes as they are.
+            // svp and skopeo take the same names here.
             _ => format!("{transport}:{name}.{transport}:docker.io/team/{name}:1"),
         }
     }
@@ -67,19 +67,19 @@ impl World {
         self.skopeo(&arguments);
     }
 
-    /// The digest of the manifest, or the index, that skopeo reads there.
+    /// Returns the digest of the manifest, or the index, that skopeo reads there.
     fn digest(&self, image: &str) -> String {
         let tls = if image.starts_with("docker:") { &["--tls-verify=false"][..] } else { &[] };
         let raw = self.skopeo(&[&["inspect", "--raw"], tls, &[image]].concat());
         Digest::of(raw).to_string()
     }
 
-    /// What skopeo reads there, every blob verified.
+    /// Returns the image that skopeo reads there, every blob verified.
     fn read(&self, image: &str) -> Found {
         let raw = |more: &[&str]| {
             let tls = if image.starts_with("docker:") { &["--tls-verify=false"][..] } else { &[] };
             let said = self.skopeo(&[&["inspect", "--raw"], tls, more, &[image]].concat());
-            // It ends a config with a line feed of its own.
+            // skopeo appends a line feed to the config.
             if more.is_empty() { said } else { said.trim_end_matches('\n').to_owned() }
         };
         let (manifest, config) = (raw(&[]), raw(&["--config"]));
@@ -94,12 +94,12 @@ impl World {
         }
     }
 
-    /// A field of what svp has in its store.
+    /// Returns a field of the image in svp's store.
     fn stored(&self, name: &str, field: &str) -> String {
         self.place.ok(["inspect", name, "--field", field]).trim_end().to_owned()
     }
 
-    /// What svp has in its store.
+    /// Returns the image in svp's store.
     fn held(&self, name: &str) -> Found {
         let config = self.place.ok(["inspect", name, "--config"]);
         let config: Value = serde_json::from_str(&config).expect("JSON");
@@ -110,8 +110,8 @@ impl World {
         }
     }
 
-    /// Carries the image from everywhere to everywhere. Where it `keeps` the digest, so must skopeo have. What
-    /// skopeo `can` not write is left to svp.
+    /// Copies the image from every transport to every transport. If svp `keeps` the digest, skopeo must too. Where
+    /// skopeo `can` not write the image, only svp does.
     fn carry(&self, keeps: impl Fn(&str, &str) -> bool, can: impl Fn(&str) -> bool) {
         let image = self.at("docker", "image");
         for transport in &TRANSPORTS[1..] {
@@ -131,7 +131,7 @@ impl World {
                 let (ours, theirs) = (self.at(to, "ours"), self.at(to, "theirs"));
                 self.place.ok(["copy", &source, &ours]);
                 let found = self.read(&ours);
-                // svp reads any archive as the same image; skopeo makes another of it each time.
+                // svp reads an archive always as the same image; skopeo creates another one each time.
                 let kept = keeps(from, to) || (from == "docker-archive" && to != from);
                 assert_same(&stored, &found, kept, &what);
                 if can(to) {
@@ -143,7 +143,7 @@ impl World {
                         "{what}: {found:?}, skopeo: {beside:?}"
                     );
                 }
-                // The same with the store between, by its own commands.
+                // The same through the store, by svp's own commands.
                 let again = self.at(to, "again");
                 match to {
                     "docker" => self.place.ok(["push", "image:1", &again]),
@@ -166,7 +166,7 @@ impl World {
         self.place.assert_nothing_left();
     }
 
-    /// Takes away what was written to files.
+    /// Removes the files that were written.
     fn clear(&self) {
         for name in ["ours", "theirs", "again"] {
             for transport in TRANSPORTS {
@@ -177,7 +177,7 @@ impl World {
     }
 }
 
-/// Whether two are the same image; `digest` where the transports keep the manifest.
+/// Checks that two images are the same; compares the `digest` too where the transports keep the manifest.
 #[track_caller]
 fn assert_same(before: &Found, after: &Found, digest: bool, what: &str) {
     if digest {
@@ -188,7 +188,7 @@ fn assert_same(before: &Found, after: &Found, digest: bool, what: &str) {
     }
 }
 
-/// Archives of docker have no manifest: whoever reads one makes it, in a way of their own.
+/// Docker archives have no manifest: each reader creates one in its own way.
 fn keeps_digests(from: &str, to: &str) -> bool {
     from != "docker-archive" && to != "docker-archive"
 }
@@ -212,7 +212,7 @@ fn images_of_oci_with_zstd() {
 #[test]
 fn images_of_docker() {
     let world = World::new(&["--format", "v2s2"]);
-    // In a layout the manifest is OCI's, as skopeo has it; skopeo writes the config anew besides, svp doesn't.
+    // In a layout the manifest is OCI's, as with skopeo; skopeo also rewrites the config, svp doesn't.
     let keeps = |from: &str, to: &str| {
         keeps_digests(from, to) && !(from == "docker" && to.starts_with("oci"))
     };
@@ -222,7 +222,7 @@ fn images_of_docker() {
     assert_eq!(world.read(&to).diff_ids, world.read(&from).diff_ids);
 }
 
-/// An index of two platforms, pushed by skopeo: one image with either's manifest.
+/// An index of two platforms, pushed by skopeo: one image with either manifest type.
 #[test]
 fn indexes_of_two_platforms() {
     for format in ["oci", "v2s2"] {
@@ -234,13 +234,13 @@ fn indexes_of_two_platforms() {
         for to in ["docker", "oci", "oci-archive"] {
             let (ours, theirs) = (world.at(to, "ours"), world.at(to, "theirs"));
             world.place.ok(["copy", "multi:1", &ours]);
-            // skopeo takes all of it and comes to the same digest, wherever it then carries it.
+            // skopeo copies the whole index with the same digest, to every transport.
             world.skopeo_copy(&ours, &theirs, &["--all"]);
             let digest = world.digest(&ours);
             assert_eq!(world.digest(&theirs), digest, "{format} to {to}");
             let same = format == "oci" || to == "docker";
             assert_eq!(world.stored("multi:1", "index.digest") == digest, same, "{format} to {to}");
-            // And either chooses the same image of it.
+            // And both select the same image of it.
             for architecture in ["amd64", "arm64"] {
                 let chosen = world.at("oci", architecture);
                 world.skopeo_copy(&theirs, &chosen, &["--override-arch", architecture]);

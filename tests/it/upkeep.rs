@@ -1,4 +1,4 @@
-//! The commands that keep the store in order, through the binary.
+//! The commands that maintain the store, through the binary.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -57,7 +57,7 @@ const PACK: &[(&str, &str)] = &[
         "bin/query",
         "#!/bin/sh\ncase $1 in os) echo busybox/1;; secrets) echo KEY;; env) echo A=1;; esac\n",
     ),
-    // Something of the base is removed, so that there is a whiteout.
+    // Remove a file of the base, to get a whiteout.
     ("bin/build", "#!/bin/sh\necho \"$1\" >\"/made-$1\"; rm -f /etc/passwd\n"),
     ("bin/run", "#!/bin/sh\nexec sleep 1000\n"),
 ];
@@ -70,7 +70,7 @@ fn build(place: &Place, base: &str, name: &str) {
     place.ok(["build", "-b", "pack", "--base", base, "--network", "none", "-t", name]);
 }
 
-/// The sorts of things that a list of `svp prune` has.
+/// The sections in the output of `svp prune`.
 fn sorts(list: &Value) -> Vec<&str> {
     let mut sorts: Vec<&str> =
         list.as_array().unwrap().iter().map(|item| item["kind"].as_str().unwrap()).collect();
@@ -103,7 +103,7 @@ fn prune_takes_what_no_tag_needs_and_df_says_how_much() {
         "out",
     ]);
     place.ok(["rmi", "x"]);
-    // A base that comes from elsewhere is in the store without a tag.
+    // A base from a layout is in the store without a tag.
     let other = Place::new();
     other.write_pack("pack", PACK);
     let source = format!("oci:{}:x:latest", place.path("out").display());
@@ -125,7 +125,7 @@ fn prune_takes_what_no_tag_needs_and_df_says_how_much() {
     }
     assert_eq!(json(&other.ok(["df", "--format", "json"]))["total"]["bytes"], 0);
 
-    // What a removal beside another svp leaves: blobs, unpacked layers and the instance's secrets.
+    // The leftovers of a removal while another svp runs: blobs, unpacked layers and the instance's secrets.
     let mut busy = place
         .svp(["import", "-", "-t", "z"])
         .stdin(Stdio::piped())
@@ -197,7 +197,7 @@ fn check_store_finds_each_fault_and_nothing_in_a_sound_store() {
     let state = std::fs::read_dir(root.join("instances")).unwrap().next().unwrap().unwrap().path();
     let zeros = "0".repeat(64);
     let other = format!("sha256:{zeros}");
-    // What is spoilt, with what, and what is said of it.
+    // The damage, the command that causes it, and the message.
     let cases: Vec<(std::path::PathBuf, Option<&str>, &str)> = vec![
         (root.join("blobs/sha256").join(&hex), Some("spoilt"), "is damaged"),
         (root.join("blobs/sha256").join(&hex), None, "base:latest"),
@@ -255,7 +255,7 @@ fn check_store_looks_into_unpacked_layers() {
     build(&place, "base", "b");
     place.ok(["setup", "-b", "pack", "-i", "b", "-t", "one", "--network", "none"]);
     assert_eq!(place.ok(["check", "--store"]), "");
-    // What is spoilt in the lowest layer, and what is said of it.
+    // The damage to the lowest layer, and the messages.
     let cases: [(&str, &[&str]); 4] = [
         (
             "echo x >>$1/bin/busybox; rm $1/bin/sh; echo x >$1/bin/novel",
@@ -314,12 +314,12 @@ fn a_digest_that_a_command_printed_names_the_image() {
     place.ok(["rmi", &format!("b@{digest}")]);
     assert_eq!(place.ok(["rmi", &digest]), "a:latest\n");
     assert!(place.fails(65, ["inspect", &digest]).contains(&digest));
-    // Of a layout no directory is made that its own name would not lead to again.
+    // No directory is created for a layout whose name would not lead to it again.
     assert!(place.fails(2, ["save", "a", "-o", "oci:lay:b"]).contains("svp copy"));
     assert!(!place.path("lay:b").exists());
 }
 
-/// What `svp check --store` says of a store that has faults.
+/// Returns the output of `svp check --store` on a store with faults.
 #[track_caller]
 fn faults(place: &Place) -> String {
     let mut command = place.svp(["check", "--store"]);
@@ -363,7 +363,7 @@ fn what_is_no_file_is_told_and_never_waited_for() {
     }
     place.ok(["rmi", "a"]);
     assert!(!paths[0].exists());
-    // What the manifest would have named isn't known.
+    // The blobs that the manifest would have named are unknown.
     place.ok(["prune"]);
     assert_eq!(place.ok(["check", "--store"]), "");
     std::fs::create_dir(root.join("trees")).unwrap();
