@@ -1,5 +1,5 @@
-//! `svp-conformance LAYOUT...` opens each OCI image layout with ocidir, an implementation that is not svp's, has it
-//! checked, and reads every image's config. Prints a line a layout; exits 1 at the first that is not sound.
+//! `svp-conformance LAYOUT...` opens each OCI image layout with ocidir, an independent implementation, has it checked,
+//! and reads every image's config. Prints one line per layout; exits with 1 at the first unsound one.
 
 use std::process::ExitCode;
 

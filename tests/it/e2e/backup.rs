@@ -1,4 +1,4 @@
-//! Backups: made, refused, interrupted, restored; what fails changes nothing.
+//! Backups: created, refused, interrupted, restored; a failure changes nothing.
 
 use std::fs::File;
 use std::io::Write;
@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::e2e::services::instance;
 use crate::support::{Place, output, pack, run, success, told};
 
-/// A service with one value in its volume. Its scripts do what the value says.
+/// A service with one value in its volume, which controls the behaviour of its scripts.
 const QUERY: &str = "#!/bin/sh\ncase $1 in os) echo busybox/1;; volumes) echo /data; echo /srv/b;;\n\
     env) echo X_HOST=%IP;; health) echo 'test ! -e /data/sick && { test ! -e /data/away || test $X_HOST = 127.0.0.1; }';;\n\
     esac\n";
@@ -32,7 +32,7 @@ struct Service {
 }
 
 impl Service {
-    /// A service `one` that runs, of a pack with these scripts for backups.
+    /// Runs a service `one` of a pack with these backup scripts.
     fn new(scripts: &[(&str, &str)]) -> Service {
         let place = Place::new();
         place.import_busybox();
@@ -72,7 +72,7 @@ impl Service {
         path
     }
 
-    /// `svp restore` of a file, with more arguments.
+    /// `svp restore` of a file, with further arguments.
     fn restore(&self, file: &Path, more: &[&str]) -> Output {
         let mut command = self.place.svp(["restore", "one", "-i", file.to_str().unwrap()]);
         output(command.args(more))
@@ -86,7 +86,7 @@ impl Service {
         self.status()["monitor"].as_i64()
     }
 
-    /// Nothing is there but the service, its one place and its volumes.
+    /// Checks that nothing exists but the service, its one directory and its volumes.
     #[track_caller]
     fn assert_alone(&self) {
         let names = |dir: &Path| {
@@ -143,7 +143,7 @@ fn the_hello_pack_has_its_data_back() {
     let file = place.path("h1.zst");
     let file = file.to_str().unwrap();
     place.ok(["backup", "h1", "-o", file, "--verify"]);
-    // What other tools make of it is what the script wrote.
+    // Other tools decompress it to the script's output.
     let listing = run("sh", ["-c", &format!("zstd -dc {file} | tar -tv")]);
     assert!(listing.contains("1000/1000") && listing.contains("index.html"), "{listing}");
     place.ok(["exec", "h1", "--", "sh", "-c", "rm -rf /var/lib/hello/*; echo x >/var/lib/hello/y"]);
@@ -200,7 +200,7 @@ fn every_compression_gives_the_scripts_bytes_and_says_whose_they_are() {
         assert_eq!(says, compression != "none", "{told}");
         assert_eq!(service.get(), "some data\n");
     }
-    // With a level, and compressed by others.
+    // With a compression level, and compressed by other tools.
     place.ok(["backup", "one", "--compression-level", "9", "-o", "b.zst"]);
     place.fails(125, ["backup", "one", "--compression-level", "99"]);
     run("sh", ["-c", &format!("cd {} && zstd -dc b.zst | gzip >b.gz", service.path("").display())]);
@@ -223,14 +223,14 @@ fn a_failed_backup_never_touches_the_last_good_one() {
         let told = code(&result, expected);
         assert!(told.contains("b is as it was") && told.contains("the backup of"), "{told}");
         assert_eq!(std::fs::read(&file).unwrap(), good);
-        // No decompressor takes the part that came for the whole.
+        // No decompressor accepts the truncated stream as complete.
         let result = output(&mut service.place.svp(["backup", "one"]));
         code(&result, expected);
         std::fs::write(service.path("part"), &result.stdout).unwrap();
         let part = output(Command::new("zstd").arg("-dc").arg(service.path("part")));
         assert!(!part.status.success(), "{part:?}");
     }
-    // Its output is still held when it has ended.
+    // A process still holds the output after the script has ended.
     service.set("left");
     let told = code(&output(&mut service.place.svp(to_file)), 125);
     assert!(told.contains("still holds"), "{told}");
@@ -305,7 +305,7 @@ fn a_failed_restore_changes_nothing() {
     let told = code(&service.restore(&service.path("sick"), &["--wait", "1"]), 125);
     assert!(told.contains("not well"), "{told}");
     same(&service);
-    // Damaged anywhere, or cut off anywhere.
+    // Damaged or truncated at any position.
     let good = std::fs::read(service.path("good")).unwrap();
     let note = good.len() - 30;
     for cut in [0, 3, 20, note, good.len() - 1] {
@@ -319,7 +319,7 @@ fn a_failed_restore_changes_nothing() {
         code(&service.restore(&service.path("damaged"), &[]), 125);
     }
     same(&service);
-    // Another's, unless it is meant.
+    // A backup of another image is refused without --force.
     service.add("two");
     service.place.ok(["backup", "two", "-o", "two"]);
     let told = code(&service.restore(&service.path("two"), &[]), 125);
@@ -328,7 +328,7 @@ fn a_failed_restore_changes_nothing() {
     same(&service);
     code(&service.restore(&service.path("two"), &["--force"]), 0);
     assert_eq!(service.get(), "built\n");
-    // One that doesn't run is restored, and doesn't run.
+    // A stopped service is restored, and stays stopped.
     service.place.ok(["stop", "one", "-t", "0"]);
     code(&service.restore(&service.path("good"), &[]), 0);
     assert_eq!(service.status()["status"], "exited");
@@ -341,7 +341,7 @@ fn a_failed_restore_changes_nothing() {
 fn a_copy_that_is_well_only_elsewhere_is_taken_back() {
     let service = Service::with_scripts();
     service.place.ok(["rm", "--force", "--volumes", "one"]);
-    // Here the service has an address of its own; the fresh copy of one without ports has no network.
+    // Here the service has an address of its own; the fresh copy of a service without ports has no network.
     service.place.ok(["run", "-d", "--wait", "one"]);
     service.set("away");
     service.backup("b");
@@ -354,7 +354,7 @@ fn a_copy_that_is_well_only_elsewhere_is_taken_back() {
     assert_eq!(service.get(), "mine\n");
     assert_eq!(service.place.ok(["exec", "one", "cat", "/etc/written"]), "w\n");
     service.assert_alone();
-    // Interrupted there, it is taken back, too.
+    // An interrupt at this point is rolled back too.
     let mut child = spawn(&service, &["restore", "one", "-i", "b"]);
     let journal = service.place.store().join("services/one/swap.json");
     until("it is swapped", || journal.exists());
@@ -390,7 +390,7 @@ fn a_restore_waits_until_the_fresh_copy_listens() {
     let place = Place::new();
     place.import_busybox();
     let query = "#!/bin/sh\ncase $1 in os) echo busybox/1;; ports) echo 4713;; volumes) echo /data;; esac\n";
-    // It listens late, and only then there is what the script needs.
+    // The service listens late, and creates the script's prerequisite only then.
     let run = "#!/bin/sh\nsleep 1; touch /tmp/ready\nexec nc -ll -p 4713 -e cat\n";
     let restore = "#!/bin/sh\ntest -e /tmp/ready && cat >/data/x\n";
     let files = [
@@ -404,7 +404,7 @@ fn a_restore_waits_until_the_fresh_copy_listens() {
     let pack = pack.to_str().unwrap();
     place.ok(["build", "-b", pack, "-t", "b", "--base", "busybox", "--network", "none"]);
     place.ok(["setup", "-i", "b", "-t", "late", "--network", "none"]);
-    // In the host's network, where the copy must not be.
+    // On the host's network, which the copy must not share.
     place.ok(["run", "-d", "--network", "host", "late"]);
     place.ok(["backup", "late", "-o", "late.zst", "--verify"]);
     place.ok(["restore", "late", "-i", "late.zst"]);
@@ -578,7 +578,7 @@ fn a_pack_without_scripts_is_copied_while_it_is_stopped() {
     let look = "cat /data/link /data/hard /etc/e; stat -c %h:%u /data/x; stat -c %u:%g /srv/b/d; ls /etc/f /bin/vi || true";
     let found = service.place.ok(["exec", "one", "sh", "-c", look]);
     assert_eq!(found, "mine\nmine\ne\n2:1000\n7:8\n");
-    // Verified, and by way of a pipe.
+    // Verified, and through a pipe.
     let result =
         output(&mut service.place.svp(["backup", "one", "--verify", "--compression", "gzip"]));
     code(&result, 0);
@@ -591,7 +591,7 @@ fn a_pack_without_scripts_is_copied_while_it_is_stopped() {
     service.assert_alone();
 }
 
-/// Runs a script in a mount namespace where a disk of this many megabytes is at `disk` of the place.
+/// Runs a script in a mount namespace with a disk of this many megabytes at `disk` in the place.
 fn with_small_disk(service: &Service, megabytes: u32, script: &str) -> Output {
     let dir = service.path("disk");
     std::fs::create_dir_all(&dir).unwrap();
@@ -603,11 +603,11 @@ fn with_small_disk(service: &Service, megabytes: u32, script: &str) -> Output {
 
 #[test]
 fn a_service_runs_again_when_its_copy_does_not_fit() {
-    // In the namespace of the disk there is one user alone.
+    // The mount namespace of the disk has a single user.
     let build = "#!/bin/sh\nmkdir -p /data /srv/b; echo built >/data/x\n";
     let service = Service::new(&[("bin/build", build)]);
     let place = &service.place;
-    // The store, what the services of it write, and the backup, all on one small disk.
+    // The store, the services' files and the backup, all on one small disk.
     let store = service.path("disk/store");
     let other = |arguments: &str| {
         let svp = env!("CARGO_BIN_EXE_svp");
@@ -620,7 +620,7 @@ fn a_service_runs_again_when_its_copy_does_not_fit() {
         other("setup -i base -t one --network none >&2"),
         other("run -d --wait --network none one >&2"),
         other("exec one -- sh -c 'head -c 20000000 /dev/urandom >/data/x' >&2"),
-        // Room for half of it.
+        // Space for half of it.
         "left=$(df -k --output=avail disk | tail -n 1); head -c $(((left - 10000) * 1024)) /dev/zero >disk/full\n".to_owned(),
         format!("code=0; {} [ $code = 125 ]\n", other("backup one -o disk/b || code=$?")),
         "[ ! -e disk/b ]\n".to_owned(),
@@ -655,7 +655,7 @@ fn a_backup_that_prints_nothing_is_told() {
     service.place.ok(["exec", "one", "sh", "-c", ": >/data/x"]);
     let result = output(&mut service.place.svp(["backup", "one", "-o", "b"]));
     assert!(code(&result, 0).contains("the backup is empty"));
-    // Who reads it may stop.
+    // The reader may stop early.
     service.place.ok(["exec", "one", "sh", "-c", "head -c 3000000 /dev/urandom >/data/x"]);
     let mut head = service.place.command("bash");
     let svp = env!("CARGO_BIN_EXE_svp");
@@ -668,7 +668,7 @@ fn a_backup_that_prints_nothing_is_told() {
     service.assert_alone();
 }
 
-/// Archives that were made by somebody else.
+/// Archives made by others.
 const HOSTILE: &str = r"
 import io, sys, tarfile
 out, canary = sys.argv[1:]
@@ -708,7 +708,7 @@ fn a_hostile_archive_stays_in_its_place() {
         let result = service.restore(&service.path(&format!("h{n}")), &["--wait", "5"]);
         let text = String::from_utf8_lossy(&result.stderr).into_owned();
         assert_eq!(std::fs::read(&canary).unwrap(), b"alive", "h{n}: {text}");
-        // Links in it are its own; all else is refused.
+        // Links in it stay inside it; everything else is refused.
         let inside = result.status.success() && [2, 3, 9].contains(&n);
         assert!(inside || result.status.code() == Some(125), "h{n}: {text}");
         if !inside {

@@ -1,4 +1,4 @@
-//! Layouts and registries that are broken, and targets that are not layouts.
+//! Damaged layouts and registries, and targets that are not layouts.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -11,7 +11,7 @@ use crate::e2e::common::{blob, build, json as read_json, manifest, pack_with, sn
 use crate::support::registry::{Registry, free_port};
 use crate::support::{Place, busybox_base, run, success};
 
-/// The busybox base as a layout of umoci's, tag `base`.
+/// Returns the busybox base as a layout made by umoci, tag `base`.
 fn base_layout(place: &Place) -> PathBuf {
     let layout = place.path("base");
     let image = format!("{}:base", layout.display());
@@ -21,7 +21,7 @@ fn base_layout(place: &Place) -> PathBuf {
     layout
 }
 
-/// Builds on `source`, which must fail with `code` and leave store and layout as they were; what svp said.
+/// Builds on `source`, which must fail with `code` and leave store and layout unchanged; returns svp's message.
 #[track_caller]
 fn refused(place: &Place, code: i32, source: &str) -> String {
     let pack = pack_with(place, "pack", "true");
@@ -42,7 +42,7 @@ fn refused_layout(place: &Place, layout: &Path) -> String {
     refused(place, 65, &format!("oci:{}:base", layout.display()))
 }
 
-/// The layer, the config and the manifest of `base`, as files.
+/// Returns the files of `base`: the layer, the config and the manifest.
 fn blobs(layout: &Path) -> [PathBuf; 3] {
     let image = manifest(layout, "base");
     let index = read_json(&layout.join("index.json"));
@@ -184,7 +184,7 @@ fn garbage_is_not_imported() {
     assert!(told.contains("absent"), "{told}");
 }
 
-/// Serves `layout` as the repository `base` with one fault, until the test ends. `host:port`.
+/// Serves `layout` as the repository `base` with one fault, until the test ends; returns `host:port`.
 fn lying_registry(layout: &Path, fault: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = listener.local_addr().unwrap().to_string();
@@ -194,7 +194,7 @@ fn lying_registry(layout: &Path, fault: &'static str) -> String {
             let mut stream = stream.unwrap();
             let mut request = Vec::new();
             let mut byte = [0];
-            // A greeting of TLS begins with this: hanging up says that there is none.
+            // A TLS handshake begins with this byte; hanging up signals that there is no TLS.
             while !request.starts_with(&[0x16])
                 && !request.ends_with(b"\r\n\r\n")
                 && stream.read(&mut byte).is_ok_and(|read| read == 1)

@@ -1,4 +1,4 @@
-//! Packs that are not packs, and queries that answer wrongly or not at all.
+//! Invalid packs, and queries with wrong answers or none.
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -9,7 +9,7 @@ use crate::support::Place;
 
 const BUILD: &str = "#!/bin/sh\nexit 0\n";
 
-/// Builds a pack that must be refused with exit code 65; what it said.
+/// Builds a pack that must be refused with exit code 65; returns svp's message.
 #[track_caller]
 fn refused(files: &[(&str, &str)]) -> String {
     let place = Place::new();
@@ -91,7 +91,7 @@ fn a_grandchild_that_holds_the_pipe_holds_nobody_up() {
     let query = "#!/bin/sh\n(sleep 4101) &\n[ \"$1\" = os ] && echo busybox/1\nexit 0\n";
     let pack = place.write_pack("pack", &[("bin/query", query), ("bin/build", BUILD)]);
     let started = Instant::now();
-    // Whether the answer counts is svp's to say: it may not wait, and nothing may stay.
+    // svp may accept or refuse the answer, but must not wait, and no process may stay.
     let output = crate::support::output(&mut place.svp(build(&pack, "x")));
     assert!(started.elapsed() < Duration::from_secs(90), "took {:?}", started.elapsed());
     assert!([Some(0), Some(65)].contains(&output.status.code()), "{output:?}");

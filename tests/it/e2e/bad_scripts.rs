@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use crate::e2e::common::{build, build_layout, last_layer, pack_with};
 use crate::support::{Place, processes_with};
 
-/// Builds a script that must fail with exit code 1 and leave no image; what svp said.
+/// Builds a script that must fail with exit code 1 and leave no image; returns svp's message.
 #[track_caller]
 fn fails(script: &str) -> (Place, String) {
     let place = Place::new();
@@ -24,7 +24,7 @@ fn fails(script: &str) -> (Place, String) {
     (place, told)
 }
 
-/// The log that the message names.
+/// Returns the log that the message names.
 #[track_caller]
 fn log_in(told: &str, place: &Place) -> String {
     let logs = place.store().join("logs");
@@ -114,7 +114,7 @@ fn the_binary_can_not_be_overwritten_from_inside() {
         let output = crate::support::output(&mut command);
         crate::support::told(&command, &output)
     };
-    // Writing to the busybox that it runs itself is ETXTBSY; to svp it must fail whatever the reason.
+    // Writing to the running busybox fails with ETXTBSY; to svp it must fail for whatever reason.
     assert!(!told.contains("wrote /proc/1/exe"), "{told}");
     assert_eq!(hash(binary), before, "the binary has changed");
     place.ok(["--version"]);
@@ -154,7 +154,7 @@ fn the_sandbox_is_what_the_design_says() {
     let environment = std::fs::read_to_string(root.join("environment")).unwrap();
     assert!(!environment.contains("leaks") && !environment.contains("SVP_ROOT"), "{environment}");
     assert!(environment.contains("PATH="), "{environment}");
-    // What the sandbox mounted leaves no trace.
+    // The sandbox's mounts leave no trace.
     for path in ["etc/hosts", "etc/resolv.conf", "dev/null", "proc/self"] {
         assert!(!root.join(path).exists(), "{path} is in the image");
     }

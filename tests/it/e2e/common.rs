@@ -1,4 +1,4 @@
-//! Packs and readings that several of these tests share.
+//! Packs and helpers that several of these tests share.
 
 use std::path::{Path, PathBuf};
 
@@ -6,22 +6,22 @@ use serde_json::Value;
 
 use crate::support::{Place, run};
 
-/// What answers `os` and nothing else.
+/// A query script that answers only `os`.
 pub const QUERY: &str = "#!/bin/sh\nif [ \"$1\" = os ]; then echo busybox/1; fi\n";
 
-/// A pack whose `bin/build` is the shell script `script`.
+/// Creates a pack whose `bin/build` is the shell script `script`.
 pub fn pack_with(place: &Place, name: &str, script: &str) -> PathBuf {
     let build = format!("#!/bin/sh\n{script}\n");
     place.write_pack(name, &[("bin/query", QUERY), ("bin/build", &build)])
 }
 
-/// The arguments of `svp build` of a pack on the busybox base, with no network.
+/// Returns the arguments of `svp build` for a pack on the busybox base, without network.
 pub fn build<'a>(pack: &'a Path, tag: &'a str) -> Vec<&'a str> {
     let pack = pack.to_str().expect("UTF-8");
     vec!["build", "-b", pack, "-t", tag, "--base", "busybox", "--network", "none"]
 }
 
-/// Builds an image `tag` whose script is `script` on busybox into the layout `out`.
+/// Builds an image `tag` with `script` on busybox into the layout `out`.
 #[track_caller]
 pub fn build_layout(place: &Place, script: &str, tag: &str) -> PathBuf {
     place.import_busybox();
@@ -33,20 +33,20 @@ pub fn build_layout(place: &Place, script: &str, tag: &str) -> PathBuf {
     out
 }
 
-/// The blob that a descriptor names.
+/// Reads the blob of a descriptor.
 pub fn blob(layout: &Path, descriptor: &Value) -> PathBuf {
     let digest = descriptor["digest"].as_str().expect("a digest");
     let hex = digest.strip_prefix("sha256:").expect("sha256");
     layout.join("blobs/sha256").join(hex)
 }
 
-/// A JSON file.
+/// Reads a JSON file.
 pub fn json(file: &Path) -> Value {
     let text = std::fs::read(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     serde_json::from_slice(&text).expect("JSON")
 }
 
-/// The manifest of `name` (`REPO:TAG`) in a layout.
+/// Reads the manifest of `name` (`REPO:TAG`) in a layout.
 pub fn manifest(layout: &Path, name: &str) -> Value {
     let index = json(&layout.join("index.json"));
     let named = |entry: &&Value| entry["annotations"]["org.opencontainers.image.ref.name"] == name;
@@ -55,12 +55,12 @@ pub fn manifest(layout: &Path, name: &str) -> Value {
     json(&blob(layout, entry))
 }
 
-/// The config of `name` in a layout.
+/// Reads the config of `name` in a layout.
 pub fn config(layout: &Path, name: &str) -> Value {
     json(&blob(layout, &manifest(layout, name)["config"]))
 }
 
-/// The paths in the last layer of `name`, as tar lists them.
+/// Returns the paths in the last layer of `name`, as tar lists them.
 pub fn last_layer(layout: &Path, name: &str) -> Vec<String> {
     let manifest = manifest(layout, name);
     let layer = manifest["layers"].as_array().and_then(|all| all.last()).expect("a layer");
@@ -69,7 +69,7 @@ pub fn last_layer(layout: &Path, name: &str) -> Vec<String> {
     listing.lines().map(String::from).collect()
 }
 
-/// Every file in a directory with its content's length and time, to see that nothing has changed.
+/// Returns every file in a directory with its length and time, to detect changes.
 pub fn snapshot(dir: &Path) -> String {
     if !dir.exists() {
         return String::new();

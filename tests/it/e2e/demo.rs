@@ -1,4 +1,4 @@
-//! `make demo` keeps its promise, as root and as an ordinary user, and leaves nothing behind.
+//! `make demo` works as root and as an ordinary user, and leaves nothing behind.
 
 use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
@@ -11,12 +11,12 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::support::{Place, debian_base, output, repo, told};
 
-/// The demo with this svp and the Debian that the other tests have.
+/// The demo with this svp and the Debian of the other tests.
 fn demo(place: &Place) -> Command {
     let mut demo = place.command("bash");
     demo.arg(repo().join("scripts/demo.sh"));
     demo.args(["--svp", env!("CARGO_BIN_EXE_svp"), "--base"]).arg(debian_base());
-    // Root's demo is another user's, who has to get there.
+    // Root's demo runs as another user, who must be able to enter these directories.
     for dir in [place.dir(), &place.tmp()] {
         std::fs::set_permissions(dir, Permissions::from_mode(0o755)).unwrap();
     }

@@ -1,4 +1,4 @@
-//! The layer holds what changed, nothing more and nothing less, and a base's config survives.
+//! The layer contains exactly the changes, and a base's config survives.
 
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ fn what_was_only_touched_is_no_change() {
         chmod 600 /etc/os-release; chmod 644 /etc/os-release
         mkdir /opt; rmdir /opt";
     let out = build_layout(&place, script, "exact");
-    // /tmp had entries made and removed: its time is what has changed of it.
+    // The script created and removed entries in /tmp and changed nothing but its time.
     let mut files = last_layer(&out, "exact:latest");
     files.retain(|name| name != "tmp/");
     assert_eq!(files, ["home/", "home/copy"]);
@@ -39,7 +39,7 @@ fn a_script_that_changes_nothing_gives_an_empty_layer() {
     assert_eq!(last_layer(&out, "nothing:latest"), [""; 0]);
 }
 
-/// The busybox base as a layout of umoci's whose config has been edited by hand.
+/// Returns the busybox base as a layout made by umoci, with a config edited by hand.
 fn edited_base(place: &Place) -> std::path::PathBuf {
     let layout = place.path("base");
     let image = format!("{}:base", layout.display());
@@ -64,7 +64,7 @@ fn edited_base(place: &Place) -> std::path::PathBuf {
     layout
 }
 
-/// Puts a new blob where a descriptor points.
+/// Stores a new blob and updates the descriptor.
 fn replace(layout: &std::path::Path, descriptor: &mut Value, content: &Value) {
     use sha2::{Digest, Sha256};
     let text = content.to_string();

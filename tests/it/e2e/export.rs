@@ -1,4 +1,4 @@
-//! `svp export`: what it writes is read by those it is for: podman, systemd, Kubernetes' own schemas, a YAML parser.
+//! `svp export`: its output is read by its consumers: podman, systemd, Kubernetes' schemas, a YAML parser.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -16,7 +16,7 @@ use crate::support::podman::Podman;
 use crate::support::registry::free_port;
 use crate::support::{Place, output, pack, repo, run, success, told};
 
-/// A pack of two components, each a web server; the first fetches a page of the second by what `%IP` became.
+/// A pack of two components, each a web server; the first fetches a page of the second through the value of `%IP`.
 pub(crate) const PAIR: [(&str, &str); 4] = [
     (
         "bin/query",
@@ -54,7 +54,7 @@ esac
 
 pub(crate) const TEXT: &str = r#"it's "100%" $HOME $(PAIR_NUMBER) $$ \n: # {x}"#;
 
-/// Makes the service `name` of a pack; it does not run.
+/// Creates the service `name` of a pack, without starting it.
 #[track_caller]
 fn service(place: &Place, pack: &Path, name: &str, options: &[&str]) {
     place.import_busybox();
@@ -72,7 +72,7 @@ fn secret(place: &Place, name: &str, variable: &str) -> String {
     env[variable].as_str().unwrap().to_owned()
 }
 
-/// YAML documents as a parser that isn't ours reads them.
+/// Parses YAML documents with an independent parser.
 #[track_caller]
 fn parse(place: &Place, text: &str) -> Vec<Value> {
     let file = place.path("parse.yaml");
@@ -83,7 +83,7 @@ fn parse(place: &Place, text: &str) -> Vec<Value> {
     serde_json::from_str(&read).unwrap()
 }
 
-/// Checks an object with Kubernetes' own schema for its kind, which refuses what it doesn't know.
+/// Checks an object with Kubernetes' schema of its kind, which refuses unknown fields.
 #[track_caller]
 fn check_kubernetes(place: &Place, object: &Value) {
     const CHECK: &str = "
@@ -212,7 +212,7 @@ fn kubernetes_gets_objects_that_it_knows() {
     let unit = place.ok(["export", "a.Pair", "--format", "systemd"]);
     assert!(unit.contains("\nAfter=svp-Other.service"), "{unit}");
 
-    // The secret is in the Secret alone, which --secrets leaves out or writes alone.
+    // The secret is only in the Secret object, which --secrets can omit or write alone.
     let without = place.ok(["export", "a.Pair", "--format", "kube", "--secrets", "without"]);
     let only = place.ok(["export", "a.Pair", "--format", "kube", "--secrets", "only"]);
     let [only] = &parse(&place, &only)[..] else { panic!("{only}") };
@@ -228,7 +228,7 @@ fn kubernetes_gets_objects_that_it_knows() {
     assert!(named.contains("imagePullPolicy: IfNotPresent\n"), "{named}");
 }
 
-/// The page of a web server on a port of the loopback, once it has one.
+/// Waits for the web server on a loopback port; returns its page.
 #[track_caller]
 fn page(port: u16, path: &str, log: impl Fn() -> String) -> String {
     let until = Instant::now() + Duration::from_secs(60);
@@ -245,7 +245,7 @@ fn page(port: u16, path: &str, log: impl Fn() -> String) -> String {
     }
 }
 
-/// Brings the image to podman by the very commands that `svp export` tells, and the service by its YAML.
+/// Loads the image into podman with the commands that `svp export` prints, and plays the service's YAML.
 #[track_caller]
 fn play<'a>(
     place: &Place,
@@ -267,7 +267,7 @@ fn play<'a>(
     podman.load(&archive);
     let names = ["docker.io/library/instance:latest", "localhost/instance:latest"];
     success(podman.command(["tag"]).args(names));
-    // The podman of Debian 12 takes no Secret for an environment.
+    // The podman of Debian 12 can't take an environment from a Secret.
     let file = place.path("secret.json");
     std::fs::write(
         &file,
@@ -299,7 +299,7 @@ fn podman_plays_a_service_with_a_health_check() {
     let through = format!("http://hello:{password}@127.0.0.1:{port}/");
     let mut wget = place.command("busybox");
     assert_eq!(success(wget.args(["wget", "-q", "-O", "-", &through])), said);
-    // What %IP became leads to the pod inside it, too.
+    // The value of %IP leads to the pod from inside it, too.
     let own = "wget -q -O - http://hello:$HELLO_PASSWORD@$HELLO_HOST:8080/";
     assert_eq!(success(&mut container.exec(&["sh", "-c", own])), said);
 }
@@ -314,7 +314,7 @@ fn podman_plays_a_service_of_two_components() {
     let played = play(&place, &podman, "pair");
     let front = played.container("front");
     assert_eq!(page(port, "page", || front.log()), "from the image\n");
-    // What was not published is at most at the service's own address.
+    // An unpublished port is at most on the service's own address.
     let ports = played.ports();
     assert!(ports.contains("127.0.0.1:") && !ports.contains("0.0.0.0"), "{ports}");
     let env = page(port, "env", || front.log());
@@ -332,14 +332,14 @@ fn podman_plays_a_service_of_two_components() {
     for (name, value) in expected {
         assert_eq!(env.get(name), Some(&value), "{name}");
     }
-    // One component finds the other by what %IP became: that is what the probe asks.
+    // One component reaches the other through the value of %IP: the probe fetches it.
     let text = place.ok(["export", "pair", "--format", "kube"]);
     let all = parse(&place, &text);
     let pod = &all[3]["spec"]["template"]["spec"];
     let probe = pod["containers"][0]["readinessProbe"]["exec"]["command"][2].as_str().unwrap();
     front.exec_until_ok(Duration::from_secs(30), &["sh", "-c", probe]);
 
-    // The script that fills new volumes leaves what is there alone, and goes on where it was cut short.
+    // The script that fills new volumes keeps existing data, and resumes an interrupted copy.
     let script = pod["initContainers"][0]["command"][2].as_str().unwrap();
     let script =
         script.replace("/volumes/pair-srv-pages", "/tmp/new").replace("/srv/pages ", "/service ");
@@ -357,7 +357,7 @@ fn podman_plays_a_service_of_two_components() {
     assert_eq!(owner, "750 root\n");
 }
 
-/// Starts what a unit's key says, with nothing but the unit's environment.
+/// Runs the command of a unit's key, with only the unit's environment.
 fn start_as_systemd(unit: &str, key: &str) -> Child {
     let lines = |key: &str| {
         let key = format!("{key}=");
@@ -399,7 +399,7 @@ fn systemd_runs_a_service_with_svp() {
     let code = service.wait().unwrap().code();
     assert!(code == Some(0) || unit.contains(&format!("SuccessExitStatus={}\n", code.unwrap())));
 
-    // What is there is not replaced unasked; the same is no other.
+    // Existing files are not replaced; identical content is accepted.
     let again = ["export", "greeter", "--format", "systemd", "-o", dir.to_str().unwrap()];
     place.ok(again);
     std::fs::write(&file, unit + "# mine\n").unwrap();
@@ -408,7 +408,7 @@ fn systemd_runs_a_service_with_svp() {
     place.ok(again.iter().chain(&["--force"]));
 }
 
-/// The keys that svp may write, with podman's own words for them.
+/// The keys that svp may write, with podman's names for them.
 const QUADLET: [(&str, &[&str]); 5] = [
     ("Unit", &["Description", "StartLimitIntervalSec", "StartLimitBurst"]),
     (
@@ -439,7 +439,7 @@ const QUADLET: [(&str, &[&str]); 5] = [
     ("Install", &["WantedBy"]),
 ];
 
-/// The services that podman 5's generator makes of a directory of units, which systemd finds no fault with.
+/// Returns the services that podman 5's generator makes of a directory of units; systemd must find no fault in them.
 #[track_caller]
 fn generate(place: &Place, units: &Path) -> BTreeMap<String, String> {
     let generator = file_of_machine(place, "usr/libexec/podman/quadlet");
@@ -527,7 +527,7 @@ fn quadlet_gets_units_without_secrets() {
         assert!(front.contains(part), "{part} in:\n{front}");
     }
 
-    // The script that makes the secrets tells podman the value, and no command line.
+    // The script that creates the secrets pipes the values to podman; none is on a command line.
     let podman = Podman::new(&place);
     let bin = place.path("bin");
     std::fs::create_dir(&bin).unwrap();
@@ -546,7 +546,7 @@ fn quadlet_gets_units_without_secrets() {
     let script = place.path("secrets.sh");
     std::fs::write(&script, place.ok(arguments.iter().chain(&["--secrets", "only"]))).unwrap();
     let path = format!("{}:{path}", bin.display());
-    // Once more replaces them.
+    // A second run replaces them.
     for _ in 0..2 {
         success(place.command("sh").arg(&script).env("PATH", &path));
     }
@@ -614,7 +614,7 @@ fn what_only_looks_alike_stays_apart() {
     };
     assert_eq!([at("/one"), at("/two"), at("/three")], ["my-data", "my-data-2", "my-data"]);
 
-    // An image that is named by its digest is that one, and pushed by a tag.
+    // An image selected by digest is exported by that digest, and pushed by a tag.
     let digest = format!("sha256:{}", "5".repeat(64));
     let image = format!("registry.example.com/team/greeter:1@{digest}");
     let mut export = place.svp(["export", "greeter", "--format", "kube", "--image", &image]);

@@ -1,4 +1,4 @@
-//! Services that make life hard: they fill their disk, hang, are killed, want every signal.
+//! Services that fill their disk, hang, are killed, or handle every signal.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
@@ -14,7 +14,7 @@ use crate::support::{Place, as_root, processes_of, success, told};
 const QUERY: &str = "#!/bin/sh\n[ $1 = os ] && echo busybox/1\n";
 const BUILD: &str = "#!/bin/sh\n";
 
-/// A place whose store is on a small disk of its own, in a mount namespace that goes with this.
+/// A place with its store on a small disk, in a mount namespace that ends with it.
 struct SmallDisk<'a> {
     place: &'a Place,
     holder: Child,
@@ -38,7 +38,7 @@ impl<'a> SmallDisk<'a> {
         SmallDisk { place, holder }
     }
 
-    /// A program that sees the disk.
+    /// Returns a command that sees the disk.
     fn command(&self, program: &str) -> Command {
         let mut command = self.place.command("nsenter");
         command.arg(format!("--target={}", self.holder.id())).arg("--mount");
@@ -60,7 +60,7 @@ impl<'a> SmallDisk<'a> {
         success(&mut self.svp(arguments))
     }
 
-    /// How many bytes are free.
+    /// Returns the number of free bytes.
     fn free(&self) -> u64 {
         let mut df = self.command("df");
         let told = success(df.args(["--output=avail", "-B1"]).arg(self.place.store()));
@@ -80,7 +80,7 @@ impl Drop for SmallDisk<'_> {
     }
 }
 
-/// It fills its disk to the last byte, logs on, and removes what it wrote when it is told to.
+/// The service fills its disk to the last byte, goes on logging, and removes the file on request.
 const FILLS: &str = "#!/bin/sh\necho up\nn=0\nwhile [ ! -e /stop ]; do\n\
     cat /dev/zero >>/fill 2>/dev/null\nn=$((n+1)); echo \"line $n\"; sleep 0.05\ndone\n\
     rm /fill\necho freed\nwhile :; do n=$((n+1)); echo \"line $n\"; sleep 0.05; done\n";
@@ -102,13 +102,13 @@ fn one_that_fills_its_disk_is_told_of_truly_and_can_be_helped() {
     assert!(told["error"].as_str().unwrap().contains("No space left"), "{told}");
     assert_eq!(told["status"], "running");
     assert!(disk.ok(&["ps"]).contains("running"));
-    // What fits nowhere is refused, and leaves nothing.
+    // Data that fits nowhere is refused, and leaves nothing behind.
     let other = disk.svp(&["run", "-d", "--name", "other", "fill"]).output().unwrap();
     let text = String::from_utf8_lossy(&other.stderr);
     assert_eq!(other.status.code(), Some(125));
     assert!(text.contains("No space left") && text.contains("svp df"), "{text}");
     assert_eq!(disk.ok(&["ps", "-a", "-q"]), "fill\n");
-    // It ends, and that is told; it starts, though nothing has been freed.
+    // Its end is reported; it starts again, although nothing has been freed.
     disk.ok(&["stop", "-t", "1", "fill"]);
     let told = disk.info("fill");
     assert_eq!((&told["status"], &told["exitCode"]), (&"exited".into(), &143.into()), "{told}");
@@ -119,13 +119,13 @@ fn one_that_fills_its_disk_is_told_of_truly_and_can_be_helped() {
         (&told["status"], &told["components"][0]["running"]),
         (&"running".into(), &true.into())
     );
-    // Its owner can go in and help.
+    // Its owner can exec into it.
     disk.ok(&["exec", "fill", "sh", "-c", ": >/fill; : >/stop"]);
     until("it logs again", || {
         disk.ok(&["logs", "fill"]).contains("freed") && disk.info("fill")["error"].is_null()
     });
     assert!(disk.free() > 30 << 20, "{}", disk.free());
-    // Lines are missing, none is cut or joined.
+    // Lines are missing, but none is truncated or joined.
     let log = disk.ok(&["logs", "fill"]);
     let whole = |line: &str| {
         let number = line.strip_prefix("line ").map(|n| n.parse::<u32>().is_ok());
@@ -139,7 +139,7 @@ fn one_that_fills_its_disk_is_told_of_truly_and_can_be_helped() {
     place.assert_nothing_left();
 }
 
-/// A process that a service's monitor or svp runs as; killed when dropped, if it is still there.
+/// A process of svp or of a service's monitor; killed when dropped, if it still runs.
 struct Foreground(Child);
 
 impl Drop for Foreground {
@@ -156,7 +156,7 @@ fn signals_are_forwarded_and_those_that_end_svp_stop_it() {
     let run = "#!/bin/sh\nfor s in USR1 USR2 HUP QUIT; do trap \"echo got $s\" $s; done\n\
         trap 'echo got TERM; exit 5' TERM\necho up\nwhile :; do sleep 0.02; done\n";
     instance(&place, "ears", QUERY, BUILD, run);
-    // Without a terminal, as systemd runs it: SIGHUP asks for another look at the configuration.
+    // Without a terminal, as under systemd, SIGHUP is forwarded: reload the configuration.
     let mut svp = place.command("setsid");
     svp.arg(env!("CARGO_BIN_EXE_svp")).args(["run", "--rm", "ears"]);
     let child = svp.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
@@ -177,7 +177,7 @@ fn signals_are_forwarded_and_those_that_end_svp_stop_it() {
     }
     assert_eq!(child.0.wait().unwrap().code(), Some(5));
     place.assert_nothing_left();
-    // One in the background: its monitor hands them on.
+    // In the background, the monitor forwards the signals.
     place.ok(["run", "-d", "ears"]);
     until("it is up", || place.ok(["logs", "ears"]) == "up\n");
     let monitor = info(&place, "ears")["monitor"].as_i64().unwrap();
@@ -195,7 +195,7 @@ fn a_container_that_is_killed_again_and_again_is_made_anew_with_patience() {
     place.import_busybox();
     instance(&place, "sleeper", QUERY, BUILD, "#!/bin/sh\necho up\nexec sleep 1000\n");
     place.ok(["run", "-d", "--restart", "always", "sleeper"]);
-    // What the monitor has to say of it is kept, but not for ever.
+    // The monitor's log is kept, but not without limit.
     let monitor_log = place.store().join("services/sleeper/monitor.log");
     std::fs::write(&monitor_log, vec![b'x'; 2 << 20]).unwrap();
     let mut killed = 0;
@@ -215,7 +215,7 @@ fn a_container_that_is_killed_again_and_again_is_made_anew_with_patience() {
     assert!(std::fs::read_to_string(&monitor_log).unwrap().contains("container was killed"));
     assert!(monitor_log.metadata().unwrap().len() < 10_000);
     assert!(monitor_log.with_extension("log.1").exists());
-    // Now the pause is 3.2 s. What is true is told, and nobody has to wait for its end.
+    // The back-off is now 3.2 s. The state is reported, and no command waits for its end.
     let told = info(&place, "sleeper");
     assert_eq!(told["components"][0]["running"], false, "{told}");
     assert!(place.ok(["ps"]).contains("1 of 1 down"));
@@ -287,7 +287,7 @@ fn who_stops_a_service_waits_for_that_run_alone() {
     place.import_busybox();
     instance(&place, "sleeper", QUERY, BUILD, "#!/bin/sh\nexec sleep 1000\n");
     place.ok(["run", "-d", "sleeper"]);
-    // Others start it at once when it has ended.
+    // Others start it at once after it has ended.
     let over = AtomicBool::new(false);
     let since = Instant::now();
     std::thread::scope(|scope| {
@@ -349,7 +349,7 @@ fn what_a_kill_left_of_a_service_is_in_nobodys_way() {
     place.import_busybox();
     instance(&place, "one", QUERY, BUILD, "#!/bin/sh\nexec sleep 1000\n");
     let services = place.store().join("services");
-    // As `svp rm` and `svp run` leave it when they are killed: no record any more, or no name yet.
+    // As a killed `svp rm` and `svp run` leave it: no record any more, or no name yet.
     std::fs::create_dir_all(services.join("one/logs")).unwrap();
     std::fs::write(services.join("one/lock"), "").unwrap();
     std::fs::create_dir_all(services.join(".new-two-abcdef/logs")).unwrap();
@@ -381,7 +381,7 @@ fn volumes_that_no_service_has_go_when_that_is_wanted() {
     place.ok(["exec", "b", "cat", "/data/file"]);
     place.ok(["run", "-d", "--name", "a", "-v", "data-a:/data", "one"]);
     assert_eq!(place.ok(["exec", "a", "ls", "/data"]), "");
-    // What can't be shown is named as the user named it.
+    // Names that can't be shown are printed as the user typed them.
     for (volume, why) in [("v:/proc/x", "the kernel"), ("v:/etc/passwd", "has a file")] {
         let text = place.fails(125, ["run", "-d", "--name", "bad", "-v", volume, "one"]);
         assert!(text.contains("the volume v at") && text.contains(why), "{text}");
@@ -427,7 +427,7 @@ fn a_damaged_service_is_told_of_and_can_be_removed() {
         place.ok(["run", "-d", "--name", name, "one"]);
     }
     let file = |file: &str| place.store().join("services/bad").join(file);
-    // Its status is lost: that it runs is known all the same.
+    // Its status is lost, but svp still reports that it runs.
     std::fs::write(file("status.json"), "{").unwrap();
     assert_eq!(info(&place, "bad")["status"], "running");
     place.ok(["stop", "bad"]);

@@ -1,4 +1,4 @@
-//! What svp writes is read by tools that are not svp's.
+//! Other tools read svp's output.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use crate::support::podman::Podman;
 use crate::support::registry::Registry;
 use crate::support::{Place, as_root, conformance, pack, success, tree};
 
-/// A script that leaves some of everything that a layer can hold and every tool reads.
+/// A script that creates every kind of entry that a layer can hold and every tool reads.
 const EVERYTHING: &str = "
     mkdir -p /data/deep/er /data/empty
     echo one >/data/one; ln /data/one /data/hard; ln -s one /data/soft; ln -s /nowhere /data/dangling
@@ -23,7 +23,7 @@ fn hello_in_layout(place: &Place) -> PathBuf {
     build_layout(place, EVERYTHING, "thing")
 }
 
-/// `skopeo copy FROM TO` to a place without TLS.
+/// `skopeo copy FROM TO`, to a destination without TLS.
 #[track_caller]
 fn skopeo_copy(place: &Place, from: &str, to: &str) {
     let mut copy = place.command("skopeo");
@@ -48,7 +48,7 @@ fn skopeo_copies_to_a_docker_archive_and_to_a_registry() {
     let index = json(&out.join("index.json"));
     assert_eq!(raw, std::fs::read_to_string(blob(&out, &index["manifests"][0])).unwrap());
 
-    // And svp takes it back from there.
+    // And svp reads it back.
     let other = Place::new();
     let pack = crate::e2e::common::pack_with(&other, "pack", "test -f /data/one");
     let mut arguments = crate::e2e::common::build(&pack, "again");
@@ -93,7 +93,7 @@ fn umoci_unpacks_the_same_tree() {
     success(umoci.arg(&bundle));
     let ours = place.path("ours");
     place.ok(["unpack", &format!("oci:{}:thing:latest", out.display()), ours.to_str().unwrap()]);
-    // Without root umoci keeps owners in an attribute of its own.
+    // Without root umoci records owners in an attribute of its own.
     let what = tree::What { owners: as_root(), times: false, xattrs: false };
     tree::assert_same(&bundle.join("rootfs"), &ours, what);
     assert!(ours.join("data/one").exists() && !ours.join("bin/yes").exists());

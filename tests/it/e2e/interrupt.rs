@@ -1,4 +1,4 @@
-//! Ctrl-C and worse, at any moment; and a full disk.
+//! Interrupts and kills at any moment, and a full disk.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use crate::e2e::common::{build, pack_with};
 use crate::support::{Place, as_root, busybox_base, output, processes_of, processes_with, told};
 
-/// Starts a build in a process group of its own, as a terminal would.
+/// Starts a build in its own process group, as a terminal would.
 fn start(place: &Place, script: &str) -> Child {
     let pack = pack_with(place, "pack", script);
     let mut command = place.svp(build(&pack, "x"));
@@ -44,7 +44,7 @@ fn ctrl_c_at_any_moment_leaves_nothing() {
         let status = child.wait().expect("wait");
         assert!(sent.elapsed() < Duration::from_secs(20), "took {:?}", sent.elapsed());
         use std::os::unix::process::ExitStatusExt;
-        // Before svp can take the signal, it dies of it.
+        // Before svp has installed its handler, the signal kills it.
         let interrupted = status.code() == Some(130) || (delay < 10 && status.signal() == Some(2));
         assert!(interrupted, "after {delay} ms: {status:?}");
         wait_until("the script ends", || processes_with("sleep\x004301\0").is_empty());
@@ -77,8 +77,8 @@ fn a_full_disk_is_told_and_leaves_the_store_usable() {
     let store = place.store();
     std::fs::create_dir_all(&store).unwrap();
     let pack = pack_with(&place, "pack", "dd if=/dev/urandom of=/big bs=1M count=200");
-    // The tmpfs is mounted in a mount namespace of its own; `unshare` needs a user namespace where the caller isn't
-    // root. The second build shows that the store still works.
+    // The tmpfs is mounted in a private mount namespace, for which `unshare` needs a user namespace unless the caller
+    // is root. The second build shows that the store still works.
     let script = format!(
         "set -e\n\
          mount -t tmpfs -o size=48m,mode=700 tmpfs {store}\n\

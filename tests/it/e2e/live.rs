@@ -1,6 +1,6 @@
-//! What `svp export` writes for systemd and for quadlet, run by them: a systemd that boots, and podman 5 where it does.
+//! The systemd and quadlet units of `svp export`, run by a booted systemd and by podman 5.
 //!
-//! Root boots the machine; the ordinary user is one of its own, whom the tests are for as much as for its root.
+//! Root boots the machine. The tests run as its root and as its ordinary user.
 
 use std::io::Write;
 
@@ -12,7 +12,7 @@ use crate::support::{Place, as_root, pack, run};
 
 const USERS: [User; 2] = [User::Root, User::Ann];
 
-/// Makes the pack's service in the machine, `name`; it does not run.
+/// Creates the service `name` of the pack in the machine, without starting it.
 #[track_caller]
 fn service(machine: &Machine, user: User, pack: &str, name: &str) {
     machine.ok(
@@ -26,13 +26,13 @@ fn service(machine: &Machine, user: User, pack: &str, name: &str) {
     );
 }
 
-/// The commands that a unit's comments tell, as they are.
+/// Returns the commands in a unit's comments.
 fn told_commands(unit: &str) -> String {
     let lines = unit.lines().filter_map(|line| line.strip_prefix("#   "));
     lines.map(|line| format!("{line}\n")).collect()
 }
 
-/// Writes the service's units to where quadlet looks for them, and does what the first of them says that there is to do.
+/// Writes the service's units to quadlet's directory, and runs the commands that the first of them names.
 #[track_caller]
 fn quadlet(machine: &Machine, user: User, service: &str) {
     let directory = match user {
@@ -56,7 +56,7 @@ fn variable(machine: &Machine, user: User, service: &str, name: &str) -> String 
     env[name].as_str().unwrap().to_owned()
 }
 
-/// Nothing of a service is left: no process, no port, no mount.
+/// Checks that nothing of a service is left: no process, no port, no mount.
 #[track_caller]
 fn assert_nothing_left(machine: &Machine, user: User) {
     let of_services = ["httpd", "svp", "pasta", "conmon", "rootlessport"];
@@ -87,12 +87,12 @@ fn unit_of_svp(machine: &Machine, user: User) {
     machine.wait_ok(user, "svp health greeter");
     machine.ok(user, &format!("{control} is-active svp-greeter"));
     assert_eq!(machine.ok(user, "svp client greeter"), "hello from the instance of hello\n");
-    // httpd says what it answered.
+    // httpd logs its replies.
     let journal = "journalctl --no-pager _SYSTEMD_USER_UNIT=svp-greeter.service + \
                    _SYSTEMD_UNIT=svp-greeter.service";
     machine.wait_ok(user, &format!("{journal} | grep -q 'response:200'"));
 
-    // The monitor is killed: systemd starts another, and what the first left doesn't hinder it.
+    // The monitor is killed: systemd starts another, despite the leftovers of the first.
     let show = format!("{control} show svp-greeter --value -p");
     machine.ok(user, &format!("kill -KILL $({show} MainPID)"));
     machine.wait_ok(user, &format!("test $({show} NRestarts) = 1 && svp health greeter"));
@@ -108,10 +108,11 @@ fn unit_of_svp(machine: &Machine, user: User) {
     assert_nothing_left(machine, user);
 }
 
-/// Root alone can boot the machine, whose ordinary user root's run of the suite has; another's run says that it has not.
+/// Only root can boot the machine, whose ordinary user covers the other case; an ordinary user's run prints that it
+/// skips.
 fn can_boot() -> bool {
     if !as_root() {
-        // Past the test runner, which swallows what tests that pass have printed.
+        // Written past the test runner, which hides the output of passing tests.
         let _ = writeln!(std::io::stderr(), "live: not run: only root can boot the machine");
     }
     as_root()
@@ -128,7 +129,7 @@ fn systemd_runs_what_is_exported() {
     for user in USERS {
         unit_of_svp(&machine, user);
     }
-    // They are wanted at boot: the system's by the system, Ann's by her lingering.
+    // They start at boot: the system's units by the system, Ann's through lingering.
     machine.boot_again();
     for user in USERS {
         machine.wait_ok(user, "svp health greeter");
@@ -158,7 +159,7 @@ fn container(machine: &Machine, user: User) {
     assert_eq!(machine.ok(user, &get), "new\n");
 }
 
-/// podman takes what is for Kubernetes as it is, the Secret with it.
+/// podman plays the Kubernetes manifests unchanged, including the Secret.
 #[track_caller]
 fn kube(machine: &Machine, user: User) {
     machine.ok(user, "svp export page --format kube | podman kube play -");
@@ -170,7 +171,7 @@ fn kube(machine: &Machine, user: User) {
     machine.ok(user, "podman volume rm page-var-lib-hello");
 }
 
-/// A service of two components is a pod. What its variables are, its first component shows.
+/// A service of two components is a pod. The first component prints its variables.
 #[track_caller]
 fn pod(machine: &Machine, user: User) {
     service(machine, user, "pair", "two");
@@ -178,7 +179,7 @@ fn pod(machine: &Machine, user: User) {
     let host = variable(machine, user, "two", "PAIR_HOST");
     let get = fetch(&format!("{host}:8081/env"));
     machine.wait_ok(user, &format!("{get} >/dev/null"));
-    // It asks the other component at what %IP became.
+    // It fetches a page of the other component through the value of %IP.
     machine.wait_ok(user, "podman healthcheck run two-front");
     let env = machine.ok(user, &get);
     let env: Vec<_> = env.split('\0').collect();
@@ -230,7 +231,7 @@ fn podman_runs_what_quadlet_reads() {
         kube(&machine, user);
         pod(&machine, user);
     }
-    // At boot they are back, with their data.
+    // After boot they run again, with their data.
     machine.boot_again();
     for user in USERS {
         machine.wait_ok(user, "podman healthcheck run page && podman healthcheck run two-front");

@@ -1,5 +1,5 @@
-//! Services over a long time, for `make soak`: a component that is killed a hundred times, a gigabyte of log,
-//! databases that are killed under load. What is short enough of it runs always.
+//! Long runs of services, for `make soak`: a component killed a hundred times, a gigabyte of log, databases killed
+//! under load. Shorter versions run always.
 
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
@@ -21,8 +21,8 @@ fn kill_9(pid: &Value) {
     kill(pid, Signal::SIGKILL).unwrap();
 }
 
-/// Kills one of two components so often. It must run ten seconds each time: then it is well, and starts
-/// again without a long pause.
+/// Kills one of two components that often. It runs for ten seconds each time, so that it counts as healthy and restarts
+/// without a long back-off.
 fn kill_a_component(rounds: u64) {
     let place = Place::new();
     // The daemons that the components leave behind outlive the test.
@@ -53,7 +53,7 @@ fn kill_a_component(rounds: u64) {
     let sleepers = place.ok(["exec", "two", "sh", "-c", "ps -o args | grep -c '[s]leep 100000'"]);
     assert_eq!(sleepers, "2\n");
     place.ok(["stop", "two"]);
-    // Each log is whole and in order: from 1 on, and from 1 again after each start.
+    // Each log is complete and in order: from 1 on, and from 1 again after each start.
     for (component, starts) in [("one", rounds + 1), ("two", 1)] {
         let log = place.ok(["logs", "two", component]);
         let (mut began, mut expected, mut lines) = (0, 1, 0);
@@ -82,7 +82,7 @@ fn one_component_is_killed_a_hundred_times_and_the_other_never_notices() {
     kill_a_component(rounds);
 }
 
-/// Has a service print so much, and looks at what was kept of it, and what it took.
+/// Has a service print that much, and checks the log that was kept and the resources used.
 fn print_much(megabytes: u64, log_size: u64) {
     let place = Place::new();
     let line = "x".repeat(99);
@@ -109,7 +109,7 @@ fn print_much(megabytes: u64, log_size: u64) {
         .unwrap()
         .map(|entry| entry.unwrap().metadata().unwrap().len())
         .collect();
-    // A file may be longer by what came in one go.
+    // A file may exceed the limit by one read.
     assert!(
         files.len() <= 3 && files.iter().sum::<u64>() <= 3 * (log_size * 1_000_000 + (1 << 20))
     );
@@ -143,7 +143,7 @@ struct Database {
     user: String,
     database: String,
     password: String,
-    /// What its clients know to be committed.
+    /// The transactions that its clients know to be committed.
     committed: Mutex<BTreeSet<(usize, u32)>>,
 }
 
@@ -191,7 +191,7 @@ impl Database {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    /// Commits one transaction after another until it is `over`, each as often as it takes.
+    /// Commits one transaction after another until it is `over`, retrying each until it succeeds.
     fn load(&self, place: &Place, number: usize, over: &AtomicBool) {
         for row in 0..5000 {
             let sql = format!(
@@ -201,7 +201,7 @@ impl Database {
             loop {
                 let result = output(&mut self.client(place, &sql));
                 let said = String::from_utf8_lossy(&result.stderr);
-                // An answer that was lost on the way: it had been committed.
+                // The reply was lost: the transaction had been committed.
                 if result.status.success() || said.to_lowercase().contains("duplicate") {
                     self.committed.lock().unwrap().insert((number, row));
                     break;
@@ -217,7 +217,7 @@ impl Database {
         }
     }
 
-    /// All that was committed is there, once.
+    /// Checks that every committed transaction is there, once.
     fn check(&self, place: &Place) -> usize {
         let committed = self.committed.lock().unwrap();
         let sql = if self.is_maria {
@@ -273,7 +273,7 @@ fn databases_that_are_killed_under_load_keep_what_was_committed() {
                 scope.spawn(move || database.load(place, number, over));
             }
         }
-        // Whatever fails here must end the clients.
+        // A failure in here must end the clients.
         let result =
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| kill_all_ways(place)));
         std::thread::sleep(Duration::from_secs(3));
@@ -305,10 +305,10 @@ fn kill_all_ways(place: &Place) {
             place.ok(["start", "--wait=120", name]);
         }
         pause();
-        // The component itself: it comes back by itself, and the recovery is the database's.
+        // The first process of the component: it is restarted, and the database recovers.
         for name in ["m2", "p2"] {
             let before = info(place, name)["components"][0]["restarts"].as_i64().unwrap();
-            // The keeper's only child.
+            // The only child of the component's init.
             let first = "for p in /proc/[0-9]*; do read -r _ _ _ q _ <$p/stat; \
                  [ \"$q\" = 2 ] && kill -9 ${p#/proc/}; done; true";
             place.ok(["exec", name, "--", "bash", "-c", first]);

@@ -1,12 +1,12 @@
-//! Peak memory does not grow with a layer's bytes.
+//! Peak memory does not grow with a layer's size.
 
 use crate::e2e::common::pack_with;
 use crate::support::{Place, success};
 
-/// Under this much, in KiB, whatever the size.
+/// The limit in KiB, whatever the size.
 const LIMIT: u64 = 64 * 1024;
 
-/// Runs svp under python3, which tells the most memory that svp or any process it waited for had; in KiB.
+/// Runs svp under python3, which reports the peak memory of svp and its children; in KiB.
 #[track_caller]
 fn peak(place: &Place, arguments: &[&str]) -> u64 {
     const MEASURE: &str = "
@@ -19,12 +19,12 @@ sys.exit(code)";
     success(&mut command).trim().parse().expect("a number")
 }
 
-/// A layer of 2 GiB that do not compress to nothing, written, and read again elsewhere.
+/// A layer of 2 GiB of poorly compressible data, written, and read again elsewhere.
 #[test]
 fn two_gib_are_written_and_unpacked_in_64_mib() {
     let place = Place::new();
     place.import_busybox();
-    // The same 8 MiB of noise again and again: no holes, and nothing that gzip could fold.
+    // The same 8 MiB of noise repeated: no holes, and nothing that gzip could compress away.
     let script = "
         dd if=/dev/urandom of=/noise bs=1M count=8 2>/dev/null
         i=0; while [ $i -lt 256 ]; do cat /noise; i=$((i + 1)); done >/big
@@ -43,6 +43,6 @@ fn two_gib_are_written_and_unpacked_in_64_mib() {
     let again = ["build", "-b", nothing, "-t", "again", "--base", &source, "--network", "none"];
     let read = peak(&other, &again);
     assert!(wrote < LIMIT && read < LIMIT, "writing took {wrote} KiB, unpacking {read} KiB");
-    // The measure measures: a program can't run in less.
+    // The measurement works: a program can't run in less.
     assert!(wrote > 1024 && read > 1024, "writing took {wrote} KiB, unpacking {read} KiB");
 }

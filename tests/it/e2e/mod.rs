@@ -1,4 +1,4 @@
-//! The program as its users meet it: real packs and bases, other people's tools, and everything that goes wrong.
+//! End-to-end tests: the program with real packs, real bases and other tools, and its failure modes.
 
 mod backup;
 mod bad_images;

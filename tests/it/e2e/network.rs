@@ -1,5 +1,5 @@
-//! What leads into a service and out of it: ports, links, the host. Traffic goes to loopback addresses alone: of
-//! others these tests ask only whether there is a way.
+//! The network of a service: ports, links, the host. Traffic goes to loopback addresses only: for other addresses these
+//! tests only check whether there is a route.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -12,7 +12,7 @@ use crate::support::Place;
 use crate::support::registry::free_port;
 
 const BUILD: &str = "#!/bin/sh\nset -eu\nmkdir -p /data\necho page >/data/index.html\n";
-/// Answers datagrams and connections on PORT with what it is called, and from whom they came.
+/// Answers datagrams and connections on PORT with its name and the sender's address.
 const ECHO: &str = r#"
 import os, socket, threading
 name, port = os.environ["ECHO_NAME"].encode(), int(os.environ["ECHO_PORT"])
@@ -26,7 +26,7 @@ threading.Thread(target=connections, daemon=True).start()
 while True:
     said, peer = u.recvfrom(65536); u.sendto(name + b" " + said, peer)
 "#;
-/// Whether there is a way, told without a packet: connecting a socket of datagrams looks for one.
+/// Reports whether there is a route, without sending a packet: connecting a datagram socket looks one up.
 const WAYS: &str = r#"
 import socket, sys
 def way(what, to, device=None, family=socket.AF_INET):
@@ -48,7 +48,7 @@ try: socket.socket(socket.AF_PACKET, socket.SOCK_RAW); print("raw open")
 except OSError: print("raw closed")
 "#;
 
-/// Sets up the instance `name` of a pack of these answers, whose service is ECHO: it needs the host's python3.
+/// Sets up the instance `name` of a pack with these answers, whose service is ECHO: it needs the host's python3.
 fn instance(place: &Place, name: &str, answers: &str) {
     if place.ok(["images"]).lines().count() < 2 {
         place.import_busybox();
@@ -69,7 +69,7 @@ fn instance(place: &Place, name: &str, answers: &str) {
     place.ok(["setup", "-i", &base, "-t", name, "--network", "none"]);
 }
 
-/// `svp run -d` of an instance that has the host's programs.
+/// `svp run -d` of an instance with the host's programs mounted.
 fn run(place: &Place, arguments: &[&str]) -> std::process::Output {
     let mut all: Vec<String> = ["run", "-d"].map(String::from).to_vec();
     for dir in ["/usr", "/lib", "/lib64"] {
@@ -93,7 +93,7 @@ fn info(place: &Place, name: &str) -> Value {
     serde_json::from_str(&place.ok(["info", name, "--format", "json"])).unwrap()
 }
 
-/// Where a service's port is on the host.
+/// Returns the address of a service's port on the host.
 fn own(place: &Place, name: &str, number: usize) -> SocketAddr {
     let port = &info(place, name)["ports"][number];
     format!("{}:{}", port["host"].as_str().unwrap(), port["port"]).parse().unwrap()
@@ -129,7 +129,7 @@ fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// The host's gateway, or a stand-in where it has none.
+/// Returns the host's gateway, or a stand-in if it has none.
 fn gateway() -> String {
     let routes = std::fs::read_to_string("/proc/net/route").unwrap();
     let found = routes.lines().skip(1).find_map(|line| {
@@ -139,7 +139,7 @@ fn gateway() -> String {
     found.expect("this test needs a host with a gateway")
 }
 
-/// What [`WAYS`] says in a service: the ways that are open.
+/// Returns the output of [`WAYS`] in a service: the open routes.
 fn open_ways(place: &Place, name: &str) -> Vec<String> {
     let gateway = gateway();
     let told = place.ok(["exec", name, "--", "/usr/bin/python3", "/service/ways.py", &gateway]);
@@ -185,7 +185,7 @@ fn a_private_network_leads_to_the_host_and_the_gateway_only_if_that_is_allowed()
     assert_eq!(open_ways(&place, "echo"), ["host"]);
     assert_eq!(info(&place, "echo")["allowed"], serde_json::json!(["host"]));
     assert_eq!(tcp(own(&place, "echo", 0)), "echo 127.0.0.1");
-    // It is kept, and it comes back with pasta.
+    // The routes persist, and come back with pasta.
     place.ok(["restart", "echo"]);
     until("it reaches the host again", reaches_host);
     kill_pasta(&place, "echo");
@@ -204,7 +204,7 @@ fn a_network_that_was_mended_leads_out_as_before() {
     let place = Place::new();
     instance(&place, "echo", "env) echo ECHO_NAME=echo; echo ECHO_PORT=4711;;");
     runs(&place, &["--wait", "echo"]);
-    // Interface, destination, gateway, and for IPv6 what the addresses are of.
+    // Interface, destination, gateway, and for IPv6 the scope of the addresses.
     let routes = || {
         let v4 = place.ok(["exec", "echo", "cat", "/proc/net/route"]);
         let v6 = place.ok(["exec", "echo", "cat", "/proc/net/ipv6_route"]);
@@ -238,7 +238,7 @@ fn what_carries_a_port_is_started_again_though_it_failed_once() {
         "env) echo ECHO_NAME=echo; echo ECHO_PORT=4711;; ports) echo 4711/tcp;;",
     );
     let port = free_port();
-    // All addresses: that is not pasta's.
+    // All addresses: pasta can't forward that.
     runs(&place, &["--wait", "-p", &format!("0.0.0.0:{port}:4711"), "echo"]);
     assert_eq!(tcp((Ipv4Addr::LOCALHOST, port)), "echo 127.0.0.1");
     // The stage that is in the service's network, but not in its mount namespace.
@@ -251,7 +251,7 @@ fn what_carries_a_port_is_started_again_though_it_failed_once() {
             && namespace(*pid, "mnt") == namespace(monitor, "mnt")
     });
     kill(carrier.expect("a carrier"));
-    // Another takes the port first.
+    // Another process takes the port first.
     let mut held = None;
     until("the port is free", || {
         held = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).ok();
@@ -273,7 +273,7 @@ fn a_service_may_have_more_ports_than_descriptors_go_at_once() {
     );
     instance(&place, "many", &answers);
     instance(&place, "user", "env) echo ECHO_NAME=user; echo ECHO_PORT=4711;;");
-    // The second address of a number is not pasta's.
+    // pasta can't forward the second address of a port number.
     let publish =
         (21000..21140).flat_map(|port| [77, 78].map(|n| format!("-p=127.0.0.{n}:{port}:5139")));
     let publish: Vec<String> = publish.collect();
@@ -293,7 +293,7 @@ fn a_service_may_have_more_ports_than_descriptors_go_at_once() {
     place.assert_nothing_left();
 }
 
-/// Kills the pasta of a service: it is the one that its monitor has started.
+/// Kills the pasta of a service: the one that its monitor has started.
 fn kill_pasta(place: &Place, name: &str) {
     let monitor = info(place, name)["monitor"].as_u64().unwrap();
     let mut found = false;
@@ -307,11 +307,11 @@ fn kill_pasta(place: &Place, name: &str) {
     assert!(found, "no pasta below {monitor}");
 }
 
-/// Kills a process, and waits until nothing is left of it but its number.
+/// Kills a process, and waits until it is a zombie or gone.
 fn kill(pid: u64) {
     let number = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
     nix::sys::signal::kill(number, nix::sys::signal::Signal::SIGKILL).unwrap();
-    // Its memory goes before its descriptors do.
+    // Its memory is freed before its descriptors are closed.
     let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     until("it is dead", || {
         stat().rsplit(") ").next().is_none_or(|rest| "ZX".contains(&rest[..rest.len().min(1)]))
@@ -339,11 +339,11 @@ fn ports_are_published_under_any_number_over_tcp_and_udp() {
     );
     instance(&place, "echo", &answers);
     let publish = [
-        // The service's own number, on two addresses more.
+        // The service's own port number, on two further addresses.
         format!("-p={port}:{port}"),
         format!("-p=[::1]:{port}:{port}"),
         format!("-p=127.0.0.1:{other}:{port}"),
-        // Datagrams to another number.
+        // Datagrams to another port number.
         format!("-p={other}:{port}/udp"),
     ];
     let mut arguments: Vec<&str> = publish.iter().map(String::as_str).collect();
@@ -357,7 +357,7 @@ fn ports_are_published_under_any_number_over_tcp_and_udp() {
     assert_eq!(tcp((std::net::Ipv6Addr::LOCALHOST, port)), "echo 127.0.0.1");
     assert_eq!(tcp((Ipv4Addr::LOCALHOST, other)), "echo 127.0.0.1");
     assert_eq!(udp((Ipv4Addr::LOCALHOST, other), "moved"), "echo moved");
-    // A port that is taken, one that takes privilege, and one that is named twice.
+    // A port that is taken, one that needs privilege, and one that is named twice.
     let hold = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = hold.local_addr().unwrap().port();
     for (publish, why) in [
@@ -389,7 +389,7 @@ fn on_every_address_of_the_host_who_comes_by_the_loopback_comes_from_it() {
     runs(&place, &["--wait", "-p", &format!("0.0.0.0:{port}:4711"), "echo"]);
     assert_eq!(tcp((Ipv4Addr::LOCALHOST, port)), "echo 127.0.0.1");
     assert_eq!(tcp((Ipv4Addr::new(127, 3, 2, 1), port)), "echo 127.0.0.1");
-    // Not asked for, not there.
+    // Unreachable without --allow.
     assert_eq!(tcp((std::net::Ipv6Addr::LOCALHOST, port)), "nothing");
     place.ok(["rm", "--force", "echo"]);
     place.assert_nothing_left();
@@ -425,7 +425,7 @@ fn connections_by_a_link_leave_a_service_what_it_is_stopped_by() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
     let limit = || place.ok(["exec", "user", "sh", "-c", "ulimit -Sn; ulimit -Hn"]);
-    // What svp raises for itself no service gets, in no container of its.
+    // No service gets the limit that svp raises for itself, in any of its containers.
     limited("-Sn 300");
     let first = limit();
     assert!(first.starts_with("300\n") && first != "300\n300\n", "{first}");
@@ -435,7 +435,7 @@ fn connections_by_a_link_leave_a_service_what_it_is_stopped_by() {
         probe.unwrap().stdout == first.as_bytes()
     });
     place.ok(["rm", "--force", "user"]);
-    // More connections than svp may have descriptors, held.
+    // Hold more connections than svp may have descriptors.
     limited("-n 300");
     let hold = "import os, socket, time\nheld = []\nfor n in range(150):\n    s = socket.socket()\n    \
         s.setblocking(False); s.connect_ex((os.environ['AT_HOST'], 4711)); held.append(s)\ntime.sleep(60)\n";
@@ -473,7 +473,8 @@ fn privileged_ports_are_told_where_they_are_reached() {
     let env = place.ok(["env", "low"]);
     assert!(env.contains(&format!("ECHO_PORT={}\n", at.port())), "{env}");
     assert!(env.contains(&format!("LOW_URL=x://{at}/\n")), "{env}");
-    // Inside, and in what is linked to it, they are what the pack says. The other listens on the same one.
+    // Inside the service and in services linked to it, the values are the pack's. Both services listen on the same
+    // port.
     runs(&place, &["--wait", "--link", "low", "user"]);
     assert_eq!(tcp(own(&place, "user", 0)), "user 127.0.0.1");
     let script = "import os, socket, sys\n\
@@ -483,7 +484,7 @@ fn privileged_ports_are_told_where_they_are_reached() {
         print(u.recv(100).decode())\n";
     let told = place.ok(["exec", "user", "--", "/usr/bin/python3", "-c", script]);
     assert_eq!(told, "low 127.0.0.1\nlow hello\n");
-    // Whether the other runs or not, its own service goes on.
+    // The service's own port works whether the linked service runs or not.
     place.ok(["stop", "low"]);
     let failed =
         place.svp(["exec", "user", "--", "/usr/bin/python3", "-c", script]).output().unwrap();
@@ -491,7 +492,7 @@ fn privileged_ports_are_told_where_they_are_reached() {
     assert_eq!(tcp(own(&place, "user", 0)), "user 127.0.0.1");
     place.ok(["start", "low", "--wait"]);
     assert_eq!(place.ok(["exec", "user", "--", "/usr/bin/python3", "-c", script]), told);
-    // Also when it had to move meanwhile.
+    // Also after the linked service has moved to another address.
     place.ok(["stop", "low"]);
     let _held = TcpListener::bind(at).unwrap();
     place.ok(["start", "low", "--wait"]);

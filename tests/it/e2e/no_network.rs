@@ -1,4 +1,4 @@
-//! Hosts that lack what a service would have: a network that leads out, a port that is free.
+//! Hosts without the usual resources of a service: a default route, a free port.
 
 use std::net::{Ipv4Addr, TcpListener};
 
@@ -18,7 +18,7 @@ fn query(port: u16) -> String {
 fn without_a_network_that_leads_out_a_service_is_reached_at_what_env_prints() {
     let place = Place::new();
     instance(&place, "web", &query(8125), BUILD, RUN);
-    // A computer that is on its own: a network of a loopback alone.
+    // A host without a network: loopback only.
     let script = "ip link set lo up\n\
         $SVP run -d --wait=20 web\n\
         eval \"$($SVP env web --format shell)\"\n\
@@ -54,7 +54,7 @@ fn a_port_that_a_program_has_on_all_addresses_is_another_here() {
     assert!(host.starts_with("127.83.") && !host.ends_with(&format!(":{port}")), "{ports}");
     assert!(text.contains(host) && text.contains("another program"), "{text}");
     place.ok(["rm", "-f", "web"]);
-    // In the host's network it can only be told.
+    // On the host's network it can only be reported.
     let mut run = place.svp(["run", "-d", "--network", "host", "web"]);
     let said = output(&mut run);
     let text = told(&run, &said);

@@ -1,4 +1,4 @@
-//! Same content, same digest: from any clone, any umask, any number of cores, as root and not.
+//! Same content, same digest: from any clone, with any umask, on any number of cores, as root or not.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::support::{Place, as_root, busybox_base, run, success};
 
 const EPOCH: &str = "1700000000";
 
-/// More than one block of the compressor, so that threads have something to share.
+/// More than one block of the compressor, so that threads share the work.
 const BUILD: &str = "#!/bin/sh
 umask 022
 i=0; while [ $i -lt 4000 ]; do echo \"line $i of a file that compresses as text does $((i * 7919 % 1000))\"; i=$((i + 1)); done >/big
@@ -19,14 +19,14 @@ mkdir -p /d/e; echo x >/d/e/x; ln /d/e/x /d/y; chown 33:44 /d/y; chmod 2755 /d
 touch /now
 ";
 
-/// Writes the pack with `umask` and files of the time `time` (`touch -d`), as a git clone would.
+/// Writes the pack with `umask` and files of the time `time` (`touch -d`), like a git clone.
 fn clone(place: &Place, name: &str, umask: &str, time: &str) -> String {
     let pack = place.write_pack(
         name,
         &[("bin/query", QUERY), ("bin/build", BUILD), ("lib/data", "data"), (".git/HEAD", name)],
     );
     let path = pack.to_str().unwrap().to_string();
-    // The modes that this umask would have given.
+    // The modes that a clone with this umask has.
     let script = format!(
         "umask {umask}; cp -r \"$0\" \"$0.new\"; rm -r \"$0\"; mv \"$0.new\" \"$0\"; find \"$0\" -exec touch -d '{time}' {{}} +"
     );
@@ -34,7 +34,7 @@ fn clone(place: &Place, name: &str, umask: &str, time: &str) -> String {
     path
 }
 
-/// Builds in a fresh store with the program that starts svp put before it; the digest.
+/// Builds in a fresh store, with this command prefix before svp; returns the digest.
 #[track_caller]
 fn digest(pack: &str, before: &[&str]) -> String {
     let place = Place::new();
@@ -64,7 +64,7 @@ fn two_clones_with_other_umasks_and_times() {
     let first = digest(&one, &[]);
     assert_eq!(first, digest(&two, &["sh", "-c", "umask 077; exec \"$0\" \"$@\""]));
     assert!(first.starts_with("sha256:"), "{first}");
-    // And it is not the same whatever goes in.
+    // And different input gives a different digest.
     std::fs::write(format!("{two}/lib/data"), "other").unwrap();
     assert_ne!(first, digest(&two, &[]));
 }
@@ -85,7 +85,7 @@ fn again_a_second_later() {
     assert_eq!(first, digest(&pack, &[]));
 }
 
-/// As root this runs svp as an ordinary user too; an ordinary user compares with the root of its own namespace.
+/// As root, runs svp as an ordinary user too; an ordinary user compares with the root of a user namespace.
 #[test]
 fn as_root_and_not() {
     let place = Place::new();
@@ -93,7 +93,7 @@ fn as_root_and_not() {
     let mine = digest(&pack, &[]);
     let other = Place::new();
     if as_root() {
-        // Nothing below a 0700 directory is of use to the user.
+        // The user can't use anything below a 0700 directory.
         let svp = other.path("svp");
         std::fs::copy(env!("CARGO_BIN_EXE_svp"), &svp).unwrap();
         let base = other.path("base.tar");

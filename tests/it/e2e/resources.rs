@@ -1,4 +1,4 @@
-//! `svp run --memory --cpus --pids`: held where the host gives cgroups, told where it doesn't.
+//! `svp run --memory --cpus --pids`: enforced where the host delegates cgroups, otherwise reported.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -9,12 +9,12 @@ use crate::e2e::run::{info, instance, until};
 use crate::support::{Place, as_root, output, told};
 
 const QUERY: &str = "#!/bin/sh\n[ $1 = os ] && echo busybox/1\n";
-/// Each word on the pipe is a task for it.
+/// Runs each word that it reads from the pipe as a task.
 const RUN: &str = "#!/bin/sh\nmkfifo /task\nwhile :; do read word </task; case $word in\n\
     memory) head -c 300000000 /dev/zero | tail -c 250000000 >/dev/null; echo $word $? ;;\n\
     esac; done\n";
 
-/// Whether this host gives this user cgroups, as `svp check` tells.
+/// Returns whether this host delegates cgroups to this user, as `svp check` reports.
 fn has_cgroups(place: &Place) -> bool {
     let check: Value = serde_json::from_str(&place.ok(["check", "--format", "json"])).unwrap();
     let found = check.as_array().unwrap().iter().find(|one| one["what"] == "resources").unwrap();
@@ -24,7 +24,7 @@ fn has_cgroups(place: &Place) -> bool {
     found["ok"].as_bool().unwrap()
 }
 
-/// The cgroups of svp's own, by directory, that belong to a service.
+/// Returns the cgroup directories that svp made for services.
 fn cgroups(id: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut pending = vec![PathBuf::from("/sys/fs/cgroup")];
@@ -83,7 +83,7 @@ fn a_service_is_held_to_what_it_may_use_or_its_user_hears_why_not() {
         assert!(stderr.contains(note) && stderr.contains("hint: "), "{stderr}");
         assert!(!as_root() || !std::path::Path::new("/sys/fs/cgroup/memory").is_dir());
     }
-    // It runs and is left as any other.
+    // It runs and stops like any other service.
     assert_eq!(place.ok(["exec", "s", "echo", "well"]), "well\n");
     let id = id(&place, "s");
     place.ok(["stop", "-t", "0", "s"]);
@@ -104,13 +104,13 @@ fn a_service_is_held_to_what_it_may_use_or_its_user_hears_why_not() {
     place.assert_nothing_left();
 }
 
-/// As many processes as were asked for, and those of svp's besides.
+/// The requested number of processes, plus svp's own.
 fn processes(place: &Place) {
     let fork =
         "n=0; while [ $n -lt 60 ] && (sleep 2 & true) 2>/dev/null; do n=$((n+1)); done; echo $n";
     let mut exec = place.svp(["exec", "s", "sh", "-c", fork]);
     let said = output(&mut exec);
-    // The shell may give up itself when it can't fork.
+    // The shell may exit when it can't fork.
     let count = String::from_utf8_lossy(&said.stdout).trim().parse::<u32>().unwrap_or(10);
     assert!((10..=20).contains(&count), "{}", told(&exec, &said));
     until("they have ended", || {
@@ -127,13 +127,13 @@ fn processor_time(place: &Place) {
     let stat = place.ok(["exec", "s", "sh", "-c", work]);
     let took = since.elapsed();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    // utime, stime and those of the children; hundredths of a second.
+    // utime, stime and those of the children, in hundredths of a second.
     let ticks: u64 = fields[11..15].iter().map(|text| text.parse::<u64>().unwrap()).sum();
     let used = Duration::from_millis(ticks * 10);
     assert!(used < took.mul_f64(0.45), "{used:?} of {took:?}");
 }
 
-/// The kernel kills what takes more memory, svp tells, and the service goes on.
+/// The kernel kills a process over the memory limit, svp reports it, and the service goes on.
 fn memory(place: &Place) {
     place.ok(["exec", "s", "sh", "-c", "echo memory >/task"]);
     until("it was killed", || info(place, "s")["memoryKills"].as_u64() > Some(0));

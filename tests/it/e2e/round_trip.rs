@@ -1,6 +1,6 @@
-//! The law of the layers, through the whole program: a random tree, changed at random by real system calls inside the
-//! sandbox, diffed, written, read and unpacked again, is the tree that the script saw. The oracle is a listing taken
-//! by the script itself, compared with a listing taken inside a container of the written image elsewhere.
+//! The law of the layers, through the whole program: a random tree, changed randomly by real system calls inside the
+//! sandbox, diffed, written, read and unpacked again, equals the tree that the script saw. The oracle is a listing made
+//! by the script itself, compared with a listing made inside a container of the written image in another store.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -9,9 +9,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::e2e::common::{blob, manifest};
 use crate::support::{Place, debian_base, run};
 
-/// In the base image: perl-base can make every system call. Changes `/t` at random by `SEED`.
+/// In the base image: perl-base can make every system call. Changes `/t` randomly with `SEED`.
 const CHANGE: &str = include_str!("change.pl");
-/// Lists the tree `/t` with all that a layer can hold.
+/// Lists the tree `/t` with all attributes that a layer can hold.
 const LIST: &str = include_str!("list.pl");
 
 const QUERY: &str = "#!/bin/sh\n[ \"$1\" = os ] && echo debian/12; exit 0\n";
@@ -43,7 +43,7 @@ fn build(place: &Place, pack: &Path, base: &str, tag: &str, out: &Path) {
     ]);
 }
 
-/// One chain: a random tree, two rounds of random changes, each in its own layer; then elsewhere, seen again.
+/// One chain: a random tree, two rounds of random changes, each in its own layer; then listed again in another store.
 #[track_caller]
 fn law(place: &Place, elsewhere: &Place, seed: u32) {
     let out = place.path(&format!("out-{seed}"));
@@ -51,7 +51,7 @@ fn law(place: &Place, elsewhere: &Place, seed: u32) {
     let mut previous = String::new();
     for round in 0..3 {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-        // tests/layer_law.rs holds the rest of the links, from outside of the container.
+        // tests/it/layer_law.rs covers the other kinds of links, from outside the container.
         let links = if round == 0 { "links" } else { "" };
         let script = format!(
             ": >/oracle; perl /service/change.pl {} {round}; perl /service/list.pl {links} >/oracle",
@@ -76,9 +76,9 @@ fn law(place: &Place, elsewhere: &Place, seed: u32) {
     }
 }
 
-/// What was seen, but for directories that differ in their time alone, which is that of the round before, and
-/// which the script moved by making and removing something in them: no change (docs/decisions/003-diff.md).
-/// A time that the script set is another matter: it lies before the script began.
+/// Returns the listing without directories that differ only in a time of the previous round, which the script moved by
+/// creating and removing entries in them: not a change (docs/decisions/003-diff.md). A time that the script set lies
+/// before its start, and counts.
 fn with_incidental_times(expected: &str, seen: &str, previous: &str, started: u64) -> String {
     let before: HashSet<&str> = previous.lines().collect();
     let parts = |line: &str| -> Option<(String, u64)> {
@@ -100,7 +100,7 @@ fn with_incidental_times(expected: &str, seen: &str, previous: &str, started: u6
     lines.map(|line| format!("{line}\n")).collect()
 }
 
-/// The file that the script of the image wrote, from the image's last layer.
+/// Returns the file that the image's script wrote, from the last layer.
 fn oracle(layout: &Path, image: &str, file: &str) -> String {
     let manifest = manifest(layout, image);
     let layer = manifest["layers"].as_array().and_then(|all| all.last()).expect("a layer");

@@ -1,4 +1,4 @@
-//! Services: started, reached, talked to, killed, started again, removed.
+//! Services: started, reached, used, killed, restarted, removed.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -17,7 +17,7 @@ const WEB_BUILD: &str = "#!/bin/sh\nset -eu\ncase $1 in base) mkdir -p /data; ec
 const WEB_RUN: &str =
     "#!/bin/sh\necho starts with $WEB_PASSWORD\nexec httpd -f -p $WEB_PORT -h /data\n";
 
-/// Two components: each counts on its output, and leaves a daemon behind.
+/// Two components: each prints increasing numbers, and leaves a daemon behind.
 pub const TWO_QUERY: &str =
     "#!/bin/sh\ncase $1 in os) echo busybox/1;; components) echo one; echo two;; esac\n";
 pub const TWO_RUN: &str = "#!/bin/sh\n(setsid sleep 1000 >/dev/null 2>&1 &)\n\
@@ -40,7 +40,7 @@ pub fn info(place: &Place, name: &str) -> Value {
     serde_json::from_str(&place.ok(["info", name, "--format", "json"])).unwrap()
 }
 
-/// The service's address and port on the host, by its environment.
+/// Returns the service's address and port on the host, from `svp env`.
 fn address(place: &Place, name: &str, prefix: &str) -> SocketAddr {
     let env: Value = serde_json::from_str(&place.ok(["env", name, "--format", "json"])).unwrap();
     let part = |part: &str| env[format!("{prefix}_{part}")].as_str().unwrap().to_owned();
@@ -56,7 +56,7 @@ fn get(address: SocketAddr, path: &str) -> String {
     answer
 }
 
-/// Waits until `done` holds.
+/// Waits until `done` returns true.
 #[track_caller]
 pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     let since = Instant::now();
@@ -66,7 +66,7 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// The exit code of svp with these arguments.
+/// Returns the exit code of svp with these arguments.
 pub fn code(place: &Place, arguments: &[&str]) -> i32 {
     place.svp(arguments).stdin(Stdio::null()).output().unwrap().status.code().unwrap()
 }
@@ -80,7 +80,7 @@ fn a_service_lives_from_run_to_rm() {
     assert!(at.ip().to_string().starts_with("127.83."), "{at}");
     assert_eq!(at.port(), 3306);
     assert!(get(at, "/").ends_with("page\n"));
-    // A second of the same name is refused and changes nothing.
+    // A second service of the same name is refused and changes nothing.
     assert_eq!(code(&place, &["run", "-d", "web"]), 125);
     place.ok(["exec", "web", "--", "sh", "-c", "echo new >/data/index.html; echo w >/etc/w"]);
     place.ok(["stop", "web"]);
@@ -91,7 +91,7 @@ fn a_service_lives_from_run_to_rm() {
     assert!(!place.ok(["ps"]).contains("web"));
     assert!(place.ok(["ps", "--all"]).contains("exited (143)"));
     place.assert_nothing_left();
-    // Its writes and its address are kept.
+    // Its files and its address persist.
     place.ok(["start", "web", "--wait"]);
     assert_eq!(address(&place, "web", "WEB"), at);
     assert!(get(at, "/").ends_with("new\n"));
@@ -139,8 +139,8 @@ fn two_instances_and_a_privileged_port() {
 fn the_specifications_own_pack_is_reached_at_what_env_prints() {
     let place = Place::new();
     place.import_busybox();
-    // It has no phases, no ports key and no network: MYSQL_PORT=3306 and MYSQL_HOST=%IP are all it says. Here
-    // something listens in it.
+    // It has no phases, no ports key and no network: MYSQL_PORT=3306 and MYSQL_HOST=%IP are its only answers. Here a
+    // process listens in it.
     let files = ["query", "build"].map(|name| {
         let text = std::fs::read_to_string(pack("spec-mysql").join("bin").join(name)).unwrap();
         (format!("bin/{name}"), text)
@@ -172,7 +172,7 @@ fn the_specifications_own_pack_is_reached_at_what_env_prints() {
     place.assert_nothing_left();
 }
 
-/// Whether a port is open on 127.0.0.1, which no service has.
+/// Returns whether a port is open on 127.0.0.1, which no service has.
 fn reached_from_elsewhere(port: u16) -> bool {
     TcpStream::connect(("127.0.0.1", port)).is_ok()
 }
@@ -186,7 +186,7 @@ fn from_inside_the_hosts_loopback_is_out_of_reach() {
     place.ok(["run", "-d", "--wait", "web"]);
     let probe = ["exec", "web", "nc", "-w", "2", "127.0.0.1", &port];
     assert_ne!(code(&place, &probe), 0);
-    // By its own address it reaches itself.
+    // It reaches itself at its own address.
     let get = "exec wget -q -O - http://$WEB_HOST:$WEB_PORT/";
     assert_eq!(place.ok(["exec", "web", "sh", "-c", get]), "page\n");
     place.ok(["rm", "--force", "web"]);
@@ -215,16 +215,16 @@ fn a_component_that_dies_comes_back_and_the_other_never_notices() {
     }
     assert_eq!(first("two"), two);
     assert_eq!(info(&place, "two")["components"][1]["restarts"], 0);
-    // What a component left behind went with it: one daemon each is left.
+    // The processes that a component left behind ended with it: one daemon of each component is left.
     let sleepers = place.ok(["exec", "two", "sh", "-c", "ps -o args | grep -c '[s]leep 1000'"]);
     assert_eq!(sleepers, "2\n");
-    // On demand it is there anew when svp returns.
+    // After an explicit restart it runs again when svp returns.
     let one = first("one");
     place.ok(["restart", "-t", "1", "two", "one"]);
     assert!(first("one").is_some() && first("one") != one);
     assert_eq!(first("two"), two);
     place.ok(["stop", "-t", "5", "two"]);
-    // Each component's log is whole and in order: 1, 2, 3, …, from 1 again after each start.
+    // Each component's log is complete and in order: 1, 2, 3, …, from 1 again after each start.
     let log = place.ok(["logs", "two", "one"]);
     assert_eq!(log.matches("one began").count(), 5);
     let mut expected = 1;
@@ -266,7 +266,7 @@ fn whoever_is_killed_the_truth_is_told_and_start_recovers() {
     until("it has ended", || info(&place, "web")["status"] == "exited");
     place.assert_nothing_left();
     place.ok(["start", "web", "--wait"]);
-    // Every process of svp that there is.
+    // Every process of svp.
     for told in processes_of(place.dir()) {
         let pid = told.split([' ', ':']).nth(1).unwrap().parse().unwrap();
         nix_kill(pid);
@@ -314,7 +314,7 @@ fn hard_services() {
     until("it began again", || {
         info(&place, "brief")["components"][0]["restarts"].as_u64() > Some(2)
     });
-    // There is a pause between two starts.
+    // There is a back-off between two starts.
     assert!(place.ok(["logs", "brief"]).lines().count() < 50);
     until("it is down between two starts", || {
         info(&place, "brief")["components"][0]["running"] == false
@@ -325,7 +325,7 @@ fn hard_services() {
     until("it gave up", || info(&place, "twice")["status"] == "exited");
     assert_eq!(info(&place, "twice")["exitCode"], 3);
     assert_eq!(place.ok(["logs", "twice"]), "again\nagain\nagain\n");
-    // Its daemon holds the port no longer when it starts again.
+    // Its daemon no longer holds the port when it starts again.
     place.ok(["run", "-d", "--restart", "always", "daemon"]);
     until("it began again", || {
         info(&place, "daemon")["components"][0]["restarts"].as_u64() > Some(1)
@@ -357,7 +357,7 @@ fn commands_in_a_service_have_their_own_codes_and_pipes() {
     writer.join().unwrap().unwrap();
     assert!(cat.wait().unwrap().success());
     assert!(back == bytes, "{} bytes of {}", back.len(), bytes.len());
-    // Standard error is apart; the confinement is the service's.
+    // Standard error is separate; the confinement is the service's.
     let both = place.svp(["exec", "web", "sh", "-c", "echo out; echo err >&2"]).output().unwrap();
     assert_eq!((&both.stdout[..], &both.stderr[..]), (&b"out\n"[..], &b"err\n"[..]));
     let caps = "grep -E '^(CapEff|Seccomp)' /proc/self/status";
@@ -438,12 +438,12 @@ fn who_runs_goes_on_without_what_it_was_linked_to() {
     assert!(text.contains("user"), "{text}");
     assert_eq!(place.ok(["exec", "user", "echo", "well"]), "well\n");
     assert_eq!(place.ok(["health", "user"]), "healthy\n");
-    // What couldn't start again is not stopped.
+    // A service that couldn't start again is not stopped.
     assert_eq!(code(&place, &["restart", "user"]), 2);
     assert_eq!(code(&place, &["backup", "user", "-o", "b"]), 125);
     assert_eq!(info(&place, "user")["status"], "running");
     place.ok(["rm", "--force", "user"]);
-    // Nor is what would be removed then.
+    // Nor is one that would be removed then.
     place.ok(["run", "-d", "--rm", "user", "--name", "brief"]);
     assert_eq!(code(&place, &["restart", "brief"]), 2);
     assert_eq!(info(&place, "brief")["status"], "running");
@@ -532,7 +532,7 @@ fn logs_are_whole_whatever_is_printed() {
     assert_eq!((lines[0], lines[1].len(), lines.len()), ("first", 3_000_000, 20_003));
     assert_eq!(lines[20_001..], ["20000", "no end"]);
     assert_eq!(place.ok(["logs", "-n", "2", "talker"]), "20000\nno end\n");
-    // A line that was kept in pieces counts as one, and comes whole.
+    // A line that was kept in pieces counts as one, and is printed in full.
     let long = place.svp(["logs", "-n", "20002", "talker"]).output().unwrap();
     assert!(long.stdout.split(|byte| *byte == b'\n').next().unwrap().len() == 3_000_000);
     assert_eq!(place.ok(["logs", "--until", "1h", "talker"]), "");

@@ -8,7 +8,7 @@ use crate::support::podman::Podman;
 use crate::support::registry::free_port;
 use crate::support::{Place, debian_base, output, pack, success, told};
 
-/// Builds and sets up the pack `name`; the instance's archive and its environment.
+/// Builds and sets up the pack `name`; returns the instance's archive and its environment.
 #[track_caller]
 pub fn instance(place: &Place, name: &str) -> (PathBuf, Vec<(String, String)>) {
     place.ok(["import", debian_base().to_str().unwrap(), "-t", "debian:12"]);
@@ -30,7 +30,7 @@ fn value<'a>(environment: &'a [(String, String)], end: &str) -> &'a str {
     &found.unwrap_or_else(|| panic!("no {end} in {environment:?}")).1
 }
 
-/// Logs in with `client` until it works, then once with another password, which must be refused.
+/// Logs in with `client` until it works, then once with a wrong password, which must be refused.
 #[track_caller]
 fn logs_in(client: impl Fn(&str) -> Command, password: &str, log: impl Fn() -> String) {
     let until = Instant::now() + Duration::from_secs(90);
@@ -51,7 +51,7 @@ fn logs_in(client: impl Fn(&str) -> Command, password: &str, log: impl Fn() -> S
     assert!(refused.iter().any(|word| text.contains(word)), "{text}");
 }
 
-/// Runs the instance image with its port published on the loopback, and logs in.
+/// Runs the instance image with its port published on loopback, and logs in.
 #[track_caller]
 fn runs_and_logs_in(
     place: &Place,
@@ -72,8 +72,8 @@ fn runs_and_logs_in(
     svp_runs_two(place, name, port, password, data, &client);
 }
 
-/// Has svp run the instance and another one at once, each on its standard port, and logs into both; then
-/// into the first again after it was stopped and started.
+/// Has svp run the instance and a second one at once, each on its standard port, and logs into both; then into the
+/// first again after a restart.
 #[track_caller]
 fn svp_runs_two(
     place: &Place,
@@ -109,12 +109,12 @@ fn svp_runs_two(
     place.assert_nothing_left();
 }
 
-/// What a service's data is put in, looked at and lost by: arguments of its client.
+/// Client arguments that write, read and destroy a service's data.
 struct Data {
     put: &'static [&'static str],
     look: &'static [&'static str],
     lose: &'static [&'static str],
-    /// What the look prints.
+    /// The output of `look`.
     seen: &'static str,
 }
 
@@ -154,7 +154,7 @@ const POSTGRESQL: Data = Data {
     seen: "20000 10000500\n",
 };
 
-/// Backs `instance` up, wrecks its data, and restores it: twice, as a script may leave what it trips over.
+/// Backs `instance` up, destroys its data, and restores it: twice, since a script may stumble over its own leftovers.
 #[track_caller]
 fn has_its_data_back(place: &Place, data: &Data) {
     let client = |arguments: &[&str]| {
@@ -177,7 +177,7 @@ fn has_its_data_back(place: &Place, data: &Data) {
         assert_eq!(done(data.look), data.seen);
         assert_eq!(place.ok(["ports", "instance"]), ports);
     }
-    // It outlives a restart, and a part of a backup changes nothing.
+    // It survives a restart, and a truncated backup changes nothing.
     let backup = std::fs::read(place.path("instance.zst")).unwrap();
     std::fs::write(place.path("part.zst"), &backup[..backup.len() * 2 / 3]).unwrap();
     place.fails(125, ["restore", "instance", "-i", "part.zst", "--wait", "90"]);

@@ -1,4 +1,4 @@
-//! Instances: what setup prints, keeps and refuses.
+//! Instances: the output of setup, its state, and its refusals.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -11,7 +11,7 @@ const QUERY: &str = "#!/bin/sh\ncase $1 in os) echo busybox/1;; secrets) echo ON
 const BUILD: &str = "#!/bin/sh\nset -eu\ncase $1 in\nbase) [ -z \"${ONE_PASSWORD-}\" ]; echo base >/base;;\n\
                      setup) echo \"$ONE_PASSWORD\" >/password; echo \"$MY_PORT ${MY_HOST-unset}\" >/env;;\nesac\n";
 
-/// A place with the image `base` built of a pack with two secrets, and the pack.
+/// Returns a place with the image `base` built of a pack with two secrets, and the pack.
 fn built() -> (Place, String) {
     let place = Place::new();
     place.import_busybox();
@@ -59,7 +59,7 @@ fn it_prints_secrets_first_and_ip_as_it_is() {
     place.assert_nothing_left();
 }
 
-/// The files below `dir` that contain `text` as it is.
+/// Returns the files below `dir` that contain `text` literally.
 fn files_with(dir: &Path, text: &str) -> Vec<String> {
     let output =
         std::process::Command::new("grep").args(["-rlaF", "--", text]).arg(dir).output().unwrap();

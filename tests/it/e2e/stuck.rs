@@ -1,4 +1,4 @@
-//! Services and monitors that don't answer: stopped, out of descriptors, gone while their container is not.
+//! Services and monitors that don't respond: stopped, out of descriptors, or dead while their container still runs.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ const QUERY: &str = "#!/bin/sh\n[ $1 = os ] && echo busybox/1\n";
 const BUILD: &str = "#!/bin/sh\n";
 const SLEEPS: &str = "#!/bin/sh\nexec sleep 1000\n";
 
-/// A place with the image `sleeper` of a service that does nothing.
+/// Returns a place with the image `sleeper` of a service that does nothing.
 fn sleeper() -> Place {
     let place = Place::new();
     place.import_busybox();
@@ -79,7 +79,7 @@ fn a_monitor_without_descriptors_is_told_of_and_hears_signals() {
     place.assert_nothing_left();
 }
 
-/// The processes whose parent has this number.
+/// Returns the processes with this parent.
 fn children_of(number: u32) -> Vec<u32> {
     let file = format!("/proc/{number}/task/{number}/children");
     let text = std::fs::read_to_string(file).unwrap_or_default();
@@ -90,7 +90,7 @@ fn children_of(number: u32) -> Vec<u32> {
 fn two_containers_never_have_the_same_files() {
     let place = sleeper();
     place.ok(["run", "-d", "sleeper"]);
-    // The container can't be gone before this command was buried by its parent, which is not in there.
+    // The container can't end before this command's parent, which is outside it, has reaped the command.
     let mut inside = place.svp(["exec", "sleeper", "sleep", "1000"]).spawn().unwrap();
     let mut parent = 0;
     until("the command runs", || {

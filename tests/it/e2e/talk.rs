@@ -1,4 +1,4 @@
-//! Commands in a service: what they read and print, the signals that svp gets, and the walls around them.
+//! Commands in a service: their input and output, the signals that svp gets, and their confinement.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 
 use crate::support::{Place, output, pack, success, told};
 
-/// The hello pack's service, which is called h.
+/// Runs the hello pack's service as h.
 fn hello(place: &Place) {
     place.import_busybox();
     let hello = pack("hello");
@@ -21,7 +21,7 @@ fn hello(place: &Place) {
     place.ok(["run", "-d", "--wait", "h"]);
 }
 
-/// Starts a shell script in the service; returns when it has said "ready".
+/// Starts a shell script in the service; returns once it has printed "ready".
 fn begin(place: &Place, script: &str) -> Child {
     let mut child = place.svp(["exec", "h", "sh", "-c", &format!("echo ready; {script}")]);
     let mut child = child.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
@@ -35,7 +35,7 @@ fn send(child: &Child, signal: Signal) {
     kill(Pid::from_raw(child.id() as i32), signal).unwrap();
 }
 
-/// Waits for its end; the exit code as a shell has it.
+/// Waits for its end; returns the exit code as a shell reports it.
 #[track_caller]
 fn code(child: &mut Child) -> i32 {
     let since = Instant::now();
@@ -66,7 +66,7 @@ fn a_service_finds_no_file_of_the_hosts_at_svps_processes() {
     let place = Place::new();
     hello(&place);
     place.ok(["stop", "h"]);
-    // In the foreground svp's standard error is the caller's: a terminal, which could be read.
+    // In the foreground svp's standard error is the caller's: a terminal, which the service could read.
     let log = place.path("stderr");
     let mut run = place.svp(["run", "h", "--name", "fg"]);
     run.stdout(Stdio::null()).stderr(File::create(&log).unwrap());
@@ -86,7 +86,7 @@ fn a_service_finds_no_file_of_the_hosts_at_svps_processes() {
         let text = std::fs::read_to_string(&file).unwrap();
         assert!(!text.contains("attacked"), "{}: {text}", file.display());
     }
-    // No directory of the host's is a way out either (CVE-2024-21626).
+    // Nor is a directory of the host a way out (CVE-2024-21626).
     for fd in 3..16 {
         let at = format!("/proc/self/fd/{fd}");
         let mut exec = place.svp(["exec", "-w", &at, "h", "sh", "-c", "cat ../../../etc/hostname"]);
@@ -111,23 +111,23 @@ fn a_signal_to_svp_reaches_all_of_the_command() {
         assert_eq!(code(&mut child), expected);
         nothing_runs(&place, "4711");
     }
-    // The command has the last word.
+    // The command may ignore the signal.
     let mut child = begin(&place, "trap 'exit 9' TERM; while :; do sleep 0.1; done");
     send(&child, Signal::SIGTERM);
     assert_eq!(code(&mut child), 9);
-    // Whoever kills svp kills the command, and what that has started.
+    // Killing svp kills the command and the processes that it has started.
     let mut child = begin(&place, script);
     send(&child, Signal::SIGKILL);
     assert_eq!(code(&mut child), 137);
     nothing_runs(&place, "4711");
-    // nohup means it.
+    // nohup is respected.
     let mut nohup = place.command("nohup");
     nohup.arg(env!("CARGO_BIN_EXE_svp")).args(["exec", "h", "sh", "-c", "sleep 2; echo alive"]);
     let mut nohup = nohup.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     std::thread::sleep(Duration::from_secs(1));
     send(&nohup, Signal::SIGHUP);
     assert_eq!(code(&mut nohup), 0);
-    // The service ends: so does the command.
+    // When the service ends, the command ends too.
     let mut child = begin(&place, script);
     place.ok(["stop", "h"]);
     assert_eq!(code(&mut child), 137);
@@ -159,7 +159,7 @@ fn pipes_end_when_either_side_does() {
         ("svp exec h cat </dev/null; echo $?", "0\n"),
         ("svp exec h sh -c 'echo lost; exit 3' >&-; echo $?", "3\n"),
         ("svp exec h sh -c 'echo err >&2; echo out' 2>&-", "out\n"),
-        // What the command leaves behind may hold its output, and even print, for ever.
+        // A background process of the command may hold its output, and even print, forever.
         ("svp exec h sh -c 'sleep 60 & exit 5'; echo $?", "5\n"),
         (
             "svp exec h sh -c 'while echo y; do :; done & sleep 0.3; exit 5' | (sleep 1; tail -n 1)",
@@ -168,7 +168,7 @@ fn pipes_end_when_either_side_does() {
     ] {
         assert_eq!(shell(line), expected, "{line}");
     }
-    // A pipe that doesn't block, as node.js makes them, loses nothing.
+    // With a non-blocking pipe, as node.js makes them, no output is lost.
     let (mut read, write) = std::io::pipe().unwrap();
     rustix::io::ioctl_fionbio(&write, true).unwrap();
     let mut cat = place.svp(["exec", "h", "cat"]);
@@ -212,12 +212,12 @@ fn arguments_arrive_as_they_are_and_slips_have_a_way_out() {
     assert_eq!(place.ok(["extra", "h"]), help);
     let told = place.fails(2, ["extra", "h", "nothing", "--help"]);
     assert!(told.contains("no command nothing"), "{told}");
-    // A directory of that name is no command.
+    // A directory of that name is not a command.
     let told = place.fails(127, ["exec", "h", "bin"]);
     assert!(told.contains("can't run bin in the container: there is no such file"), "{told}");
     let told = place.fails(126, ["exec", "-w", "/nowhere", "h", "pwd"]);
     assert!(told.contains("no directory /nowhere"), "{told}");
-    // Users, as podman exec --user has them.
+    // Users, as with podman exec --user.
     place.ok([
         "exec",
         "h",
@@ -240,7 +240,7 @@ fn arguments_arrive_as_they_are_and_slips_have_a_way_out() {
     }
     let told = place.fails(125, ["exec", "-u", "nobody-such", "h", "id"]);
     assert!(told.contains("the service has no user \"nobody-such\""), "{told}");
-    // What the pack lacks, or the service has lost.
+    // Scripts that the pack lacks, or that the service has removed.
     place.ok(["exec", "h", "rm", "/service/bin/client", "/bin/sh"]);
     let told = place.fails(127, ["client", "h"]);
     assert!(told.contains("/service/bin/client") && told.contains("`svp shell h`"), "{told}");

@@ -1,4 +1,4 @@
-//! A real terminal: tmux types, and reads what is on the screen.
+//! A real terminal: tmux types, and reads the screen.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use crate::support::podman::{Container, Podman};
 use crate::support::{Place, pack, success};
 
-/// A terminal of tmux's with one window.
+/// A tmux terminal with one window.
 struct Screen<'a> {
     place: &'a Place,
     socket: String,
 }
 
 impl<'a> Screen<'a> {
-    /// Runs a shell line, in which `svp ` is ours, in a new terminal of 80 columns and 24 rows.
+    /// Runs a shell line, in which `svp ` is the tested program, in a new terminal of 80 columns and 24 rows.
     fn run(place: &'a Place, line: &str) -> Screen<'a> {
         // A server that is being killed may still have its socket.
         static STARTED: AtomicUsize = AtomicUsize::new(0);
@@ -43,7 +43,7 @@ impl<'a> Screen<'a> {
     }
 
     fn key(&self, key: &str) {
-        // A program that was just begun must be there to have the signal.
+        // A program that was just started must be running to get the signal.
         std::thread::sleep(Duration::from_millis(400));
         self.tmux(&["send-keys", key]);
     }
@@ -71,7 +71,7 @@ impl<'a> Screen<'a> {
         self.waits_for(text, |screen| screen.contains(text));
     }
 
-    /// The same where lines may break anywhere: a raw terminal begins the next one where the last one ended.
+    /// The same where lines may break anywhere: a raw terminal continues the next line in the same column.
     #[track_caller]
     fn shows_broken(&self, text: &str) {
         let joined = |text: &str| text.split_whitespace().collect::<String>();
@@ -98,32 +98,32 @@ impl Drop for Screen<'_> {
     }
 }
 
-/// What is done in two terminals.
+/// A step in two terminals.
 enum Step {
     /// Types a line, with Enter.
     Line(&'static str),
-    /// Types this.
+    /// Types this text.
     Text(&'static str),
     /// Presses a key, by tmux's name.
     Key(&'static str),
-    /// Types so many lines at once.
+    /// Types that many lines at once.
     Paste(usize),
-    /// Makes the terminal so many columns wide and rows high.
+    /// Resizes the terminal to that many columns and rows.
     Size(u32, u32),
-    /// Waits until both show this; the whole screens must be equal then.
+    /// Waits until both show this text; the whole screens must then be equal.
     Shows(&'static str),
 }
 
 use Step::{Key, Line, Paste, Shows, Size, Text};
 
-/// Whatever svp and podman show, from a shell's first prompt to its end.
+/// A whole session that svp and podman must show alike, from the shell's first prompt to its end.
 const SESSION: &[Step] = &[
     Line("PS1='% '; cd /tmp; clear; stty size; tty"),
     Shows("24 80\n/dev/pts/0\n%"),
     Size(100, 30),
     Line("clear; sleep 0.5; stty size"),
     Shows("30 100\n%"),
-    // A program hears of it at once.
+    // A program is notified at once.
     Line("clear; sh -c 'trap \"stty size\" WINCH; echo go; while :; do sleep 0.1; done'"),
     Shows("go"),
     Size(90, 25),
@@ -132,7 +132,7 @@ const SESSION: &[Step] = &[
     Shows("^C\n%"),
     Line("echo code $?"),
     Shows("code 130\n%"),
-    // Ctrl-C, Ctrl-\ and Ctrl-Z are for what runs in the container's shell.
+    // Ctrl-C, Ctrl-\ and Ctrl-Z reach the job of the container's shell.
     Line("clear; sleep 1000"),
     Key("C-c"),
     Shows("^C\n%"),
@@ -150,7 +150,7 @@ const SESSION: &[Step] = &[
     Shows("^C\n%"),
     Line("jobs; echo none"),
     Shows("none\n%"),
-    // The end of input.
+    // End of input.
     Line("clear; echo go; cat"),
     Shows("go\n"),
     Line("typed"),
@@ -159,7 +159,7 @@ const SESSION: &[Step] = &[
     Shows("typed\n%"),
     Line("echo code $?"),
     Shows("code 0\n%"),
-    // Many lines at once, and other letters than ASCII's.
+    // Many lines at once, and non-ASCII letters.
     Line("clear; stty -echo; cat >pasted"),
     Paste(400),
     Key("C-d"),
@@ -168,7 +168,7 @@ const SESSION: &[Step] = &[
     Shows("400 pasted\nline 399 äöü€"),
     Line("clear; echo ä€𝄞 | od -An -tx1"),
     Shows("c3 a4 e2 82 ac f0 9d 84 9e 0a\n%"),
-    // Programs that have the whole terminal.
+    // Full-screen programs.
     Line("clear; vi file"),
     Shows("- file"),
     Text("ione"),
@@ -198,7 +198,7 @@ const SESSION: &[Step] = &[
     Shows("ended with 7"),
 ];
 
-/// The first and the last of it, for what differs in nothing but how the command is found.
+/// The first and the last part of it, for variants that differ only in how the command is found.
 const SHORT: &[Step] = &[
     Line("PS1='% '; clear; stty size"),
     Shows("24 80\n%"),
@@ -217,7 +217,7 @@ const SHORT: &[Step] = &[
     Shows("ended with 3"),
 ];
 
-/// Without a shell: nobody is there who would take up again what Ctrl-Z stops.
+/// Without a shell there is no job control that could resume a process after Ctrl-Z.
 const ALONE: &[Step] = &[
     Shows("go"),
     Key("C-z"),
@@ -243,7 +243,7 @@ impl Step {
             }
             Size(columns, rows) => {
                 screen.resize(*columns, *rows);
-                // podman takes its time to hand it on.
+                // podman takes its time to forward it.
                 std::thread::sleep(Duration::from_secs(1));
             }
             Shows(text) => screen.shows(text),
@@ -251,7 +251,7 @@ impl Step {
     }
 }
 
-/// Takes the steps in both terminals; each time that they have come to show something they must be equal.
+/// Runs the steps in both terminals, and compares the screens after each expected text.
 #[track_caller]
 fn alike(steps: &[Step], svp: &Screen<'_>, podman: &Screen<'_>) {
     for step in steps {
@@ -271,7 +271,7 @@ fn alike(steps: &[Step], svp: &Screen<'_>, podman: &Screen<'_>) {
     }
 }
 
-/// `podman exec -it`, as a shell line.
+/// Returns `podman exec -it` as a shell line.
 fn podman_exec(container: &Container<'_>, command: &str) -> String {
     let exec = container.exec(&[]);
     let mut words = vec![exec.get_program().to_str().unwrap()];
@@ -312,7 +312,7 @@ fn terminals_behave_as_podmans_do() {
         ("exec talk sh -c 'echo go; cat'", "sh -c 'echo go; cat'", ALONE),
     ] {
         let compared = |line: &str| {
-            // The terminal itself is as it was.
+            // The terminal itself is restored.
             format!("stty -g >$$; {line}; code=$?; stty -g | cmp - $$ && (exit $code)")
         };
         let ours = compared(&format!("svp {ours}"));
@@ -341,7 +341,7 @@ fn a_terminal_that_goes_takes_what_ran_on_it_along() {
             assert!(since.elapsed() < Duration::from_secs(10), "left behind:\n{all}");
         }
     };
-    // Its window is closed, svp is told to end, svp is killed.
+    // Its window is closed; svp is terminated; svp is killed.
     for end in ["kill-pane", "TERM", "KILL"] {
         let screen = Screen::run(&place, "svp shell h");
         screen.type_line("sleep 4711");
@@ -358,7 +358,7 @@ fn a_terminal_that_goes_takes_what_ran_on_it_along() {
         nothing_runs();
         drop(screen);
     }
-    // The service ends: the terminal is as it was.
+    // The service ends: the terminal is restored.
     let line = "stty -g >before; svp shell h; stty -g | cmp - before && echo as it was";
     let screen = Screen::run(&place, line);
     screen.type_line("echo $((40 + 2))");
@@ -379,7 +379,7 @@ fn a_job_in_the_background_goes_on() {
     place.ok(["build", "-b", hello, "-t", "hello", "--base", "busybox", "--network", "none"]);
     place.ok(["setup", "-i", "hello", "-t", "h", "--network", "none"]);
     place.ok(["run", "-d", "--wait", "h"]);
-    // What it prints goes to a file, what it would read is the terminal.
+    // Its output goes to a file; its input is the terminal.
     let screen = Screen::run(&place, "bash --norc");
     let svp = env!("CARGO_BIN_EXE_svp");
     screen.type_line(&format!("{svp} exec h sh -c 'sleep 1; seq 3; cat' >out &"));
@@ -393,11 +393,11 @@ fn a_job_in_the_background_goes_on() {
     std::thread::sleep(Duration::from_millis(300));
     screen.type_line("clear; paste -s -d+ out");
     screen.shows("1+2+3+typed");
-    // One that prints to the terminal does so, too.
+    // Also for a command that prints to the terminal.
     screen.type_line(&format!("clear; {svp} exec h sh -c 'sleep 1; echo $((40 + 2))' & wait"));
     screen.shows("42");
     screen.type_line("clear");
-    // Output into a pager, input from a pipe: the terminal is the other's.
+    // Output into a pager, input from a pipe: the terminal belongs to the other program.
     screen.type_line(&format!("clear; echo 'echo $((40 + 2))' | {svp} shell h"));
     screen.shows("42");
     screen.type_line(&format!("clear; {svp} exec h seq 100 | more"));
@@ -426,7 +426,7 @@ fn a_shell_has_the_callers_terminal() {
     screen.resize(100, 30);
     screen.type_line("sleep 0.3; stty size");
     screen.shows("30 100");
-    // Ctrl-C ends what runs in the container, and neither the shell nor svp.
+    // Ctrl-C ends the job in the container, and neither the shell nor svp.
     screen.type_line("sleep 1000");
     screen.key("C-c");
     screen.type_line("echo code $?");
@@ -439,7 +439,7 @@ fn a_shell_has_the_callers_terminal() {
     screen.shows("You have stopped jobs");
     screen.type_line("exit 7");
     screen.shows("ended with 7");
-    // The terminal is as it was: what is typed is seen, and lines end where they should.
+    // The terminal is restored: input is echoed, and lines end where they should.
     screen.key("C-c");
     drop(screen);
     let screen = Screen::run(&place, "svp exec h true; stty -a | grep -o ' echo '; svp client h");

@@ -1,4 +1,4 @@
-//! Whether an index of layers and what it compares tell of the trees that unpacking makes.
+//! Compares file trees of layers, and their differences, with the trees that unpacking produces.
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
@@ -13,23 +13,23 @@ use svp::layer::snapshot::{self, Node, Snapshot};
 
 use super::{open, sketch};
 
-/// An image as it grows: what is told of it, and what there is.
+/// An image that grows: the file tree and the unpacked tree of each stage.
 #[derive(Default)]
 pub struct Stages(Vec<(Index, Snapshot)>);
 
 impl Stages {
-    /// Puts a layer on; `root` is the tree with it.
+    /// Adds a layer; `root` is the tree with it.
     pub fn add(&mut self, tar: &[u8], root: &Path) -> Result<()> {
         let mut index = self.0.last().map(|(index, _)| index.clone()).unwrap_or_default();
         index.add_layer(&mut &*tar)?;
         let mut tree = snapshot::take(open(root).as_fd()).unwrap();
-        // A tree's own root is not made by layers that don't mention it.
+        // The root of a plain tree is not created by layers that don't mention it.
         tree.remove(&b""[..]);
         self.0.push((index, tree));
         Ok(())
     }
 
-    /// The lines that a next layer of them may have, each with those before it.
+    /// Returns the lines that a next layer may have, each with those before it.
     pub fn taken<'a>(&self, lines: &[&'a str]) -> Vec<&'a str> {
         let index = self.0.last().map(|(index, _)| index.clone()).unwrap_or_default();
         let mut taken: Vec<&str> = Vec::new();
@@ -42,7 +42,7 @@ impl Stages {
         taken
     }
 
-    /// Panics unless every two stages differ as their trees do, and each from nothing.
+    /// Panics unless the difference of every two stages equals that of their trees, and of each from nothing.
     #[track_caller]
     pub fn agree(&self) {
         let nothing = (Index::default(), Snapshot::new());
@@ -68,7 +68,7 @@ fn shown(told: &[Told]) -> Vec<String> {
     told.iter().map(|(path, before, after)| format!("{} {before} {after}", show(path))).collect()
 }
 
-/// The paths that differ, and on which side they are there.
+/// Returns the paths that differ, and on which side they exist.
 fn differences(before: &Snapshot, after: &Snapshot, times: bool) -> Vec<Told> {
     let paths: BTreeSet<_> = before.keys().chain(after.keys()).collect();
     let told = paths.into_iter().filter_map(|path| {
@@ -82,7 +82,7 @@ fn differences(before: &Snapshot, after: &Snapshot, times: bool) -> Vec<Told> {
     told.collect()
 }
 
-/// What counts of a file.
+/// The properties of a file that count.
 fn counted(node: &Node, times: bool) -> Node {
     let mut node = node.clone();
     if node.entry.kind == EntryKind::Symlink {

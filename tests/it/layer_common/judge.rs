@@ -1,4 +1,4 @@
-//! Whether a layer says what a container did: the law, and that it says nothing more.
+//! Judges whether a layer describes a container's changes: the law, and that the layer is minimal.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use svp::layer::path::{EntryPath, Meaning, meaning, show};
 use svp::layer::read::TarReader;
 use svp::layer::snapshot::{Node, Snapshot};
 
-/// Whether the times of a directory differ only because files were made and removed in it.
+/// Returns whether the times of a directory differ only because entries were created and removed in it.
 fn incidental(before: Option<&Node>, after: &Node, applied: &Node, started: Timestamp) -> bool {
     let same_time = Node {
         entry: Entry { mtime: after.entry.mtime, ..applied.entry.clone() },
@@ -20,7 +20,7 @@ fn incidental(before: Option<&Node>, after: &Node, applied: &Node, started: Time
         && after.entry.mtime <= after.ctime
 }
 
-/// Panics unless `applied` (the layer on top of `before`) is what the container saw at its end.
+/// Panics unless `applied` (the layer on top of `before`) is the container's final tree.
 #[track_caller]
 pub fn law(before: &Snapshot, after: &Snapshot, applied: &Snapshot, started: Timestamp) {
     let mut wrong = Vec::new();
@@ -47,7 +47,7 @@ pub fn law(before: &Snapshot, after: &Snapshot, applied: &Snapshot, started: Tim
     for (path, group) in &got {
         for other in group {
             let joined = now.get(path).is_some_and(|group| group.contains(other));
-            // Changing back one of several names of a lower file leaves the others to the layers below.
+            // Undoing a change to one of several names of a lower file leaves the others to the layers below.
             let left_alone = was.get(path).is_some_and(|group| group.contains(other))
                 && [path, other].into_iter().all(|path| before[*path].is_same(&after[*path]));
             if !joined && !left_alone {
@@ -58,7 +58,7 @@ pub fn law(before: &Snapshot, after: &Snapshot, applied: &Snapshot, started: Tim
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The names of each file that has several.
+/// Returns the names of each file that has several.
 fn groups(snapshot: &Snapshot) -> BTreeMap<&Vec<u8>, BTreeSet<&Vec<u8>>> {
     let mut by_inode: BTreeMap<(u64, u64), BTreeSet<&Vec<u8>>> = BTreeMap::new();
     for (path, node) in snapshot {
@@ -72,7 +72,7 @@ fn groups(snapshot: &Snapshot) -> BTreeMap<&Vec<u8>, BTreeSet<&Vec<u8>>> {
         .collect()
 }
 
-/// The entries of a tar.
+/// Returns the entries of a tar.
 pub fn entries(tar: &[u8]) -> Vec<Entry> {
     let mut input = tar;
     let mut reader = TarReader::new(&mut input);
@@ -83,7 +83,7 @@ pub fn entries(tar: &[u8]) -> Vec<Entry> {
     entries
 }
 
-/// Panics if the layer has an entry that it could do without, or one twice, or one before its parent.
+/// Panics if the layer has an unnecessary entry, a duplicate, or an entry before its parent.
 #[track_caller]
 pub fn nothing_more(before: &Snapshot, after: &Snapshot, tar: &[u8], started: Timestamp) {
     let entries = entries(tar);

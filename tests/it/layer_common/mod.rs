@@ -1,4 +1,4 @@
-//! What the layer tests share: namespaces to be root in, overlays of real mounts, tars made by hand.
+//! Helpers of the layer tests: namespaces with root, overlays of real mounts, tars made by hand.
 
 pub mod index;
 pub mod judge;
@@ -18,9 +18,9 @@ use svp::layer::write::TarWriter;
 /// The ids that exist inside [`inside`].
 pub const LAST_ID: u32 = 65535;
 
-/// Runs the test `name` (with its module) again, in a process of its own, as root of a new user namespace with ids 0 to [`LAST_ID`], where overlays can
-/// be mounted and files given away, whoever runs it. True inside; outside, it has succeeded when this
-/// returns false.
+/// Runs the test `name` (with its module) again, in its own process, as root of a new user namespace with ids 0 to
+/// [`LAST_ID`], in which any caller can mount overlays and change owners. Returns true inside; returns false outside
+/// once the test has succeeded.
 pub fn inside(name: &str) -> bool {
     if std::env::var_os("SVP_TEST_INSIDE").is_some() {
         return true;
@@ -48,7 +48,7 @@ pub fn inside(name: &str) -> bool {
     holder.wait().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{name}: {}\n{said}", output.status);
-    // A name that no test has would succeed too.
+    // A name without a test would succeed too.
     assert!(said.contains("1 passed"), "there is no test {name}:\n{said}");
     false
 }
@@ -100,14 +100,14 @@ pub fn unpack_overlay(
     unpack_layer(&mut &*tar, open(root).as_fd(), &options)
 }
 
-/// Unpacks onto the tree at `root`.
+/// Unpacks into the tree at `root`.
 pub fn unpack_plain(tar: &[u8], root: &Path) -> svp::error::Result<UnpackReport> {
     let ids = IdRanges::up_to(LAST_ID);
     let options = UnpackOptions { mode: Mode::Plain, ids, lower: None };
     unpack_layer(&mut &*tar, open(root).as_fd(), &options)
 }
 
-/// An overlay or other mount, undone when dropped.
+/// An overlay or other mount, unmounted when dropped.
 pub struct Mounted(pub PathBuf);
 
 impl Drop for Mounted {
@@ -116,7 +116,7 @@ impl Drop for Mounted {
     }
 }
 
-/// A directory with unpacked layers, to mount overlays of.
+/// A directory with unpacked layers, for mounting overlays of them.
 pub struct Lab {
     pub dir: tempfile::TempDir,
     /// Lowest first.
@@ -125,7 +125,7 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// A lab with one empty layer (an overlay needs two).
+    /// Returns a lab with one empty layer (an overlay needs two).
     pub fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("svp-l").tempdir().unwrap();
         let mut lab = Lab { dir, layers: Vec::new(), made: 0 };
@@ -142,7 +142,7 @@ impl Lab {
         path
     }
 
-    /// The merged view of the layers, with an upper and a work directory or read-only.
+    /// Mounts the merged view of the layers, with an upper and a work directory or read-only.
     pub fn mount(&mut self, upper: Option<(&Path, &Path)>) -> Mounted {
         let target = self.make_dir();
         let mut lowers: Vec<_> =
@@ -170,7 +170,7 @@ impl Lab {
     }
 }
 
-/// A tar of entries with content.
+/// Returns a tar of entries with content.
 pub fn tar(entries: &[(Entry, &[u8])]) -> Vec<u8> {
     let mut writer = TarWriter::new(Vec::new());
     for (entry, content) in entries {
@@ -179,8 +179,8 @@ pub fn tar(entries: &[(Entry, &[u8])]) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
-/// A tar of lines of the form `KIND PATH [ARGUMENT]`: `d`irectory, `f`ile (content), `s`ymlink (target),
-/// hard `l`ink (target), fif`p`, character device `c`. Each has another time.
+/// Returns a tar of lines of the form `KIND PATH [ARGUMENT]`: `d`irectory, `f`ile (content), `s`ymlink (target), hard
+/// `l`ink (target), fif`p`, character device `c`. Each has a different time.
 pub fn sketch(lines: &[&str]) -> Vec<u8> {
     let mut entries = Vec::new();
     for (number, line) in lines.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! Random changes of a tree by real system calls. What can't be done (no such file, a link across layers)
-//! does nothing, as scripts go on after an error.
+//! Random changes of a tree by real system calls. An impossible change (no such file, a link across layers) does
+//! nothing, like a script that goes on after an error.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -13,11 +13,11 @@ use std::process::Command;
 use proptest::prelude::*;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, RenameFlags, Timespec, Timestamps, XattrFlags};
 
-/// One change: what to do, and three choices of with what.
+/// One change: its kind, and three choices of operands.
 #[derive(Clone, Copy, Debug)]
 pub struct Op(pub u8, pub u16, pub u16, pub u16);
 
-/// How many sorts of changes there are.
+/// Number of kinds of changes.
 pub const KINDS: u8 = 28;
 
 /// Any sequence of up to `most` changes.
@@ -63,7 +63,7 @@ fn pick<T: Clone>(list: &[T], choice: u16) -> T {
     list[usize::from(choice) % list.len()].clone()
 }
 
-/// Every path below `root`, sorted; `root` itself first.
+/// Returns every path below `root`, sorted; `root` itself first.
 fn paths(root: &Path) -> Vec<PathBuf> {
     let mut found = vec![root.to_owned()];
     let mut at = 0;
@@ -165,7 +165,7 @@ fn first(root: &Path, b: u16, c: u16) -> std::io::Result<()> {
     if b.is_multiple_of(2) { fs::create_dir(path) } else { fs::write(path, content(b)) }
 }
 
-/// Opening a fifo would wait, and writing to a device is no change of the tree.
+/// Opening a fifo would block, and writing to a device does not change the tree.
 fn regular(path: &Path) -> std::io::Result<&Path> {
     if path.symlink_metadata()?.is_file() {
         Ok(path)
@@ -174,7 +174,7 @@ fn regular(path: &Path) -> std::io::Result<&Path> {
     }
 }
 
-/// A path that can be written to without waiting for a reader, or through a link to elsewhere.
+/// Returns a path that can be written to without waiting for a reader, and not through a link to elsewhere.
 fn writable(path: &Path) -> std::io::Result<&Path> {
     if path.symlink_metadata().is_ok() { regular(path) } else { Ok(path) }
 }
@@ -237,7 +237,7 @@ fn rewrite_and_restore(path: &Path) -> std::io::Result<()> {
     touch(path, (meta.mtime(), meta.mtime_nsec()))
 }
 
-/// The same length and time, another content.
+/// Same length and time, different content.
 fn overwrite_in_place(path: &Path, choice: u16) -> std::io::Result<()> {
     let meta = regular(path)?.metadata()?;
     let file = OpenOptions::new().write(true).open(path)?;
@@ -245,7 +245,7 @@ fn overwrite_in_place(path: &Path, choice: u16) -> std::io::Result<()> {
     touch(path, (meta.mtime(), meta.mtime_nsec()))
 }
 
-/// Removes a directory and makes the same again.
+/// Removes a directory and creates an equal one.
 fn recreate(path: &Path, root: &Path) -> std::io::Result<()> {
     if path == root {
         return Ok(());

@@ -1,5 +1,5 @@
-//! docker with a daemon of its own: Debian's dockerd on a socket in the test's place, with no bridge and no rules of a
-//! firewall. Its containers, its mounts and it itself go when dropped. dockerd runs as root alone.
+//! docker with its own daemon: Debian's dockerd on a socket in the test's place, without a bridge and firewall rules.
+//! The daemon, its containers and mounts are removed when dropped. Only root can run dockerd.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -42,14 +42,14 @@ impl<'a> Docker<'a> {
         docker
     }
 
-    /// `docker ARGUMENTS`, not yet started.
+    /// Returns `docker ARGUMENTS`, not yet started.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.place.command("/usr/bin/docker");
         command.arg("--host").arg(socket(&self.dir)).args(arguments);
         command
     }
 
-    /// What the daemon has said.
+    /// Returns the daemon's log.
     fn log(&self) -> String {
         std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
@@ -61,7 +61,7 @@ fn socket(dir: &Path) -> String {
 
 impl Drop for Docker<'_> {
     fn drop(&mut self) {
-        // What runs would be left to run.
+        // Running containers would outlive the daemon.
         let list = output(&mut self.command(&["ps", "--all", "--quiet"]));
         for id in String::from_utf8_lossy(&list.stdout).lines() {
             output(&mut self.command(&["rm", "--force", id]));

@@ -1,4 +1,4 @@
-//! A registry that lies: an HTTP server of std alone, whose every answer is written out by the test.
+//! A registry that lies: an HTTP server on std alone, whose every reply is written out by the test.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// A request as it came.
+/// A request as received.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub method: String,
@@ -17,7 +17,7 @@ pub struct Seen {
     /// Names in lower case.
     pub headers: BTreeMap<String, String>,
     pub body: String,
-    /// How many requests for the same path came before.
+    /// The number of previous requests for the same path.
     pub before: usize,
 }
 
@@ -31,18 +31,18 @@ impl Seen {
     }
 }
 
-/// A part of an answer's body.
+/// A part of a reply's body.
 pub enum Piece {
     Bytes(Vec<u8>),
-    /// Nothing for a while.
+    /// Sends nothing for a while.
     Pause(Duration),
-    /// These bytes again and again, with a pause between.
+    /// Sends these bytes repeatedly, with a pause between.
     Forever(Vec<u8>, Duration),
-    /// Nothing until the client goes away.
+    /// Sends nothing until the client disconnects.
     Hang,
 }
 
-/// An answer, sent as it is: nothing in it is made to fit.
+/// A reply, sent unchanged: nothing in it is made consistent.
 pub struct Reply {
     head: Vec<u8>,
     pieces: Vec<Piece>,
@@ -66,14 +66,14 @@ impl Reply {
         self
     }
 
-    /// A body with its length.
+    /// Returns a reply with this body and its length.
     pub fn body(self, bytes: impl AsRef<[u8]>) -> Self {
         let bytes = bytes.as_ref();
         self.header("Content-Length", &bytes.len().to_string())
             .pieces(vec![Piece::Bytes(bytes.to_vec())])
     }
 
-    /// A body whose length is told only where a header was added.
+    /// Returns a reply with this body, without a length unless a header is added.
     pub fn pieces(mut self, pieces: Vec<Piece>) -> Self {
         self.pieces = pieces;
         self
@@ -97,12 +97,12 @@ pub struct FaultRegistry {
 
 impl FaultRegistry {
     pub fn start(handler: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
-        // As common servers of plain http answer TLS.
+        // As common plain http servers answer TLS.
         let answer = b"HTTP/1.0 400 Bad Request\r\n\r\nnot here\n";
         Self::with_greeting(|| vec![Piece::Bytes(answer.to_vec())], handler)
     }
 
-    /// A server that answers a TLS greeting with `greeting`.
+    /// Starts a server that answers a TLS handshake with `greeting`.
     pub fn with_greeting(
         greeting: impl Fn() -> Vec<Piece> + Send + Sync + 'static,
         handler: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
@@ -124,7 +124,7 @@ impl FaultRegistry {
                 let shared = own.clone();
                 let stream = stream.unwrap();
                 thread::spawn(move || {
-                    // The client may leave at any moment; the test sees why.
+                    // The client may disconnect at any moment; the test sees why.
                     let _ = serve(stream, &shared);
                 });
             }
@@ -137,12 +137,12 @@ impl FaultRegistry {
         self.address.to_string()
     }
 
-    /// Every request so far.
+    /// Returns every request so far.
     pub fn seen(&self) -> Vec<Seen> {
         self.shared.seen.lock().unwrap().clone()
     }
 
-    /// Every request so far for a path that contains `part`.
+    /// Returns every request so far for a path that contains `part`.
     pub fn seen_at(&self, part: &str) -> Vec<Seen> {
         self.seen().into_iter().filter(|seen| seen.path().contains(part)).collect()
     }

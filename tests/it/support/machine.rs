@@ -1,5 +1,5 @@
-//! A Debian 13 that runs: systemd as process 1, podman 5, svp, root and an ordinary user whose units start at boot. It
-//! has a network of its own with nothing but a loopback. Only root can boot it.
+//! A Debian 13 that runs: systemd as process 1, podman 5, svp, root and an ordinary user whose units start at boot. Its
+//! network namespace has only loopback. Only root can boot it.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -8,26 +8,26 @@ use std::time::{Duration, Instant};
 
 use super::{Place, base, busybox_base, output, repo, run, success, told};
 
-/// How long anything may take there, on a host that has much else to do.
+/// The time limit of any step in it, on a busy host.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// A user of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum User {
-    /// The system's own manager is theirs.
+    /// Root, with the system's manager.
     Root,
-    /// Has subordinate ids, and a manager of her own from boot on.
+    /// Has subordinate ids, and her own manager from boot on.
     Ann,
 }
 
-/// A machine, running unless [`Machine::halt`] was said. Ends when dropped; its files are the place's.
+/// A machine, running unless [`Machine::halt`] was called. Ends when dropped; its files belong to the place.
 pub struct Machine {
     root: PathBuf,
     group: PathBuf,
     boot: Option<Child>,
 }
 
-/// A file of the machine's root file system, to be used by itself.
+/// Returns a copy of a file of the machine's root file system.
 #[track_caller]
 pub fn file_of_machine(place: &Place, path: &str) -> PathBuf {
     let member = format!("./{path}");
@@ -46,10 +46,10 @@ impl Machine {
         run("tar", ["-C".as_ref(), root.as_os_str(), "-xf".as_ref(), archive.as_os_str()]);
         std::fs::copy(busybox_base(), root.join("srv/busybox.tar")).expect("a copy");
         std::fs::copy("/bin/busybox", root.join("usr/bin/busybox")).expect("a copy");
-        // Where all controllers are version 1's there is none for the limit that podman sets by itself.
+        // Where all controllers belong to version 1, podman's default limit has none.
         let conf = "[containers]\npids_limit = 0\n";
         std::fs::write(root.join("etc/containers/containers.conf"), conf).expect("a file");
-        // podman's units of users wait for it, a minute and more.
+        // podman's user units wait for it, a minute and more.
         let wants = root.join("etc/systemd/system/multi-user.target.wants");
         let online = "/usr/lib/systemd/system/network-online.target";
         std::os::unix::fs::symlink(online, wants.join("network-online.target")).expect("a link");
@@ -60,12 +60,12 @@ impl Machine {
         machine
     }
 
-    /// A path of the machine's, seen from outside.
+    /// Returns the path, on the host, of a path in the machine.
     pub fn path(&self, path: &str) -> PathBuf {
         self.root.join(path.trim_start_matches('/'))
     }
 
-    /// Cuts the power and boots anew.
+    /// Cuts the power and boots again.
     #[track_caller]
     pub fn boot_again(&mut self) {
         self.halt();
@@ -85,7 +85,7 @@ impl Machine {
         }
         self.boot = Some(boot);
         for user in [User::Root, User::Ann] {
-            // 0 is running; what has failed to start says systemd, and nothing of it is the test's.
+            // 0 means running; systemd reports failed units, none of which belongs to the test.
             let up = |state: &str| ["running", "degraded"].contains(&state.trim());
             self.wait(user, "is-system-running", &["systemctl", "is-system-running"], up);
         }
@@ -97,7 +97,7 @@ impl Machine {
             boot.kill().ok();
             boot.wait().ok();
         }
-        // Process 1 takes all others along, each in its time.
+        // Process 1 takes all others with it, which takes a moment.
         for _ in 0..500 {
             remove_groups(&self.group);
             if !self.group.exists() {
@@ -107,7 +107,7 @@ impl Machine {
         }
     }
 
-    /// The command lines of all that runs in the machine's units, sorted.
+    /// Returns the command lines of all processes in the machine's units, sorted.
     pub fn processes(&self) -> Vec<String> {
         let mut found = Vec::new();
         let mut groups = inner_groups(&self.group);
@@ -123,7 +123,8 @@ impl Machine {
         found
     }
 
-    /// A program in the machine, as its user has one after a login; `systemctl` gets `--user` where it is hers.
+    /// Returns a program in the machine, as its user has it after a login; `systemctl` gets `--user` for the ordinary
+    /// user.
     pub fn command<A: AsRef<OsStr>>(&self, user: User, words: &[A]) -> Command {
         let boot = self.boot.as_ref().expect("it runs").id();
         let pid = process_1(boot).expect("process 1");
@@ -149,13 +150,13 @@ impl Machine {
         command
     }
 
-    /// A line for the machine's shell, which must succeed; its stdout.
+    /// Runs a line in the machine's shell, which must succeed; returns its stdout.
     #[track_caller]
     pub fn ok(&self, user: User, line: &str) -> String {
         success(&mut self.command(user, &["sh", "-c", line]))
     }
 
-    /// Runs `words` until `is_good` is content with its stdout.
+    /// Runs `words` until `is_good` accepts the stdout.
     #[track_caller]
     pub fn wait(&self, user: User, what: &str, words: &[&str], is_good: impl Fn(&str) -> bool) {
         let until = Instant::now() + LIMIT;
@@ -189,7 +190,7 @@ impl Drop for Machine {
     }
 }
 
-/// Process 1 of the machine that `boot` keeps, as the host numbers it.
+/// Returns the host's pid of process 1 of the machine that `boot` runs.
 fn process_1(boot: u32) -> Option<String> {
     let children = std::fs::read_to_string(format!("/proc/{boot}/task/{boot}/children")).ok()?;
     Some(children.split_whitespace().next()?.to_owned())
@@ -200,7 +201,7 @@ fn is_systemd(boot: u32) -> bool {
     comm.is_some_and(|comm| comm == b"systemd\n")
 }
 
-/// The cgroup of version 2 that this process is in.
+/// Returns the version 2 cgroup of this process.
 #[track_caller]
 fn own_cgroup() -> PathBuf {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
@@ -218,7 +219,7 @@ fn inner_groups(group: &Path) -> Vec<PathBuf> {
     groups.map(|entry| entry.path()).collect()
 }
 
-/// Removes a cgroup and those in it, as far as they are empty.
+/// Removes a cgroup and those in it, if they are empty.
 fn remove_groups(group: &Path) {
     inner_groups(group).iter().for_each(|group| remove_groups(group));
     std::fs::remove_dir(group).ok();

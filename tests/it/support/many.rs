@@ -1,4 +1,4 @@
-//! A store of very many tags, written straight to its files: through svp, with an fsync each, it would take hours.
+//! A store with very many tags, written straight to its files: through svp, with an fsync each, it would take hours.
 
 use std::fs;
 use std::io::Write;
@@ -13,9 +13,8 @@ use svp::oci::media_type::{Compression, LAYER_GZIP};
 use svp::oci::{Descriptor, Digest, Image, Platform};
 use svp::store::Store;
 
-/// Fills the store at `root` with `images` images that have `tags` tags between them: `team/n0:t0`,
-/// `team/n1:t1`, … Tag `n` stands for the image `n % images`. Ten base layers are shared, and each image has a layer
-/// of its own.
+/// Fills the store at `root` with `images` images that have `tags` tags between them: `team/n0:t0`, `team/n1:t1`, … Tag
+/// `n` refers to the image `n % images`. The images share ten base layers, and each has one layer of its own.
 pub fn fill(root: &Path, images: usize, tags: usize) {
     drop(Store::open(root).expect("a store"));
     let bases: Vec<_> = (0..10).map(|n| layer(root, &format!("base{n}"))).collect();

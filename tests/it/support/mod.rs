@@ -1,5 +1,5 @@
-//! What the tests through the binary share: a place of one's own, real bases, real registries, other people's
-//! tools. Nothing here skips: what is missing makes the test fail and says what to install.
+//! Helpers of the tests through the binary: a private place, real bases, real registries, other tools. Nothing here
+//! skips: a missing prerequisite fails the test with the packages to install.
 
 pub mod docker;
 pub mod fault_registry;
@@ -18,30 +18,30 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
-/// The repository.
+/// Returns the repository.
 pub fn repo() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The pack `name` of `fixtures/packs`.
+/// Returns the pack `name` of `fixtures/packs`.
 pub fn pack(name: &str) -> PathBuf {
     let path = repo().join("fixtures/packs").join(name);
     assert!(path.is_dir(), "there is no pack {}", path.display());
     path
 }
 
-/// Whether the tests run as root.
+/// Returns whether the tests run as root.
 pub fn as_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// A root file system with busybox alone, as a tar archive.
+/// Returns a root file system with only busybox, as a tar archive.
 pub fn busybox_base() -> PathBuf {
     static BASE: OnceLock<PathBuf> = OnceLock::new();
     BASE.get_or_init(|| base("busybox")).clone()
 }
 
-/// A minimal Debian bookworm, as a tar archive.
+/// Returns a minimal Debian bookworm, as a tar archive.
 pub fn debian_base() -> PathBuf {
     static BASE: OnceLock<PathBuf> = OnceLock::new();
     BASE.get_or_init(|| base("debian")).clone()
@@ -52,7 +52,7 @@ fn base(name: &str) -> PathBuf {
     PathBuf::from(run(script, [name]).trim())
 }
 
-/// Runs another program to its end; its stdout. Panics with all that it said if it fails.
+/// Runs another program to its end; returns its stdout. Panics with its output if it fails.
 #[track_caller]
 pub fn run<A: AsRef<OsStr>>(
     program: impl AsRef<OsStr>,
@@ -63,7 +63,7 @@ pub fn run<A: AsRef<OsStr>>(
     success(&mut command)
 }
 
-/// Runs `command` to its end with no stdin; its stdout. Panics with all that it said if it fails.
+/// Runs `command` to its end with no stdin; returns its stdout. Panics with its output if it fails.
 #[track_caller]
 pub fn success(command: &mut Command) -> String {
     let output = output(command);
@@ -71,7 +71,7 @@ pub fn success(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Runs `command` to its end with no stdin. A program that can't be started is a failure.
+/// Runs `command` to its end with no stdin. Panics if the program can't be started.
 #[track_caller]
 pub fn output(command: &mut Command) -> Output {
     command.stdin(Stdio::null());
@@ -80,7 +80,7 @@ pub fn output(command: &mut Command) -> Output {
     })
 }
 
-/// All that `command` said, for a message.
+/// Formats `command` and its output, for a message.
 pub fn told(command: &Command, output: &Output) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "{command:?}: {}", output.status);
@@ -89,7 +89,7 @@ pub fn told(command: &Command, output: &Output) -> String {
     text
 }
 
-/// A place of one's own: store, home, temporary and runtime directories. All of it goes when dropped.
+/// A private place: store, home, temporary and runtime directories, all removed when dropped.
 pub struct Place {
     dir: tempfile::TempDir,
 }
@@ -101,9 +101,9 @@ impl Default for Place {
 }
 
 impl Place {
-    /// An empty place.
+    /// Creates an empty place.
     pub fn new() -> Self {
-        // podman makes an image's name of a directory's path, and takes no capitals.
+        // podman derives an image's name from a directory's path, and rejects upper-case letters.
         let name = format!("svp-test-{:08x}", rand::random::<u32>());
         let dir = tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir();
         let dir = dir.expect("a temp dir");
@@ -115,27 +115,27 @@ impl Place {
         Place { dir }
     }
 
-    /// The directory that holds the whole place.
+    /// Returns the directory that holds the whole place.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// The store, `SVP_ROOT`.
+    /// Returns the store, `SVP_ROOT`.
     pub fn store(&self) -> PathBuf {
         self.dir().join("store")
     }
 
-    /// Where svp puts temporary files, `TMPDIR`.
+    /// Returns svp's directory for temporary files, `TMPDIR`.
     pub fn tmp(&self) -> PathBuf {
         self.dir().join("tmp")
     }
 
-    /// A path for the test's own files; also the working directory of svp.
+    /// Returns a path for the test's own files, relative to svp's working directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir().join("work").join(name)
     }
 
-    /// Any program in this place, with an environment of the place alone.
+    /// Returns any program in this place, with only the place's environment.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command
@@ -148,7 +148,7 @@ impl Place {
             .env("XDG_RUNTIME_DIR", self.dir().join("run"))
             .env("SVP_ROOT", self.store())
             .stdin(Stdio::null());
-        // Coverage and proxies come from outside.
+        // Except for coverage and proxies, which come from outside.
         for name in ["LLVM_PROFILE_FILE", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"]
         {
             if let Some(value) = std::env::var_os(name) {
@@ -159,20 +159,20 @@ impl Place {
         command
     }
 
-    /// `svp ARGUMENTS`, not yet started.
+    /// Returns `svp ARGUMENTS`, not yet started.
     pub fn svp<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
         let mut command = self.command(env!("CARGO_BIN_EXE_svp"));
         command.args(arguments);
         command
     }
 
-    /// `svp ARGUMENTS`, which must succeed; its stdout.
+    /// Runs `svp ARGUMENTS`, which must succeed; returns its stdout.
     #[track_caller]
     pub fn ok<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> String {
         success(&mut self.svp(arguments))
     }
 
-    /// `svp ARGUMENTS`, which must fail with `code` and print nothing on stdout; its stderr.
+    /// Runs `svp ARGUMENTS`, which must fail with `code` and print nothing on stdout; returns its stderr.
     #[track_caller]
     pub fn fails<A: AsRef<OsStr>>(
         &self,
@@ -208,7 +208,7 @@ impl Place {
         ]);
     }
 
-    /// Makes a pack out of `(path, content)`; what lies in `bin/` is executable. Its directory.
+    /// Creates a pack of `(path, content)`, with the files in `bin/` executable; returns its directory.
     pub fn write_pack(&self, name: &str, files: &[(&str, &str)]) -> PathBuf {
         let dir = self.path(name);
         for (path, content) in files {
@@ -221,7 +221,7 @@ impl Place {
         dir
     }
 
-    /// The processes of this place that do not end by themselves: one that is being killed takes its moment.
+    /// Returns the processes of this place that do not end by themselves: a killed one takes a moment to end.
     fn lasting_processes(&self) -> Vec<String> {
         for _ in 0..100 {
             if processes_of(self.dir()).is_empty() {
@@ -232,7 +232,7 @@ impl Place {
         processes_of(self.dir())
     }
 
-    /// Panics if anything that svp made outlives it: a mount, a process, a temporary file.
+    /// Panics if a mount, process or temporary file of svp outlives it.
     #[track_caller]
     pub fn assert_nothing_left(&self) {
         let mut left = Vec::new();
@@ -258,8 +258,8 @@ impl Place {
 }
 
 impl Drop for Place {
-    /// Ends the services that a failed test left, and removes what belongs to subordinate ids too, which the
-    /// temporary directory's own removal can't.
+    /// Ends the services that a failed test left, and removes the files of subordinate ids too, which the temporary
+    /// directory's own removal can't.
     fn drop(&mut self) {
         for service in std::fs::read_dir(self.store().join("services")).into_iter().flatten() {
             let name = service.expect("an entry").file_name();
@@ -281,8 +281,8 @@ impl Drop for Place {
     }
 }
 
-/// The processes that belong to a place: those whose environment, arguments, directory or mounts name it. A script of
-/// a container has none of that but its mounts.
+/// Returns the processes that belong to a place: those whose environment, arguments, directory or mounts name it. A
+/// container's script names it in its mounts only.
 pub fn processes_of(place: &Path) -> Vec<String> {
     let name = place.as_os_str().as_encoded_bytes();
     let mut found = Vec::new();
@@ -302,7 +302,7 @@ pub fn processes_of(place: &Path) -> Vec<String> {
             std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(place));
         if cwd || holds("environ") || holds("cmdline") || holds("mountinfo") {
             let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            // An ordinary user's podman keeps its namespaces by it, for ever: not a thing of svp's.
+            // An ordinary user's podman keeps its namespaces by it, forever: not svp's.
             if command.ends_with(b"catatonit\0-P\0") {
                 let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
                 let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
@@ -317,7 +317,7 @@ pub fn processes_of(place: &Path) -> Vec<String> {
     found
 }
 
-/// The processes whose arguments (each ended by a NUL) contain `text`.
+/// Returns the processes whose arguments (each ended by a NUL) contain `text`.
 pub fn processes_with(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
@@ -329,7 +329,7 @@ pub fn processes_with(text: &str) -> Vec<String> {
     found
 }
 
-/// Has ocidir check the layout; what it says. Builds the checker where `make test` has not.
+/// Has ocidir check the layout; returns its output. Builds the checker if `make test` has not.
 #[track_caller]
 pub fn conformance(layout: &Path) -> String {
     static CHECKER: OnceLock<PathBuf> = OnceLock::new();

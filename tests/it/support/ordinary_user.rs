@@ -1,5 +1,5 @@
-//! An ordinary user of the test's own, for tests that root runs: no two tests share one, and none needs one that an
-//! earlier run left.
+//! An ordinary user for one test, for tests that root runs: no two tests share one, and none depends on one from an
+//! earlier run.
 
 use super::{repo, run};
 
@@ -18,7 +18,7 @@ impl OrdinaryUser {
         OrdinaryUser { name }
     }
 
-    /// The login name.
+    /// Returns the login name.
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -1,4 +1,4 @@
-//! podman with storage of its own, by the flags that work as root and as an ordinary user, on hosts with cgroups of
+//! podman with its own storage, with the options that work as root and as an ordinary user, on hosts with cgroups of
 //! either version and without systemd.
 
 use std::ffi::OsStr;
@@ -8,32 +8,32 @@ use std::time::{Duration, Instant};
 
 use super::{Place, as_root, output, success, told};
 
-/// podman in a place. Its containers and its storage go when dropped.
+/// podman in a place. Its containers and its storage are removed when dropped.
 pub struct Podman<'a> {
     place: &'a Place,
     storage: PathBuf,
 }
 
-/// What `podman kube play` made; taken down when dropped.
+/// The result of `podman kube play`; taken down when dropped.
 pub struct Played<'a> {
     podman: &'a Podman<'a>,
     file: PathBuf,
 }
 
-/// A container that runs; removed when dropped.
+/// A running container; removed when dropped.
 pub struct Container<'a> {
     podman: &'a Podman<'a>,
     id: String,
 }
 
 impl<'a> Podman<'a> {
-    /// podman with empty storage.
+    /// Returns podman with empty storage.
     pub fn new(place: &'a Place) -> Self {
         // podman refuses long paths here.
         Podman { place, storage: place.dir().join("pod") }
     }
 
-    /// `podman ARGUMENTS`, not yet started.
+    /// Returns `podman ARGUMENTS`, not yet started.
     pub fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
         let mut command = self.place.command("podman");
         command.arg("--root").arg(self.storage.join("root"));
@@ -44,7 +44,7 @@ impl<'a> Podman<'a> {
         command
     }
 
-    /// Loads an archive or a directory; the name podman gives the image.
+    /// Loads an archive or a directory; returns the name that podman gives the image.
     #[track_caller]
     pub fn load(&self, file: &Path) -> String {
         let told = success(self.command(["load", "--input"]).arg(file));
@@ -52,37 +52,37 @@ impl<'a> Podman<'a> {
         name.unwrap_or_else(|| panic!("podman load said: {told}")).trim().to_string()
     }
 
-    /// `podman run ARGUMENTS` in the foreground; its stdout.
+    /// Runs `podman run ARGUMENTS` in the foreground; returns its stdout.
     #[track_caller]
     pub fn run(&self, arguments: &[&str]) -> String {
         success(self.command(["run", "--rm"]).args(limits()).args(arguments))
     }
 
-    /// `podman run -d ARGUMENTS`.
+    /// Runs `podman run -d ARGUMENTS`.
     #[track_caller]
     pub fn start(&self, arguments: &[&str]) -> Container<'_> {
         let id = success(self.command(["run", "--detach"]).args(limits()).args(arguments));
         Container { podman: self, id: id.trim().to_string() }
     }
 
-    /// `podman kube play FILE`.
+    /// Runs `podman kube play FILE`.
     #[track_caller]
     pub fn play(&'a self, file: &Path) -> Played<'a> {
-        // There is no option for limits, and podman's own network would be a file of the host's.
+        // There is no option for limits, and podman's own network would be a file of the host.
         let conf = self.place.path("containers.conf");
         let limits =
             "[containers]\ndefault_ulimits = [\"nofile=4096:4096\", \"nproc=4096:4096\"]\n";
         std::fs::write(&conf, limits).expect("a file");
         let network = if as_root() { "podman" } else { "slirp4netns" };
         let mut play = self.command(["kube", "play", "--network", network]);
-        // Health checks on a clock need systemd.
+        // Periodic health checks need systemd.
         success(play.arg(file).env("CONTAINERS_CONF", conf).env("DISABLE_HC_SYSTEMD", "true"));
         Played { podman: self, file: file.to_owned() }
     }
 }
 
 impl<'a> Played<'a> {
-    /// The container that is called `name` in the file.
+    /// Returns the container that is called `name` in the file.
     #[track_caller]
     pub fn container(&self, name: &str) -> Container<'a> {
         let all = success(self.podman.command(["ps", "--format", "{{.Names}}"]).args(["--all"]));
@@ -93,7 +93,7 @@ impl<'a> Played<'a> {
 }
 
 impl Played<'_> {
-    /// Where its ports are on the host, as `podman ps` tells it.
+    /// Returns the addresses of its ports on the host, as `podman ps` reports them.
     #[track_caller]
     pub fn ports(&self) -> String {
         success(&mut self.podman.command(["ps", "--format", "{{.Ports}}"]))
@@ -123,8 +123,8 @@ impl Drop for Podman<'_> {
 }
 
 impl Container<'_> {
-    /// Runs a command in the container until it succeeds; its stdout. Gives up after `limit` with the last failure
-    /// and the container's log.
+    /// Runs a command in the container until it succeeds; returns its stdout. Gives up after `limit` with the last
+    /// failure and the container's log.
     #[track_caller]
     pub fn exec_until_ok(&self, limit: Duration, command: &[&str]) -> String {
         let until = Instant::now() + limit;
@@ -139,19 +139,19 @@ impl Container<'_> {
         }
     }
 
-    /// `podman exec CONTAINER COMMAND`, not yet started.
+    /// Returns `podman exec CONTAINER COMMAND`, not yet started.
     pub fn exec(&self, command: &[&str]) -> Command {
         let mut exec = self.podman.command(["exec", &self.id]);
         exec.args(command);
         exec
     }
 
-    /// Its name, or its id.
+    /// Returns its name or id.
     pub fn name(&self) -> &str {
         &self.id
     }
 
-    /// What the service has said so far.
+    /// Returns the service's output so far.
     pub fn log(&self) -> String {
         let result = output(&mut self.podman.command(["logs", &self.id]));
         String::from_utf8_lossy(&result.stdout).into_owned()
@@ -165,7 +165,7 @@ impl Drop for Container<'_> {
     }
 }
 
-/// podman's default limits are above what a confined root may set.
+/// podman's default limits exceed those that a confined root may set.
 fn limits() -> [&'static str; 2] {
     ["--ulimit=nofile=1024:4096", "--ulimit=nproc=1024:4096"]
 }

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use svp::oci::Digest;
 use tempfile::TempDir;
 
-/// What kind of registry to start.
+/// The kind of registry to start.
 #[derive(Default)]
 pub struct Setup {
     pub password: bool,
     pub tls: bool,
     /// With TLS: clients must show a certificate of the same authority.
     pub client: bool,
-    /// With TLS: the registry shows a certificate that no authority signed.
+    /// With TLS: the registry shows a self-signed certificate.
     pub self_signed: bool,
 }
 
@@ -29,7 +29,7 @@ pub struct RealRegistry {
     setup: (bool, bool, bool),
 }
 
-/// What was pushed.
+/// The pushed image.
 pub struct Pushed {
     pub manifest: Digest,
     pub layer: Vec<u8>,
@@ -58,7 +58,7 @@ impl RealRegistry {
                 sign_itself(dir.path());
             }
         }
-        // The port may be taken between our asking for it and the registry's: then try another.
+        // Another process may take the port before the registry does: then try another.
         for _ in 0..5 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let address = format!("127.0.0.1:{port}");
@@ -109,23 +109,23 @@ impl RealRegistry {
         false
     }
 
-    /// The certificate authority of a registry with TLS.
+    /// Returns the certificate authority of a registry with TLS.
     pub fn ca_file(&self) -> PathBuf {
         self.dir.path().join("ca.pem")
     }
 
-    /// Loses a blob, as a mirror does that is cleaned up.
+    /// Deletes a blob, like a mirror that is cleaned up.
     pub fn lose(&self, blob: &Digest) {
         let blobs = self.dir.path().join("data/docker/registry/v2/blobs/sha256");
         fs::remove_dir_all(blobs.join(&blob.hex()[..2]).join(blob.hex())).unwrap();
     }
 
-    /// The certificate of a client, and its key.
+    /// Returns a client's certificate and key.
     pub fn client_files(&self) -> (PathBuf, PathBuf) {
         (self.dir.path().join("client.pem"), self.dir.path().join("client.key"))
     }
 
-    /// An auth file with the user's name and `password`.
+    /// Writes an auth file with the user's name and `password`.
     pub fn auth_file(&self, password: &str) -> PathBuf {
         use base64::Engine as _;
         let pair = format!("{}:{password}", Self::USER);
@@ -199,7 +199,7 @@ fn write_layout(layout: &Path, layer: &[u8]) -> Digest {
     digest
 }
 
-/// `ca.pem`, `server.pem` with `server.key` for 127.0.0.1, and `client.pem` with `client.key`.
+/// Creates `ca.pem`, `server.pem` with `server.key` for 127.0.0.1, and `client.pem` with `client.key`.
 fn make_certificates(dir: &Path) {
     let script = r#"
         new="openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
@@ -215,7 +215,7 @@ fn make_certificates(dir: &Path) {
     run(Command::new("sh").args(["-ec", script]).current_dir(dir));
 }
 
-/// `server.pem`, and the same as `ca.pem`, made as docker's manual tells: it calls itself an authority.
+/// Creates `server.pem`, and the same as `ca.pem`, as docker's manual describes: it is marked as an authority.
 fn sign_itself(dir: &Path) {
     let script = "openssl req -newkey rsa:2048 -nodes -x509 -days 2 -subj /CN=127.0.0.1 \
         -addext 'subjectAltName = IP:127.0.0.1' -keyout server.key -out server.pem && cp server.pem ca.pem";

@@ -1,4 +1,4 @@
-//! A real docker-registry on a free port of the loopback, stopped when dropped.
+//! A real docker-registry on a free loopback port, stopped when dropped.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -20,7 +20,7 @@ impl Registry {
         Self::launch("")
     }
 
-    /// Starts a registry that asks for `user` and `password` (basic).
+    /// Starts a registry that requires `user` and `password` (basic).
     #[track_caller]
     pub fn start_with_login(user: &str, password: &str) -> Self {
         Self::launch(&super::run("htpasswd", ["-Bbn", user, password]))
@@ -87,13 +87,13 @@ fn spawn(config: &Path, log: &Path) -> Child {
         .unwrap_or_else(|error| panic!("docker-registry: {error}: run `make deps`"))
 }
 
-/// A port of the loopback that is free now.
+/// Returns a loopback port that is free now.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("an address").port()
 }
 
-/// Waits until it answers; false if it ends before.
+/// Waits until it listens; returns false if it ends before.
 fn is_up(child: &mut Child, port: u16) -> bool {
     let until = Instant::now() + Duration::from_secs(30);
     while Instant::now() < until {

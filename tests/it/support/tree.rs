@@ -1,4 +1,4 @@
-//! A directory tree as comparable lines: everything that a layer can hold about each entry.
+//! A directory tree as comparable lines: all attributes that a layer can hold for each entry.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-/// What is compared besides names, types, modes, links and contents.
+/// The properties to compare besides names, types, modes, links and contents.
 #[derive(Clone, Copy)]
 pub struct What {
     /// Owners.
@@ -19,10 +19,10 @@ pub struct What {
     pub xattrs: bool,
 }
 
-/// Everything.
+/// Compares everything.
 pub const ALL: What = What { owners: true, times: true, xattrs: true };
 
-/// The tree below `root`, a line an entry, by path. The root itself is ".".
+/// Returns the tree below `root`, one line per entry, by path. The root itself is ".".
 pub fn listing(root: &Path, what: What) -> BTreeMap<Vec<u8>, String> {
     let mut lines = BTreeMap::new();
     let mut links = HashMap::new();
@@ -30,7 +30,7 @@ pub fn listing(root: &Path, what: What) -> BTreeMap<Vec<u8>, String> {
     lines
 }
 
-/// Panics with what differs, a line a difference, if the two trees are not the same.
+/// Panics with the differences, one per line, if the two trees are not the same.
 #[track_caller]
 pub fn assert_same(left: &Path, right: &Path, what: What) {
     let (a, b) = (listing(left, what), listing(right, what));
