@@ -46,7 +46,7 @@ impl Machine {
         run("tar", ["-C".as_ref(), root.as_os_str(), "-xf".as_ref(), archive.as_os_str()]);
         std::fs::copy(busybox_base(), root.join("srv/busybox.tar")).expect("a copy");
         std::fs::copy("/bin/busybox", root.join("usr/bin/busybox")).expect("a copy");
-        // Where all controllers belong to version 1, podman's default limit has none.
+        // If all controllers are of version 1, none is left for podman's default pids limit.
         let conf = "[containers]\npids_limit = 0\n";
         std::fs::write(root.join("etc/containers/containers.conf"), conf).expect("a file");
         // podman's user units wait for it, a minute and more.
