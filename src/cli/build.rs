@@ -20,27 +20,27 @@ use crate::store::Store;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The pack's directory
+    /// The directory of the pack
     #[arg(short = 'b', long = "build-dir", visible_alias = "pack", value_name = "PACK")]
     pack: PathBuf,
-    /// The tag to give the image
+    /// The tag of the new image
     #[arg(short, long, value_name = "REPO[:TAG]", value_parser = parsed::<Reference>)]
     tag: Reference,
-    /// The base image, instead of the one that the pack's os leads to: docker://REF, oci:DIR[:REF],
-    /// oci-archive:FILE[:REF], docker-archive:FILE[:REF], or an image of the store
+    /// The base image, instead of the one that the pack's `os` names: docker://REF, oci:DIR[:REF],
+    /// oci-archive:FILE[:REF], docker-archive:FILE[:REF], or a name in the store
     #[arg(long, value_name = "SOURCE", value_parser = parsed::<Source>)]
     base: Option<Source>,
-    /// What bin/build is asked for: the base of all instances, or an instance at once
+    /// The phase to run: `base` for the image of all instances, `all` for one instance at once
     #[arg(long, value_enum, default_value = "base")]
     phase: PhaseArg,
-    /// Replace an instance that has the tag
+    /// Replace an instance that has this tag
     #[arg(long)]
     force: bool,
     #[command(flatten)]
     run: RunArgs,
     #[command(flatten)]
     secrets: SecretArgs,
-    /// How to print the environment of `--phase all`
+    /// Output format of the environment of `--phase all`
     #[arg(long, value_enum, default_value = "dotenv")]
     env_format: EnvFormat,
     #[command(flatten)]
@@ -49,13 +49,13 @@ pub(super) struct Args {
     pull: PullArgs,
 }
 
-/// How a script runs, and how its layer is written.
+/// Options for a script and its layer.
 #[derive(Debug, clap::Args)]
 pub(super) struct RunArgs {
-    /// The script's network: one of its own where that can be made, else the host's; the host's; none
+    /// Network of the script: auto is private where possible, else the host's
     #[arg(long, value_enum, default_value = "auto")]
     network: NetworkArg,
-    /// A variable for the script alone; it does not reach the image
+    /// Set a variable for the script; it does not reach the image
     #[arg(short, long = "env", value_name = "NAME[=VALUE]", value_parser = env_argument)]
     env: Vec<(String, String)>,
     #[command(flatten)]
@@ -78,25 +78,25 @@ impl RunArgs {
     }
 }
 
-/// How to talk to registries.
+/// Options for connections to registries.
 #[derive(Debug, clap::Args)]
 pub(super) struct RegistryArgs {
-    /// Trust the certificates in FILE (PEM) too
+    /// Also trust the certificates in FILE (PEM)
     #[arg(long, value_name = "FILE")]
     cacert: Vec<PathBuf>,
-    /// Take certificate authorities (*.crt) and a client's certificate (*.cert, *.key) from DIR, not from certs.d
+    /// Read authorities (*.crt) and a client certificate (*.cert, *.key) from DIR instead of certs.d
     #[arg(long, value_name = "DIR")]
     cert_dir: Option<PathBuf>,
     /// Read registry credentials from FILE
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
-    /// Whether registries must speak TLS and prove who they are; false allows plain http too
+    /// Require TLS and verify certificates; false also allows plain http
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     tls_verify: Option<bool>,
 }
 
 impl RegistryArgs {
-    /// The auth file that was named; one to write to need not exist.
+    /// The auth file given on the command line; a file to write may not exist yet.
     pub(super) fn login_file(&self) -> Option<PathBuf> {
         self.authfile.clone()
     }
@@ -109,39 +109,39 @@ impl RegistryArgs {
     }
 }
 
-/// How to take an image from a registry.
+/// Options for pulling an image from a registry.
 #[derive(Debug, clap::Args)]
 pub(super) struct PullArgs {
     #[command(flatten)]
     registry: RegistryArgs,
-    /// Take the image of an index for this platform
+    /// Choose this platform from an index
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = parsed::<Platform>)]
     platform: Option<Platform>,
-    /// When to ask a registry for an image that the store may have
+    /// When to pull an image that the store may have
     #[arg(long = "pull", value_enum, value_name = "WHEN", default_value = "always")]
     policy: PolicyArg,
-    /// Go by this policy.json, not by the user's or the system's
+    /// Use this policy.json instead of the user's or the system's
     #[arg(long = "policy", value_name = "FILE")]
     policy_file: Option<PathBuf>,
-    /// Ask no registry: what the store has must do
+    /// Never contact a registry; use the store alone
     #[arg(long, conflicts_with = "policy")]
     offline: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum PolicyArg {
-    /// If the store lacks it
+    /// If the store does not have it
     Missing,
-    /// Always; what the store has is not transferred again
+    /// Always; blobs in the store are not downloaded again
     Always,
-    /// Always, and if the registry fails, what the store has will do
+    /// Always, but fall back to the store if the registry fails
     Newer,
     /// Never
     Never,
 }
 
 impl PullArgs {
-    /// As [`PullArgs::options`], for a command that takes an index of the store whole unless a platform is named.
+    /// As [`PullArgs::options`], for commands that copy a whole index unless a platform is given.
     pub(super) fn whole_options(self) -> PullOptions {
         PullOptions { whole: self.platform.is_none(), ..self.options() }
     }
@@ -218,7 +218,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     push(&args.output, (&built.descriptor, &args.tag), &store, &client, context)
 }
 
-/// Does what `--push` says: last, so that a registry's failure loses neither the image nor what was printed.
+/// Pushes the image if `--push` was given: last, so that a failing registry loses neither the image nor the output.
 pub(super) fn push(
     args: &OutputArgs,
     image: (&Descriptor, &Reference),
@@ -233,7 +233,7 @@ pub(super) fn push(
     pushed.hint(format!("the image is in the store; try again: `svp push {}`", image.1.tagged()))
 }
 
-/// The outputs that the arguments name.
+/// The destinations given on the command line.
 pub(super) fn outputs(args: &OutputArgs) -> Result<Vec<Output>> {
     let mut outputs: Vec<Output> = args.oci_dir.iter().cloned().map(Output::Layout).collect();
     for text in &args.output {
@@ -247,7 +247,7 @@ pub(super) fn outputs(args: &OutputArgs) -> Result<Vec<Output>> {
     Ok(outputs)
 }
 
-/// Prints a command's data; where an archive has standard output, the data goes to standard error.
+/// Prints a command's data, on standard error if an archive goes to standard output.
 pub(super) fn print_data(
     context: &Context,
     store: &Store,
@@ -266,7 +266,7 @@ pub(super) fn print_data(
     told.io("write to", "standard error")
 }
 
-/// Refuses a `--metadata-file` that can't be written, before any work is done.
+/// Refuses a `--metadata-file` that can't be written, before any work.
 pub(super) fn check_metadata(args: &OutputArgs) -> Result<()> {
     args.metadata_file.as_deref().map_or(Ok(()), check_file)
 }

@@ -1,4 +1,4 @@
-//! `svp check`: can this host build without root, and if not, what to do.
+//! `svp check`: tests whether this host can build and run rootless, and prints the fix for each fault.
 
 use super::common::{Context, Format};
 use super::table::{json, printable};
@@ -17,20 +17,20 @@ pub(super) struct Args {
     /// Check the store instead: every blob, size, digest, tag, diff ID, state and unpacked layer
     #[arg(long)]
     store: bool,
-    /// With --store: don't unpack layers again to compare them with what is unpacked
+    /// With --store: skip the comparison of unpacked layers with their blobs
     #[arg(long, requires = "store")]
     quick: bool,
-    /// The form of the report
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
 }
 
-/// One thing that building needs or is better with.
+/// One requirement of a build, or an optional improvement.
 #[derive(serde::Serialize)]
 struct Finding {
-    /// Whether it is as it should be.
+    /// Whether the host meets it.
     ok: bool,
-    /// Whether nothing works without it.
+    /// Whether builds fail without it.
     required: bool,
     what: &'static str,
     detail: String,
@@ -97,7 +97,7 @@ fn line(finding: &Finding) -> String {
     format!("{mark:8}  {:14}  {}\n{}", finding.what, finding.detail, hint.unwrap_or_default())
 }
 
-/// The same failure for another line.
+/// The same failure, for another line of the report.
 fn again(error: &Error) -> Error {
     let same = Error::new(error.kind(), error.to_string());
     match error.hint_text() {

@@ -1,4 +1,4 @@
-//! What the commands share: global options, the store, printing data.
+//! Shared by all commands: global options, the store, printing data.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use crate::store::Store;
 /// Options of every command.
 #[derive(Debug, clap::Args)]
 pub(super) struct GlobalArgs {
-    /// How to tell of progress, on standard error
+    /// Progress output, on standard error
     #[arg(long, global = true, value_enum, default_value = "auto")]
     progress: Style,
 }
@@ -27,7 +27,7 @@ impl GlobalArgs {
     }
 }
 
-/// The form of printed data.
+/// Format of printed data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
     /// For people
@@ -37,7 +37,7 @@ pub(super) enum Format {
     Json,
 }
 
-/// What a command works with.
+/// The context of a command: store, reporter, output.
 pub(super) struct Context {
     reporter: progress::Terminal,
 }
@@ -51,12 +51,12 @@ impl Context {
         &self.reporter
     }
 
-    /// Opens the store, which is made if there is none.
+    /// Opens the store, creating it if it does not exist.
     pub(super) fn store(&self) -> Result<Store> {
         Store::open(&Store::default_root()?)
     }
 
-    /// Clears what progress has drawn.
+    /// Clears the progress bars.
     pub(super) fn finish(&self) {
         self.reporter.finish();
     }
@@ -73,7 +73,7 @@ impl Context {
     }
 }
 
-/// Writes `bytes` to standard output, all of them.
+/// Writes all `bytes` to standard output.
 fn print_bytes(bytes: &[u8]) -> Result<()> {
     let mut out = std::io::stdout().lock();
     let written = out.write_all(bytes).and_then(|()| out.flush());
@@ -86,7 +86,7 @@ fn print_bytes(bytes: &[u8]) -> Result<()> {
     })
 }
 
-/// SOURCE_DATE_EPOCH, if it is set: seconds since 1970.
+/// SOURCE_DATE_EPOCH, in seconds since 1970, if it is set.
 pub(super) fn source_date_epoch() -> Result<Option<i64>> {
     let Some(value) = std::env::var_os("SOURCE_DATE_EPOCH").filter(|value| !value.is_empty())
     else {
@@ -101,7 +101,7 @@ pub(super) fn source_date_epoch() -> Result<Option<i64>> {
     })
 }
 
-/// Parses `NAME=VALUE`, or `NAME` for the value that svp's own environment has.
+/// Parses `NAME=VALUE`, or `NAME`, whose value comes from svp's own environment.
 pub(super) fn env_argument(text: &str) -> Result<(String, String), String> {
     let (name, value) = match text.split_once('=') {
         Some((name, value)) => (name, value.to_owned()),
@@ -135,28 +135,28 @@ fn with_hint(error: Error) -> String {
     }
 }
 
-/// Where to write an image beside the store.
+/// Destinations of an image besides the store.
 #[derive(Debug, clap::Args)]
 pub(super) struct OutputArgs {
-    /// Add the image to the OCI image layout DIR, which is made if it isn't there; other tags stay
+    /// Add the image to the OCI image layout DIR, created if missing; other tags stay
     #[arg(long, value_name = "DIR")]
     pub(super) oci_dir: Option<PathBuf>,
-    /// Write the image to an archive: oci-archive:FILE, docker-archive:FILE; the file - is standard output
+    /// Write the image to an archive: oci-archive:FILE or docker-archive:FILE; the file - is standard output
     #[arg(short, long = "output", value_name = "FORMAT:FILE")]
     pub(super) output: Vec<String>,
-    /// Push the image to the registry that its tag names, when it is made
+    /// Push the new image to the registry named in its tag
     #[arg(long)]
     pub(super) push: bool,
-    /// Push an instance's image, which holds secrets
+    /// Allow pushing an instance's image, which contains secrets
     #[arg(long, requires = "push")]
     pub(super) allow_secrets: bool,
-    /// Write what was made to FILE, as JSON
+    /// Write the result to FILE, as JSON
     #[arg(long, value_name = "FILE")]
     pub(super) metadata_file: Option<PathBuf>,
 }
 
 impl OutputArgs {
-    /// Refuses a `--push` that can't be done or must not be, before any work is done.
+    /// Refuses an impossible or forbidden `--push` before any work.
     pub(super) fn check_push(&self, tag: &Reference, instance: bool) -> Result<()> {
         if !self.push {
             return Ok(());

@@ -1,4 +1,4 @@
-//! `svp completions`: what bash, zsh or fish needs to complete svp's command line.
+//! `svp completions`: prints the completion script for bash, zsh or fish.
 
 use clap::CommandFactory;
 

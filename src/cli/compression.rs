@@ -6,19 +6,19 @@ use crate::error::Result;
 use crate::layer::settings::Settings;
 use crate::oci::media_type::Compression;
 
-/// How to compress what is made.
+/// Compression of new layers.
 #[derive(Debug, clap::Args)]
 pub(super) struct CompressionArgs {
-    /// How to compress the layers that are made [default: gzip]; those of the base stay as they are
+    /// Compression of the new layers [default: gzip]; the base's layers stay as they are
     #[arg(long, value_enum, value_name = "FORMAT")]
     compression: Option<Format>,
-    /// How hard to compress them: gzip 1 to 9, zstd 1 to 19
+    /// Compression level: gzip 1 to 9, zstd 1 to 19
     #[arg(long, value_name = "N")]
     compression_level: Option<u32>,
 }
 
 impl CompressionArgs {
-    /// What layers are written with.
+    /// The settings to write layers with.
     pub(super) fn settings(&self) -> Result<Settings> {
         Settings::new(
             self.compression.map_or(Compression::Gzip, Into::into),
@@ -26,26 +26,26 @@ impl CompressionArgs {
         )
     }
 
-    /// What was asked for, if anything was.
+    /// The compression given on the command line, if any.
     pub(super) fn asked(&self) -> Result<Option<Settings>> {
         let any = self.compression.is_some() || self.compression_level.is_some();
         any.then(|| self.settings()).transpose()
     }
 }
 
-/// How to compress what is carried.
+/// Compression of copied layers.
 #[derive(Debug, clap::Args)]
 pub(super) struct RecompressionArgs {
-    /// Compress every layer anew that is not of this format; without it, layers stay as they are, byte for byte
+    /// Recompress each layer that has another format; without this, layers are copied byte for byte
     #[arg(long, value_enum, value_name = "FORMAT")]
     compression: Option<Format>,
-    /// Compress all layers anew, this hard: gzip 1 to 9, zstd 1 to 19
+    /// Recompress all layers at this level: gzip 1 to 9, zstd 1 to 19
     #[arg(long, value_name = "N", requires = "compression")]
     compression_level: Option<u32>,
 }
 
 impl RecompressionArgs {
-    /// What was asked for, if anything was.
+    /// The compression given on the command line, if any.
     pub(super) fn asked(&self) -> Result<Option<Settings>> {
         let settings = |format: Format| Settings::new(format.into(), self.compression_level);
         self.compression.map(settings).transpose()
@@ -54,11 +54,11 @@ impl RecompressionArgs {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum Format {
-    /// Read by everything
+    /// Every tool reads it
     Gzip,
-    /// Smaller and quicker; read by docker 23, containerd 1.5, podman and skopeo
+    /// Smaller and faster; docker 23, containerd 1.5, podman and skopeo read it
     Zstd,
-    /// Plain tars
+    /// Uncompressed tar
     None,
 }
 

@@ -17,10 +17,10 @@ pub(super) struct PullCommand {
     /// docker://REF, oci:DIR[:REF], oci-archive:FILE[:REF] or docker-archive:FILE[:REF]
     #[arg(value_name = "SOURCE")]
     source: String,
-    /// The name to give it in the store, instead of its own
+    /// The name in the store, instead of its own
     #[arg(short, long, value_name = "REPO[:TAG]", value_parser = parsed::<Reference>)]
     tag: Option<Reference>,
-    /// Replace an instance that has the name
+    /// Replace an instance of that name
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -29,16 +29,16 @@ pub(super) struct PullCommand {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PushArgs {
-    /// An image of the store
+    /// An image in the store
     #[arg(value_name = "IMAGE", value_parser = parsed::<Reference>)]
     image: Reference,
-    /// Where to, unless the image's own name says it: docker://REF
+    /// The destination, docker://REF [default: the image's own name]
     #[arg(value_name = "DESTINATION")]
     destination: Option<String>,
-    /// Of an index the image for this platform alone, not all of it
+    /// Only this platform's image of an index
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = parsed::<Platform>)]
     platform: Option<Platform>,
-    /// Push an instance's image, which holds secrets
+    /// Allow pushing an instance's image, which contains secrets
     #[arg(long)]
     allow_secrets: bool,
     #[command(flatten)]
@@ -49,16 +49,16 @@ pub(super) struct PushArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct CopyArgs {
-    /// docker://REF, oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:REF], or an image of the store
+    /// docker://REF, oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:REF], or a name in the store
     #[arg(value_name = "SOURCE", value_parser = parsed::<Source>)]
     source: Source,
-    /// The same, to be written; the file - is standard output
+    /// The destination, in the same notation; the file - is standard output
     #[arg(value_name = "DESTINATION", value_parser = parsed::<Destination>)]
     destination: Destination,
-    /// Replace an instance that has the name
+    /// Replace an instance of that name
     #[arg(long)]
     force: bool,
-    /// Let an instance's image, which holds secrets, leave the store
+    /// Allow copying an instance's image, which contains secrets
     #[arg(long)]
     allow_secrets: bool,
     #[command(flatten)]
@@ -69,16 +69,16 @@ pub(super) struct CopyArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct SaveArgs {
-    /// An image of the store
+    /// An image in the store
     #[arg(value_name = "IMAGE", value_parser = parsed::<Reference>)]
     image: Reference,
-    /// Where to: oci-archive:FILE, docker-archive:FILE or oci:DIR; the file - is standard output
+    /// The destination: oci-archive:FILE, docker-archive:FILE or oci:DIR; the file - is standard output
     #[arg(short, long, value_name = "FORMAT:FILE", default_value = "oci-archive:-", value_parser = parsed::<Output>)]
     output: Output,
-    /// Of an index the image for this platform alone, not all of it
+    /// Only this platform's image of an index
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = parsed::<Platform>)]
     platform: Option<Platform>,
-    /// Save an instance's image, which holds secrets
+    /// Allow saving an instance's image, which contains secrets
     #[arg(long)]
     allow_secrets: bool,
     #[command(flatten)]
@@ -87,16 +87,16 @@ pub(super) struct SaveArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct LoadArgs {
-    /// An archive of either kind, plain or compressed; - for standard input
+    /// An OCI or docker archive, plain or compressed; - is standard input
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     input: PathBuf,
-    /// The name to give the image, instead of those that the archive has
+    /// The name of the image, instead of those in the archive
     #[arg(short, long, value_name = "REPO[:TAG]", value_parser = parsed::<Reference>)]
     tag: Option<Reference>,
-    /// Replace instances that have the names
+    /// Replace instances that have these names
     #[arg(long)]
     force: bool,
-    /// Go by this policy.json, not by the user's or the system's
+    /// Use this policy.json instead of the user's or the system's
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
 }
@@ -190,7 +190,7 @@ pub(super) fn load(args: &LoadArgs, context: &Context) -> Result<()> {
     context.print(&lines.collect::<String>())
 }
 
-/// A source to pull from: a registry's host written out is as good as `docker://`.
+/// Parses a source to pull from; a name with a registry host means `docker://`.
 fn source_of(text: &str) -> Result<Source> {
     match text.parse()? {
         Source::Local(name) if name.registry().is_some() => Ok(Source::Docker(name)),

@@ -9,21 +9,21 @@ use crate::upkeep::{ImageUse, Inventory, ItemKind, images, inventory};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Also the space of each image
+    /// Show the space of each image too
     #[arg(short, long)]
     verbose: bool,
-    /// The form of the list
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
 }
 
-/// The space of one sort of things.
+/// The space used by one kind of object.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Sum {
     count: u64,
     bytes: u64,
-    /// What `svp prune` would free.
+    /// Bytes that `svp prune` would free.
     reclaimable_bytes: u64,
 }
 

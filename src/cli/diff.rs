@@ -16,7 +16,7 @@ use crate::layer::path::quoted;
 use crate::pipeline::compare::{LayerChoice, Stack, read};
 use crate::source::{Source, pull};
 
-/// How much text is gathered before it is printed, in bytes.
+/// Size of the output buffer, in bytes.
 const PRINTED: usize = 64 << 10;
 
 #[derive(Debug, clap::Args)]
@@ -25,26 +25,26 @@ A line a path: A added, C changed, D removed. A path with what a terminal would 
 What counts is the type, the content, the mode, the owner, a link's target, a device's number and the extended
 attributes; the time alone with --times. Whether two names are of one file does not count.")]
 pub(super) struct Args {
-    /// An image: one of the store, docker://REF, oci:DIR[:REF], oci-archive:FILE[:REF] or docker-archive:FILE[:REF].
-    /// Alone, what its topmost layer did
+    /// An image: a name in the store, docker://REF, oci:DIR[:REF], oci-archive:FILE[:REF] or docker-archive:FILE[:REF].
+    /// Alone: show the changes of its topmost layer
     #[arg(value_name = "IMAGE", value_parser = parsed::<Source>)]
     image: Source,
-    /// Another image: what is different in it
+    /// The image to compare with
     #[arg(value_name = "OTHER", value_parser = parsed::<Source>)]
     other: Option<Source>,
-    /// What this layer of IMAGE did: its number, the lowest is 1, or its digest or the beginning of it
+    /// Show the changes of one layer of IMAGE: its number (the lowest is 1), digest or digest prefix
     #[arg(long, value_name = "N|DIGEST", conflicts_with = "other", value_parser = parsed::<LayerChoice>)]
     layer: Option<LayerChoice>,
-    /// Count a changed time, too
+    /// Also compare modification times
     #[arg(long)]
     times: bool,
-    /// Also how the sizes changed and what of each path, and the sums
+    /// Show changed attributes, sizes and totals
     #[arg(long, conflicts_with = "format")]
     stat: bool,
-    /// Exit with 1 if anything is different, as diff and git do
+    /// Exit with 1 if there is a difference, as diff and git do
     #[arg(long)]
     exit_code: bool,
-    /// The form of the list
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
     #[command(flatten)]
@@ -74,7 +74,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode> {
     Ok(if found { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
 
-/// Prints a long text piece by piece.
+/// Prints a long text in pieces.
 struct Printer<'a> {
     context: &'a Context,
     text: String,
@@ -92,7 +92,7 @@ impl Printer<'_> {
     }
 }
 
-/// What became of a path.
+/// The change of a path.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Change {
@@ -110,7 +110,7 @@ impl Change {
         }
     }
 
-    /// As podman and docker write it.
+    /// The letter that podman and docker print.
     fn letter(self) -> char {
         match self {
             Change::Added => 'A',
@@ -148,7 +148,7 @@ fn print_lines(
     out.line(&format!("{added} added, {changed} changed, {removed} removed: {grown}"))
 }
 
-/// How much `after` is more than `before`, in bytes.
+/// The growth from `before` to `after`, in bytes.
 fn signed(after: u64, before: u64) -> String {
     match after.checked_sub(before) {
         Some(0) => "0 B".into(),
@@ -157,7 +157,7 @@ fn signed(after: u64, before: u64) -> String {
     }
 }
 
-/// Bytes of content; none for what isn't there, or is no file.
+/// Bytes of content; none for a path that does not exist or is not a regular file.
 fn size(held: Option<&Held>) -> u64 {
     match held.map(|held| &held.what) {
         Some(What::File { size, .. }) => *size,
@@ -165,7 +165,7 @@ fn size(held: Option<&Held>) -> u64 {
     }
 }
 
-/// In what a path changed; nothing if it was added or removed.
+/// The changed attributes of a path; none if it was added or removed.
 fn changed(difference: &Difference<'_>) -> Vec<Aspect> {
     match (difference.before, difference.after) {
         (Some(before), Some(after)) => aspects(before, after),
@@ -186,14 +186,14 @@ fn word(aspect: Aspect) -> &'static str {
     }
 }
 
-/// How much is different.
+/// Totals of the differences.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Sums {
     added: u64,
     changed: u64,
     removed: u64,
-    /// Of the paths that differ alone.
+    /// Counts only paths that differ.
     bytes_before: u64,
     bytes_after: u64,
 }

@@ -1,4 +1,4 @@
-//! An error on the terminal: what failed, then the way out, and the exit code.
+//! Prints errors: the failure, then the hint; chooses the exit code.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -8,7 +8,7 @@ use serde_json::json;
 use super::progress::Style;
 use crate::error::{Cause, Error, Kind};
 
-/// Prints the error on standard error, in the form of progress there, and gives its exit code.
+/// Prints the error on standard error, in the format of the progress output, and returns its exit code.
 pub(super) fn report(error: &Error, style: Style) -> ExitCode {
     let code = error.kind().exit_code();
     let text = match (style, error.kind()) {
@@ -27,7 +27,7 @@ pub(super) fn report(error: &Error, style: Style) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// The exit code of svp's own failures where others are a script's: as a shell and podman have them.
+/// The exit code of svp's own failures in commands whose other codes are a script's, as in podman.
 pub(super) fn own_code(error: &Error) -> ExitCode {
     ExitCode::from(match error.kind() {
         _ if error.is(Cause::CommandNotFound) => 127,
@@ -37,7 +37,7 @@ pub(super) fn own_code(error: &Error) -> ExitCode {
     })
 }
 
-/// Errors quote names and output that others chose: control characters must not reach the terminal.
+/// Errors quote untrusted names and output: control characters must not reach the terminal.
 pub(super) fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,15 +1,15 @@
-//! One field of a JSON document, by a name that people can type.
+//! Looks up one field of a JSON document by a dotted name or a JSON pointer.
 
 use serde_json::Value;
 
 use crate::error::{Error, Result};
 
-/// The field that `name` names: `config.Labels.a.b`, or as a JSON pointer (RFC 6901) `/config/Labels/a.b`.
-/// A name with dots in it is found as well as one without: of several readings the longest name wins, and one in
-/// quotes is as it stands.
+/// Returns the field `name`: `config.Labels.a.b`, or as a JSON pointer (RFC 6901) `/config/Labels/a.b`.
+/// Keys may contain dots: of several readings the one with the longest key wins, and a quoted
+/// key is taken literally.
 ///
 /// # Errors
-/// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is none; the hint lists what there is.
+/// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is no such field; the hint lists those that exist.
 pub(super) fn find<'a>(document: &'a Value, name: &str) -> Result<&'a Value> {
     let found = if name.is_empty() || name.starts_with('/') {
         document.pointer(name)
@@ -51,7 +51,7 @@ fn step<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
     }
 }
 
-/// A field for shells: text as it is, anything else as JSON on one line; a newline behind it.
+/// Formats a field for shells: a string verbatim, anything else as one line of JSON, then a newline.
 pub(super) fn show(value: &Value) -> String {
     match value {
         Value::String(text) => format!("{text}\n"),

@@ -7,16 +7,16 @@ use crate::oci::{Platform, Reference};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// An image of the store
+    /// An image in the store
     #[arg(value_name = "IMAGE", value_parser = parsed::<Reference>)]
     image: Reference,
-    /// Of an index the image for this platform, instead of that for this machine
+    /// Choose this platform from an index [default: this machine's]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = parsed::<Platform>)]
     platform: Option<Platform>,
-    /// Show whole what was done, however long it is
+    /// Do not truncate long build steps
     #[arg(long)]
     no_trunc: bool,
-    /// The form of the list
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
 }
@@ -42,7 +42,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     context.print(&table.to_string())
 }
 
-/// The most characters of a column in a list: what a Dockerfile runs may be pages long.
+/// Maximum width of a column, in characters: a RUN line of a Dockerfile may be pages long.
 const WIDTH: usize = 60;
 
 fn shortened(text: String) -> String {

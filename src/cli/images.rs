@@ -7,7 +7,7 @@ use crate::oci::Platform;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The form of the list
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
 }

@@ -11,16 +11,16 @@ use crate::pipeline::refuse_instance_name;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The tar of a root file system, plain or compressed with gzip or zstd; - for standard input
+    /// The tar of a root file system, plain or compressed with gzip or zstd; - is standard input
     #[arg(value_name = "ROOTFS.tar|-")]
     input: PathBuf,
-    /// The tag to give the image
+    /// The tag of the new image
     #[arg(short, long, value_name = "REPO[:TAG]", value_parser = parsed::<Reference>)]
     tag: Reference,
-    /// What the root file system's programs run on, instead of this machine
+    /// The platform of the root file system [default: this machine's]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = parsed::<Platform>)]
     platform: Option<Platform>,
-    /// Replace an instance that has the tag
+    /// Replace an instance that has this tag
     #[arg(long)]
     force: bool,
 }

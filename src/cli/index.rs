@@ -12,20 +12,20 @@ use crate::source::{PullOptions, Source};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The images, each for another platform; of an index all its images. One of the store, docker://REF,
+    /// The images, one for each platform; an index stands for all its images. A name in the store, docker://REF,
     /// oci:DIR[:REF], oci-archive:FILE[:REF] or docker-archive:FILE[:REF]
     #[arg(required = true, value_name = "IMAGE", value_parser = parsed::<Source>)]
     images: Vec<Source>,
-    /// The tag to give the index
+    /// The tag of the new index
     #[arg(short, long, value_name = "REPO[:TAG]", value_parser = parsed::<Reference>)]
     tag: Reference,
-    /// A note for the index, such as org.opencontainers.image.description=TEXT
+    /// Add an annotation to the index, such as org.opencontainers.image.description=TEXT
     #[arg(long, value_name = "NAME=VALUE", value_parser = annotation)]
     annotation: Vec<(String, String)>,
-    /// Replace an instance that has the name
+    /// Replace an instance of that name
     #[arg(long)]
     force: bool,
-    /// The form of what is printed: the digest alone, or all as JSON
+    /// Output format: the digest alone, or everything as JSON
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
     #[command(flatten)]

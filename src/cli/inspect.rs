@@ -11,26 +11,26 @@ use crate::store::{Document, Inspection};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// An image of the store
+    /// An image in the store
     #[arg(value_name = "IMAGE", value_parser = parsed::<Reference>)]
     image: Reference,
-    /// Of an index the image for this platform, instead of that for this machine
+    /// Choose this platform from an index [default: this machine's]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = parsed::<Platform>)]
     platform: Option<Platform>,
-    /// The form of what is told
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
-    /// The manifest as JSON, alone; of an index the index, unless --platform chooses
+    /// Print the manifest as JSON; the index itself, unless --platform chooses an image
     #[arg(long, conflicts_with = "config")]
     manifest: bool,
-    /// The config as JSON, alone
+    /// Print the config as JSON
     #[arg(long)]
     config: bool,
-    /// The manifest (with --config the config) byte for byte, as its digest has it
+    /// Print the manifest (with --config the config) byte for byte, as digested
     #[arg(long, conflicts_with = "format")]
     raw: bool,
-    /// One field of the JSON alone: names with dots between, or a JSON pointer such as
-    /// /config/config/Labels/a.b. Text comes as it is, all else as JSON
+    /// Print one field of the JSON: a dotted name, or a JSON pointer such as
+    /// /config/config/Labels/a.b. Strings are printed verbatim, anything else as JSON
     #[arg(long, value_name = "FIELD", conflicts_with_all = ["format", "raw"])]
     field: Option<String>,
 }
@@ -105,7 +105,7 @@ fn text(told: &Inspection) -> Result<String> {
     Ok(out)
 }
 
-/// A list of arguments as JSON has it: what is one argument can be seen.
+/// Formats arguments as a JSON list, which shows where each one ends.
 fn shown(arguments: &[String]) -> String {
     if arguments.is_empty() {
         return String::new();

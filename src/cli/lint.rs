@@ -1,4 +1,4 @@
-//! `svp lint`: every problem of a pack at once.
+//! `svp lint`: reports every fault of a pack at once.
 
 use std::path::PathBuf;
 
@@ -11,10 +11,10 @@ use crate::pipeline::query::HostPack;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The pack's directory
+    /// The directory of the pack
     #[arg(value_name = "PACK")]
     pack: PathBuf,
-    /// The form of the list
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
 }

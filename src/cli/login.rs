@@ -13,15 +13,15 @@ use crate::interrupt;
 use crate::oci::Reference;
 use crate::registry::{ClientOptions, Keeper, Password, remove_logins, try_login};
 
-/// The longest name or password, in bytes.
+/// Maximum length of a name or password, in bytes.
 const MAX_INPUT: u64 = 64 << 10;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct LoginArgs {
-    /// The registry, and a namespace of it if the login is for that alone
+    /// The registry, optionally with a namespace that the login is limited to
     #[arg(value_name = "HOST[:PORT][/NAMESPACE]")]
     registry: String,
-    /// The user's name; asked for on a terminal
+    /// The user name; prompted for on a terminal
     #[arg(short, long, value_name = "NAME")]
     username: Option<String>,
     /// Read the password from standard input
@@ -33,10 +33,10 @@ pub(super) struct LoginArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct LogoutArgs {
-    /// The registry, and a namespace of it if the login is for that alone
+    /// The registry, optionally with a namespace that the login is limited to
     #[arg(value_name = "HOST[:PORT][/NAMESPACE]", required_unless_present = "all")]
     registry: Option<String>,
-    /// Take away every login of the auth file
+    /// Remove every login from the auth file
     #[arg(short, long, conflicts_with = "registry")]
     all: bool,
     #[command(flatten)]
@@ -102,7 +102,7 @@ pub(super) fn logout(args: LogoutArgs, context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// The registry's host, and the key of its login.
+/// The host of the registry, and the key of its login.
 fn registry_of(text: &str) -> Result<(String, String)> {
     let text = text.strip_prefix("docker://").unwrap_or(text);
     let text = text.strip_prefix("https://").unwrap_or(text).trim_end_matches('/');
@@ -126,7 +126,7 @@ fn read_all() -> Result<String> {
     Ok(text.trim_end_matches(['\n', '\r']).to_owned())
 }
 
-/// Asks on the terminal.
+/// Prompts on the terminal.
 fn ask(question: &str, echo: bool) -> Result<String> {
     let stdin = std::io::stdin();
     // Silence comes first: who is asked may answer at once.
@@ -151,7 +151,7 @@ fn ask(question: &str, echo: bool) -> Result<String> {
     Ok(line.trim_end_matches(['\n', '\r']).to_owned())
 }
 
-/// The terminal shows nothing of what is typed, as long as this lives.
+/// Turns off the terminal's echo until dropped.
 struct Silenced(Termios);
 
 impl Silenced {

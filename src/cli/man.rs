@@ -1,4 +1,4 @@
-//! `svp man`: the manual pages, made of the same text as `--help`, for packages of svp.
+//! `svp man`: writes the manual pages, generated from the `--help` texts.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The directory; created if it is not there
+    /// The directory; created if it does not exist
     dir: PathBuf,
 }
 

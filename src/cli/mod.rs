@@ -1,5 +1,5 @@
-//! The command line: a file a command, each turning its arguments into a request for the library and
-//! printing what comes back. Only this module prints.
+//! The command line: one file for each command, which turns its arguments into a request to the library and
+//! prints the result. Only this module prints.
 
 mod build;
 mod check;
@@ -72,62 +72,62 @@ enum Command {
     Build(build::Args),
     /// Set up one instance of a service on a base image, with fresh secrets
     Setup(setup::Args),
-    /// Ask a pack one key, such as os, secrets or env
+    /// Query one key of a pack, such as os, secrets or env
     Query(query::Args),
-    /// List the ports that a pack's service listens on
+    /// List the ports that a pack or a service listens on
     Ports(query::PortsArgs),
-    /// Find every problem of a pack
+    /// Report every fault of a pack
     Lint(lint::Args),
-    /// Start a new pack, which builds as it is
+    /// Create a new pack that builds as it is
     New(new::Args),
     /// List the images of the store
     Images(images::Args),
-    /// Show an image: its layers, its config, its labels
+    /// Show the config, labels and layers of an image
     Inspect(inspect::Args),
-    /// Show how an image was made, the newest step first
+    /// Show the build steps of an image, newest first
     History(history::Args),
-    /// Show the files that differ between two images, or that one layer added, changed and removed
+    /// Compare the files of two images, or show the changes of one layer
     Diff(diff::Args),
-    /// Give an image another tag
+    /// Add a tag to an image
     Tag(tag::Args),
-    /// Remove tags, and what only they had
+    /// Remove tags, and the images that no other tag has
     Rmi(rmi::Args),
-    /// Bring an image of a registry, a layout or an archive into the store
+    /// Pull an image from a registry, a layout or an archive into the store
     Pull(copy::PullCommand),
-    /// Bring an image of the store to a registry: only what it lacks
+    /// Push an image to a registry, uploading only the blobs it lacks
     Push(copy::PushArgs),
     /// Log in to a registry, for svp, podman and skopeo
     Login(login::LoginArgs),
-    /// Forget a login
+    /// Remove the login of a registry
     Logout(login::LogoutArgs),
-    /// Carry an image from anywhere to anywhere, as it is
+    /// Copy an image between registries, layouts and archives, keeping its digest
     Copy(copy::CopyArgs),
-    /// Put an index together: one name for the images of several platforms
+    /// Create a multi-platform index
     Index(index::Args),
-    /// Write an image to an archive or a layout
+    /// Save an image to an archive or a layout
     Save(copy::SaveArgs),
-    /// Bring all images of an archive into the store
+    /// Load all images of an archive into the store
     Load(copy::LoadArgs),
-    /// Remove whatever no tag needs: blobs, unpacked layers, states, logs, staging
+    /// Remove unused blobs, unpacked layers, states, logs and staging
     Prune(prune::Args),
-    /// Tell what uses the space of the store; what images share counts once
+    /// Show the disk use of the store, counting shared blobs once
     Df(df::Args),
-    /// Make an image from any root file system's tar
+    /// Create an image from the tar of a root file system
     Import(import::Args),
-    /// Unpack an image's root file system into a directory
+    /// Unpack the root file system of an image into a directory
     Unpack(unpack::Args),
     #[command(flatten)]
     Service(services::Command),
-    /// Tell whether this host can build without root, and if not, what to do
+    /// Check whether this host can build and run rootless, and print the fix for each fault
     Check(check::Args),
-    /// Print the completions of a shell: source them, or save them where the shell looks for them
+    /// Print completions for a shell, to be sourced or saved
     Completions(completions::Args),
-    /// Write the manual pages, one for svp and one for each command, into a directory
+    /// Write the manual pages of svp and of each command into a directory
     #[command(hide = true)]
     Man(man::Args),
 }
 
-/// Parses the command line, does what it says, and gives the exit code.
+/// Parses the command line, runs the command, and returns the exit code.
 pub fn main() -> ExitCode {
     interrupt::install();
     let cli = match Cli::try_parse() {

@@ -1,4 +1,4 @@
-//! `svp new`: a pack to begin with.
+//! `svp new`: creates a pack to start from.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::pack::scaffold;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The service's name, and the directory's: lower-case letters, digits and '-'
+    /// The name of the service and of the directory: lower-case letters, digits and '-'
     name: String,
 }
 

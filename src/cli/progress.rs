@@ -12,20 +12,20 @@ use serde_json::json;
 use super::error::printable;
 use crate::progress::{Event, Reporter};
 
-/// How to tell of progress.
+/// Progress output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Style {
     /// Bars on a terminal, plain lines elsewhere
     Auto,
     /// Plain lines
     Plain,
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
-    /// Warnings and errors alone
+    /// Warnings and errors only
     Quiet,
 }
 
-/// Draws what the library reports.
+/// Draws the events that the library reports.
 pub(super) struct Terminal {
     style: Style,
     state: Mutex<State>,
@@ -35,11 +35,11 @@ pub(super) struct Terminal {
 struct State {
     bars: Option<MultiProgress>,
     transfers: HashMap<String, ProgressBar>,
-    /// A script's output that isn't a whole line yet.
+    /// Output of a script after its last newline.
     partial: Vec<u8>,
 }
 
-/// A script's line longer than this is shown in pieces.
+/// Longer lines of a script are printed in pieces of this many bytes.
 const MAX_LINE: usize = 4096;
 
 impl Terminal {

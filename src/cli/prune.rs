@@ -12,19 +12,19 @@ use crate::upkeep::{ItemKind, Pruning, give_up, inventory, prune};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Only tell what would go
+    /// Only list what would be removed
     #[arg(long)]
     dry_run: bool,
-    /// Also all unpacked layers: those that are needed are unpacked again
+    /// Remove all unpacked layers too; they are unpacked again when needed
     #[arg(long)]
     unpacked: bool,
-    /// Also volumes that no service has, with all data in them
+    /// Remove volumes that no service uses, with their data
     #[arg(long)]
     volumes: bool,
-    /// How long to wait until no other svp uses the store
+    /// How long to wait for other svp processes to leave the store
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     wait: u64,
-    /// The form of the list
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
 }
@@ -72,7 +72,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// What restores that were killed have left of their copies.
+/// Copies left by restores that were killed.
 fn copies(dry_run: bool, context: &Context) -> Result<()> {
     let root = Store::default_root()?;
     for service_dir in cutover::abandoned_by_restore(&root)? {

@@ -1,4 +1,4 @@
-//! `svp query` and `svp ports`: what a pack says of itself.
+//! `svp query` and `svp ports`: print the answers of a pack's bin/query.
 
 use std::path::PathBuf;
 
@@ -10,23 +10,23 @@ use crate::pipeline::query::HostPack;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The pack's directory
+    /// The directory of the pack
     #[arg(short = 'b', long = "build-dir", visible_alias = "pack", value_name = "PACK")]
     pack: PathBuf,
-    /// What to ask: version, os, secrets, env, components, ports, volumes or health
+    /// The key: version, os, secrets, env, components, ports, volumes or health
     #[arg(value_parser = parsed::<Key>)]
     key: Key,
-    /// The form of the answer
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PortsArgs {
-    /// A service: where its ports are on this host
+    /// A service: list its ports on this host
     #[arg(required_unless_present = "pack")]
     name: Option<String>,
-    /// The pack's directory: what its service listens on
+    /// The directory of a pack: list the ports that its service listens on
     #[arg(
         short = 'b',
         long = "build-dir",
@@ -35,7 +35,7 @@ pub(super) struct PortsArgs {
         conflicts_with = "name"
     )]
     pack: Option<PathBuf>,
-    /// The form of the answer
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
 }

@@ -7,7 +7,7 @@ use crate::upkeep::remove;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Images of the store
+    /// Images in the store
     #[arg(required = true, value_name = "IMAGE", value_parser = parsed::<Reference>)]
     images: Vec<Reference>,
 }

@@ -20,84 +20,84 @@ use crate::service::service_dir::ServiceDir;
 use crate::service::supervise::Hooks;
 use crate::service::{health, monitor};
 
-/// How long `--wait` waits if it doesn't say; seconds.
+/// Default time limit of `--wait`, in seconds.
 const WAIT: u64 = 60;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The instance's image
+    /// The image of the instance
     #[arg(value_name = "IMAGE", value_parser = parsed::<Reference>)]
     image: Reference,
-    /// The components to run; all of them if none is named
+    /// The components to run [default: all]
     components: Vec<String>,
-    /// Leave it running, and return when it has started
+    /// Run in the background, and return once it has started
     #[arg(short, long)]
     detach: bool,
-    /// With -d: wait until its ports listen or `query health` passes, so many seconds at most
+    /// With -d: wait until its ports listen or `query health` passes, at most SECONDS
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, requires = "detach", value_parser = seconds)]
     wait: Option<Option<u64>>,
-    /// The service's name; else the image's
+    /// The name of the service [default: the image's name]
     #[arg(long)]
     name: Option<String>,
-    /// What to do when a component ends: no, on-failure[:N] or always
+    /// Restart policy for components: no, on-failure[:N] or always
     #[arg(long, default_value = "no", value_parser = parsed::<Restart>)]
     restart: Restart,
-    /// Set a variable for its scripts; NAME alone takes the value of svp's own environment
+    /// Set a variable for its scripts; NAME alone passes on svp's own value
     #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = env_argument)]
     env: Vec<(String, String)>,
-    /// Set the variables of FILE, a NAME=VALUE a line
+    /// Set variables from FILE, one NAME=VALUE per line
     #[arg(long, value_name = "FILE")]
     env_file: Vec<std::path::PathBuf>,
-    /// Show a volume or a directory of the host at PATH
+    /// Mount a volume or a host directory at PATH
     #[arg(short, long, value_name = "NAME|DIR:PATH[:ro]", value_parser = parse_mount)]
     volume: Vec<Mount>,
-    /// Publish a port on another address of the host, 127.0.0.1 if none is named
+    /// Publish a port on a host address [default address: 127.0.0.1]
     #[arg(short, long, value_name = "[ADDR:]HOST:PORT", value_parser = parsed_by(parse_publish))]
     publish: Vec<Forward>,
-    /// The network: auto is private where pasta can run, else the host's
+    /// Network: auto is private where pasta can run, else the host's
     #[arg(long, value_enum, default_value = "auto")]
     network: NetworkArg,
-    /// Let it reach the host's loopback as host.containers.internal, or the gateway
+    /// Allow access to the host's loopback (as host.containers.internal) or to the gateway
     #[arg(long, value_enum, value_name = "host|gateway")]
     allow: Vec<AllowArg>,
-    /// Reach another service, and have its environment, secrets too
+    /// Make another service reachable, and pass its environment, secrets included
     #[arg(long, value_name = "NAME")]
     link: Vec<String>,
-    /// The most memory that it may use, such as 512m or 2g; as much swap besides
+    /// Memory limit, such as 512m or 2g; the same amount of swap comes on top
     #[arg(short, long, value_name = "SIZE", value_parser = parsed_by(parse_memory))]
     memory: Option<u64>,
-    /// How many processors it may use, such as 2 or 0.5
+    /// CPU limit, such as 2 or 0.5 processors
     #[arg(long, value_name = "N", value_parser = parsed_by(parse_cpus))]
     cpus: Option<u64>,
-    /// The most processes and threads that it may have
+    /// Limit of processes and threads
     #[arg(long, visible_alias = "pids-limit", value_name = "N", value_parser = parsed_by(parse_pids))]
     pids: Option<u64>,
-    /// Run this in the container instead of /service/bin/run
+    /// Run this program instead of /service/bin/run
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
-    /// Remove the service when it has ended; its volumes stay
+    /// Remove the service when it exits; keep its volumes
     #[arg(long)]
     rm: bool,
-    /// How many files of each component's output are kept
+    /// Number of log files kept for each component
     #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..=100))]
     log_files: u32,
-    /// The size at which the next such file is begun; MB
+    /// Size at which a log file is rotated, in MB
     #[arg(long, value_name = "MB", default_value = "16", value_parser = clap::value_parser!(u64).range(1..=100_000))]
     log_size: u64,
 }
 
-/// A network as it is asked for.
+/// The network given on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum NetworkArg {
     /// Private where pasta can run, else the host's
     Auto,
     /// The host's
     Host,
-    /// A loopback interface alone
+    /// Only a loopback interface
     None,
 }
 
-/// What of the host a service may be let reach.
+/// Parts of the host that a service may be allowed to reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum AllowArg {
     /// Every port of the host's 127.0.0.1, at host.containers.internal
@@ -112,7 +112,7 @@ pub(super) fn seconds(text: &str) -> Result<u64, String> {
     digits.parse().map_err(|_| format!("{text:?} is no number of seconds"))
 }
 
-/// The options behind a mount, if all are ones that podman has: whether it is read-only. SELinux's mean nothing here.
+/// Parses mount options as podman has them; returns whether the mount is read-only. SELinux options have no effect here.
 fn mount_options(text: &str) -> (&str, bool) {
     match text.rsplit_once(':') {
         Some((rest, options))
@@ -153,7 +153,7 @@ fn parse_mount(text: &str) -> Result<Mount, String> {
     Ok(Mount { source, at, read_only })
 }
 
-/// Reads `NAME=VALUE` lines; empty ones and those that begin with # are skipped.
+/// Parses `NAME=VALUE` lines, skipping empty lines and comments (`#`).
 pub(super) fn env_file(path: &std::path::Path) -> Result<Vec<(String, String)>> {
     let text = std::fs::read_to_string(path).io("read", path)?;
     let mut out = Vec::new();
@@ -236,7 +236,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs the service in this process, its output on ours.
+/// Runs the service in this process and copies its output.
 pub(super) fn foreground(
     root: &std::path::Path,
     service_dir: &ServiceDir,
@@ -255,7 +255,7 @@ pub(super) fn foreground(
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }
 
-/// Components' lines on standard output and standard error, the component before each if there are several.
+/// Prints the components' lines on standard output and error, prefixed with the component's name if there are several.
 pub(super) struct Console {
     prefixes: Vec<String>,
     lock: Mutex<()>,
@@ -293,7 +293,7 @@ fn write_lines(out: &mut dyn Write, prefix: &str, lines: &[u8]) -> std::io::Resu
     out.flush()
 }
 
-/// What comes before the lines of each component: nothing if there is one; coloured on a terminal.
+/// The prefix of each component's lines: empty if there is only one, coloured on a terminal.
 pub(super) fn prefixes(names: &[String]) -> Vec<String> {
     use std::io::IsTerminal;
     const COLOURS: [u8; 6] = [36, 33, 32, 35, 34, 31];

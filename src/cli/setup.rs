@@ -17,29 +17,29 @@ use crate::pipeline::{self, SetupRequest};
 use crate::registry::ClientOptions;
 use crate::secret::Secret;
 
-/// The longest secret that a file may bring, in bytes.
+/// Maximum size of a secret read from a file, in bytes.
 const MAX_SECRET: u64 = 64 << 10;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The pack's directory; the base image's own pack is what runs
+    /// The directory of the pack; the pack in the base image is the one that runs
     #[arg(short = 'b', long = "build-dir", visible_alias = "pack", value_name = "PACK")]
     pack: Option<PathBuf>,
-    /// The base image, one that `svp build` made
+    /// The base image, built by `svp build`
     #[arg(short, long, value_name = "BASE[:TAG]", value_parser = parsed::<Reference>)]
     image: Reference,
-    /// The tag to give the instance
+    /// The tag of the instance
     #[arg(short, long, value_name = "REPO[:TAG]", value_parser = parsed::<Reference>)]
     tag: Reference,
-    /// Replace what has the tag, with fresh secrets
+    /// Replace an image that has this tag; generate new secrets
     #[arg(long)]
     force: bool,
-    /// Lay the pack of -b over the image's own first
+    /// Replace the image's pack with that of -b first
     #[arg(long)]
     update_pack: bool,
     #[command(flatten)]
     secrets: SecretArgs,
-    /// How to print the environment
+    /// Output format of the environment
     #[arg(long, value_enum, default_value = "dotenv")]
     env_format: EnvFormat,
     #[command(flatten)]
@@ -50,21 +50,21 @@ pub(super) struct Args {
     registry: RegistryArgs,
 }
 
-/// Secrets that are not made afresh.
+/// Secrets that are not generated.
 #[derive(Debug, clap::Args)]
 pub(super) struct SecretArgs {
-    /// Use the content of FILE as the secret NAME; - is standard input
+    /// Read the secret NAME from FILE; - is standard input
     #[arg(long, value_name = "NAME=@FILE")]
     secret: Vec<String>,
-    /// Replace the instance that has the tag, and keep its secrets
+    /// Replace the instance that has this tag, keeping its secrets
     #[arg(long, conflicts_with = "force")]
     keep_secrets: bool,
 }
 
-/// How to print an environment.
+/// Output format of an environment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum EnvFormat {
-    /// NAME=VALUE, a line each, as it is
+    /// One NAME=VALUE per line, unquoted
     Dotenv,
     /// One JSON object
     Json,
@@ -73,7 +73,7 @@ pub(super) enum EnvFormat {
 }
 
 impl SecretArgs {
-    /// Whether anything is said of secrets.
+    /// Whether any option for secrets was given.
     pub(super) fn any(&self) -> bool {
         self.keep_secrets || !self.secret.is_empty()
     }
@@ -145,7 +145,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     push(&args.output, (&made.descriptor, &made.tag), &store, &client, context)
 }
 
-/// An environment in the format that was asked for.
+/// Formats an environment.
 pub(super) fn environment_text(environment: &[(String, String)], format: EnvFormat) -> String {
     match format {
         EnvFormat::Dotenv => environment.iter().map(|(n, v)| format!("{n}={v}\n")).collect(),

@@ -1,10 +1,10 @@
-//! Data for people: columns, sizes, times; and for programs: JSON.
+//! Formats data: columns, sizes and times for people, JSON for programs.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// Rows of text under headings, the columns as wide as they need to be.
+/// A table of text; columns are as wide as their content.
 pub(super) struct Table<const N: usize> {
     rows: Vec<[String; N]>,
 }
@@ -35,8 +35,8 @@ impl<const N: usize> fmt::Display for Table<N> {
     }
 }
 
-/// `text` on one line, without what a terminal would take for a command: names, labels and the like come
-/// from strangers.
+/// Returns `text` on one line, with terminal control sequences escaped: names and labels come
+/// from untrusted images.
 pub(super) fn printable(text: &str) -> String {
     let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
     text.chars().map(shown).collect()
@@ -49,7 +49,7 @@ pub(super) fn json(value: &impl Serialize) -> String {
     text
 }
 
-/// A number of bytes as people read it, in powers of ten.
+/// Formats a number of bytes in decimal units.
 pub(super) fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
     if bytes < 1000 {
@@ -65,7 +65,7 @@ pub(super) fn size(bytes: u64) -> String {
     format!("{value:.digits$} {}", UNITS[unit])
 }
 
-/// An RFC 3339 time to the minute, in UTC.
+/// Formats an RFC 3339 time to the minute, in UTC.
 pub(super) fn time(rfc3339: Option<&str>) -> String {
     let parsed = rfc3339.and_then(|text| text.parse::<jiff::Timestamp>().ok());
     parsed.map_or("unknown".into(), |time| time.strftime("%Y-%m-%d %H:%M").to_string())

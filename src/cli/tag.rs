@@ -7,13 +7,13 @@ use crate::pipeline;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// An image of the store
+    /// An image in the store
     #[arg(value_name = "IMAGE", value_parser = parsed::<Reference>)]
     image: Reference,
-    /// Its new name; an image that has it loses it
+    /// The new name; another image of that name loses it
     #[arg(value_name = "REPO[:TAG]", value_parser = parsed::<Reference>)]
     name: Reference,
-    /// Take the name from an instance that has it
+    /// Take the name from an instance
     #[arg(long)]
     force: bool,
 }

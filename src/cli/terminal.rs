@@ -1,6 +1,6 @@
-//! The caller's terminal and pipes, connected to a command in a container.
+//! Connects the caller's terminal or pipes to a command in a container.
 //!
-//! The command never gets the caller's own descriptors: with a terminal's it could type on it.
+//! The command never receives the caller's own descriptors: with a terminal's it could inject input (TIOCSTI).
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
@@ -20,14 +20,14 @@ use crate::service::command;
 
 type Start<'a> = dyn FnMut(Stdio) -> Result<Joined> + 'a;
 
-/// Whether there is a terminal to read from and to print to, and it is svp's turn: a job in the background would
-/// be stopped if it changed how the terminal works.
+/// Whether standard input and output are a terminal and svp is in its foreground: a background job would
+/// be stopped for changing the terminal's settings.
 pub(super) fn is_ours() -> bool {
     let stdin = rustix::stdio::stdin();
     stdin.is_terminal() && rustix::stdio::stdout().is_terminal() && in_foreground(stdin)
 }
 
-/// Runs a command with a terminal of the container's own, which behaves as the caller's.
+/// Runs a command on a pseudo-terminal in the container that mirrors the caller's terminal.
 ///
 /// # Errors
 /// Those of `start`.
@@ -55,7 +55,7 @@ pub(super) fn with_terminal(start: &mut Start<'_>) -> Result<End> {
     end
 }
 
-/// Runs a command with pipes, which lead to the caller's standard input, output and error.
+/// Runs a command with pipes to the caller's standard input, output and error.
 ///
 /// # Errors
 /// Those of `start`.
@@ -93,7 +93,7 @@ fn broken(error: io::Error) -> Error {
     Error::new(Kind::Storage, "can't connect the command to the terminal").source(error)
 }
 
-/// Hands the command what the caller types, until the end.
+/// Copies the caller's input to the command until end of file.
 fn feed(mut from: &File, to: &File) {
     let mut buffer = vec![0; 64 << 10];
     loop {
@@ -114,13 +114,13 @@ fn feed(mut from: &File, to: &File) {
     }
 }
 
-/// Whether a read from what may be a terminal is svp's turn.
+/// Whether svp may read standard input now: it is no terminal, or svp is in the foreground.
 fn in_foreground(terminal: impl AsFd) -> bool {
     rustix::termios::tcgetpgrp(terminal).map_or(true, |group| group == rustix::process::getpgrp())
 }
 
-/// Copies until the end; once the command has `ended`, what it has printed: who it has left behind may go on
-/// printing for ever.
+/// Copies until end of file; once the command has `ended`, copies what is buffered and stops, since processes that it
+/// left behind may print for ever.
 fn copy(from: &File, to: &File, ended: &AtomicBool) {
     let mut late = 0;
     let _ = command::drain(from, ended, Duration::ZERO, &mut |bytes| -> io::Result<()> {
@@ -132,10 +132,10 @@ fn copy(from: &File, to: &File, ended: &AtomicBool) {
     });
 }
 
-/// What a pipe can hold at most (`/proc/sys/fs/pipe-max-size`, if nobody has raised it).
+/// Maximum capacity of a pipe (the default of `/proc/sys/fs/pipe-max-size`).
 const MOST_IN_A_PIPE: usize = 1 << 20;
 
-/// Writes all, also where the other side has made the file one that doesn't block, as node.js does.
+/// Writes everything, even if a peer such as node.js made the file non-blocking.
 fn write_all(mut to: &File, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match to.write(bytes) {
@@ -153,7 +153,7 @@ fn wait_for(file: &File, what: PollFlags) {
     let _ = poll(&mut [PollFd::new(file, what)], None);
 }
 
-/// The caller's terminal without line editing, echo and signals, until dropped.
+/// Puts the caller's terminal into raw mode until dropped.
 struct Raw {
     terminal: OwnedFd,
     before: Termios,
@@ -175,7 +175,7 @@ impl Drop for Raw {
     }
 }
 
-/// Gives the command's terminal the size of the caller's whenever that changes.
+/// Copies each change of the caller's window size to the command's terminal.
 fn follow_size(ours: &OwnedFd, theirs: &File) -> Result<()> {
     let (ours, theirs) = (ours.try_clone().map_err(broken)?, theirs.try_clone().map_err(broken)?);
     let mut resized = SigSet::empty();
@@ -190,7 +190,7 @@ fn follow_size(ours: &OwnedFd, theirs: &File) -> Result<()> {
     Ok(())
 }
 
-/// Sends the command what svp is sent. A shell on a terminal ignores SIGTERM, and goes when its terminal does.
+/// Forwards svp's signals to the command. A shell on a terminal ignores SIGTERM, and exits when its terminal closes.
 fn forward_signals(signaller: Signaller, on_terminal: bool) -> Result<()> {
     let mut signals = File::from(interrupt::divert().map_err(broken)?);
     std::thread::spawn(move || {

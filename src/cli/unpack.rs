@@ -14,15 +14,15 @@ use crate::sandbox::layer_sources;
 use crate::sandbox::unpack_into;
 use crate::source::{Source, pull};
 
-/// How many of the things that could not be made are named.
+/// The number of skipped files that are named.
 const MOST_NAMED: usize = 20;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The image: one of the store, docker://REF, oci:DIR[:REF] or oci-archive:FILE[:REF]
+    /// The image: a name in the store, docker://REF, oci:DIR[:REF] or oci-archive:FILE[:REF]
     #[arg(value_name = "IMAGE", value_parser = parsed::<Source>)]
     image: Source,
-    /// Where to; an empty directory, or one that is made
+    /// The target: an empty directory, or a new one
     #[arg(value_name = "DIR")]
     dir: PathBuf,
     #[command(flatten)]
@@ -63,7 +63,7 @@ fn check_target(dir: &Path) -> Result<()> {
     }
 }
 
-/// Names what could not be made as the image has it.
+/// Reports the files that could not be created as the image has them.
 fn tell(reports: &[UnpackReport], reporter: &dyn Reporter) {
     let count: u64 = reports.iter().map(|report| report.unmade_count).sum();
     let unmade = reports.iter().flat_map(|report| &report.unmade);

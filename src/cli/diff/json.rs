@@ -1,4 +1,4 @@
-//! What differs, as JSON: a line a path, so that it can be printed piece by piece.
+//! Differences as JSON, one line for each path, so that they can be printed as a stream.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -17,7 +17,7 @@ use crate::pipeline::compare::Stack;
 struct Side {
     /// The image's manifest.
     image: Digest,
-    /// So many of its layers, from the lowest.
+    /// The number of its layers, counted from the lowest.
     layers: usize,
 }
 
@@ -25,7 +25,7 @@ struct Side {
 #[serde(rename_all = "camelCase")]
 struct Told {
     path: String,
-    /// The path's bytes, if they are no UTF-8.
+    /// The bytes of the path, if they are not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     path_base64: Option<String>,
     change: Change,
@@ -41,7 +41,7 @@ struct Told {
 #[serde(rename_all = "camelCase")]
 struct File {
     r#type: &'static str,
-    /// In octal.
+    /// Octal.
     mode: String,
     uid: u32,
     gid: u32,
@@ -52,7 +52,7 @@ struct File {
     digest: Option<Digest>,
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<String>,
-    /// The target's bytes, if they are no UTF-8.
+    /// The bytes of the target, if they are not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     target_base64: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,13 +67,13 @@ struct File {
 #[serde(rename_all = "camelCase")]
 struct Xattr {
     name: String,
-    /// The name's bytes, if they are no UTF-8.
+    /// The bytes of the name, if they are not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     name_base64: Option<String>,
     value_base64: String,
 }
 
-/// Prints the two `sides` and what differs.
+/// Prints the two `sides` and their differences.
 pub(super) fn print(
     out: &mut Printer<'_>,
     sides: [&Stack; 2],
@@ -92,7 +92,7 @@ pub(super) fn print(
     out.line(&format!("  ],\n  \"sums\": {}\n}}", text(&Sums::of(differences))))
 }
 
-/// On one line. JSON leaves some characters as they are that a terminal would obey.
+/// Serialises on one line, escaping the control characters that JSON leaves as they are.
 fn text(value: &impl Serialize) -> String {
     let text = serde_json::to_string(value).expect("data serialises");
     let mut shown = String::with_capacity(text.len());
@@ -117,7 +117,7 @@ fn told(difference: &Difference<'_>) -> Told {
     }
 }
 
-/// Bytes as text, and whole where they are no UTF-8.
+/// Bytes as text, plus the raw bytes where they are not UTF-8.
 fn bytes(bytes: &[u8]) -> (String, Option<String>) {
     match std::str::from_utf8(bytes) {
         Ok(text) => (text.to_owned(), None),
@@ -160,7 +160,7 @@ fn file(held: &Held) -> File {
     file
 }
 
-/// As RFC 3339; one that it can't say, as seconds behind an `@`.
+/// Formats a time as RFC 3339, or as `@SECONDS` where RFC 3339 has no form for it.
 fn time(time: Timestamp) -> String {
     let Timestamp { seconds, nanoseconds } = time;
     // jiff wants the sign of both to be the same.

@@ -17,7 +17,7 @@ pub(in crate::cli) struct Args {
     /// Wait until it is well, so many seconds at most
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, value_parser = seconds)]
     wait: Option<Option<u64>>,
-    /// The form of what is told
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
 }

@@ -24,7 +24,7 @@ pub(in crate::cli) struct PsArgs {
     /// The names alone
     #[arg(short, long, conflicts_with = "format")]
     quiet: bool,
-    /// The form of the list
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
 }
@@ -33,7 +33,7 @@ pub(in crate::cli) struct PsArgs {
 pub(in crate::cli) struct InfoArgs {
     /// The service
     name: String,
-    /// The form of what is told
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
 }
@@ -45,7 +45,7 @@ pub(in crate::cli) struct EnvArgs {
     /// Show secrets on a terminal too
     #[arg(long)]
     show_secrets: bool,
-    /// How to print the environment
+    /// Output format of the environment
     #[arg(long, value_enum, default_value = "dotenv")]
     format: EnvFormat,
 }
