@@ -112,7 +112,7 @@ pub(super) fn seconds(text: &str) -> Result<u64, String> {
     digits.parse().map_err(|_| format!("{text:?} is no number of seconds"))
 }
 
-/// Parses mount options as podman has them; returns whether the mount is read-only. SELinux options have no effect here.
+/// Parses mount options as podman has them; returns whether the mount is read-only. SELinux options have no effect.
 fn mount_options(text: &str) -> (&str, bool) {
     match text.rsplit_once(':') {
         Some((rest, options))

@@ -25,16 +25,16 @@ use crate::store::Store;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct BackupArgs {
-    /// The service
+    /// The name of the service
     #[arg(required_unless_present = "show")]
     name: Option<String>,
-    /// Make no backup, tell what this one is of: the service, the image and its digest, when. Standard input if -
+    /// Show the service, image, digest and time of an existing backup; - is standard input
     #[arg(long, value_name = "FILE", exclusive = true)]
     show: Option<PathBuf>,
-    /// The file to write; what is there stays until the backup is whole. Standard output if - or none
+    /// The file to write, replaced once the backup is complete [default: standard output, also -]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// How to compress it; decompressed it is what bin/backup printed, to the byte
+    /// Compression; decompressed, a backup is exactly the output of bin/backup
     #[arg(
         long,
         value_enum,
@@ -43,13 +43,13 @@ pub(in crate::cli) struct BackupArgs {
         hide_possible_values = true
     )]
     compression: Format,
-    /// How hard to compress it: gzip 1 to 9, zstd 1 to 19
+    /// Compression level: gzip 1 to 9, zstd 1 to 19
     #[arg(long, value_name = "N")]
     compression_level: Option<u32>,
-    /// Restore it in a throwaway copy of the service, and see that it is well; only then it is written
+    /// Restore the backup into a throwaway copy first; keep the file only if the copy is healthy
     #[arg(long)]
     verify: bool,
-    /// With --verify: make no backup, verify this one
+    /// With --verify: verify this backup instead of creating one
     #[arg(short, long, value_name = "FILE", requires = "verify", conflicts_with = "output")]
     input: Option<PathBuf>,
     #[command(flatten)]
@@ -58,30 +58,30 @@ pub(in crate::cli) struct BackupArgs {
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct RestoreArgs {
-    /// The service
+    /// The name of the service
     name: String,
-    /// The backup. Standard input if - or none
+    /// The backup to read [default: standard input, also -]
     #[arg(short, long, value_name = "FILE")]
     input: Option<PathBuf>,
-    /// How it is compressed, if its first bytes don't tell
+    /// Compression, if its first bytes do not identify it
     #[arg(long, value_enum, value_name = "zstd|gzip|none", hide_possible_values = true)]
     compression: Option<Format>,
     #[command(flatten)]
     how: HowArgs,
 }
 
-/// How a backup is restored.
+/// Options for restoring a backup.
 #[derive(Debug, clap::Args)]
 struct HowArgs {
-    /// Restore a backup of another service all the same
+    /// Restore even if the backup is of another service
     #[arg(long)]
     force: bool,
-    /// How many seconds the service may take to be well
+    /// Seconds to wait until the service is healthy
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     wait: u64,
 }
 
-/// What a backup is made of.
+/// The source of a backup.
 struct Source {
     root: PathBuf,
     service_dir: ServiceDir,
@@ -104,7 +104,7 @@ pub(in crate::cli) fn backup(args: &BackupArgs, context: &Context) -> Result<Exi
     let path = args.output.as_deref().filter(|path| *path != Path::new("-"));
     let target = Target::new(path, args.verify)?;
     let source = Source::new(root, service_dir, context)?;
-    // A slow reader must not keep a service stopped.
+    // A slow reader must not prolong the service's downtime.
     let mut target = target.spooled(args.verify || !source.scripts.backup, &source.root)?;
     let end = source.write(&mut target, settings, context)?;
     if end != End::Exited(0) {
@@ -117,7 +117,7 @@ pub(in crate::cli) fn backup(args: &BackupArgs, context: &Context) -> Result<Exi
     if args.verify {
         let (root, service_dir) = (&source.root, &source.service_dir);
         let written = target.written()?;
-        // Before its bytes are looked at: those of `none` may look like another's.
+        // Check first: an uncompressed backup may begin like a compressed one.
         let compression = Some(args.compression);
         let outcome =
             restore::verify(request(root, service_dir, written, compression, &args.how, context))?;
@@ -146,7 +146,7 @@ pub(in crate::cli) fn restore(args: &RestoreArgs, context: &Context) -> Result<E
     }
 }
 
-/// Prints what a backup says of itself.
+/// Prints the header of a backup.
 fn tell(path: &Path, context: &Context) -> Result<ExitCode> {
     let mut input = input(Some(path).filter(|path| *path != Path::new("-")))?;
     let header = BackupStart::read(&mut input, None)?.header.ok_or_else(|| {
@@ -167,7 +167,7 @@ fn verified(outcome: Outcome, context: &Context) -> Result<ExitCode> {
     }
 }
 
-/// Tells that a script failed; its own exit code.
+/// Reports a failed script; returns the script's exit code.
 fn ended(script: &str, end: End, what: &str, context: &Context) -> Result<ExitCode> {
     let code = shell_code(end);
     context.reporter().warning(&format!("{script} ended with {code}{what}"));
@@ -207,15 +207,15 @@ fn input(path: Option<&Path>) -> Result<File> {
     stdin.as_fd().try_clone_to_owned().map(File::from).io("open", "standard input")
 }
 
-/// Where a backup goes.
+/// The destination of a backup.
 enum Target {
-    /// A file, when it is whole.
+    /// A file, replaced once the backup is complete.
     File(OutputFile),
-    /// As it comes.
+    /// Standard output, streamed.
     Stdout(File),
-    /// A file without a name first, then standard output.
+    /// Standard output, after the whole backup was written to an unnamed file.
     Spool(File, Box<Target>),
-    /// Nowhere: it is only verified.
+    /// None: the backup is only verified.
     Nowhere(std::io::Sink),
 }
 
@@ -240,7 +240,7 @@ impl Target {
         }
     }
 
-    /// By way of a file, if that is needed and it isn't one.
+    /// Switches from streaming to an unnamed file if `needed`.
     fn spooled(self, needed: bool, root: &Path) -> Result<Target> {
         if !needed || matches!(&self, Target::File(new) if new.is_regular()) {
             return Ok(self);
@@ -257,7 +257,7 @@ impl Target {
         }
     }
 
-    /// What was written, from its start.
+    /// The bytes written so far, from the start.
     fn written(&self) -> Result<File> {
         let file = match self {
             Target::File(new) => new.file(),
@@ -316,7 +316,7 @@ impl Source {
         Ok(Source { root, service_dir, record, scripts })
     }
 
-    /// Writes the backup; how the pack's script ended.
+    /// Writes the backup; returns the exit status of the pack's script.
     fn write(&self, to: &mut dyn Sink, settings: Settings, context: &Context) -> Result<End> {
         let output = Output { to, settings, show: &show };
         if !self.scripts.backup {
@@ -335,8 +335,8 @@ impl Source {
     }
 }
 
-/// Shows what a script says.
+/// Copies a script's standard error.
 fn show(bytes: &[u8]) {
-    // Who reads it may be gone.
+    // The reader may have closed its end.
     let _ = std::io::stderr().lock().write_all(bytes);
 }

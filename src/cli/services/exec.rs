@@ -1,5 +1,5 @@
-//! `svp exec`, `shell`, `client` and `extra`: a command in a service that runs, with the caller's terminal
-//! or pipes.
+//! `svp exec`, `shell`, `client` and `extra`: run a command in a running service, on the caller's terminal
+//! or with pipes.
 
 use std::process::ExitCode;
 
@@ -15,7 +15,7 @@ use crate::store::Store;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct ExecArgs {
-    /// The service
+    /// The name of the service
     name: String,
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
@@ -24,35 +24,35 @@ pub(in crate::cli) struct ExecArgs {
     how: HowArgs,
 }
 
-/// How a command runs in a service.
+/// Options for a command in a service.
 #[derive(Debug, Default, clap::Args)]
 struct HowArgs {
     /// Set a variable for the command
     #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = env_argument)]
     env: Vec<(String, String)>,
-    /// The directory to run it in
+    /// Working directory
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
-    /// The user to run it as, and the group: names of the service's, or numbers; root if not said
+    /// User, and optionally group, by name or number [default: root]
     #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
-    /// Give it no terminal, even if there is one
+    /// Do not allocate a terminal
     #[arg(short = 'T', long)]
     no_tty: bool,
-    // Habits of podman's users: that is what happens anyway.
+    // podman's options, accepted for habit: this is the behaviour anyway.
     #[arg(short, hide = true)]
     interactive: bool,
     #[arg(short, hide = true)]
     tty: bool,
 }
 
-/// A command of the pack's in a service.
+/// A command of the pack, run in a service.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct ScriptArgs {
-    /// The service, if not the first argument
+    /// The name of the service, instead of the first argument
     #[arg(short, long, value_name = "NAME")]
     container: Option<String>,
-    /// The service, then what the script gets
+    /// The name of the service, then the arguments of the script
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "NAME|ARGS")]
     arguments: Vec<String>,
 }
@@ -73,7 +73,7 @@ pub(in crate::cli) fn exec(args: &ExecArgs, context: &Context) -> Result<ExitCod
 
 pub(in crate::cli) fn shell(args: &ScriptArgs, context: &Context) -> Result<ExitCode> {
     let (name, arguments) = args.split()?;
-    // The best shell that is there.
+    // The first shell that exists in the container.
     let script =
         "if command -v bash >/dev/null 2>&1; then exec bash \"$@\"; else exec sh \"$@\"; fi";
     let argv = ["/bin/sh", "-c", script, "sh"].map(str::to_owned).to_vec();
@@ -103,13 +103,13 @@ fn script(script: &str, args: &ScriptArgs, context: &Context) -> Result<ExitCode
     })
 }
 
-/// The way out where there is no such command.
+/// The hint for a command that does not exist.
 fn or_hint(error: Error, hint: impl FnOnce() -> String) -> Error {
     let missing = error.hint_text().is_none() && error.is(Cause::CommandNotFound);
     if missing { error.hint(hint()) } else { error }
 }
 
-/// Runs a command in a service; the exit code is the command's.
+/// Runs a command in a service; returns the command's exit code.
 fn run(name: &str, argv: Vec<String>, how: &HowArgs, context: &Context) -> Result<ExitCode> {
     let (root, service_dir) = find(name)?;
     let record = service_dir.record()?;

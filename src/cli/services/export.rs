@@ -17,47 +17,47 @@ use crate::store::Store;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
-    /// The service
+    /// The name of the service
     name: String,
-    /// Who is to run it: podman by units of quadlet, svp by a unit of systemd, or Kubernetes
+    /// The target: podman's quadlet units, a systemd unit that runs svp, or Kubernetes
     #[arg(short, long, value_enum)]
     format: FormatArg,
-    /// Write files into DIR, which is made if it isn't there, and print their names
+    /// Write files into DIR, created if missing, and print their names
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Replace files of DIR
+    /// Replace existing files in DIR
     #[arg(long, requires = "output")]
     force: bool,
-    /// What the image is called where it is to run; else localhost/ and its name here
+    /// The image's name on the target [default: localhost/NAME]
     #[arg(long, value_name = "REF", value_parser = parsed::<Reference>)]
     image: Option<Reference>,
-    /// What to do about secrets
+    /// Treatment of secrets
     #[arg(long, value_enum, default_value = "with")]
     secrets: SecretsArg,
-    /// Show secrets on a terminal too
+    /// Print secrets even on a terminal
     #[arg(long)]
     show_secrets: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum FormatArg {
-    /// Units of podman's quadlet
+    /// Units for podman's quadlet
     Quadlet,
-    /// A unit that runs the service with svp itself
+    /// A systemd unit that runs the service with svp
     Systemd,
-    /// Objects of Kubernetes, which `podman kube play` takes too
+    /// Kubernetes objects, also for `podman kube play`
     Kube,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum SecretsArg {
-    /// Kubernetes: a Secret of its own; units never have them
+    /// Kubernetes: add a Secret; units never contain secrets
     With,
-    /// Leave them out
+    /// Leave secrets out
     Without,
-    /// Kubernetes: the Secret alone; quadlet: a shell script of `podman secret create`
+    /// Kubernetes: only the Secret; quadlet: a shell script that runs `podman secret create`
     Only,
-    /// Kubernetes: what `podman secret create NAME -` takes where podman is older than 4.4, and nothing else
+    /// Kubernetes: only the input of `podman secret create NAME -`, for podman before 4.4
     #[value(name = "podman-4.3")]
     Podman43,
 }
@@ -96,7 +96,7 @@ fn request(args: &Args, root: &Path) -> Result<Request> {
         SecretsArg::Podman43 => Secrets::PodmanSecret,
     };
     let system = rustix::process::geteuid().is_root();
-    // What systemd starts has its user's home, not this shell's variables; the system's has no home at all.
+    // A user unit has the user's home but not this shell's variables; a system unit has no home.
     let found_by_itself =
         ["SVP_ROOT", "XDG_DATA_HOME"].iter().all(|name| std::env::var_os(name).is_none());
     let program = std::env::current_exe()
@@ -118,7 +118,7 @@ fn request(args: &Args, root: &Path) -> Result<Request> {
     })
 }
 
-/// All files as one text.
+/// Joins all files into one text.
 fn joined(exported: &Exported, format: Format) -> String {
     let text = |file: &File| match format {
         Format::Quadlet if exported.files.len() > 1 => format!("# {}\n{}", file.name, file.text),
@@ -128,10 +128,10 @@ fn joined(exported: &Exported, format: Format) -> String {
     texts.join(if format == Format::Kube { "---\n" } else { "\n" })
 }
 
-/// Writes files, all or none; those with secrets are their owner's alone.
+/// Writes all files or none; files with secrets get mode 0600.
 fn write(files: &[File], dir: &Path, force: bool) -> Result<()> {
     fs::create_dir_all(dir).io("make", dir)?;
-    // The same again harms nobody.
+    // Identical content may stay.
     let is_other = |file: &&File| {
         let path = dir.join(&file.name);
         let there = path.symlink_metadata();

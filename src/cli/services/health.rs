@@ -12,9 +12,9 @@ use crate::service::health;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
-    /// The service
+    /// The name of the service
     name: String,
-    /// Wait until it is well, so many seconds at most
+    /// Wait until it is healthy, at most SECONDS
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, value_parser = seconds)]
     wait: Option<Option<u64>>,
     /// Output format

@@ -20,77 +20,77 @@ use crate::service::supervise::STOP_SECONDS;
 use crate::service::{self, health, links, monitor};
 use crate::store::Store;
 
-/// How often to look whether a component has started.
+/// Interval at which a restarting component is polled.
 const LOOK: Duration = Duration::from_millis(20);
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct StartArgs {
-    /// The services
+    /// The names of the services
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
-    /// Show its output, and stop it on Ctrl-C
+    /// Print its output, and stop it on Ctrl-C
     #[arg(short, long)]
     attach: bool,
-    /// Wait until its ports listen or `query health` passes, so many seconds at most
+    /// Wait until its ports listen or `query health` passes, at most SECONDS
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, value_parser = seconds)]
     wait: Option<Option<u64>>,
-    /// The form of what is printed
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
 }
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct StopArgs {
-    /// The services
+    /// The names of the services
     #[arg(required_unless_present = "all", value_name = "NAME")]
     names: Vec<String>,
-    /// All services that run
+    /// All running services
     #[arg(short, long, conflicts_with = "names")]
     all: bool,
-    /// How many seconds to wait before it is stopped by force
+    /// Seconds to wait before it is killed
     #[arg(short, long, value_name = "SECONDS", default_value_t = STOP_SECONDS)]
     time: u32,
-    /// The form of what is printed
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
 }
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct RestartArgs {
-    /// The service
+    /// The name of the service
     name: String,
-    /// The components to start anew; the others go on
+    /// The components to restart; the others keep running
     components: Vec<String>,
-    /// How many seconds to wait before it is stopped by force
+    /// Seconds to wait before it is killed
     #[arg(short, long, value_name = "SECONDS", default_value_t = STOP_SECONDS)]
     time: u32,
-    /// The form of what is printed
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
 }
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct WaitArgs {
-    /// The services
+    /// The names of the services
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
-    /// The form of what is printed
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
 }
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct RemoveArgs {
-    /// The services
+    /// The names of the services
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
-    /// Stop them first
+    /// Stop running services first
     #[arg(short, long)]
     force: bool,
-    /// Remove their volumes too, with all data in them
+    /// Remove their volumes too, with all data
     #[arg(long)]
     volumes: bool,
-    /// The form of what is printed
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
 }
@@ -116,7 +116,7 @@ pub(in crate::cli) fn start(args: &StartArgs, context: &Context) -> Result<ExitC
     finish(&service_dirs, args.format, context)
 }
 
-/// Says which service a thing was done to, at once; as JSON all come together, at the end.
+/// Prints the name of each service when it is done; JSON is printed once, at the end.
 fn name_of(service_dir: &ServiceDir, format: Format, context: &Context) -> Result<()> {
     match format {
         Format::Table => context.print(&format!("{}\n", service_dir.name())),
@@ -150,7 +150,7 @@ pub(in crate::cli) fn stop(args: &StopArgs, context: &Context) -> Result<ExitCod
         stop_one(service_dir, args.time, context)?;
         name_of(service_dir, args.format, context)?;
     }
-    // One that was run with --rm is there no more.
+    // A service run with --rm no longer exists.
     service_dirs.retain(|service_dir| ServiceDir::existing(&root, service_dir.name()).is_ok());
     finish(&service_dirs, args.format, context)
 }
@@ -171,7 +171,7 @@ fn stop_one(service_dir: &ServiceDir, seconds: u32, context: &Context) -> Result
     let monitor = service_dir.monitor();
     match request(service_dir, &Request::Stop(seconds)) {
         Ok(_) => service_dir.wait_for_monitor(monitor).map(drop),
-        // It is stopped only for the moment.
+        // Stopped only temporarily.
         Err(error) if error.is(Cause::ServiceNotRunning) && cutover::is_locked(service_dir)? => {
             Err(at_work(service_dir))
         }
@@ -192,7 +192,7 @@ pub(in crate::cli) fn restart(args: &RestartArgs, context: &Context) -> Result<E
             return Err(Error::usage(format!("{name} would be removed: it was run with --rm"))
                 .hint("`svp run` it again, without --rm if it is to be kept"));
         }
-        // What couldn't start again is not stopped.
+        // Do not stop a service that could not start again.
         links::resolve(&root, &record)?;
         stop_one(&service_dir, args.time, context)?;
         monitor::start(&root, &service_dir, context.reporter())?;
@@ -249,7 +249,7 @@ pub(in crate::cli) fn wait(args: &WaitArgs, context: &Context) -> Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-/// The places of services, all of which exist: a wrong name is told before anything is done.
+/// Opens all named services, so that a wrong name is reported before anything changes.
 fn existing(root: &Path, names: &[String]) -> Result<Vec<ServiceDir>> {
     names.iter().map(|name| ServiceDir::existing(root, name)).collect()
 }

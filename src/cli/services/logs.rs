@@ -17,41 +17,41 @@ use crate::service::log::{Follower, Line, Wanted, merged};
 use crate::service::service_dir::ServiceDir;
 use crate::service::status::State;
 
-/// How often a log that is followed is looked at.
+/// Polling interval of a followed log.
 const PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
-    /// The service
+    /// The name of the service
     name: String,
-    /// The component; all of them if none is named
+    /// The component [default: all]
     component: Option<String>,
-    /// Go on as long as the service runs
+    /// Follow the log while the service runs
     #[arg(short, long)]
     follow: bool,
-    /// So many of the last lines alone
+    /// Only the last N lines
     #[arg(short = 'n', long, visible_alias = "tail", value_name = "N")]
     lines: Option<usize>,
-    /// Lines since then: a time (2026-01-31T12:00:00Z, 2026-01-31), seconds since 1970, or a span (10m, 2h)
+    /// Only lines after a time (2026-01-31T12:00:00Z, 2026-01-31), seconds since 1970, or a duration ago (10m, 2h)
     #[arg(long, value_name = "TIME", value_parser = time)]
     since: Option<Timestamp>,
-    /// Lines before then
+    /// Only lines before that time
     #[arg(long, value_name = "TIME", value_parser = time)]
     until: Option<Timestamp>,
-    /// Say when each line was printed
+    /// Print the time of each line
     #[arg(short, long)]
     timestamps: bool,
-    /// The form of the lines
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
 }
 
-/// A time, or how long ago.
+/// A point in time, or a duration before now.
 fn time(text: &str) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time);
     }
-    // A day alone, or a time without a zone: those of this place.
+    // A date, or a time without a zone, is local time.
     if let Ok(time) = text.parse::<jiff::civil::DateTime>() {
         let zoned = time.to_zoned(jiff::tz::TimeZone::system());
         return zoned.map(|time| time.timestamp()).map_err(|e| e.to_string());
@@ -97,7 +97,7 @@ fn follow(
     printer: &mut Printer<'_>,
 ) -> Result<()> {
     loop {
-        // Asked first: what was printed before the end is read after it.
+        // Query the status before reading, so that the last lines are read too.
         let over = !matches!(
             service_dir.status()?.state,
             State::Running | State::Starting | State::Stopping
@@ -122,7 +122,7 @@ struct Printer<'a> {
     args: &'a Args,
     prefixes: Vec<String>,
     names: &'a [String],
-    /// The components and streams in the middle of whose lines we are.
+    /// The components and streams whose current line is incomplete.
     in_line: HashSet<(usize, Stream)>,
 }
 
@@ -156,7 +156,7 @@ impl Printer<'_> {
         }
         let written = match line.stream {
             Stream::Stdout => std::io::stdout().lock().write_all(&out),
-            // As podman: each line where it was printed to.
+            // As in podman: each line goes to the stream it came from.
             Stream::Stderr if self.args.format != Format::Json => {
                 std::io::stderr().lock().write_all(&out)
             }
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(at("2026-01-31T12:00:00Z"), 1_769_860_800);
         assert_eq!(at("2026-01-31T14:00:00+02:00"), 1_769_860_800);
         assert_eq!(at("1769860800"), 1_769_860_800);
-        // Wherever this is, within a day of it.
+        // Any time zone is within a day of UTC.
         assert!(at("2026-01-31").abs_diff(1_769_860_800) <= 86_400);
         assert!(at("2026-01-31 12:00").abs_diff(1_769_860_800) <= 86_400);
         for (span, seconds) in [("10m", 600), ("2h", 7200), ("1h30m", 5400), ("3s", 3)] {

@@ -1,4 +1,4 @@
-//! The commands that live with a service: a file for each sort of thing.
+//! The commands for running services, one file for each group.
 
 pub(super) mod backup;
 pub(super) mod exec;
@@ -20,30 +20,30 @@ use crate::service::record::Record;
 use crate::service::service_dir::ServiceDir;
 use crate::store::Store;
 
-/// The commands that start services and live with them.
+/// The commands that start services and act on them.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// Start a service of an instance's image
+    /// Create and start a service from the image of an instance
     Run(Box<run::Args>),
-    /// List the services that run
+    /// List running services
     Ps(show::PsArgs),
-    /// Show what a service printed
+    /// Show the logs of a service
     Logs(logs::Args),
-    /// Start services that have stopped
+    /// Start stopped services
     Start(life::StartArgs),
     /// Stop services
     Stop(life::StopArgs),
-    /// Stop and start a service, or some of its components
+    /// Restart a service, or some of its components
     Restart(life::RestartArgs),
-    /// Remove services; their volumes stay unless told otherwise
+    /// Remove services, keeping their volumes unless told otherwise
     Rm(life::RemoveArgs),
-    /// Wait until a service has ended, and print its exit code
+    /// Wait until services exit, and print their exit codes
     Wait(life::WaitArgs),
-    /// Tell whether a service is well
+    /// Check the health of a service
     Health(health::Args),
-    /// Tell all about a service
+    /// Show details of a service
     Info(show::InfoArgs),
-    /// Print what a client of a service needs to know, its secrets too
+    /// Print the environment for clients of a service, secrets included
     Env(show::EnvArgs),
     /// Run the pack's client in a service
     Client(exec::ScriptArgs),
@@ -51,20 +51,20 @@ pub(super) enum Command {
     Shell(exec::ScriptArgs),
     /// Run a command in a service
     Exec(exec::ExecArgs),
-    /// Run one of the pack's extra commands in a service: help lists them
+    /// Run an extra command of the pack in a service (`help` lists them)
     Extra(exec::ScriptArgs),
     /// Write a backup of a service
     Backup(backup::BackupArgs),
-    /// Restore a backup in a fresh copy of a service, which takes its place when it is well
+    /// Restore a backup into a fresh copy, which replaces the service once it is healthy
     Restore(backup::RestoreArgs),
-    /// Write a service as podman, systemd or Kubernetes runs it, for other machines and for reboots
+    /// Export a service for podman, systemd or Kubernetes
     Export(export::Args),
 }
 
 impl Command {
-    /// Does what it says and gives the exit code.
+    /// Runs the command and returns the exit code.
     pub(super) fn run(self, context: &Context, style: Style) -> ExitCode {
-        // Whose exit code is the service's or the script's: svp's own failures have one that is neither.
+        // These exit with the code of a service or script, so svp's own failures need a distinct one.
         let is_script = matches!(
             self,
             Command::Run(_)
@@ -107,21 +107,21 @@ impl Command {
     }
 }
 
-/// A service that exists, and the root of the store that it is in.
+/// Opens an existing service; returns it with the root of its store.
 fn find(name: &str) -> Result<(PathBuf, ServiceDir)> {
     let root = Store::default_root()?;
     let service_dir = ServiceDir::existing(&root, name)?;
     Ok((root, service_dir))
 }
 
-/// Removes a service that could not be started; what can't be removed `svp rm` removes.
+/// Removes a service that could not be started; `svp rm` can remove anything left.
 pub(super) fn discard(root: &Path, service_dir: &ServiceDir, record: &Record) {
     if let Ok(sandbox) = Sandbox::create(&root.join("trees")) {
         let _ = crate::service::remove(service_dir, record, &sandbox, false);
     }
 }
 
-/// Says a thing that is no data.
+/// Prints a note on standard error.
 fn say(context: &Context, text: &str) {
     context.reporter().step(text);
 }

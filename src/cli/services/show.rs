@@ -18,10 +18,10 @@ use crate::store::Store;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct PsArgs {
-    /// Those that don't run, too
+    /// Include stopped services
     #[arg(short, long)]
     all: bool,
-    /// The names alone
+    /// Print only names
     #[arg(short, long, conflicts_with = "format")]
     quiet: bool,
     /// Output format
@@ -31,7 +31,7 @@ pub(in crate::cli) struct PsArgs {
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct InfoArgs {
-    /// The service
+    /// The name of the service
     name: String,
     /// Output format
     #[arg(long, value_enum, default_value = "table")]
@@ -40,9 +40,9 @@ pub(in crate::cli) struct InfoArgs {
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct EnvArgs {
-    /// The service
+    /// The name of the service
     name: String,
-    /// Show secrets on a terminal too
+    /// Print secrets even on a terminal
     #[arg(long)]
     show_secrets: bool,
     /// Output format of the environment
@@ -50,7 +50,7 @@ pub(in crate::cli) struct EnvArgs {
     format: EnvFormat,
 }
 
-/// A service as it is shown; secrets are not.
+/// A service as it is printed, without secrets.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Shown {
@@ -96,7 +96,7 @@ struct ShownMount {
 }
 
 impl Shown {
-    /// A service as it is now.
+    /// Reads the current state of a service.
     pub(super) fn of(service_dir: &ServiceDir) -> Result<Shown> {
         Ok(Shown::new(&service_dir.record()?, service_dir.status()?))
     }
@@ -162,7 +162,7 @@ impl Shown {
 }
 
 impl ShownPort {
-    /// What is said of a port that is not TCP's, as most are.
+    /// The suffix of a port that is not TCP.
     fn suffix(&self) -> &'static str {
         if self.protocol == Transport::Udp { "/udp" } else { "" }
     }
@@ -209,7 +209,7 @@ fn resources(resources: &Resources) -> String {
     format!("{} at most", parts.join(", "))
 }
 
-/// A span of time in one unit; `seconds` may be negative where a clock was set back.
+/// Formats a duration in one unit; `seconds` is negative if the clock was set back.
 fn span(seconds: i64) -> String {
     match seconds.max(0) {
         s if s < 120 => format!("{s} s"),
@@ -226,9 +226,9 @@ pub(in crate::cli) fn ps(args: &PsArgs, context: &Context) -> Result<ExitCode> {
         let status = service_dir.status()?;
         let runs = matches!(status.state, State::Running | State::Starting | State::Stopping);
         if runs || args.all {
-            // One that is damaged or being removed hides no other.
+            // A damaged or vanishing service must not hide the others.
             match service_dir.record() {
-                // What a restore is being tried in.
+                // A candidate of a restore.
                 Ok(record) if record.stands_for.is_some() && !args.all => {}
                 Ok(record) => shown.push(Shown::new(&record, status)),
                 Err(error) => context.reporter().warning(&error.to_string()),
