@@ -1,9 +1,9 @@
-//! Compression of layers: bounded decoders for what others wrote, and an encoder whose bytes depend on
-//! the content alone.
+//! Compresses and decompresses layers: bounded decoders for third-party blobs, and an encoder whose output depends
+//! only on the content.
 //!
-//! The gzip encoder cuts the tar into blocks of [`BLOCK`] bytes. Each block is deflated on its own with
-//! the last 32 KiB before it as its dictionary, and the pieces are joined into one gzip member (RFC
-//! 1952), as pigz does. Neither the number of threads nor the way the input arrives changes a byte.
+//! The gzip encoder splits the tar into blocks of [`BLOCK`] bytes, deflates each on its own with the preceding
+//! 32 KiB as its dictionary, and joins the results into one gzip member (RFC 1952), as pigz does. Neither the number
+//! of threads nor the sizes of writes change a byte.
 
 use std::collections::VecDeque;
 use std::io::{self, BufReader, Read, Write};
@@ -22,40 +22,39 @@ use crate::oci::media_type::Compression;
 
 /// Input bytes of one independently deflated block.
 const BLOCK: usize = 256 * 1024;
-/// How far back deflate can refer (RFC 1951).
+/// The maximum distance of a deflate reference (RFC 1951).
 const DICTIONARY: usize = 32 * 1024;
-/// The widest zstd window that is decoded: 32 MiB. What skopeo, podman and BuildKit write needs 8 MiB.
+/// The largest zstd window that is decoded: 32 MiB. skopeo, podman and BuildKit need 8 MiB.
 const ZSTD_WINDOW: u64 = 32 << 20;
 /// Bytes of compressed input read at a time.
 const READ_AHEAD: usize = 128 * 1024;
 
-/// The compression that `first_bytes` (six of them suffice) are the beginning of, by magic number;
-/// anything unknown counts as a plain tar.
+/// Detects the compression by the magic number in `first_bytes` (six suffice); anything unknown counts as a
+/// plain tar.
 pub fn detect(first_bytes: &[u8]) -> Compression {
     match first_bytes {
         [0x1f, 0x8b, 8, ..] => Compression::Gzip,
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Compression::Zstd,
-        // A skippable frame (RFC 8878, 3.1.2) may come first; the last three bytes of its magic number.
+        // A skippable frame (RFC 8878, 3.1.2) may come first; these are the last three bytes of its magic number.
         [first, 0x2a, 0x4d, 0x18, ..] if first & 0xf0 == 0x50 => Compression::Zstd,
         _ => Compression::None,
     }
 }
 
-/// A reader of the uncompressed tar behind `input`.
+/// Returns a reader of the uncompressed tar in `input`.
 ///
-/// Takes gzip of several members and zstd of several frames. Its reads fail with
-/// [`io::ErrorKind::InvalidData`] on a bad checksum, on anything but another member or frame after the
-/// end, and on a zstd window above 32 MiB; and with [`io::ErrorKind::UnexpectedEof`] where the input is
-/// cut off. How much comes out is the caller's to bound.
+/// Accepts gzip with several members and zstd with several frames. Its reads fail with
+/// [`io::ErrorKind::InvalidData`] on a bad checksum, on trailing data that is not another member or frame, and on
+/// a zstd window above 32 MiB; and with [`io::ErrorKind::UnexpectedEof`] on truncated input. The caller must limit
+/// the size of the output.
 ///
 /// # Errors
-/// [`Kind::BadInput`] where the first bytes promise another format than `c`; [`Kind::Storage`] if they
-/// can't be read.
+/// [`Kind::BadInput`] if the first bytes don't match `c`; [`Kind::Storage`] if they can't be read.
 pub fn decoder<R: Read + 'static>(input: R, c: Compression) -> Result<Box<dyn Read>> {
     decoder_within(input, c, ZSTD_WINDOW)
 }
 
-/// As [`decoder`], with zstd windows of up to so many bytes.
+/// As [`decoder`], with a given limit for zstd windows, in bytes.
 ///
 /// # Errors
 /// As [`decoder`].
@@ -73,8 +72,8 @@ pub fn decoder_within<R: Read + 'static>(
     let found = detect(&magic[..length]);
     if found != c {
         return Err(Error::bad_input(format!(
-            "the layer's media type promises {c}, its first bytes are {}",
-            if found == Compression::None { "no such thing".into() } else { format!("{found}'s") }
+            "the layer's media type is {c}, but its content is {}",
+            if found == Compression::None { "not compressed".into() } else { found.to_string() }
         )));
     }
     let input = io::Cursor::new(magic[..length].to_vec()).chain(input);
@@ -86,7 +85,7 @@ pub fn decoder_within<R: Read + 'static>(
         Compression::Zstd => {
             let mut frames = FrameDecoder::new();
             frames.set_max_window_size(window).map_err(|error| {
-                Error::new(Kind::Storage, format!("can't bound the zstd window: {error}"))
+                Error::new(Kind::Storage, format!("can't limit the zstd window: {error}"))
             })?;
             frames.set_content_checksum(ContentChecksum::Verify);
             Box::new(Decoded(Frames(StreamingDecoder::new_with_decoder(input, frames))))
@@ -94,7 +93,7 @@ pub fn decoder_within<R: Read + 'static>(
     })
 }
 
-/// A zstd stream read piece by piece only: the decoder's own `read_to_end` would hold all of its input.
+/// A zstd stream that only offers piecewise reads: the decoder's own `read_to_end` would buffer all of its input.
 struct Frames<R: Read>(StreamingDecoder<R, FrameDecoder>);
 
 impl<R: Read> Read for Frames<R> {
@@ -103,7 +102,7 @@ impl<R: Read> Read for Frames<R> {
     }
 }
 
-/// A decoder whose failures to decode are [`io::ErrorKind::InvalidData`], whatever it calls them itself.
+/// A decoder that reports all decoding failures as [`io::ErrorKind::InvalidData`].
 struct Decoded<R: Read>(R);
 
 impl<R: Read> Read for Decoded<R> {
@@ -117,8 +116,7 @@ impl<R: Read> Read for Decoded<R> {
     }
 }
 
-/// Whether decompressing failed because the data asks for a larger window than was granted to
-/// [`decoder_within`].
+/// Returns whether decompression failed because the data needs a larger window than [`decoder_within`] allows.
 pub fn is_window_too_large(error: &io::Error) -> bool {
     let Some(inner) = error.get_ref() else { return false };
     match (inner.downcast_ref::<io::Error>(), inner.downcast_ref::<FrameDecoderError>()) {
@@ -128,7 +126,7 @@ pub fn is_window_too_large(error: &io::Error) -> bool {
     }
 }
 
-/// Reads until `buf` is full or the input ends; the number of bytes read.
+/// Reads until `buf` is full or the input ends; returns the number of bytes read.
 pub(crate) fn read_full(input: &mut (impl Read + ?Sized), buf: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buf.len() {
@@ -142,7 +140,7 @@ pub(crate) fn read_full(input: &mut (impl Read + ?Sized), buf: &mut [u8]) -> io:
     Ok(filled)
 }
 
-/// Compresses what is written to it into a writer.
+/// Compresses the data written to it into a writer.
 pub struct Encoder<W: Write + Send>(Inner<W>);
 
 enum Inner<W: Write> {
@@ -152,7 +150,7 @@ enum Inner<W: Write> {
 }
 
 impl<W: Write + Send> Encoder<W> {
-    /// An encoder that uses up to `threads` threads for gzip.
+    /// Creates an encoder that uses up to `threads` threads for gzip.
     ///
     /// # Errors
     /// [`Kind::Storage`] if the header can't be written or no thread can be started.
@@ -173,18 +171,18 @@ impl<W: Write + Send> Encoder<W> {
         }))
     }
 
-    /// Writes what is left and the end mark, and hands back the writer.
+    /// Writes the remaining data and the end mark, and returns the writer.
     ///
     /// # Errors
-    /// The writer's.
+    /// The writer's errors.
     pub fn finish(self) -> Result<W> {
         self.end().io("write", "a layer")
     }
 
-    /// As [`Encoder::finish`], for what is no layer.
+    /// As [`Encoder::finish`], for data other than layers.
     ///
     /// # Errors
-    /// Those of the output.
+    /// The writer's errors.
     pub fn end(self) -> io::Result<W> {
         match self.0 {
             Inner::None(output) => Ok(output),
@@ -203,16 +201,16 @@ impl<W: Write + Send> Write for Encoder<W> {
         }
     }
 
-    /// Does nothing: where the compressed pieces are cut must not depend on the caller.
+    /// Does nothing: the caller's flushes must not change the compressed bytes.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
 
-/// A member header without time, name or system (RFC 1952, 2.3).
+/// A gzip member header without time, name or system (RFC 1952, 2.3).
 const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 
-/// One block to deflate and where its result goes.
+/// A block to deflate, and the channel for its result.
 struct Job {
     block: Vec<u8>,
     dictionary: Vec<u8>,
@@ -220,7 +218,7 @@ struct Job {
     done: SyncSender<io::Result<Deflated>>,
 }
 
-/// A deflated block, with the checksum of what it was.
+/// A deflated block, with the checksum of its input.
 struct Deflated {
     bytes: Vec<u8>,
     crc: Crc,
@@ -232,11 +230,11 @@ struct Gzip<W: Write> {
     block: Vec<u8>,
     dictionary: Vec<u8>,
     crc: Crc,
-    /// Bytes of input, modulo 2^32 as the trailer has it.
+    /// Bytes of input modulo 2^32, as stored in the trailer.
     length: u32,
-    /// Where blocks go to be deflated; `None` where the caller's thread does it.
+    /// The queue of blocks to deflate; `None` if the caller's thread deflates.
     jobs: Option<SyncSender<Job>>,
-    /// The results in the order of the blocks.
+    /// The results, in block order.
     pending: VecDeque<Receiver<io::Result<Deflated>>>,
     most_pending: usize,
     workers: Vec<JoinHandle<()>>,
@@ -255,7 +253,7 @@ impl<W: Write> Gzip<W> {
                 let worker = std::thread::Builder::new()
                     .name("deflate".into())
                     .spawn(move || work(&receiver, level))
-                    .io("start", "a compressing thread")?;
+                    .io("start", "a compression thread")?;
                 workers.push(worker);
             }
             jobs = Some(sender);
@@ -275,7 +273,7 @@ impl<W: Write> Gzip<W> {
     }
 
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        // A full block waits for the next byte: only then it is known not to be the last.
+        // Deflate a full block only when more data arrives: the last one is encoded differently.
         if self.block.len() == BLOCK {
             self.submit(false)?;
         }
@@ -294,7 +292,7 @@ impl<W: Write> Gzip<W> {
             return self.put(&deflated);
         };
         let (done, result) = sync_channel(1);
-        let gone = || io::Error::other("a compressing thread died");
+        let gone = || io::Error::other("a compression thread died");
         jobs.send(Job { block, dictionary, last, done }).map_err(|_| gone())?;
         self.pending.push_back(result);
         while self.pending.len() > self.most_pending {
@@ -306,7 +304,7 @@ impl<W: Write> Gzip<W> {
     fn take_one(&mut self) -> io::Result<()> {
         let Some(result) = self.pending.pop_front() else { return Ok(()) };
         let deflated =
-            result.recv().map_err(|_| io::Error::other("a compressing thread died"))??;
+            result.recv().map_err(|_| io::Error::other("a compression thread died"))??;
         self.put(&deflated)
     }
 
@@ -330,7 +328,7 @@ impl<W: Write> Gzip<W> {
     }
 }
 
-/// A worker's life: takes blocks until there are no more.
+/// Runs a worker thread: deflates blocks until the queue closes.
 fn work(jobs: &Mutex<Receiver<Job>>, level: u32) {
     loop {
         let job = match jobs.lock() {
@@ -339,13 +337,13 @@ fn work(jobs: &Mutex<Receiver<Job>>, level: u32) {
         };
         let Ok(job) = job else { return };
         let result = deflate(&job.block, &job.dictionary, job.last, level);
-        // Whoever asked may have given up.
+        // The receiver may be gone already.
         let _ = job.done.send(result);
     }
 }
 
-/// Deflates one block by a compressor of its own: one that is reset and given a new dictionary does not
-/// always write the same bytes.
+/// Deflates one block with a new compressor: a reset one with a new dictionary does not always write the same
+/// bytes.
 fn deflate(block: &[u8], dictionary: &[u8], last: bool, level: u32) -> io::Result<Deflated> {
     let mut compress = Compress::new(flate2::Compression::new(level), false);
     if !dictionary.is_empty() {
@@ -353,7 +351,7 @@ fn deflate(block: &[u8], dictionary: &[u8], last: bool, level: u32) -> io::Resul
     }
     let mut crc = Crc::new();
     crc.update(block);
-    // Stored blocks, the worst case, cost 5 bytes in 16 KiB; the rest is for the flush mark.
+    // Stored blocks, the worst case, cost 5 bytes in 16 KiB; the rest is for the flush marker.
     let mut bytes = Vec::with_capacity(block.len() + block.len() / 1024 + 1024);
     let flush = if last { FlushCompress::Finish } else { FlushCompress::Sync };
     loop {
@@ -361,7 +359,7 @@ fn deflate(block: &[u8], dictionary: &[u8], last: bool, level: u32) -> io::Resul
         let status = compress.compress_vec(rest, &mut bytes, flush).map_err(io::Error::other)?;
         let complete = match status {
             flate2::Status::StreamEnd => true,
-            // A flush is complete when it left room in the output.
+            // A flush is complete when it leaves free space in the output.
             _ => !last && bytes.len() < bytes.capacity(),
         };
         if complete && compress.total_in() as usize == block.len() {

@@ -1,11 +1,11 @@
-//! One entry of a layer, as plain data.
+//! A layer entry, as plain data.
 
 use std::collections::BTreeMap;
 
 /// Extended attributes: name to value, both bytes.
 pub type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// A time, as tar and the kernel have it.
+/// A timestamp, as in tar and in the kernel.
 #[derive(
     Clone,
     Copy,
@@ -21,16 +21,16 @@ pub type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
 pub struct Timestamp {
     /// Seconds since 1970, rounded down; may be negative.
     pub seconds: i64,
-    /// Nanoseconds after that, below 10^9.
+    /// Nanoseconds within that second, below 10^9.
     pub nanoseconds: u32,
 }
 
-/// What an entry is.
+/// The type of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EntryKind {
     /// A regular file, with content.
     File,
-    /// Another name of an earlier entry: [`Entry::link`].
+    /// A hard link to an earlier entry, [`Entry::link`].
     HardLink,
     /// A symbolic link to [`Entry::link`].
     Symlink,
@@ -44,12 +44,12 @@ pub enum EntryKind {
     Fifo,
 }
 
-/// An entry's metadata. The content of a file comes beside it.
+/// An entry's metadata. A file's content is passed separately.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The path as the archive has it: any bytes, a directory's with or without a slash behind it.
+    /// The path in the archive: any bytes, for a directory with or without a trailing slash.
     pub path: Vec<u8>,
-    /// What it is.
+    /// The type.
     pub kind: EntryKind,
     /// Permissions with setuid, setgid and sticky: at most 0o7777.
     pub mode: u32,
@@ -67,12 +67,12 @@ pub struct Entry {
     pub major: u32,
     /// A device's minor number, else 0.
     pub minor: u32,
-    /// Bytes of content; 0 for all but files.
+    /// Size of the content in bytes; 0 for all but regular files.
     pub size: u64,
 }
 
 impl Entry {
-    /// An entry owned by root, of time 0, with nothing in it.
+    /// Creates an empty entry owned by root, with mtime 0.
     pub fn new(path: impl Into<Vec<u8>>, kind: EntryKind, mode: u32) -> Self {
         Entry {
             path: path.into(),

@@ -1,12 +1,12 @@
-//! Metadata of files on disk: extended attributes by descriptor, owners that can and can't be given, and
-//! the records of what an unpacked layer could not express.
+//! Metadata of files on disk: extended attributes by descriptor, owners inside and outside the id map, and the
+//! records of metadata that an unpacked layer could not express.
 //!
-//! Inside a user namespace no device can be made and no owner outside the id map can be given. The file
-//! that stands in carries a record in an extended attribute, which the diff reads back:
+//! Inside a user namespace, devices can't be created and owners outside the id map can't be set. A stand-in file
+//! then carries a record in an extended attribute, which the diff reads back:
 //!
 //! - `user.svp.node` = `c:MAJOR:MINOR` or `b:MAJOR:MINOR`, on an empty file: a device.
-//! - `user.svp.owner` = `UID:GID:MODE:AS_UID:AS_GID:AS_MODE` (modes octal): what was meant, and what the
-//!   stand-in has. A stand-in that no longer has it was changed since, and the record is void.
+//! - `user.svp.owner` = `UID:GID:MODE:AS_UID:AS_GID:AS_MODE` (modes octal): the intended ownership, and that of the
+//!   stand-in. The record is void if the stand-in's ownership has changed since.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -15,20 +15,20 @@ use rustix::io::Errno;
 
 use crate::layer::entry::{EntryKind, Timestamp, Xattrs};
 
-/// The record of a device.
+/// The attribute that records a device.
 pub const NODE: &[u8] = b"user.svp.node";
-/// The record of an owner.
+/// The attribute that records an owner.
 pub const OWNER: &[u8] = b"user.svp.owner";
-/// The names that are svp's own: never read from a layer, never written to one.
+/// The prefix of svp's private attributes: never read from a layer, never written to one.
 pub const OWN_PREFIX: &[u8] = b"user.svp.";
-/// The names that overlayfs (mounted with `userxattr`) keeps for itself.
+/// The prefix that overlayfs (mounted with `userxattr`) reserves.
 const OVERLAY: &[u8] = b"user.overlay.";
-/// What overlayfs puts before such names where a user sets them.
+/// The prefix that overlayfs gives such names when a user sets them.
 const ESCAPED: &[u8] = b"user.overlay.overlay.";
-/// Marks a directory that hides what lower layers have in it.
+/// Marks a directory as opaque: it hides the entries of lower layers.
 pub const OPAQUE: &[u8] = b"user.overlay.opaque";
 
-/// The ids that exist in the user namespace, as inclusive ranges.
+/// The ids mapped in the user namespace, as inclusive ranges.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct IdRanges {
     /// Ranges of user ids, first and last.
@@ -38,22 +38,22 @@ pub struct IdRanges {
 }
 
 impl IdRanges {
-    /// All ids: outside every user namespace.
+    /// Returns all ids: outside every user namespace.
     pub fn all() -> Self {
         IdRanges { users: vec![(0, u32::MAX - 1)], groups: vec![(0, u32::MAX - 1)] }
     }
 
-    /// Ids 0 to `last`, of users and groups.
+    /// Returns ids 0 to `last`, for users and groups.
     pub fn up_to(last: u32) -> Self {
         IdRanges { users: vec![(0, last)], groups: vec![(0, last)] }
     }
 
-    /// Whether files can be given to the user.
+    /// Returns whether the user id is mapped.
     pub fn has_user(&self, id: u32) -> bool {
         self.users.iter().any(|&(first, last)| (first..=last).contains(&id))
     }
 
-    /// Whether files can be given to the group.
+    /// Returns whether the group id is mapped.
     pub fn has_group(&self, id: u32) -> bool {
         self.groups.iter().any(|&(first, last)| (first..=last).contains(&id))
     }
@@ -71,13 +71,13 @@ pub struct Ownership {
 }
 
 impl Ownership {
-    /// The ownership that `stat` tells.
+    /// Returns the ownership in `stat`.
     pub fn of(stat: &Stat) -> Self {
         Ownership { uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 }
     }
 
-    /// What can be given instead where an id is outside `ids`: root, and then neither setuid nor setgid,
-    /// which would mean another user than they were set for.
+    /// Returns the closest ownership within `ids`: root instead of an unmapped id, and then without setuid and setgid,
+    /// which would apply to another user than intended.
     pub fn possible(self, ids: &IdRanges) -> Self {
         let (user, group) = (ids.has_user(self.uid), ids.has_group(self.gid));
         Ownership {
@@ -87,14 +87,14 @@ impl Ownership {
         }
     }
 
-    /// The value of [`OWNER`] for a file meant to be `self` that is `stand_in`.
+    /// Returns the value of [`OWNER`] for a file that should be `self` but is `stand_in`.
     pub fn record(self, stand_in: Self) -> Vec<u8> {
         let Ownership { uid, gid, mode } = self;
         let Ownership { uid: as_uid, gid: as_gid, mode: as_mode } = stand_in;
         format!("{uid}:{gid}:{mode:o}:{as_uid}:{as_gid}:{as_mode:o}").into_bytes()
     }
 
-    /// What a file that is `self` is meant to be, by its `record`; itself where the record is void.
+    /// Returns the intended ownership of a file that is `self`, according to its `record`; `self` if that is void.
     pub fn meant(self, record: &[u8]) -> Self {
         let parse = || {
             let text = std::str::from_utf8(record).ok()?;
@@ -110,7 +110,7 @@ impl Ownership {
         };
         match parse() {
             Some((meant, stand_in)) if stand_in == self => meant,
-            // A mode that was changed on purpose counts; the owner was not.
+            // Keep a mode that was changed on purpose; the owner is unchanged.
             Some((meant, stand_in)) if (stand_in.uid, stand_in.gid) == (self.uid, self.gid) => {
                 Ownership { mode: self.mode, ..meant }
             }
@@ -119,13 +119,13 @@ impl Ownership {
     }
 }
 
-/// The value of [`NODE`] for a device.
+/// Returns the value of [`NODE`] for a device.
 pub fn node_record(kind: EntryKind, major: u32, minor: u32) -> Vec<u8> {
     let letter = if kind == EntryKind::BlockDevice { 'b' } else { 'c' };
     format!("{letter}:{major}:{minor}").into_bytes()
 }
 
-/// The device that a record names; `None` if it names none.
+/// Parses the record of a device; `None` if it is malformed.
 pub fn parse_node(record: &[u8]) -> Option<(EntryKind, u32, u32)> {
     let text = std::str::from_utf8(record).ok()?;
     let (letter, numbers) = text.split_once(':')?;
@@ -139,7 +139,7 @@ pub fn parse_node(record: &[u8]) -> Option<(EntryKind, u32, u32)> {
     (major < 1 << 12 && minor < 1 << 20).then_some((kind, major, minor))
 }
 
-/// The name under which an overlay layer stores the attribute `name`.
+/// Returns the name under which an overlay layer stores the attribute `name`.
 pub fn escape(name: &[u8]) -> Vec<u8> {
     match name.strip_prefix(OVERLAY) {
         Some(rest) => [ESCAPED, rest].concat(),
@@ -147,7 +147,7 @@ pub fn escape(name: &[u8]) -> Vec<u8> {
     }
 }
 
-/// The attribute that an overlay layer stores as `name`; `None` for overlayfs's own.
+/// Returns the attribute that an overlay layer stores as `name`; `None` for overlayfs's private ones.
 pub fn unescape(name: &[u8]) -> Option<Vec<u8>> {
     match name.strip_prefix(ESCAPED) {
         Some(rest) => Some([OVERLAY, rest].concat()),
@@ -156,8 +156,8 @@ pub fn unescape(name: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// Whether an attribute belongs into a layer: not the host's security labels, nor what only means
-/// something to one file system.
+/// Returns whether an attribute belongs into a layer: no security labels of the host, and no attributes that are
+/// specific to a file system.
 pub fn is_portable(name: &[u8]) -> bool {
     match name {
         b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default" => true,
@@ -167,25 +167,25 @@ pub fn is_portable(name: &[u8]) -> bool {
     }
 }
 
-/// Whether the name is a rootful overlayfs's own: in a tree that is used as its layer it would be obeyed.
+/// Returns whether rootful overlayfs reserves the name: it would interpret the attribute in a tree used as a layer.
 pub fn is_foreign_overlay(name: &[u8]) -> bool {
     name.starts_with(b"trusted.overlay.")
 }
 
-/// The time of last modification.
+/// Returns the mtime.
 pub fn mtime(stat: &Stat) -> Timestamp {
     Timestamp { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec as u32 }
 }
 
-/// The time of the last change of the inode, which nobody can set.
+/// Returns the ctime, which no process can set.
 pub fn ctime(stat: &Stat) -> Timestamp {
     Timestamp { seconds: stat.st_ctime, nanoseconds: stat.st_ctime_nsec as u32 }
 }
 
-/// All extended attributes of an open file or directory, under the names that the file system has.
+/// Reads all extended attributes of an open file or directory, under their names in the file system.
 ///
 /// # Errors
-/// The kernel's. A file system without attributes has none.
+/// The kernel's errors. A file system without attributes yields none.
 pub fn read_xattrs(file: BorrowedFd<'_>) -> Result<Xattrs, Errno> {
     collect(
         |list| rustix::fs::flistxattr(file, list),
@@ -193,10 +193,10 @@ pub fn read_xattrs(file: BorrowedFd<'_>) -> Result<Xattrs, Errno> {
     )
 }
 
-/// As [`read_xattrs`], of the file `name` in `dir` of any type, not through a link.
+/// As [`read_xattrs`], for the file `name` in `dir`, of any type; does not follow a link.
 ///
 /// # Errors
-/// The kernel's.
+/// The kernel's errors.
 pub fn read_xattrs_at(dir: BorrowedFd<'_>, name: &[u8], kind: EntryKind) -> Result<Xattrs, Errno> {
     let flags = match kind {
         EntryKind::File | EntryKind::HardLink | EntryKind::Fifo => {
@@ -216,8 +216,8 @@ pub fn read_xattrs_at(dir: BorrowedFd<'_>, name: &[u8], kind: EntryKind) -> Resu
     )
 }
 
-/// The path by which calls that take none but a path reach an `O_PATH` descriptor's file, a link itself
-/// included.
+/// Returns a path to the file of an `O_PATH` descriptor, even to a link itself, for system calls that take only
+/// paths.
 pub fn proc_path(file: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }

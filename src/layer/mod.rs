@@ -1,7 +1,6 @@
-//! Layers: reading, writing, unpacking and computing the tar archives that an image is made of
-//! (image-spec, layer.md).
+//! Layers: reads, writes, unpacks and computes the tar archives that make up an image (image-spec, layer.md).
 //!
-//! Functions over descriptors: nothing here knows of processes, stores or registries.
+//! These are functions over descriptors, independent of processes, the store and registries.
 
 mod changes;
 pub mod compare;

@@ -1,46 +1,45 @@
-//! Extended headers of the pax interchange format (POSIX.1-2024, pax, "Extended Header"), read and
-//! written strictly.
+//! Reads and writes extended headers of the pax interchange format (POSIX.1-2024, pax, "Extended Header"),
+//! strictly.
 //!
 //! ```text
 //! record = length " " keyword "=" value "\n"
 //! ```
 //!
-//! The length counts the whole record, itself included. It alone says where a record ends: values may
-//! hold newlines and NULs, and a reader that splits at newlines can be made to see other records.
+//! The length counts the whole record, itself included, and is the only record delimiter: values may contain
+//! newlines and NULs, and a reader that splits at newlines can be tricked into seeing other records.
 
 use crate::error::{Error, Result};
 use crate::layer::entry::{Timestamp, Xattrs};
 
-/// The most bytes of one extended header.
+/// The maximum size of an extended header, in bytes.
 pub const MAX_HEADER: u64 = 1 << 20;
-/// The keyword prefix under which the container tools keep extended attributes.
+/// The keyword prefix of extended attributes, as container tools write them.
 const XATTR: &[u8] = b"SCHILY.xattr.";
 
-/// What an extended header says about the entry after it.
+/// The fields that an extended header sets for the next entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pax {
     /// The entry's path.
     pub path: Option<Vec<u8>>,
-    /// The link's target.
+    /// The link target.
     pub linkpath: Option<Vec<u8>>,
-    /// Bytes of content.
+    /// Size of the content in bytes.
     pub size: Option<u64>,
     /// The owner.
     pub uid: Option<u64>,
     /// The group.
     pub gid: Option<u64>,
-    /// The time of last modification.
+    /// The mtime.
     pub mtime: Option<Timestamp>,
     /// Extended attributes.
     pub xattrs: Xattrs,
 }
 
-/// Reads an extended header. Of two records with one keyword the last counts; one with an empty value
-/// takes back what was said before; unknown keywords say nothing.
+/// Parses an extended header. The last record with a keyword counts; an empty value resets the keyword; unknown
+/// keywords are ignored.
 ///
 /// # Errors
-/// `BadInput` for anything that doesn't follow the grammar, for a path with a NUL, for a number that
-/// isn't one, and for GNU's sparse files.
+/// `BadInput` for a syntax error, a path with a NUL, an invalid number, or GNU's sparse files.
 pub fn parse(mut data: &[u8]) -> Result<Pax> {
     let mut pax = Pax::default();
     while !data.is_empty() {
@@ -79,7 +78,7 @@ fn take_record(pax: &mut Pax, keyword: &[u8], value: &[u8]) -> Result<()> {
                     return Err(bad("an extended attribute with a bad name"));
                 }
                 if value.is_empty() {
-                    // Attributes may be empty, so that this is no taking back.
+                    // Attributes may be empty, so an empty value is no reset.
                     pax.xattrs.insert(name.to_vec(), Vec::new());
                 } else {
                     pax.xattrs.insert(name.to_vec(), value.to_vec());
@@ -94,31 +93,31 @@ fn bad(what: &str) -> Error {
     Error::bad_input(format!("the tar has a pax header with {what}"))
 }
 
-/// The first record without its length and newline, and what follows it.
+/// Returns the first record without its length and newline, and the rest of the data.
 fn split_record(data: &[u8]) -> Result<(&[u8], &[u8])> {
     let space = data.iter().take(9).position(|&byte| byte == b' ');
     let space = space.ok_or_else(|| bad("a record without a length"))?;
     let length = number(&data[..space])?.ok_or_else(|| bad("a record without a length"))?;
     let length = usize::try_from(length).unwrap_or(usize::MAX);
     if length > data.len() || length < space + 2 || data[length - 1] != b'\n' {
-        return Err(bad("a record whose length is wrong"));
+        return Err(bad("a record of the wrong length"));
     }
     Ok((&data[space + 1..length - 1], &data[length..]))
 }
 
-/// A decimal number without sign; `None` if there is nothing.
+/// Parses a decimal number without sign; `None` if the text is empty.
 fn number(text: &[u8]) -> Result<Option<u64>> {
     if text.is_empty() {
         return Ok(None);
     }
     if !text.iter().all(u8::is_ascii_digit) {
-        return Err(bad("a number that is none"));
+        return Err(bad("an invalid number"));
     }
     let text = std::str::from_utf8(text).expect("digits");
-    text.parse().map(Some).map_err(|_| bad("a number that is too big"))
+    text.parse().map(Some).map_err(|_| bad("a number that is too large"))
 }
 
-/// A time as `[-]SECONDS[.FRACTION]`; digits after the ninth are cut off.
+/// Parses a time, `[-]SECONDS[.FRACTION]`; digits after the ninth are truncated.
 fn time(text: &[u8]) -> Result<Option<Timestamp>> {
     if text.is_empty() {
         return Ok(None);
@@ -130,10 +129,10 @@ fn time(text: &[u8]) -> Result<Option<Timestamp>> {
     let mut parts = digits.splitn(2, |&byte| byte == b'.');
     let whole = number(parts.next().unwrap_or_default())?;
     let whole = whole.and_then(|n| i64::try_from(n).ok());
-    let mut seconds = whole.ok_or_else(|| bad("a time that is none"))?;
+    let mut seconds = whole.ok_or_else(|| bad("an invalid time"))?;
     let fraction = parts.next().unwrap_or_default();
     if !fraction.iter().all(u8::is_ascii_digit) {
-        return Err(bad("a time that is none"));
+        return Err(bad("an invalid time"));
     }
     let mut nanoseconds = 0;
     for place in 0..9 {
@@ -168,19 +167,19 @@ pub fn push_record(out: &mut Vec<u8>, keyword: &[u8], value: &[u8]) {
 /// Appends an extended attribute.
 ///
 /// # Errors
-/// `BadInput` for a name with `=`, which no keyword can have.
+/// `BadInput` for a name with `=`, which a keyword can't contain.
 pub fn push_xattr(out: &mut Vec<u8>, name: &[u8], value: &[u8]) -> Result<()> {
     if name.contains(&b'=') {
         let name = crate::layer::path::show(name);
         return Err(Error::bad_input(format!(
-            "the extended attribute {name} can't be put into a layer: its name has a \"=\""
+            "the extended attribute {name} can't be put into a layer: its name contains \"=\""
         )));
     }
     push_record(out, &[XATTR, name].concat(), value);
     Ok(())
 }
 
-/// A time as a record's value, without zeros at its end.
+/// Formats a time as a record's value, without trailing zeros.
 pub fn time_value(time: Timestamp) -> String {
     let Timestamp { mut seconds, mut nanoseconds } = time;
     let mut sign = "";

@@ -1,6 +1,5 @@
-//! Reads a layer's tar: ustar, GNU's long names and numbers, pax. Streams; believes no size before it is
-//! bounded; where an archive can be read in two ways, takes Go's `archive/tar`'s, which every container
-//! tool takes, or refuses.
+//! Reads a layer's tar: ustar, GNU long names and numbers, pax. Streams, and bounds every size before using it.
+//! Resolves ambiguities as Go's `archive/tar` does, which all container tools use, or refuses the archive.
 
 use std::io::Read;
 
@@ -13,26 +12,26 @@ use crate::layer::path::{MAX_PATH, show};
 use crate::layer::pax::{self, Pax};
 use crate::layer::write::BLOCK;
 
-/// A reader of the entries of a tar, one after the other.
+/// Reads the entries of a tar in sequence.
 pub struct TarReader<'a> {
     input: &'a mut dyn Read,
-    /// Bytes of the current entry's content that are still to be read, and the padding after them.
+    /// Remaining bytes of the current entry's content, padding included.
     left: u64,
     padding: u64,
     ended: bool,
 }
 
 impl<'a> TarReader<'a> {
-    /// A reader of the tar that `input` streams.
+    /// Creates a reader of the tar in `input`.
     pub fn new(input: &'a mut dyn Read) -> Self {
         TarReader { input, left: 0, padding: 0, ended: false }
     }
 
-    /// The next entry, whose content (a file's) is then read with [`TarReader::read_content`]; `None`
-    /// after the last one. What was not read of the entry before is skipped.
+    /// Returns the next entry, or `None` after the last one. [`TarReader::read_content`] then reads a file's content.
+    /// Skips unread content of the previous entry.
     ///
     /// # Errors
-    /// `BadInput` for a tar that is damaged, cut off inside an entry, or holds what no layer may hold
+    /// `BadInput` for a tar that is damaged, truncated inside an entry, or holds entries that a layer can't have
     /// (sparse files, unknown types, negative sizes); `Storage` if the input can't be read.
     pub fn next_entry(&mut self) -> Result<Option<Entry>> {
         let mut pax: Option<Pax> = None;
@@ -42,13 +41,13 @@ impl<'a> TarReader<'a> {
             self.skip_rest()?;
             let Some(header) = self.header()? else {
                 if pax.is_some() || long_name.is_some() || long_link.is_some() {
-                    return Err(bad("ends after the extended header of an entry that is missing"));
+                    return Err(bad("ends after an extended header without an entry"));
                 }
                 return Ok(None);
             };
             match header.as_old().linkflag[0] {
                 b'x' => once(&mut pax, pax::parse(&self.extension(&header, pax::MAX_HEADER)?)?)?,
-                // git's comments. Go's reader applies no global header to what follows.
+                // Written by git for comments. Go's reader does not apply global headers to later entries.
                 b'g' => drop(pax::parse(&self.extension(&header, pax::MAX_HEADER)?)?),
                 b'L' => once(&mut long_name, self.long_text(&header)?)?,
                 b'K' => once(&mut long_link, self.long_text(&header)?)?,
@@ -65,7 +64,7 @@ impl<'a> TarReader<'a> {
         }
     }
 
-    /// Reads the current file's content; 0 at its end.
+    /// Reads the current file's content; returns 0 at its end.
     ///
     /// # Errors
     /// `BadInput` if the tar ends first; `Storage` if the input can't be read.
@@ -87,7 +86,7 @@ impl<'a> TarReader<'a> {
         }
     }
 
-    /// Reads what follows the end mark, so that whoever hashes the input sees all of it.
+    /// Reads the data after the end mark, so that a hash of the input covers all of it.
     ///
     /// # Errors
     /// `Storage` or `BadInput` if the input can't be read.
@@ -103,7 +102,7 @@ impl<'a> TarReader<'a> {
         if skipped < count { Err(bad("ends inside an entry")) } else { Ok(()) }
     }
 
-    /// The next header block; `None` at the end mark, or where the input ends between entries.
+    /// Reads the next header block; `None` at the end mark, or if the input ends between entries.
     fn header(&mut self) -> Result<Option<Header>> {
         if self.ended {
             return Ok(None);
@@ -119,12 +118,12 @@ impl<'a> TarReader<'a> {
         }
         let told = octal(&header.as_old().cksum).filter(|&sum| sum == checksum(&header));
         if told.is_none() {
-            return Err(bad("has a header with a wrong checksum: it is no tar, or damaged"));
+            return Err(bad("has a header with a wrong checksum: it is not a tar, or is damaged"));
         }
         Ok(Some(header))
     }
 
-    /// The content of an extension, of at most `limit` bytes.
+    /// Reads the content of an extension, of at most `limit` bytes.
     fn extension(&mut self, header: &Header, limit: u64) -> Result<Vec<u8>> {
         let size = size(header)?;
         if size > limit {
@@ -139,7 +138,7 @@ impl<'a> TarReader<'a> {
         Ok(content)
     }
 
-    /// A GNU long name: ends at its first NUL.
+    /// Reads a GNU long name, which ends at its first NUL.
     fn long_text(&mut self, header: &Header) -> Result<Vec<u8>> {
         let mut text = self.extension(header, MAX_PATH as u64 + 1)?;
         text.truncate(text.iter().position(|&byte| byte == 0).unwrap_or(text.len()));
@@ -152,7 +151,7 @@ impl<'a> TarReader<'a> {
 
 fn once<T>(slot: &mut Option<T>, value: T) -> Result<()> {
     if slot.replace(value).is_some() {
-        return Err(bad("has two extended headers of one kind for one entry"));
+        return Err(bad("has two extended headers of the same type for one entry"));
     }
     Ok(())
 }
@@ -167,7 +166,7 @@ fn take_long(slot: &mut Option<Vec<u8>>, long: Option<Vec<u8>>) -> Result<()> {
 fn entry(header: &Header, flag: u8, pax: Pax) -> Result<Entry> {
     let path = pax.path.unwrap_or_else(|| header.path_bytes().into_owned());
     let kind = match flag {
-        // In the oldest format a directory is a file whose name ends in a slash.
+        // In the oldest format, a directory is a file whose name ends in a slash.
         0 if path.ends_with(b"/") => EntryKind::Directory,
         0 | b'0' | b'7' => EntryKind::File,
         b'1' => EntryKind::HardLink,
@@ -192,7 +191,7 @@ fn entry(header: &Header, flag: u8, pax: Pax) -> Result<Entry> {
         (EntryKind::Directory, _) if flag == 0 && size(header)? > 0 => {
             return Err(bad(&format!("has the directory {name} with content")));
         }
-        // Whatever their size field says, nothing follows the others.
+        // Entries of other types have no content, regardless of their size field.
         _ => 0,
     };
     if size > i64::MAX as u64 {
@@ -206,18 +205,18 @@ fn entry(header: &Header, flag: u8, pax: Pax) -> Result<Entry> {
         };
         id.and_then(|id| u32::try_from(id).ok())
             .filter(|&id| id != u32::MAX)
-            .ok_or_else(|| bad(&format!("has {name} whose {what} is no {what}")))
+            .ok_or_else(|| bad(&format!("has {name} with an invalid {what}")))
     };
     let mtime = match pax.mtime {
         Some(mtime) => mtime,
         None => Timestamp {
             seconds: number(&old.mtime)
-                .ok_or_else(|| bad(&format!("has {name} whose time is none")))?,
+                .ok_or_else(|| bad(&format!("has {name} with an invalid time")))?,
             nanoseconds: 0,
         },
     };
     let (major, minor) = device(header, kind, &name)?;
-    let mode = number(&old.mode).ok_or_else(|| bad(&format!("has {name} whose mode is none")))?;
+    let mode = number(&old.mode).ok_or_else(|| bad(&format!("has {name} with an invalid mode")))?;
     Ok(Entry {
         kind,
         mode: (mode & 0o7777) as u32,
@@ -250,22 +249,22 @@ fn device(header: &Header, kind: EntryKind, name: &str) -> Result<(u32, u32)> {
     // Linux: 12 bits of major, 20 of minor (include/linux/kdev_t.h).
     fields
         .and_then(|(major, minor)| Some((part(&major, 12)? as u32, part(&minor, 20)? as u32)))
-        .ok_or_else(|| bad(&format!("has the device {name} whose number is none")))
+        .ok_or_else(|| bad(&format!("has the device {name} with an invalid number")))
 }
 
 fn size(header: &Header) -> Result<u64> {
     number(&header.as_old().size)
         .and_then(|size| u64::try_from(size).ok())
-        .ok_or_else(|| bad("has an entry whose size is negative or no number"))
+        .ok_or_else(|| bad("has an entry with a negative or invalid size"))
 }
 
-/// A numeric field: octal, or GNU's base 256, which may be negative. `None` if it is neither, or if 64
-/// bits don't hold it.
+/// Parses a numeric field: octal, or GNU's base 256, which may be negative. `None` if it is neither, or exceeds
+/// 64 bits.
 fn number(field: &[u8]) -> Option<i64> {
     if field[0] & 0x80 == 0 {
         return octal(field).and_then(|number| i64::try_from(number).ok());
     }
-    // Two's complement in all bits but the first, big end first.
+    // Two's complement in all bits but the first, big-endian.
     let negative = field[0] & 0x40 != 0;
     let mut value: i128 = if negative { -1 } else { 0 };
     for (at, &byte) in field.iter().enumerate() {
@@ -279,7 +278,7 @@ fn number(field: &[u8]) -> Option<i64> {
     i64::try_from(value).ok()
 }
 
-/// Octal digits between spaces and NULs; nothing at all counts as 0.
+/// Parses octal digits between spaces and NULs; an empty field counts as 0.
 fn octal(field: &[u8]) -> Option<u64> {
     let start = field.iter().position(|byte| !matches!(byte, b' ' | 0)).unwrap_or(field.len());
     let digits = &field[start..];
@@ -293,7 +292,7 @@ fn octal(field: &[u8]) -> Option<u64> {
     })
 }
 
-/// The sum of the header's bytes, its checksum taken as spaces.
+/// Returns the sum of the header's bytes, with the checksum field taken as spaces.
 fn checksum(header: &Header) -> u64 {
     let bytes = header.as_bytes().iter().enumerate();
     bytes.map(|(at, &byte)| u64::from(if (148..156).contains(&at) { b' ' } else { byte })).sum()
@@ -311,14 +310,14 @@ fn bad(what: &str) -> Error {
     Error::bad_input(format!("the tar {what}"))
 }
 
-/// A failure of the input: damaged data is the layer's fault, the rest the storage's. An error of this
-/// library that came through a reader comes out as it was.
+/// Maps an input error: damaged data to the layer, other errors to the storage. Unwraps an error of this library
+/// that passed through a reader.
 fn input_error(error: std::io::Error) -> Error {
     use std::io::ErrorKind::{InvalidData, UnexpectedEof};
     match error.downcast::<Error>() {
         Ok(ours) => ours,
         Err(error) if matches!(error.kind(), InvalidData | UnexpectedEof) => {
-            Error::bad_input("the layer is damaged or cut off").source(error)
+            Error::bad_input("the layer is damaged or truncated").source(error)
         }
         Err(error) => Error::new(Kind::Storage, "can't read the layer").source(error),
     }
@@ -354,7 +353,7 @@ mod tests {
         Ok(entries)
     }
 
-    /// Entries with everything that a ustar header can't hold.
+    /// Entries that use everything beyond a ustar header.
     fn samples() -> Vec<(Entry, Vec<u8>)> {
         let mut entries = vec![(Entry::new("d/", EntryKind::Directory, 0o1777), Vec::new())];
         for (length, byte) in [(1, b'a'), (99, b'b'), (100, b'c'), (101, b'd'), (200, 0xff)] {
@@ -418,7 +417,7 @@ mod tests {
         assert_eq!(read(&[]).unwrap().len(), 0);
     }
 
-    /// A header block of `flag` whose fields `change` sets.
+    /// Creates a header block of type `flag`; `change` sets its fields.
     fn block(flag: u8, change: impl FnOnce(&mut Header)) -> Vec<u8> {
         let mut header = Header::new_gnu();
         header.as_old_mut().name[0] = b'n';

@@ -1,4 +1,4 @@
-//! What is asked of compression: the format, and how hard. See docs/decisions/045-compression-asked-for.md.
+//! Compression settings: format and level. See docs/decisions/045-compression-asked-for.md.
 
 use std::ops::RangeInclusive;
 
@@ -7,15 +7,15 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::oci::media_type::Compression;
 
-/// The gzip level when none is asked for: see docs/decisions/001-compression.md.
+/// The default gzip level: see docs/decisions/001-compression.md.
 const GZIP_LEVEL: u32 = 4;
-/// The zstd level when none is asked for.
+/// The default zstd level.
 const ZSTD_LEVEL: u32 = 3;
-/// Above 19 zstd's windows are wider than the 8 MiB that every reader takes (RFC 8878, 3.1.1.1.2).
+/// Levels above 19 use windows wider than the 8 MiB that every reader accepts (RFC 8878, 3.1.1.1.2).
 const ZSTD_LEVELS: RangeInclusive<u32> = 1..=19;
 const GZIP_LEVELS: RangeInclusive<u32> = 1..=9;
 
-/// How to compress a layer. The level is one that the format has.
+/// Compression format and level. The level is valid for the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     compression: Compression,
@@ -23,10 +23,10 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// `compression` at `level`: gzip 1 to 9, zstd 1 to 19; `None` for the default.
+    /// Creates settings for `compression` at `level`: gzip 1 to 9, zstd 1 to 19; `None` for the default.
     ///
     /// # Errors
-    /// [`Kind::Usage`](crate::error::Kind::Usage) for a level that the format doesn't have.
+    /// [`Kind::Usage`](crate::error::Kind::Usage) for a level that the format does not have.
     pub fn new(compression: Compression, level: Option<u32>) -> Result<Self> {
         let levels = match compression {
             Compression::None => None,
@@ -37,7 +37,7 @@ impl Settings {
             (Some(level), None) => Err(Error::usage(format!(
                 "there is no compression level {level} without compression"
             ))
-            .hint("leave the level out, or choose gzip or zstd")),
+            .hint("omit the level, or choose gzip or zstd")),
             (Some(level), Some(levels)) if !levels.contains(&level) => {
                 Err(Error::usage(format!("{compression} has no compression level {level}"))
                     .hint(format!("choose one from {} to {}", levels.start(), levels.end())))
@@ -46,17 +46,17 @@ impl Settings {
         }
     }
 
-    /// The format.
+    /// Returns the format.
     pub fn compression(&self) -> Compression {
         self.compression
     }
 
-    /// The level, if one was asked for.
+    /// Returns the requested level, if any.
     pub fn asked_level(&self) -> Option<u32> {
         self.level
     }
 
-    /// The level to compress at; 0 without compression.
+    /// Returns the level to compress with; 0 without compression.
     pub(super) fn level(&self) -> u32 {
         self.level.unwrap_or(match self.compression {
             Compression::None => 0,
@@ -67,14 +67,14 @@ impl Settings {
 }
 
 impl From<Compression> for Settings {
-    /// At the format's default level.
+    /// Uses the format's default level.
     fn from(compression: Compression) -> Self {
         Settings { compression, level: None }
     }
 }
 
 impl Default for Settings {
-    /// What every registry and engine takes.
+    /// The default that every registry and engine accepts.
     fn default() -> Self {
         Compression::Gzip.into()
     }

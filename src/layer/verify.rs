@@ -1,4 +1,4 @@
-//! Reading a layer's blob, which is what its digests say or nothing.
+//! Reads a layer's blob and verifies its digests.
 
 use std::fs::File;
 use std::io::Read;
@@ -8,12 +8,11 @@ use crate::layer::compress::decoder;
 use crate::oci::media_type::Compression;
 use crate::oci::{Digest, DigestReader};
 
-/// Gives `consume` the uncompressed tar of `blob`, and fails after it unless the blob's digest and size and the
-/// tar's diff ID are right: until then nothing that was read counts.
+/// Passes the uncompressed tar of `blob` to `consume`, then fails unless the blob's digest and size and the tar's
+/// diff ID match. Don't use anything read before that.
 ///
 /// # Errors
-/// `BadInput` for a blob that is damaged or another than it must be; `Storage` if it can't be read; what
-/// `consume` fails with.
+/// `BadInput` for a damaged or different blob; `Storage` if it can't be read; the errors of `consume`.
 pub fn read_verified<T>(
     blob: File,
     (digest, size): (Digest, u64),

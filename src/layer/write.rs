@@ -1,5 +1,5 @@
-//! Writes a layer's tar: ustar headers, a pax header only before an entry that ustar can't express,
-//! nothing that depends on the machine. No sparse types, no user and group names.
+//! Writes a layer's tar: ustar headers, preceded by a pax header only if ustar can't express an entry. Output is the
+//! same on every machine: no sparse types, no user and group names.
 
 use std::io::{Read, Write};
 
@@ -12,19 +12,19 @@ use crate::layer::pax;
 
 /// Bytes of a tar block.
 pub(crate) const BLOCK: usize = 512;
-/// The biggest number that 7 octal digits hold: owners and device numbers.
+/// The largest number that fits 7 octal digits: owners and device numbers.
 const SEVEN_OCTAL: u64 = 0o777_7777;
-/// The biggest number that 11 octal digits hold: sizes and times.
+/// The largest number that fits 11 octal digits: sizes and times.
 const ELEVEN_OCTAL: u64 = 0o777_7777_7777;
 
-/// Writes entries in the order given, and the same bytes for the same entries.
+/// Writes entries in the given order; the same entries give the same bytes.
 pub struct TarWriter<W: Write> {
     output: W,
     buffer: Vec<u8>,
 }
 
 impl<W: Write> TarWriter<W> {
-    /// A writer of a tar into `output`.
+    /// Creates a writer of a tar to `output`.
     pub fn new(output: W) -> Self {
         TarWriter { output, buffer: vec![0; 64 * 1024] }
     }
@@ -32,8 +32,8 @@ impl<W: Write> TarWriter<W> {
     /// Writes `entry` and, for a file, exactly `entry.size` bytes of `content`.
     ///
     /// # Errors
-    /// `Storage` if the content ends early or has more, or can't be read or written; `BadInput` for
-    /// metadata that no layer can hold.
+    /// `Storage` if the content is shorter or longer than that, or can't be read or written; `BadInput` for metadata
+    /// that a layer can't express.
     pub fn append(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<()> {
         self.header(entry).context(show(&entry.path))?;
         if entry.kind != EntryKind::File {
@@ -47,7 +47,7 @@ impl<W: Write> TarWriter<W> {
                 other => other.map_err(|error| Error::io("read", show(&entry.path), error))?,
             };
             if read as u64 > left || (read == 0 && left > 0) {
-                let error = std::io::Error::other("its size changed while it was read");
+                let error = std::io::Error::other("the file's size changed while being read");
                 return Err(Error::io("read", show(&entry.path), error));
             }
             if read == 0 {
@@ -59,10 +59,10 @@ impl<W: Write> TarWriter<W> {
         self.pad(entry.size)
     }
 
-    /// Writes the end mark, two zero blocks, and hands back the writer.
+    /// Writes the end mark, two zero blocks, and returns the writer.
     ///
     /// # Errors
-    /// `Storage`, the writer's.
+    /// `Storage`: the writer's errors.
     pub fn finish(mut self) -> Result<W> {
         self.output.write_all(&[0; 2 * BLOCK]).io("write", "the layer")?;
         Ok(self.output)
@@ -92,7 +92,7 @@ impl<W: Write> TarWriter<W> {
     }
 }
 
-/// The header in front of `entry`'s pax records.
+/// Creates the header that precedes `entry`'s pax records.
 fn pax_header(entry: &Entry, size: u64) -> Header {
     let mut header = Header::new_ustar();
     let mut name = b"PaxHeaders.0/".to_vec();
@@ -110,7 +110,7 @@ fn pax_header(entry: &Entry, size: u64) -> Header {
     header
 }
 
-/// `entry`'s ustar header; what doesn't fit goes into `records`.
+/// Creates `entry`'s ustar header; fields that don't fit go to `records`.
 fn ustar(entry: &Entry, records: &mut Vec<u8>) -> Result<Header> {
     let mut header = Header::new_ustar();
     header.set_entry_type(match entry.kind {
@@ -130,7 +130,7 @@ fn ustar(entry: &Entry, records: &mut Vec<u8>) -> Result<Header> {
     let link_fits = entry.link.len() <= header.as_old().linkname.len();
     let not_utf8 = |fits: bool, text: &[u8]| !fits && std::str::from_utf8(text).is_err();
     if not_utf8(fits, &path) || not_utf8(link_fits, &entry.link) {
-        // Without this a reader may take them for UTF-8.
+        // Without this, a reader may take them for UTF-8.
         pax::push_record(records, b"hdrcharset", b"BINARY");
     }
     if !fits {
@@ -153,7 +153,7 @@ fn ustar(entry: &Entry, records: &mut Vec<u8>) -> Result<Header> {
     let is_device = matches!(entry.kind, EntryKind::CharDevice | EntryKind::BlockDevice);
     let (major, minor) = if is_device { (entry.major, entry.minor) } else { (0, 0) };
     if u64::from(major.max(minor)) > SEVEN_OCTAL {
-        return Err(Error::bad_input(format!("the device number {major}:{minor} is too big")));
+        return Err(Error::bad_input(format!("the device number {major}:{minor} is too large")));
     }
     header.set_device_major(major).io("write", "the layer")?;
     header.set_device_minor(minor).io("write", "the layer")?;
@@ -164,14 +164,14 @@ fn ustar(entry: &Entry, records: &mut Vec<u8>) -> Result<Header> {
     Ok(header)
 }
 
-/// Puts the path into the name and prefix fields, cut at a slash; false if it has no place there.
+/// Splits the path at a slash into the name and prefix fields; returns false if it doesn't fit.
 fn put_path(header: &mut Header, path: &[u8]) -> bool {
     let Some(ustar) = header.as_ustar_mut() else { return false };
     if path.len() <= ustar.name.len() {
         ustar.name[..path.len()].copy_from_slice(path);
         return true;
     }
-    // The slash itself is stored nowhere, and a directory's last slash belongs to its name.
+    // The slash itself is not stored, and a directory's trailing slash belongs to its name.
     let body = path.len() - 1;
     let cut = path[..body.min(ustar.prefix.len() + 1)].iter().rposition(|&byte| byte == b'/');
     match cut {
@@ -181,7 +181,7 @@ fn put_path(header: &mut Header, path: &[u8]) -> bool {
             true
         }
         _ => {
-            // Readers without pax at least see where it belongs.
+            // Gives readers without pax support at least the beginning of the path.
             let length = ustar.name.len();
             ustar.name.copy_from_slice(&path[..length]);
             false

@@ -226,7 +226,7 @@ fn bad_layouts_are_refused_and_leave_the_store_as_it_was() {
         ("as the config says", |w, _| {
             rewrite(w, |m| m["layers"].as_array_mut().unwrap().reverse())
         }),
-        ("media type promises", |w, i| {
+        ("media type is", |w, i| {
             let gzip = i.layers()[1].descriptor.media_type.clone();
             rewrite(w, move |m| m["layers"][2]["mediaType"] = json!(gzip));
         }),
