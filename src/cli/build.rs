@@ -183,8 +183,8 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
         PhaseArg::All => Phase::All,
     };
     if phase == Phase::Base && args.secrets.any() {
-        return Err(Error::usage("the phase base has no secrets")
-            .hint("they belong to `svp setup`, or to `svp build --phase all`"));
+        return Err(Error::usage("the phase `base` has no secrets")
+            .hint("use `svp setup`, or `svp build --phase all`"));
     }
     let outputs = outputs(&args.output)?;
     check_compression(&outputs, args.run.compression.asked()?)?;
@@ -230,7 +230,7 @@ pub(super) fn push(
         return Ok(());
     }
     let pushed = source::push(image.0, image.1, store, client, context.reporter());
-    pushed.hint(format!("the image is in the store; try again: `svp push {}`", image.1.tagged()))
+    pushed.hint(format!("the image is in the store; retry with `svp push {}`", image.1.tagged()))
 }
 
 /// The destinations given on the command line.
@@ -241,8 +241,8 @@ pub(super) fn outputs(args: &OutputArgs) -> Result<Vec<Output>> {
     }
     let streamed = outputs.iter().any(|output| matches!(output, Output::Stdout(_)));
     if streamed && std::io::stdout().is_terminal() {
-        return Err(Error::usage("an archive is nothing for a terminal")
-            .hint("send standard output to a file or a pipe, or write -o oci-archive:FILE"));
+        return Err(Error::usage("refusing to write an archive to a terminal")
+            .hint("redirect standard output, or use -o oci-archive:FILE"));
     }
     Ok(outputs)
 }

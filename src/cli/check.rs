@@ -82,7 +82,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     };
     context.print(&text)?;
     if findings.iter().any(|finding| finding.required && !finding.ok) {
-        return Err(Error::sandbox("this host can't build servicepacks as it is"));
+        return Err(Error::sandbox("this host can't build servicepacks"));
     }
     Ok(())
 }
@@ -120,8 +120,9 @@ fn check_the_store(args: &Args, context: &Context) -> Result<()> {
     if faults.is_empty() {
         return Ok(());
     }
-    Err(Error::bad_input(format!("the store has faults: {}", faults.len()))
-        .hint("each line ends with its way out; a blob that is written again heals"))
+    Err(Error::bad_input(format!("faults in the store: {}", faults.len())).hint(
+        "each line ends with its remedy; pulling or building an image again restores its blobs",
+    ))
 }
 
 fn configuration() -> Result<String> {
@@ -134,7 +135,7 @@ fn ids() -> Result<String> {
     let map = IdMap::for_caller()?;
     let count: u64 = map.uids.iter().map(|extent| u64::from(extent.count)).sum();
     match map.how {
-        MapMethod::Single => Err(Error::sandbox("one user id alone: what has other owners keeps them only on record")
+        MapMethod::Single => Err(Error::sandbox("a single user id: other owners are only recorded")
             .hint("install uidmap, and ask the administrator for `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER`")),
         _ => Ok(format!("{count} in a container")),
     }

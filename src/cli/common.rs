@@ -97,7 +97,7 @@ pub(super) fn source_date_epoch() -> Result<Option<i64>> {
     let parsed = parsed.filter(|seconds| timestamp(*seconds).is_ok());
     parsed.map(Some).ok_or_else(|| {
         Error::usage(format!("SOURCE_DATE_EPOCH={} is not a time", value.to_string_lossy()))
-            .hint("it is a number of seconds since 1970, before the year 10000")
+            .hint("set it to a number of seconds since 1970, before the year 10000")
     })
 }
 
@@ -166,8 +166,8 @@ impl OutputArgs {
                 .hint("write the tag as REGISTRY/REPOSITORY:TAG"));
         }
         if instance && !self.allow_secrets {
-            return Err(Error::usage(format!("{tag} is an instance: its image holds secrets"))
-                .hint("whoever can pull it can read them; if that is meant, add --allow-secrets"));
+            return Err(Error::usage(format!("{tag} is an instance: its image contains secrets"))
+                .hint("everyone who can pull it can read them; add --allow-secrets to push it all the same"));
         }
         Ok(())
     }

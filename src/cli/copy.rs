@@ -128,7 +128,7 @@ pub(super) fn push(args: PushArgs, context: &Context) -> Result<()> {
         Destination::Local(name) => {
             let far = format!("docker://REGISTRY/{}", name.tagged());
             return Err(Error::usage(format!("{name} names no registry to push to"))
-                .hint(format!("say where to: `svp push {} {far}`", args.image)));
+                .hint(format!("name the destination: `svp push {} {far}`", args.image)));
         }
         other => other,
     };
@@ -196,8 +196,8 @@ fn source_of(text: &str) -> Result<Source> {
         Source::Local(name) if name.registry().is_some() => Ok(Source::Docker(name)),
         Source::Local(name) => {
             let far = name.clone().with_default_registry();
-            Err(Error::usage(format!("{name} is a name of the local store: nothing to pull"))
-                .hint(format!("an image of Docker Hub is written docker://{far}")))
+            Err(Error::usage(format!("{name} is a local name: nothing to pull"))
+                .hint(format!("for an image on Docker Hub write docker://{far}")))
         }
         other => Ok(other),
     }
@@ -209,7 +209,7 @@ fn run(mut request: CopyRequest, context: &Context) -> Result<()> {
         _ => None,
     };
     if streamed.is_some() && std::io::stdout().is_terminal() {
-        return Err(Error::usage("an archive is nothing for a terminal")
+        return Err(Error::usage("refusing to write an archive to a terminal")
             .hint("redirect standard output, or name a file"));
     }
     let store = context.store()?;

@@ -21,7 +21,7 @@ pub(super) fn find<'a>(document: &'a Value, name: &str) -> Result<&'a Value> {
         match document.as_object() {
             Some(map) => {
                 let names: Vec<_> = map.keys().map(String::as_str).collect();
-                error.hint(format!("at the top there are {}", names.join(", ")))
+                error.hint(format!("the top-level fields are {}", names.join(", ")))
             }
             None => error,
         }

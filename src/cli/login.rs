@@ -54,23 +54,23 @@ pub(super) fn login(args: LoginArgs, context: &Context) -> Result<()> {
     let user = match args.username {
         Some(user) => user,
         None if terminal => ask(&format!("User name at {registry}: "), true)?,
-        None => return Err(Error::usage("no user name is given").hint("add --username NAME")),
+        None => return Err(Error::usage("no user name given").hint("add --username NAME")),
     };
     let password = match args.password_stdin {
         true => read_all()?,
         false if terminal => ask(&format!("Password of {user} at {registry}: "), false)?,
         false => {
-            return Err(Error::usage("there is no terminal to ask for a password on")
-                .hint("pipe it in, with --password-stdin"));
+            return Err(Error::usage("no terminal to prompt for a password")
+                .hint("pipe it in and add --password-stdin"));
         }
     };
     if user.is_empty() || user.contains(':') || password.is_empty() {
-        return Err(Error::usage("a login has a user name without colons, and a password"));
+        return Err(Error::usage("a login needs a user name without colons, and a password"));
     }
     let password = Password::new(password);
     try_login(&registry, &user, &password, &options)?;
     keeper.save(&user, &password)?;
-    context.reporter().step(&format!("logged in to {key}; {keeper} has the login"));
+    context.reporter().step(&format!("logged in to {key}; saved in {keeper}"));
     Ok(())
 }
 
@@ -80,7 +80,7 @@ pub(super) fn logout(args: LogoutArgs, context: &Context) -> Result<()> {
     args.how.apply(&mut options);
     let Some(text) = &args.registry else {
         let file = remove_logins(&options, named)?;
-        context.reporter().step(&format!("{} holds no logins any more", file.display()));
+        context.reporter().step(&format!("removed all logins from {}", file.display()));
         return Ok(());
     };
     let (registry, key) = registry_of(text)?;
@@ -92,11 +92,11 @@ pub(super) fn logout(args: LogoutArgs, context: &Context) -> Result<()> {
         None => options.auth_files.find(&registry, namespace)?,
     };
     if let Some((_, place)) = left {
-        return Err(Error::usage(format!("{place} still holds a login for {key}"))
+        return Err(Error::usage(format!("{place} still has a login for {key}"))
             .hint("log out with the tool that wrote it, or name the file with --authfile"));
     }
     if !removed {
-        return Err(Error::usage(format!("there is no login to {key} in {keeper}")));
+        return Err(Error::usage(format!("no login for {key} in {keeper}")));
     }
     context.reporter().step(&format!("logged out of {key}"));
     Ok(())
@@ -114,7 +114,7 @@ fn registry_of(text: &str) -> Result<(String, String)> {
     let rest = text.split_once('/').map_or(String::new(), |(_, rest)| format!("/{rest}"));
     match known {
         Some(_) => Ok((host.to_owned(), format!("{host}{rest}"))),
-        None => Err(Error::usage(format!("{text:?} is no registry's HOST[:PORT]"))
+        None => Err(Error::usage(format!("invalid registry {text:?}: not HOST[:PORT]"))
             .hint("write it as in an image's name, such as docker.io or localhost:5000")),
     }
 }

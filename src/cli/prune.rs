@@ -82,7 +82,7 @@ fn copies(dry_run: bool, context: &Context) -> Result<()> {
         }
         context
             .reporter()
-            .note(&format!("{would}removed: what a killed restore of {name} has left"));
+            .note(&format!("{would}removed: leftovers of a killed restore of {name}"));
     }
     Ok(())
 }

@@ -51,7 +51,7 @@ pub(super) fn run_ports(args: PortsArgs, context: &Context) -> Result<()> {
     let pack = match (&args.name, &args.pack) {
         (Some(name), _) => return service_ports(name, args.format, context),
         (None, Some(pack)) => HostPack::new(&Pack::open(pack)?)?,
-        (None, None) => return Err(Error::usage("a service or a pack is needed")),
+        (None, None) => return Err(Error::usage("name a service, or a pack with -b")),
     };
     let answers = query::ask_all(&mut |key| pack.ask(key, context.reporter()))?;
     let ports: Vec<String> = answers.exposed_ports().iter().map(ToString::to_string).collect();

@@ -109,7 +109,7 @@ enum AllowArg {
 /// Reads `60` or `60s`.
 pub(super) fn seconds(text: &str) -> Result<u64, String> {
     let digits = text.strip_suffix('s').unwrap_or(text);
-    digits.parse().map_err(|_| format!("{text:?} is no number of seconds"))
+    digits.parse().map_err(|_| format!("invalid number of seconds: {text}"))
 }
 
 /// Parses mount options as podman has them; returns whether the mount is read-only. SELinux options have no effect.
@@ -138,7 +138,7 @@ fn parse_mount(text: &str) -> Result<Mount, String> {
     let at = format!("/{}", at.trim_matches('/'));
     let kernels = ["/proc", "/sys"].iter().any(|dir| std::path::Path::new(&at).starts_with(dir));
     if kernels || ["/dev", "/service", "/service/bin"].contains(&at.as_str()) {
-        return Err(format!("{at} is svp's own in a container: show it at another place"));
+        return Err(format!("{at} is reserved in a container: mount at another path"));
     }
     let source = if source.starts_with(['/', '.']) {
         let path = std::path::absolute(source).map_err(|error| error.to_string())?;

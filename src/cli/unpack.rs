@@ -71,13 +71,15 @@ fn tell(reports: &[UnpackReport], reporter: &dyn Reporter) {
         let path = show(&unmade.path);
         reporter.note(&match &unmade.loss {
             Loss::Device { major, minor } => {
-                format!("{path}: you may not make the device {major}:{minor}")
+                format!("{path}: no permission to create the device {major}:{minor}")
             }
-            Loss::Owner { uid, gid } => format!("{path}: you may not give it to {uid}:{gid}"),
-            Loss::Xattr { name } => format!("{path}: the attribute {name} can't be set"),
+            Loss::Owner { uid, gid } => {
+                format!("{path}: no permission to change its owner to {uid}:{gid}")
+            }
+            Loss::Xattr { name } => format!("{path}: can't set the attribute {name}"),
         });
     }
     if count > MOST_NAMED as u64 {
-        reporter.note(&format!("and {} more like these", count - MOST_NAMED as u64));
+        reporter.note(&format!("and {} more", count - MOST_NAMED as u64));
     }
 }

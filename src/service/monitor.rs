@@ -122,7 +122,7 @@ pub fn run(
 ) -> Result<i32> {
     let name = service_dir.name();
     let mut lock = service_dir.lock()?.ok_or_else(|| {
-        Error::usage(format!("the service {name} runs already"))
+        Error::usage(format!("the service {name} is running already"))
             .hint(format!("`svp restart {name}` starts it anew"))
     })?;
     service_dir.wait_for_container()?;

@@ -110,7 +110,7 @@ pub(in crate::cli) fn backup(args: &BackupArgs, context: &Context) -> Result<Exi
     if end != End::Exited(0) {
         let kept = path.map_or(String::new(), |path| match path.exists() {
             true => format!(": {} is as it was", path.display()),
-            false => format!(": {} is not written", path.display()),
+            false => format!(": {} was not written", path.display()),
         });
         return ended("bin/backup", end, &kept, context);
     }
@@ -150,8 +150,8 @@ pub(in crate::cli) fn restore(args: &RestoreArgs, context: &Context) -> Result<E
 fn tell(path: &Path, context: &Context) -> Result<ExitCode> {
     let mut input = input(Some(path).filter(|path| *path != Path::new("-")))?;
     let header = BackupStart::read(&mut input, None)?.header.ok_or_else(|| {
-        Error::bad_input("the backup doesn't say what it is a backup of")
-            .hint("it was made without compression, or compressed anew by another tool")
+        Error::bad_input("the backup has no header")
+            .hint("it was created without compression, or recompressed by another tool")
     })?;
     context.print(&table::json(&header))?;
     Ok(ExitCode::SUCCESS)
@@ -160,7 +160,7 @@ fn tell(path: &Path, context: &Context) -> Result<ExitCode> {
 fn verified(outcome: Outcome, context: &Context) -> Result<ExitCode> {
     match outcome {
         Outcome::Done => {
-            context.reporter().note("verified: restored in a fresh copy, the service is well");
+            context.reporter().note("verified: a copy restored from this backup is healthy");
             Ok(ExitCode::SUCCESS)
         }
         Outcome::Failed(end) => ended("bin/restore", end, ": the backup is no good", context),
@@ -201,7 +201,7 @@ fn input(path: Option<&Path>) -> Result<File> {
     }
     let stdin = std::io::stdin();
     if stdin.is_terminal() {
-        return Err(Error::usage("no backup to read from a terminal")
+        return Err(Error::usage("refusing to read a backup from a terminal")
             .hint("name a file with -i, or redirect standard input"));
     }
     stdin.as_fd().try_clone_to_owned().map(File::from).io("open", "standard input")
@@ -222,7 +222,7 @@ enum Target {
 impl Target {
     fn new(path: Option<&Path>, verify: bool) -> Result<Target> {
         let refuse = || {
-            Err(Error::usage("a backup is nothing for a terminal")
+            Err(Error::usage("refusing to write a backup to a terminal")
                 .hint("redirect standard output, or name a file with -o"))
         };
         if let Some(path) = path {
@@ -262,7 +262,7 @@ impl Target {
         let file = match self {
             Target::File(new) => new.file(),
             Target::Spool(file, _) => file,
-            _ => return Err(Error::usage("what isn't kept can't be verified")),
+            _ => return Err(Error::usage("can't verify a backup that is not kept")),
         };
         let mut file = file.try_clone().io("read", "the backup")?;
         file.rewind().io("read", "the backup")?;
@@ -324,7 +324,9 @@ impl Source {
             return Ok(End::Exited(0));
         }
         if !self.scripts.restore {
-            context.reporter().note("the pack has no bin/restore: svp can't restore this backup");
+            context
+                .reporter()
+                .note("the pack has no bin/restore, so svp can't restore this backup");
         }
         context.finish();
         let (end, any) = run_backup_script(&self.root, &self.service_dir, &self.record, output)?;

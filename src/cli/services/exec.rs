@@ -62,7 +62,9 @@ impl ScriptArgs {
         match (&self.container, &self.arguments[..]) {
             (Some(name), arguments) => Ok((name, arguments)),
             (None, [name, arguments @ ..]) => Ok((name, arguments)),
-            (None, []) => Err(Error::usage("which service?").hint("`svp ps` lists those that run")),
+            (None, []) => {
+                Err(Error::usage("no service given").hint("`svp ps` lists the running ones"))
+            }
         }
     }
 }
@@ -78,7 +80,7 @@ pub(in crate::cli) fn shell(args: &ScriptArgs, context: &Context) -> Result<Exit
         "if command -v bash >/dev/null 2>&1; then exec bash \"$@\"; else exec sh \"$@\"; fi";
     let argv = ["/bin/sh", "-c", script, "sh"].map(str::to_owned).to_vec();
     run(name, [&argv[..], arguments].concat(), &HowArgs::default(), context).map_err(|error| {
-        or_hint(error, || format!("`svp exec {name} -- COMMAND` runs any program that is there"))
+        or_hint(error, || format!("`svp exec {name} -- COMMAND` runs any program of the container"))
     })
 }
 

@@ -90,7 +90,7 @@ fn request(args: &Args, root: &Path) -> Result<Request> {
         SecretsArg::Without => Secrets::Without,
         SecretsArg::Only | SecretsArg::Podman43 if hide => {
             return Err(Error::usage("standard output is a terminal")
-                .hint("pipe it to where the secrets belong; --show-secrets shows them here"));
+                .hint("pipe it to its destination, or add --show-secrets to print secrets here"));
         }
         SecretsArg::Only => Secrets::Only,
         SecretsArg::Podman43 => Secrets::PodmanSecret,
@@ -100,7 +100,7 @@ fn request(args: &Args, root: &Path) -> Result<Request> {
     let found_by_itself =
         ["SVP_ROOT", "XDG_DATA_HOME"].iter().all(|name| std::env::var_os(name).is_none());
     let program = std::env::current_exe()
-        .map_err(|error| Error::sandbox("can't tell where svp itself is").source(error))?;
+        .map_err(|error| Error::sandbox("can't find the path of svp itself").source(error))?;
     Ok(Request {
         format: match args.format {
             FormatArg::Quadlet => Format::Quadlet,
@@ -145,7 +145,7 @@ fn write(files: &[File], dir: &Path, force: bool) -> Result<()> {
             "{} is there already and says something else",
             path.display()
         ))
-        .hint("--force replaces it; or choose another directory with --output"));
+        .hint("add --force to replace it, or choose another directory with --output"));
     }
     let mut staged = Vec::new();
     for file in files {

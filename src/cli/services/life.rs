@@ -161,8 +161,8 @@ fn not_copied(service_dir: &ServiceDir) -> Result<()> {
 }
 
 fn at_work(service_dir: &ServiceDir) -> Error {
-    Error::usage(format!("a backup of {} is being made or restored", service_dir.name()))
-        .hint("wait until that is done, or interrupt it: then it is as it was before")
+    Error::usage(format!("a backup of {} is being created or restored", service_dir.name()))
+        .hint("wait until it is done, or interrupt it, which leaves the service as it was")
 }
 
 /// Stops a service and waits for its end; one that doesn't run is stopped.
@@ -176,7 +176,7 @@ fn stop_one(service_dir: &ServiceDir, seconds: u32, context: &Context) -> Result
             Err(at_work(service_dir))
         }
         Err(error) if error.is(Cause::ServiceNotRunning) => {
-            say(context, &format!("{} does not run", service_dir.name()));
+            say(context, &format!("{} is not running", service_dir.name()));
             Ok(())
         }
         Err(error) => Err(error),
@@ -189,8 +189,8 @@ pub(in crate::cli) fn restart(args: &RestartArgs, context: &Context) -> Result<E
         let record = service_dir.record()?;
         if record.remove && service_dir.is_running()? {
             let name = service_dir.name();
-            return Err(Error::usage(format!("{name} would be removed: it was run with --rm"))
-                .hint("`svp run` it again, without --rm if it is to be kept"));
+            return Err(Error::usage(format!("{name} was run with --rm and would be removed"))
+                .hint("use `svp run` again, without --rm to keep the service"));
         }
         // Do not stop a service that could not start again.
         links::resolve(&root, &record)?;
@@ -225,11 +225,8 @@ fn restart_component(service_dir: &ServiceDir, name: &str, seconds: u32) -> Resu
         std::thread::sleep(LOOK);
     }
     let service = service_dir.name();
-    Err(Error::new(
-        Kind::Script,
-        format!("the component {name} of {service} has not started again"),
-    )
-    .hint(format!("`svp logs {service} {name}` tells what it said")))
+    Err(Error::new(Kind::Script, format!("the component {name} of {service} did not restart"))
+        .hint(format!("`svp logs {service} {name}` shows its output")))
 }
 
 pub(in crate::cli) fn wait(args: &WaitArgs, context: &Context) -> Result<ExitCode> {
@@ -264,8 +261,8 @@ pub(in crate::cli) fn remove(args: &RemoveArgs, context: &Context) -> Result<Exi
             stop_one(&service_dir, STOP_SECONDS, context)?;
         }
         let Some(_lock) = service_dir.lock()? else {
-            return Err(Error::usage(format!("the service {name} runs"))
-                .hint(format!("`svp stop {name}` stops it, `svp rm --force {name}` does both")));
+            return Err(Error::usage(format!("the service {name} is running"))
+                .hint(format!("use `svp stop {name}` first, or `svp rm --force {name}`")));
         };
         service_dir.wait_for_container()?;
         let sandbox = Sandbox::create(&root.join("trees"))?;
@@ -273,9 +270,7 @@ pub(in crate::cli) fn remove(args: &RemoveArgs, context: &Context) -> Result<Exi
             && let Err(error) = service_dir.record()
             && error.kind() == Kind::BadInput
         {
-            context
-                .reporter()
-                .warning(&format!("{error}: `svp prune` removes what it has written"));
+            context.reporter().warning(&format!("{error}; `svp prune` removes its files"));
             service_dir.remove()?;
             name_of(&service_dir, args.format, context)?;
             removed.push(serde_json::json!({ "name": name }));
@@ -293,7 +288,7 @@ pub(in crate::cli) fn remove(args: &RemoveArgs, context: &Context) -> Result<Exi
         for volume in service::remove(&service_dir, &record, &sandbox, args.volumes)? {
             context
                 .reporter()
-                .note(&format!("the volume {volume} stays: another service has it too"));
+                .note(&format!("keeping the volume {volume}: another service uses it"));
         }
         name_of(&service_dir, args.format, context)?;
         removed.push(serde_json::json!({ "name": name }));

@@ -65,7 +65,9 @@ fn time(text: &str) -> Result<Timestamp, String> {
             .map(|time| time.timestamp())
             .map_err(|e| e.to_string());
     }
-    Err(format!("{text:?} is neither a time such as 2026-01-31T12:00:00Z nor a span such as 10m"))
+    Err(format!(
+        "invalid time {text:?}: write a time such as 2026-01-31T12:00:00Z or a duration such as 10m"
+    ))
 }
 
 pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<ExitCode> {

@@ -206,7 +206,7 @@ fn resources(resources: &Resources) -> String {
     let cpus = resources.milli_cpus.map(|milli| format!("{} processors", milli as f64 / 1000.0));
     let pids = resources.pids.map(|pids| format!("{pids} processes"));
     let parts: Vec<String> = [memory, cpus, pids].into_iter().flatten().collect();
-    format!("{} at most", parts.join(", "))
+    format!("at most {}", parts.join(", "))
 }
 
 /// Formats a duration in one unit; `seconds` is negative if the clock was set back.
@@ -289,13 +289,12 @@ pub(in crate::cli) fn info(args: &InfoArgs, context: &Context) -> Result<ExitCod
         row("link", link.clone());
     }
     for component in &shown.components {
-        let end = component
-            .end
-            .map_or(String::new(), |end| format!(", last ended with {}", shell_code(end)));
+        let end =
+            component.end.map_or(String::new(), |end| format!(", last exit {}", shell_code(end)));
         let state = if component.running { "runs" } else { "is down" };
         row(
             "component",
-            format!("{} {state}, started again {} times{end}", component.name, component.restarts),
+            format!("{} {state}, restarted {} times{end}", component.name, component.restarts),
         );
     }
     for mount in &shown.volumes {
@@ -306,7 +305,7 @@ pub(in crate::cli) fn info(args: &InfoArgs, context: &Context) -> Result<ExitCod
         row("resources", resources(&shown.resources));
     }
     if shown.memory_kills > 0 {
-        row("killed", format!("{} processes, for its memory was used up", shown.memory_kills));
+        row("killed", format!("{} processes, out of memory", shown.memory_kills));
     }
     row("restart", shown.restart.clone());
     row("health", shown.health.clone().unwrap_or_else(|| "its ports listen".into()));
@@ -323,7 +322,9 @@ pub(in crate::cli) fn env(args: &EnvArgs, context: &Context) -> Result<ExitCode>
         for (_, value) in environment.iter_mut().take(record.secrets.len()) {
             "********".clone_into(value);
         }
-        context.reporter().note("secrets are hidden on a terminal: --show-secrets shows them");
+        context
+            .reporter()
+            .note("secrets are hidden on a terminal; add --show-secrets to print them");
     }
     context.print(&environment_text(&environment, args.format))?;
     Ok(ExitCode::SUCCESS)

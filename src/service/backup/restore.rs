@@ -174,7 +174,7 @@ fn check(
     reporter: &dyn Reporter,
 ) -> Result<()> {
     let Some(header) = header else {
-        reporter.note("the backup doesn't say what it is a backup of");
+        reporter.note("the backup has no header");
         return Ok(());
     };
     reporter

@@ -77,7 +77,7 @@ fn notes(model: &Model<'_>, name: &str, secrets: Secrets) -> Vec<String> {
         ));
     }
     if secrets == Secrets::Masked {
-        notes.push("secrets are hidden on a terminal: --show-secrets shows them".into());
+        notes.push("secrets are hidden on a terminal; add --show-secrets to print them".into());
     }
     if model.record.network == Network::None {
         notes.push("a pod without a network is none of Kubernetes' things: this one has one, and no Service".into());

@@ -429,7 +429,7 @@ fn an_interrupted_copy_starts_the_service_again() {
         &["rm", "--force", "one"],
     ] {
         let error = service.place.fails(2, arguments);
-        assert!(error.contains("a backup of one is being made"), "{error}");
+        assert!(error.contains("a backup of one is being created"), "{error}");
     }
     kill(&child, Signal::INT);
     assert_eq!(child.wait().unwrap().code(), Some(130));
@@ -457,7 +457,7 @@ fn who_stops_a_service_that_a_backup_is_stopping_is_not_told_that_it_is_stopped(
     });
     for arguments in [&["stop", "slow"][..], &["restart", "slow"], &["rm", "--force", "slow"]] {
         let error = place.fails(2, arguments);
-        assert!(error.contains("a backup of slow is being made"), "{error}");
+        assert!(error.contains("a backup of slow is being created"), "{error}");
     }
     assert!(backup.wait().unwrap().success());
     assert!(place.ok(["ps"]).contains("running"));
