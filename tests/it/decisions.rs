@@ -1,11 +1,11 @@
-//! docs/decisions: every page has its header, the index has every page, and no link of the documentation is dead.
+//! docs/decisions: every page has its header, the index lists every page, and no link of the documentation is dead.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::support::repo;
 
-/// The Markdown files of `dir`, sorted.
+/// Returns the Markdown files of `dir`, sorted.
 fn pages(dir: &Path) -> Vec<PathBuf> {
     let entries =
         fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path());
@@ -16,7 +16,7 @@ fn pages(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The row of the index for a page; `None` if its header is not `# NNN: TITLE`, `Status: …`, `Date: YYYY-MM-DD`.
+/// Returns the index row of a page; `None` if its header is not `# NNN: TITLE`, `Status: …`, `Date: YYYY-MM-DD`.
 fn row(name: &str, text: &str) -> Option<String> {
     let mut lines = text.lines();
     let number = name.get(..3)?;
@@ -50,7 +50,7 @@ fn the_index_has_every_decision() {
     assert_eq!(listed, rows, "docs/decisions/README.md must have these rows:\n{}", rows.join("\n"));
 }
 
-/// The targets of `[…](TARGET)` that are files; not pictures, which scripts/pictures.sh makes.
+/// Returns the file targets of `[…](TARGET)`, without pictures, which scripts/pictures.sh makes.
 fn links(text: &str) -> impl Iterator<Item = &str> {
     let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
     targets

@@ -1,4 +1,4 @@
-//! Completions and manual pages are those of the program's own commands.
+//! Completions and manual pages match the program's own commands.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use crate::support::{Place, output, success};
 fn bash_completes_commands_and_options() {
     let place = Place::new();
     let completed = |words: &str| {
-        // As bash does it on Tab: the words, the number of the last, and the function that `complete` was told.
+        // As bash does on Tab: the words, the number of the last, and the function registered by `complete`.
         let script = format!(
             "source <(\"$0\" completions bash); COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
              _svp svp \"${{COMP_WORDS[-1]}}\" \"${{COMP_WORDS[-2]}}\"; printf '%s\\n' \"${{COMPREPLY[@]}}\""
