@@ -11,7 +11,7 @@ use super::common::{Context, Format, parsed};
 use super::table;
 use crate::error::Result;
 use crate::layer::compare::{Aspect, Difference, aspects};
-use crate::layer::index::{Held, What};
+use crate::layer::file_tree::{FileKind, Inode};
 use crate::layer::path::quoted;
 use crate::pipeline::compare::{LayerChoice, Stack, read};
 use crate::source::{Source, pull};
@@ -158,9 +158,9 @@ fn signed(after: u64, before: u64) -> String {
 }
 
 /// Bytes of content; none for a path that does not exist or is not a regular file.
-fn size(held: Option<&Held>) -> u64 {
-    match held.map(|held| &held.what) {
-        Some(What::File { size, .. }) => *size,
+fn size(inode: Option<&Inode>) -> u64 {
+    match inode.map(|inode| &inode.kind) {
+        Some(FileKind::File { size, .. }) => *size,
         _ => 0,
     }
 }

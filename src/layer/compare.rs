@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::layer::index::{Held, Index, Node, What};
+use crate::layer::file_tree::{FileKind, FileTree, Inode, Node};
 
 /// A path at which two trees differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,9 +10,9 @@ pub struct Difference<'a> {
     /// From the root, without a slash before it: the root itself is empty.
     pub path: Vec<u8>,
     /// What was there.
-    pub before: Option<&'a Held>,
+    pub before: Option<&'a Inode>,
     /// What is there now.
-    pub after: Option<&'a Held>,
+    pub after: Option<&'a Inode>,
 }
 
 /// In what two files of one path may differ.
@@ -39,12 +39,12 @@ pub enum Aspect {
 
 /// All that differs, sorted by the bytes of the paths. Of a directory that is there in one tree only, everything
 /// in it is listed too. Whether files are names of one another does not matter. Times matter if `times`.
-pub fn compare<'a>(before: &'a Index, after: &'a Index, times: bool) -> Vec<Difference<'a>> {
+pub fn compare<'a>(before: &'a FileTree, after: &'a FileTree, times: bool) -> Vec<Difference<'a>> {
     let mut differences = Vec::new();
     let mut todo = vec![(Vec::new(), Some(before.root()), Some(after.root()))];
     while let Some((path, before, after)) = todo.pop() {
         let same = match (before, after) {
-            (Some(a), Some(b)) => is_same(&a.held, &b.held, times),
+            (Some(a), Some(b)) => is_same(&a.inode, &b.inode, times),
             _ => false,
         };
         let (below, below_after) = (children(before), children(after));
@@ -69,30 +69,32 @@ pub fn compare<'a>(before: &'a Index, after: &'a Index, times: bool) -> Vec<Diff
             }
         }
         if !same {
-            let held = |node: Option<&'a Node>| node.map(|node| &*node.held);
-            differences.push(Difference { path, before: held(before), after: held(after) });
+            let inode = |node: Option<&'a Node>| node.map(|node| &*node.inode);
+            differences.push(Difference { path, before: inode(before), after: inode(after) });
         }
     }
     differences.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     differences
 }
 
-fn children(node: Option<&Node>) -> Option<&Rc<super::index::Children>> {
+fn children(node: Option<&Node>) -> Option<&Rc<super::file_tree::Children>> {
     node?.children.as_ref()
 }
 
 /// In what two files of one path differ. Of another type, nothing of the content is said.
-pub fn aspects(before: &Held, after: &Held) -> Vec<Aspect> {
-    let what = match (&before.what, &after.what) {
+pub fn aspects(before: &Inode, after: &Inode) -> Vec<Aspect> {
+    let kind = match (&before.kind, &after.kind) {
         (a, b) if std::mem::discriminant(a) != std::mem::discriminant(b) => Some(Aspect::Type),
         (a, b) if a == b => None,
-        (What::Symlink(_), _) => Some(Aspect::Target),
-        (What::CharDevice(..) | What::BlockDevice(..), _) => Some(Aspect::Device),
+        (FileKind::Symlink(_), _) => Some(Aspect::Target),
+        (FileKind::CharDevice(..) | FileKind::BlockDevice(..), _) => Some(Aspect::Device),
         _ => Some(Aspect::Content),
     };
     // A link has no mode of its own.
-    let modes =
-        !matches!((&before.what, &after.what), (What::Symlink(_), _) | (_, What::Symlink(_)));
+    let modes = !matches!(
+        (&before.kind, &after.kind),
+        (FileKind::Symlink(_), _) | (_, FileKind::Symlink(_))
+    );
     let owners = (before.uid, before.gid) != (after.uid, after.gid);
     let others = [
         (modes && before.mode != after.mode, Aspect::Mode),
@@ -100,10 +102,10 @@ pub fn aspects(before: &Held, after: &Held) -> Vec<Aspect> {
         (before.xattrs != after.xattrs, Aspect::Xattrs),
         (before.mtime != after.mtime, Aspect::Time),
     ];
-    what.into_iter().chain(others.into_iter().filter(|it| it.0).map(|it| it.1)).collect()
+    kind.into_iter().chain(others.into_iter().filter(|it| it.0).map(|it| it.1)).collect()
 }
 
-fn is_same(before: &Held, after: &Held, times: bool) -> bool {
+fn is_same(before: &Inode, after: &Inode, times: bool) -> bool {
     if std::ptr::eq(before, after) || before == after {
         return true;
     }

@@ -4,6 +4,9 @@
 //! nothing runs in it any more. The layer holds what changed and nothing more: applied to `before` it
 //! gives what the container saw at its end. docs/decisions/003-diff.md has the rules and their reasons.
 
+pub(super) mod changes;
+mod whiteout;
+
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,11 +14,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat};
 
 use crate::error::{Error, Result};
-use crate::layer::changes::{self, Change, Changes, comparable_upper, take_records};
+use crate::layer::diff::changes::{Change, Changes, comparable_upper, take_records};
 use crate::layer::entry::{Entry, EntryKind, Timestamp, Xattrs};
 use crate::layer::meta::{self, Ownership};
-use crate::layer::path::{MAX_PATH, show, whiteout_of};
-use crate::layer::tree::failure;
+use crate::layer::path::{MAX_PATH, show};
+use crate::layer::unpack::tree::failure;
 use crate::layer::write::TarWriter;
 use crate::rootfs::Cursor;
 
@@ -95,14 +98,9 @@ impl<W: Write> Emitter<W> {
                 self.directory(path)
             }
             Change::Whiteout => {
-                let Some((name, parents)) = names.split_last() else { return Ok(()) };
-                let mut path = parents.join(&b'/');
-                if !path.is_empty() {
-                    path.push(b'/');
-                }
-                path.extend_from_slice(&whiteout_of(name));
-                let mut entry = Entry::new(path, EntryKind::File, 0);
-                entry.mtime.seconds = self.clamp.unwrap_or(0);
+                let Some(entry) = whiteout::entry(&names, self.clamp.unwrap_or(0)) else {
+                    return Ok(());
+                };
                 self.writer.append(&entry, &mut std::io::empty())
             }
             Change::File => self.file(&names, path, None),

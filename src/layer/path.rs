@@ -83,7 +83,7 @@ impl EntryPath {
 
 /// What a layer's name asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Meaning<'a> {
+pub enum EntryName<'a> {
     /// An ordinary name.
     Plain,
     /// `.wh.NAME`: lower layers' NAME is gone.
@@ -98,19 +98,19 @@ pub enum Meaning<'a> {
 ///
 /// # Errors
 /// `BadInput` for a whiteout of no name, `.` or `..`.
-pub fn meaning(name: &[u8]) -> Result<Meaning<'_>> {
+pub fn classify(name: &[u8]) -> Result<EntryName<'_>> {
     if name == OPAQUE {
-        return Ok(Meaning::Opaque);
+        return Ok(EntryName::Opaque);
     }
     if name.starts_with(AUFS) {
-        return Ok(Meaning::Ignored);
+        return Ok(EntryName::Ignored);
     }
     match name.strip_prefix(WHITEOUT) {
-        None => Ok(Meaning::Plain),
+        None => Ok(EntryName::Plain),
         Some(b"" | b"." | b"..") => {
             Err(Error::bad_input(format!("{} is a whiteout of nothing", show(name))))
         }
-        Some(hidden) => Ok(Meaning::Whiteout(hidden)),
+        Some(hidden) => Ok(EntryName::Whiteout(hidden)),
     }
 }
 
@@ -118,23 +118,23 @@ pub fn meaning(name: &[u8]) -> Result<Meaning<'_>> {
 /// root's own entry, and aufs's bookkeeping.
 ///
 /// # Errors
-/// As [`meaning`], and `BadInput` for a path that leads through a whiteout.
-pub fn located(path: &EntryPath) -> Result<Option<(Vec<&[u8]>, &[u8], Meaning<'_>)>> {
+/// As [`classify`], and `BadInput` for a path that leads through a whiteout.
+pub fn split_entry(path: &EntryPath) -> Result<Option<(Vec<&[u8]>, &[u8], EntryName<'_>)>> {
     let mut parents: Vec<&[u8]> = path.names().collect();
     let Some(name) = parents.pop() else { return Ok(None) };
-    let meaning = meaning(name)?;
-    if meaning == Meaning::Ignored || parents.iter().any(|name| name.starts_with(AUFS)) {
+    let kind = classify(name)?;
+    if kind == EntryName::Ignored || parents.iter().any(|name| name.starts_with(AUFS)) {
         return Ok(None);
     }
     if parents.iter().any(|name| is_reserved(name)) {
         return Err(Error::bad_input("it lies in a whiteout"));
     }
-    Ok(Some((parents, name, meaning)))
+    Ok(Some((parents, name, kind)))
 }
 
 /// Where a symbolic link's target leads from the link's directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Turn<'a> {
+pub struct LinkTarget<'a> {
     /// From the root instead.
     pub absolute: bool,
     /// So many directories up first.
@@ -144,20 +144,20 @@ pub struct Turn<'a> {
 }
 
 /// Reads a link's target. A `..` is taken without looking whether what it leaves is a directory.
-pub fn turn(target: &[u8]) -> Turn<'_> {
-    let mut turn = Turn { absolute: target.starts_with(b"/"), up: 0, down: Vec::new() };
+pub fn parse_link_target(target: &[u8]) -> LinkTarget<'_> {
+    let mut parsed = LinkTarget { absolute: target.starts_with(b"/"), up: 0, down: Vec::new() };
     for name in target.split(|&byte| byte == b'/') {
         match name {
             b"" | b"." => {}
             b".." => {
-                if turn.down.pop().is_none() {
-                    turn.up += 1;
+                if parsed.down.pop().is_none() {
+                    parsed.up += 1;
                 }
             }
-            name => turn.down.push(name),
+            name => parsed.down.push(name),
         }
     }
-    turn
+    parsed
 }
 
 /// Whether a real file of this name can't be put into a layer.
@@ -243,14 +243,14 @@ mod tests {
 
     #[test]
     fn whiteout_names() {
-        assert_eq!(meaning(b"x").unwrap(), Meaning::Plain);
-        assert_eq!(meaning(b".wh.x").unwrap(), Meaning::Whiteout(b"x"));
-        assert_eq!(meaning(b".wh..x").unwrap(), Meaning::Whiteout(b".x"));
-        assert_eq!(meaning(b".wh..wh..opq").unwrap(), Meaning::Opaque);
-        assert_eq!(meaning(b".wh..wh.plnk").unwrap(), Meaning::Ignored);
-        assert_eq!(meaning(b".whx").unwrap(), Meaning::Plain);
+        assert_eq!(classify(b"x").unwrap(), EntryName::Plain);
+        assert_eq!(classify(b".wh.x").unwrap(), EntryName::Whiteout(b"x"));
+        assert_eq!(classify(b".wh..x").unwrap(), EntryName::Whiteout(b".x"));
+        assert_eq!(classify(b".wh..wh..opq").unwrap(), EntryName::Opaque);
+        assert_eq!(classify(b".wh..wh.plnk").unwrap(), EntryName::Ignored);
+        assert_eq!(classify(b".whx").unwrap(), EntryName::Plain);
         for nothing in [&b".wh."[..], b".wh..", b".wh..."] {
-            assert!(meaning(nothing).is_err());
+            assert!(classify(nothing).is_err());
         }
         assert_eq!(whiteout_of(b"x"), b".wh.x");
     }
@@ -282,7 +282,7 @@ mod tests {
     #[test]
     fn targets_are_read() {
         let turned = |target| {
-            let Turn { absolute, up, down } = turn(target);
+            let LinkTarget { absolute, up, down } = parse_link_target(target);
             (absolute, up, down.join(&b'/'))
         };
         assert_eq!(turned(b"a//./b/"), (false, 0, b"a/b".to_vec()));

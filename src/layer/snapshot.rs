@@ -10,11 +10,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat};
 
 use crate::error::{IoContext, Result};
-use crate::layer::changes::take_records;
+use crate::layer::diff::changes::take_records;
 use crate::layer::entry::{Entry, EntryKind, Timestamp, Xattrs};
 use crate::layer::meta::{self, Ownership};
 use crate::layer::path::show;
-use crate::layer::tree::failure;
+use crate::layer::unpack::tree::failure;
 use crate::oci::{Digest, DigestReader};
 use crate::rootfs::{self, Cursor};
 

@@ -5,15 +5,20 @@
 //! applied in order, a later one replacing an earlier one of the same path; whiteouts only ever hide what
 //! lower layers have, wherever in the layer they come. docs/decisions/002-unpack.md has the reasons.
 
+mod entry;
+mod hard_link;
+pub(super) mod tree;
+pub(super) mod whiteout;
+
 use std::io::Read;
 use std::os::fd::BorrowedFd;
 
 use crate::error::{Context, Error, Result};
 use crate::layer::entry::{Entry, EntryKind, Xattrs};
 use crate::layer::meta::IdRanges;
-use crate::layer::path::{EntryPath, Meaning, located, show};
+use crate::layer::path::{EntryName, EntryPath, show, split_entry};
 use crate::layer::read::TarReader;
-use crate::layer::tree::Tree;
+use crate::layer::unpack::tree::Tree;
 
 /// What the unpacked files are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,15 +156,15 @@ fn apply(tree: &mut Tree, entry: &Entry, reader: &mut TarReader<'_>) -> Result<(
         if entry.kind != EntryKind::Directory {
             return Err(Error::bad_input(NO_ROOT));
         }
-        tree.rise(0)?;
+        tree.ascend(0)?;
         return tree.directory_metadata(entry);
     }
-    let Some((parents, name, meaning)) = located(&path)? else { return Ok(()) };
+    let Some((parents, name, kind)) = split_entry(&path)? else { return Ok(()) };
     tree.go_to_parent(&parents)?;
-    match meaning {
-        Meaning::Opaque => tree.hide_all(),
-        Meaning::Whiteout(hidden) => tree.hide(hidden),
-        _ => tree.place(name, entry, reader),
+    match kind {
+        EntryName::Opaque => tree.apply_opaque_whiteout(),
+        EntryName::Whiteout(hidden) => tree.apply_whiteout(hidden),
+        _ => tree.write_entry(name, entry, reader),
     }
 }
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 use crate::layer::compare;
-use crate::layer::index::Index;
+use crate::layer::file_tree::FileTree;
 use crate::layer::verify::read_verified;
 use crate::oci::media_type::Compression;
 use crate::oci::{Descriptor, Digest, Layer};
@@ -110,8 +110,8 @@ impl Stack {
 
 /// Two trees, to be compared.
 pub struct Compared {
-    before: Index,
-    after: Index,
+    before: FileTree,
+    after: FileTree,
 }
 
 impl Compared {
@@ -134,11 +134,11 @@ pub fn read(
 ) -> Result<Compared> {
     let pairs = before.layers.iter().zip(&after.layers);
     let shared = pairs.take_while(|(a, b)| a.diff_id == b.diff_id).count();
-    let mut base = Index::default();
+    let mut base = FileTree::default();
     if shared == before.height() && shared == after.height() {
         return Ok(Compared { before: base.clone(), after: base });
     }
-    let put_on = |index: &mut Index, layers: &[Layer]| {
+    let put_on = |index: &mut FileTree, layers: &[Layer]| {
         layers.iter().try_for_each(|layer| add_layer(index, layer, store, reporter))
     };
     put_on(&mut base, &before.layers[..shared])?;
@@ -149,7 +149,7 @@ pub fn read(
 }
 
 fn add_layer(
-    index: &mut Index,
+    index: &mut FileTree,
     layer: &Layer,
     store: &Store,
     reporter: &dyn Reporter,

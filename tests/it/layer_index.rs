@@ -5,7 +5,7 @@ use crate::layer_common::index::Stages;
 use crate::layer_common::{Lab, inside, sketch, unpack_plain};
 use proptest::prelude::*;
 use svp::layer::compare::compare;
-use svp::layer::index::Index;
+use svp::layer::file_tree::FileTree;
 
 /// Directories, files, links and whiteouts in all combinations.
 const PATHS: &[&str] = &[
@@ -108,7 +108,7 @@ fn an_index_tells_of_the_tree_that_unpacking_makes() {
 fn depth_is_no_limit() {
     let (lower, own) = ("d/".repeat(2000), "e/".repeat(2000));
     let deep = [&format!("d {lower}"), &format!("f d/{own}"), "f d/f x"].map(str::to_owned);
-    let mut index = Index::default();
+    let mut index = FileTree::default();
     index.add_layer(&mut &*sketch(&deep.each_ref().map(String::as_str))).unwrap();
     let before = index.clone();
     // The layer's own entries in it stay, at any depth.
@@ -120,7 +120,7 @@ fn depth_is_no_limit() {
     };
     assert_eq!((count(|it| it.before.is_none()), count(|it| it.after.is_none())), (1, 2003));
     index.add_layer(&mut &*sketch(&["f .wh..wh..opq"])).unwrap();
-    assert_eq!(compare(&Index::default(), &index, true), []);
+    assert_eq!(compare(&FileTree::default(), &index, true), []);
     // Links that lead deeper than any path.
     let loops = [format!("s l {}", "x/".repeat(1000)), format!("f l/{}f", "y/".repeat(1500))];
     let error = index.add_layer(&mut &*sketch(&loops.each_ref().map(String::as_str))).unwrap_err();
@@ -129,12 +129,12 @@ fn depth_is_no_limit() {
 
 #[test]
 fn a_copy_and_what_it_was_copied_from_go_their_own_ways() {
-    let mut base = Index::default();
+    let mut base = FileTree::default();
     base.add_layer(&mut &*sketch(&["f d/x 1", "f e/y 2"])).unwrap();
     let (mut left, mut right) = (base.clone(), base.clone());
     left.add_layer(&mut &*sketch(&["f d/left l"])).unwrap();
     right.add_layer(&mut &*sketch(&["f d/.wh.x"])).unwrap();
-    let told = |a: &Index, b: &Index| {
+    let told = |a: &FileTree, b: &FileTree| {
         let paths = compare(a, b, false).into_iter().map(|it| String::from_utf8(it.path).unwrap());
         paths.collect::<Vec<_>>()
     };

@@ -8,7 +8,7 @@ use super::{Change, Printer, Sums, changed};
 use crate::error::Result;
 use crate::layer::compare::{Aspect, Difference};
 use crate::layer::entry::Timestamp;
-use crate::layer::index::{Held, What};
+use crate::layer::file_tree::{FileKind, Inode};
 use crate::oci::Digest;
 use crate::pipeline::compare::Stack;
 
@@ -125,32 +125,36 @@ fn bytes(bytes: &[u8]) -> (String, Option<String>) {
     }
 }
 
-fn file(held: &Held) -> File {
+fn file(inode: &Inode) -> File {
     let mut file = File {
-        mode: format!("{:04o}", held.mode),
-        uid: held.uid,
-        gid: held.gid,
-        mtime: time(held.mtime),
+        mode: format!("{:04o}", inode.mode),
+        uid: inode.uid,
+        gid: inode.gid,
+        mtime: time(inode.mtime),
         ..File::default()
     };
-    file.r#type = match &held.what {
-        What::File { size, digest } => {
+    file.r#type = match &inode.kind {
+        FileKind::File { size, digest } => {
             (file.size, file.digest) = (Some(*size), Some(*digest));
             "file"
         }
-        What::Directory => "directory",
-        What::Symlink(target) => {
+        FileKind::Directory => "directory",
+        FileKind::Symlink(target) => {
             let (text, base64) = bytes(target);
             (file.target, file.target_base64) = (Some(text), base64);
             "symlink"
         }
-        What::CharDevice(major, minor) | What::BlockDevice(major, minor) => {
+        FileKind::CharDevice(major, minor) | FileKind::BlockDevice(major, minor) => {
             (file.major, file.minor) = (Some(*major), Some(*minor));
-            if matches!(held.what, What::CharDevice(..)) { "charDevice" } else { "blockDevice" }
+            if matches!(inode.kind, FileKind::CharDevice(..)) {
+                "charDevice"
+            } else {
+                "blockDevice"
+            }
         }
-        What::Fifo => "fifo",
+        FileKind::Fifo => "fifo",
     };
-    let xattrs = held.xattrs.iter().flat_map(|xattrs| xattrs.iter());
+    let xattrs = inode.xattrs.iter().flat_map(|xattrs| xattrs.iter());
     file.xattrs = xattrs
         .map(|(name, value)| {
             let (name, name_base64) = bytes(name);

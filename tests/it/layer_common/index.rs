@@ -7,7 +7,7 @@ use std::path::Path;
 use svp::error::Result;
 use svp::layer::compare::compare;
 use svp::layer::entry::{EntryKind, Timestamp};
-use svp::layer::index::Index;
+use svp::layer::file_tree::FileTree;
 use svp::layer::path::show;
 use svp::layer::snapshot::{self, Node, Snapshot};
 
@@ -15,7 +15,7 @@ use super::{open, sketch};
 
 /// An image that grows: the file tree and the unpacked tree of each stage.
 #[derive(Default)]
-pub struct Stages(Vec<(Index, Snapshot)>);
+pub struct Stages(Vec<(FileTree, Snapshot)>);
 
 impl Stages {
     /// Adds a layer; `root` is the tree with it.
@@ -45,7 +45,7 @@ impl Stages {
     /// Panics unless the difference of every two stages equals that of their trees, and of each from nothing.
     #[track_caller]
     pub fn agree(&self) {
-        let nothing = (Index::default(), Snapshot::new());
+        let nothing = (FileTree::default(), Snapshot::new());
         let stages: Vec<_> = self.0.iter().chain([&nothing]).collect();
         for before in &stages {
             for after in &stages {

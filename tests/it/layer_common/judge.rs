@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use svp::layer::entry::{Entry, EntryKind, Timestamp};
-use svp::layer::path::{EntryPath, Meaning, meaning, show};
+use svp::layer::path::{EntryName, EntryPath, classify, show};
 use svp::layer::read::TarReader;
 use svp::layer::snapshot::{Node, Snapshot};
 
@@ -100,7 +100,7 @@ pub fn nothing_more(before: &Snapshot, after: &Snapshot, tar: &[u8], started: Ti
             continue;
         };
         assert!(parent.is_empty() || seen.contains(parent), "{name} comes without its directory");
-        if let Meaning::Whiteout(hidden) = meaning(last).unwrap() {
+        if let EntryName::Whiteout(hidden) = classify(last).unwrap() {
             let slash: &[u8] = if parent.is_empty() { b"" } else { b"/" };
             let hidden = [parent, slash, hidden].concat();
             assert!(before.contains_key(&hidden), "{name} hides nothing");

@@ -17,7 +17,8 @@ use crate::layer::compress::read_full;
 use crate::layer::entry::{EntryKind, Timestamp, Xattrs};
 use crate::layer::meta::{self, OPAQUE, OWN_PREFIX, Ownership};
 use crate::layer::path::{is_reserved, show, whiteout_of};
-use crate::layer::tree::{failure, is_whiteout};
+use crate::layer::unpack::tree::failure;
+use crate::layer::unpack::whiteout::is_whiteout;
 use crate::rootfs::{self, Cursor};
 
 /// How the change of one name goes into the layer.
@@ -400,7 +401,7 @@ fn meant(stat: &Stat, mut xattrs: Xattrs) -> (Ownership, Xattrs) {
 }
 
 /// Takes svp's own records out of `xattrs`.
-pub(super) fn take_records(xattrs: &mut Xattrs) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
+pub(in crate::layer) fn take_records(xattrs: &mut Xattrs) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
     let records = (xattrs.remove(meta::OWNER), xattrs.remove(meta::NODE));
     xattrs.retain(|name, _| !name.starts_with(OWN_PREFIX));
     records

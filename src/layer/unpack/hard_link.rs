@@ -13,7 +13,7 @@ use crate::error::{Context, Error, Result};
 use crate::layer::entry::{Entry, EntryKind};
 use crate::layer::meta::{self, Ownership};
 use crate::layer::path::{EntryPath, is_reserved, show};
-use crate::layer::tree::{Found, Tree, copied, failure};
+use crate::layer::unpack::tree::{Found, Tree, copied, failure};
 
 impl Tree {
     /// Makes `name` in the current directory another name of `target`.
@@ -31,7 +31,7 @@ impl Tree {
             return wrong("is a whiteout");
         }
         let here = self.cursor.names().to_vec();
-        let found = if self.find_parent(parents)? { self.look(last)? } else { Found::Nothing };
+        let found = if self.find_parent(parents)? { self.stat(last)? } else { Found::Nothing };
         match found {
             Found::File(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
                 return wrong("is a directory");
@@ -63,7 +63,7 @@ impl Tree {
 
     /// Goes to the directory `names`, through links that this layer made; false if it isn't there.
     fn find_parent(&mut self, names: &[&[u8]]) -> Result<bool> {
-        let common = self.rise_to_common(names)?;
+        let common = self.ascend_to_common(names)?;
         let mut todo: Vec<Vec<u8>> =
             names[common..].iter().rev().map(|name| name.to_vec()).collect();
         let mut links = 0;
@@ -83,7 +83,7 @@ impl Tree {
                     if links > super::tree::MOST_LINKS {
                         return Err(Error::bad_input("too many symbolic links lead to its target"));
                     }
-                    self.turn(target.as_bytes(), &mut todo)?;
+                    self.follow_link(target.as_bytes(), &mut todo)?;
                 }
                 Err(error) => return Err(failure("open", &self.cursor.path_of(&name), error)),
             }
@@ -123,7 +123,7 @@ impl Tree {
                 self.copy_content(&File::from(from), &to, path.as_bytes())?;
                 let xattrs = copied(shown);
                 let ownership = Ownership::of(&stat);
-                self.give_file(to.as_fd(), name, ownership, entry.mtime, &xattrs)?;
+                self.set_file_metadata(to.as_fd(), name, ownership, entry.mtime, &xattrs)?;
             }
             EntryKind::Symlink => {
                 let target = readlinkat(&lower, name, Vec::new());
@@ -145,7 +145,7 @@ impl Tree {
     /// Goes back to the directory of these names.
     fn return_to(&mut self, names: &[Box<[u8]>]) -> Result<()> {
         let names: Vec<&[u8]> = names.iter().map(|name| &**name).collect();
-        let common = self.rise_to_common(&names)?;
+        let common = self.ascend_to_common(&names)?;
         for name in &names[common..] {
             self.push(name)?.map_err(|error| failure("open", &names.join(&b'/'), error))?;
         }

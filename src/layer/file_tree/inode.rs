@@ -11,9 +11,9 @@ use crate::oci::{Digest, DigestWriter};
 
 /// A file's metadata, and what it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct Inode {
     /// What it is, with its content.
-    pub what: What,
+    pub kind: FileKind,
     /// Permissions; of a link, 0o777.
     pub mode: u32,
     /// The owner.
@@ -28,7 +28,7 @@ pub struct Held {
 
 /// What a file is, with what is in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum FileKind {
     /// A regular file.
     File {
         /// Bytes in it.
@@ -49,11 +49,11 @@ pub enum What {
 }
 
 /// What an index holds of an entry that is `what`.
-pub(super) fn held(entry: &Entry, what: What) -> Held {
+pub(super) fn inode_of(entry: &Entry, kind: FileKind) -> Inode {
     let xattrs = attributes(entry, Mode::Plain);
-    Held {
-        mode: if matches!(what, What::Symlink(_)) { 0o777 } else { entry.mode },
-        what,
+    Inode {
+        mode: if matches!(kind, FileKind::Symlink(_)) { 0o777 } else { entry.mode },
+        kind,
         uid: entry.uid,
         gid: entry.gid,
         mtime: entry.mtime,
@@ -62,17 +62,17 @@ pub(super) fn held(entry: &Entry, what: What) -> Held {
 }
 
 /// What an entry is that is neither directory nor hard link; a file's content is read.
-pub(super) fn content(entry: &Entry, reader: &mut TarReader<'_>) -> Result<What> {
+pub(super) fn read_kind(entry: &Entry, reader: &mut TarReader<'_>) -> Result<FileKind> {
     Ok(match entry.kind {
         EntryKind::Symlink => {
             if entry.link.is_empty() || entry.link.len() >= 4096 || entry.link.contains(&0) {
                 return Err(Error::bad_input("its target is no path"));
             }
-            What::Symlink(entry.link.as_slice().into())
+            FileKind::Symlink(entry.link.as_slice().into())
         }
-        EntryKind::CharDevice => What::CharDevice(entry.major, entry.minor),
-        EntryKind::BlockDevice => What::BlockDevice(entry.major, entry.minor),
-        EntryKind::Fifo => What::Fifo,
+        EntryKind::CharDevice => FileKind::CharDevice(entry.major, entry.minor),
+        EntryKind::BlockDevice => FileKind::BlockDevice(entry.major, entry.minor),
+        EntryKind::Fifo => FileKind::Fifo,
         _ => {
             let mut hash = DigestWriter::new(io::sink());
             let mut buffer = [0; 32 << 10];
@@ -84,13 +84,13 @@ pub(super) fn content(entry: &Entry, reader: &mut TarReader<'_>) -> Result<What>
                 interrupt::check()?;
             }
             let (_, digest, size) = hash.finish();
-            What::File { size, digest }
+            FileKind::File { size, digest }
         }
     })
 }
 
 /// About what the attributes take in memory, in bytes.
-pub(super) fn weight(held: &Held) -> u64 {
-    let xattrs = held.xattrs.iter().flat_map(|xattrs| xattrs.iter());
+pub(super) fn memory_size(inode: &Inode) -> u64 {
+    let xattrs = inode.xattrs.iter().flat_map(|xattrs| xattrs.iter());
     xattrs.map(|(name, value)| (name.len() + value.len()) as u64 + 100).sum()
 }

@@ -12,13 +12,14 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Kind, Result};
 use crate::layer::entry::{Timestamp, Xattrs};
-use crate::layer::meta::{self, IdRanges, OPAQUE, Ownership};
-use crate::layer::path::{Turn, show, turn};
+use crate::layer::meta::{self, IdRanges, Ownership};
+use crate::layer::path::{LinkTarget, parse_link_target, show};
+use crate::layer::unpack::whiteout::is_whiteout;
 use crate::layer::unpack::{Mode, UnpackOptions, UnpackReport};
 use crate::rootfs::{self, Cursor};
 
 /// As many links on the way to one entry as the kernel follows.
-pub(super) const MOST_LINKS: usize = 40;
+pub(in crate::layer) const MOST_LINKS: usize = 40;
 /// The attribute that makes new files in a directory inherit an ACL.
 pub(super) const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 /// The longest link target that the kernel makes.
@@ -26,7 +27,7 @@ const MAX_TARGET: usize = 4096;
 
 /// What a directory gets when the work leaves it: making files in it changes its time.
 #[derive(Clone)]
-pub(super) struct Last {
+pub(super) struct Deferred {
     pub mtime: Timestamp,
     /// The permissions, where the owner must do without some of his own.
     pub mode: Option<u32>,
@@ -44,10 +45,10 @@ pub(super) struct Tree {
     pub ids: IdRanges,
     pub report: UnpackReport,
     /// For the root and each directory down to where the cursor stands.
-    last: Vec<Last>,
+    deferred: Vec<Deferred>,
     /// In a plain tree, hashes of the paths that this layer made (what is there now was made by it, too);
     /// in an overlay's layer there are no others.
-    made: HashSet<[u64; 2]>,
+    created: HashSet<[u64; 2]>,
     hashers: [RandomState; 2],
     pub buffer: Vec<u8>,
 }
@@ -70,8 +71,8 @@ impl Tree {
             mode: options.mode,
             ids: options.ids.clone(),
             report: UnpackReport::default(),
-            last: Vec::new(),
-            made: HashSet::new(),
+            deferred: Vec::new(),
+            created: HashSet::new(),
             hashers: [RandomState::new(), RandomState::new()],
             buffer: vec![0; 256 * 1024],
         };
@@ -84,8 +85,8 @@ impl Tree {
 
     /// Leaves all directories.
     pub fn finish(mut self) -> Result<UnpackReport> {
-        self.rise(0)?;
-        self.settle()?;
+        self.ascend(0)?;
+        self.finish_directory()?;
         Ok(self.report)
     }
 
@@ -98,18 +99,18 @@ impl Tree {
     }
 
     /// Goes up to `depth` levels below the root.
-    pub fn rise(&mut self, depth: usize) -> Result<()> {
+    pub fn ascend(&mut self, depth: usize) -> Result<()> {
         while self.cursor.depth() > depth {
-            self.settle()?;
+            self.finish_directory()?;
             self.cursor.pop().map_err(|error| failure("open", b"", error))?;
         }
         Ok(())
     }
 
     /// Goes up as far as needed for the rest of `names` to lead down; how many of them that leaves.
-    pub fn rise_to_common(&mut self, names: &[&[u8]]) -> Result<usize> {
+    pub fn ascend_to_common(&mut self, names: &[&[u8]]) -> Result<usize> {
         let common = self.cursor.common(names);
-        self.rise(common).map(|()| common)
+        self.ascend(common).map(|()| common)
     }
 
     /// Remembers the time of the directory just entered, and lets its owner work in it.
@@ -126,14 +127,14 @@ impl Tree {
             );
         }
         let default_acl = take_default_acl(self.cursor.dir()).map_err(failed)?;
-        self.last.push(Last { mtime: meta::mtime(&stat), mode, default_acl });
+        self.deferred.push(Deferred { mtime: meta::mtime(&stat), mode, default_acl });
         Ok(())
     }
 
     /// Sets what the current directory is to have in the end.
-    fn settle(&mut self) -> Result<()> {
-        let Some(last) = self.last.pop() else { return Ok(()) };
-        if let Some(acl) = &last.default_acl {
+    fn finish_directory(&mut self) -> Result<()> {
+        let Some(deferred) = self.deferred.pop() else { return Ok(()) };
+        if let Some(acl) = &deferred.default_acl {
             let dir = rustix::io::fcntl_dupfd_cloexec(self.cursor.dir(), 3)
                 .map_err(|error| failure("open", &self.cursor.path_of(b""), error))?;
             let set = rustix::fs::fsetxattr(&dir, DEFAULT_ACL, acl, XattrFlags::empty());
@@ -143,22 +144,22 @@ impl Tree {
         let dir = self.cursor.dir();
         // Somebody else's directory, in a plain tree, stays as it is.
         let refused = |error| self.mode == Mode::Plain && error == Errno::PERM;
-        if let Some(mode) = last.mode {
+        if let Some(mode) = deferred.mode {
             match rustix::fs::fchmod(dir, Permissions::from_raw_mode(mode)) {
                 Err(error) if !refused(error) => return Err(failed("set the mode of", error)),
                 _ => {}
             }
         }
-        match rustix::fs::futimens(dir, &times(last.mtime)) {
+        match rustix::fs::futimens(dir, &times(deferred.mtime)) {
             Err(error) if !refused(error) => Err(failed("set the time of", error)),
             _ => Ok(()),
         }
     }
 
     /// What the current directory is to have in the end.
-    pub fn set_last(&mut self, last: Last) {
-        if let Some(slot) = self.last.last_mut() {
-            *slot = last;
+    pub fn set_deferred(&mut self, deferred: Deferred) {
+        if let Some(slot) = self.deferred.last_mut() {
+            *slot = deferred;
         }
     }
 
@@ -168,20 +169,20 @@ impl Tree {
 
     /// Whether this layer made what is at `path`.
     pub fn is_own(&self, path: &[u8]) -> bool {
-        self.mode == Mode::Overlay || self.made.contains(&self.hash(path))
+        self.mode == Mode::Overlay || self.created.contains(&self.hash(path))
     }
 
     /// Notes that this layer made `name` in the current directory.
-    pub fn made(&mut self, name: &[u8]) {
+    pub fn mark_created(&mut self, name: &[u8]) {
         if self.mode == Mode::Plain {
-            self.made.insert(self.hash(&self.cursor.path_of(name)));
+            self.created.insert(self.hash(&self.cursor.path_of(name)));
         }
     }
 
     /// Goes to the directory `names`, making what is missing. Links that this layer made are followed
     /// inside the root; those of lower layers give way to a directory, as they do in an overlay.
     pub fn go_to_parent(&mut self, names: &[&[u8]]) -> Result<()> {
-        let common = self.rise_to_common(names)?;
+        let common = self.ascend_to_common(names)?;
         // The names still to go, the next one last.
         let mut todo: Vec<Vec<u8>> =
             names[common..].iter().rev().map(|name| name.to_vec()).collect();
@@ -196,7 +197,7 @@ impl Tree {
                     if links > MOST_LINKS {
                         return Err(Error::bad_input("too many symbolic links lead there"));
                     }
-                    self.turn(&target, &mut todo)?;
+                    self.follow_link(&target, &mut todo)?;
                 }
                 Err(error) => return Err(failure("open", &self.cursor.path_of(&name), error)),
             }
@@ -208,7 +209,7 @@ impl Tree {
     /// directory and enters that.
     fn enter_other(&mut self, name: &[u8]) -> Result<Option<Vec<u8>>> {
         let path = self.cursor.path_of(name);
-        match self.look(name)? {
+        match self.stat(name)? {
             Found::File(stat) if self.is_own(&path) => {
                 if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
                     let path = show(&path);
@@ -220,7 +221,7 @@ impl Tree {
             }
             found => {
                 let hidden = matches!(found, Found::Whiteout);
-                self.clear(name)?;
+                self.remove_existing(name)?;
                 self.make_parent(name, hidden)?;
                 Ok(None)
             }
@@ -228,14 +229,14 @@ impl Tree {
     }
 
     /// Puts a link's target before the names still to go.
-    pub fn turn(&mut self, target: &[u8], todo: &mut Vec<Vec<u8>>) -> Result<()> {
+    pub fn follow_link(&mut self, target: &[u8], todo: &mut Vec<Vec<u8>>) -> Result<()> {
         debug_assert!(target.len() <= MAX_TARGET);
-        let Turn { absolute, up, down } = turn(target);
+        let LinkTarget { absolute, up, down } = parse_link_target(target);
         if absolute {
-            self.rise(0)?;
+            self.ascend(0)?;
         }
         let depth = self.cursor.depth().saturating_sub(up);
-        self.rise(depth)?;
+        self.ascend(depth)?;
         todo.extend(down.into_iter().rev().map(<[u8]>::to_vec));
         Ok(())
     }
@@ -245,7 +246,7 @@ impl Tree {
         let path = self.cursor.path_of(name);
         mkdirat(self.cursor.dir(), name, Permissions::from_raw_mode(0o700))
             .map_err(|error| failure("make", &path, error))?;
-        self.made(name);
+        self.mark_created(name);
         self.push(name)?.map_err(|error| failure("open", &path, error))?;
         let names: Vec<&[u8]> = path.split(|&byte| byte == b'/').collect();
         self.inherit_metadata(&names)?;
@@ -268,10 +269,10 @@ impl Tree {
             let shown = meta::read_xattrs(lower.dir()).map_err(failed)?;
             xattrs = copied(shown);
         }
-        self.give_directory(ownership, mtime, &xattrs, false)
+        self.set_directory_metadata(ownership, mtime, &xattrs, false)
     }
 
-    pub fn look(&self, name: &[u8]) -> Result<Found> {
+    pub fn stat(&self, name: &[u8]) -> Result<Found> {
         match statat(self.cursor.dir(), name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) if self.mode == Mode::Overlay && is_whiteout(&stat) => Ok(Found::Whiteout),
             Ok(stat) => Ok(Found::File(Box::new(stat))),
@@ -281,77 +282,21 @@ impl Tree {
     }
 
     /// Removes whatever is at `name`; tells whether it was a whiteout.
-    pub fn clear(&mut self, name: &[u8]) -> Result<bool> {
-        let whiteout = matches!(self.look(name)?, Found::Whiteout);
+    pub fn remove_existing(&mut self, name: &[u8]) -> Result<bool> {
+        let whiteout = matches!(self.stat(name)?, Found::Whiteout);
         self.remove(name, false)?;
         Ok(whiteout)
     }
 
-    fn remove(&mut self, name: &[u8], keep_own: bool) -> Result<()> {
+    pub(super) fn remove(&mut self, name: &[u8], keep_own: bool) -> Result<()> {
         let path = self.cursor.path_of(name);
         let prefix = self.cursor.path_of(b"");
         let keep = |below: &[u8]| {
             let slash: &[u8] = if prefix.is_empty() { b"" } else { b"/" };
-            keep_own && self.made.contains(&self.hash(&[&prefix[..], slash, below].concat()))
+            keep_own && self.created.contains(&self.hash(&[&prefix[..], slash, below].concat()))
         };
         rootfs::remove(self.cursor.dir(), name, &keep)
             .map_err(|error| failure("remove", &path, error))
-    }
-
-    /// Hides the lower layers' `name`. What this layer has there stays.
-    pub fn hide(&mut self, name: &[u8]) -> Result<()> {
-        if self.mode == Mode::Plain {
-            return self.remove(name, true);
-        }
-        match self.look(name)? {
-            Found::Whiteout => Ok(()),
-            Found::Nothing => {
-                let (dir, device) = (self.cursor.dir(), rustix::fs::makedev(0, 0));
-                let none = Permissions::empty();
-                rustix::fs::mknodat(dir, name, FileType::CharacterDevice, none, device).map_err(
-                    |error| failure("make a whiteout of", &self.cursor.path_of(name), error),
-                )
-            }
-            Found::File(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
-                let path = self.cursor.path_of(name);
-                self.push(name)?.map_err(|error| failure("open", &path, error))?;
-                self.set_opaque()
-            }
-            Found::File(_) => Ok(()),
-        }
-    }
-
-    /// Hides all that lower layers have in the current directory.
-    pub fn hide_all(&mut self) -> Result<()> {
-        if self.mode == Mode::Overlay && self.cursor.depth() > 0 {
-            return self.set_opaque();
-        }
-        // A plain tree holds the lower layers' entries itself; and overlayfs knows no opaque root.
-        let below = match (&mut self.lower, self.mode) {
-            (_, Mode::Plain) => self.cursor.dir(),
-            (Some(lower), _) => {
-                lower.truncate(0).map_err(|error| failure("open", b"", error))?;
-                lower.dir()
-            }
-            (None, _) => return Ok(()),
-        };
-        let names = rootfs::list(below).map_err(|error| failure("read", b"", error))?;
-        for name in names {
-            self.hide(&name.bytes)?;
-            if self.mode == Mode::Overlay {
-                self.rise(0)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes the current directory hide what lower layers have in it.
-    pub fn set_opaque(&mut self) -> Result<()> {
-        if self.mode == Mode::Plain {
-            return Ok(());
-        }
-        rustix::fs::fsetxattr(self.cursor.dir().as_fd(), OPAQUE, b"y", XattrFlags::empty())
-            .map_err(|error| failure("mark as opaque", &self.cursor.path_of(b""), error))
     }
 }
 
@@ -376,7 +321,7 @@ fn take_default_acl(dir: BorrowedFd<'_>) -> Result<Option<Vec<u8>>, Errno> {
 }
 
 /// Attributes as a merged view shows them, in the form that a layer of it stores.
-pub(super) fn copied(shown: Xattrs) -> Xattrs {
+pub(in crate::layer) fn copied(shown: Xattrs) -> Xattrs {
     shown
         .into_iter()
         .filter(|(name, _)| meta::is_portable(name))
@@ -384,20 +329,14 @@ pub(super) fn copied(shown: Xattrs) -> Xattrs {
         .collect()
 }
 
-/// Whether a file of a layer on disk is a whiteout.
-pub(super) fn is_whiteout(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
-        && stat.st_rdev == rustix::fs::makedev(0, 0)
-}
-
 /// `time` for the calls that set times; a layer knows no other than that of modification.
-pub(super) fn times(time: Timestamp) -> rustix::fs::Timestamps {
+pub(in crate::layer) fn times(time: Timestamp) -> rustix::fs::Timestamps {
     let time = rustix::fs::Timespec { tv_sec: time.seconds, tv_nsec: time.nanoseconds.into() };
     rustix::fs::Timestamps { last_access: time, last_modification: time }
 }
 
 /// The kernel's refusal of a name or a link is the layer's fault, the rest the storage's.
-pub(super) fn failure(what: &str, path: &[u8], error: Errno) -> Error {
+pub(in crate::layer) fn failure(what: &str, path: &[u8], error: Errno) -> Error {
     let error_kind = match error {
         Errno::NAMETOOLONG | Errno::LOOP | Errno::INVAL | Errno::ILSEQ => Kind::BadInput,
         _ => Kind::Storage,

@@ -4,6 +4,8 @@
 //! unpacking would make, with nothing lost that a host can't make. A copy shares whatever it doesn't change:
 //! two images on one base cost one base, and [`compare`](crate::layer::compare) passes over what is shared.
 
+mod inode;
+
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::rc::Rc;
@@ -11,34 +13,35 @@ use std::rc::Rc;
 use crate::error::{Context, Error, Result};
 use crate::interrupt;
 use crate::layer::entry::{Entry, EntryKind};
-use crate::layer::held::{content, held, weight};
+use crate::layer::file_tree::inode::{inode_of, memory_size, read_kind};
 use crate::layer::path::{
-    EntryPath, MAX_NAME, MAX_PATH, Meaning, Turn, is_reserved, located, show, turn,
+    EntryName, EntryPath, LinkTarget, MAX_NAME, MAX_PATH, is_reserved, parse_link_target, show,
+    split_entry,
 };
 use crate::layer::read::TarReader;
-use crate::layer::tree::MOST_LINKS;
 use crate::layer::unpack::NO_ROOT;
+use crate::layer::unpack::tree::MOST_LINKS;
 
-pub use crate::layer::held::{Held, What};
+pub use crate::layer::file_tree::inode::{FileKind, Inode};
 
 /// About what an entry takes in memory beside its name, its target and its attributes, in bytes.
 const ENTRY: u64 = 250;
 /// What an index may take in memory: some four million entries, more than any image has.
-const MOST: u64 = 1 << 30;
+const MAX_MEMORY: u64 = 1 << 30;
 
 /// What layers hold, the later on top of the earlier.
 #[derive(Clone)]
-pub struct Index {
+pub struct FileTree {
     root: Node,
     /// The number of the layer that is being put on.
     layer: u32,
     /// What all of it takes in memory, about; what was replaced counts still.
-    taken: u64,
+    memory: u64,
 }
 
 #[derive(Clone)]
 pub(super) struct Node {
-    pub(super) held: Rc<Held>,
+    pub(super) inode: Rc<Inode>,
     /// The layer that made it, or that made it anew.
     layer: u32,
     /// What is in a directory.
@@ -68,19 +71,19 @@ impl Drop for Children {
     }
 }
 
-impl Default for Index {
+impl Default for FileTree {
     fn default() -> Self {
-        Index { root: Node::directory(0), layer: 0, taken: 0 }
+        FileTree { root: Node::directory(0), layer: 0, memory: 0 }
     }
 }
 
 /// Where the directories of a path lead: what is there of them, links resolved, and what must still be made.
-struct Way {
-    there: Vec<Box<[u8]>>,
+struct ResolvedPath {
+    existing: Vec<Box<[u8]>>,
     missing: Vec<Box<[u8]>>,
 }
 
-impl Index {
+impl FileTree {
     /// Puts the layer that `tar` streams on top, and reads `tar` to its end.
     ///
     /// # Errors
@@ -107,34 +110,37 @@ impl Index {
             if entry.kind != EntryKind::Directory {
                 return Err(Error::bad_input(NO_ROOT));
             }
-            self.root.held = Rc::new(held(entry, What::Directory));
+            self.root.inode = Rc::new(inode_of(entry, FileKind::Directory));
             return Ok(());
         }
-        let Some((parents, name, meaning)) = located(&path)? else { return Ok(()) };
-        let way = self.way(&parents)?;
-        let length: usize = way.there.iter().chain(&way.missing).map(|name| name.len() + 1).sum();
+        let Some((parents, name, kind)) = split_entry(&path)? else { return Ok(()) };
+        let resolved = self.resolve(&parents)?;
+        let length: usize =
+            resolved.existing.iter().chain(&resolved.missing).map(|name| name.len() + 1).sum();
         if length + name.len() > MAX_PATH {
             return Err(Error::bad_input(format!(
                 "its links lead to a path of more than {MAX_PATH} bytes"
             )));
         }
-        let parent = self.make(way)?;
+        let parent = self.create_missing(resolved)?;
         let layer = self.layer;
-        match meaning {
-            Meaning::Opaque => self.open(&parent).retain(|_, node| node.keep(layer)),
-            Meaning::Whiteout(hidden) => {
-                let dir = self.open(&parent);
-                if dir.get_mut(hidden).is_some_and(|node| !node.keep(layer)) {
+        match kind {
+            EntryName::Opaque => {
+                self.children_at_mut(&parent).retain(|_, node| node.drop_lower_content(layer))
+            }
+            EntryName::Whiteout(hidden) => {
+                let dir = self.children_at_mut(&parent);
+                if dir.get_mut(hidden).is_some_and(|node| !node.drop_lower_content(layer)) {
                     dir.remove(hidden);
                 }
             }
-            _ => self.place(&parent, name, entry, reader)?,
+            _ => self.insert(&parent, name, entry, reader)?,
         }
         Ok(())
     }
 
     /// Puts `entry` at `name`, in place of what is there; a directory keeps what is in it.
-    fn place(
+    fn insert(
         &mut self,
         parent: &[Box<[u8]>],
         name: &[u8],
@@ -143,17 +149,17 @@ impl Index {
     ) -> Result<()> {
         let layer = self.layer;
         let found = match entry.kind {
-            EntryKind::HardLink => self.link(parent, name, &entry.link)?,
-            EntryKind::Directory => Rc::new(held(entry, What::Directory)),
-            _ => Rc::new(held(entry, content(entry, reader)?)),
+            EntryKind::HardLink => self.hard_link_target(parent, name, &entry.link)?,
+            EntryKind::Directory => Rc::new(inode_of(entry, FileKind::Directory)),
+            _ => Rc::new(inode_of(entry, read_kind(entry, reader)?)),
         };
-        self.take(ENTRY + (name.len() + entry.link.len()) as u64 + weight(&found))?;
-        let dir = self.open(parent);
+        self.reserve_memory(ENTRY + (name.len() + entry.link.len()) as u64 + memory_size(&found))?;
+        let dir = self.children_at_mut(parent);
         let children = match dir.get_mut(name) {
             Some(node) if entry.kind == EntryKind::Directory => node.children.take(),
             _ => None,
         };
-        let mut node = Node { held: found, layer, children };
+        let mut node = Node { inode: found, layer, children };
         if entry.kind == EntryKind::Directory {
             node.children.get_or_insert_default();
         }
@@ -162,7 +168,12 @@ impl Index {
     }
 
     /// The file that a hard link at `name` is to be another name of.
-    fn link(&self, parent: &[Box<[u8]>], name: &[u8], target: &[u8]) -> Result<Rc<Held>> {
+    fn hard_link_target(
+        &self,
+        parent: &[Box<[u8]>],
+        name: &[u8],
+        target: &[u8],
+    ) -> Result<Rc<Inode>> {
         let target = EntryPath::parse(target).context("its target")?;
         let names: Vec<&[u8]> = target.names().collect();
         let Some((&last, parents)) = names.split_last() else {
@@ -175,9 +186,9 @@ impl Index {
         if names.iter().any(|name| is_reserved(name)) {
             return wrong("is a whiteout");
         }
-        let to = self.way(parents)?;
+        let to = self.resolve(parents)?;
         let found = if to.missing.is_empty() {
-            self.at(&to.there).and_then(|dir| dir.get(last))
+            self.children_at(&to.existing).and_then(|dir| dir.get(last))
         } else {
             None
         };
@@ -188,18 +199,18 @@ impl Index {
             return wrong("is a directory");
         }
         let full = |dir: &[Box<[u8]>], name: &[u8]| [dir, &[name.into()]].concat();
-        let (own, its) = (full(parent, name), full(&to.there, last));
+        let (own, its) = (full(parent, name), full(&to.existing, last));
         if own == its {
             return wrong("is itself");
         }
         if its.starts_with(&own) {
             return wrong("it replaces");
         }
-        Ok(found.held.clone())
+        Ok(found.inode.clone())
     }
 
     /// Where `names` lead. Links that this layer made are followed; what else is no directory gives way.
-    fn way(&self, names: &[&[u8]]) -> Result<Way> {
+    fn resolve(&self, names: &[&[u8]]) -> Result<ResolvedPath> {
         let mut here: Vec<(&[u8], &Node)> = Vec::new();
         let mut todo: Vec<&[u8]> = names.iter().rev().copied().collect();
         let mut links = 0;
@@ -217,7 +228,7 @@ impl Index {
             if node.layer != self.layer {
                 break;
             }
-            let What::Symlink(target) = &node.held.what else {
+            let FileKind::Symlink(target) = &node.inode.kind else {
                 let name = show(name);
                 return Err(Error::bad_input(format!("{name} is no directory in this layer")));
             };
@@ -225,21 +236,21 @@ impl Index {
             if links > MOST_LINKS {
                 return Err(Error::bad_input("too many symbolic links lead there"));
             }
-            let Turn { absolute, up, down } = turn(target);
+            let LinkTarget { absolute, up, down } = parse_link_target(target);
             here.truncate(if absolute { 0 } else { here.len().saturating_sub(up) });
             todo.pop();
             todo.extend(down.into_iter().rev());
         }
-        let there = here.into_iter().map(|(name, _)| name.into()).collect();
+        let existing = here.into_iter().map(|(name, _)| name.into()).collect();
         let missing: Vec<Box<[u8]>> = todo.into_iter().rev().map(Into::into).collect();
         if missing.iter().any(|name| name.len() > MAX_NAME) {
             return Err(Error::bad_input("a link leads to a name of more than 255 bytes"));
         }
-        Ok(Way { there, missing })
+        Ok(ResolvedPath { existing, missing })
     }
 
     /// What is in the directory.
-    fn at(&self, names: &[Box<[u8]>]) -> Option<&Map> {
+    fn children_at(&self, names: &[Box<[u8]>]) -> Option<&Map> {
         let mut map = &self.root.children.as_ref()?.0;
         for name in names {
             map = &map.get(name)?.children.as_ref()?.0;
@@ -248,32 +259,32 @@ impl Index {
     }
 
     /// What is in the directory, to be changed.
-    fn open(&mut self, names: &[Box<[u8]>]) -> &mut Map {
-        let mut map = self.root.children();
+    fn children_at_mut(&mut self, names: &[Box<[u8]>]) -> &mut Map {
+        let mut map = self.root.children_mut();
         for name in names {
-            map = map.get_mut(name).expect("it is there").children();
+            map = map.get_mut(name).expect("it is there").children_mut();
         }
         map
     }
 
     /// Makes the directories that are missing; the names of all.
-    fn make(&mut self, way: Way) -> Result<Vec<Box<[u8]>>> {
-        let Way { mut there, missing } = way;
+    fn create_missing(&mut self, resolved: ResolvedPath) -> Result<Vec<Box<[u8]>>> {
+        let ResolvedPath { mut existing, missing } = resolved;
         let names: usize = missing.iter().map(|name| name.len()).sum();
-        self.take(ENTRY * missing.len() as u64 + names as u64)?;
+        self.reserve_memory(ENTRY * missing.len() as u64 + names as u64)?;
         let layer = self.layer;
-        let mut map = self.open(&there);
+        let mut map = self.children_at_mut(&existing);
         for name in &missing {
             map.insert(name.clone(), Node::directory(layer));
-            map = map.get_mut(name).expect("it was just made").children();
+            map = map.get_mut(name).expect("it was just made").children_mut();
         }
-        there.extend(missing);
-        Ok(there)
+        existing.extend(missing);
+        Ok(existing)
     }
 
-    fn take(&mut self, bytes: u64) -> Result<()> {
-        self.taken = self.taken.saturating_add(bytes);
-        if self.taken > MOST {
+    fn reserve_memory(&mut self, bytes: u64) -> Result<()> {
+        self.memory = self.memory.saturating_add(bytes);
+        if self.memory > MAX_MEMORY {
             return Err(Error::bad_input("the image has more in it than can be compared"));
         }
         Ok(())
@@ -284,29 +295,29 @@ impl Node {
     /// A directory that no layer says anything of.
     fn directory(layer: u32) -> Self {
         let entry = Entry::new("", EntryKind::Directory, 0o755);
-        let held = Rc::new(held(&entry, What::Directory));
-        Node { held, layer, children: Some(Rc::default()) }
+        let inode = Rc::new(inode_of(&entry, FileKind::Directory));
+        Node { inode, layer, children: Some(Rc::default()) }
     }
 
-    fn children(&mut self) -> &mut Map {
+    fn children_mut(&mut self) -> &mut Map {
         &mut Rc::make_mut(self.children.get_or_insert_default()).0
     }
 
     /// Removes what lower layers have of it and in it; false if that is all.
-    fn keep(&mut self, layer: u32) -> bool {
+    fn drop_lower_content(&mut self, layer: u32) -> bool {
         if !self.has_own(layer) {
             return false;
         }
         if self.children.as_ref().is_some_and(|children| !children.0.is_empty()) {
             // As deep as a path has names.
-            self.children().retain(|_, child| child.keep_below(layer));
+            self.children_mut().retain(|_, child| child.drop_lower_below(layer));
         }
         true
     }
 
-    fn keep_below(&mut self, layer: u32) -> bool {
+    fn drop_lower_below(&mut self, layer: u32) -> bool {
         if self.children.as_ref().is_some_and(|children| !children.0.is_empty()) {
-            self.children().retain(|_, child| child.keep_below(layer));
+            self.children_mut().retain(|_, child| child.drop_lower_below(layer));
         }
         self.layer == layer || self.children.as_ref().is_some_and(|it| !it.0.is_empty())
     }

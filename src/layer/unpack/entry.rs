@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::layer::entry::{Entry, EntryKind, Timestamp, Xattrs};
 use crate::layer::meta::{self, NODE, OWNER, Ownership};
 use crate::layer::read::TarReader;
-use crate::layer::tree::{DEFAULT_ACL, Found, Last, Tree, failure, times};
+use crate::layer::unpack::tree::{DEFAULT_ACL, Deferred, Found, Tree, failure, times};
 use crate::layer::unpack::{Loss, Mode, Unrepresented, attributes};
 
 /// Zero runs of this many bytes, at multiples of it, become holes.
@@ -22,7 +22,12 @@ const HOLE: usize = 64 * 1024;
 
 impl Tree {
     /// Makes `entry` as `name` in the current directory, in place of what is there.
-    pub fn place(&mut self, name: &[u8], entry: &Entry, reader: &mut TarReader<'_>) -> Result<()> {
+    pub fn write_entry(
+        &mut self,
+        name: &[u8],
+        entry: &Entry,
+        reader: &mut TarReader<'_>,
+    ) -> Result<()> {
         match entry.kind {
             EntryKind::Directory => {
                 self.make_directory(name)?;
@@ -38,7 +43,7 @@ impl Tree {
             EntryKind::Fifo => self.make_fifo(name, entry)?,
             EntryKind::CharDevice | EntryKind::BlockDevice => self.make_device(name, entry)?,
         }
-        self.made(name);
+        self.mark_created(name);
         Ok(())
     }
 
@@ -50,7 +55,7 @@ impl Tree {
     ) -> Result<T> {
         let mut made = make(self.cursor.dir(), name);
         if matches!(made, Err(Errno::EXIST)) {
-            self.clear(name)?;
+            self.remove_existing(name)?;
             made = make(self.cursor.dir(), name);
         }
         made.map_err(|error| failure("make", &self.cursor.path_of(name), error))
@@ -69,30 +74,30 @@ impl Tree {
         match mkdirat(self.cursor.dir(), name, Permissions::from_raw_mode(0o700)) {
             Ok(()) => {}
             Err(Errno::EXIST) => {
-                let found = self.look(name)?;
+                let found = self.stat(name)?;
                 let is_dir = matches!(&found, Found::File(stat)
                     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
                 if !is_dir {
                     // What a whiteout hid stays hidden behind the new directory.
-                    hides = self.clear(name)?;
+                    hides = self.remove_existing(name)?;
                     mkdirat(self.cursor.dir(), name, Permissions::from_raw_mode(0o700))
                         .map_err(|error| failure("make", &path, error))?;
                 }
             }
             Err(error) => return Err(failure("make", &path, error)),
         }
-        self.made(name);
+        self.mark_created(name);
         self.push(name)?.map_err(|error| failure("open", &path, error))?;
         if hides { self.set_opaque() } else { Ok(()) }
     }
 
     /// Gives the current directory the metadata of `entry`, instead of what it had.
     pub fn directory_metadata(&mut self, entry: &Entry) -> Result<()> {
-        let (ownership, xattrs) = self.expressible(b"", entry, Xattrs::new());
-        self.give_directory(ownership, entry.mtime, &xattrs, true)
+        let (ownership, xattrs) = self.representable(b"", entry, Xattrs::new());
+        self.set_directory_metadata(ownership, entry.mtime, &xattrs, true)
     }
 
-    pub fn give_directory(
+    pub fn set_directory_metadata(
         &mut self,
         ownership: Ownership,
         mtime: Timestamp,
@@ -119,15 +124,15 @@ impl Tree {
         let during = Ownership { mode: ownership.mode | 0o700, ..ownership };
         let mut xattrs = xattrs.clone();
         let default_acl = xattrs.remove(DEFAULT_ACL);
-        let given = self.give(dir.as_fd(), b"", during, &xattrs)?;
+        let given = self.set_metadata(dir.as_fd(), b"", during, &xattrs)?;
         let lasting = ownership.mode & (given.mode | 0o700) | given.mode & !0o700;
         let mode = (lasting != given.mode).then_some(lasting);
-        self.set_last(Last { mtime, mode, default_acl });
+        self.set_deferred(Deferred { mtime, mode, default_acl });
         Ok(())
     }
 
     /// What ownership can be given for `entry`, and the attributes to set, with the records of what can't.
-    fn expressible(&mut self, name: &[u8], entry: &Entry, more: Xattrs) -> (Ownership, Xattrs) {
+    fn representable(&mut self, name: &[u8], entry: &Entry, more: Xattrs) -> (Ownership, Xattrs) {
         let meant = Ownership { uid: entry.uid, gid: entry.gid, mode: entry.mode };
         let possible = meant.possible(&self.ids);
         let mut xattrs = attributes(entry, self.mode);
@@ -153,11 +158,11 @@ impl Tree {
         entry: &Entry,
         records: Xattrs,
     ) -> Result<()> {
-        let (ownership, xattrs) = self.expressible(name, entry, records);
-        self.give_file(file, name, ownership, entry.mtime, &xattrs)
+        let (ownership, xattrs) = self.representable(name, entry, records);
+        self.set_file_metadata(file, name, ownership, entry.mtime, &xattrs)
     }
 
-    pub fn give_file(
+    pub fn set_file_metadata(
         &mut self,
         file: BorrowedFd<'_>,
         name: &[u8],
@@ -165,14 +170,14 @@ impl Tree {
         mtime: Timestamp,
         xattrs: &Xattrs,
     ) -> Result<()> {
-        self.give(file, name, ownership, xattrs)?;
+        self.set_metadata(file, name, ownership, xattrs)?;
         rustix::fs::futimens(file, &times(mtime))
             .map_err(|error| failure("set the time of", &self.cursor.path_of(name), error))
     }
 
     /// Gives an open file its owner, then its attributes (a change of owner drops a capability), then its
     /// mode. Tells what it has in the end.
-    fn give(
+    fn set_metadata(
         &mut self,
         file: BorrowedFd<'_>,
         name: &[u8],
@@ -248,7 +253,7 @@ impl Tree {
 
     /// Metadata of what can't be opened: links and devices.
     fn link_metadata(&mut self, name: &[u8], entry: &Entry) -> Result<()> {
-        let (mut given, xattrs) = self.expressible(name, entry, Xattrs::new());
+        let (mut given, xattrs) = self.representable(name, entry, Xattrs::new());
         let (uid, gid) = (Uid::from_raw(given.uid), Gid::from_raw(given.gid));
         match chownat(self.cursor.dir(), name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(()) => {}
@@ -294,7 +299,7 @@ impl Tree {
             _ => FileType::CharacterDevice,
         };
         let number = rustix::fs::makedev(major, minor);
-        self.clear(name)?;
+        self.remove_existing(name)?;
         match mknodat(self.cursor.dir(), name, kind, Permissions::from_raw_mode(0o600), number) {
             Ok(()) => self.link_metadata(name, entry),
             Err(Errno::PERM) => {
@@ -320,7 +325,7 @@ impl Tree {
         let size = filled.map_err(|error| match error {
             Fill::Read(error) => error,
             Fill::Write(error) => {
-                Error::io("write", super::path::show(&self.cursor.path_of(name)), error)
+                Error::io("write", crate::layer::path::show(&self.cursor.path_of(name)), error)
             }
         })?;
         debug_assert_eq!(size, entry.size);
@@ -332,13 +337,13 @@ impl Tree {
         let mut buffer = std::mem::take(&mut self.buffer);
         let read = |buf: &mut [u8]| {
             std::io::Read::read(&mut &*from, buf)
-                .map_err(|error| Error::io("read", super::path::show(path), error))
+                .map_err(|error| Error::io("read", crate::layer::path::show(path), error))
         };
         let filled = write_sparse(to, &mut buffer, read);
         self.buffer = buffer;
         filled.map(drop).map_err(|error| match error {
             Fill::Read(error) => error,
-            Fill::Write(error) => Error::io("write", super::path::show(path), error),
+            Fill::Write(error) => Error::io("write", crate::layer::path::show(path), error),
         })
     }
 }
