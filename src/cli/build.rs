@@ -1,22 +1,19 @@
 //! `svp build`.
 
-use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use serde_json::json;
 
-use super::common::{Context, OutputArgs, env_argument, parsed, source_date_epoch};
-use super::compression::CompressionArgs;
-use super::setup::{EnvFormat, SecretArgs, environment_text};
-use crate::error::{Context as _, Error, IoContext, Result};
-use crate::oci::{Descriptor, Platform, Reference};
-use crate::pipeline::output::{Output, check_compression, check_file};
-use crate::pipeline::{self, BuildRequest, Phase, ScriptOptions};
-use crate::registry::{AuthFiles, CertDirs, ClientOptions};
-use crate::sandbox::Network;
-use crate::source::{self, PullOptions, PullPolicy, SignaturePolicy, Source};
-use crate::store::Store;
+use super::args::{
+    EnvFormat, OutputArgs, PullArgs, ScriptArgs, SecretArgs, check_metadata, environment_text,
+    outputs, parsed, print_data, push, write_metadata,
+};
+use super::common::Context;
+use crate::error::{Error, Result};
+use crate::oci::Reference;
+use crate::pipeline::output::check_compression;
+use crate::pipeline::{self, BuildRequest, Phase};
+use crate::source::Source;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -37,7 +34,7 @@ pub(super) struct Args {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
-    run: RunArgs,
+    run: ScriptArgs,
     #[command(flatten)]
     secrets: SecretArgs,
     /// Output format of the environment of `--phase all`
@@ -49,132 +46,11 @@ pub(super) struct Args {
     pull: PullArgs,
 }
 
-/// Options for a script and its layer.
-#[derive(Debug, clap::Args)]
-pub(super) struct RunArgs {
-    /// Network of the script: auto is private where possible, else the host's
-    #[arg(long, value_enum, default_value = "auto")]
-    network: NetworkArg,
-    /// Set a variable for the script; it does not reach the image
-    #[arg(short, long = "env", value_name = "NAME[=VALUE]", value_parser = env_argument)]
-    env: Vec<(String, String)>,
-    #[command(flatten)]
-    pub(super) compression: CompressionArgs,
-}
-
-impl RunArgs {
-    pub(super) fn options(self) -> Result<ScriptOptions> {
-        let network = match self.network {
-            NetworkArg::Auto => Network::Auto,
-            NetworkArg::Host => Network::Host,
-            NetworkArg::None => Network::None,
-        };
-        Ok(ScriptOptions {
-            network,
-            env: self.env,
-            compression: self.compression.settings()?,
-            source_date_epoch: source_date_epoch()?,
-        })
-    }
-}
-
-/// Options for connections to registries.
-#[derive(Debug, clap::Args)]
-pub(super) struct RegistryArgs {
-    /// Also trust the certificates in FILE (PEM)
-    #[arg(long, value_name = "FILE")]
-    cacert: Vec<PathBuf>,
-    /// Read authorities (*.crt) and a client certificate (*.cert, *.key) from DIR instead of certs.d
-    #[arg(long, value_name = "DIR")]
-    cert_dir: Option<PathBuf>,
-    /// Read registry credentials from FILE
-    #[arg(long, value_name = "FILE")]
-    authfile: Option<PathBuf>,
-    /// Require TLS and verify certificates; false also allows plain http
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    tls_verify: Option<bool>,
-}
-
-impl RegistryArgs {
-    /// The auth file given on the command line; a file to write may not exist yet.
-    pub(super) fn login_file(&self) -> Option<PathBuf> {
-        self.authfile.clone()
-    }
-
-    pub(super) fn apply(self, options: &mut ClientOptions) {
-        options.cacert = self.cacert;
-        options.tls_verify = self.tls_verify;
-        options.cert_dirs = CertDirs::from_env(self.cert_dir.as_deref());
-        options.auth_files = AuthFiles::from_env(self.authfile.as_deref());
-    }
-}
-
-/// Options for pulling an image from a registry.
-#[derive(Debug, clap::Args)]
-pub(super) struct PullArgs {
-    #[command(flatten)]
-    registry: RegistryArgs,
-    /// Choose this platform from an index
-    #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = parsed::<Platform>)]
-    platform: Option<Platform>,
-    /// When to pull an image that the store may have
-    #[arg(long = "pull", value_enum, value_name = "WHEN", default_value = "always")]
-    policy: PolicyArg,
-    /// Use this policy.json instead of the user's or the system's
-    #[arg(long = "policy", value_name = "FILE")]
-    policy_file: Option<PathBuf>,
-    /// Never contact a registry; use the store alone
-    #[arg(long, conflicts_with = "policy")]
-    offline: bool,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum PolicyArg {
-    /// If the store does not have it
-    Missing,
-    /// Always; blobs in the store are not downloaded again
-    Always,
-    /// Always, but fall back to the store if the registry fails
-    Newer,
-    /// Never
-    Never,
-}
-
-impl PullArgs {
-    /// As [`PullArgs::options`], for commands that copy a whole index unless a platform is given.
-    pub(super) fn whole_options(self) -> PullOptions {
-        PullOptions { whole: self.platform.is_none(), ..self.options() }
-    }
-
-    pub(super) fn options(self) -> PullOptions {
-        let mut options = PullOptions::default();
-        self.registry.apply(&mut options.client);
-        options.signature_policy = SignaturePolicy::from_env(self.policy_file);
-        options.policy = match self.policy {
-            _ if self.offline => PullPolicy::Never,
-            PolicyArg::Missing => PullPolicy::Missing,
-            PolicyArg::Always => PullPolicy::Always,
-            PolicyArg::Newer => PullPolicy::Newer,
-            PolicyArg::Never => PullPolicy::Never,
-        };
-        if let Some(platform) = self.platform {
-            options.platform = platform;
-        }
-        options
-    }
-}
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum PhaseArg {
     Base,
     All,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum NetworkArg {
-    Auto,
-    Host,
-    None,
 }
 
 pub(super) fn run(args: Args, context: &Context) -> Result<()> {
@@ -218,71 +94,4 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     push(&args.output, (&built.descriptor, &args.tag), &store, &client, context)
 }
 
-/// Pushes the image if `--push` was given: last, so that a failing registry loses neither the image nor the output.
-pub(super) fn push(
-    args: &OutputArgs,
-    image: (&Descriptor, &Reference),
-    store: &Store,
-    client: &ClientOptions,
-    context: &Context,
-) -> Result<()> {
-    if !args.push {
-        return Ok(());
-    }
-    let pushed = source::push(image.0, image.1, store, client, context.reporter());
-    pushed.hint(format!("the image is in the store; retry with `svp push {}`", image.1.tagged()))
-}
 
-/// The destinations given on the command line.
-pub(super) fn outputs(args: &OutputArgs) -> Result<Vec<Output>> {
-    let mut outputs: Vec<Output> = args.oci_dir.iter().cloned().map(Output::Layout).collect();
-    for text in &args.output {
-        outputs.push(text.parse()?);
-    }
-    let streamed = outputs.iter().any(|output| matches!(output, Output::Stdout(_)));
-    if streamed && std::io::stdout().is_terminal() {
-        return Err(Error::usage("refusing to write an archive to a terminal")
-            .hint("redirect standard output, or use -o oci-archive:FILE"));
-    }
-    Ok(outputs)
-}
-
-/// Prints a command's data, on standard error if an archive goes to standard output.
-pub(super) fn print_data(
-    context: &Context,
-    store: &Store,
-    outputs: &[Output],
-    image: (&Descriptor, &Reference),
-    text: &str,
-) -> Result<()> {
-    let format = outputs.iter().find_map(|output| match output {
-        Output::Stdout(format) => Some(*format),
-        _ => None,
-    });
-    let Some(format) = format else { return context.print(text) };
-    context.finish();
-    store.write_as(format, image.0, &mut std::io::stdout().lock(), image.1)?;
-    let told = write!(std::io::stderr().lock(), "{text}");
-    told.io("write to", "standard error")
-}
-
-/// Refuses a `--metadata-file` that can't be written, before any work.
-pub(super) fn check_metadata(args: &OutputArgs) -> Result<()> {
-    args.metadata_file.as_deref().map_or(Ok(()), check_file)
-}
-
-/// Writes `--metadata-file`.
-pub(super) fn write_metadata(
-    args: &OutputArgs,
-    descriptor: &Descriptor,
-    tag: &Reference,
-) -> Result<()> {
-    let Some(path) = &args.metadata_file else { return Ok(()) };
-    let metadata = json!({
-        "name": tag.tagged(),
-        "digest": descriptor.digest,
-        "size": descriptor.size,
-        "mediaType": descriptor.media_type,
-    });
-    std::fs::write(path, format!("{metadata:#}\n")).io("write", path)
-}

@@ -1,14 +1,11 @@
 //! Shared by all commands: global options, the store, printing data.
 
 use std::io::Write;
-use std::path::PathBuf;
-use std::str::FromStr;
 
 use clap::ValueEnum;
 
 use super::progress::{self, Style};
 use crate::error::{Error, Kind, Result};
-use crate::oci::Reference;
 use crate::oci::config::timestamp;
 use crate::progress::Reporter;
 use crate::store::Store;
@@ -101,74 +98,4 @@ pub(super) fn source_date_epoch() -> Result<Option<i64>> {
     })
 }
 
-/// Parses `NAME=VALUE`, or `NAME`, whose value comes from svp's own environment.
-pub(super) fn env_argument(text: &str) -> Result<(String, String), String> {
-    let (name, value) = match text.split_once('=') {
-        Some((name, value)) => (name, value.to_owned()),
-        None => match std::env::var(text) {
-            Ok(value) => (text, value),
-            Err(_) => return Err(format!("{text} is not set; write {text}=VALUE")),
-        },
-    };
-    let valid = !name.is_empty()
-        && !name.starts_with(|c: char| c.is_ascii_digit())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    if valid { Ok((name.to_owned(), value)) } else { Err(format!("{name:?} is not a name")) }
-}
 
-/// Parses an argument; an error keeps its hint, which clap alone would drop.
-pub(super) fn parsed<T: FromStr<Err = Error>>(text: &str) -> Result<T, String> {
-    text.parse().map_err(with_hint)
-}
-
-/// As [`parsed`], by a parser of its own.
-pub(super) fn parsed_by<T>(
-    parse: impl Fn(&str) -> Result<T> + Clone,
-) -> impl Fn(&str) -> Result<T, String> + Clone {
-    move |text| parse(text).map_err(with_hint)
-}
-
-fn with_hint(error: Error) -> String {
-    match error.hint_text() {
-        Some(hint) => format!("{error}\nhint: {hint}"),
-        None => error.to_string(),
-    }
-}
-
-/// Destinations of an image besides the store.
-#[derive(Debug, clap::Args)]
-pub(super) struct OutputArgs {
-    /// Add the image to the OCI image layout DIR, created if missing; other tags stay
-    #[arg(long, value_name = "DIR")]
-    pub(super) oci_dir: Option<PathBuf>,
-    /// Write the image to an archive: oci-archive:FILE or docker-archive:FILE; the file - is standard output
-    #[arg(short, long = "output", value_name = "FORMAT:FILE")]
-    pub(super) output: Vec<String>,
-    /// Push the new image to the registry named in its tag
-    #[arg(long)]
-    pub(super) push: bool,
-    /// Allow pushing an instance's image, which contains secrets
-    #[arg(long, requires = "push")]
-    pub(super) allow_secrets: bool,
-    /// Write the result to FILE, as JSON
-    #[arg(long, value_name = "FILE")]
-    pub(super) metadata_file: Option<PathBuf>,
-}
-
-impl OutputArgs {
-    /// Refuses an impossible or forbidden `--push` before any work.
-    pub(super) fn check_push(&self, tag: &Reference, instance: bool) -> Result<()> {
-        if !self.push {
-            return Ok(());
-        }
-        if tag.registry().is_none() {
-            return Err(Error::usage(format!("{tag} names no registry to push to"))
-                .hint("write the tag as REGISTRY/REPOSITORY:TAG"));
-        }
-        if instance && !self.allow_secrets {
-            return Err(Error::usage(format!("{tag} is an instance: its image contains secrets"))
-                .hint("everyone who can pull it can read them; add --allow-secrets to push it all the same"));
-        }
-        Ok(())
-    }
-}

@@ -3,9 +3,8 @@
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
-use super::build::{PullArgs, RegistryArgs};
-use super::common::{Context, parsed};
-use super::compression::RecompressionArgs;
+use super::args::{PullArgs, RecompressionArgs, RegistryArgs, parsed};
+use super::common::Context;
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Platform, Reference};
 use crate::pipeline::copy::{self, CopyRequest, Destination};

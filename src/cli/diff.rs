@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::build::PullArgs;
-use super::common::{Context, Format, parsed};
+use super::args::{PullArgs, parsed};
+use super::common::{Context, Format};
 use super::table;
 use crate::error::Result;
 use crate::layer::compare::{Aspect, Difference, aspects};

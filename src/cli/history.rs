@@ -1,6 +1,7 @@
 //! `svp history`.
 
-use super::common::{Context, Format, parsed};
+use super::args::parsed;
+use super::common::{Context, Format};
 use super::table::{self, Table};
 use crate::error::Result;
 use crate::oci::{Platform, Reference};

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::common::{Context, parsed, source_date_epoch};
+use super::args::parsed;
+use super::common::{Context, source_date_epoch};
 use crate::error::Result;
 use crate::import::{ImportOptions, Input, import};
 use crate::oci::{Platform, Reference};

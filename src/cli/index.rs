@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::build::RegistryArgs;
-use super::common::{Context, Format, parsed};
+use super::args::{RegistryArgs, parsed};
+use super::common::{Context, Format};
 use super::table;
 use crate::error::Result;
 use crate::oci::Reference;

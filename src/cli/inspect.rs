@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::common::{Context, Format, parsed};
+use super::args::parsed;
+use super::common::{Context, Format};
 use super::field;
 use super::table::{self, Table, printable};
 use crate::error::Result;

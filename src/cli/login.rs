@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
-use super::build::RegistryArgs;
+use super::args::RegistryArgs;
 use super::common::Context;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::interrupt;

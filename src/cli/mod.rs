@@ -1,11 +1,11 @@
 //! The command line: one file for each command, which turns its arguments into a request to the library and
 //! prints the result. Only this module prints.
 
+mod args;
 mod build;
 mod check;
 mod common;
 mod completions;
-mod compression;
 mod copy;
 mod df;
 mod diff;

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::common::{Context, Format, parsed};
+use super::args::parsed;
+use super::common::{Context, Format};
 use super::services::show::service_ports;
 use crate::error::{Error, Result};
 use crate::pack::{Key, Pack, query};

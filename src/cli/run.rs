@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::common::{Context, env_argument, parsed, parsed_by};
+use super::args::{env_argument, parsed, parsed_by};
+use super::common::Context;
 use crate::error::{Error, IoContext, Result};
 use crate::interrupt;
 use crate::oci::Reference;

@@ -1,6 +1,7 @@
 //! `svp tag`.
 
-use super::common::{Context, parsed};
+use super::args::parsed;
+use super::common::Context;
 use crate::error::Result;
 use crate::oci::Reference;
 use crate::pipeline;

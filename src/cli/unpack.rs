@@ -4,8 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::build::PullArgs;
-use super::common::{Context, parsed};
+use super::args::{PullArgs, parsed};
+use super::common::Context;
 use crate::error::{Error, IoContext, Result};
 use crate::layer::path::show;
 use crate::layer::unpack::{Loss, UnpackReport};

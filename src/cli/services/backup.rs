@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::super::args::CompressionFormat;
 use super::super::common::Context;
-use super::super::compression::Format;
 use super::super::table;
 use super::find;
 use crate::error::{Error, IoContext, Result};
@@ -42,7 +42,7 @@ pub(in crate::cli) struct BackupArgs {
         default_value = "zstd",
         hide_possible_values = true
     )]
-    compression: Format,
+    compression: CompressionFormat,
     /// Compression level: gzip 1 to 9, zstd 1 to 19
     #[arg(long, value_name = "N")]
     compression_level: Option<u32>,
@@ -65,7 +65,7 @@ pub(in crate::cli) struct RestoreArgs {
     input: Option<PathBuf>,
     /// Compression, if its first bytes do not identify it
     #[arg(long, value_enum, value_name = "zstd|gzip|none", hide_possible_values = true)]
-    compression: Option<Format>,
+    compression: Option<CompressionFormat>,
     #[command(flatten)]
     how: HowArgs,
 }
@@ -178,7 +178,7 @@ fn request<'a>(
     root: &'a Path,
     service_dir: &'a ServiceDir,
     input: File,
-    compression: Option<Format>,
+    compression: Option<CompressionFormat>,
     how: &HowArgs,
     context: &'a Context,
 ) -> RestoreRequest<'a> {

@@ -3,7 +3,8 @@
 
 use std::process::ExitCode;
 
-use super::super::common::{Context, env_argument};
+use super::super::args::env_argument;
+use super::super::common::Context;
 use super::super::terminal;
 use super::find;
 use crate::error::{Cause, Error, Result};

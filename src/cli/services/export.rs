@@ -8,7 +8,8 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 
-use super::super::common::{Context, parsed};
+use super::super::args::parsed;
+use super::super::common::Context;
 use super::find;
 use crate::error::{Error, IoContext, Result};
 use crate::oci::Reference;

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use super::super::args::{EnvFormat, environment_text};
 use super::super::common::{Context, Format};
-use super::super::setup::{EnvFormat, environment_text};
 use super::super::table::{self, Table};
 use super::find;
 use crate::error::Result;

@@ -8,10 +8,10 @@ use crate::oci::media_type::Compression;
 
 /// Compression of new layers.
 #[derive(Debug, clap::Args)]
-pub(super) struct CompressionArgs {
+pub(in crate::cli) struct CompressionArgs {
     /// Compression of the new layers [default: gzip]; the base's layers stay as they are
     #[arg(long, value_enum, value_name = "FORMAT")]
-    compression: Option<Format>,
+    compression: Option<CompressionFormat>,
     /// Compression level: gzip 1 to 9, zstd 1 to 19
     #[arg(long, value_name = "N")]
     compression_level: Option<u32>,
@@ -19,7 +19,7 @@ pub(super) struct CompressionArgs {
 
 impl CompressionArgs {
     /// The settings to write layers with.
-    pub(super) fn settings(&self) -> Result<Settings> {
+    pub(in crate::cli) fn settings(&self) -> Result<Settings> {
         Settings::new(
             self.compression.map_or(Compression::Gzip, Into::into),
             self.compression_level,
@@ -27,7 +27,7 @@ impl CompressionArgs {
     }
 
     /// The compression given on the command line, if any.
-    pub(super) fn asked(&self) -> Result<Option<Settings>> {
+    pub(in crate::cli) fn asked(&self) -> Result<Option<Settings>> {
         let any = self.compression.is_some() || self.compression_level.is_some();
         any.then(|| self.settings()).transpose()
     }
@@ -35,10 +35,10 @@ impl CompressionArgs {
 
 /// Compression of copied layers.
 #[derive(Debug, clap::Args)]
-pub(super) struct RecompressionArgs {
+pub(in crate::cli) struct RecompressionArgs {
     /// Recompress each layer that has another format; without this, layers are copied byte for byte
     #[arg(long, value_enum, value_name = "FORMAT")]
-    compression: Option<Format>,
+    compression: Option<CompressionFormat>,
     /// Recompress all layers at this level: gzip 1 to 9, zstd 1 to 19
     #[arg(long, value_name = "N", requires = "compression")]
     compression_level: Option<u32>,
@@ -46,14 +46,15 @@ pub(super) struct RecompressionArgs {
 
 impl RecompressionArgs {
     /// The compression given on the command line, if any.
-    pub(super) fn asked(&self) -> Result<Option<Settings>> {
-        let settings = |format: Format| Settings::new(format.into(), self.compression_level);
+    pub(in crate::cli) fn asked(&self) -> Result<Option<Settings>> {
+        let settings =
+            |format: CompressionFormat| Settings::new(format.into(), self.compression_level);
         self.compression.map(settings).transpose()
     }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum Format {
+pub(in crate::cli) enum CompressionFormat {
     /// Every tool reads it
     Gzip,
     /// Smaller and faster; docker 23, containerd 1.5, podman and skopeo read it
@@ -62,12 +63,12 @@ pub(super) enum Format {
     None,
 }
 
-impl From<Format> for Compression {
-    fn from(format: Format) -> Self {
+impl From<CompressionFormat> for Compression {
+    fn from(format: CompressionFormat) -> Self {
         match format {
-            Format::Gzip => Compression::Gzip,
-            Format::Zstd => Compression::Zstd,
-            Format::None => Compression::None,
+            CompressionFormat::Gzip => Compression::Gzip,
+            CompressionFormat::Zstd => Compression::Zstd,
+            CompressionFormat::None => Compression::None,
         }
     }
 }

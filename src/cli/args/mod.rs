@@ -1,0 +1,19 @@
+//! Arguments that several commands share.
+
+mod compression;
+mod environment;
+mod output;
+mod pull;
+mod registry;
+mod script;
+mod secrets;
+mod value;
+
+pub(super) use compression::{CompressionArgs, CompressionFormat, RecompressionArgs};
+pub(super) use environment::{EnvFormat, environment_text};
+pub(super) use output::{OutputArgs, check_metadata, outputs, print_data, push, write_metadata};
+pub(super) use pull::PullArgs;
+pub(super) use registry::RegistryArgs;
+pub(super) use script::ScriptArgs;
+pub(super) use secrets::SecretArgs;
+pub(super) use value::{env_argument, parsed, parsed_by};

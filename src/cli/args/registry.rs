@@ -1,0 +1,36 @@
+//! How to talk to registries.
+
+use std::path::PathBuf;
+
+use crate::registry::{AuthFiles, CertDirs, ClientOptions};
+
+/// How to talk to registries.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct RegistryArgs {
+    /// Trust the certificates in FILE (PEM) too
+    #[arg(long, value_name = "FILE")]
+    cacert: Vec<PathBuf>,
+    /// Take certificate authorities (*.crt) and a client's certificate (*.cert, *.key) from DIR, not from certs.d
+    #[arg(long, value_name = "DIR")]
+    cert_dir: Option<PathBuf>,
+    /// Read registry credentials from FILE
+    #[arg(long, value_name = "FILE")]
+    authfile: Option<PathBuf>,
+    /// Whether registries must speak TLS and prove who they are; false allows plain http too
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    tls_verify: Option<bool>,
+}
+
+impl RegistryArgs {
+    /// The auth file that was named; one to write to need not exist.
+    pub(in crate::cli) fn login_file(&self) -> Option<PathBuf> {
+        self.authfile.clone()
+    }
+
+    pub(in crate::cli) fn apply(self, options: &mut ClientOptions) {
+        options.cacert = self.cacert;
+        options.tls_verify = self.tls_verify;
+        options.cert_dirs = CertDirs::from_env(self.cert_dir.as_deref());
+        options.auth_files = AuthFiles::from_env(self.authfile.as_deref());
+    }
+}
