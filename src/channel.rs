@@ -44,9 +44,9 @@ impl Channel {
     }
 
     /// Sets a timeout for each later call.
-    pub(crate) fn limit(&self, patience: Duration) -> io::Result<()> {
-        self.0.set_read_timeout(Some(patience))?;
-        self.0.set_write_timeout(Some(patience))
+    pub(crate) fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
+        self.0.set_read_timeout(Some(timeout))?;
+        self.0.set_write_timeout(Some(timeout))
     }
 
     /// Shuts the connection down for both sides, even if other processes hold copies of an end.

@@ -80,7 +80,7 @@ pub fn install() {
     std::thread::spawn(move || {
         loop {
             let Ok(signal) = signals.wait() else { return };
-            if hand_on(signal) {
+            if forward_to_pipe(signal) {
                 continue;
             }
             if ENDING.contains(&signal) {
@@ -105,7 +105,7 @@ pub fn install() {
 ///
 /// # Errors
 /// If no pipe can be created.
-pub fn divert() -> std::io::Result<OwnedFd> {
+pub fn signals_to_pipe() -> std::io::Result<OwnedFd> {
     let (read, write) = std::io::pipe()?;
     ON_TERMINAL.store(File::open("/dev/tty").is_ok(), Ordering::SeqCst);
     if let Ok(mut diverted) = DIVERTED.lock() {
@@ -116,7 +116,7 @@ pub fn divert() -> std::io::Result<OwnedFd> {
 
 /// Returns whether a diverted signal requests svp to end; the others go to the service. SIGHUP means that the
 /// terminal is gone; without a terminal it requests a service to reload its configuration.
-pub fn asks_to_end(signal: i32) -> bool {
+pub fn is_termination(signal: i32) -> bool {
     match Signal::try_from(signal) {
         Ok(Signal::SIGINT | Signal::SIGTERM) => true,
         Ok(Signal::SIGHUP) => ON_TERMINAL.load(Ordering::SeqCst),
@@ -124,7 +124,7 @@ pub fn asks_to_end(signal: i32) -> bool {
     }
 }
 
-fn hand_on(signal: Signal) -> bool {
+fn forward_to_pipe(signal: Signal) -> bool {
     let Ok(mut diverted) = DIVERTED.lock() else { return false };
     diverted.as_mut().is_some_and(|pipe| pipe.write_all(&[signal as i32 as u8]).is_ok())
 }

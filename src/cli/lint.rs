@@ -27,7 +27,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             Some(pack) => pack,
             None => host.insert(HostPack::new(&Pack::open(&args.pack)?)?),
         };
-        pack.ask(key, context.reporter()).inspect_err(|error| {
+        pack.query(key, context.reporter()).inspect_err(|error| {
             // A host that can't ask says nothing of the pack.
             if error.kind() != crate::error::Kind::BadInput {
                 failure.get_or_insert_with(|| (error.kind(), error.to_string()));

@@ -43,7 +43,7 @@ pub(super) struct PortsArgs {
 
 pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     let pack = HostPack::new(&Pack::open(&args.pack)?)?;
-    let answer = query::ask(&mut |key| pack.ask(key, context.reporter()), args.key)?;
+    let answer = query::run_query(&mut |key| pack.query(key, context.reporter()), args.key)?;
     let values = query::validate(args.key, &answer, query::SCRIPT)?;
     print_values(&values, args.format, context)
 }
@@ -54,7 +54,7 @@ pub(super) fn run_ports(args: PortsArgs, context: &Context) -> Result<()> {
         (None, Some(pack)) => HostPack::new(&Pack::open(pack)?)?,
         (None, None) => return Err(Error::usage("name a service, or a pack with -b")),
     };
-    let answers = query::ask_all(&mut |key| pack.ask(key, context.reporter()))?;
+    let answers = query::query_all(&mut |key| pack.query(key, context.reporter()))?;
     let ports: Vec<String> = answers.exposed_ports().iter().map(ToString::to_string).collect();
     print_values(&ports, args.format, context)
 }

@@ -182,11 +182,11 @@ impl Args {
             components: self.components.clone(),
             name: self.name.clone(),
             network: match self.network {
-                NetworkArg::Auto => Network::Auto,
+                NetworkArg::Auto => Network::Private,
                 NetworkArg::Host => Network::Host,
                 NetworkArg::None => Network::None,
             },
-            allowed: HostAccess {
+            host_access: HostAccess {
                 gateway: self.allow.contains(&AllowArg::Gateway),
                 host: self.allow.contains(&AllowArg::Host),
             },
@@ -244,8 +244,8 @@ pub(super) fn foreground(
     record: &Record,
     context: &Context,
 ) -> Result<ExitCode> {
-    let signals =
-        interrupt::divert().map_err(|error| Error::sandbox("can't make a pipe").source(error))?;
+    let signals = interrupt::signals_to_pipe()
+        .map_err(|error| Error::sandbox("can't make a pipe").source(error))?;
     let console = Console::new(record);
     let mut hooks = Hooks {
         started: &mut || {},

@@ -192,7 +192,7 @@ fn follow_size(ours: &OwnedFd, theirs: &File) -> Result<()> {
 
 /// Forwards svp's signals to the command. A shell on a terminal ignores SIGTERM, and exits when its terminal closes.
 fn forward_signals(signaller: Signaller, on_terminal: bool) -> Result<()> {
-    let mut signals = File::from(interrupt::divert().map_err(broken)?);
+    let mut signals = File::from(interrupt::signals_to_pipe().map_err(broken)?);
     std::thread::spawn(move || {
         let mut byte = [0];
         while signals.read_exact(&mut byte).is_ok() {

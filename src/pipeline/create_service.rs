@@ -34,7 +34,7 @@ pub struct CreateRequest {
     /// The network.
     pub network: Network,
     /// What of the host may be reached from inside a private one.
-    pub allowed: HostAccess,
+    pub host_access: HostAccess,
     /// Ports of the host that lead to it besides its own.
     pub publish: Vec<Forward>,
     /// The services whose environment it has, and whom it reaches.
@@ -103,11 +103,11 @@ pub fn create_service(
         more_env,
         health: answers.health.clone(),
         network: request.network,
-        allowed: request.allowed,
+        host_access: request.host_access,
         address: None,
         ports: Vec::new(),
         published: match request.network {
-            Network::Auto => request.publish.clone(),
+            Network::Private => request.publish.clone(),
             _ => Vec::new(),
         },
         mounts: mounts(&name, &image, &request.mounts),
@@ -116,14 +116,14 @@ pub fn create_service(
         stop_signal: stop_signal(&image)?,
         remove: request.remove,
         logs: request.logs,
-        stands_for: None,
+        candidate_for: None,
     };
     let ports = match &answers.exposed_ports()[..] {
         [] => exposed_ports(&image)?,
         ports => ports.iter().copied().map(unpublished).collect(),
     };
     match record.network {
-        Network::Auto => {
+        Network::Private => {
             record.ports = ports;
             allocate_ports(store.root(), &mut record, reporter)?;
         }
@@ -178,8 +178,8 @@ fn check_mounts(mounts: &[Mount]) -> Result<()> {
 
 /// Refuses what a network can't do.
 fn check_network(request: &CreateRequest, reporter: &dyn Reporter) -> Result<()> {
-    let private = request.network == Network::Auto;
-    if !private && request.allowed != HostAccess::default() {
+    let private = request.network == Network::Private;
+    if !private && request.host_access != HostAccess::default() {
         return Err(Error::usage("--allow is for a private network")
             .hint("with --network host the service reaches all of the host, with none nothing"));
     }
@@ -193,7 +193,7 @@ fn check_network(request: &CreateRequest, reporter: &dyn Reporter) -> Result<()>
 }
 
 fn check_link(other: &Record) -> Result<()> {
-    if other.network == Network::Auto {
+    if other.network == Network::Private {
         return Ok(());
     }
     Err(Error::usage(format!("{} has no address of its own to be linked to", other.name))

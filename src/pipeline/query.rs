@@ -42,7 +42,7 @@ impl HostPack {
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the script hangs, prints without end or can't
     /// be run, [`Kind::Sandbox`](crate::error::Kind::Sandbox).
-    pub fn ask(&self, key: Key, reporter: &dyn Reporter) -> Result<RawAnswer> {
+    pub fn query(&self, key: Key, reporter: &dyn Reporter) -> Result<RawAnswer> {
         ask_host(&self.sandbox, &self.tar, key, reporter)
     }
 }
@@ -54,7 +54,7 @@ pub(super) fn all_on_host(
     reporter: &dyn Reporter,
 ) -> Result<Answers> {
     let tar = pack_layer.tar()?;
-    query::ask_all(&mut |key| ask_host(sandbox, &tar, key, reporter))
+    query::query_all(&mut |key| ask_host(sandbox, &tar, key, reporter))
 }
 
 fn ask_host(
@@ -77,7 +77,7 @@ pub(super) fn all_in_image(
     reporter: &dyn Reporter,
 ) -> Result<Answers> {
     let scratch = RefCell::new(super::script::scratch(store, sandbox, image, more, reporter)?);
-    query::ask_all(&mut |key| {
+    query::query_all(&mut |key| {
         let rootfs = scratch.borrow_mut().rootfs();
         one(sandbox, rootfs, environment::of_image(image), None, key, reporter)
     })

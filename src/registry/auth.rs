@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 
-use super::helper;
+use super::credential_helper;
 use crate::error::{Error, IoContext, Result};
 
 /// The most that an auth file may hold.
@@ -165,7 +165,7 @@ fn from_helper(
     registry: &str,
     may_be_missing: bool,
 ) -> Result<Option<(Login, String)>> {
-    let found = helper::get(name, server_name(registry), may_be_missing)?;
+    let found = credential_helper::get(name, server_name(registry), may_be_missing)?;
     Ok(found.map(|login| (login, format!("docker-credential-{name}"))))
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Client;
 use super::fault::{AT_FAULT, Fault};
-use super::http::{Get, Response};
+use super::http::{GetOptions, Response};
 use super::options::ClientOptions;
 use super::{retry, status};
 use crate::error::{Error, Result};
@@ -59,15 +59,16 @@ impl BlobReader {
         let options = self.client.options();
         let rest = self.size - self.position;
         let slowest = Duration::from_secs(rest / options.minimum_rate.max(1));
-        let get = Get {
+        let get = GetOptions {
             from: (self.position > 0).then_some(self.position),
             body_time: Some(slowest + options.rate_window),
-            ..Get::default()
+            ..GetOptions::default()
         };
         let path = format!("blobs/{}", self.digest);
         let response = self.client.get(&self.reference, &path, get)?;
         let server = response.url.authority();
-        let lies = |what: String| Fault::last(Error::registry(format!("{server} sends {what}")));
+        let lies =
+            |what: String| Fault::permanent(Error::registry(format!("{server} sends {what}")));
         let (skip, expected) = match response.status {
             200 => (self.position, self.size),
             206 if self.position > 0 => {
@@ -76,7 +77,7 @@ impl BlobReader {
             }
             404 => {
                 let error = format!("{server} does not have the blob");
-                return Err(Fault::last(Error::registry(error).hint(
+                return Err(Fault::permanent(Error::registry(error).hint(
                     "the manifest names it: the image in the registry is damaged; push it again",
                 )));
             }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use ureq::tls::{Certificate, PrivateKey};
 
-use super::conf::{SYSTEM, user_directories};
+use super::registries_conf::{SYSTEM, user_directories};
 use super::tls;
 use super::url::Url;
 use crate::error::{Context, Error, IoContext, Result};
@@ -59,24 +59,26 @@ impl CertDirs {
 
 /// What a host's directory holds.
 #[derive(Default)]
-pub(super) struct Own {
+pub(super) struct HostCertificates {
     pub(super) authorities: Vec<Certificate<'static>>,
-    pub(super) clients: Vec<Pair>,
+    pub(super) clients: Vec<ClientCertificate>,
 }
 
 /// A client's certificate and its key.
-pub(super) struct Pair {
+pub(super) struct ClientCertificate {
     /// The `.cert`.
     pub(super) path: PathBuf,
     pub(super) chain: Vec<Certificate<'static>>,
     pub(super) key: PrivateKey<'static>,
 }
 
-impl Own {
+impl HostCertificates {
     /// Reads the directory: `*.crt`, and `NAME.cert` with `NAME.key`. One that svp may not enter holds nothing.
-    pub(super) fn read(dir: &Path) -> Result<Own> {
+    pub(super) fn read(dir: &Path) -> Result<HostCertificates> {
         let entries = match fs::read_dir(dir) {
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(Own::default()),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                return Ok(HostCertificates::default());
+            }
             entries => entries.io("read", dir).hint("--cert-dir or certs.d names it")?,
         };
         let mut files = Vec::new();
@@ -88,7 +90,7 @@ impl Own {
             let is = move |path: &&PathBuf| path.extension() == Some(OsStr::new(kind));
             files.iter().filter(is)
         };
-        let mut own = Own::default();
+        let mut own = HostCertificates::default();
         for path in of_kind("crt") {
             own.authorities.extend(tls::read(path)?);
         }
@@ -110,7 +112,11 @@ impl Own {
             let pem = fs::read(&key).io("read the key", &key)?;
             let bad = |_| Error::bad_input(format!("{} holds no PEM key", key.display()));
             let key = PrivateKey::from_pem(&pem).map_err(bad)?;
-            own.clients.push(Pair { path: path.clone(), chain: tls::read(path)?, key });
+            own.clients.push(ClientCertificate {
+                path: path.clone(),
+                chain: tls::read(path)?,
+                key,
+            });
         }
         Ok(own)
     }
@@ -165,13 +171,13 @@ mod tests {
             for name in &files {
                 fs::write(dir.path().join(name), "hunter2").unwrap();
             }
-            let error = Own::read(dir.path()).err().unwrap();
+            let error = HostCertificates::read(dir.path()).err().unwrap();
             assert!(error.to_string().contains(said), "{error}");
             assert!(!format!("{error:?}").contains("hunter2"));
         }
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("README"), "nothing").unwrap();
-        assert!(Own::read(dir.path()).unwrap().clients.is_empty());
-        assert!(Own::read(Path::new("/nonexistent")).is_err());
+        assert!(HostCertificates::read(dir.path()).unwrap().clients.is_empty());
+        assert!(HostCertificates::read(Path::new("/nonexistent")).is_err());
     }
 }

@@ -15,12 +15,12 @@ pub(super) const AT_FAULT: &str =
 pub(super) struct Fault {
     pub(super) error: Error,
     pub(super) retry: Retry,
-    pub(super) nature: Nature,
+    pub(super) kind: FaultKind,
 }
 
 /// What a loopback registry's scheme is told by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Nature {
+pub(super) enum FaultKind {
     /// The server answered a TLS greeting with something else.
     NotTls,
     /// The server closed the connection.
@@ -40,13 +40,13 @@ pub(super) enum Retry {
 
 impl Fault {
     /// Trying again won't help.
-    pub(super) fn last(error: Error) -> Self {
-        Fault { error, retry: Retry::Never, nature: Nature::Other }
+    pub(super) fn permanent(error: Error) -> Self {
+        Fault { error, retry: Retry::Never, kind: FaultKind::Other }
     }
 
     /// Trying again may help.
-    pub(super) fn passing(error: Error) -> Self {
-        Fault { error, retry: Retry::After(None), nature: Nature::Other }
+    pub(super) fn transient(error: Error) -> Self {
+        Fault { error, retry: Retry::After(None), kind: FaultKind::Other }
     }
 
     /// The error to tell, with what to do about it.
@@ -66,19 +66,19 @@ impl Fault {
             ureq::Error::Io(error) => Self::of_io(server, error),
             ureq::Error::Rustls(error) => Self::of_tls(server, &error),
             ureq::Error::Timeout(timeout) => Self::of_timeout(server, timeout),
-            ureq::Error::HostNotFound => Fault::last(
+            ureq::Error::HostNotFound => Fault::permanent(
                 Error::registry(format!("the host {server} is not found"))
                     .hint("check the registry's name, and this machine's network and name service"),
             ),
-            ureq::Error::ConnectProxyFailed(why) => Fault::last(
+            ureq::Error::ConnectProxyFailed(why) => Fault::permanent(
                 Error::registry(format!(
                     "the proxy does not connect to {server}: {}",
                     printable(&why, 200)
                 ))
                 .hint("check HTTPS_PROXY and NO_PROXY"),
             ),
-            ureq::Error::Tls(why) => Fault::last(Error::registry(format!("{server}: {why}"))),
-            other => Fault::last(Error::registry(format!(
+            ureq::Error::Tls(why) => Fault::permanent(Error::registry(format!("{server}: {why}"))),
+            other => Fault::permanent(Error::registry(format!(
                 "{server} does not answer in proper HTTP: {}",
                 printable(&other.to_string(), 200)
             ))),
@@ -98,8 +98,8 @@ impl Fault {
         };
         match error.kind() {
             ErrorKind::ConnectionRefused => Fault {
-                nature: Nature::Refused,
-                ..Fault::last(
+                kind: FaultKind::Refused,
+                ..Fault::permanent(
                     Error::registry(format!("{server} refuses the connection"))
                         .hint("is the registry running, and is the port right?"),
                 )
@@ -108,21 +108,21 @@ impl Fault {
             | ErrorKind::ConnectionReset
             | ErrorKind::ConnectionAborted
             | ErrorKind::BrokenPipe => Fault {
-                nature: Nature::Cut,
-                ..Fault::passing(Error::registry(format!("{server} cut the connection")))
+                kind: FaultKind::Cut,
+                ..Fault::transient(Error::registry(format!("{server} cut the connection")))
             },
             ErrorKind::TimedOut | ErrorKind::WouldBlock => {
-                Fault::passing(Error::registry(format!("{server} does not answer in time")))
+                Fault::transient(Error::registry(format!("{server} does not answer in time")))
             }
             ErrorKind::NetworkUnreachable
             | ErrorKind::HostUnreachable
             | ErrorKind::NetworkDown
-            | ErrorKind::PermissionDenied => Fault::last(
+            | ErrorKind::PermissionDenied => Fault::permanent(
                 Error::registry(format!("{server} can't be reached"))
                     .hint("check this machine's network and firewall, and HTTPS_PROXY")
                     .source(error),
             ),
-            _ => Fault::passing(
+            _ => Fault::transient(
                 Error::registry(format!("the connection to {server} failed"))
                     .hint("check this machine's network")
                     .source(error),
@@ -142,16 +142,16 @@ impl Fault {
             .hint("check the network to the registry, or try again later");
         match timeout {
             // Waiting as long again for a host that isn't there helps nobody.
-            Timeout::Resolve | Timeout::Connect => Fault::last(error),
-            _ => Fault::passing(error),
+            Timeout::Resolve | Timeout::Connect => Fault::permanent(error),
+            _ => Fault::transient(error),
         }
     }
 
     fn of_tls(server: &str, error: &rustls::Error) -> Self {
         match error {
             rustls::Error::InvalidMessage(_) => Fault {
-                nature: Nature::NotTls,
-                ..Fault::last(
+                kind: FaultKind::NotTls,
+                ..Fault::permanent(
                     Error::registry(format!("{server} does not speak TLS"))
                         .hint(
                             "svp speaks plain http to loopback, and to registries that registries.conf \
@@ -159,7 +159,7 @@ impl Fault {
                         ),
                 )
             },
-            rustls::Error::InvalidCertificate(why) => Fault::last(
+            rustls::Error::InvalidCertificate(why) => Fault::permanent(
                 Error::registry(format!("the certificate of {server} is not trusted: {why}"))
                     .hint(way_out(why)),
             ),
@@ -168,14 +168,14 @@ impl Fault {
                 | AlertDescription::BadCertificate
                 | AlertDescription::UnknownCA
                 | AlertDescription::AccessDenied,
-            ) => Fault::last(
+            ) => Fault::permanent(
                 Error::registry(format!("{server} wants another client certificate: {error}"))
                     .hint(
                         "put NAME.cert and NAME.key into ~/.config/containers/certs.d/HOST:PORT, or \
                          into a directory that --cert-dir names",
                     ),
             ),
-            other => Fault::last(
+            other => Fault::permanent(
                 Error::registry(format!("TLS with {server} failed: {other}"))
                     .hint("svp speaks TLS 1.2 and 1.3: tell whoever runs the registry"),
             ),

@@ -40,7 +40,7 @@ pub(super) struct Http {
 
 /// What a GET asks for.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Get<'a> {
+pub(super) struct GetOptions<'a> {
     pub(super) accept: Option<&'a str>,
     /// Sent to the first URL's origin alone, whatever redirects say.
     pub(super) authorization: Option<&'a str>,
@@ -52,7 +52,7 @@ pub(super) struct Get<'a> {
 
 /// What a request that may change something is.
 #[derive(Default)]
-pub(super) struct Sent<'a> {
+pub(super) struct WriteRequest<'a> {
     pub(super) method: Method,
     /// Sent to the origin of the URL alone, whatever redirects say.
     pub(super) authorization: Option<&'a str>,
@@ -149,7 +149,7 @@ impl Http {
     }
 
     /// GETs `url`, following redirects as far as [`Url::may_send_to`] allows.
-    pub(super) fn get(&self, url: &Url, get: Get<'_>) -> Result<Response, Fault> {
+    pub(super) fn get(&self, url: &Url, get: GetOptions<'_>) -> Result<Response, Fault> {
         let mut at = url.clone();
         for _ in 0..=REDIRECTS {
             let mut request = self.agent_for(&at)?.get(at.full());
@@ -179,7 +179,9 @@ impl Http {
                 None => return Ok(response),
             }
         }
-        Err(Fault::last(Error::registry(format!("{url} redirects more than {REDIRECTS} times"))))
+        Err(Fault::permanent(Error::registry(format!(
+            "{url} redirects more than {REDIRECTS} times"
+        ))))
     }
 
     /// POSTs a form to `url`; a redirect is not followed, for the form may hold a token.
@@ -207,7 +209,7 @@ impl Http {
 
     /// Sends a request, following redirects as far as [`Url::may_send_to`] allows; one with a body follows those
     /// alone that keep the method.
-    pub(super) fn send(&self, url: &Url, sent: &Sent<'_>) -> Result<Response, Fault> {
+    pub(super) fn send(&self, url: &Url, sent: &WriteRequest<'_>) -> Result<Response, Fault> {
         let mut at = url.clone();
         for _ in 0..=REDIRECTS {
             let authorization = sent.authorization.filter(|_| at.same_origin(url));
@@ -224,13 +226,15 @@ impl Http {
                 None => return Ok(response),
             }
         }
-        Err(Fault::last(Error::registry(format!("{url} redirects more than {REDIRECTS} times"))))
+        Err(Fault::permanent(Error::registry(format!(
+            "{url} redirects more than {REDIRECTS} times"
+        ))))
     }
 
     fn send_once(
         &self,
         at: &Url,
-        sent: &Sent<'_>,
+        sent: &WriteRequest<'_>,
         authorization: Option<&str>,
     ) -> Result<Response, Fault> {
         let agent = self.agent_for(at)?;
@@ -276,10 +280,10 @@ impl Http {
             .timeout_recv_response(Some(self.request_timeout.saturating_mul(5)))
             .build();
         let mut body =
-            Watched { inner: content(from).map_err(Fault::last)?.take(size), failure: None };
+            Watched { inner: content(from).map_err(Fault::permanent)?.take(size), failure: None };
         let answer = request.send(ureq::SendBody::from_reader(&mut body));
         match body.failure {
-            Some(error) => Err(Fault::last(Error::io("read", "the blob", error))),
+            Some(error) => Err(Fault::permanent(Error::io("read", "the blob", error))),
             None => Response::new(at.clone(), answer.map_err(failed)?),
         }
     }
@@ -300,7 +304,7 @@ impl Http {
         if url.scheme() == Scheme::Https
             && let Some((why, hint)) = &self.no_tls
         {
-            return Err(Fault::last(Error::registry(why.clone()).hint(hint.clone())));
+            return Err(Fault::permanent(Error::registry(why.clone()).hint(hint.clone())));
         }
         let proxied = self.goes_by_proxy(url);
         let trust = Trust::of(url, &self.options.cert_dirs);
@@ -309,7 +313,7 @@ impl Http {
             return Ok(agent.clone());
         }
         let proxy = self.proxy.clone().filter(|_| proxied);
-        let agent = self.new_agent(&trust, proxy).map_err(Fault::last)?;
+        let agent = self.new_agent(&trust, proxy).map_err(Fault::permanent)?;
         agents.insert((trust, proxied), agent.clone());
         Ok(agent)
     }
@@ -346,7 +350,7 @@ impl Response {
         match response.header(CONTENT_ENCODING.as_str()) {
             // A digest is of the bytes as sent; who encodes them unasked hides what they are.
             Some(coding) if !coding.eq_ignore_ascii_case("identity") => {
-                Err(Fault::last(Error::registry(format!(
+                Err(Fault::permanent(Error::registry(format!(
                     "{} sends the content encoding {:?}, which svp did not ask for",
                     response.url,
                     printable(coding, 40)
@@ -377,7 +381,7 @@ impl Response {
         let server = self.url.authority();
         let too_long = || {
             let error = format!("{server} sends more than {limit} bytes as {what}");
-            Fault::last(Error::registry(error))
+            Fault::permanent(Error::registry(error))
         };
         if self.content_length().is_some_and(|length| length > limit) {
             return Err(too_long());
@@ -392,7 +396,7 @@ impl Response {
             return Err(too_long());
         }
         if expected.is_some_and(|expected| expected != bytes.len() as u64) {
-            return Err(Fault::passing(Error::registry(format!("{server} cut the connection"))));
+            return Err(Fault::transient(Error::registry(format!("{server} cut the connection"))));
         }
         Ok(bytes)
     }
@@ -414,8 +418,9 @@ impl Response {
         if !matches!(self.status, 301 | 302 | 303 | 307 | 308) {
             return Ok(None);
         }
-        let refused =
-            |why: &str| Fault::last(Error::registry(format!("{} redirects, but {why}", self.url)));
+        let refused = |why: &str| {
+            Fault::permanent(Error::registry(format!("{} redirects, but {why}", self.url)))
+        };
         let location = self.header(LOCATION.as_str()).ok_or_else(|| refused("says not where"))?;
         let next = self
             .url

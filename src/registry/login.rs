@@ -13,8 +13,8 @@ use serde_json::{Map, Value, json};
 use super::auth::{
     self, AuthFiles, LARGEST_FILE, Login, Password, THE_FILES, canonical, server_name,
 };
-use super::helper;
-use super::http::{Method, Sent};
+use super::credential_helper;
+use super::http::{Method, WriteRequest};
 use super::{Client, ClientOptions, retry, status};
 use crate::error::{Error, IoContext, Result};
 
@@ -35,7 +35,8 @@ pub fn try_login(
     let asked = retry::run(client.options(), || {
         let url = client.url(registry, "/v2/")?;
         let request = |authorization: Option<&str>| {
-            let sent = Sent { method: Method::Get, authorization, ..Sent::default() };
+            let sent =
+                WriteRequest { method: Method::Get, authorization, ..WriteRequest::default() };
             client.0.http.send(&url, &sent)
         };
         let place = (registry.to_owned(), String::new());
@@ -114,7 +115,7 @@ impl Keeper {
             auths.insert(self.key.clone(), json!({ "auth": pair }));
             return write(&self.file, &file);
         };
-        helper::store(helper, server_name(&self.key), user, password)?;
+        credential_helper::store(helper, server_name(&self.key), user, password)?;
         // What a file still held would be found first.
         for file in &self.files {
             remove_from(file, |name| canonical(name) == self.key)?;
@@ -130,8 +131,8 @@ impl Keeper {
         let mut removed = remove_from(&self.file, |name| canonical(name) == self.key)?;
         if let Some(helper) = self.helper.as_ref().filter(|_| !self.key.contains('/')) {
             let server = server_name(&self.key);
-            if helper::get(helper, server, false)?.is_some() {
-                helper::erase(helper, server)?;
+            if credential_helper::get(helper, server, false)?.is_some() {
+                credential_helper::erase(helper, server)?;
                 removed = true;
             }
         }
@@ -158,8 +159,8 @@ pub fn remove_logins(options: &ClientOptions, named: Option<PathBuf>) -> Result<
     if let Some(file) = auth::read(&path, false)? {
         for (registry, helper) in file.own_helpers() {
             let server = server_name(&registry);
-            if helper::get(helper, server, false)?.is_some() {
-                helper::erase(helper, server)?;
+            if credential_helper::get(helper, server, false)?.is_some() {
+                credential_helper::erase(helper, server)?;
             }
         }
     }
@@ -179,7 +180,7 @@ fn helper_in(files: &[PathBuf], registry: &str) -> Result<Option<String>> {
         let Some(file) = auth::read(path, false)? else { continue };
         let own = file.own_helper(registry);
         let Some(name) = own.or(file.store()) else { continue };
-        if helper::is_installed(name)? {
+        if credential_helper::is_installed(name)? {
             return Ok(Some(name.to_owned()));
         }
         // Docker Desktop leaves its store's name behind when it goes.

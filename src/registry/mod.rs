@@ -14,23 +14,23 @@ mod auth;
 mod blob;
 mod certs;
 mod challenge;
-mod conf;
+mod client_certificate;
+mod credential_helper;
 mod fault;
-mod helper;
 mod http;
-mod identity;
 mod login;
 mod manifest;
 mod options;
 mod proxy;
+mod registries_conf;
 mod remote;
 mod retry;
+mod server_verifier;
 mod status;
 mod tls;
 mod token;
 mod upload;
 mod url;
-mod verifier;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -41,20 +41,20 @@ use serde::Deserialize;
 pub use auth::{AuthFiles, Login, Password};
 pub use blob::{BlobReader, read_error};
 pub use certs::CertDirs;
-pub use conf::Registries;
-pub(crate) use conf::{SYSTEM, user_directories};
 pub use http::Reopen;
 pub use login::{Keeper, remove_logins, try_login};
 pub use manifest::{LARGEST_MANIFEST, RawManifest};
 pub use options::ClientOptions;
 pub use proxy::Proxies;
+pub use registries_conf::Registries;
+pub(crate) use registries_conf::{SYSTEM, user_directories};
 pub use remote::Remote;
 pub use upload::Pushed;
 
 use crate::error::{Error, Result};
 use crate::oci::{Digest, Reference};
-use fault::{Fault, Nature, printable};
-use http::{Get, Http, Method, Response, Sent};
+use fault::{Fault, FaultKind, printable};
+use http::{GetOptions, Http, Method, Response, WriteRequest};
 use url::{Scheme, Url};
 
 /// The most that a list of tags, shown in a hint, may hold.
@@ -124,7 +124,7 @@ impl Client {
     fn manifest_once(&self, reference: &Reference) -> Result<RawManifest, Fault> {
         let name = reference.digest().map(|digest| digest.to_string());
         let name = name.as_deref().unwrap_or(reference.tag_or_latest());
-        let get = Get { accept: Some(manifest::ACCEPT), ..Get::default() };
+        let get = GetOptions { accept: Some(manifest::ACCEPT), ..GetOptions::default() };
         let response = self.get(reference, &format!("manifests/{name}"), get)?;
         match response.status {
             200 => {}
@@ -135,10 +135,10 @@ impl Client {
         let content_type = response.content_type();
         let bytes = response.read(LARGEST_MANIFEST, "a manifest")?;
         let found =
-            manifest::check(&server, content_type.as_deref(), bytes).map_err(Fault::last)?;
+            manifest::check(&server, content_type.as_deref(), bytes).map_err(Fault::permanent)?;
         // Docker-Content-Digest is the server's claim and is not asked: this is what was sent.
         match reference.digest().filter(|digest| *digest != found.digest) {
-            Some(_) => Err(Fault::last(Error::registry(format!(
+            Some(_) => Err(Fault::permanent(Error::registry(format!(
                 "{server} sends another manifest, whose digest is {}",
                 found.digest
             )))),
@@ -163,15 +163,26 @@ impl Client {
     }
 
     /// GETs `/v2/REPOSITORY/path`, answering one challenge on the way.
-    fn get(&self, reference: &Reference, path: &str, get: Get<'_>) -> Result<Response, Fault> {
+    fn get(
+        &self,
+        reference: &Reference,
+        path: &str,
+        get: GetOptions<'_>,
+    ) -> Result<Response, Fault> {
         let url = self.url_in(reference, path)?;
-        let request =
-            |authorization: Option<&str>| self.0.http.get(&url, Get { authorization, ..get });
-        self.authorized(&place(reference), &url, 1, &request)
+        let request = |authorization: Option<&str>| {
+            self.0.http.get(&url, GetOptions { authorization, ..get })
+        };
+        self.authorized(&registry_repository(reference), &url, 1, &request)
     }
 
     /// Sends a request to `/v2/REPOSITORY/path`.
-    fn send(&self, reference: &Reference, path: &str, sent: &Sent<'_>) -> Result<Response, Fault> {
+    fn send(
+        &self,
+        reference: &Reference,
+        path: &str,
+        sent: &WriteRequest<'_>,
+    ) -> Result<Response, Fault> {
         self.send_to(reference, &self.url_in(reference, path)?, sent)
     }
 
@@ -180,22 +191,23 @@ impl Client {
         &self,
         reference: &Reference,
         url: &Url,
-        sent: &Sent<'_>,
+        sent: &WriteRequest<'_>,
     ) -> Result<Response, Fault> {
-        let request =
-            |authorization: Option<&str>| self.0.http.send(url, &Sent { authorization, ..*sent });
+        let request = |authorization: Option<&str>| {
+            self.0.http.send(url, &WriteRequest { authorization, ..*sent })
+        };
         if !self.url_in(reference, "")?.same_origin(url) {
             return request(None);
         }
         // Uploads need more than what looking needed; and another thread may have got a grant for less.
         let challenges = if sent.method == Method::Head { 1 } else { 2 };
-        self.authorized(&place(reference), url, challenges, &request)
+        self.authorized(&registry_repository(reference), url, challenges, &request)
     }
 
     /// Makes a request to the registry at `url`, answering up to `challenges` on the way.
     fn authorized(
         &self,
-        place: &token::Place,
+        place: &token::RegistryRepository,
         url: &Url,
         challenges: u32,
         request: &dyn Fn(Option<&str>) -> Result<Response, Fault>,
@@ -244,7 +256,7 @@ impl Client {
 
     fn url_with(&self, scheme: Scheme, authority: &str, path: &str) -> Result<Url, Fault> {
         let url = Url::new(scheme, authority, path).map_err(|why| {
-            Fault::last(Error::registry(format!("{authority:?} is no registry's host: {why}")))
+            Fault::permanent(Error::registry(format!("{authority:?} is no registry's host: {why}")))
         })?;
         Ok(if self.0.insecure { url.insecure() } else { url })
     }
@@ -267,13 +279,15 @@ impl Client {
         let url = self.url_with(Scheme::Https, authority, "/v2/")?;
         // Without a port, the two schemes are at two ports.
         let one_port = authority != url::host_of(authority);
-        match self.0.http.get(&url, Get::default()) {
+        match self.0.http.get(&url, GetOptions::default()) {
             Ok(response) => {
                 response.discard();
                 Ok(Scheme::Https)
             }
-            Err(fault) if matches!(fault.nature, Nature::NotTls | Nature::Cut) => Ok(Scheme::Http),
-            Err(fault) if fault.nature == Nature::Refused && !one_port => Ok(Scheme::Http),
+            Err(fault) if matches!(fault.kind, FaultKind::NotTls | FaultKind::Cut) => {
+                Ok(Scheme::Http)
+            }
+            Err(fault) if fault.kind == FaultKind::Refused && !one_port => Ok(Scheme::Http),
             Err(fault) => Err(fault),
         }
     }
@@ -284,7 +298,7 @@ impl Client {
         let repository = reference.repository();
         let (code, _) = status::explanation(response);
         let no_repository = || {
-            Fault::last(
+            Fault::permanent(
                 Error::registry(format!("{server} has no repository {repository}"))
                     .hint("check the image's name"),
             )
@@ -292,7 +306,7 @@ impl Client {
         if code == "NAME_UNKNOWN" {
             return no_repository();
         }
-        let tags = match self.get(reference, "tags/list", Get::default()) {
+        let tags = match self.get(reference, "tags/list", GetOptions::default()) {
             Ok(list) if list.status == 404 => return no_repository(),
             Ok(list) if list.status == 200 => tags(list),
             _ => Vec::new(),
@@ -305,7 +319,9 @@ impl Client {
             0 => "check the tag".to_owned(),
             _ => format!("its tags: {}", tags.join(", ")),
         };
-        Fault::last(Error::registry(format!("{server} has {missing} in {repository}")).hint(hint))
+        Fault::permanent(
+            Error::registry(format!("{server} has {missing} in {repository}")).hint(hint),
+        )
     }
 }
 
@@ -316,7 +332,7 @@ impl fmt::Debug for Client {
 }
 
 /// Whose login is asked for.
-fn place(reference: &Reference) -> token::Place {
+fn registry_repository(reference: &Reference) -> token::RegistryRepository {
     let registry = reference.registry().unwrap_or("docker.io");
     (registry.to_owned(), reference.repository().to_owned())
 }

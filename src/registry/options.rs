@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::auth::AuthFiles;
 use super::certs::CertDirs;
-use super::conf::Registries;
 use super::proxy::Proxies;
+use super::registries_conf::Registries;
 use crate::progress::Reporter;
 
 /// How a [`Client`](super::Client) works. [`ClientOptions::default`] is what a command wants: the

@@ -4,8 +4,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::blob::BlobReader;
-use super::conf::Endpoint;
 use super::manifest::RawManifest;
+use super::registries_conf::Endpoint;
 use super::{Client, ClientOptions};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Digest, Reference};

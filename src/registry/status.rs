@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use serde::Deserialize;
 
-use super::fault::{Fault, Nature, Retry, printable};
+use super::fault::{Fault, FaultKind, Retry, printable};
 use super::http::Response;
 use super::retry::parse_retry_after;
 use crate::error::Error;
@@ -36,15 +36,15 @@ pub(super) fn explanation(response: Response) -> (String, String) {
 
 /// The fault that a status other than 2xx, 401 and 404 stands for, when `what` was asked for.
 pub(super) fn fault(response: Response, what: &str) -> Fault {
-    told(response, what, false)
+    to_fault(response, what, false)
 }
 
 /// The same when `what` was to be stored.
 pub(super) fn push_fault(response: Response, what: &str) -> Fault {
-    told(response, what, true)
+    to_fault(response, what, true)
 }
 
-fn told(response: Response, what: &str, push: bool) -> Fault {
+fn to_fault(response: Response, what: &str, push: bool) -> Fault {
     let status = response.status;
     let server = response.url.authority();
     let asked = response
@@ -89,7 +89,7 @@ fn told(response: Response, what: &str, push: bool) -> Fault {
         408 | 429 | 500 | 502..=504 => Retry::After(asked),
         _ => Retry::Never,
     };
-    Fault { error, retry, nature: Nature::Other }
+    Fault { error, retry, kind: FaultKind::Other }
 }
 
 /// The way out of a refused or missing login.

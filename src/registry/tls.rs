@@ -11,10 +11,10 @@ use ureq::typestate::AgentScope;
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnector};
 
-use super::certs::{CertDirs, Own};
-use super::identity::Tls;
+use super::certs::{CertDirs, HostCertificates};
+use super::client_certificate::Tls;
+use super::server_verifier::ExpectedServer;
 use super::url::Url;
-use super::verifier::Whom;
 use crate::error::{Context, Error, IoContext, Result};
 
 /// Whom a connection trusts.
@@ -65,12 +65,13 @@ impl Maker {
     /// # Errors
     /// A file of the host's own certificates that can't be read or is not what it must be.
     pub(super) fn agent(&self, config: ConfigBuilder<AgentScope>, trust: &Trust) -> Result<Agent> {
-        let own = trust.directory.as_deref().map(Own::read).transpose()?.unwrap_or_default();
+        let own =
+            trust.directory.as_deref().map(HostCertificates::read).transpose()?.unwrap_or_default();
         let named = [self.named.as_slice(), &own.authorities].concat();
         if !named.is_empty() || !own.clients.is_empty() {
             let whom = match trust.anyone {
-                true => Whom::Anyone,
-                false => Whom::Known { system: &self.system, named: &named },
+                true => ExpectedServer::Anyone,
+                false => ExpectedServer::Known { system: &self.system, named: &named },
             };
             let tls = Tls::new(&self.provider, whom, &own.clients)?;
             let chain =

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::auth::{AuthFiles, GIVEN, Login, Password};
 use super::challenge::Challenge;
 use super::fault::Fault;
-use super::http::{Get, Http, Response};
+use super::http::{GetOptions, Http, Response};
 use super::status;
 use super::url::{Url, percent_encode};
 use crate::error::{Error, Result};
@@ -25,12 +25,12 @@ const LARGEST_TOKEN: u64 = 1 << 20;
 const DEFAULT_LIFE: u64 = 60;
 
 /// A registry's `HOST[:PORT]` as the reference names it, and a repository of it.
-pub(super) type Place = (String, String);
+pub(super) type RegistryRepository = (String, String);
 
 /// Holds what registries granted.
 pub(super) struct Authorizer {
     files: AuthFiles,
-    granted: Mutex<HashMap<Place, Grant>>,
+    granted: Mutex<HashMap<RegistryRepository, Grant>>,
 }
 
 #[derive(Clone)]
@@ -61,16 +61,16 @@ impl Authorizer {
     }
 
     /// The `Authorization` to send for `place`, if one was granted and has not expired.
-    pub(super) fn header(&self, place: &Place) -> Option<Password> {
+    pub(super) fn header(&self, repository: &RegistryRepository) -> Option<Password> {
         let granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
-        let grant = granted.get(place)?;
+        let grant = granted.get(repository)?;
         grant.alive().then(|| grant.header.clone())
     }
 
     /// Where the login that `place` was granted for is from; none if it was granted to anybody.
-    pub(super) fn source(&self, place: &Place) -> Option<String> {
+    pub(super) fn source(&self, repository: &RegistryRepository) -> Option<String> {
         let granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
-        granted.get(place)?.from.clone()
+        granted.get(repository)?.from.clone()
     }
 
     /// Gets a new `Authorization` for `place`, after `registry` refused `used` with `challenges`, and says whether it
@@ -81,21 +81,23 @@ impl Authorizer {
         &self,
         http: &Http,
         registry: &Url,
-        place: &Place,
+        repository: &RegistryRepository,
         challenges: &[Challenge],
         used: Option<&Password>,
     ) -> Result<(Password, bool), Fault> {
         let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
         // One that has expired was not sent, and is no answer.
-        let other = granted.get(place).filter(|grant| grant.alive() && Some(&grant.header) != used);
+        let other =
+            granted.get(repository).filter(|grant| grant.alive() && Some(&grant.header) != used);
         if let Some(grant) = other {
             return Ok((grant.header.clone(), false));
         }
-        granted.remove(place);
-        let found = self.files.find(&place.0, &place.1).map_err(Fault::last)?;
+        granted.remove(repository);
+        let found = self.files.find(&repository.0, &repository.1).map_err(Fault::permanent)?;
         let grant = match (best(challenges), found) {
             (Some(Challenge::Bearer { realm, service, scope }), found) => {
-                let asked = Asked { registry, place, realm, service: service.as_deref() };
+                let asked =
+                    BearerRequest { registry, repository, realm, service: service.as_deref() };
                 asked.token(http, scope.as_deref(), found)?
             }
             (Some(Challenge::Basic), Some((Login::Basic { username, password }, from))) => {
@@ -106,7 +108,7 @@ impl Authorizer {
                 Grant { header, until: None, from: Some(from) }
             }
             (Some(Challenge::Basic), Some((_, from))) => {
-                return Err(Fault::last(
+                return Err(Fault::permanent(
                     Error::registry(format!(
                         "{} wants a user name and a password, and {from} holds a token",
                         registry.authority()
@@ -115,11 +117,11 @@ impl Authorizer {
                 ));
             }
             (Some(Challenge::Basic), None) => {
-                let error = format!("{} wants a login for {}", registry.authority(), place.1);
-                return Err(Fault::last(Error::registry(error).hint(status::LOG_IN)));
+                let error = format!("{} wants a login for {}", registry.authority(), repository.1);
+                return Err(Fault::permanent(Error::registry(error).hint(status::LOG_IN)));
             }
             (None, _) => {
-                return Err(Fault::last(
+                return Err(Fault::permanent(
                     Error::registry(format!(
                         "{} wants a login of a kind that svp does not know",
                         registry.authority()
@@ -129,7 +131,7 @@ impl Authorizer {
             }
         };
         let header = grant.header.clone();
-        granted.insert(place.clone(), grant);
+        granted.insert(repository.clone(), grant);
         Ok((header, true))
     }
 }
@@ -143,7 +145,7 @@ fn best(challenges: &[Challenge]) -> Option<&Challenge> {
 /// The error of a login that the server did not take.
 pub(super) fn refused(registry: &Url, from: &str) -> Fault {
     let error = format!("{} refuses {}", registry.authority(), login_of(from));
-    Fault::last(Error::registry(error).hint(status::LOG_IN))
+    Fault::permanent(Error::registry(error).hint(status::LOG_IN))
 }
 
 fn login_of(from: &str) -> String {
@@ -154,14 +156,14 @@ fn login_of(from: &str) -> String {
 }
 
 /// A bearer challenge being answered.
-struct Asked<'a> {
+struct BearerRequest<'a> {
     registry: &'a Url,
-    place: &'a Place,
+    repository: &'a RegistryRepository,
     realm: &'a str,
     service: Option<&'a str>,
 }
 
-impl Asked<'_> {
+impl BearerRequest<'_> {
     fn token(
         &self,
         http: &Http,
@@ -169,9 +171,9 @@ impl Asked<'_> {
         login: Option<(Login, String)>,
     ) -> Result<Grant, Fault> {
         let realm = self.realm_url()?;
-        let own_scope = format!("repository:{}:pull", self.place.1);
+        let own_scope = format!("repository:{}:pull", self.repository.1);
         // A login is tried without a repository, and asks for a token that is good for nothing.
-        let own_scope = (!self.place.1.is_empty()).then_some(own_scope.as_str());
+        let own_scope = (!self.repository.1.is_empty()).then_some(own_scope.as_str());
         let mut query: Vec<(&str, &str)> =
             scope.or(own_scope).map(|scope| ("scope", scope)).into_iter().collect();
         query.extend(self.service.map(|service| ("service", service)));
@@ -195,17 +197,18 @@ impl Asked<'_> {
             Some(Login::Basic { username, password }) => {
                 query.push(("account", &username));
                 let header = basic(&username, &password);
-                let get = Get { authorization: Some(header.reveal()), ..Get::default() };
+                let get =
+                    GetOptions { authorization: Some(header.reveal()), ..GetOptions::default() };
                 http.get(&realm.with_query(&query), get)?
             }
-            None => http.get(&realm.with_query(&query), Get::default())?,
+            None => http.get(&realm.with_query(&query), GetOptions::default())?,
         };
         self.read(response, &realm, from)
     }
 
     fn realm_url(&self) -> Result<Url, Fault> {
         let refuse = |why: String| {
-            Fault::last(Error::registry(format!(
+            Fault::permanent(Error::registry(format!(
                 "{} sends svp for a token to a place where svp does not go: {why}",
                 self.registry.authority()
             )))
@@ -224,14 +227,15 @@ impl Asked<'_> {
                 let said = if message.is_empty() { message } else { format!(" ({message})") };
                 let error = match &from {
                     Some(from) => format!("{server} refuses {}{said}", login_of(from)),
-                    None => format!("{server} wants a login for {}{said}", self.place.1),
+                    None => format!("{server} wants a login for {}{said}", self.repository.1),
                 };
-                return Err(Fault::last(Error::registry(error).hint(status::LOG_IN)));
+                return Err(Fault::permanent(Error::registry(error).hint(status::LOG_IN)));
             }
             _ => return Err(status::fault(response, "a token")),
         }
         let text = response.read(LARGEST_TOKEN, "a token")?;
-        let bad = || Fault::last(Error::registry(format!("{} sends no token", realm.authority())));
+        let bad =
+            || Fault::permanent(Error::registry(format!("{} sends no token", realm.authority())));
         let answer: TokenAnswer = serde_json::from_slice(&text).map_err(|_| bad())?;
         let token = answer.token.filter(|token| !token.reveal().is_empty());
         let token = token.or(answer.access_token).ok_or_else(bad)?;
@@ -260,7 +264,7 @@ fn basic(username: &str, password: &Password) -> Password {
 fn bearer(token: &Password) -> Result<Password, Fault> {
     let token = token.reveal();
     if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(Fault::last(Error::registry("the registry's token is malformed")));
+        return Err(Fault::permanent(Error::registry("the registry's token is malformed")));
     }
     Ok(Password::new(format!("Bearer {token}")))
 }

@@ -4,7 +4,7 @@
 //! connection was cut, it goes in chunks, each of which survives the next cut.
 
 use super::fault::{Fault, Retry};
-use super::http::{Body, Method, Reopen, Response, Sent};
+use super::http::{Body, Method, Reopen, Response, WriteRequest};
 use super::manifest::RawManifest;
 use super::url::Url;
 use super::{Client, retry, status};
@@ -44,7 +44,7 @@ impl Client {
     }
 
     fn has_blob_once(&self, reference: &Reference, blob: &Descriptor) -> Result<bool, Fault> {
-        let send = Sent { method: Method::Head, ..Sent::default() };
+        let send = WriteRequest { method: Method::Head, ..WriteRequest::default() };
         let path = format!("blobs/{}", blob.digest);
         let response = self.send(reference, &path, &send)?;
         match response.status {
@@ -116,11 +116,11 @@ impl Client {
             _ => reference.tag_or_latest().to_owned(),
         };
         retry::run(self.options(), || {
-            let send = Sent {
+            let send = WriteRequest {
                 method: Method::Put,
                 content_type: Some(&manifest.media_type),
                 body: Body::Bytes(&manifest.bytes),
-                ..Sent::default()
+                ..WriteRequest::default()
             };
             let response = self.send(&reference, &format!("manifests/{name}"), &send)?;
             if !matches!(response.status, 200..=204) {
@@ -130,9 +130,12 @@ impl Client {
             let stored = response.header("docker-content-digest").map(str::parse::<Digest>);
             response.discard();
             match stored {
-                Some(Ok(stored)) if stored != manifest.digest => Err(Fault::last(Error::registry(
-                    format!("{server} stored another manifest: {stored}, not {}", manifest.digest),
-                ))),
+                Some(Ok(stored)) if stored != manifest.digest => {
+                    Err(Fault::permanent(Error::registry(format!(
+                        "{server} stored another manifest: {stored}, not {}",
+                        manifest.digest
+                    ))))
+                }
                 _ => Ok(()),
             }
         })
@@ -168,7 +171,11 @@ impl Upload<'_> {
         if let Some(from) = from {
             path += &format!("?mount={}&from={from}", self.blob.digest);
         }
-        let send = Sent { method: Method::Post, body: Body::Bytes(b""), ..Sent::default() };
+        let send = WriteRequest {
+            method: Method::Post,
+            body: Body::Bytes(b""),
+            ..WriteRequest::default()
+        };
         let response = self.client.send(self.reference, &path, &send)?;
         match response.status {
             201 if from.is_some() => {
@@ -199,11 +206,11 @@ impl Upload<'_> {
     fn finish(&self, session: &Session, body: Body<'_>) -> Result<(), Failed> {
         let url = session.url.with_query(&[("digest", &self.blob.digest.to_string())]);
         let whole = matches!(body, Body::Stream { .. });
-        let send = Sent {
+        let send = WriteRequest {
             method: Method::Put,
             content_type: Some("application/octet-stream"),
             body,
-            ..Sent::default()
+            ..WriteRequest::default()
         };
         let response = self.client.send_to(self.reference, &url, &send)?;
         match response.status {
@@ -235,7 +242,7 @@ impl Upload<'_> {
                         return Err(fault);
                     }
                     retry::pause(self.client.options(), fault, &mut failures)
-                        .map_err(Fault::last)?;
+                        .map_err(Fault::permanent)?;
                     at = self.received(session)?;
                 }
             }
@@ -245,12 +252,12 @@ impl Upload<'_> {
 
     fn send_chunk(&self, session: &mut Session, at: u64, size: u64) -> Result<(), Fault> {
         let range = format!("{at}-{}", at + size - 1);
-        let send = Sent {
+        let send = WriteRequest {
             method: Method::Patch,
             content_type: Some("application/octet-stream"),
             content_range: Some(&range),
             body: Body::Stream { content: self.content, from: at, size },
-            ..Sent::default()
+            ..WriteRequest::default()
         };
         let response = self.client.send_to(self.reference, &session.url, &send)?;
         match response.status {
@@ -262,7 +269,7 @@ impl Upload<'_> {
             // Some of it came in an earlier attempt: ask how much.
             416 => {
                 let error = Error::registry(format!("{} lost count", response.url.authority()));
-                Err(Fault::passing(error))
+                Err(Fault::transient(error))
             }
             _ => Err(status::push_fault(response, "a part of a blob")),
         }
@@ -270,7 +277,7 @@ impl Upload<'_> {
 
     /// How many bytes the registry has of an upload that was cut.
     fn received(&self, session: &mut Session) -> Result<u64, Fault> {
-        let send = Sent { method: Method::Get, ..Sent::default() };
+        let send = WriteRequest { method: Method::Get, ..WriteRequest::default() };
         let response = self.client.send_to(self.reference, &session.url, &send)?;
         if !matches!(response.status, 200..=204) {
             return Err(status::push_fault(response, "the rest of a blob"));
@@ -285,7 +292,7 @@ impl Upload<'_> {
         response.discard();
         if at > self.blob.size {
             let error = Error::registry(format!("{} has more than was sent", session.url));
-            return Err(Fault::last(error));
+            return Err(Fault::permanent(error));
         }
         Ok(at)
     }
@@ -294,7 +301,7 @@ impl Upload<'_> {
 /// Where a registry wants the next request of an upload.
 fn location(response: &Response) -> Result<Url, Fault> {
     let server = response.url.authority();
-    let lies = |what: String| Fault::last(Error::registry(format!("{server} {what}")));
+    let lies = |what: String| Fault::permanent(Error::registry(format!("{server} {what}")));
     let location = response
         .header("location")
         .ok_or_else(|| lies("takes an upload and does not say where".into()))?;

@@ -70,7 +70,8 @@ pub struct Bind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Network {
     /// A network of its own, connected by pasta; the host's if that can't be had, with a note.
-    Auto,
+    #[serde(rename = "Auto")]
+    Private,
     /// The host's.
     Host,
     /// A loopback interface alone.

@@ -28,7 +28,7 @@ const OTHER: Ipv4Addr = Ipv4Addr::new(127, 83, 255, 255);
 ///
 /// # Errors
 /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if no address is free.
-pub fn choose(
+pub fn allocate(
     seed: &str,
     kept: Option<Ipv4Addr>,
     taken: &HashSet<Ipv4Addr>,
@@ -119,16 +119,16 @@ mod tests {
     #[test]
     fn a_taken_address_is_left_alone_and_the_kept_one_comes_first() {
         let ports = [tcp(43_806), Port { number: 43_806, protocol: Protocol::Udp }];
-        let (first, forwards) = choose("a", None, &HashSet::new(), &ports).unwrap();
+        let (first, forwards) = allocate("a", None, &HashSet::new(), &ports).unwrap();
         assert_eq!(first.octets()[..2], [127, 83]);
         assert_eq!(forwards.len(), 2);
         let _held = TcpListener::bind((first, 43_806)).unwrap();
-        let (second, _) = choose("a", Some(first), &HashSet::new(), &ports).unwrap();
+        let (second, _) = allocate("a", Some(first), &HashSet::new(), &ports).unwrap();
         assert_ne!(first, second);
         let taken = HashSet::from([second]);
-        let (third, _) = choose("a", None, &taken, &ports).unwrap();
+        let (third, _) = allocate("a", None, &taken, &ports).unwrap();
         assert!(third != first && third != second);
-        let (again, _) = choose("b", Some(second), &HashSet::new(), &ports).unwrap();
+        let (again, _) = allocate("b", Some(second), &HashSet::new(), &ports).unwrap();
         assert_eq!(again, second);
     }
 
@@ -136,18 +136,18 @@ mod tests {
     fn a_port_that_another_has_on_all_addresses_goes_to_a_high_one() {
         let holder = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
         let held = holder.local_addr().unwrap().port();
-        let (address, forwards) = choose("d", None, &HashSet::new(), &[tcp(held)]).unwrap();
+        let (address, forwards) = allocate("d", None, &HashSet::new(), &[tcp(held)]).unwrap();
         assert_eq!(address.octets()[..2], [127, 83]);
         assert!(forwards[0].host.port() != held && forwards[0].container == held);
         assert!(is_free(address, forwards[0].host.port(), Transport::Tcp));
         drop(holder);
-        let (_, forwards) = choose("d", Some(address), &HashSet::new(), &[tcp(held)]).unwrap();
+        let (_, forwards) = allocate("d", Some(address), &HashSet::new(), &[tcp(held)]).unwrap();
         assert_eq!(forwards[0].host.port(), held);
     }
 
     #[test]
     fn a_port_that_takes_privilege_goes_to_a_high_one() {
-        let (address, forwards) = choose("c", None, &HashSet::new(), &[tcp(80)]).unwrap();
+        let (address, forwards) = allocate("c", None, &HashSet::new(), &[tcp(80)]).unwrap();
         let host = forwards[0].host;
         let expected = if unprivileged_start() > 80 { 8080 } else { 80 };
         assert_eq!(host, SocketAddr::from((address, expected)));

@@ -43,7 +43,7 @@ pub fn spec(store: &Store, record: &Record, argv: Vec<String>) -> Result<JoinSpe
 /// # Errors
 /// [`Kind::Usage`] if the service doesn't run, [`Kind::Sandbox`], [`Kind::BadInput`] if the command can't
 /// be executed.
-pub fn enter(service_dir: &ServiceDir, spec: &JoinSpec, stdio: Stdio) -> Result<Joined> {
+pub fn join_container(service_dir: &ServiceDir, spec: &JoinSpec, stdio: Stdio) -> Result<Joined> {
     let fds = request(service_dir, &Request::Join)?;
     let [user_namespace, process_1] = &fds[..] else {
         return Err(Error::sandbox("the monitor gave no container"));
@@ -56,7 +56,7 @@ pub fn enter(service_dir: &ServiceDir, spec: &JoinSpec, stdio: Stdio) -> Result<
 ///
 /// # Errors
 /// As [`enter`].
-pub fn run_quietly(
+pub fn run_captured(
     store: &Store,
     service_dir: &ServiceDir,
     record: &Record,
@@ -70,7 +70,7 @@ pub fn run_quietly(
     let null = File::open("/dev/null").map_err(failed)?;
     let errors = theirs.try_clone().map_err(failed)?;
     let stdio = Stdio::Pipes([null.into(), theirs.into(), OwnedFd::from(errors)]);
-    let joined = enter(service_dir, &spec, stdio)?;
+    let joined = join_container(service_dir, &spec, stdio)?;
     let reader = std::thread::spawn(move || {
         let mut kept = Vec::new();
         let mut buffer = [0; 8192];
@@ -113,7 +113,7 @@ pub fn run_quietly(
 pub fn drain<E>(
     mut from: &File,
     ended: &AtomicBool,
-    patience: Duration,
+    timeout: Duration,
     sink: &mut dyn FnMut(&[u8]) -> Result<(), E>,
 ) -> Result<bool, E> {
     let mut buffer = vec![0; 64 << 10];
@@ -122,7 +122,7 @@ pub fn drain<E>(
         // Asked before the look: what was printed before the end is there by then.
         let over = ended.load(Ordering::SeqCst);
         let since = over.then(|| *silent_since.get_or_insert_with(Instant::now));
-        let left = since.map_or(TICK, |since| patience.saturating_sub(since.elapsed()));
+        let left = since.map_or(TICK, |since| timeout.saturating_sub(since.elapsed()));
         let pause = left.min(TICK);
         let pause = Timespec { tv_sec: 0, tv_nsec: i64::from(pause.subsec_nanos()) };
         let mut fds = [PollFd::new(from, PollFlags::IN)];

@@ -110,7 +110,7 @@ pub fn request(service_dir: &ServiceDir, request: &Request) -> Result<Vec<OwnedF
     })?;
     let channel = Channel::from_fd(stream.into());
     let socket = || service_dir.dir().join("control");
-    channel.limit(REPLY_TIMEOUT).io("listen at", socket())?;
+    channel.set_timeout(REPLY_TIMEOUT).io("listen at", socket())?;
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => no_answer(service_dir),
         // It has ended while it was asked.

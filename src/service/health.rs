@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::command::run_quietly;
+use super::command::run_captured;
 use super::record::Record;
 use super::service_dir::ServiceDir;
 use super::status::State;
@@ -13,11 +13,11 @@ use crate::sandbox::{End, Network, Transport};
 use crate::store::Store;
 
 /// How long between two looks at a service that is not well yet.
-const PAUSE: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// How long one gets at least, however soon the wait is over.
-const LEAST: Duration = Duration::from_secs(1);
+const MIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a health command may take, as docker and podman have it.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Waits until a service is well.
 ///
@@ -34,8 +34,8 @@ pub fn wait(root: &Path, service_dir: &ServiceDir, limit: Duration) -> Result<()
             return Err(Error::new(Kind::Script, format!("the service {name} has ended{code}"))
                 .hint(format!("`svp logs {name}` tells what it said")));
         }
-        let left = limit.saturating_sub(since.elapsed()).max(LEAST);
-        let why = match look(root, service_dir, &record, left.min(PATIENCE)) {
+        let left = limit.saturating_sub(since.elapsed()).max(MIN_TIMEOUT);
+        let why = match check(root, service_dir, &record, left.min(DEFAULT_TIMEOUT)) {
             Ok(None) => return Ok(()),
             Ok(Some(why)) => why,
             // It may have ended under the health command: the next look at the status tells.
@@ -51,7 +51,7 @@ pub fn wait(root: &Path, service_dir: &ServiceDir, limit: Duration) -> Result<()
             .hint(format!("it runs on; `svp logs {name}` tells what it said")));
         }
         interrupt::check()?;
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 
@@ -66,11 +66,11 @@ fn has_ended(error: &Error) -> bool {
 ///
 /// # Errors
 /// Those of running its health command.
-pub fn look(
+pub fn check(
     root: &Path,
     service_dir: &ServiceDir,
     record: &Record,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<Option<String>> {
     let status = service_dir.status()?;
     if status.state != State::Running {
@@ -82,11 +82,11 @@ pub fn look(
     if let Some(command) = &record.health {
         let store = Store::open(root)?;
         let argv = ["/bin/sh", "-c", command].map(str::to_owned).to_vec();
-        let (end, output) = run_quietly(&store, service_dir, record, argv, patience)?;
+        let (end, output) = run_captured(&store, service_dir, record, argv, timeout)?;
         return Ok(match end {
             End::Exited(0) => None,
             End::TimedOut => {
-                Some(format!("its health command took longer than {:.0} s", patience.as_secs_f64()))
+                Some(format!("its health command took longer than {:.0} s", timeout.as_secs_f64()))
             }
             _ => {
                 Some(output.lines().last().unwrap_or("its health command fails").trim().to_owned())

@@ -116,7 +116,7 @@ pub fn environment(record: &Record, linked: &[Linked]) -> Vec<(String, String)> 
     let private = match record.network {
         Network::Host => false,
         Network::None => true,
-        Network::Auto => why_no_private_network().is_none(),
+        Network::Private => why_no_private_network().is_none(),
     };
     let one = |(link, other): &Linked| match private {
         true => other.client_environment(&link_address(*link).to_string()),

@@ -12,11 +12,11 @@ use crate::error::{Error, IoContext, Result};
 
 const LOCK: &str = "lock";
 /// How often to find it taken by somebody who means it, before that is believed: he may be about to end.
-const LOOKS: u32 = 10;
+const LOCK_ATTEMPTS: u32 = 10;
 /// How long to wait for those who only look.
-const PATIENCE: Duration = Duration::from_secs(1);
+const SHARED_LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long to wait for what is left of a container that was killed.
-const DYING: Duration = Duration::from_secs(30);
+const CONTAINER_EXIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl ServiceDir {
     /// Takes the monitor's lock; `None` if another monitor lives.
@@ -28,9 +28,9 @@ impl ServiceDir {
         let mut lock = self.open_to_append(LOCK)?;
         let since = Instant::now();
         let mut taken = 0;
-        while taken < LOOKS && since.elapsed() < PATIENCE {
+        while taken < LOCK_ATTEMPTS && since.elapsed() < SHARED_LOCK_TIMEOUT {
             if try_to(lock.try_lock(), &path)? {
-                if is_at(&lock, &path) {
+                if is_same_file(&lock, &path) {
                     lock.set_len(0).io("write", &path)?;
                     return Ok(Some(lock));
                 }
@@ -57,7 +57,9 @@ impl ServiceDir {
     /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if they are still there after a while.
     pub fn wait_for_container(&self) -> Result<()> {
         match self.last_status().and_then(|status| status.container) {
-            Some(init) if !init.wait(DYING) => Err(still_there(self.name(), &init)),
+            Some(init) if !init.wait(CONTAINER_EXIT_TIMEOUT) => {
+                Err(container_still_exists(self.name(), &init))
+            }
             _ => Ok(()),
         }
     }
@@ -119,7 +121,7 @@ fn try_to(lock: Result<(), TryLockError>, path: &Path) -> Result<bool> {
 }
 
 /// Whether an open file is the one that is found at `path`.
-fn is_at(file: &File, path: &Path) -> bool {
+fn is_same_file(file: &File, path: &Path) -> bool {
     match (file.metadata(), fs::metadata(path)) {
         (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
         _ => false,
@@ -127,7 +129,7 @@ fn is_at(file: &File, path: &Path) -> bool {
 }
 
 /// The error of a container that was killed and does not go.
-pub(super) fn still_there(name: &str, init: &Process) -> Error {
+pub(super) fn container_still_exists(name: &str, init: &Process) -> Error {
     Error::sandbox(format!(
         "processes of the last container of {name} were killed and are still there (its process 1 is {})",
         init.number
@@ -157,10 +159,10 @@ mod tests {
         });
         let lock = service_dir.lock().unwrap().expect("it was only looked at");
         looker.join().unwrap();
-        assert!(is_at(&lock, &dir.join(LOCK)) && service_dir.is_running().unwrap());
+        assert!(is_same_file(&lock, &dir.join(LOCK)) && service_dir.is_running().unwrap());
         let since = Instant::now();
         assert!(service_dir.lock().unwrap().is_none());
-        assert!(since.elapsed() < PATIENCE);
+        assert!(since.elapsed() < SHARED_LOCK_TIMEOUT);
         drop(lock);
         assert!(!service_dir.is_running().unwrap() && service_dir.lock().unwrap().is_some());
     }

@@ -43,7 +43,7 @@ enum MonitorEvent {
 /// Those of starting the service; [`Kind::Usage`](crate::error::Kind::Usage) if it runs, or is what a
 /// restore that was killed has left.
 pub fn start(root: &Path, service_dir: &ServiceDir, reporter: &dyn Reporter) -> Result<()> {
-    if let Some(name) = service_dir.record()?.stands_for {
+    if let Some(name) = service_dir.record()?.candidate_for {
         return Err(Error::usage(format!(
             "{} is what a restore of {name} that was killed has left",
             service_dir.name()
@@ -103,8 +103,8 @@ pub fn run_if_monitor() -> Option<ExitCode> {
 
 fn monitor(root: &Path, name: &str, sender: &EventSender) -> Result<()> {
     let service_dir = ServiceDir::existing(root, name)?;
-    let signals =
-        interrupt::divert().map_err(|error| Error::sandbox("can't make a pipe").source(error))?;
+    let signals = interrupt::signals_to_pipe()
+        .map_err(|error| Error::sandbox("can't make a pipe").source(error))?;
     let mut started = || sender.started();
     let mut hooks = Hooks { started: &mut started, show: &|_, _, _| {}, reporter: sender };
     run(root, &service_dir, signals, &mut hooks).map(drop)
@@ -127,7 +127,7 @@ pub fn run(
     })?;
     service_dir.wait_for_container()?;
     let sandbox = Sandbox::create(&root.join("trees"))?;
-    match service_dir.record()?.stands_for {
+    match service_dir.record()?.candidate_for {
         None => cutover::recover_and_collect(root, service_dir, &sandbox)?,
         Some(_) => cutover::recover(service_dir, &sandbox)?,
     }

@@ -57,7 +57,7 @@ pub fn prepare(
         hostname: record.hostname().to_owned(),
         network: record.network,
         forwards: [&record.ports[..], &record.published].concat(),
-        allowed: record.allowed,
+        host_access: record.host_access,
         listen,
         components: record.component_names().len(),
         resources: record.resources,
@@ -113,7 +113,7 @@ pub fn unpublished(port: Port) -> Forward {
 /// # Errors
 /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if they can't be had.
 pub fn allocate_ports(root: &Path, record: &mut Record, reporter: &dyn Reporter) -> Result<bool> {
-    if record.network != Network::Auto {
+    if record.network != Network::Private {
         return Ok(false);
     }
     if let Some(why) = why_no_private_network() {
@@ -123,7 +123,7 @@ pub fn allocate_ports(root: &Path, record: &mut Record, reporter: &dyn Reporter)
     let ports: Vec<Port> =
         record.ports.iter().map(|forward| port(forward.container, forward.protocol)).collect();
     let taken = addresses_in_use(root, &record.name)?;
-    let (address, forwards) = address::choose(&record.id, record.address, &taken, &ports)?;
+    let (address, forwards) = address::allocate(&record.id, record.address, &taken, &ports)?;
     let old = record.address.replace(address);
     let changed = old != Some(address) || forwards != record.ports;
     if let Some(old) = old.filter(|old| *old != address) {
@@ -145,7 +145,7 @@ pub fn allocate_ports(root: &Path, record: &mut Record, reporter: &dyn Reporter)
 
 /// The ports of a service that gets the host's network because a private one can't be had: it listens there itself.
 fn use_host_network(record: &mut Record, why: &str, reporter: &dyn Reporter) -> Result<bool> {
-    if !record.published.is_empty() || record.allowed != HostAccess::default() {
+    if !record.published.is_empty() || record.host_access != HostAccess::default() {
         return Err(Error::sandbox(format!("{why}, and -p and --allow take a private network"))
             .hint("mend that, or run the service without them: it gets the host's network then"));
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 /// How often to look.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A process, for good: a number alone is another's in time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,23 +23,23 @@ pub struct Process {
 impl Process {
     /// The process that has this number now.
     pub fn of(number: u32) -> Option<Process> {
-        Some(Process { number, began: began(number)?, boot: boot() })
+        Some(Process { number, began: start_time(number)?, boot: boot() })
     }
 
     /// Whether anything of it is left. For a container's process 1 that means: of the container. The kernel
     /// ends it, and tells its parent, after all others in there.
-    pub fn is_left(&self) -> bool {
-        began(self.number) == Some(self.began) && boot() == self.boot
+    pub fn is_alive(&self) -> bool {
+        start_time(self.number) == Some(self.began) && boot() == self.boot
     }
 
     /// Waits until nothing of it is left, so long at most; whether that is so.
     pub fn wait(&self, limit: Duration) -> bool {
         let since = Instant::now();
-        while self.is_left() {
+        while self.is_alive() {
             if since.elapsed() >= limit {
                 return false;
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(POLL_INTERVAL);
         }
         true
     }
@@ -47,7 +47,7 @@ impl Process {
 
 /// When the process began; `None` if there is none, or one that is dead and only waits to be buried, which
 /// the host's own process 1 may never do.
-fn began(number: u32) -> Option<u64> {
+fn start_time(number: u32) -> Option<u64> {
     let stat = fs::read(format!("/proc/{number}/stat")).ok()?;
     // The name, which is in parentheses, may have anything in it.
     let name_end = stat.iter().rposition(|byte| *byte == b')')?;
@@ -74,11 +74,11 @@ mod tests {
     fn a_process_is_waited_for_and_another_of_its_number_is_not() {
         let mut child = Command::new("sleep").arg("100").spawn().unwrap();
         let process = Process::of(child.id()).unwrap();
-        assert!(process.is_left() && !process.wait(Duration::from_millis(50)));
+        assert!(process.is_alive() && !process.wait(Duration::from_millis(50)));
         let other = Process { began: process.began - 1, ..process.clone() };
-        assert!(!other.is_left());
+        assert!(!other.is_alive());
         let earlier = Process { boot: "another".into(), ..process.clone() };
-        assert!(!earlier.is_left());
+        assert!(!earlier.is_alive());
         let waiting = {
             let process = process.clone();
             std::thread::spawn(move || process.wait(Duration::from_secs(30)))
@@ -87,6 +87,6 @@ mod tests {
         // It is not buried yet.
         assert!(waiting.join().unwrap());
         child.wait().unwrap();
-        assert!(!process.is_left() && Process::of(process.number).is_none());
+        assert!(!process.is_alive() && Process::of(process.number).is_none());
     }
 }

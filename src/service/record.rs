@@ -49,8 +49,8 @@ pub struct Record {
     /// The network.
     pub network: Network,
     /// What of the host may be reached from inside a private one.
-    #[serde(default)]
-    pub allowed: HostAccess,
+    #[serde(default, rename = "allowed")]
+    pub host_access: HostAccess,
     /// Its address on the host, if its network is private.
     pub address: Option<Ipv4Addr>,
     /// The ports of that address that lead to it.
@@ -71,8 +71,8 @@ pub struct Record {
     /// How much of each component's output is kept.
     pub logs: LogLimits,
     /// The service that a backup is being restored for, if this is the fresh copy of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stands_for: Option<String>,
+    #[serde(default, rename = "stands_for", skip_serializing_if = "Option::is_none")]
+    pub candidate_for: Option<String>,
 }
 
 /// What is shown in a service at a place of its own.
@@ -151,7 +151,7 @@ pub fn new_id() -> String {
 impl Record {
     /// The host name that the service sees.
     pub fn hostname(&self) -> &str {
-        self.stands_for.as_ref().unwrap_or(&self.name)
+        self.candidate_for.as_ref().unwrap_or(&self.name)
     }
 
     /// The names of what runs in it, as they are shown: the service's own name if its one process has none.

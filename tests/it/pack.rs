@@ -24,7 +24,7 @@ fn ask(pack: &Path, key: Key) -> Result<RawAnswer> {
 
 fn answers(name: &str) -> Answers {
     let pack = packs().join(name);
-    query::ask_all(&mut |key| ask(&pack, key)).expect("a pack that answers")
+    query::query_all(&mut |key| ask(&pack, key)).expect("a pack that answers")
 }
 
 #[test]

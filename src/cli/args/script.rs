@@ -24,7 +24,7 @@ pub(in crate::cli) struct ScriptArgs {
 impl ScriptArgs {
     pub(in crate::cli) fn options(self) -> Result<ScriptOptions> {
         let network = match self.network {
-            NetworkArg::Auto => Network::Auto,
+            NetworkArg::Auto => Network::Private,
             NetworkArg::Host => Network::Host,
             NetworkArg::None => Network::None,
         };

@@ -120,7 +120,7 @@ fn run(name: &str, argv: Vec<String>, how: &HowArgs, context: &Context) -> Resul
         let store = Store::open(&root)?;
         spec(&store, &record, argv, how)?
     };
-    let mut join_it = |stdio| command::enter(&service_dir, &spec, stdio);
+    let mut join_it = |stdio| command::join_container(&service_dir, &spec, stdio);
     context.finish();
     let end = if !how.no_tty && terminal::is_ours() {
         terminal::with_terminal(&mut join_it)?

@@ -29,7 +29,9 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
             let limit = Duration::from_secs(limit.unwrap_or(60));
             health::wait(&root, &service_dir, limit).map(|()| None)?
         }
-        None => health::look(&root, &service_dir, &service_dir.record()?, health::PATIENCE)?,
+        None => {
+            health::check(&root, &service_dir, &service_dir.record()?, health::DEFAULT_TIMEOUT)?
+        }
     };
     let text = match (&why, args.format) {
         (_, Format::Json) => table::json(&serde_json::json!({

@@ -13,7 +13,7 @@ use super::find;
 use crate::error::{Error, Kind, Result};
 use crate::interrupt;
 use crate::sandbox::Stream;
-use crate::service::log::{Follower, Line, Wanted, merged};
+use crate::service::log::{Follower, Line, LogFilter, merged};
 use crate::service::service_dir::ServiceDir;
 use crate::service::status::State;
 
@@ -83,7 +83,7 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
     };
     let mut printer =
         Printer { args, prefixes: prefixes(&names), names: &names, in_line: HashSet::new() };
-    let wanted = Wanted { last: args.lines, since: args.since, until: args.until };
+    let wanted = LogFilter { last: args.lines, since: args.since, until: args.until };
     let mut followers =
         merged(&service_dir.logs(), &names, &wanted, &mut |line| printer.print(&line))?;
     if args.follow {

@@ -4,7 +4,7 @@ pub(super) mod backup;
 pub(super) mod exec;
 pub(super) mod export;
 pub(super) mod health;
-pub(super) mod life;
+pub(super) mod lifecycle;
 pub(super) mod logs;
 pub(super) mod show;
 
@@ -30,15 +30,15 @@ pub(super) enum Command {
     /// Show the logs of a service
     Logs(logs::Args),
     /// Start stopped services
-    Start(life::StartArgs),
+    Start(lifecycle::StartArgs),
     /// Stop services
-    Stop(life::StopArgs),
+    Stop(lifecycle::StopArgs),
     /// Restart a service, or some of its components
-    Restart(life::RestartArgs),
+    Restart(lifecycle::RestartArgs),
     /// Remove services, keeping their volumes unless told otherwise
-    Rm(life::RemoveArgs),
+    Rm(lifecycle::RemoveArgs),
     /// Wait until services exit, and print their exit codes
-    Wait(life::WaitArgs),
+    Wait(lifecycle::WaitArgs),
     /// Check the health of a service
     Health(health::Args),
     /// Show details of a service
@@ -88,11 +88,11 @@ impl Command {
             Command::Run(args) => run::run(&args, context),
             Command::Ps(args) => show::ps(&args, context),
             Command::Logs(args) => logs::run(&args, context),
-            Command::Start(args) => life::start(&args, context),
-            Command::Stop(args) => life::stop(&args, context),
-            Command::Restart(args) => life::restart(&args, context),
-            Command::Rm(args) => life::remove(&args, context),
-            Command::Wait(args) => life::wait(&args, context),
+            Command::Start(args) => lifecycle::start(&args, context),
+            Command::Stop(args) => lifecycle::stop(&args, context),
+            Command::Restart(args) => lifecycle::restart(&args, context),
+            Command::Rm(args) => lifecycle::remove(&args, context),
+            Command::Wait(args) => lifecycle::wait(&args, context),
             Command::Health(args) => health::run(&args, context),
             Command::Info(args) => show::info(&args, context),
             Command::Env(args) => show::env(&args, context),

@@ -53,7 +53,7 @@ pub(in crate::cli) struct EnvArgs {
 /// A service as it is printed, without secrets.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Shown {
+pub(super) struct ServiceInfo {
     name: String,
     image: String,
     digest: String,
@@ -95,13 +95,13 @@ struct ShownMount {
     read_only: bool,
 }
 
-impl Shown {
+impl ServiceInfo {
     /// Reads the current state of a service.
-    pub(super) fn of(service_dir: &ServiceDir) -> Result<Shown> {
-        Ok(Shown::new(&service_dir.record()?, service_dir.status()?))
+    pub(super) fn of(service_dir: &ServiceDir) -> Result<ServiceInfo> {
+        Ok(ServiceInfo::new(&service_dir.record()?, service_dir.status()?))
     }
 
-    fn new(record: &Record, status: Status) -> Shown {
+    fn new(record: &Record, status: Status) -> ServiceInfo {
         use crate::service::record::{MountSource, Restart};
         let mount = |mount: &crate::service::record::Mount| ShownMount {
             source: match &mount.source {
@@ -111,7 +111,7 @@ impl Shown {
             read_only: mount.read_only,
         };
         let alive = matches!(status.state, State::Running | State::Stopping | State::Starting);
-        Shown {
+        ServiceInfo {
             name: record.name.clone(),
             image: record.image.clone(),
             digest: record.manifest.digest.to_string(),
@@ -126,7 +126,7 @@ impl Shown {
             address: record.ip().to_string(),
             ports: ports(record).map(ShownPort::from).collect(),
             network: network_word(status.network.filter(|_| alive).unwrap_or(record.network)),
-            allowed: allowed_words(record.allowed),
+            allowed: host_access_words(record.host_access),
             links: record.links.clone(),
             components: status.components,
             volumes: record.mounts.iter().map(mount).collect(),
@@ -181,14 +181,14 @@ impl From<&Forward> for ShownPort {
 
 fn network_word(network: Network) -> &'static str {
     match network {
-        Network::Auto => "private",
+        Network::Private => "private",
         Network::Host => "host",
         Network::None => "none",
     }
 }
 
-fn allowed_words(allowed: HostAccess) -> Vec<&'static str> {
-    let words = [("gateway", allowed.gateway), ("host", allowed.host)];
+fn host_access_words(access: HostAccess) -> Vec<&'static str> {
+    let words = [("gateway", access.gateway), ("host", access.host)];
     words.into_iter().filter_map(|(word, is)| is.then_some(word)).collect()
 }
 
@@ -229,8 +229,8 @@ pub(in crate::cli) fn ps(args: &PsArgs, context: &Context) -> Result<ExitCode> {
             // A damaged or vanishing service must not hide the others.
             match service_dir.record() {
                 // A candidate of a restore.
-                Ok(record) if record.stands_for.is_some() && !args.all => {}
-                Ok(record) => shown.push(Shown::new(&record, status)),
+                Ok(record) if record.candidate_for.is_some() && !args.all => {}
+                Ok(record) => shown.push(ServiceInfo::new(&record, status)),
                 Err(error) => context.reporter().warning(&error.to_string()),
             }
         }
@@ -262,7 +262,7 @@ pub(in crate::cli) fn ps(args: &PsArgs, context: &Context) -> Result<ExitCode> {
 
 pub(in crate::cli) fn info(args: &InfoArgs, context: &Context) -> Result<ExitCode> {
     let (_, service_dir) = find(&args.name)?;
-    let shown = Shown::of(&service_dir)?;
+    let shown = ServiceInfo::of(&service_dir)?;
     if args.format == Format::Json {
         context.print(&table::json(&shown))?;
         return Ok(ExitCode::SUCCESS);

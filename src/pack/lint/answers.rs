@@ -1,16 +1,17 @@
 //! Checks the pack's answers.
 
-use super::{Asker, Key, Problems, Severity};
+use super::{Key, Problems, QueryRunner, Severity};
 use crate::error::Kind;
 use crate::pack::query::{
-    EnvVar, RawAnswer, SCRIPT, ask, parse_env, parse_ports, parse_secrets, ports_from_env, validate,
+    EnvVar, RawAnswer, SCRIPT, parse_env, parse_ports, parse_secrets, ports_from_env, run_query,
+    validate,
 };
 
 /// Queries every key and reports each invalid answer.
-pub(super) fn check(asker: &mut Asker<'_>, problems: &mut Problems) {
+pub(super) fn check(runner: &mut QueryRunner<'_>, problems: &mut Problems) {
     let (mut secrets, mut env, mut ports) = (None, None, None);
     for key in Key::ALL {
-        let answer = match ask(asker, key) {
+        let answer = match run_query(runner, key) {
             Ok(answer) => answer,
             Err(error) => {
                 problems.error(SCRIPT, &error);

@@ -13,7 +13,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::archive::PREFIX;
-use super::query::{Asker, Key};
+use super::query::{Key, QueryRunner};
 use super::{Pack, REQUIRED, Script};
 use crate::error::Error;
 
@@ -98,9 +98,9 @@ const OPTIONAL: [(&str, Severity, &str); 5] = [
     ("bin/restore", Severity::Note, "`svp restore` accepts only such copies"),
 ];
 
-/// Returns all problems of the pack in `dir`, worst first. `asker` runs `bin/query`; it is not called if that
+/// Returns all problems of the pack in `dir`, worst first. `runner` runs `bin/query`; it is not called if that
 /// script can't be started.
-pub fn lint(dir: &Path, asker: &mut Asker<'_>) -> Vec<Problem> {
+pub fn lint(dir: &Path, runner: &mut QueryRunner<'_>) -> Vec<Problem> {
     let mut problems = Problems::default();
     match Pack::open_dir(dir) {
         Err(error) => problems.error(".", &error),
@@ -108,7 +108,7 @@ pub fn lint(dir: &Path, asker: &mut Asker<'_>) -> Vec<Problem> {
             let runnable = check_scripts(&pack, &mut problems);
             check_layer(&pack, &mut problems);
             if runnable {
-                answers::check(asker, &mut problems);
+                answers::check(runner, &mut problems);
             }
         }
     }

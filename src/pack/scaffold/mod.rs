@@ -86,10 +86,10 @@ mod tests {
     use std::process::Command;
 
     use super::*;
-    use crate::pack::query::{RawAnswer, ask_all};
+    use crate::pack::query::{RawAnswer, query_all};
     use crate::pack::{Key, Pack, lint};
 
-    fn ask(dir: &Path, key: Key) -> Result<RawAnswer> {
+    fn run_query(dir: &Path, key: Key) -> Result<RawAnswer> {
         let output = Command::new(dir.join("bin/query")).arg(key.as_str()).output().unwrap();
         let status = output.status.code().unwrap();
         Ok(RawAnswer { stdout: output.stdout, status, stderr_tail: String::new() })
@@ -101,8 +101,8 @@ mod tests {
         let dir = scaffold("my-service", parent.path()).unwrap();
         assert_eq!(dir, parent.path().join("my-service"));
         Pack::open(&dir).unwrap();
-        assert_eq!(lint(&dir, &mut |key| ask(&dir, key)), []);
-        let answers = ask_all(&mut |key| ask(&dir, key)).unwrap();
+        assert_eq!(lint(&dir, &mut |key| run_query(&dir, key)), []);
+        let answers = query_all(&mut |key| run_query(&dir, key)).unwrap();
         assert_eq!(answers.os.to_string(), "debian/12");
         assert_eq!(answers.secrets, ["MY_SERVICE_PASSWORD"]);
         for script in fs::read_dir(dir.join("bin")).unwrap() {

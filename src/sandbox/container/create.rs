@@ -54,10 +54,10 @@ impl Sandbox {
         binds: Vec<Bind>,
         hostname: &str,
         network: Network,
-        allowed: HostAccess,
+        host_access: HostAccess,
     ) -> (Container, Resolver) {
         let resolver = match network {
-            Network::Auto => Resolver::private(allowed),
+            Network::Private => Resolver::private(host_access),
             Network::Host => Resolver::of_host(),
             Network::None => Resolver::none(),
         };
@@ -67,9 +67,9 @@ impl Sandbox {
             hostname: hostname.to_owned(),
             tty_group: self.map().gids.iter().any(|e| e.inside <= 5 && 5 - e.inside < e.count),
             own_network: network != Network::Host,
-            attach: network == Network::Auto,
+            attach: network == Network::Private,
             resolv_conf: resolver.file.clone(),
-            hosts: resolver::hosts(hostname, network != Network::None, allowed),
+            hosts: resolver::hosts(hostname, network != Network::None, host_access),
             listen: Vec::new(),
         };
         (container, resolver)

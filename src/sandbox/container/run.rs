@@ -86,9 +86,9 @@ impl Sandbox {
         limits: Limits,
         output: &mut Output<'_>,
     ) -> Result<End, AttachError> {
-        let allowed = HostAccess::BUILD;
+        let host_access = HostAccess::BUILD;
         let (container, resolver) =
-            self.container(spec.rootfs.clone(), Vec::new(), &spec.hostname, network, allowed);
+            self.container(spec.rootfs.clone(), Vec::new(), &spec.hostname, network, host_access);
         let RunSpec { argv, env, cwd, .. } = spec.clone();
         let request = RunRequest(InitRequest { container: container.clone(), argv, env, cwd });
         let pipe = || std::io::pipe().map_err(|e| Error::sandbox("can't make a pipe").source(e));
@@ -97,7 +97,7 @@ impl Sandbox {
         fds.extend(pack.map(AsFd::as_fd));
         let mut stage = Stage::start(self.layer_store(), &request, &fds)?;
         drop((stdout_end, stderr_end));
-        let plan = Plan { resolver, forwards: Vec::new(), allowed };
+        let plan = Plan { resolver, forwards: Vec::new(), host_access };
         let _network = match container.attaches() {
             true => Some(attach(self.namespace_fd(), &mut stage, &plan)?),
             false => None,

@@ -53,7 +53,7 @@ pub struct ServiceSpec {
     /// The host's ports that lead into a private network.
     pub forwards: Vec<Forward>,
     /// What of the host may be reached from inside a private network.
-    pub allowed: HostAccess,
+    pub host_access: HostAccess,
     /// Where svp listens beside the container's own network.
     pub listen: Vec<LinkListener>,
     /// How many components there are to keep.
@@ -154,9 +154,10 @@ impl Sandbox {
     ) -> Result<(Service, Vec<Component>), AttachError> {
         let rootfs = Rootfs::Layers(spec.overlay.clone());
         let (mut container, resolver) =
-            self.container(rootfs, spec.binds.clone(), &spec.hostname, network, spec.allowed);
+            self.container(rootfs, spec.binds.clone(), &spec.hostname, network, spec.host_access);
         container.listen = spec.listen.clone();
-        let plan = Plan { resolver, forwards: spec.forwards.clone(), allowed: spec.allowed };
+        let plan =
+            Plan { resolver, forwards: spec.forwards.clone(), host_access: spec.host_access };
         let mut components = Vec::new();
         let mut theirs = Vec::new();
         for _ in 0..spec.components {
@@ -264,7 +265,7 @@ impl Component {
     fn new() -> Result<(Component, [OwnedFd; 3])> {
         let failed = |error| Error::sandbox("can't make a pipe").source(error);
         let (control, their_control) = Channel::pair().map_err(failed)?;
-        control.limit(PATIENCE).map_err(failed)?;
+        control.set_timeout(PATIENCE).map_err(failed)?;
         let (stdout, their_stdout) = std::io::pipe().map_err(failed)?;
         let (stderr, their_stderr) = std::io::pipe().map_err(failed)?;
         let ours = Component {

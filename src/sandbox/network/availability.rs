@@ -56,7 +56,7 @@ fn pasta_is_local() -> bool {
 
 /// The network that can be had: the host's where a private one can't be made, with a note.
 pub(in crate::sandbox) fn available(wanted: Network, reporter: &dyn Reporter) -> Network {
-    if wanted == Network::Auto
+    if wanted == Network::Private
         && let Some(why) = why_not_private()
     {
         reporter.note(&format!("{why}: using the host's network"));

@@ -61,16 +61,16 @@ pub(in crate::sandbox) struct EgressFilterRequest {
 pub(in crate::sandbox) fn start(
     user_namespace: &OwnedFd,
     network_namespace: &OwnedFd,
-    allowed: HostAccess,
+    host_access: HostAccess,
 ) -> Result<()> {
     let whole = |ip: IpAddr| (ip, if ip.is_ipv4() { 32 } else { 128 });
     let request = EgressFilterRequest {
-        gateways: match allowed.gateway {
+        gateways: match host_access.gateway {
             true => Vec::new(),
             false => gateways().into_iter().map(whole).chain([LINK_LOCAL]).collect(),
         },
         defaults: default_gateways(),
-        host: allowed.host,
+        host: host_access.host,
     };
     let fds = [user_namespace.as_fd(), network_namespace.as_fd()];
     Stage::start(Path::new("/"), &request, &fds)?.finish()

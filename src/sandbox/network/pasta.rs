@@ -99,7 +99,7 @@ pub(in crate::sandbox) fn start_pasta(
         program: program.to_string_lossy().into_owned(),
         dns_forward: plan.resolver.forward,
         forwards: port_forwarder::split(&plan.forwards).0,
-        host: plan.allowed.host,
+        host: plan.host_access.host,
     };
     let fds = [user_namespace.as_fd(), network_namespace.as_fd()];
     let mut stage = Stage::start(Path::new("/"), &PastaRequest(request), &fds)?;
@@ -118,7 +118,7 @@ pub(in crate::sandbox) fn start_pasta(
         _ => 0,
     };
     if said > 0 {
-        egress_filter::start(user_namespace, network_namespace, plan.allowed)?;
+        egress_filter::start(user_namespace, network_namespace, plan.host_access)?;
         return Ok(pasta);
     }
     match (polled, &mut pasta.stage) {

@@ -11,5 +11,5 @@ pub(in crate::sandbox) struct Plan {
     /// The host's ports that lead into it.
     pub(in crate::sandbox) forwards: Vec<Forward>,
     /// What of the host leads out of it.
-    pub(in crate::sandbox) allowed: HostAccess,
+    pub(in crate::sandbox) host_access: HostAccess,
 }

@@ -30,8 +30,8 @@ impl Resolver {
     }
 
     /// One that works in a private network.
-    pub(in crate::sandbox) fn private(allowed: HostAccess) -> Resolver {
-        let out_of_reach = if allowed.gateway { Vec::new() } else { gateways() };
+    pub(in crate::sandbox) fn private(host_access: HostAccess) -> Resolver {
+        let out_of_reach = if host_access.gateway { Vec::new() } else { gateways() };
         Resolver::private_from(&read_bounded("/etc/resolv.conf"), &out_of_reach)
     }
 
@@ -70,7 +70,11 @@ fn name_server(line: &str) -> Option<IpAddr> {
 
 /// /etc/hosts for a container: the host's own lines, and the container's name; if it may reach the host, what podman
 /// and Docker call that.
-pub(in crate::sandbox) fn hosts(hostname: &str, share_host: bool, allowed: HostAccess) -> String {
+pub(in crate::sandbox) fn hosts(
+    hostname: &str,
+    share_host: bool,
+    host_access: HostAccess,
+) -> String {
     let mut text =
         String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     if share_host {
@@ -82,7 +86,7 @@ pub(in crate::sandbox) fn hosts(hostname: &str, share_host: bool, allowed: HostA
         });
         useful.for_each(|line| text.push_str(&format!("{line}\n")));
     }
-    if allowed.host {
+    if host_access.host {
         text.push_str(&format!("{HOST}\thost.containers.internal host.docker.internal\n"));
     }
     text.push_str(&format!("127.0.0.1\t{hostname}\n"));

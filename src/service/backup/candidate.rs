@@ -67,17 +67,17 @@ impl Record {
     fn candidate(&self, image: &Image, mark: &str) -> Result<Record> {
         let mut candidate = self.clone();
         candidate.name = format!("{}{mark}", candidate_prefix(&self.name));
-        candidate.stands_for = Some(self.name.clone());
+        candidate.candidate_for = Some(self.name.clone());
         candidate.id = new_id();
         candidate.address = None;
         candidate.published = Vec::new();
         candidate.restart = Restart::No;
         candidate.remove = false;
         // Without ports, a service whose network can't be made gets the host's.
-        let private = self.network == Network::Auto
+        let private = self.network == Network::Private
             && !candidate.ports.is_empty()
             && why_no_private_network().is_none();
-        candidate.network = if private { Network::Auto } else { Network::None };
+        candidate.network = if private { Network::Private } else { Network::None };
         for mount in candidate.mounts.iter_mut() {
             match &mut mount.source {
                 MountSource::Volume(name) if !mount.read_only => {

@@ -17,7 +17,7 @@ use crate::layer::compress::Encoder;
 use crate::layer::settings::Settings;
 use crate::progress::Reporter;
 use crate::sandbox::{End, Sandbox, Stdio, layer_sources};
-use crate::service::command::{self, drain, enter};
+use crate::service::command::{self, drain, join_container};
 use crate::service::links;
 use crate::service::monitor;
 use crate::service::record::{MountSource, Record};
@@ -95,7 +95,7 @@ pub fn run_backup_script(
     let (stderr, errors) = std::io::pipe().map_err(failed)?;
     let null = File::open("/dev/null").map_err(failed)?;
     let stdio = Stdio::Pipes([null.into(), theirs.into(), errors.into()]);
-    let joined = enter(service_dir, &spec, stdio)?;
+    let joined = join_container(service_dir, &spec, stdio)?;
     let killer = joined.signaller()?;
     let header = Header::new(&record.name, &record.image, record.manifest.digest, Content::Script);
     let Output { to, settings, show } = output;

@@ -244,7 +244,7 @@ pub fn recover_and_collect(root: &Path, service_dir: &ServiceDir, sandbox: &Sand
 /// [`Kind::Storage`](crate::error::Kind::Storage).
 pub fn abandoned_by_restore(root: &Path) -> Result<Vec<ServiceDir>> {
     let copies = ServiceDir::all(root)?;
-    let of = copies.iter().filter_map(|copy| copy.record().ok()?.stands_for);
+    let of = copies.iter().filter_map(|copy| copy.record().ok()?.candidate_for);
     let mut found = Vec::new();
     for name in of.collect::<BTreeSet<String>>() {
         let service_dir = ServiceDir::of(root, &name)?;
@@ -270,7 +270,7 @@ pub fn collect(root: &Path, service_dir: &ServiceDir, sandbox: &Sandbox) -> Resu
 fn sweep(root: &Path, service_dir: &ServiceDir, sandbox: &Sandbox, _: &RestoreLock) -> Result<()> {
     for copy in ServiceDir::all(root)? {
         let Ok(record) = copy.record() else { continue };
-        if record.stands_for.as_deref() != Some(service_dir.name()) {
+        if record.candidate_for.as_deref() != Some(service_dir.name()) {
             continue;
         }
         let Some(_lock) = copy.lock()? else { continue };

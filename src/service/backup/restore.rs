@@ -18,7 +18,7 @@ use crate::interrupt;
 use crate::oci::media_type::Compression;
 use crate::progress::Reporter;
 use crate::sandbox::{End, Sandbox, Stdio};
-use crate::service::command::{self, drain, enter};
+use crate::service::command::{self, drain, join_container};
 use crate::service::control::{Request, request};
 use crate::service::record::{MountSource, Record};
 use crate::service::service_dir::ServiceDir;
@@ -232,7 +232,7 @@ fn run_script(
     let (output, theirs) = io::pipe().map_err(failed)?;
     let errors = theirs.try_clone().map_err(failed)?;
     let stdio = Stdio::Pipes([stdin.into(), theirs.into(), errors.into()]);
-    let joined = enter(&candidate.service_dir, &spec, stdio)?;
+    let joined = join_container(&candidate.service_dir, &spec, stdio)?;
     let killer = joined.signaller()?;
     let show = request.show;
     let input = request.input.try_clone().map_err(failed)?;

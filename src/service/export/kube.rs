@@ -82,7 +82,7 @@ fn notes(model: &Model<'_>, name: &str, secrets: Secrets) -> Vec<String> {
     if model.record.network == Network::None {
         notes.push("a pod without a network is none of Kubernetes' things: this one has one, and no Service".into());
     }
-    if model.record.allowed.host {
+    if model.record.host_access.host {
         notes.push("--allow host is left out: a pod reaches no loopback of its node".to_owned());
     }
     for link in &model.record.links {

@@ -50,7 +50,7 @@ fn notes(model: &Model<'_>) -> Vec<String> {
     if !model.record.ports.is_empty() {
         notes.push(format!("they take the service's address: svp stop {name}, if it runs now"));
     }
-    if model.record.allowed.host {
+    if model.record.host_access.host {
         notes.push(
             "--allow host is left out: in podman host.containers.internal is the host, not its loopback"
                 .to_owned(),
@@ -126,7 +126,7 @@ fn description(model: &Model<'_>, component: Option<&str>) -> String {
 /// The network and the ports, of a container or a pod.
 fn network(model: &Model<'_>, unit: &mut Unit) {
     match model.record.network {
-        Network::Auto => {
+        Network::Private => {
             for forward in model.record.ports.iter().chain(&model.record.published) {
                 unit.set("PublishPort", publish(forward));
             }

@@ -5,10 +5,10 @@
 //! When a file has reached its size the next is begun, between two lines, and the oldest goes.
 
 mod read;
-mod write;
+mod rotating_log;
 
-pub use read::{Follower, Line, Wanted, merged};
-pub use write::Log;
+pub use read::{Follower, Line, LogFilter, merged};
+pub use rotating_log::Log;
 
 use std::path::{Path, PathBuf};
 

@@ -32,7 +32,7 @@ pub struct Line {
 
 /// Which lines.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Wanted {
+pub struct LogFilter {
     /// So many of the last.
     pub last: Option<usize>,
     /// Those since then.
@@ -41,7 +41,7 @@ pub struct Wanted {
     pub until: Option<Timestamp>,
 }
 
-impl Wanted {
+impl LogFilter {
     fn has(&self, line: &Line) -> bool {
         self.since.is_none_or(|since| line.time >= since)
             && self.until.is_none_or(|until| line.time < until)
@@ -55,7 +55,7 @@ impl Wanted {
 pub fn merged(
     dir: &Path,
     components: &[String],
-    wanted: &Wanted,
+    wanted: &LogFilter,
     take: &mut dyn FnMut(Line) -> Result<()>,
 ) -> Result<Vec<Follower>> {
     let mut followers = Vec::new();
@@ -239,7 +239,7 @@ mod tests {
     use crate::service::log::Log;
     use crate::service::record::LogLimits;
 
-    fn read(dir: &Path, wanted: &Wanted) -> Vec<u8> {
+    fn read(dir: &Path, wanted: &LogFilter) -> Vec<u8> {
         let mut out = Vec::new();
         let names = ["a".to_owned(), "b".to_owned()];
         merged(dir, &names, wanted, &mut |line| {
@@ -259,10 +259,10 @@ mod tests {
         let log = Log::open(dir.path(), "a", LogLimits::default()).unwrap();
         let long = vec![b'x'; 3 << 20];
         let text = [b"one\n\n\xff\x00two\n", &long[..], b"\nno end"].concat();
-        log.keep(Stream::Stdout, &text[..], &|_, _| {});
-        log.keep(Stream::Stderr, &b"later\n"[..], &|_, _| {});
-        assert!(read(dir.path(), &Wanted::default()) == [&text[..], b"\nlater\n"].concat());
-        let last = Wanted { last: Some(2), ..Wanted::default() };
+        log.copy_from(Stream::Stdout, &text[..], &|_, _| {});
+        log.copy_from(Stream::Stderr, &b"later\n"[..], &|_, _| {});
+        assert!(read(dir.path(), &LogFilter::default()) == [&text[..], b"\nlater\n"].concat());
+        let last = LogFilter { last: Some(2), ..LogFilter::default() };
         assert_eq!(read(dir.path(), &last), b"no end\nlater\n");
     }
 
@@ -271,8 +271,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let log = Log::open(dir.path(), "a", LogLimits::default()).unwrap();
         let long = vec![b'x'; 5 << 20];
-        log.keep(Stream::Stdout, &[b"before\n", &long[..], b"\nafter\n"].concat()[..], &|_, _| {});
-        let last = |n| read(dir.path(), &Wanted { last: Some(n), ..Wanted::default() });
+        log.copy_from(
+            Stream::Stdout,
+            &[b"before\n", &long[..], b"\nafter\n"].concat()[..],
+            &|_, _| {},
+        );
+        let last = |n| read(dir.path(), &LogFilter { last: Some(n), ..LogFilter::default() });
         assert!(last(0).is_empty());
         assert_eq!(last(1), b"after\n");
         assert!(last(2) == [&long[..], b"\nafter\n"].concat());
@@ -285,9 +289,9 @@ mod tests {
         let limits = LogLimits { files: 3, size: 4096 };
         let log = Log::open(dir.path(), "a", limits).unwrap();
         for n in 0..1000 {
-            log.keep(Stream::Stdout, format!("line {n}\n").as_bytes(), &|_, _| {});
+            log.copy_from(Stream::Stdout, format!("line {n}\n").as_bytes(), &|_, _| {});
         }
-        let text = String::from_utf8(read(dir.path(), &Wanted::default())).unwrap();
+        let text = String::from_utf8(read(dir.path(), &LogFilter::default())).unwrap();
         let numbers: Vec<u32> =
             text.lines().map(|line| line.strip_prefix("line ").unwrap().parse().unwrap()).collect();
         assert_eq!(*numbers.last().unwrap(), 999);
@@ -300,8 +304,8 @@ mod tests {
     fn where_no_new_file_can_be_begun_the_old_ones_stay() {
         let dir = tempfile::tempdir().unwrap();
         let log = Log::open(dir.path(), "a", LogLimits { files: 3, size: 100 }).unwrap();
-        let print = |n: u32| log.keep(Stream::Stdout, format!("{n}\n").as_bytes(), &|_, _| {});
-        let text = || String::from_utf8(read(dir.path(), &Wanted::default())).unwrap();
+        let print = |n: u32| log.copy_from(Stream::Stdout, format!("{n}\n").as_bytes(), &|_, _| {});
+        let text = || String::from_utf8(read(dir.path(), &LogFilter::default())).unwrap();
         (0..6).for_each(print);
         let before = text();
         let beside = file(dir.path(), "a", 0).with_extension("new");
@@ -321,10 +325,10 @@ mod tests {
         let log = Log::open(dir.path(), "a", limits).unwrap();
         let names = ["a".to_owned()];
         let mut followers =
-            merged(dir.path(), &names, &Wanted::default(), &mut |_| Ok(())).unwrap();
+            merged(dir.path(), &names, &LogFilter::default(), &mut |_| Ok(())).unwrap();
         let mut seen = 0;
         for n in 0..500 {
-            log.keep(Stream::Stdout, format!("{n}\n").as_bytes(), &|_, _| {});
+            log.copy_from(Stream::Stdout, format!("{n}\n").as_bytes(), &|_, _| {});
             if n % 7 == 0 || n == 499 {
                 while let Some(line) = followers[0].next_line().unwrap() {
                     assert_eq!(line.text, seen.to_string().as_bytes());

@@ -18,7 +18,7 @@ use crate::progress::Reporter;
 use crate::sandbox::{Component, End, Event, Sandbox, Service, ServiceSpec, Stream, serve};
 use crate::service::control::{Listener, Request};
 use crate::service::links::Link;
-use crate::service::lock::still_there;
+use crate::service::lock::container_still_exists;
 use crate::service::log::Log;
 use crate::service::process::Process;
 use crate::service::record::Record;
@@ -171,8 +171,8 @@ impl Supervisor<'_> {
 
     /// Makes a container, if nothing is left of the one before.
     fn create_container(&self, hooks: &Hooks<'_>) -> Result<(Service, Vec<Component>)> {
-        if let Some(before) = self.status.container.as_ref().filter(|before| before.is_left()) {
-            return Err(still_there(self.job.service_dir.name(), before));
+        if let Some(before) = self.status.container.as_ref().filter(|before| before.is_alive()) {
+            return Err(container_still_exists(self.job.service_dir.name(), before));
         }
         self.job.sandbox.start_service(self.job.spec, hooks.reporter)
     }
@@ -244,7 +244,7 @@ impl Supervisor<'_> {
                     (Stream::Stderr, component.stderr.take()),
                 ] {
                     if let Some(pipe) = pipe {
-                        scope.spawn(move || log.keep(stream, pipe, &show));
+                        scope.spawn(move || log.copy_from(stream, pipe, &show));
                     }
                 }
             }

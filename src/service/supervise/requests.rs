@@ -21,7 +21,7 @@ impl Supervisor<'_> {
         // Without a descriptor more: there may be none left.
         let _ = rustix::io::read(&self.job.signals, &mut byte);
         let signal = i32::from(byte[0]);
-        if !interrupt::asks_to_end(signal) {
+        if !interrupt::is_termination(signal) {
             self.components.iter().for_each(|component| component.component.signal(signal));
         } else if self.stopping {
             self.components.iter_mut().for_each(|component| component.stop(None));

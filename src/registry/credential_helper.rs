@@ -15,7 +15,7 @@ use super::fault::printable;
 use crate::error::{Error, Result};
 
 /// A helper may ask its user for a passphrase in a window of its own.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const LARGEST_ANSWER: u64 = 1 << 20;
 
 #[derive(Deserialize)]
@@ -29,7 +29,7 @@ struct Answer {
 /// `may_be_missing` and is.
 pub(super) fn get(name: &str, server: &str, may_be_missing: bool) -> Result<Option<Login>> {
     let program = program(name)?;
-    match ask(program.as_ref(), server, PATIENCE) {
+    match get_login(program.as_ref(), server, TIMEOUT) {
         Err(Failure::Missing) if may_be_missing => Ok(None),
         answer => answer.map_err(|failure| failure.of(&program)),
     }
@@ -38,12 +38,12 @@ pub(super) fn get(name: &str, server: &str, may_be_missing: bool) -> Result<Opti
 /// Gives the helper `name` a login to `server` to keep, instead of the one that it may have.
 pub(super) fn store(name: &str, server: &str, user: &str, password: &Password) -> Result<()> {
     let login = json!({ "ServerURL": server, "Username": user, "Secret": password.reveal() });
-    tell(name, "store", login.to_string())
+    run_action(name, "store", login.to_string())
 }
 
 /// Has the helper `name` forget the login to `server`.
 pub(super) fn erase(name: &str, server: &str) -> Result<()> {
-    tell(name, "erase", server.to_owned())
+    run_action(name, "erase", server.to_owned())
 }
 
 /// Whether there is a program for the helper `name`.
@@ -61,12 +61,12 @@ fn program(name: &str) -> Result<String> {
     Ok(format!("docker-credential-{name}"))
 }
 
-fn tell(name: &str, action: &str, input: String) -> Result<()> {
+fn run_action(name: &str, action: &str, input: String) -> Result<()> {
     let program = program(name)?;
-    let told = run(program.as_ref(), action, input.into_bytes(), PATIENCE);
+    let told = run(program.as_ref(), action, input.into_bytes(), TIMEOUT);
     let failure = match told {
         Ok((true, _)) => return Ok(()),
-        Ok((false, words)) => Failure::said(&words),
+        Ok((false, words)) => Failure::from_output(&words),
         Err(failure) => failure,
     };
     Err(failure.of(&program))
@@ -79,7 +79,7 @@ enum Failure {
 }
 
 impl Failure {
-    fn said(words: &[u8]) -> Self {
+    fn from_output(words: &[u8]) -> Self {
         let words = String::from_utf8_lossy(words);
         Failure::Other(format!("failed: {}", printable(&words, 200)))
     }
@@ -95,14 +95,14 @@ impl Failure {
     }
 }
 
-fn ask(program: &OsStr, server: &str, patience: Duration) -> Result<Option<Login>, Failure> {
-    let (success, text) = run(program, "get", server.as_bytes().to_vec(), patience)?;
+fn get_login(program: &OsStr, server: &str, timeout: Duration) -> Result<Option<Login>, Failure> {
+    let (success, text) = run(program, "get", server.as_bytes().to_vec(), timeout)?;
     if !success {
         // The protocol has no code for this, only words.
         if String::from_utf8_lossy(&text).contains("credentials not found") {
             return Ok(None);
         }
-        return Err(Failure::said(&text));
+        return Err(Failure::from_output(&text));
     }
     let answer: Answer = serde_json::from_slice(&text)
         .map_err(|_| Failure::Other("does not answer in its protocol".into()))?;
@@ -117,7 +117,7 @@ fn run(
     program: &OsStr,
     action: &str,
     input: Vec<u8>,
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<(bool, Vec<u8>), Failure> {
     let failed = |what: &str, error: std::io::Error| Failure::Other(format!("{what}: {error}"));
     let spawned = Command::new(program)
@@ -141,7 +141,7 @@ fn run(
         let read = stdout.take(LARGEST_ANSWER).read_to_end(&mut text);
         let _ = sender.send(read.map(|_| text));
     });
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     let success = wait(&mut child, deadline).map_err(|error| failed("does not end", error))?;
     let text = receiver
         .recv_timeout(deadline.saturating_duration_since(Instant::now()))
@@ -181,12 +181,12 @@ mod tests {
             .status();
         assert!(write.unwrap().success());
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-        ask(program.as_os_str(), "r.example", Duration::from_millis(1500)).map_err(|failure| {
-            match failure {
+        get_login(program.as_os_str(), "r.example", Duration::from_millis(1500)).map_err(
+            |failure| match failure {
                 Failure::Missing => "missing".to_owned(),
                 Failure::Other(why) => why,
-            }
-        })
+            },
+        )
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, IoContext, Result};
 use crate::oci::Reference;
-use file::Said;
+use file::ParsedFile;
 
 const FILE: &str = "registries.conf";
 const DROP_INS: &str = "registries.conf.d";
@@ -179,7 +179,7 @@ fn conf_files(directory: &Path) -> Result<Vec<PathBuf>> {
 
 impl Conf {
     /// Takes in a further file: what it says replaces what was said of the same prefix.
-    fn add(&mut self, said: Said) {
+    fn add(&mut self, said: ParsedFile) {
         for registry in said.registries {
             self.registries.insert(registry.prefix.clone(), registry);
         }

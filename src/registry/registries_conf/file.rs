@@ -60,14 +60,14 @@ struct Names {
 
 /// What a file says.
 #[derive(Debug, Default)]
-pub(super) struct Said {
+pub(super) struct ParsedFile {
     /// A prefix is there once: the first of several wins.
     pub(super) registries: Vec<Registry>,
     pub(super) helpers: Option<Vec<String>>,
 }
 
 /// Reads a file; none if there is none.
-pub(super) fn read(path: &Path) -> Result<Option<Said>> {
+pub(super) fn read(path: &Path) -> Result<Option<ParsedFile>> {
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened.io("read", path)?,
@@ -84,7 +84,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Said>> {
 }
 
 /// Reads the text of the file at `path`.
-pub(super) fn parse(path: &Path, text: &str) -> Result<Said> {
+pub(super) fn parse(path: &Path, text: &str) -> Result<ParsedFile> {
     let at = |start: usize, why: &str| {
         let line = text.as_bytes()[..start.min(text.len())].iter().filter(|b| **b == b'\n').count();
         Error::bad_input(format!("{}, line {}: {why}", path.display(), line + 1))
@@ -102,7 +102,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Said> {
             .hint("write a [[registry]] with location and insecure or blocked for each registry"));
         }
     }
-    let mut said = Said { registries: Vec::new(), helpers: file.helpers };
+    let mut said = ParsedFile { registries: Vec::new(), helpers: file.helpers };
     for table in file.registry {
         let start = table.span().start;
         let registry = table.into_inner().checked(path).map_err(|why| at(start, &why))?;

@@ -18,8 +18,8 @@ use ureq::unversioned::transport::{
     TransportAdapter,
 };
 
-use super::certs::Pair;
-use super::verifier::Whom;
+use super::certs::ClientCertificate;
+use super::server_verifier::ExpectedServer;
 use crate::error::{Error, Result};
 
 /// Wraps connections to https servers in TLS.
@@ -38,8 +38,8 @@ impl Tls {
     /// can't be used.
     pub(super) fn new(
         provider: &Arc<CryptoProvider>,
-        whom: Whom<'_>,
-        pairs: &[Pair],
+        whom: ExpectedServer<'_>,
+        pairs: &[ClientCertificate],
     ) -> Result<Self> {
         let identities = pairs.iter().map(|pair| identity(provider, pair));
         let identities = Identities(identities.collect::<Result<_>>()?);
@@ -52,7 +52,7 @@ impl Tls {
     }
 }
 
-fn identity(provider: &CryptoProvider, pair: &Pair) -> Result<Arc<CertifiedKey>> {
+fn identity(provider: &CryptoProvider, pair: &ClientCertificate) -> Result<Arc<CertifiedKey>> {
     let bad = |why: &dyn fmt::Display| {
         Error::bad_input(format!("the client certificate {}: {why}", pair.path.display()))
             .hint("the .cert holds the certificate, and the .key its unencrypted key, as PEM")
@@ -101,7 +101,7 @@ impl ResolvesClientCert for Identities {
 }
 
 impl<In: Transport> Connector<In> for Tls {
-    type Out = Either<In, Wrapped>;
+    type Out = Either<In, TlsTransport>;
 
     fn connect(
         &self,
@@ -121,17 +121,17 @@ impl<In: Transport> Connector<In> for Tls {
         conn.complete_io(&mut sock)?;
         let config = details.config;
         let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
-        Ok(Some(Either::B(Wrapped { buffers, stream: StreamOwned { conn, sock } })))
+        Ok(Some(Either::B(TlsTransport { buffers, stream: StreamOwned { conn, sock } })))
     }
 }
 
 /// A connection in TLS.
-pub(super) struct Wrapped {
+pub(super) struct TlsTransport {
     buffers: LazyBuffers,
     stream: StreamOwned<ClientConnection, TransportAdapter>,
 }
 
-impl Transport for Wrapped {
+impl Transport for TlsTransport {
     fn buffers(&mut self) -> &mut dyn Buffers {
         &mut self.buffers
     }
@@ -158,7 +158,7 @@ impl Transport for Wrapped {
     }
 }
 
-impl fmt::Debug for Wrapped {
+impl fmt::Debug for TlsTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Wrapped").finish_non_exhaustive()
     }

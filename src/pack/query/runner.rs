@@ -119,7 +119,7 @@ fn ending(status: i32) -> String {
 }
 
 /// A function that runs `bin/query` with a key, in a sandbox.
-pub type Asker<'a> = dyn FnMut(Key) -> Result<RawAnswer> + 'a;
+pub type QueryRunner<'a> = dyn FnMut(Key) -> Result<RawAnswer> + 'a;
 
 /// All answers of a pack. An unanswered key is empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,8 +151,8 @@ impl Answers {
 }
 
 /// Queries one key and returns its checked but unparsed answer.
-pub fn ask(asker: &mut Asker<'_>, key: Key) -> Result<RawAnswer> {
-    let answer = asker(key)?;
+pub fn run_query(runner: &mut QueryRunner<'_>, key: Key) -> Result<RawAnswer> {
+    let answer = runner(key)?;
     answer.checked(key, SCRIPT)?;
     if key == Key::Os && is_empty(&answer.stdout) {
         let source = Source { script: SCRIPT, key: key.as_str() };
@@ -165,8 +165,8 @@ pub fn ask(asker: &mut Asker<'_>, key: Key) -> Result<RawAnswer> {
 }
 
 /// Queries every key, version first, and parses the answers. Refuses a secret whose name `env` repeats.
-pub fn ask_all(asker: &mut Asker<'_>) -> Result<Answers> {
-    let mut output = |key| ask(asker, key).map(|answer| answer.stdout);
+pub fn query_all(runner: &mut QueryRunner<'_>) -> Result<Answers> {
+    let mut output = |key| run_query(runner, key).map(|answer| answer.stdout);
     let version = parse_version(&output(Key::Version)?, SCRIPT)?;
     let os = parse_os(&output(Key::Os)?, SCRIPT)?;
     let secrets = parse_secrets(&output(Key::Secrets)?, SCRIPT)?;
@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     fn answers(table: &[(Key, &str, i32)]) -> Result<Answers> {
-        ask_all(&mut |key| {
+        query_all(&mut |key| {
             let found = table.iter().find(|(k, ..)| *k == key);
             let (stdout, status) = found.map_or(("", 1), |(_, out, status)| (*out, *status));
             let stderr_tail = "no such key\n".to_owned();

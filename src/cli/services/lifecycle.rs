@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::super::common::{Context, Format};
 use super::super::run::{foreground, seconds};
 use super::super::table;
-use super::show::Shown;
+use super::show::ServiceInfo;
 use super::{find, say};
 use crate::error::{Cause, Error, Kind, Result};
 use crate::interrupt;
@@ -126,7 +126,7 @@ fn name_of(service_dir: &ServiceDir, format: Format, context: &Context) -> Resul
 
 fn finish(service_dirs: &[ServiceDir], format: Format, context: &Context) -> Result<ExitCode> {
     if format == Format::Json {
-        let shown = service_dirs.iter().map(Shown::of).collect::<Result<Vec<_>>>()?;
+        let shown = service_dirs.iter().map(ServiceInfo::of).collect::<Result<Vec<_>>>()?;
         context.print(&table::json(&shown))?;
     }
     Ok(ExitCode::SUCCESS)

@@ -43,7 +43,7 @@ impl Log {
     }
 
     /// Keeps all that comes from `source` until it ends; each line also goes to `show`.
-    pub fn keep(&self, stream: Stream, mut source: impl Read, show: &dyn Fn(Stream, &[u8])) {
+    pub fn copy_from(&self, stream: Stream, mut source: impl Read, show: &dyn Fn(Stream, &[u8])) {
         let mut pending = Vec::new();
         let mut buffer = vec![0; 64 << 10];
         loop {

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 
 /// Whom to speak to.
 #[derive(Clone, Copy)]
-pub(super) enum Whom<'a> {
+pub(super) enum ExpectedServer<'a> {
     /// Whoever answers, if only they have the key of the certificate that they show.
     Anyone,
     /// Servers that an authority vouches for: one of the system's, or one that was `named`. A server that shows a named
@@ -25,7 +25,7 @@ pub(super) enum Whom<'a> {
     Known { system: &'a [Certificate<'static>], named: &'a [Certificate<'static>] },
 }
 
-impl Whom<'_> {
+impl ExpectedServer<'_> {
     /// The verifier.
     ///
     /// # Errors
@@ -35,7 +35,7 @@ impl Whom<'_> {
         provider: &Arc<CryptoProvider>,
     ) -> Result<Arc<dyn ServerCertVerifier>> {
         let provider = Arc::clone(provider);
-        let Whom::Known { system, named } = self else {
+        let ExpectedServer::Known { system, named } = self else {
             return Ok(Arc::new(Verifier { provider, authorities: None, named: Vec::new() }));
         };
         let mut roots = RootCertStore::empty();
