@@ -29,7 +29,7 @@ pub mod pack;
 pub mod pipeline;
 pub mod progress;
 pub mod registry;
-mod remove;
+mod remove_tree;
 pub mod rootfs;
 pub mod sandbox;
 pub mod secret;

@@ -41,7 +41,7 @@ const KINDS: [(ItemKind, &str); 10] = [
 ];
 
 #[derive(Serialize)]
-struct Told {
+struct DiskUsage {
     kinds: Vec<Kind>,
     total: Sum,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,10 +64,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let images = if args.verbose { Some(images(&store)?) } else { None };
     let kinds =
         KINDS.map(|(kind, name)| Kind { name, sum: sum(&inventory, &|it| it == kind) }).into();
-    let told = Told { kinds, total: sum(&inventory, &|_| true), images };
+    let usage = DiskUsage { kinds, total: sum(&inventory, &|_| true), images };
     match args.format {
-        Format::Json => context.print(&table::json(&told)),
-        Format::Table => context.print(&text(told)),
+        Format::Json => context.print(&table::json(&usage)),
+        Format::Table => context.print(&text(usage)),
     }
 }
 
@@ -81,17 +81,17 @@ fn sum(inventory: &Inventory, wanted: &dyn Fn(ItemKind) -> bool) -> Sum {
     sum
 }
 
-fn text(told: Told) -> String {
+fn text(usage: DiskUsage) -> String {
     let mut table = Table::new(["WHAT", "COUNT", "SIZE", "RECLAIMABLE"]);
-    let total = Kind { name: "total", sum: told.total };
-    for Kind { name, sum } in told.kinds.into_iter().chain([total]) {
+    let total = Kind { name: "total", sum: usage.total };
+    for Kind { name, sum } in usage.kinds.into_iter().chain([total]) {
         let Sum { count, bytes, reclaimable_bytes } = sum;
         let cells = [count.to_string(), table::size(bytes), table::size(reclaimable_bytes)];
         let [count, bytes, reclaimable] = cells;
         table.row([name.to_owned(), count, bytes, reclaimable]);
     }
     let mut text = table.to_string();
-    if let Some(images) = told.images {
+    if let Some(images) = usage.images {
         let mut table = Table::new(["IMAGE", "SIZE", "OF IT SHARED", "ITS OWN", "TAGS"]);
         for image in images {
             table.row([

@@ -61,23 +61,23 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     }
 }
 
-fn text(told: &Inspection) -> Result<String> {
-    let config = Config::parse(&serde_json::to_vec(&told.config).expect("JSON serialises"))?;
+fn text(inspection: &Inspection) -> Result<String> {
+    let config = Config::parse(&serde_json::to_vec(&inspection.config).expect("JSON serialises"))?;
     let mut out = String::new();
     let mut line = |name: &str, value: &str| {
         if !value.is_empty() {
             let _ = writeln!(out, "{:<12} {}", format!("{name}:"), printable(value));
         }
     };
-    line("Digest", &told.digest.to_string());
-    if let Some(index) = &told.index {
+    line("Digest", &inspection.digest.to_string());
+    if let Some(index) = &inspection.index {
         line("Index", &index.digest.to_string());
     }
-    line("Tags", &told.tags.join(", "));
-    line("Created", &table::time(told.created.as_deref()));
-    line("Platform", &told.platform.to_string());
-    line("Size", &table::size(told.size));
-    line("Config", &told.config_digest.to_string());
+    line("Tags", &inspection.tags.join(", "));
+    line("Created", &table::time(inspection.created.as_deref()));
+    line("Platform", &inspection.platform.to_string());
+    line("Size", &table::size(inspection.size));
+    line("Config", &inspection.config_digest.to_string());
     line("Entrypoint", &shown(&config.entrypoint()));
     line("Cmd", &shown(&config.cmd()));
     line("WorkingDir", config.working_dir().unwrap_or_default());
@@ -90,7 +90,7 @@ fn text(told: &Inspection) -> Result<String> {
     for (name, value) in config.labels() {
         line("Label", &format!("{name}={value}"));
     }
-    if let Some(index) = &told.index {
+    if let Some(index) = &inspection.index {
         let mut table = Table::new(["OF THE INDEX", "PLATFORM"]);
         for image in &index.manifests {
             let platform = image.platform.as_ref().map_or("-".into(), Platform::to_string);
@@ -99,7 +99,7 @@ fn text(told: &Inspection) -> Result<String> {
         let _ = write!(out, "\n{table}");
     }
     let mut layers = Table::new(["LAYER", "SIZE", "DIFF ID"]);
-    for layer in &told.layers {
+    for layer in &inspection.layers {
         layers.row([layer.digest.to_string(), table::size(layer.size), layer.diff_id.to_string()]);
     }
     let _ = write!(out, "\n{layers}");

@@ -16,7 +16,7 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetat
 use crate::error::{Error, Kind, Result};
 use crate::interrupt;
 use crate::sandbox::{End, Joined, Signaller, Stdio};
-use crate::service::command;
+use crate::service::exec;
 
 type Start<'a> = dyn FnMut(Stdio) -> Result<Joined> + 'a;
 
@@ -123,7 +123,7 @@ fn in_foreground(terminal: impl AsFd) -> bool {
 /// left behind may print for ever.
 fn copy(from: &File, to: &File, ended: &AtomicBool) {
     let mut late = 0;
-    let _ = command::drain(from, ended, Duration::ZERO, &mut |bytes| -> io::Result<()> {
+    let _ = exec::drain(from, ended, Duration::ZERO, &mut |bytes| -> io::Result<()> {
         if ended.load(Ordering::SeqCst) {
             late += bytes.len();
         }

@@ -116,9 +116,9 @@ impl<'a> TarReader<'a> {
         if read < BLOCK {
             return Err(bad("ends inside a header"));
         }
-        let told = octal(&header.as_old().cksum).filter(|&sum| sum == checksum(&header));
-        if told.is_none() {
-            return Err(bad("has a header with a wrong checksum: it is not a tar, or is damaged"));
+        let checksum_field = octal(&header.as_old().cksum).filter(|&sum| sum == checksum(&header));
+        if checksum_field.is_none() {
+            return Err(bad("has a header with a wrong checksum: it is no tar, or damaged"));
         }
         Ok(Some(header))
     }

@@ -8,7 +8,7 @@
 //! | `base` | where a base image comes from |
 //! | `pack_layer` | a pack as a layer |
 //! | `script` | running `bin/build` on an image, and writing what it changed |
-//! | `layers` | new layers, to be put on an image |
+//! | `new_layer` | new layers, to be put on an image |
 //! | `label` | the config that an image of ours has |
 //! | `environment` | what a script finds in its environment |
 //! | `output` | where an image goes besides the store |
@@ -26,7 +26,7 @@ pub mod environment;
 mod image_role;
 pub mod index;
 mod label;
-mod layers;
+mod new_layer;
 pub mod output;
 mod pack_layer;
 pub mod query;

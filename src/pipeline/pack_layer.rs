@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufWriter, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 
-use super::layers::NewLayer;
+use super::new_layer::NewLayer;
 use crate::error::{IoContext, Result};
 use crate::layer::compress::Encoder;
 use crate::layer::settings::Settings;

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use super::label::Phase;
-use super::layers::NewLayer;
+use super::new_layer::NewLayer;
 use super::pack_layer::PackLayer;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::layer::settings::Settings;

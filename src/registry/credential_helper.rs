@@ -63,8 +63,8 @@ fn program(name: &str) -> Result<String> {
 
 fn run_action(name: &str, action: &str, input: String) -> Result<()> {
     let program = program(name)?;
-    let told = run(program.as_ref(), action, input.into_bytes(), TIMEOUT);
-    let failure = match told {
+    let result = run(program.as_ref(), action, input.into_bytes(), TIMEOUT);
+    let failure = match result {
         Ok((true, _)) => return Ok(()),
         Ok((false, words)) => Failure::from_output(&words),
         Err(failure) => failure,

@@ -115,11 +115,11 @@ impl Remote {
                 Err(error) => return Err(error),
             }
         }
-        Err(self.told(failures))
+        Err(self.combined_error(failures))
     }
 
     /// One error of what all places said.
-    fn told(&self, mut failures: Vec<(Option<String>, Error)>) -> Error {
+    fn combined_error(&self, mut failures: Vec<(Option<String>, Error)>) -> Error {
         let Some((_, last)) = failures.pop() else {
             return Error::registry(format!("{} is nowhere to be pulled from", self.reference));
         };

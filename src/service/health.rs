@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::command::run_captured;
+use super::exec::run_captured;
 use super::record::Record;
 use super::service_dir::ServiceDir;
 use super::status::State;

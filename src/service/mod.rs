@@ -7,7 +7,7 @@
 //! | `process` | whether a process that was written down is still there |
 //! | `supervise`, `control` | keeping it running, what ends, and asking the process that does |
 //! | `log` | what its components print |
-//! | `command`, `health` | a command in one that runs, and whether it is well |
+//! | `exec`, `health` | a command in one that runs, and whether it is well |
 //! | `backup` | backups of it |
 //! | `address` | its address on the host |
 //! | `links` | other services that it reaches |
@@ -16,9 +16,9 @@
 
 pub mod address;
 pub mod backup;
-pub mod command;
 pub mod control;
 pub mod environment;
+pub mod exec;
 pub mod export;
 pub mod health;
 mod instance_state;

@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 use super::record::{FORMAT, Record, check_name};
 use super::status::{State, Status};
 use crate::error::{Cause, Error, IoContext, Kind, Result};
-use crate::remove;
+use crate::remove_tree;
 
 const STATUS: &str = "status.json";
 /// A status takes whole blocks of this size, so that a longer one fits in the space of a shorter one; bytes.
@@ -251,7 +251,7 @@ impl ServiceDir {
         let _ = fs::remove_file(self.record_path());
         let parent = self.dir.parent().unwrap_or(&self.dir);
         let dir = File::open(parent).io("open", parent)?;
-        remove::remove_tree(std::os::fd::AsFd::as_fd(&dir), &self.name).io("remove", &self.dir)
+        remove_tree::remove_tree(std::os::fd::AsFd::as_fd(&dir), &self.name).io("remove", &self.dir)
     }
 
     /// Whether a restore was cut short while it put a fresh copy in the service's place.
@@ -286,7 +286,8 @@ impl ServiceDir {
             let unremoved = || !services.join(&name).join("service.json").exists();
             if unmade || (name.starts_with(prefix) && unremoved()) {
                 let path = services.join(&name);
-                remove::remove_tree(std::os::fd::AsFd::as_fd(&dir), &name).io("remove", path)?;
+                remove_tree::remove_tree(std::os::fd::AsFd::as_fd(&dir), &name)
+                    .io("remove", path)?;
             }
         }
         Ok(())

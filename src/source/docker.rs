@@ -8,9 +8,9 @@ use crate::oci::{Descriptor, DigestReader, Platform, Reference};
 use crate::registry::{Remote, read_error};
 
 /// An image of a registry, or of its mirrors.
-pub(super) struct Docker(pub(super) Remote);
+pub(super) struct RegistrySource(pub(super) Remote);
 
-impl ImageSource for Docker {
+impl ImageSource for RegistrySource {
     fn root(&self, _: &Platform) -> Result<(Descriptor, Vec<u8>)> {
         let raw = self.0.manifest()?;
         Ok((Descriptor::new(&raw.media_type, raw.digest, raw.bytes.len() as u64), raw.bytes))

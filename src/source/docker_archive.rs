@@ -8,8 +8,8 @@ use std::io::{self, Read};
 
 use serde::Deserialize;
 
-use super::directory::damaged;
 use super::image_source::ImageSource;
+use super::oci_layout::damaged;
 use super::tarball::{Span, Tarball};
 use crate::error::{Error, IoContext, Result};
 use crate::layer::compress::{detect, read_full};
@@ -89,14 +89,14 @@ pub(super) fn choose(tar: &Tarball, reference: Option<&str>) -> Result<Item> {
 }
 
 /// An image of an archive.
-pub(super) struct DockerArchive<'a> {
+pub(super) struct DockerArchiveSource<'a> {
     tar: &'a Tarball,
     blobs: HashMap<Digest, Span>,
     descriptor: Descriptor,
     manifest: Vec<u8>,
 }
 
-impl<'a> DockerArchive<'a> {
+impl<'a> DockerArchiveSource<'a> {
     pub(super) fn open(tar: &'a Tarball, item: &Item) -> Result<Self> {
         let shown = tar.path().display();
         let find = |name: &str| {
@@ -129,7 +129,7 @@ impl<'a> DockerArchive<'a> {
             Manifest { config: config_descriptor, layers, annotations: Default::default() }
                 .encode();
         let descriptor = Descriptor::of(MANIFEST, &manifest);
-        Ok(DockerArchive { tar, blobs, descriptor, manifest })
+        Ok(DockerArchiveSource { tar, blobs, descriptor, manifest })
     }
 }
 
@@ -146,7 +146,7 @@ fn descriptor_of(tar: &Tarball, span: Span, diff_id: Digest) -> Result<Descripto
     Ok(Descriptor::new(compression.layer_media_type(), digest, span.size))
 }
 
-impl ImageSource for DockerArchive<'_> {
+impl ImageSource for DockerArchiveSource<'_> {
     fn root(&self, _: &Platform) -> Result<(Descriptor, Vec<u8>)> {
         Ok((self.descriptor.clone(), self.manifest.clone()))
     }

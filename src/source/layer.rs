@@ -77,11 +77,11 @@ impl Transfers<'_> {
         tell(0);
         let tee = Tee::new(self.image_source.blob(descriptor)?, self.store.blob_writer()?);
         let tee = Rc::new(RefCell::new(tee));
-        let mut told = 0;
+        let mut reported = 0;
         let result = hash(&tee, compression(layer)?, &mut |_| {
             let done = tee.borrow().done;
-            if done >= told + STRIDE {
-                told = done;
+            if done >= reported + STRIDE {
+                reported = done;
                 tell(done);
             }
             match self.stop.load(Ordering::Relaxed) {

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::Source;
-use super::archive::{Archive, INDEX};
-use super::docker_archive::{self, DockerArchive};
+use super::docker_archive::{self, DockerArchiveSource};
+use super::oci_archive::{INDEX, OciArchiveSource};
 use super::pull::{PullOptions, from_image_source};
 use super::tarball::{ARCHIVES, Tarball};
 use crate::error::{Context, Error, Result};
@@ -42,9 +42,9 @@ pub fn load(
     if tar.find(INDEX).is_some() {
         let source = Source::OciArchive { file: path(), reference: None };
         options.signature_policy.check(&source, reporter)?;
-        let archive = Archive::open(&tar, None)?;
+        let archive = OciArchiveSource::open(&tar, None)?;
         for entry in archive.entries() {
-            let image_source = Archive::of_entry(&tar, entry.clone());
+            let image_source = OciArchiveSource::of_entry(&tar, entry.clone());
             let descriptor = from_image_source(&image_source, store, &options.platform, reporter)
                 .context(file.display())?;
             add(&mut loaded, descriptor, name_of(entry).into_iter().collect());
@@ -61,7 +61,7 @@ pub fn load(
         let source = Source::DockerArchive { file: path(), reference: None };
         options.signature_policy.check(&source, reporter)?;
         for item in docker_archive::items(&tar)? {
-            let image_source = DockerArchive::open(&tar, &item)?;
+            let image_source = DockerArchiveSource::open(&tar, &item)?;
             let descriptor = from_image_source(&image_source, store, &options.platform, reporter)
                 .context(file.display())?;
             let names = item.tags().filter_map(|tag| tag.parse().ok());

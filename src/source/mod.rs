@@ -5,14 +5,14 @@
 //! says is a claim: manifests and configs are bounded, and digest, size and diff ID of every layer are
 //! verified while it streams, before anything of the image becomes visible.
 
-mod archive;
 mod as_oci;
-mod directory;
 mod docker;
 mod docker_archive;
 mod image_source;
 mod layer;
 mod load;
+mod oci_archive;
+mod oci_layout;
 mod pull;
 mod push;
 mod recompress;

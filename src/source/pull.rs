@@ -5,12 +5,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::Source;
-use super::archive::Archive;
-use super::directory::Directory;
-use super::docker::Docker;
-use super::docker_archive::{self, DockerArchive};
+use super::docker::RegistrySource;
+use super::docker_archive::{self, DockerArchiveSource};
 use super::image_source::ImageSource;
 use super::layer::{Fetched, Transfers};
+use super::oci_archive::OciArchiveSource;
+use super::oci_layout::OciLayoutSource;
 use super::signature_policy::SignaturePolicy;
 use super::tarball::Tarball;
 use crate::error::{Context, Error, Kind, Result};
@@ -121,15 +121,17 @@ fn with_image_source<T>(
 ) -> Result<T> {
     match source {
         Source::Local(reference) => Err(Error::bad_input(format!("{reference} is in the store"))),
-        Source::Docker(reference) => work(&Docker(Remote::new(options.client.clone(), reference)?)),
-        Source::Oci { dir, reference } => work(&Directory::open(dir, reference.as_deref())?),
+        Source::Docker(reference) => {
+            work(&RegistrySource(Remote::new(options.client.clone(), reference)?))
+        }
+        Source::Oci { dir, reference } => work(&OciLayoutSource::open(dir, reference.as_deref())?),
         Source::OciArchive { file, reference } => {
-            work(&Archive::open(&Tarball::open(file, store)?, reference.as_deref())?)
+            work(&OciArchiveSource::open(&Tarball::open(file, store)?, reference.as_deref())?)
         }
         Source::DockerArchive { file, reference } => {
             let tar = Tarball::open(file, store)?;
             let item = docker_archive::choose(&tar, reference.as_deref())?;
-            work(&DockerArchive::open(&tar, &item)?)
+            work(&DockerArchiveSource::open(&tar, &item)?)
         }
     }
 }

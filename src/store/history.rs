@@ -41,20 +41,20 @@ impl Store {
 /// too many or too few entries: each layer is listed exactly once in any case.
 fn past(image: &Image) -> Vec<HistoryEntry> {
     let mut layers = (1..).zip(image.layers());
-    let entry = |told: History, layer: Option<(usize, &Layer)>| HistoryEntry {
-        created: told.created,
-        created_by: told.created_by,
-        comment: told.comment,
+    let to_entry = |entry: History, layer: Option<(usize, &Layer)>| HistoryEntry {
+        created: entry.created,
+        created_by: entry.created_by,
+        comment: entry.comment,
         number: layer.map(|(number, _)| number),
         layer: layer.map(|(_, layer)| layer.descriptor.digest),
         size: layer.map_or(0, |(_, layer)| layer.descriptor.size),
     };
     let mut past = Vec::new();
-    for told in image.config().history() {
-        let layer = if told.empty_layer { None } else { layers.next() };
-        past.push(entry(told, layer));
+    for entry in image.config().history() {
+        let layer = if entry.empty_layer { None } else { layers.next() };
+        past.push(to_entry(entry, layer));
     }
-    past.extend(layers.map(|layer| entry(History::default(), Some(layer))));
+    past.extend(layers.map(|layer| to_entry(History::default(), Some(layer))));
     past
 }
 

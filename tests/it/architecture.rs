@@ -9,7 +9,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("progress", &[]),
     ("sys", &[GROUND]),
     ("interrupt", &[GROUND, &["sys"]]),
-    ("remove", &[]),
+    ("remove_tree", &[]),
     ("channel", &[]),
     ("atomic_file", &[GROUND, &["interrupt"]]),
     ("oci", &[GROUND]),
@@ -29,7 +29,8 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
 ];
 
 const GROUND: &[&str] = &["error", "progress"];
-const PURE: &[&str] = &["sys", "interrupt", "remove", "channel", "atomic_file", "oci", "rootfs"];
+const PURE: &[&str] =
+    &["sys", "interrupt", "remove_tree", "channel", "atomic_file", "oci", "rootfs"];
 const PARTS: &[&str] =
     &["layer", "secret", "registry", "store", "pack", "sandbox", "source", "import"];
 

@@ -95,8 +95,8 @@ pub(in crate::cli) fn print_data(
     let Some(format) = format else { return context.print(text) };
     context.finish();
     store.write_as(format, image.0, &mut std::io::stdout().lock(), image.1)?;
-    let told = write!(std::io::stderr().lock(), "{text}");
-    told.io("write to", "standard error")
+    let written = write!(std::io::stderr().lock(), "{text}");
+    written.io("write to", "standard error")
 }
 
 /// Refuses a `--metadata-file` that can't be written, before any work is done.

@@ -23,7 +23,7 @@ struct Side {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Told {
+struct JsonDifference {
     path: String,
     /// The bytes of the path, if they are not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,7 +87,7 @@ pub(super) fn print(
     ))?;
     for (number, difference) in differences.iter().enumerate() {
         let comma = if number + 1 < differences.len() { "," } else { "" };
-        out.line(&format!("    {}{comma}", text(&told(difference))))?;
+        out.line(&format!("    {}{comma}", text(&json_difference(difference))))?;
     }
     out.line(&format!("  ],\n  \"sums\": {}\n}}", text(&Sums::of(differences))))
 }
@@ -105,9 +105,9 @@ fn text(value: &impl Serialize) -> String {
     shown
 }
 
-fn told(difference: &Difference<'_>) -> Told {
+fn json_difference(difference: &Difference<'_>) -> JsonDifference {
     let (path, path_base64) = bytes(&[b"/", &difference.path[..]].concat());
-    Told {
+    JsonDifference {
         path,
         path_base64,
         change: Change::of(difference),

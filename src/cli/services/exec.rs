@@ -11,7 +11,7 @@ use crate::error::{Cause, Error, Result};
 use crate::sandbox::JoinSpec;
 use crate::service::record::Record;
 use crate::service::status::shell_code;
-use crate::service::{command, environment};
+use crate::service::{environment, exec};
 use crate::store::Store;
 
 #[derive(Debug, clap::Args)]
@@ -120,7 +120,7 @@ fn run(name: &str, argv: Vec<String>, how: &HowArgs, context: &Context) -> Resul
         let store = Store::open(&root)?;
         spec(&store, &record, argv, how)?
     };
-    let mut join_it = |stdio| command::join_container(&service_dir, &spec, stdio);
+    let mut join_it = |stdio| exec::join_container(&service_dir, &spec, stdio);
     context.finish();
     let end = if !how.no_tty && terminal::is_ours() {
         terminal::with_terminal(&mut join_it)?
@@ -131,7 +131,7 @@ fn run(name: &str, argv: Vec<String>, how: &HowArgs, context: &Context) -> Resul
 }
 
 fn spec(store: &Store, record: &Record, argv: Vec<String>, how: &HowArgs) -> Result<JoinSpec> {
-    let mut spec = command::spec(store, record, argv)?;
+    let mut spec = exec::spec(store, record, argv)?;
     if let (false, Ok(term)) = (how.no_tty, std::env::var("TERM")) {
         environment::set(&mut spec.env, "TERM", &term);
     }

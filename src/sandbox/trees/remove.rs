@@ -13,7 +13,7 @@ use super::overlay;
 use crate::channel::Channel;
 use crate::error::{IoContext, Result};
 use crate::interrupt;
-use crate::remove::remove_tree;
+use crate::remove_tree::remove_tree;
 use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::protocol::{Descriptors, Request};
 use crate::sandbox::userns::namespace;

@@ -20,7 +20,7 @@ use crate::layer::meta::IdRanges;
 use crate::layer::unpack::{Mode, UnpackOptions, UnpackReport};
 use crate::oci::Digest;
 use crate::oci::media_type::Compression;
-use crate::remove::remove_tree;
+use crate::remove_tree::remove_tree;
 use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::process::die_with_parent;
 use crate::sandbox::stage::protocol::{Descriptors, Request};

@@ -17,7 +17,7 @@ use crate::layer::compress::Encoder;
 use crate::layer::settings::Settings;
 use crate::progress::Reporter;
 use crate::sandbox::{End, Sandbox, Stdio, layer_sources};
-use crate::service::command::{self, drain, join_container};
+use crate::service::exec::{self, drain, join_container};
 use crate::service::links;
 use crate::service::monitor;
 use crate::service::record::{MountSource, Record};
@@ -90,7 +90,7 @@ pub fn run_backup_script(
     output: Output<'_>,
 ) -> Result<(End, bool)> {
     let failed = |error| Error::new(Kind::Storage, "can't make a pipe").source(error);
-    let spec = command::spec(&Store::open(root)?, record, vec![BACKUP.to_owned()])?;
+    let spec = exec::spec(&Store::open(root)?, record, vec![BACKUP.to_owned()])?;
     let (stdout, theirs) = std::io::pipe().map_err(failed)?;
     let (stderr, errors) = std::io::pipe().map_err(failed)?;
     let null = File::open("/dev/null").map_err(failed)?;

@@ -18,8 +18,8 @@ use crate::interrupt;
 use crate::oci::media_type::Compression;
 use crate::progress::Reporter;
 use crate::sandbox::{End, Sandbox, Stdio};
-use crate::service::command::{self, drain, join_container};
 use crate::service::control::{Request, request};
+use crate::service::exec::{self, drain, join_container};
 use crate::service::record::{MountSource, Record};
 use crate::service::service_dir::ServiceDir;
 use crate::service::status::State;
@@ -226,7 +226,7 @@ fn run_script(
     let failed = |error| Error::new(Kind::Storage, "can't make a pipe").source(error);
     let spec = {
         let store = Store::open(request.root)?;
-        command::spec(&store, &candidate.record, vec![RESTORE.to_owned()])?
+        exec::spec(&store, &candidate.record, vec![RESTORE.to_owned()])?
     };
     let (stdin, into) = io::pipe().map_err(failed)?;
     let (output, theirs) = io::pipe().map_err(failed)?;

@@ -2,8 +2,8 @@
 
 use std::io::{self, Read};
 
-use super::directory::damaged;
 use super::image_source::ImageSource;
+use super::oci_layout::damaged;
 use super::tarball::Tarball;
 use crate::error::{Error, Result};
 use crate::oci::json::{MAX_MANIFEST, parse};
@@ -14,13 +14,13 @@ use crate::oci::{Descriptor, DigestReader, Platform};
 pub(super) const INDEX: &str = "index.json";
 
 /// An archive, and which of its images.
-pub(super) struct Archive<'a> {
+pub(super) struct OciArchiveSource<'a> {
     tar: &'a Tarball,
     entries: Vec<Descriptor>,
     reference: Option<String>,
 }
 
-impl<'a> Archive<'a> {
+impl<'a> OciArchiveSource<'a> {
     pub(super) fn open(tar: &'a Tarball, reference: Option<&str>) -> Result<Self> {
         let shown = tar.path().display();
         let small = |name: &str, max: u64| -> Result<Vec<u8>> {
@@ -35,12 +35,12 @@ impl<'a> Archive<'a> {
         let name = format!("{shown}: {INDEX}");
         let index = parse(&small(INDEX, MAX_INDEX)?, &name)?;
         let entries = index_entries(&index, &name)?;
-        Ok(Archive { tar, entries, reference: reference.map(str::to_owned) })
+        Ok(OciArchiveSource { tar, entries, reference: reference.map(str::to_owned) })
     }
 
     /// The same archive, with one entry alone.
     pub(super) fn of_entry(tar: &'a Tarball, entry: Descriptor) -> Self {
-        Archive { tar, entries: vec![entry], reference: None }
+        OciArchiveSource { tar, entries: vec![entry], reference: None }
     }
 
     /// What the index lists.
@@ -49,7 +49,7 @@ impl<'a> Archive<'a> {
     }
 }
 
-impl ImageSource for Archive<'_> {
+impl ImageSource for OciArchiveSource<'_> {
     fn root(&self, platform: &Platform) -> Result<(Descriptor, Vec<u8>)> {
         let reference = self.reference.as_deref();
         let descriptor = find(&self.entries, reference, platform, self.tar.path())?;

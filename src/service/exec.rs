@@ -83,7 +83,7 @@ pub fn run_captured(
         kept
     });
     let signaller = joined.signaller()?;
-    let (told, ended) = mpsc::channel::<()>();
+    let (sender, ended) = mpsc::channel::<()>();
     let killer = std::thread::spawn(move || {
         let late = ended.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout);
         if late {
@@ -92,7 +92,7 @@ pub fn run_captured(
         late
     });
     let end = joined.wait();
-    drop(told);
+    drop(sender);
     let late = killer.join().unwrap_or(false);
     let end = if late { End::TimedOut } else { end? };
     interrupt::check()?;

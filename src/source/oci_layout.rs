@@ -9,18 +9,18 @@ use crate::oci::json::MAX_MANIFEST;
 use crate::oci::{Descriptor, Layout, Platform};
 
 /// A layout, and which of its images.
-pub(super) struct Directory {
+pub(super) struct OciLayoutSource {
     layout: Layout,
     reference: Option<String>,
 }
 
-impl Directory {
+impl OciLayoutSource {
     pub(super) fn open(dir: &Path, reference: Option<&str>) -> Result<Self> {
-        Ok(Directory { layout: Layout::open(dir)?, reference: reference.map(str::to_owned) })
+        Ok(OciLayoutSource { layout: Layout::open(dir)?, reference: reference.map(str::to_owned) })
     }
 }
 
-impl ImageSource for Directory {
+impl ImageSource for OciLayoutSource {
     fn root(&self, platform: &Platform) -> Result<(Descriptor, Vec<u8>)> {
         let descriptor = self.layout.find(self.reference.as_deref(), platform)?;
         let bytes = self.manifest(&descriptor)?;
