@@ -46,7 +46,6 @@ pub(super) struct Args {
     pull: PullArgs,
 }
 
-
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum PhaseArg {
     Base,
@@ -93,5 +92,4 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     print_data(context, &store, &request.outputs, (&built.descriptor, &args.tag), &text)?;
     push(&args.output, (&built.descriptor, &args.tag), &store, &client, context)
 }
-
 

@@ -98,4 +98,3 @@ pub(super) fn source_date_epoch() -> Result<Option<i64>> {
     })
 }
 
-

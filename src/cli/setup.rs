@@ -13,7 +13,6 @@ use crate::pipeline::output::check_compression;
 use crate::pipeline::{self, SetupRequest};
 use crate::registry::ClientOptions;
 
-
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The directory of the pack; the pack in the base image is the one that runs
@@ -44,7 +43,6 @@ pub(super) struct Args {
     registry: RegistryArgs,
 }
 
-
 pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     let outputs = outputs(&args.output)?;
     check_compression(&outputs, args.run.compression.asked()?)?;
@@ -70,4 +68,3 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     args.registry.apply(&mut client);
     push(&args.output, (&made.descriptor, &made.tag), &store, &client, context)
 }
-

@@ -2,10 +2,10 @@
 
 use clap::ValueEnum;
 
-/// How to print an environment.
+/// Output format of an environment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(in crate::cli) enum EnvFormat {
-    /// NAME=VALUE, a line each, as it is
+    /// One NAME=VALUE per line, unquoted
     Dotenv,
     /// One JSON object
     Json,
@@ -13,7 +13,7 @@ pub(in crate::cli) enum EnvFormat {
     Shell,
 }
 
-/// An environment in the format that was asked for.
+/// Formats an environment.
 pub(in crate::cli) fn environment_text(
     environment: &[(String, String)],
     format: EnvFormat,

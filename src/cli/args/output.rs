@@ -13,28 +13,28 @@ use crate::registry::ClientOptions;
 use crate::source;
 use crate::store::Store;
 
-/// Where to write an image beside the store.
+/// Destinations of an image besides the store.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct OutputArgs {
-    /// Add the image to the OCI image layout DIR, which is made if it isn't there; other tags stay
+    /// Add the image to the OCI image layout DIR, created if missing; other tags stay
     #[arg(long, value_name = "DIR")]
     pub(in crate::cli) oci_dir: Option<PathBuf>,
-    /// Write the image to an archive: oci-archive:FILE, docker-archive:FILE; the file - is standard output
+    /// Write the image to an archive: oci-archive:FILE or docker-archive:FILE; the file - is standard output
     #[arg(short, long = "output", value_name = "FORMAT:FILE")]
     pub(in crate::cli) output: Vec<String>,
-    /// Push the image to the registry that its tag names, when it is made
+    /// Push the new image to the registry named in its tag
     #[arg(long)]
     pub(in crate::cli) push: bool,
-    /// Push an instance's image, which holds secrets
+    /// Allow pushing an instance's image, which contains secrets
     #[arg(long, requires = "push")]
     pub(in crate::cli) allow_secrets: bool,
-    /// Write what was made to FILE, as JSON
+    /// Write the result to FILE, as JSON
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) metadata_file: Option<PathBuf>,
 }
 
 impl OutputArgs {
-    /// Refuses a `--push` that can't be done or must not be, before any work is done.
+    /// Refuses an impossible or forbidden `--push` before any work.
     pub(in crate::cli) fn check_push(&self, tag: &Reference, instance: bool) -> Result<()> {
         if !self.push {
             return Ok(());
@@ -51,7 +51,7 @@ impl OutputArgs {
     }
 }
 
-/// Does what `--push` says: last, so that a registry's failure loses neither the image nor what was printed.
+/// Pushes the image if `--push` was given: last, so that a failing registry loses neither the image nor the output.
 pub(in crate::cli) fn push(
     args: &OutputArgs,
     image: (&Descriptor, &Reference),
@@ -66,7 +66,7 @@ pub(in crate::cli) fn push(
     pushed.hint(format!("the image is in the store; try again: `svp push {}`", image.1.tagged()))
 }
 
-/// The outputs that the arguments name.
+/// The destinations given on the command line.
 pub(in crate::cli) fn outputs(args: &OutputArgs) -> Result<Vec<Output>> {
     let mut outputs: Vec<Output> = args.oci_dir.iter().cloned().map(Output::Layout).collect();
     for text in &args.output {
@@ -80,7 +80,7 @@ pub(in crate::cli) fn outputs(args: &OutputArgs) -> Result<Vec<Output>> {
     Ok(outputs)
 }
 
-/// Prints a command's data; where an archive has standard output, the data goes to standard error.
+/// Prints a command's data, on standard error if an archive goes to standard output.
 pub(in crate::cli) fn print_data(
     context: &Context,
     store: &Store,
@@ -99,7 +99,7 @@ pub(in crate::cli) fn print_data(
     written.io("write to", "standard error")
 }
 
-/// Refuses a `--metadata-file` that can't be written, before any work is done.
+/// Refuses a `--metadata-file` that can't be written, before any work.
 pub(in crate::cli) fn check_metadata(args: &OutputArgs) -> Result<()> {
     args.metadata_file.as_deref().map_or(Ok(()), check_file)
 }

@@ -8,39 +8,39 @@ use super::{RegistryArgs, parsed};
 use crate::oci::Platform;
 use crate::source::{PullOptions, PullPolicy, SignaturePolicy};
 
-/// How to take an image from a registry.
+/// Options for pulling an image from a registry.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct PullArgs {
     #[command(flatten)]
     registry: RegistryArgs,
-    /// Take the image of an index for this platform
+    /// Choose this platform from an index
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = parsed::<Platform>)]
     platform: Option<Platform>,
-    /// When to ask a registry for an image that the store may have
+    /// When to pull an image that the store may have
     #[arg(long = "pull", value_enum, value_name = "WHEN", default_value = "always")]
     policy: PolicyArg,
-    /// Go by this policy.json, not by the user's or the system's
+    /// Use this policy.json instead of the user's or the system's
     #[arg(long = "policy", value_name = "FILE")]
     policy_file: Option<PathBuf>,
-    /// Ask no registry: what the store has must do
+    /// Never contact a registry; use the store alone
     #[arg(long, conflicts_with = "policy")]
     offline: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum PolicyArg {
-    /// If the store lacks it
+    /// If the store does not have it
     Missing,
-    /// Always; what the store has is not transferred again
+    /// Always; blobs in the store are not downloaded again
     Always,
-    /// Always, and if the registry fails, what the store has will do
+    /// Always, but fall back to the store if the registry fails
     Newer,
     /// Never
     Never,
 }
 
 impl PullArgs {
-    /// As [`PullArgs::options`], for a command that takes an index of the store whole unless a platform is named.
+    /// As [`PullArgs::options`], for commands that copy a whole index unless a platform is given.
     pub(in crate::cli) fn whole_options(self) -> PullOptions {
         PullOptions { whole: self.platform.is_none(), ..self.options() }
     }

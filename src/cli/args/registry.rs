@@ -4,25 +4,25 @@ use std::path::PathBuf;
 
 use crate::registry::{AuthFiles, CertDirs, ClientOptions};
 
-/// How to talk to registries.
+/// Options for connections to registries.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct RegistryArgs {
-    /// Trust the certificates in FILE (PEM) too
+    /// Also trust the certificates in FILE (PEM)
     #[arg(long, value_name = "FILE")]
     cacert: Vec<PathBuf>,
-    /// Take certificate authorities (*.crt) and a client's certificate (*.cert, *.key) from DIR, not from certs.d
+    /// Read authorities (*.crt) and a client certificate (*.cert, *.key) from DIR instead of certs.d
     #[arg(long, value_name = "DIR")]
     cert_dir: Option<PathBuf>,
     /// Read registry credentials from FILE
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
-    /// Whether registries must speak TLS and prove who they are; false allows plain http too
+    /// Require TLS and verify certificates; false also allows plain http
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     tls_verify: Option<bool>,
 }
 
 impl RegistryArgs {
-    /// The auth file that was named; one to write to need not exist.
+    /// The auth file given on the command line; a file to write may not exist yet.
     pub(in crate::cli) fn login_file(&self) -> Option<PathBuf> {
         self.authfile.clone()
     }

@@ -8,13 +8,13 @@ use crate::error::Result;
 use crate::pipeline::ScriptOptions;
 use crate::sandbox::Network;
 
-/// How a script runs, and how its layer is written.
+/// Options for a script and its layer.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct ScriptArgs {
-    /// The script's network: one of its own where that can be made, else the host's; the host's; none
+    /// Network of the script: auto is private where possible, else the host's
     #[arg(long, value_enum, default_value = "auto")]
     network: NetworkArg,
-    /// A variable for the script alone; it does not reach the image
+    /// Set a variable for the script; it does not reach the image
     #[arg(short, long = "env", value_name = "NAME[=VALUE]", value_parser = env_argument)]
     env: Vec<(String, String)>,
     #[command(flatten)]

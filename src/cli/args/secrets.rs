@@ -6,22 +6,22 @@ use crate::error::{Error, IoContext, Kind, Result};
 use crate::pipeline::setup::SecretOptions;
 use crate::secret::Secret;
 
-/// The longest secret that a file may bring, in bytes.
+/// Maximum size of a secret read from a file, in bytes.
 const MAX_SECRET: u64 = 64 << 10;
 
-/// Secrets that are not made afresh.
+/// Secrets that are not generated.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct SecretArgs {
-    /// Use the content of FILE as the secret NAME; - is standard input
+    /// Read the secret NAME from FILE; - is standard input
     #[arg(long, value_name = "NAME=@FILE")]
     secret: Vec<String>,
-    /// Replace the instance that has the tag, and keep its secrets
+    /// Replace the instance that has this tag, keeping its secrets
     #[arg(long, conflicts_with = "force")]
     keep_secrets: bool,
 }
 
 impl SecretArgs {
-    /// Whether anything is said of secrets.
+    /// Whether any option for secrets was given.
     pub(in crate::cli) fn any(&self) -> bool {
         self.keep_secrets || !self.secret.is_empty()
     }

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 
-/// Parses `NAME=VALUE`, or `NAME` for the value that svp's own environment has.
+/// Parses `NAME=VALUE`, or `NAME`, whose value comes from svp's own environment.
 pub(in crate::cli) fn env_argument(text: &str) -> Result<(String, String), String> {
     let (name, value) = match text.split_once('=') {
         Some((name, value)) => (name, value.to_owned()),
