@@ -92,4 +92,3 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     print_data(context, &store, &request.outputs, (&built.descriptor, &args.tag), &text)?;
     push(&args.output, (&built.descriptor, &args.tag), &store, &client, context)
 }
-

@@ -97,4 +97,3 @@ pub(super) fn source_date_epoch() -> Result<Option<i64>> {
             .hint("set it to a number of seconds since 1970, before the year 10000")
     })
 }
-

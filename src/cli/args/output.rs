@@ -44,8 +44,8 @@ impl OutputArgs {
                 .hint("write the tag as REGISTRY/REPOSITORY:TAG"));
         }
         if instance && !self.allow_secrets {
-            return Err(Error::usage(format!("{tag} is an instance: its image holds secrets"))
-                .hint("whoever can pull it can read them; if that is meant, add --allow-secrets"));
+            return Err(Error::usage(format!("{tag} is an instance: its image contains secrets"))
+                .hint("everyone who can pull it can read them; add --allow-secrets to push it all the same"));
         }
         Ok(())
     }
@@ -63,7 +63,7 @@ pub(in crate::cli) fn push(
         return Ok(());
     }
     let pushed = source::push(image.0, image.1, store, client, context.reporter());
-    pushed.hint(format!("the image is in the store; try again: `svp push {}`", image.1.tagged()))
+    pushed.hint(format!("the image is in the store; retry with `svp push {}`", image.1.tagged()))
 }
 
 /// The destinations given on the command line.
@@ -74,8 +74,8 @@ pub(in crate::cli) fn outputs(args: &OutputArgs) -> Result<Vec<Output>> {
     }
     let streamed = outputs.iter().any(|output| matches!(output, Output::Stdout(_)));
     if streamed && std::io::stdout().is_terminal() {
-        return Err(Error::usage("an archive is nothing for a terminal")
-            .hint("send standard output to a file or a pipe, or write -o oci-archive:FILE"));
+        return Err(Error::usage("refusing to write an archive to a terminal")
+            .hint("redirect standard output, or use -o oci-archive:FILE"));
     }
     Ok(outputs)
 }
