@@ -1,4 +1,4 @@
-//! Where a base image comes from: `--base`, the configuration's `[os]` table, or Docker Hub.
+//! Finds the source of a base image: `--base`, the configuration's `[os]` table, or Docker Hub.
 
 use super::copy;
 use super::image_role::{self, ImageRole};
@@ -12,7 +12,7 @@ use crate::store::Store;
 
 /// A base image in the store.
 pub(super) struct Base {
-    /// The name that it has where it comes from.
+    /// Its name at the source.
     pub(super) name: String,
     pub(super) descriptor: Descriptor,
     pub(super) image: Image,
@@ -41,7 +41,7 @@ pub(super) fn source(os: &Os, asked: Option<&Source>, config: &Config) -> Result
 /// Brings the base image into the store.
 ///
 /// # Errors
-/// As [`pull`]; the hint says how to name another source.
+/// As [`pull`]; the hint shows how to name another source.
 pub(super) fn provide(
     store: &Store,
     source: &Source,

@@ -18,16 +18,16 @@ use crate::service::InstanceState;
 use crate::source::{PullOptions, Source};
 use crate::store::Store;
 
-/// What to build.
+/// A request to build an image.
 #[derive(Debug)]
 pub struct BuildRequest {
     /// The pack's directory.
     pub pack: PathBuf,
-    /// The tag to give.
+    /// The tag.
     pub tag: Reference,
     /// [`Phase::Base`], or [`Phase::All`].
     pub phase: Phase,
-    /// The base image's source, if not what the pack's os leads to.
+    /// The source of the base image, if not the one that the pack's os names.
     pub base: Option<Source>,
     /// How to pull it.
     pub pull: PullOptions,
@@ -37,11 +37,11 @@ pub struct BuildRequest {
     pub secrets: setup::SecretOptions,
     /// Replace an instance of that name.
     pub force: bool,
-    /// Where the image goes besides the store.
+    /// Destinations besides the store.
     pub outputs: Vec<Output>,
 }
 
-/// What was built.
+/// The result of a build.
 #[derive(Debug)]
 pub struct Built {
     /// The manifest.
@@ -55,7 +55,7 @@ pub struct Built {
 /// On failure there is no image, no tag and no state; a base image that was pulled stays for the next try.
 ///
 /// # Errors
-/// Of every kind; each names what failed.
+/// Of every kind; each names the operation that failed.
 pub fn build(request: &BuildRequest, store: &Store, reporter: &dyn Reporter) -> Result<Built> {
     let pack = Pack::open(&request.pack)?;
     check(request, store)?;
@@ -103,7 +103,7 @@ pub fn build(request: &BuildRequest, store: &Store, reporter: &dyn Reporter) -> 
     Ok(Built { descriptor, environment })
 }
 
-/// Refuses what can't end well, before any work is done.
+/// Refuses requests that must fail, before any work.
 fn check(request: &BuildRequest, store: &Store) -> Result<()> {
     image_role::check_tag(&request.tag)?;
     output::check(&request.outputs)?;

@@ -1,4 +1,4 @@
-//! What differs between two images, or by one layer of an image: `svp diff`.
+//! Compares two images, or finds the changes of one layer: `svp diff`.
 //!
 //! Nothing is unpacked. The layers are read as they lie in the store, those that both sides have once.
 
@@ -22,7 +22,7 @@ pub enum LayerChoice {
     Top,
     /// Counted from the lowest, which is 1.
     Number(usize),
-    /// The beginning of the hexadecimal digits of its digest or its diff ID.
+    /// A prefix of the hexadecimal digits of its digest or diff ID.
     Digest(String),
 }
 
@@ -121,7 +121,7 @@ impl Compared {
     }
 }
 
-/// Reads what both stacks hold.
+/// Reads the file trees of both stacks of layers.
 ///
 /// # Errors
 /// [`Kind::BadInput`](crate::error::Kind::BadInput) for a layer that is missing or damaged, or can't be unpacked;

@@ -1,6 +1,6 @@
 //! Carrying images about: `svp pull`, `push`, `copy`, `save` and `load`.
 //!
-//! Everything goes through the store, where it is verified; from there it is written to where it shall go.
+//! Every copy goes through the store, where it is verified, and from there to its destination.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::progress::Reporter;
 use crate::source::{self, PullOptions, Source};
 use crate::store::Store;
 
-/// Where an image shall go, as skopeo writes it.
+/// The destination of an image, in skopeo's notation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
     /// A name in the store.
@@ -65,12 +65,12 @@ impl FromStr for Destination {
     }
 }
 
-/// What to carry where.
+/// A request to copy an image.
 #[derive(Debug)]
 pub struct CopyRequest {
     /// The image.
     pub source: Source,
-    /// Where it goes.
+    /// The destination.
     pub destination: Destination,
     /// How to talk to registries.
     pub pull: PullOptions,
@@ -82,7 +82,7 @@ pub struct CopyRequest {
     pub allow_secrets: bool,
 }
 
-/// What was carried.
+/// The result of a copy.
 #[derive(Debug)]
 pub struct Copied {
     /// The manifest, as it is at the destination.
@@ -91,11 +91,11 @@ pub struct Copied {
     pub name: Reference,
 }
 
-/// Brings an image from a source to a destination. Where that is standard output, it is the caller's to write.
+/// Copies an image from a source to a destination. Standard output is written by the caller.
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage) for an instance's image that may not leave, or a name that is
-/// lacking or taken; else as [`source::pull()`], and what writing to the destination gives.
+/// missing or taken; otherwise the errors of [`source::pull()`] and of writing to the destination.
 pub fn copy(request: &CopyRequest, store: &Store, reporter: &dyn Reporter) -> Result<Copied> {
     let CopyRequest { source, destination, .. } = request;
     let name = name_at(source, destination)?;
@@ -105,7 +105,7 @@ pub fn copy(request: &CopyRequest, store: &Store, reporter: &dyn Reporter) -> Re
             output::check_compression(outputs, request.compression)?;
             output::check(outputs)?;
         }
-        // A registry's names of images by digest are made by who pushes them.
+        // A name by digest comes into being by a push.
         Destination::Docker(name) => image_role::check_tag(name)?,
         Destination::Local(_) => {}
     }
@@ -188,14 +188,14 @@ pub fn load(
     Ok(tagged)
 }
 
-/// The name in the store for what a source names: its own.
+/// The name in the store of an image from a source: its own.
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage) if it has none.
 pub fn own_name(source: &Source) -> Result<Reference> {
     let text = match source {
         Source::Local(reference) | Source::Docker(reference) => {
-            // A digest is no tag, but `NAME@DIGEST` is found by what is tagged so.
+            // A digest is not a tag, but `NAME@DIGEST` is found through the tags of that digest.
             let of_digest = reference.tag_of_digest().filter(|_| reference.tag().is_none());
             return of_digest.map_or_else(|| reference.tagged().parse(), Ok);
         }
@@ -220,7 +220,7 @@ fn name_at(source: &Source, destination: &Destination) -> Result<Reference> {
             Ok(name.clone())
         }
         Destination::Docker(name) => Ok(name.clone()),
-        // A layout's name need not be a reference: that of the entry is told apart from this.
+        // A name in a layout need not be a reference: the entry's own name differs from this one.
         Destination::File(_, Some(name)) => {
             name.parse().or_else(|_| own_name(source)).or_else(|_| "image".parse())
         }

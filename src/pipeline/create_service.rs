@@ -22,7 +22,7 @@ use crate::service::service_dir::ServiceDir;
 use crate::service::status::now;
 use crate::store::Store;
 
-/// What to run, and how.
+/// A request to create a service.
 #[derive(Debug)]
 pub struct CreateRequest {
     /// The image.
@@ -33,25 +33,25 @@ pub struct CreateRequest {
     pub name: Option<String>,
     /// The network.
     pub network: Network,
-    /// What of the host may be reached from inside a private one.
+    /// The parts of the host that a private network may reach.
     pub host_access: HostAccess,
-    /// Ports of the host that lead to it besides its own.
+    /// Additional host ports that are forwarded to the service.
     pub publish: Vec<Forward>,
     /// The services whose environment it has, and whom it reaches.
     pub links: Vec<String>,
     /// Variables, and the secrets that the store doesn't have.
     pub env: Vec<(String, String)>,
-    /// What is shown in it.
+    /// Volumes and directories mounted into it.
     pub mounts: Vec<Mount>,
-    /// What it may use of the machine.
+    /// Its resource limits.
     pub resources: Resources,
-    /// What to do when a component ends.
+    /// The restart policy.
     pub restart: Restart,
-    /// What to run instead of `/service/bin/run`.
+    /// The program to run instead of `/service/bin/run`.
     pub entrypoint: Option<String>,
     /// Remove it when it has ended.
     pub remove: bool,
-    /// How much of its output is kept.
+    /// Limits of its log.
     pub logs: LogLimits,
 }
 
@@ -60,7 +60,7 @@ pub struct CreateRequest {
 /// On failure there is no service.
 ///
 /// # Errors
-/// Of every kind; each names what failed.
+/// Of every kind; each names the operation that failed.
 pub fn create_service(
     request: &CreateRequest,
     store: &Store,
@@ -138,7 +138,7 @@ fn variable(name: &str, value: &str) -> EnvVar {
     EnvVar { name: name.to_owned(), value: value.to_owned() }
 }
 
-/// What the user says of a variable of the pack's is true for the service's clients, too, and for its ports
+/// A variable of the pack that the user overrides also changes the clients' environment, and the ports
 /// if they follow from it.
 fn override_env(env: &mut [EnvVar], given: &[(String, String)]) {
     for variable in env {
@@ -176,7 +176,7 @@ fn check_mounts(mounts: &[Mount]) -> Result<()> {
     Ok(())
 }
 
-/// Refuses what a network can't do.
+/// Refuses options that the chosen network does not support.
 fn check_network(request: &CreateRequest, reporter: &dyn Reporter) -> Result<()> {
     let private = request.network == Network::Private;
     if !private && request.host_access != HostAccess::default() {
@@ -264,7 +264,7 @@ fn secrets(
     .hint("give them with --env-file FILE, a NAME=VALUE a line, as `svp setup` printed them"))
 }
 
-/// The volumes that the image names, and what the user shows, which comes first at its places.
+/// The image's volumes and the user's mounts; the user's take precedence at equal paths.
 fn mounts(name: &str, image: &Image, more: &[Mount]) -> Vec<Mount> {
     let mut mounts = more.to_vec();
     let mut named = Vec::new();
@@ -277,13 +277,13 @@ fn mounts(name: &str, image: &Image, more: &[Mount]) -> Vec<Mount> {
         named.push(volume.clone());
         mounts.push(Mount { source: MountSource::Volume(volume), at, read_only: false });
     }
-    // What is shown within another comes after it.
+    // A mount below another is made after it.
     mounts.sort_by(|a, b| a.at.cmp(&b.at));
     mounts
 }
 
-/// The name of the volume at a path: the path in it, as far as a file's name can have it. Where that is not
-/// enough to tell it from the others (`/a/b` and `/a-b`), or too long, a digest of the path does.
+/// Returns the name of the volume at a path: the path, with characters that a file name can't have replaced. Where that
+/// is ambiguous (`/a/b` and `/a-b`) or too long, a digest of the path is used.
 fn volume_name(service: &str, at: &str, named: &[String]) -> String {
     const LONGEST: usize = 100;
     let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };

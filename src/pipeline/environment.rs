@@ -1,5 +1,5 @@
-//! What `bin/build` finds in its environment, and nothing else: the image's, the pack's, the secrets, and
-//! what the caller gives for the build alone.
+//! The environment of `bin/build`, complete: the variables of the image and the pack, the secrets, and
+//! the caller's variables for the build.
 
 use super::script::ScriptOptions;
 use crate::oci::Image;
@@ -10,8 +10,8 @@ use crate::service::environment::{of_image, set};
 /// Names by which programs know a proxy.
 const PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"];
 
-/// What `bin/build` finds: the image's environment, the pack's without what has an address yet to be
-/// known, the proxies of svp's own environment, SOURCE_DATE_EPOCH, the variables of `options`, and the secrets.
+/// Builds the environment of `bin/build`: the image's variables, the pack's except those with an address that is not
+/// yet known, svp's own proxy variables, SOURCE_DATE_EPOCH, the variables of `options`, and the secrets.
 pub(super) fn of_build(
     image: &Image,
     pack: &[EnvVar],

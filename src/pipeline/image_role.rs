@@ -7,7 +7,7 @@ use crate::oci::{Descriptor, Image, Reference};
 use crate::source::Source;
 use crate::store::Store;
 
-/// What an image is to svp.
+/// The role of an image in svp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ImageRole {
     /// Made by `svp build`.
@@ -18,7 +18,7 @@ pub(super) enum ImageRole {
     Foreign,
 }
 
-/// What an image's labels say it is.
+/// The role that an image's labels state.
 pub(super) fn role_of(image: &Image) -> ImageRole {
     match image.config().label(LABEL_PHASE).and_then(|phase| phase.parse().ok()) {
         Some(Phase::Base) => ImageRole::Base,
@@ -27,7 +27,7 @@ pub(super) fn role_of(image: &Image) -> ImageRole {
     }
 }
 
-/// What a tag stands for, if there is one.
+/// The role of the image that a tag names, if the tag exists.
 pub(super) fn role_of_tag(store: &Store, reference: &Reference) -> Result<Option<ImageRole>> {
     match store.tag(reference)? {
         None => Ok(None),
@@ -38,7 +38,7 @@ pub(super) fn role_of_tag(store: &Store, reference: &Reference) -> Result<Option
     }
 }
 
-/// What an image is; an index with an instance among its images is as one.
+/// Returns the role of an image; an index that contains an instance counts as an instance.
 pub(super) fn role_of_descriptor(store: &Store, descriptor: &Descriptor) -> Result<ImageRole> {
     let mut found = ImageRole::Foreign;
     for image in store.images_of(descriptor)? {
@@ -50,7 +50,7 @@ pub(super) fn role_of_descriptor(store: &Store, descriptor: &Descriptor) -> Resu
     Ok(found)
 }
 
-/// Refuses to give a name to an image while an instance has it, unless that is the same image.
+/// Refuses to give an instance's name to another image.
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage), unless `force` is given.
@@ -64,7 +64,7 @@ pub fn refuse_instance_tag(
     if same { Ok(()) } else { refuse_instance_name(store, name, force) }
 }
 
-/// Refuses to put an image that is no instance under the name of one.
+/// Refuses to give an instance's name to an image that is not an instance.
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage), unless `force` is given.

@@ -11,12 +11,12 @@ use crate::progress::Reporter;
 use crate::source::{PullOptions, Source, pull_all};
 use crate::store::Store;
 
-/// What to put together.
+/// The images of a new index.
 #[derive(Debug)]
 pub struct IndexRequest {
     /// The images, or indexes whose images they are.
     pub sources: Vec<Source>,
-    /// The tag to give.
+    /// The tag.
     pub tag: Reference,
     /// Notes for the index.
     pub annotations: BTreeMap<String, String>,
@@ -26,7 +26,7 @@ pub struct IndexRequest {
     pub force: bool,
 }
 
-/// An index that was put together.
+/// A new index.
 #[derive(Debug)]
 pub struct Indexed {
     /// The index.
@@ -35,7 +35,7 @@ pub struct Indexed {
     pub images: Vec<Descriptor>,
 }
 
-/// Puts an index of the images together, in their order, and tags it. What an image is for, its config says.
+/// Creates an index of the images, in their order, and tags it. Each image's platform comes from its config.
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage) if two images are for the same platform, or an instance has the name;
@@ -63,7 +63,7 @@ pub fn index(request: &IndexRequest, store: &Store, reporter: &dyn Reporter) -> 
     Ok(Indexed { descriptor, images })
 }
 
-/// Adds an image unless it is there. Two for one platform would hide each other.
+/// Adds an image unless it is present. Two images for one platform would hide each other.
 fn add<'a>(
     images: &mut Vec<(Descriptor, &'a Source)>,
     image: Descriptor,

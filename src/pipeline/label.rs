@@ -1,4 +1,4 @@
-//! The config that an image of ours has, beside what its base gave it.
+//! Edits an image's config: labels, entrypoint, ports, volumes, on top of the base's.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,9 +16,9 @@ pub(super) const LABEL_PACK: &str = "dev.servicepack.pack";
 /// A phase of `bin/build`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// What all services of a type need; no secrets.
+    /// The image of a service type, without secrets.
     Base,
-    /// What one instance needs on top.
+    /// The image of one instance.
     Setup,
     /// Both at once.
     All,
@@ -47,12 +47,12 @@ impl FromStr for Phase {
     }
 }
 
-/// What an image's config says of its making.
+/// The metadata that svp writes into an image's config.
 pub(super) struct ImageMetadata<'a> {
     pub(super) phase: Phase,
     pub(super) answers: &'a Answers,
     pub(super) reference: &'a Reference,
-    /// The pack outside the image, for its revision; `None` keeps what the image has.
+    /// The pack on the host, for its revision; `None` keeps the image's.
     pub(super) pack: Option<&'a Pack>,
     pub(super) pack_digest: Option<Digest>,
     /// Seconds since 1970.
@@ -61,7 +61,7 @@ pub(super) struct ImageMetadata<'a> {
     pub(super) base: (String, Digest),
 }
 
-/// Edits an image's config as the design's section 5 says.
+/// Edits an image's config: entrypoint, working directory, environment, ports, volumes and labels.
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage) if the time is out of range.
@@ -99,7 +99,7 @@ pub(super) fn configure(image: &mut Image, metadata: &ImageMetadata<'_>) -> Resu
         const REVISION: &str = "org.opencontainers.image.revision";
         match pack.revision() {
             Some(revision) => config.set_label(REVISION, &revision),
-            // The base's own revision says nothing of this image.
+            // The base's own revision does not describe this image.
             None => config.remove_label(REVISION),
         }
     }
@@ -118,7 +118,7 @@ pub(super) fn configure(image: &mut Image, metadata: &ImageMetadata<'_>) -> Resu
     Ok(())
 }
 
-/// Now, or what SOURCE_DATE_EPOCH says instead; seconds since 1970.
+/// SOURCE_DATE_EPOCH if it is set, else the current time; seconds since 1970.
 pub(super) fn creation_time(source_date_epoch: Option<i64>) -> i64 {
     source_date_epoch.unwrap_or_else(|| jiff::Timestamp::now().as_second())
 }

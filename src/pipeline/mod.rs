@@ -1,21 +1,21 @@
 //! The pipelines: [`build`](build::build) makes a service type's base image from a pack,
 //! [`setup`](setup::setup) one instance of it, [`create_service`](create_service::create_service) a service of that. The rest of this module is their steps.
 //!
-//! | file | what it does |
+//! | file | job |
 //! |---|---|
 //! | `build`, `setup`, `create_service` | the recipes |
 //! | `query` | running `bin/query`, on the host or in an image |
-//! | `base` | where a base image comes from |
+//! | `base` | finds the source of a base image |
 //! | `pack_layer` | a pack as a layer |
-//! | `script` | running `bin/build` on an image, and writing what it changed |
+//! | `script` | runs `bin/build` on an image and writes the changes as a layer |
 //! | `new_layer` | new layers, to be put on an image |
 //! | `label` | the config that an image of ours has |
-//! | `environment` | what a script finds in its environment |
-//! | `output` | where an image goes besides the store |
+//! | `environment` | the environment of a script |
+//! | `output` | destinations besides the store |
 //! | `copy` | carrying images about: pull, push, copy, save, load |
 //! | `index` | one name for the images of several platforms |
-//! | `compare` | what differs between two images, or by one layer |
-//! | `image_role` | what an image is to svp, and which tags may be written to |
+//! | `compare` | the differences between two images, or of one layer |
+//! | `image_role` | the role of an image in svp, and the tags that may be overwritten |
 
 pub mod base;
 pub mod build;

@@ -1,4 +1,4 @@
-//! New layers, to be put on an image.
+//! New layers, to be appended to an image.
 
 use crate::error::Result;
 use crate::oci::config::{History, timestamp};

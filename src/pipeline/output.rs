@@ -1,4 +1,4 @@
-//! Where an image goes besides the store: layouts and archives.
+//! Destinations of an image besides the store: layouts and archives.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -88,7 +88,7 @@ pub(super) fn check(outputs: &[Output]) -> Result<()> {
     })
 }
 
-/// Refuses a compression that was asked for and that one of the outputs can't have: a docker-archive's layers are
+/// Refuses a compression that one of the outputs can't have: a docker-archive's layers are
 /// plain tars.
 ///
 /// # Errors

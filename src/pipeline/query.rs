@@ -14,20 +14,20 @@ use crate::sandbox::{End, Limits, Network, Rootfs, RunSpec, Sandbox, Stream};
 use crate::service::environment;
 use crate::store::Store;
 
-/// What a query may take; nothing that it does needs more.
+/// Limits of a query: time and output.
 const LIMITS: Limits = Limits { time: Some(Duration::from_secs(20)), output: Some(1 << 20) };
 
 /// How much of a query's standard error is kept.
 const TAIL: usize = 4096;
 
-/// A pack ready to be asked on the host.
+/// A pack prepared for queries on the host.
 pub struct HostPack {
     sandbox: Sandbox,
     tar: OwnedFd,
 }
 
 impl HostPack {
-    /// Prepares to ask a pack on the host. No store is needed.
+    /// Prepares a pack for queries on the host. Needs no store.
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the pack can't be read,

@@ -1,4 +1,4 @@
-//! Running `bin/build` on an image, and writing what it changed as a layer.
+//! Runs `bin/build` on an image, and writes its changes as a layer.
 
 use std::fs::File;
 use std::io::Write;
@@ -24,7 +24,7 @@ const LAST_LINES: usize = 10;
 /// How many logs are kept in the store.
 const LOGS: usize = 50;
 
-/// How a build's script runs, and how what it makes is written.
+/// Options for a build's script and for its layer.
 #[derive(Clone, Debug)]
 pub struct ScriptOptions {
     /// The script's network.
@@ -37,17 +37,17 @@ pub struct ScriptOptions {
     pub source_date_epoch: Option<i64>,
 }
 
-/// What to run on an image.
+/// A script to run on an image.
 pub(super) struct Script<'a> {
     pub(super) phase: Phase,
-    /// What the image will be; the log is named for it.
+    /// The future image; the log is named after it.
     pub(super) tag: &'a Reference,
     pub(super) env: Vec<(String, String)>,
     /// Those that `env` has: neither log nor terminal shows them.
     pub(super) secrets: &'a [(String, Secret)],
 }
 
-/// The image's layers, unpacked, with the pack on top if there is one to put there.
+/// The image's unpacked layers, with the pack on top if it is new.
 pub(super) fn scratch<'s>(
     store: &Store,
     sandbox: &'s Sandbox,
@@ -67,7 +67,7 @@ pub(super) fn scratch<'s>(
     Ok(scratch)
 }
 
-/// Runs `bin/build PHASE` in a scratch place and writes what it changed.
+/// Runs `bin/build PHASE` on a fresh upper directory and writes the changes.
 ///
 /// # Errors
 /// [`Kind::Script`] with the last lines and the log's path if the script fails; whatever making the

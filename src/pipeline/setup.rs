@@ -19,14 +19,14 @@ use crate::secret::Secret;
 use crate::service::{InstanceState, SavedInstanceState};
 use crate::store::{Store, TagRecord};
 
-/// What to set up.
+/// A request to set up an instance.
 #[derive(Debug)]
 pub struct SetupRequest {
-    /// The pack's directory, if given: the image's own pack is what runs.
+    /// The pack's directory, if given; the pack in the image is the one that runs.
     pub pack: Option<PathBuf>,
     /// The base image, as `-i` gave it.
     pub image: Reference,
-    /// The tag to give, as `-t` gave it.
+    /// The tag, as given with `-t`.
     pub tag: Reference,
     /// How the script runs, and how its layer is written.
     pub script: ScriptOptions,
@@ -36,7 +36,7 @@ pub struct SetupRequest {
     pub force: bool,
     /// Lay the pack over the image's own first.
     pub update_pack: bool,
-    /// Where the image goes besides the store.
+    /// Destinations besides the store.
     pub outputs: Vec<Output>,
 }
 
@@ -56,7 +56,7 @@ pub struct SecretOptions {
     pub keep: bool,
 }
 
-/// What was set up.
+/// The result of a setup.
 #[derive(Debug)]
 pub struct SetUp {
     /// The manifest.
@@ -72,7 +72,7 @@ pub struct SetUp {
 /// On failure there is no image, no tag and no state.
 ///
 /// # Errors
-/// Of every kind; each names what failed.
+/// Of every kind; each names the operation that failed.
 pub fn setup(request: &SetupRequest, store: &Store, reporter: &dyn Reporter) -> Result<SetUp> {
     let (base, tag) = order(request, store, reporter)?;
     let (found, mut image) = base_image(request, store, &base)?;
@@ -118,7 +118,7 @@ pub fn setup(request: &SetupRequest, store: &Store, reporter: &dyn Reporter) -> 
 }
 
 /// Which of `-i` and `-t` is the base. The specification's example has them the other way round than its
-/// synopsis; it is understood where it can mean nothing else.
+/// synopsis; it is accepted where it is unambiguous.
 fn order(
     request: &SetupRequest,
     store: &Store,
@@ -143,7 +143,7 @@ fn order(
     Ok((tag.clone(), image.clone()))
 }
 
-/// Refuses what can't end well, before any work is done.
+/// Refuses requests that must fail, before any work.
 fn check(request: &SetupRequest, store: &Store, base: &Reference, tag: &Reference) -> Result<()> {
     image_role::check_tag(tag)?;
     if tag.tagged() == base.tagged() && base.digest().is_none() {
@@ -201,7 +201,7 @@ fn base_image(
     Err(Error::bad_input(format!("{} {why}", base.tagged())).hint(hint))
 }
 
-/// The pack to lay over the image's own, if that was asked for; a difference is told if it was not.
+/// Returns the pack that replaces the image's own, if requested; otherwise warns if they differ.
 fn pack_update(
     request: &SetupRequest,
     pack: Option<&Pack>,
@@ -269,7 +269,7 @@ pub(super) fn environment_lines(
     secrets.chain(env.iter().map(|v| (v.name.clone(), v.value.clone()))).collect()
 }
 
-/// Writes the image, its state, its tag and its outputs. Unless it may `replace` what has the tag, the first of
+/// Writes the image, its state, its tag and its outputs. Unless it may `replace` the tag's image, the first of
 /// several that set up the same name wins, and the others change nothing.
 pub(super) fn publish(
     store: &Store,
@@ -291,7 +291,7 @@ pub(super) fn publish(
         if replace { store.set_tag(tag, &descriptor, created) } else { Ok(()) }
     };
     if let Err(error) = finish() {
-        // This is the error to tell, whatever becomes of the rest.
+        // Report this error, even if the clean-up fails too.
         if !replace {
             let _ = store.remove_tag(tag);
         }
@@ -303,8 +303,8 @@ pub(super) fn publish(
     Ok(descriptor)
 }
 
-/// Gives a new name to an image, with its state, which is there before the name is. Instances whose images are
-/// alike have one state: who comes late must not touch it.
+/// Tags an image, with its state, which is written before the tag. Instances with identical images
+/// share one state, so a later one must not overwrite it.
 fn claim(
     store: &Store,
     image: &Image,

@@ -1,6 +1,6 @@
 //! Instances of services: what running one needs, and running it.
 //!
-//! | file | what it does |
+//! | file | job |
 //! |---|---|
 //! | `instance_state` | what an image of an instance leaves unsaid: its secrets |
 //! | `record`, `status`, `service_dir`, `lock` | what a running service is, how it is, where that is kept |

@@ -48,7 +48,7 @@ pub struct Record {
     pub health: Option<String>,
     /// The network.
     pub network: Network,
-    /// What of the host may be reached from inside a private one.
+    /// The parts of the host that a private network may reach.
     #[serde(default, rename = "allowed")]
     pub host_access: HostAccess,
     /// Its address on the host, if its network is private.
@@ -59,10 +59,10 @@ pub struct Record {
     pub published: Vec<Forward>,
     /// Volumes and directories of the host.
     pub mounts: Vec<Mount>,
-    /// What it may use of the machine.
+    /// Its resource limits.
     #[serde(default)]
     pub resources: Resources,
-    /// What to do when a component ends.
+    /// The restart policy.
     pub restart: Restart,
     /// The signal that asks it to stop.
     pub stop_signal: i32,

@@ -1,7 +1,7 @@
 //! A fresh copy of a service, made from its image beside it, for a backup to be restored in.
 //!
 //! It runs in this process and dies with it. Its network is a private one that nothing of the host leads
-//! into, or none at all: never the host's, where its scripts would find the old service at its ports.
+//! into, or none at all: never the host's, where its scripts would reach the old service at its ports.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -24,7 +24,7 @@ use crate::service::supervise::Hooks;
 use crate::service::{health, monitor};
 use crate::store::Store;
 
-/// How many of its last lines are shown when it fails.
+/// Number of its last lines printed on failure.
 const LINES: usize = 20;
 
 /// A fresh copy. Dropped means gone, with all that is in it, unless it was [kept](Candidate::keep).
@@ -33,7 +33,7 @@ pub(super) struct Candidate<'a> {
     sandbox: &'a Sandbox,
     pub(super) service_dir: ServiceDir,
     pub(super) record: Record,
-    /// What tells its names from those of other copies.
+    /// The suffix that distinguishes its names from those of other copies.
     mark: String,
     running: Option<Running>,
     given_away: bool,
@@ -46,7 +46,7 @@ struct Running {
 }
 
 impl Record {
-    /// The volumes that it writes, and where they are shown.
+    /// The volumes that it writes, and their mount points.
     pub(super) fn own_volumes(&self) -> impl Iterator<Item = (&String, &String)> {
         self.mounts.iter().filter(|mount| !mount.read_only).filter_map(|mount| {
             match &mount.source {
@@ -63,7 +63,7 @@ impl Record {
         self.own_volumes().map(saved).collect()
     }
 
-    /// What a fresh copy of this service is.
+    /// Describes a fresh copy of this service.
     fn candidate(&self, image: &Image, mark: &str) -> Result<Record> {
         let mut candidate = self.clone();
         candidate.name = format!("{}{mark}", candidate_prefix(&self.name));
@@ -89,7 +89,7 @@ impl Record {
             }
         }
         if candidate.ports.is_empty() {
-            // Nothing leads to them, but by them it is seen to be well.
+            // Nothing is forwarded to them; they serve the health check.
             candidate.ports = exposed_ports(image)?;
         }
         Ok(candidate)
@@ -103,7 +103,7 @@ impl<'a> Candidate<'a> {
         let mark = format!("{:04x}", rand::random::<u16>());
         let record = old.candidate(&image, &mark)?;
         let service_dir = ServiceDir::of(root, &record.name)?;
-        // Whatever ends svp but SIGKILL, it is cleaned up first.
+        // Cleaned up however svp ends, SIGKILL excepted.
         let cleaning = interrupt::cleaning();
         service_dir.create(&record)?;
         Ok(Candidate {
@@ -126,16 +126,16 @@ impl<'a> Candidate<'a> {
         self.sandbox.import_volumes(&overlay, &self.record.saved_volumes(), tar)
     }
 
-    /// Starts it, and waits until it is well.
+    /// Starts it, and waits until it is healthy.
     pub(super) fn start(&mut self, limit: Duration) -> Result<()> {
         let failed = |error| Error::sandbox("can't make a pipe").source(error);
         let (signals, stop) = std::io::pipe().map_err(failed)?;
         let (root, service_dir) = (self.root.clone(), self.service_dir.clone());
         let (sender, started) = mpsc::channel();
-        // What the container's stages hang on is this thread: they die with it.
+        // The container's stages are tied to this thread (PDEATHSIG) and die with it.
         let thread = std::thread::spawn(move || {
             let mut started = || {
-                // Who waits for it is told once.
+                // Notify the waiter once.
                 let _ = sender.send(());
             };
             let mut hooks = Hooks { started: &mut started, show: &|_, _, _| {}, reporter: &Silent };
@@ -150,7 +150,7 @@ impl<'a> Candidate<'a> {
         self.wait(limit)
     }
 
-    /// Waits until it is well.
+    /// Waits until it is healthy.
     pub(super) fn wait(&self, limit: Duration) -> Result<()> {
         health::wait(&self.root, &self.service_dir, limit).map_err(|error| {
             let lines = self.last_lines();
@@ -162,7 +162,7 @@ impl<'a> Candidate<'a> {
         })
     }
 
-    /// What it printed last.
+    /// Its last lines of output.
     fn last_lines(&self) -> String {
         let mut lines = VecDeque::new();
         let Ok(entries) = std::fs::read_dir(self.service_dir.logs()) else { return String::new() };
@@ -187,7 +187,7 @@ impl<'a> Candidate<'a> {
         ended.map(drop)
     }
 
-    /// Leaves what is in it to another; only its own record goes.
+    /// Leaves its files to another service; removes only its own record.
     pub(super) fn leave_to_service(mut self) -> Result<()> {
         self.given_away = true;
         self.service_dir.remove()
@@ -212,7 +212,7 @@ impl Drop for Candidate<'_> {
             let _ = running.stop.write_all(&[libc::SIGTERM as u8]);
         }
         let _ = self.stop();
-        // What can't be removed now, the next restore or `svp rm` sweeps: they know it by its record.
+        // The next restore or `svp rm` removes the rest: its record identifies it.
         if !self.given_away && remove_trees(&self.record, self.sandbox).is_ok() {
             let _ = self.service_dir.remove();
         }

@@ -1,4 +1,4 @@
-//! Making a backup: what the pack's `bin/backup` prints, as it comes; where it has none, a copy of what the
+//! Creates a backup: the output of the pack's `bin/backup`, streamed; without that script, a copy of what the
 //! service has written.
 
 use std::fs::File;
@@ -27,9 +27,9 @@ use crate::store::Store;
 
 /// The script that prints a backup.
 pub const BACKUP: &str = "/service/bin/backup";
-/// The script that reads what [`BACKUP`] printed.
+/// The script that reads the output of [`BACKUP`].
 pub const RESTORE: &str = "/service/bin/restore";
-/// How long what `bin/backup` left behind may hold its output without a word.
+/// How long processes left behind by `bin/backup` may hold its output open without writing.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Which of the scripts an image has.
@@ -61,28 +61,28 @@ impl Scripts {
     }
 }
 
-/// Where a backup is written.
+/// A destination for a backup.
 pub trait Sink: Write + Send {
-    /// Lets go of what was written: the backup has failed, and the space may be wanted.
+    /// Discards the bytes written so far: the backup failed, and its space may be needed.
     fn discard(&mut self);
 }
 
-/// Where a backup goes, and how.
+/// Output settings of a backup.
 pub struct Output<'a> {
-    /// Where. On failure it has a part of the backup that no decompressor takes for a whole one.
+    /// The destination. After a failure it holds a truncated stream that every decompressor rejects.
     pub to: &'a mut dyn Sink,
     /// How it is compressed.
     pub settings: Settings,
-    /// What the script says on standard error, as it comes.
+    /// Receives the script's standard error.
     pub show: &'a (dyn Fn(&[u8]) + Sync),
 }
 
-/// Runs `bin/backup` in a service and writes what it prints; gives how it ended, and whether it printed
+/// Runs `bin/backup` in a service and writes its output; returns its exit status and whether it printed
 /// anything. The backup is whole if that is with 0, and there is none else.
 ///
 /// # Errors
-/// Those of running it; [`Kind::Storage`] if the output can't be written, [`Kind::Script`] if what the script
-/// has started doesn't let go of its output, [`Kind::Interrupted`].
+/// Those of running it; [`Kind::Storage`] if the output can't be written, [`Kind::Script`] if processes that it
+/// started keep its output open, [`Kind::Interrupted`].
 pub fn run_backup_script(
     root: &Path,
     service_dir: &ServiceDir,
@@ -108,7 +108,7 @@ pub fn run_backup_script(
         let end = scope.spawn(move || {
             let end = joined.wait();
             if interrupt::requested() {
-                // What it has started would stay in the service, and hold who knows what lock.
+                // Its children would stay in the service and might hold locks.
                 killer.signal(libc::SIGKILL);
             }
             ended.store(true, Ordering::SeqCst);
@@ -129,7 +129,7 @@ pub fn run_backup_script(
         if written.is_err() {
             killer.signal(libc::SIGKILL);
         }
-        // Who still writes hears of it.
+        // Remaining writers get SIGPIPE.
         drop(stdout);
         let end = end.join().unwrap_or_else(|_| Err(Error::sandbox("waiting panicked")));
         interrupt::check()?;
@@ -144,7 +144,7 @@ pub fn run_backup_script(
     })
 }
 
-/// Writes a copy of a service's volumes and of what else it has written, a tar; it is stopped for as long as
+/// Writes a tar of a service's volumes and other changed files; the service is stopped for as long as
 /// that takes.
 ///
 /// # Errors
@@ -159,7 +159,7 @@ pub fn export_files(
     let Output { to, settings, show } = output;
     let name = service_dir.name();
     let restore_lock = RestoreLock::take(service_dir)?;
-    // Who stops it before this has it stopped, who would after this hears why not.
+    // A stop before this point succeeds; a later one is refused with the reason.
     let _copy_lock = CopyLock::begin(service_dir, &restore_lock)?;
     let runs = matches!(service_dir.status()?.state, State::Running | State::Starting);
     if runs && service_dir.record()?.remove {
@@ -202,7 +202,7 @@ pub fn export_files(
     }
 }
 
-/// A failure to write the backup, without what the compressor makes of it.
+/// Unwraps a write error from the compressor's error.
 fn write_error(error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::BrokenPipe => Error::new(Kind::Storage, "nobody reads the backup any more")

@@ -1,4 +1,4 @@
-//! Putting a fresh copy of a service in the place of the old one, so that whatever ends svp leaves one of
+//! Replaces a service by its restored copy, so that a crash at any instant leaves one of
 //! the two and not a mixture.
 //!
 //! ```text
@@ -7,9 +7,9 @@
 //! ```
 //!
 //! A service's place in the tree area is found by its record, so that one rename of the record swaps it.
-//! Volumes have names that others know, and are renamed one after the other: the journal says to which end,
-//! and [`recover`] brings that about, however often it is interrupted. Whoever starts the service settles
-//! first. What lost is removed last.
+//! Volumes keep their names and are renamed one after the other: the journal records the direction,
+//! and [`recover`] completes it, however often it is interrupted. Starting the service recovers
+//! first. The losing side is removed last.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
@@ -25,7 +25,7 @@ use crate::service::service_dir::ServiceDir;
 
 const JOURNAL: &str = "swap.json";
 const LOCK: &str = "restoring";
-/// The lock of who copies what the service has written.
+/// The lock of a command that copies the service's files.
 const COPYING: &str = "copying";
 
 /// The journal: two services that want one place.
@@ -60,20 +60,20 @@ pub(super) enum Winner {
     New,
 }
 
-/// The right to restore a service; one command has it at a time.
+/// The lock for restoring a service, held by one command at a time.
 #[derive(Debug)]
 pub(super) struct RestoreLock(#[allow(dead_code)] File);
 
-/// The service is stopped for a copy of what it has written, and started again after it.
+/// The service is stopped while its files are copied, and started again afterwards.
 #[derive(Debug)]
 pub(super) struct CopyLock(#[allow(dead_code)] File);
 
 impl CopyLock {
-    /// Says so until it is dropped. From then on nobody else is to stop the service: it would be started all the same.
+    /// Marks the service until dropped. Meanwhile no other command may stop it, since it is started again anyway.
     pub(super) fn begin(service_dir: &ServiceDir, _right: &RestoreLock) -> Result<CopyLock> {
         let path = service_dir.dir().join(COPYING);
         let lock = File::options().create(true).append(true).open(&path).io("open", &path)?;
-        // Nobody else has it but for a look.
+        // Others hold it only briefly, to test it.
         lock.lock().io("lock", &path)?;
         Ok(CopyLock(lock))
     }
@@ -92,7 +92,7 @@ pub fn is_being_copied(service_dir: &ServiceDir) -> Result<bool> {
     Ok(matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
-/// Whether a command restores a backup of a service, or copies what it has written, just now.
+/// Whether a command is restoring a backup of a service, or copying its files.
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -132,7 +132,7 @@ impl Cutover {
         service_dir.read(JOURNAL).map(Some)
     }
 
-    /// Says that it is to be so from now on, whatever happens.
+    /// Records the decision durably: from now on it is carried out.
     pub(super) fn decide(&mut self, service_dir: &ServiceDir, winner: Winner) -> Result<()> {
         self.winner = winner;
         service_dir.write(JOURNAL, self, true)
@@ -145,7 +145,7 @@ impl Cutover {
                 Winner::New => (new, old),
                 Winner::Old => (old, new),
             };
-            // Where it isn't, it has arrived already.
+            // If it is missing, it was renamed already.
             if sandbox.has_volume(from) {
                 if sandbox.has_volume(name) && !sandbox.has_volume(aside) {
                     sandbox.rename_volume(name, aside)?;
@@ -157,14 +157,14 @@ impl Cutover {
             Winner::New => &self.new,
             Winner::Old => &self.old,
         };
-        // What it has changed of itself since stays.
+        // Keep the changes that it made to its own record since.
         if service_dir.record()?.id != winner.id {
             service_dir.save(winner)?;
         }
         Ok(())
     }
 
-    /// Removes what lost, and then the journal.
+    /// Removes the losing side, then the journal.
     pub(super) fn finish(&self, service_dir: &ServiceDir, sandbox: &Sandbox) -> Result<()> {
         let loser = match self.winner {
             Winner::New => &self.old,
@@ -201,14 +201,14 @@ pub fn volumes(service_dir: &ServiceDir) -> Result<Vec<String>> {
 pub fn recover(service_dir: &ServiceDir, sandbox: &Sandbox) -> Result<()> {
     let Some(cutover) = Cutover::of(service_dir)? else { return Ok(()) };
     cutover.apply(service_dir, sandbox)?;
-    // Who restores may still change his mind.
+    // A running restore may still abort.
     match RestoreLock::try_take(service_dir)? {
         Some(_lock) => cutover.finish(service_dir, sandbox),
         None => Ok(()),
     }
 }
 
-/// Brings to their end what restores that were killed have left, and removes their fresh copies. The service
+/// Completes or undoes killed restores, and removes their copies. The service
 /// may run: then it has settled when it started.
 pub(super) fn recover_abandoned(
     root: &Path,
@@ -255,7 +255,7 @@ pub fn abandoned_by_restore(root: &Path) -> Result<Vec<ServiceDir>> {
     Ok(found)
 }
 
-/// Removes what they have left; the service may run.
+/// Removes their leftovers; the service may be running.
 ///
 /// # Errors
 /// As [`recover`].
@@ -266,7 +266,7 @@ pub fn collect(root: &Path, service_dir: &ServiceDir, sandbox: &Sandbox) -> Resu
     }
 }
 
-/// Removes what restores that were killed have left of their fresh copies. A swap must have ended.
+/// Removes the copies left by killed restores. No cutover may be pending.
 fn sweep(root: &Path, service_dir: &ServiceDir, sandbox: &Sandbox, _: &RestoreLock) -> Result<()> {
     for copy in ServiceDir::all(root)? {
         let Ok(record) = copy.record() else { continue };

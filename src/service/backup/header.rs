@@ -1,7 +1,7 @@
-//! What a backup says of itself: the image, when, by which svp.
+//! The header of a backup: image, time, svp version.
 //!
-//! It stands before the data where a decompressor passes over it, so that `zstd -dc FILE` and
-//! `gzip -dc FILE` give exactly what the pack's script printed: in zstd a skippable frame (RFC 8878, 3.1.2),
+//! It precedes the data in a form that decompressors skip, so that `zstd -dc FILE` and
+//! `gzip -dc FILE` print exactly the script's output: in zstd a skippable frame (RFC 8878, 3.1.2),
 //! in gzip a first member without data, with the note in its extra field (RFC 1952, 2.3.1.1). A backup that
 //! isn't compressed has no place for it.
 
@@ -27,33 +27,33 @@ const SUBFIELD: [u8; 2] = *b"SV";
 /// A deflated nothing, its checksum and its length.
 const GZIP_EMPTY: [u8; 10] = [3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
-/// What a backup says of itself.
+/// The header of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Header {
-    /// The version of the note's format; the name tells a note of svp's from another's.
+    /// The version of the header's format; the field name identifies svp's header.
     pub svp_backup: u32,
     /// The service's name.
     pub service: String,
-    /// The name of its image when it was made.
+    /// The image's name at the time of the backup.
     pub image: String,
     /// The image's manifest.
     pub digest: Digest,
-    /// When the backup was begun, in UTC as RFC 3339 has it.
+    /// The start of the backup, RFC 3339 in UTC.
     pub created: String,
     /// The version of svp.
     pub svp_version: String,
-    /// What the data is.
+    /// The kind of data.
     pub content: Content,
 }
 
-/// What a backup's data is.
+/// The data of a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Content {
-    /// What the pack's `bin/backup` printed.
+    /// The output of the pack's `bin/backup`.
     Script,
-    /// A tar of what the service has written and of its volumes, by svp.
+    /// A tar of the service's changed files and volumes, made by svp.
     Files,
 }
 
@@ -71,7 +71,7 @@ impl Header {
         }
     }
 
-    /// Writes it before data that will be compressed so; nothing where there is no place for it.
+    /// Writes the header for this compression; formats without room for a header get none.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -96,7 +96,7 @@ impl Header {
     }
 }
 
-/// The beginning of a backup: what it says of itself, if it does, and how it is compressed.
+/// The beginning of a backup: its header, if any, and its compression.
 #[derive(Debug)]
 pub struct BackupStart {
     /// The note, if there is one.
@@ -108,7 +108,7 @@ pub struct BackupStart {
 }
 
 impl BackupStart {
-    /// Reads the beginning of a backup, which is compressed as `asked` or as its magic number says.
+    /// Reads the beginning of a backup; its compression is `asked`, or detected by magic number.
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) for one that has nothing in it, or a note that this
@@ -141,7 +141,7 @@ impl BackupStart {
             .hint("without --compression svp looks at its first bytes"));
         }
         let compression = given.unwrap_or(found);
-        // Where the note's text begins, and how long it is.
+        // Offset and length of the header's text.
         let service_dir = match (compression, &head[..]) {
             (Compression::Zstd, [a, b, c, d, sizes @ ..])
                 if [*a, *b, *c, *d] == SKIPPABLE && sizes.len() >= 4 =>
@@ -185,7 +185,7 @@ fn foreign(head: &[u8]) -> Option<(&'static str, &'static str)> {
     }
 }
 
-/// A note; `None` for what others put in such a place.
+/// Parses a header; `None` for another program's data in that position.
 fn parse(text: &[u8]) -> Option<Result<Header>> {
     let value: serde_json::Value = serde_json::from_slice(text).ok()?;
     let format = value.get("svpBackup")?.as_u64()?;

@@ -1,9 +1,9 @@
-//! Backups of services: what `bin/backup` prints, compressed, with a note of what it is a backup of; and
+//! Backups of services: the output of `bin/backup`, compressed, with a header that identifies it; and
 //! restoring them, in a fresh copy first.
 //!
-//! | file | what it does |
+//! | file | job |
 //! |---|---|
-//! | `header` | what a backup says of itself, and where it says it |
+//! | `header` | the header of a backup: image, time, compression |
 //! | `output_file` | the file that one is written to |
 //! | `create` | making one |
 //! | `stream_to_script` | reading one, whole and in bounded memory |

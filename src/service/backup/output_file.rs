@@ -1,4 +1,4 @@
-//! The file that a backup is written to: where it goes, and who may read it.
+//! The output file of a backup: its path and its mode.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Write};
@@ -23,8 +23,8 @@ pub enum OutputFile {
 
 impl OutputFile {
     /// Begins a file that is to be at `path`. It is 0600, because backups have secrets in them, or has the mode
-    /// of the caller's own file that it replaces. Where everybody may put things, such as /tmp, no other user's
-    /// link, pipe or mode says where it goes and who reads it.
+    /// of the caller's own file that it replaces. In world-writable directories such as /tmp, no other user's
+    /// link, pipe or mode decides its path and its readers.
     ///
     /// # Errors
     /// [`Kind::Usage`](crate::error::Kind::Usage) if no file can be there,
@@ -47,7 +47,7 @@ impl OutputFile {
                 let file = File::options().write(true).open(&target).io("open", path)?;
                 return Ok(OutputFile::Special(file));
             }
-            // A directory that isn't there is told below.
+            // A missing directory is reported below.
             Err(error) if error.kind() == io::ErrorKind::NotFound && ends_with_name(path) => {
                 Mode::RUSR | Mode::WUSR
             }
@@ -58,14 +58,14 @@ impl OutputFile {
         Ok(OutputFile::Regular(file))
     }
 
-    /// Lets go of what was written.
+    /// Discards the bytes written so far.
     pub fn discard(&mut self) {
         if let OutputFile::Regular(file) = self {
             let _ = file.file().set_len(0);
         }
     }
 
-    /// Whether what is written can be read again before it is finished.
+    /// Whether the written bytes can be read back before it is finished.
     pub fn is_regular(&self) -> bool {
         matches!(self, OutputFile::Regular(_))
     }
@@ -105,15 +105,15 @@ impl Write for OutputFile {
     }
 }
 
-/// Where a path leads: a link's target is replaced, not the link, even if it isn't there yet.
+/// Resolves a path: the target of a link is replaced, not the link, even if it does not exist yet.
 fn resolve_links(path: &Path) -> Result<PathBuf> {
     let mut path = path.to_owned();
-    // As many as the kernel follows. A loop is told when it is opened.
+    // The kernel's limit. Opening reports a loop.
     for _ in 0..40 {
         let Ok(to) = fs::read_link(&path) else { break };
         refuse_planted(&path, &fs::symlink_metadata(&path).io("read", &path)?)?;
         let next = directory(&path).join(to);
-        // /proc/self/fd/1 leads somewhere, and its text says no path to there.
+        // The text of /proc/self/fd/1 is not always a path.
         if fs::symlink_metadata(&next).is_err() && fs::metadata(&path).is_ok() {
             break;
         }
@@ -126,7 +126,7 @@ fn is_own(found: &Metadata) -> bool {
     found.uid() == rustix::process::geteuid().as_raw()
 }
 
-/// Refuses what another user has put where everybody may put things, by the kernel's rule for links there
+/// Refuses another user's entry in a world-writable directory, by the kernel's rule for links
 /// (`fs.protected_symlinks` in proc(5)), which not every host has on.
 fn refuse_planted(path: &Path, found: &Metadata) -> Result<()> {
     const SHARED: u32 = 0o1002;
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn what_others_put_where_everybody_may_does_not_lead_it() {
-        // Only root can make another's things.
+        // Only root can create files of another user.
         if !rustix::process::geteuid().is_root() {
             return;
         }
@@ -242,7 +242,7 @@ mod tests {
         new.finish().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        // A link to where nothing is yet.
+        // A dangling link.
         let ahead = dir.path().join("ahead");
         std::os::unix::fs::symlink("c", &ahead).unwrap();
         let mut new = OutputFile::create(&ahead).unwrap();

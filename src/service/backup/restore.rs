@@ -1,5 +1,5 @@
-//! Restoring: a fresh copy of the service is made of its image, the backup is read into it, and only when
-//! that is well it takes the old one's place.
+//! Restores a backup: creates a fresh copy of the service from its image, reads the backup into it, and only if
+//! the copy is healthy replaces the service with it.
 
 use std::fs::File;
 use std::io;
@@ -27,10 +27,10 @@ use crate::service::supervise::STOP_SECONDS;
 use crate::service::{health, monitor};
 use crate::store::Store;
 
-/// What became of a service whose restore failed.
+/// The state of a service after a failed restore.
 const UNCHANGED: &str = "not restored, everything is as it was";
 
-/// What to restore, and how.
+/// A request to restore a backup.
 pub struct RestoreRequest<'a> {
     /// The store's root.
     pub root: &'a Path,
@@ -38,19 +38,19 @@ pub struct RestoreRequest<'a> {
     pub service_dir: &'a ServiceDir,
     /// The backup.
     pub input: File,
-    /// How it is compressed, where that isn't to be told by its first bytes.
+    /// Its compression, unless it is detected from the first bytes.
     pub compression: Option<Compression>,
     /// Take a backup of another service.
     pub force: bool,
-    /// How long a service may take to be well.
+    /// Time limit for the copy to become healthy.
     pub limit: Duration,
-    /// What the script says, as it comes.
+    /// Receives the script's output.
     pub show: &'a (dyn Fn(&[u8]) + Sync),
     /// Everything else.
     pub reporter: &'a dyn Reporter,
 }
 
-/// What became of it.
+/// The result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It is restored.
@@ -63,7 +63,7 @@ pub enum Outcome {
 ///
 /// # Errors
 /// [`Kind::BadInput`] for a backup that is damaged or of another service, [`Kind::Script`] if the fresh copy
-/// isn't well, [`Kind::Usage`], [`Kind::Storage`], [`Kind::Sandbox`], [`Kind::Interrupted`].
+/// is not healthy, [`Kind::Usage`], [`Kind::Storage`], [`Kind::Sandbox`], [`Kind::Interrupted`].
 pub fn restore(request: RestoreRequest<'_>) -> Result<Outcome> {
     let (root, service_dir, reporter) = (request.root, request.service_dir, request.reporter);
     let limit = request.limit;
@@ -92,7 +92,7 @@ pub fn restore(request: RestoreRequest<'_>) -> Result<Outcome> {
     replace(root, service_dir, candidate, &sandbox, limit, reporter).map(|()| Outcome::Done)
 }
 
-/// Refuses to put other volumes under a service that runs with the same ones.
+/// Refuses to replace volumes that another running service uses.
 fn refuse_shared(root: &Path, record: &Record) -> Result<()> {
     let Some((name, volume)) = shared(root, record)? else { return Ok(()) };
     Err(Error::usage(format!("{name} runs with the same volume, {volume}"))
@@ -129,7 +129,7 @@ pub fn verify(request: RestoreRequest<'_>) -> Result<Outcome> {
     read_into(&mut candidate, request, &sandbox)
 }
 
-/// Fills a fresh copy from the backup and waits until it is well. It still runs then.
+/// Fills a fresh copy from the backup and waits until it is healthy. It keeps running.
 fn read_into(
     candidate: &mut Candidate<'_>,
     mut request: RestoreRequest<'_>,
@@ -165,7 +165,7 @@ fn read_into(
     Ok(Outcome::Done)
 }
 
-/// Compares what the backup says of itself with the service.
+/// Compares the backup's header with the service.
 fn check(
     header: Option<&Header>,
     record: &Record,
@@ -180,7 +180,7 @@ fn check(
     reporter
         .step(&format!("a backup of {} ({}) of {}", header.service, header.image, header.created));
     let same = header.digest == record.manifest.digest;
-    // What svp copied are changes to that very image.
+    // A copy by svp consists of changes to that exact image.
     let fits = same || (header.image == record.image && header.content == Content::Script);
     if fits && !same {
         reporter.warning(&format!(
@@ -203,7 +203,7 @@ fn check(
     .hint("if it is meant for this service all the same, add --force"))
 }
 
-/// What the backup is, and whether the pack can read it.
+/// Determines the kind of data, and whether the pack can read it.
 fn content(header: Option<&Header>, scripts: Scripts, name: &str) -> Result<Content> {
     let content = match header {
         Some(header) => header.content,
@@ -287,7 +287,7 @@ fn unpack(
     })
 }
 
-/// Puts a fresh copy that is well and has been stopped in the place of the old service.
+/// Replaces the service by a copy that was healthy and has been stopped.
 fn replace(
     root: &Path,
     service_dir: &ServiceDir,

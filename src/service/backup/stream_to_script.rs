@@ -10,10 +10,10 @@ use crate::error::{Error, Kind, Result};
 use crate::interrupt;
 use crate::layer::compress::{decoder_within, is_window_too_large};
 
-/// The largest zstd window: what `zstd -dc` takes unasked, so that svp restores what that reads.
+/// The largest zstd window: the limit of `zstd -dc` without options.
 const WINDOW: u64 = 128 << 20;
 
-/// Writes the decompressed backup, and reads it to its end even where the reader has had enough, because
+/// Writes the decompressed backup, and reads it to its end even if the script stops reading, because
 /// only there it shows whether all of it is sound; unless the reader has failed.
 pub(super) fn stream_to_script(
     start: BackupStart,
@@ -52,7 +52,7 @@ pub(super) fn stream_to_script(
     }
 }
 
-/// Reads what may be a pipe that nothing comes from, and hears of Ctrl-C meanwhile.
+/// Reads from a pipe that may stay silent, checking for Ctrl-C meanwhile.
 pub(super) struct InterruptibleReader<F>(pub(super) F);
 
 impl<F: std::borrow::Borrow<File>> Read for InterruptibleReader<F> {
