@@ -18,8 +18,8 @@ fn reference() -> Reference {
 }
 
 /// A store with one image, and a path for the archive.
-fn world() -> (support::Place, Store, Descriptor, PathBuf) {
-    let place = support::Place::new();
+fn world() -> (support::TestEnv, Store, Descriptor, PathBuf) {
+    let place = support::TestEnv::new();
     let store = Store::open(&place.path("images")).unwrap();
     let options = ImportOptions { platform: Platform::host(), created: 0, threads: 2 };
     let input = Input::open(&support::busybox_base()).unwrap();

@@ -4,11 +4,11 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::support;
-use crate::support::Place;
+use crate::support::TestEnv;
 use crate::support::real_registry::{RealRegistry, Setup};
 
 /// Creates the user's certs.d directory of the registry.
-fn directory(place: &Place, registry: &RealRegistry) -> PathBuf {
+fn directory(place: &TestEnv, registry: &RealRegistry) -> PathBuf {
     let dir = place.dir().join("home/.config/containers/certs.d").join(&registry.address);
     fs::create_dir_all(&dir).unwrap();
     dir
@@ -16,14 +16,17 @@ fn directory(place: &Place, registry: &RealRegistry) -> PathBuf {
 
 #[test]
 fn an_authority_is_trusted_for_its_registry_alone() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let setup = Setup { tls: true, ..Setup::default() };
     let (one, two) = (RealRegistry::start(&setup), RealRegistry::start(&setup));
     let image = one.push("app:1");
     two.push("app:1");
     let name = format!("docker://{}/app:1", one.address);
-    let told = place.fails(69, ["pull", &name, "-t", "x"]);
-    assert!(told.contains("is not trusted") && told.contains("certs.d/HOST:PORT"), "{told}");
+    let printed = place.fails(69, ["pull", &name, "-t", "x"]);
+    assert!(
+        printed.contains("is not trusted") && printed.contains("certs.d/HOST:PORT"),
+        "{printed}"
+    );
 
     let dir = directory(&place, &one);
     fs::copy(one.ca_file(), dir.join("ca.crt")).unwrap();
@@ -41,15 +44,15 @@ fn an_authority_is_trusted_for_its_registry_alone() {
 
 #[test]
 fn a_certificate_that_nobody_signed_is_trusted_once_it_is_named() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let setup = Setup { tls: true, self_signed: true, ..Setup::default() };
     let (one, two) = (RealRegistry::start(&setup), RealRegistry::start(&setup));
     let image = one.push("app:1");
     let name = format!("docker://{}/app:1", one.address);
     let (own, other) = (one.ca_file(), two.ca_file());
     for trusted in [&[][..], &["--cacert", other.to_str().unwrap()]] {
-        let told = place.fails(69, ["pull", &name, "-t", "x"].iter().chain(trusted));
-        assert!(told.contains("is not trusted"), "{told}");
+        let printed = place.fails(69, ["pull", &name, "-t", "x"].iter().chain(trusted));
+        assert!(printed.contains("is not trusted"), "{printed}");
     }
     let cacert = own.to_str().unwrap();
     let pulled = place.ok(["pull", &name, "-t", "x", "--cacert", cacert]);
@@ -57,8 +60,8 @@ fn a_certificate_that_nobody_signed_is_trusted_once_it_is_named() {
     // Under a name that is not in the certificate.
     let port = one.address.rsplit_once(':').unwrap().1;
     let elsewhere = format!("docker://localhost:{port}/app:1");
-    let told = place.fails(69, ["pull", &elsewhere, "-t", "y", "--cacert", cacert]);
-    assert!(told.contains("not valid for name"), "{told}");
+    let printed = place.fails(69, ["pull", &elsewhere, "-t", "y", "--cacert", cacert]);
+    assert!(printed.contains("not valid for name"), "{printed}");
 
     fs::copy(&own, directory(&place, &one).join("ca.crt")).unwrap();
     place.ok(["pull", &name, "-t", "y"]);
@@ -66,7 +69,7 @@ fn a_certificate_that_nobody_signed_is_trusted_once_it_is_named() {
 
 #[test]
 fn a_client_shows_the_certificate_that_the_registry_knows_it_by() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let registry =
         RealRegistry::start(&Setup { tls: true, client: true, password: true, ..Setup::default() });
     registry.push("app:1");
@@ -76,13 +79,16 @@ fn a_client_shows_the_certificate_that_the_registry_knows_it_by() {
     fs::copy(registry.ca_file(), dir.join("ca.crt")).unwrap();
     let pull = ["pull", &name, "-t", "x", "--authfile", &auth];
     for _ in 0..5 {
-        let told = place.fails(69, pull);
-        assert!(told.contains("client certificate") && told.contains("--cert-dir"), "{told}");
+        let printed = place.fails(69, pull);
+        assert!(
+            printed.contains("client certificate") && printed.contains("--cert-dir"),
+            "{printed}"
+        );
     }
     let (cert, key) = registry.client_files();
     fs::copy(&cert, dir.join("client.cert")).unwrap();
-    let told = place.fails(65, pull);
-    assert!(told.contains("client.key"), "{told}");
+    let printed = place.fails(65, pull);
+    assert!(printed.contains("client.key"), "{printed}");
     fs::copy(&key, dir.join("client.key")).unwrap();
     place.ok(pull);
     place.ok(["push", "x", &format!("docker://{}/again:1", registry.address), "--authfile", &auth]);
@@ -98,8 +104,8 @@ fn a_client_shows_the_certificate_that_the_registry_knows_it_by() {
     fs::remove_file(dir.join("client.key")).unwrap();
     fs::remove_file(dir.join("client.cert")).unwrap();
     for _ in 0..5 {
-        let told = place.fails(69, pull);
-        assert!(told.contains("client certificate"), "{told}");
+        let printed = place.fails(69, pull);
+        assert!(printed.contains("client certificate"), "{printed}");
     }
     fs::remove_file(&stranger).unwrap();
     fs::remove_file(&its_key).unwrap();
@@ -107,8 +113,8 @@ fn a_client_shows_the_certificate_that_the_registry_knows_it_by() {
     // A key that does not match the certificate.
     fs::copy(&cert, dir.join("client.cert")).unwrap();
     fs::copy(registry.ca_file().with_file_name("server.key"), dir.join("client.key")).unwrap();
-    let told = place.fails(65, pull);
-    assert!(told.contains("client.cert"), "{told}");
+    let printed = place.fails(65, pull);
+    assert!(printed.contains("client.cert"), "{printed}");
     // --cert-dir replaces certs.d.
     let named = place.path("certs");
     fs::create_dir(&named).unwrap();
@@ -117,8 +123,8 @@ fn a_client_shows_the_certificate_that_the_registry_knows_it_by() {
     fs::copy(&key, named.join("b.key")).unwrap();
     place.ok([&pull[..], &["--cert-dir", named.to_str().unwrap()]].concat());
     fs::remove_file(named.join("a.crt")).unwrap();
-    let told = place.fails(69, [&pull[..], &["--cert-dir", named.to_str().unwrap()]].concat());
-    assert!(told.contains("is not trusted"), "{told}");
+    let printed = place.fails(69, [&pull[..], &["--cert-dir", named.to_str().unwrap()]].concat());
+    assert!(printed.contains("is not trusted"), "{printed}");
     place.ok([&pull[..], &["--cert-dir", named.to_str().unwrap(), "--tls-verify=false"]].concat());
     let missing = place.path("none").display().to_string();
     place.fails(74, [&pull[..], &["--cert-dir", &missing]].concat());

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::support;
 use crate::support::tree::{ALL, assert_same};
-use crate::support::{Place, busybox_base, debian_base};
+use crate::support::{TestEnv, busybox_base, debian_base};
 use serde_json::Value;
 
 fn json(text: &str) -> Value {
@@ -21,7 +21,7 @@ fn import<'a>(file: &'a Path, name: &'a str) -> [&'a std::ffi::OsStr; 4] {
 
 #[test]
 fn images_are_imported_listed_inspected_tagged_and_removed() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let digest = place.ok(import(&busybox_base(), "base:1")).trim().to_owned();
     place.ok(["tag", "base:1", "other"]);
     let list = place.ok(["images"]);
@@ -34,9 +34,9 @@ fn images_are_imported_listed_inspected_tagged_and_removed() {
     assert_eq!(list[1]["tag"], "latest");
     assert_eq!(list[1]["digest"], *digest);
 
-    let told = json(&place.ok(["inspect", "other", "--format", "json"]));
-    assert_eq!(told["tags"], serde_json::json!(["base:1", "other:latest"]));
-    assert_eq!(told["config"]["rootfs"]["diff_ids"][0], told["layers"][0]["diffId"]);
+    let printed = json(&place.ok(["inspect", "other", "--format", "json"]));
+    assert_eq!(printed["tags"], serde_json::json!(["base:1", "other:latest"]));
+    assert_eq!(printed["config"]["rootfs"]["diff_ids"][0], printed["layers"][0]["diffId"]);
     assert!(place.ok(["inspect", "base:1"]).contains(&digest));
     assert!(place.ok(["inspect", &format!("base@{digest}")]).contains("base:1"));
 
@@ -51,7 +51,7 @@ fn images_are_imported_listed_inspected_tagged_and_removed() {
 
 #[test]
 fn the_same_archive_gives_the_same_digest_from_a_file_and_from_stdin() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let import_stdin = |umask: &str| {
         let command = format!("umask {umask}; exec svp import - -t a <\"$BASE\"");
         let mut shell = place.command("sh");
@@ -64,13 +64,13 @@ fn the_same_archive_gives_the_same_digest_from_a_file_and_from_stdin() {
     let digest = support::success(svp.env("SOURCE_DATE_EPOCH", "1700000000"));
     assert_eq!(import_stdin("000"), digest);
     assert_eq!(import_stdin("077"), digest);
-    let told = json(&place.ok(["inspect", "a", "--format", "json"]));
-    assert_eq!(told["created"], "2023-11-14T22:13:20Z");
+    let printed = json(&place.ok(["inspect", "a", "--format", "json"]));
+    assert_eq!(printed["created"], "2023-11-14T22:13:20Z");
 }
 
 #[test]
 fn mistakes_on_the_command_line_have_their_codes() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let file = busybox_base();
     let base = file.to_str().unwrap();
     let cases: [(i32, &[&str], &str); 9] = [
@@ -94,7 +94,7 @@ fn mistakes_on_the_command_line_have_their_codes() {
 
 #[test]
 fn an_import_that_is_killed_leaves_nothing_that_the_next_command_does_not_sweep() {
-    let place = Place::new();
+    let place = TestEnv::new();
     for signal in ["KILL", "INT", "TERM"] {
         let mut child = place
             .svp(["import", "-", "-t", "a"])
@@ -125,7 +125,7 @@ fn an_import_that_is_killed_leaves_nothing_that_the_next_command_does_not_sweep(
 
 #[test]
 fn unpack_gives_the_tree_that_umoci_gives() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.ok(import(&debian_base(), "debian"));
     let ours = place.path("ours");
     let said = support::output(&mut place.svp(["unpack", "debian", ours.to_str().unwrap()]));
@@ -133,8 +133,8 @@ fn unpack_gives_the_tree_that_umoci_gives() {
     let stderr = String::from_utf8_lossy(&said.stderr);
     assert_eq!(stderr.contains("you may not"), !support::as_root(), "{stderr}");
 
-    let told = json(&place.ok(["inspect", "debian", "--format", "json"]));
-    let layer = told["layers"][0]["digest"].as_str().unwrap().replace("sha256:", "");
+    let printed = json(&place.ok(["inspect", "debian", "--format", "json"]));
+    let layer = printed["layers"][0]["digest"].as_str().unwrap().replace("sha256:", "");
     let layout = place.path("layout");
     let image = format!("{}:debian", layout.display());
     let umoci = |arguments: &[&str]| {
@@ -167,10 +167,10 @@ fn unpack_gives_the_tree_that_umoci_gives() {
 
 #[test]
 fn unpack_takes_any_source_and_leaves_nothing_after_a_failure() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.ok(import(&busybox_base(), "base"));
-    let told = json(&place.ok(["inspect", "base", "--format", "json"]));
-    let digest = told["layers"][0]["digest"].as_str().unwrap().replace("sha256:", "");
+    let printed = json(&place.ok(["inspect", "base", "--format", "json"]));
+    let digest = printed["layers"][0]["digest"].as_str().unwrap().replace("sha256:", "");
     let blob = place.store().join("blobs/sha256").join(digest);
     let good = fs::read(&blob).unwrap();
     let mut bad = good.clone();
@@ -194,7 +194,7 @@ fn unpack_takes_any_source_and_leaves_nothing_after_a_failure() {
 
 #[test]
 fn removing_an_image_removes_what_was_unpacked_of_it_alone() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.ok(import(&busybox_base(), "base"));
     let script = "#!/bin/sh\necho $1 >/made\n";
     let query = "#!/bin/sh\n[ $1 != os ] || echo busybox/1\n";
@@ -221,7 +221,7 @@ fn removing_an_image_removes_what_was_unpacked_of_it_alone() {
 }
 
 /// Runs a shell script as root of a namespace in which it may mount; `svp` is in its path.
-fn sh_with_mounts(place: &Place, script: &str) -> (Option<i32>, String, String) {
+fn sh_with_mounts(place: &TestEnv, script: &str) -> (Option<i32>, String, String) {
     let svp = Path::new(env!("CARGO_BIN_EXE_svp")).parent().unwrap();
     let mut unshare = place.command("unshare");
     unshare
@@ -235,7 +235,7 @@ fn sh_with_mounts(place: &Place, script: &str) -> (Option<i32>, String, String) 
 
 #[test]
 fn a_full_disk_is_told_and_leaves_the_store_as_it_was() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let script = "mkdir -p $SVP_ROOT && mount -t tmpfs -o size=900k none $SVP_ROOT || exit 99
         svp images >/dev/null || exit 98
         svp import $BASE -t a; code=$?
@@ -249,7 +249,7 @@ fn a_full_disk_is_told_and_leaves_the_store_as_it_was() {
 
 #[test]
 fn a_full_disk_leaves_a_layout_and_an_archive_as_they_were() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let pack = place.write_pack(
         "p",
         &[
@@ -274,7 +274,7 @@ fn a_full_disk_leaves_a_layout_and_an_archive_as_they_were() {
 
 #[test]
 fn an_image_has_the_name_in_a_layout_that_the_destination_says() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let digest = place.ok(import(&busybox_base(), "base:1"));
     for name in ["v1", "V1.0-RC1", "team/app", "team/app:2", "localhost:5000/a:1"] {
         for transport in ["oci:layout", "oci-archive:one.tar"] {

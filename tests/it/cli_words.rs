@@ -1,13 +1,13 @@
 //! Messages, and the environment of scripts, from outside: every error has a hint, and no secret leaks.
 
-use crate::support::{Place, output, told};
+use crate::support::{TestEnv, output, transcript};
 
 const QUERY: &str = "#!/bin/sh\ncase $1 in os) echo busybox/1.36 ;; secrets) echo PW ;; esac\n";
 const RUN: &str = "#!/bin/sh\nexec sleep 1000\n";
 
 /// A place with busybox and a pack `p` whose `bin/build` is `build`.
-fn place(build: &str) -> Place {
-    let place = Place::new();
+fn place(build: &str) -> TestEnv {
+    let place = TestEnv::new();
     place.import_busybox();
     place.write_pack("p", &[("bin/query", QUERY), ("bin/build", build), ("bin/run", RUN)]);
     place
@@ -68,8 +68,8 @@ fn what_can_not_be_written_is_refused_before_any_work() {
     assert!(said.contains("-t gives"), "{said}");
     let mut late = place.svp(BUILD);
     let result = output(late.env("SOURCE_DATE_EPOCH", "999999999999"));
-    let told = told(&late, &result);
-    assert!(result.status.code() == Some(2) && !told.contains("running"), "{told}");
+    let printed = transcript(&late, &result);
+    assert!(result.status.code() == Some(2) && !printed.contains("running"), "{printed}");
     assert!(!place.ok(["images"]).contains("p  "));
 }
 
@@ -114,9 +114,9 @@ fn a_proxy_that_does_not_answer_is_named() {
     let mut build =
         place.svp(["build", "-b", "p", "-t", "p", "--base", "docker://example.invalid/x"]);
     let result = output(build.env("HTTPS_PROXY", "http://127.0.0.1:1").env("NO_PROXY", ""));
-    let told = told(&build, &result);
-    assert_eq!(result.status.code(), Some(69), "{told}");
-    assert!(told.contains("HTTPS_PROXY") && told.contains("--base"), "{told}");
+    let printed = transcript(&build, &result);
+    assert_eq!(result.status.code(), Some(69), "{printed}");
+    assert!(printed.contains("HTTPS_PROXY") && printed.contains("--base"), "{printed}");
 }
 
 #[test]
@@ -159,8 +159,8 @@ fn the_base_is_named_the_same_from_wherever_it_is_taken() {
     let place = place("#!/bin/sh\n:\n");
     place.ok(build(&["--oci-dir", "layout"]));
     place.ok(["build", "-b", "p", "-t", "other", "--base", "oci:layout:p:latest"]);
-    let told = place.ok(["inspect", "other"]);
-    assert!(told.contains("org.opencontainers.image.base.name=p:latest\n"), "{told}");
+    let printed = place.ok(["inspect", "other"]);
+    assert!(printed.contains("org.opencontainers.image.base.name=p:latest\n"), "{printed}");
 }
 
 #[test]

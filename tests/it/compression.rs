@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::support;
-use crate::support::Place;
+use crate::support::TestEnv;
 use crate::support::podman::Podman;
 use crate::support::real_registry::{RealRegistry, Setup};
 use serde_json::{Value, json};
@@ -15,14 +15,14 @@ use svp::oci::media_type::{
 const FORMATS: [(&str, &str); 3] = [("gzip", LAYER_GZIP), ("zstd", LAYER_ZSTD), ("none", LAYER)];
 
 /// Returns a place with busybox as `team/base:1`, whose layer is gzip, and the digest of its manifest.
-fn world() -> (Place, String) {
-    let place = Place::new();
+fn world() -> (TestEnv, String) {
+    let place = TestEnv::new();
     let base = support::busybox_base();
     let digest = place.ok(["import", base.to_str().unwrap(), "-t", "team/base:1"]);
     (place, digest.trim().to_owned())
 }
 
-fn skopeo(place: &Place, arguments: &[&str]) -> String {
+fn skopeo(place: &TestEnv, arguments: &[&str]) -> String {
     let mut skopeo = place.command("skopeo");
     support::success(skopeo.arg("--insecure-policy").args(arguments))
 }
@@ -31,12 +31,12 @@ fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-fn inspect(place: &Place, name: &str) -> Value {
+fn inspect(place: &TestEnv, name: &str) -> Value {
     json(&place.ok(["inspect", name, "--format", "json"]))
 }
 
 /// Returns the media types of an image's layers, the lowest first.
-fn media_types(place: &Place, name: &str) -> Vec<Value> {
+fn media_types(place: &TestEnv, name: &str) -> Vec<Value> {
     let inspected = inspect(place, name);
     inspected["layers"].as_array().unwrap().iter().map(|l| l["mediaType"].clone()).collect()
 }
@@ -57,7 +57,7 @@ fn every_format_goes_through_a_registry_and_comes_back_the_same() {
         skopeo(&place, &["copy", "--src-tls-verify=false", &name, &copy]);
         support::conformance(&place.path(format));
 
-        let other = Place::new();
+        let other = TestEnv::new();
         assert_eq!(other.ok(["pull", &name, "--tag", "x"]), pushed);
         assert_eq!(inspect(&other, "x")["configDigest"], was["configDigest"]);
         other.ok(["check", "--store"]);
@@ -96,7 +96,7 @@ fn podman_runs_and_umoci_unpacks_what_svp_compresses() {
 
 #[test]
 fn a_build_writes_its_layers_so_and_leaves_the_bases() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     let base = inspect(&place, "busybox")["layers"][0].clone();
     place.write_pack(
@@ -131,14 +131,14 @@ fn a_build_writes_its_layers_so_and_leaves_the_bases() {
     assert_eq!(media_types(&place, "all:zstd"), [LAYER_ZSTD; 3]);
     let diff_ids = |name: &str| inspect(&place, name)["config"]["rootfs"]["diff_ids"].clone();
     assert_eq!(diff_ids("all:zstd"), diff_ids("p"));
-    let told = place.fails(2, ["copy", "one", "oci:out", "--compression", "zstd"]);
-    assert!(told.contains("--allow-secrets"), "{told}");
+    let printed = place.fails(2, ["copy", "one", "oci:out", "--compression", "zstd"]);
+    assert!(printed.contains("--allow-secrets"), "{printed}");
     place.assert_nothing_left();
 }
 
 #[test]
 fn the_digest_depends_on_neither_cores_nor_the_way_there() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_debian();
     for (format, level) in [("gzip", "1"), ("zstd", "1"), ("none", "")] {
         let mut options = vec!["--compression", format];
@@ -184,8 +184,8 @@ fn what_can_not_be_had_is_refused_before_any_work() {
         ),
     ];
     for (arguments, expected) in refused {
-        let told = place.fails(2, arguments);
-        assert!(told.contains(expected), "{arguments:?}: {told}");
+        let printed = place.fails(2, arguments);
+        assert!(printed.contains(expected), "{arguments:?}: {printed}");
         assert!(!place.path("x.tar").exists());
     }
     // Options that match the docker-archive format anyway are accepted.
@@ -212,8 +212,8 @@ fn dockers_manifests_keep_their_kind_and_have_no_zstd() {
         assert_eq!(manifest["config"]["mediaType"], DOCKER_CONFIG);
         assert_eq!(manifest["layers"][0]["mediaType"], media_type);
     }
-    let told = place.fails(65, ["copy", "docker:1", &at("zstd"), "--compression", "zstd"]);
-    assert!(told.contains("schema 2") && told.contains("gzip"), "{told}");
+    let printed = place.fails(65, ["copy", "docker:1", &at("zstd"), "--compression", "zstd"]);
+    assert!(printed.contains("schema 2") && printed.contains("gzip"), "{printed}");
     place.assert_nothing_left();
 }
 
@@ -229,8 +229,8 @@ fn a_damaged_layer_is_told_and_leaves_nothing() {
     fs::write(&blob, bytes).unwrap();
     let before = fs::read_dir(&blobs).unwrap().count();
     for format in ["zstd", "none"] {
-        let told = place.fails(65, ["copy", "team/base:1", "oci:out", "--compression", format]);
-        assert!(told.contains(&layer) && told.contains("damaged"), "{told}");
+        let printed = place.fails(65, ["copy", "team/base:1", "oci:out", "--compression", format]);
+        assert!(printed.contains(&layer) && printed.contains("damaged"), "{printed}");
     }
     assert_eq!(fs::read_dir(&blobs).unwrap().count(), before);
     assert!(!place.path("out").exists());

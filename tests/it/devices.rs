@@ -1,6 +1,6 @@
 //! Device nodes that a script creates reach the layer, although no user namespace may create one.
 
-use crate::support::{Place, run};
+use crate::support::{TestEnv, run};
 
 const QUERY: &str = "#!/bin/sh\nif [ \"$1\" = os ]; then echo busybox/1; fi\n";
 
@@ -31,7 +31,7 @@ refused su nobody -s /bin/sh -c 'mknod /tmp/x c 1 3'
 
 #[test]
 fn devices_that_a_script_makes_are_in_the_layer() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     let pack = place.write_pack("p", &[("bin/query", QUERY), ("bin/build", BUILD)]);
     let out = place.path("out");

@@ -6,7 +6,7 @@ use std::io::Write;
 use crate::layer_common::{sketch, tar};
 use crate::support;
 use crate::support::tree::{What, listing};
-use crate::support::{Place, output, told};
+use crate::support::{TestEnv, output, transcript};
 use serde_json::Value;
 use svp::layer::compress::Encoder;
 use svp::layer::entry::{Entry, EntryKind, Timestamp};
@@ -15,7 +15,7 @@ use svp::oci::{Descriptor, Digest, History, Image};
 use svp::store::Store;
 
 /// Adds an image of the layers to the place's store.
-fn image(place: &Place, name: &str, layers: &[Vec<u8>]) -> Vec<Descriptor> {
+fn image(place: &TestEnv, name: &str, layers: &[Vec<u8>]) -> Vec<Descriptor> {
     let store = Store::open(&place.store()).unwrap();
     let mut image = Image::new(&"linux/amd64".parse().unwrap());
     let compressions = [Compression::Gzip, Compression::Zstd, Compression::None];
@@ -31,7 +31,7 @@ fn image(place: &Place, name: &str, layers: &[Vec<u8>]) -> Vec<Descriptor> {
     image.layers().iter().map(|layer| layer.descriptor.clone()).collect()
 }
 
-fn sketched(place: &Place, name: &str, layers: &[&[&str]]) -> Vec<Descriptor> {
+fn sketched(place: &TestEnv, name: &str, layers: &[&[&str]]) -> Vec<Descriptor> {
     let layers: Vec<_> = layers.iter().map(|lines| sketch(lines)).collect();
     image(place, name, &layers)
 }
@@ -70,35 +70,35 @@ fn what_one_layer_did_is_told_by_paths() {
         (&["f e/f/g h"], "A /e,A /e/f,A /e/f/g"),
         (&["f d-x -", "f d.x ."], "A /d-x,A /d.x"),
     ];
-    let place = Place::new();
+    let place = TestEnv::new();
     for (number, (layer, expected)) in cases.iter().enumerate() {
         let name = format!("i{number}");
         sketched(&place, &name, &[BASE, layer]);
-        let told = place.ok(["diff", &name]);
+        let printed = place.ok(["diff", &name]);
         let mut lines: Vec<&str> = expected.split(',').filter(|line| !line.is_empty()).collect();
         lines.sort_by_key(|line| line.as_bytes()[2..].to_vec());
-        assert_eq!(told.lines().collect::<Vec<_>>(), lines, "{layer:?}");
+        assert_eq!(printed.lines().collect::<Vec<_>>(), lines, "{layer:?}");
         // Identical images, compared in both directions.
         sketched(&place, "base", &[BASE]);
-        assert_eq!(place.ok(["diff", "base", &name]), told, "{layer:?}");
+        assert_eq!(place.ok(["diff", "base", &name]), printed, "{layer:?}");
         let back = place.ok(["diff", &name, "base"]);
         let swapped = |line: &str| match line.split_at(1) {
             ("A", rest) => format!("D{rest}\n"),
             ("D", rest) => format!("A{rest}\n"),
             _ => format!("{line}\n"),
         };
-        assert_eq!(back, told.lines().map(swapped).collect::<String>(), "{layer:?}");
+        assert_eq!(back, printed.lines().map(swapped).collect::<String>(), "{layer:?}");
     }
     place.assert_nothing_left();
 }
 
 #[test]
 fn a_layer_is_named_by_its_number_and_by_its_digest() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let layers = sketched(&place, "a", &[BASE, &["f one 1"], &["f two 2"], &["f one 1"]]);
     assert_eq!(place.ok(["diff", "a", "--layer", "1"]).lines().count(), BASE.len());
-    for (layer, told) in [("2", "A /one\n"), ("3", "A /two\n"), ("4", "")] {
-        assert_eq!(place.ok(["diff", "a", "--layer", layer]), told);
+    for (layer, printed) in [("2", "A /one\n"), ("3", "A /two\n"), ("4", "")] {
+        assert_eq!(place.ok(["diff", "a", "--layer", layer]), printed);
     }
     let digest = layers[2].digest;
     let diff_id =
@@ -129,7 +129,7 @@ fn a_layer_is_named_by_its_number_and_by_its_digest() {
 
 #[test]
 fn odd_names_reach_a_terminal_escaped_and_a_program_whole() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let mut entries = Vec::new();
     for name in [&b"new\nline"[..], b"\x1b[2J", b"\xff", "é b's".as_bytes()] {
         let mut entry = Entry::new(name, EntryKind::Symlink, 0o777);
@@ -143,22 +143,22 @@ fn odd_names_reach_a_terminal_escaped_and_a_program_whole() {
     assert_eq!(place.ok(["diff", "a"]), lines);
     let text = place.ok(["diff", "a", "--format", "json"]);
     assert!(text.is_ascii() || !text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
-    let told = json(&text);
-    let changes = told["changes"].as_array().unwrap();
+    let printed = json(&text);
+    let changes = printed["changes"].as_array().unwrap();
     assert_eq!(changes[1]["path"], "/new\nline");
     assert_eq!(changes[3]["pathBase64"], "L/8=");
     let after = &changes[2]["after"];
     assert_eq!(after["targetBase64"], "dG/+");
     assert_eq!(after["mtime"], "2023-11-14T22:13:20.000000005Z");
     assert_eq!(after["xattrs"], serde_json::json!([{"name": "user.x", "valueBase64": "AAE="}]));
-    assert_eq!(told["sums"]["added"], 4);
-    assert_eq!((&told["before"]["layers"], &told["after"]["layers"]), (&0.into(), &1.into()));
+    assert_eq!(printed["sums"]["added"], 4);
+    assert_eq!((&printed["before"]["layers"], &printed["after"]["layers"]), (&0.into(), &1.into()));
 }
 
 /// One file with each kind of difference.
 #[test]
 fn what_counts_is_what_a_file_is_and_not_its_time() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let entry = |change: fn(&mut Entry)| {
         let mut entry = Entry::new("f", EntryKind::File, 0o644);
         (entry.size, entry.mtime.seconds) = (1, 1000);
@@ -182,7 +182,12 @@ fn what_counts_is_what_a_file_is_and_not_its_time() {
             let mut svp =
                 place.svp([&["diff", name, "--format", "json", "--exit-code"], option].concat());
             let result = output(&mut svp);
-            assert_eq!(result.status.code(), Some(i32::from(counts)), "{}", told(&svp, &result));
+            assert_eq!(
+                result.status.code(),
+                Some(i32::from(counts)),
+                "{}",
+                transcript(&svp, &result)
+            );
             let changes = json(&String::from_utf8(result.stdout).unwrap())["changes"].clone();
             if counts {
                 let list: Vec<&str> = aspects.split(',').collect();
@@ -226,7 +231,7 @@ fn expected(before: &std::path::Path, after: &std::path::Path) -> Vec<String> {
 
 #[test]
 fn real_images_differ_as_their_unpacked_trees_do() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     place.import_debian();
     let build = "#!/bin/sh
@@ -248,9 +253,10 @@ fn real_images_differ_as_their_unpacked_trees_do() {
     let trees = names.map(tree);
     for (before, from) in names.iter().zip(&trees) {
         for (after, to) in names.iter().zip(&trees) {
-            let told = place.ok(["diff", before, after]);
+            let printed = place.ok(["diff", before, after]);
             // An ordinary user's tree lacks the devices.
-            let lines = told.lines().filter(|line| support::as_root() || !line.contains(" /dev/"));
+            let lines =
+                printed.lines().filter(|line| support::as_root() || !line.contains(" /dev/"));
             let expected = expected(from, to).into_iter();
             let expected = expected.filter(|line| support::as_root() || !line.contains(" /dev/"));
             assert_eq!(lines.collect::<Vec<_>>(), expected.collect::<Vec<_>>(), "{before} {after}");
@@ -262,7 +268,7 @@ fn real_images_differ_as_their_unpacked_trees_do() {
 
 #[test]
 fn images_are_taken_from_anywhere_and_damaged_ones_refused() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let layers = sketched(&place, "a:1", &[BASE, &["f new n"]]);
     sketched(&place, "b:1", &[BASE, &["f d/.wh.x"]]);
     let (layout, archive) = (place.path("layout"), place.path("b.tar"));
@@ -270,11 +276,11 @@ fn images_are_taken_from_anywhere_and_damaged_ones_refused() {
     let archive = format!("docker-archive:{}", archive.display());
     place.ok(["save", "a:1", "-o", &layout]);
     place.ok(["save", "b:1", "-o", &archive]);
-    let told = place.ok(["diff", "a:1", "b:1"]);
-    assert_eq!(told, "D /d/x\nD /new\n");
-    assert_eq!(place.ok(["diff", &layout, &archive]), told);
+    let printed = place.ok(["diff", "a:1", "b:1"]);
+    assert_eq!(printed, "D /d/x\nD /new\n");
+    assert_eq!(place.ok(["diff", &layout, &archive]), printed);
     let digest = place.ok(["inspect", "a:1", "--field", "digest"]);
-    assert_eq!(place.ok(["diff", &format!("a@{}", digest.trim()), "b:1"]), told);
+    assert_eq!(place.ok(["diff", &format!("a@{}", digest.trim()), "b:1"]), printed);
 
     let blob = place.store().join("blobs/sha256").join(layers[1].digest.hex());
     let mut bytes = std::fs::read(&blob).unwrap();

@@ -3,23 +3,23 @@
 use std::fs;
 
 use crate::support;
-use crate::support::Place;
+use crate::support::TestEnv;
 use crate::support::podman::Podman;
 use serde_json::Value;
 
 /// Returns a place with busybox as `team/base:1`, and the digest of its manifest.
-fn world() -> (Place, String) {
-    let place = Place::new();
+fn world() -> (TestEnv, String) {
+    let place = TestEnv::new();
     let base = support::busybox_base();
     let digest = place.ok(["import", base.to_str().unwrap(), "-t", "team/base:1"]);
     (place, digest.trim().to_owned())
 }
 
-fn inspect(place: &Place, name: &str) -> Value {
+fn inspect(place: &TestEnv, name: &str) -> Value {
     serde_json::from_str(&place.ok(["inspect", name, "--format", "json"])).unwrap()
 }
 
-fn skopeo(place: &Place, arguments: &[&str]) -> String {
+fn skopeo(place: &TestEnv, arguments: &[&str]) -> String {
     let mut skopeo = place.command("skopeo");
     support::success(skopeo.arg("--insecure-policy").args(arguments))
 }
@@ -57,8 +57,8 @@ fn skopeo_and_svp_read_it_and_the_image_keeps_its_id() {
         assert_eq!(inspect(&place, "pulled:1")["configDigest"], id, "{source}");
         place.ok(["rmi", "pulled:1"]);
     }
-    let told = place.fails(65, ["pull", &format!("{archive}:team/other:1"), "-t", "x"]);
-    assert!(told.contains("docker.io/team/base:1"), "{told}");
+    let printed = place.fails(65, ["pull", &format!("{archive}:team/other:1"), "-t", "x"]);
+    assert!(printed.contains("docker.io/team/base:1"), "{printed}");
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn svp_reads_what_skopeo_writes_plain_and_compressed_from_files_and_streams() {
     for input in [tar.to_str().unwrap(), "-", &packed] {
         let mut svp = place.svp(["load", "-i", input]);
         let output = svp.stdin(fs::File::open(&tar).unwrap()).output().unwrap();
-        assert!(output.status.success(), "{}", support::told(&svp, &output));
+        assert!(output.status.success(), "{}", support::transcript(&svp, &output));
         assert_eq!(String::from_utf8_lossy(&output.stdout), "other/name:2\n");
         assert_eq!(inspect(&place, "other/name:2")["config"]["rootfs"], rootfs);
         place.ok(["rmi", "other/name:2"]);
@@ -90,7 +90,7 @@ fn save_and_load_give_the_same_image_in_either_format() {
     for (format, keeps_manifest) in [("oci-archive", true), ("docker-archive", false)] {
         let archive = place.path(&format!("{format}.tar"));
         place.ok(["save", "team/base:1", "-o", &format!("{format}:{}", archive.display())]);
-        let other = Place::new();
+        let other = TestEnv::new();
         let said = other.ok(["load", "-i", archive.to_str().unwrap()]);
         assert_eq!(said, "team/base:1\n");
         let loaded = inspect(&other, "team/base:1");
@@ -103,7 +103,7 @@ fn save_and_load_give_the_same_image_in_either_format() {
 
 #[test]
 fn what_is_no_archive_is_told_what_one_is() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let tar = place.path("other.tar");
     fs::write(place.path("text"), "hello\n").unwrap();
     fs::write(place.path("empty"), "").unwrap();
@@ -111,10 +111,10 @@ fn what_is_no_archive_is_told_what_one_is() {
     support::run("tar", ["-cf", tar.to_str().unwrap(), "-C", work.to_str().unwrap(), "text"]);
     support::run("gzip", ["-k", place.path("text").to_str().unwrap()]);
     for file in ["text", "empty", "text.gz", "other.tar"] {
-        let told = place.fails(65, ["load", "-i", file]);
-        assert!(told.contains(&format!("{file} is no archive of images")), "{told}");
-        assert!(told.contains("OCI layout") && told.contains("svp import"), "{told}");
-        assert!(!told.contains("layer"), "{told}");
+        let printed = place.fails(65, ["load", "-i", file]);
+        assert!(printed.contains(&format!("{file} is no archive of images")), "{printed}");
+        assert!(printed.contains("OCI layout") && printed.contains("svp import"), "{printed}");
+        assert!(!printed.contains("layer"), "{printed}");
     }
     place.assert_nothing_left();
 }
@@ -147,8 +147,8 @@ fn damaged_archives_are_told_and_leave_nothing() {
         fs::write(&file, &content).unwrap();
         let bad = place.path("bad.tar");
         support::run("tar", ["-cf", bad.to_str().unwrap(), "-C", dir.to_str().unwrap(), "."]);
-        let told = place.fails(65, ["load", "-i", bad.to_str().unwrap()]);
-        assert!(told.contains("bad.tar"), "{name}: {told}");
+        let printed = place.fails(65, ["load", "-i", bad.to_str().unwrap()]);
+        assert!(printed.contains("bad.tar"), "{name}: {printed}");
         fs::write(&file, before).unwrap();
     }
     let blobs = fs::read_dir(place.store().join("blobs/sha256")).unwrap().count();

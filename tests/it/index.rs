@@ -5,7 +5,7 @@ use std::fs;
 use crate::support;
 use crate::support::podman::Podman;
 use crate::support::real_registry::{RealRegistry, Setup};
-use crate::support::{Place, busybox_base, success};
+use crate::support::{TestEnv, busybox_base, success};
 use serde_json::{Value, json};
 use svp::oci::Digest;
 
@@ -14,8 +14,8 @@ fn parse(text: &str) -> Value {
 }
 
 /// Returns busybox as `amd` and `arm`, for two platforms, and the digests of both.
-fn world() -> (Place, [String; 2]) {
-    let place = Place::new();
+fn world() -> (TestEnv, [String; 2]) {
+    let place = TestEnv::new();
     let base = busybox_base();
     let import = |name: &str, platform: &str| {
         let arguments = ["import", base.to_str().unwrap(), "-t", name, "--platform", platform];
@@ -25,7 +25,7 @@ fn world() -> (Place, [String; 2]) {
     (place, digests)
 }
 
-fn raw_at(place: &Place, what: &str) -> String {
+fn raw_at(place: &TestEnv, what: &str) -> String {
     success(place.command("skopeo").args(["inspect", "--tls-verify=false", "--raw", what]))
 }
 
@@ -50,14 +50,14 @@ fn an_index_is_put_together_and_shown() {
     assert_eq!(index["mediaType"], "application/vnd.oci.image.index.v1+json");
     assert_eq!(index["annotations"], json!({"a.b": "c"}));
     assert_eq!(made["manifests"], index["manifests"]);
-    let told: Vec<_> = index["manifests"]
+    let printed: Vec<_> = index["manifests"]
         .as_array()
         .unwrap()
         .iter()
         .map(|image| (image["digest"].as_str().unwrap(), &image["platform"]))
         .collect();
     let platform = |architecture: &str| json!({"os": "linux", "architecture": architecture});
-    assert_eq!(told, [(&*amd, &platform("amd64")), (&*arm, &platform("arm64"))]);
+    assert_eq!(printed, [(&*amd, &platform("amd64")), (&*arm, &platform("arm64"))]);
 
     let list = parse(&place.ok(["images", "--format", "json"]));
     let list: Vec<_> =
@@ -81,8 +81,8 @@ fn an_index_is_put_together_and_shown() {
         ["inspect", "multi:1", "--manifest", "--field", "manifests.1.platform.architecture"];
     assert_eq!(place.ok(field), "arm64\n");
     assert!(place.ok(["inspect", "multi:1", "--platform", "linux/arm64"]).contains("OF THE INDEX"));
-    let told = place.fails(65, ["inspect", "multi:1", "--platform", "linux/s390x"]);
-    assert!(told.contains("linux/amd64, linux/arm64"), "{told}");
+    let printed = place.fails(65, ["inspect", "multi:1", "--platform", "linux/s390x"]);
+    assert!(printed.contains("linux/amd64, linux/arm64"), "{printed}");
 
     // A repeated image counts once, an index contributes its images, and two images for one platform are refused.
     let again =
@@ -112,10 +112,10 @@ fn an_index_is_put_together_and_shown() {
         place.ok(["inspect", "built", "--field", "layers.0"]),
         of("linux/amd64", "layers.0")
     );
-    let told = place.fails(2, ["index", "-t", "x", "amd", "arm", "built"]);
+    let printed = place.fails(2, ["index", "-t", "x", "amd", "arm", "built"]);
     assert!(
-        told.contains("amd") && told.contains("built") && told.contains("linux/amd64"),
-        "{told}"
+        printed.contains("amd") && printed.contains("built") && printed.contains("linux/amd64"),
+        "{printed}"
     );
     place.fails(65, ["inspect", "x"]);
 
@@ -171,23 +171,23 @@ fn skopeo_and_podman_read_what_was_pushed_and_saved() {
     }
     let podman = Podman::new(&place);
     success(&mut podman.command(["pull", "--tls-verify=false", "--arch", "arm64", &name]));
-    let told = success(&mut podman.command([
+    let printed = success(&mut podman.command([
         "image",
         "inspect",
         "--format",
         "{{.Architecture}} {{.Digest}}",
         &name,
     ]));
-    assert!(told.starts_with("arm64 "), "{told}");
+    assert!(printed.starts_with("arm64 "), "{printed}");
     // `podman manifest inspect` has no --tls-verify.
     let conf = format!("[[registry]]\nlocation = \"{}\"\ninsecure = true\n", registry.address);
     fs::write(place.path("registries.conf"), conf).unwrap();
     let mut inspect = podman.command(["manifest", "inspect", &name]);
-    let told = success(inspect.env("CONTAINERS_REGISTRIES_CONF", place.path("registries.conf")));
-    assert_eq!(parse(&told)["manifests"][1]["digest"], arm);
+    let printed = success(inspect.env("CONTAINERS_REGISTRIES_CONF", place.path("registries.conf")));
+    assert_eq!(parse(&printed)["manifests"][1]["digest"], arm);
 
     // An index of remote images has the same digest again; of a remote index, a single image can be selected.
-    let other = Place::new();
+    let other = TestEnv::new();
     for source in [&remote, &to] {
         assert_eq!(other.ok(["index", "-t", "m", source]).trim(), digest);
     }
@@ -208,9 +208,9 @@ fn skopeo_and_podman_read_what_was_pushed_and_saved() {
     assert_eq!(raw_at(&place, &format!("oci:{}:mine:1", layout.display())), raw);
     let zstd = format!("oci:{}:zstd:1", layout.display());
     let done = place.ok(["copy", "multi", &zstd, "--compression", "zstd"]);
-    let told = raw_at(&place, &zstd);
-    assert_eq!(Digest::of(&told).to_string(), done.trim());
-    assert_eq!(parse(&told)["manifests"][1]["platform"]["architecture"], "arm64");
+    let printed = raw_at(&place, &zstd);
+    assert_eq!(Digest::of(&printed).to_string(), done.trim());
+    assert_eq!(parse(&printed)["manifests"][1]["platform"]["architecture"], "arm64");
     success(
         place.command("skopeo").args(copy).args([&zstd, &format!("oci:{}:z", layout.display())]),
     );
@@ -224,12 +224,12 @@ fn skopeo_and_podman_read_what_was_pushed_and_saved() {
         "-o",
         &format!("docker-archive:{archive}"),
     ]);
-    let told = parse(&success(place.command("skopeo").args([
+    let printed = parse(&success(place.command("skopeo").args([
         "inspect",
         "--config",
         &format!("docker-archive:{archive}"),
     ])));
-    assert_eq!(told["architecture"], "arm64");
+    assert_eq!(printed["architecture"], "arm64");
     place.assert_nothing_left();
 }
 
@@ -265,10 +265,10 @@ fn attestations_are_left_out() {
 
     let mut command = place.svp(["index", "-t", "clean", &format!("oci:{}", layout.display())]);
     let output = support::output(&mut command);
-    let told = support::told(&command, &output);
-    assert!(output.status.success() && told.contains("1 of the index"), "{told}");
+    let printed = support::transcript(&command, &output);
+    assert!(output.status.success() && printed.contains("1 of the index"), "{printed}");
     assert_eq!(place.ok(["inspect", "clean", "--raw"]), place.ok(["inspect", "multi", "--raw"]));
-    assert!(told.contains(&digest), "{told}");
+    assert!(printed.contains(&digest), "{printed}");
 }
 
 #[test]
@@ -313,7 +313,7 @@ fn the_base_of_a_build_has_its_name_from_then_on() {
     place.ok(["push", "multi", &remote]);
     let by_digest = format!("{}@{digest}", remote.trim_end_matches(":1"));
 
-    let other = Place::new();
+    let other = TestEnv::new();
     let query = "#!/bin/sh\ncase $1 in os) echo busybox/1;; secrets) echo KEY;; esac\n";
     other.write_pack("pack", &[("bin/query", query), ("bin/build", "#!/bin/sh\n")]);
     let arguments = |base: &str, more: &[&str]| -> Vec<String> {
@@ -322,8 +322,8 @@ fn the_base_of_a_build_has_its_name_from_then_on() {
         always.iter().chain(&more).map(|&argument| argument.to_owned()).collect()
     };
     for base in [&remote, &by_digest] {
-        let told = other.fails(65, arguments(base, &["-t", "x", "--pull=never"]));
-        assert!(told.contains("no registry may be asked"), "{told}");
+        let printed = other.fails(65, arguments(base, &["-t", "x", "--pull=never"]));
+        assert!(printed.contains("no registry may be asked"), "{printed}");
     }
     other.ok(arguments(&remote, &["-t", "a"]));
     assert_eq!(other.ok(["inspect", &name, "--field", "digest"]).trim(), amd);

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support;
 use crate::support::registry::Registry;
-use crate::support::{Place, as_root, output, run, success, told};
+use crate::support::{TestEnv, as_root, output, run, success, transcript};
 use serde_json::Value;
 use svp::oci::Digest;
 
@@ -50,14 +50,14 @@ struct Scene {
 }
 
 struct World {
-    place: Place,
+    place: TestEnv,
     registry: Registry,
 }
 
 impl World {
     /// Returns a world with busybox as a base, as an archive of either kind, as a layout, and in a registry.
     fn new() -> Self {
-        let place = Place::new();
+        let place = TestEnv::new();
         place.import_busybox();
         fs::write(place.path("data"), "some data\n".repeat(1000)).unwrap();
         run(
@@ -102,7 +102,7 @@ impl World {
             .arg(format!("trace={CALLS}"));
         command.args(options).arg(env!("CARGO_BIN_EXE_svp")).args(numbered(&scene.command, n));
         let result = output(&mut command);
-        let said = told(&command, &result);
+        let said = transcript(&command, &result);
         assert!(!said.contains("panicked") && !said.contains("strace:"), "{said}");
         result.status.success()
     }
@@ -164,7 +164,7 @@ impl World {
             let mut command = self.place.svp(numbered(again, n));
             command.env("SOURCE_DATE_EPOCH", "1700000000");
             let result = output(&mut command);
-            assert!(result.status.success(), "{at}: again: {}", told(&command, &result));
+            assert!(result.status.success(), "{at}: again: {}", transcript(&command, &result));
             assert_eq!(self.tags(), ended, "{at}");
             self.check(&at);
             self.place.assert_nothing_left();
@@ -179,7 +179,7 @@ impl World {
         assert!(
             result.status.success() && result.stdout.is_empty(),
             "{at}: {}",
-            told(&command, &result)
+            transcript(&command, &result)
         );
         let staging: Vec<_> = fs::read_dir(self.place.store().join("tmp")).unwrap().collect();
         assert!(staging.is_empty(), "{at}: {staging:?}");
@@ -221,7 +221,7 @@ impl World {
     }
 }
 
-fn text(place: &Place, name: &str) -> String {
+fn text(place: &TestEnv, name: &str) -> String {
     place.path(name).to_str().unwrap().to_owned()
 }
 
@@ -284,7 +284,7 @@ impl Scene {
 }
 
 /// Runs `svp ARGUMENTS` in the world's place, ignoring its result.
-fn quietly(place: &Place, arguments: &[&str]) -> impl Fn() + 'static {
+fn quietly(place: &TestEnv, arguments: &[&str]) -> impl Fn() + 'static {
     let command = std::cell::RefCell::new(place.svp(arguments));
     move || drop(output(&mut command.borrow_mut()))
 }

@@ -73,14 +73,14 @@ fn hold(layers: &[Vec<String>], mend: bool) {
         let lines = if mend { stages.taken(&lines) } else { lines };
         let tar = sketch(&lines);
         let unpacked = unpack_plain(&tar, &plain);
-        let told = stages.add(&tar, &plain);
+        let printed = stages.add(&tar, &plain);
         assert_eq!(
             unpacked.as_ref().map(drop).map_err(svp::error::Error::kind),
-            told.as_ref().map(drop).map_err(svp::error::Error::kind),
-            "{lines:?}: {unpacked:?} {told:?}"
+            printed.as_ref().map(drop).map_err(svp::error::Error::kind),
+            "{lines:?}: {unpacked:?} {printed:?}"
         );
-        assert!(!mend || told.is_ok());
-        if told.is_err() {
+        assert!(!mend || printed.is_ok());
+        if printed.is_err() {
             break;
         }
     }
@@ -134,13 +134,13 @@ fn a_copy_and_what_it_was_copied_from_go_their_own_ways() {
     let (mut left, mut right) = (base.clone(), base.clone());
     left.add_layer(&mut &*sketch(&["f d/left l"])).unwrap();
     right.add_layer(&mut &*sketch(&["f d/.wh.x"])).unwrap();
-    let told = |a: &FileTree, b: &FileTree| {
+    let differences = |a: &FileTree, b: &FileTree| {
         let paths = compare(a, b, false).into_iter().map(|it| String::from_utf8(it.path).unwrap());
         paths.collect::<Vec<_>>()
     };
-    assert_eq!(told(&base, &left), ["d/left"]);
-    assert_eq!(told(&base, &right), ["d/x"]);
-    assert_eq!(told(&left, &right), ["d/left", "d/x"]);
+    assert_eq!(differences(&base, &left), ["d/left"]);
+    assert_eq!(differences(&base, &right), ["d/x"]);
+    assert_eq!(differences(&left, &right), ["d/left", "d/x"]);
     drop(base);
-    assert_eq!(told(&right, &left), ["d/left", "d/x"]);
+    assert_eq!(differences(&right, &left), ["d/left", "d/x"]);
 }

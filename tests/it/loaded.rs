@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use crate::support;
 use crate::support::docker::Docker;
 use crate::support::podman::Podman;
-use crate::support::{Place, as_root, output, pack, success, told};
+use crate::support::{TestEnv, as_root, output, pack, success, transcript};
 
 /// An engine that loads and runs images: `docker ARGUMENTS` or `podman ARGUMENTS`.
 type Engine<'a> = dyn Fn(&[&str]) -> Command + 'a;
 
 /// Runs `test` with each engine that can run here, and the engine's name.
-fn with_engines(place: &Place, test: impl Fn(&str, &Engine)) {
+fn with_engines(place: &TestEnv, test: impl Fn(&str, &Engine)) {
     let podman = Podman::new(place);
     test("podman", &|arguments| podman.command(arguments));
     if as_root() {
@@ -41,12 +41,12 @@ fn say(engine: &Engine, name: &str, script: &str) -> String {
     success(&mut engine(&arguments.concat()))
 }
 
-fn inspect(place: &Place, name: &str, field: &str) -> String {
+fn inspect(place: &TestEnv, name: &str, field: &str) -> String {
     place.ok(["inspect", name, "--field", field]).trim().to_owned()
 }
 
 /// Saves `name` in both formats; returns the files.
-fn save(place: &Place, name: &str) -> Vec<(&'static str, String)> {
+fn save(place: &TestEnv, name: &str) -> Vec<(&'static str, String)> {
     let file = |format| {
         let path = place.path(&format!("{}-{format}.tar", name.replace(['/', ':', '.'], "-")));
         let output = format!("{format}:{}", path.display());
@@ -69,7 +69,7 @@ fn takes(name: &str, engine: &Engine, format: &str) -> bool {
 
 /// Returns a place with busybox as `team/base:1`; on it the pack hello as `hello:1` with zstd layers, and an image with
 /// a repeated layer.
-fn images(place: &Place) {
+fn images(place: &TestEnv) {
     let base = support::busybox_base();
     place.ok(["import", base.to_str().unwrap(), "-t", "team/base:1"]);
     let hello = pack("hello");
@@ -103,7 +103,7 @@ fn images(place: &Place) {
 
 #[test]
 fn images_of_every_kind_are_loaded_under_their_names_and_run() {
-    let place = Place::new();
+    let place = TestEnv::new();
     images(&place);
     let zstd = inspect(&place, "zstd:1", "layers.0.mediaType");
     assert!(zstd.ends_with("+zstd"), "{zstd}");
@@ -153,7 +153,7 @@ fn images_of_every_kind_are_loaded_under_their_names_and_run() {
 
 #[test]
 fn an_instance_serves_after_load() {
-    let place = Place::new();
+    let place = TestEnv::new();
     images(&place);
     let hello = pack("hello");
     let setup = ["setup", "-b", hello.to_str().unwrap(), "-i", "hello:1", "-t", "one:1"];
@@ -177,7 +177,7 @@ fn an_instance_serves_after_load() {
                     assert_eq!(result.stdout, b"hello from the instance of hello\n");
                     break;
                 }
-                assert!(Instant::now() < until, "{format}: {}", told(&client, &result));
+                assert!(Instant::now() < until, "{format}: {}", transcript(&client, &result));
                 std::thread::sleep(Duration::from_millis(100));
             }
             success(&mut engine(&["rm", "--force", &id]));

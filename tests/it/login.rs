@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use crate::support;
-use crate::support::Place;
+use crate::support::TestEnv;
 use crate::support::real_registry::{RealRegistry, Setup};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::LocalModes;
@@ -20,7 +20,7 @@ fn with_input(mut command: Command, input: &str) -> Output {
     child.wait_with_output().unwrap()
 }
 
-fn login(place: &Place, registry: &RealRegistry, password: &str) -> Output {
+fn login(place: &TestEnv, registry: &RealRegistry, password: &str) -> Output {
     let ca = registry.ca_file();
     let mut svp = place.svp(["login", "-u", RealRegistry::USER, "--password-stdin"]);
     svp.arg(&registry.address).arg("--cacert").arg(ca);
@@ -29,7 +29,7 @@ fn login(place: &Place, registry: &RealRegistry, password: &str) -> Output {
 
 #[test]
 fn a_login_serves_svp_and_skopeo_and_goes_again() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let registry = RealRegistry::start(&Setup { password: true, tls: true, ..Setup::default() });
     let ca = registry.ca_file().display().to_string();
     place.import_busybox();
@@ -39,10 +39,10 @@ fn a_login_serves_svp_and_skopeo_and_goes_again() {
 
     let file = place.dir().join("run/containers/auth.json");
     let output = login(&place, &registry, "wrong secret\n");
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(69), "{told}");
-    assert!(told.contains("refuses this user name and password"), "{told}");
-    assert!(!told.contains("wrong secret"), "{told}");
+    let printed = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(69), "{printed}");
+    assert!(printed.contains("refuses this user name and password"), "{printed}");
+    assert!(!printed.contains("wrong secret"), "{printed}");
     assert!(!file.exists());
 
     fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -63,14 +63,14 @@ fn a_login_serves_svp_and_skopeo_and_goes_again() {
     place.ok(["logout", &registry.address]);
     assert!(fs::read_to_string(&file).unwrap().contains("other.example"));
     place.fails(69, push);
-    let told = place.fails(2, ["logout", &registry.address]);
-    assert!(told.contains("no login"), "{told}");
+    let printed = place.fails(2, ["logout", &registry.address]);
+    assert!(printed.contains("no login"), "{printed}");
     place.assert_nothing_left();
 }
 
 #[test]
 fn skopeos_login_serves_svp_and_an_authfile_may_be_new() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let registry = RealRegistry::start(&Setup { password: true, tls: false, ..Setup::default() });
     let authfile = place.path("new/auth.json");
     let mut skopeo = place.command("skopeo");
@@ -94,7 +94,7 @@ fn skopeos_login_serves_svp_and_an_authfile_may_be_new() {
 
 #[test]
 fn what_can_not_be_is_refused() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let file = place.path("auth.json");
     let authfile = file.to_str().unwrap();
     let cases: [(i32, &[&str], &str); 4] = [
@@ -104,8 +104,8 @@ fn what_can_not_be_is_refused() {
         (2, &["logout", "localhost:1", "--authfile", authfile], "no login"),
     ];
     for (code, arguments, said) in cases {
-        let told = place.fails(code, arguments);
-        assert!(told.contains(said), "{arguments:?}: {told}");
+        let printed = place.fails(code, arguments);
+        assert!(printed.contains(said), "{arguments:?}: {printed}");
     }
     for text in ["[]", "{", r#"{"auths":[]}"#, r#"{"auths":{},"credsStore":"x"}"#] {
         fs::write(&file, text).unwrap();
@@ -117,7 +117,7 @@ fn what_can_not_be_is_refused() {
             output.status.code(),
             Some(65),
             "{text}: {}",
-            support::told(&Command::new("svp"), &output)
+            support::transcript(&Command::new("svp"), &output)
         );
         assert_eq!(fs::read_to_string(&file).unwrap(), text);
     }
@@ -125,7 +125,7 @@ fn what_can_not_be_is_refused() {
 
 /// Installs the credential helper `docker-credential-NAME` in the place; returns the `PATH` with it, and its file of
 /// logins.
-fn install_helper(place: &Place, name: &str) -> (String, PathBuf) {
+fn install_helper(place: &TestEnv, name: &str) -> (String, PathBuf) {
     const HELPER: &str = r#"#!/bin/sh
 kept=${0%/*}/kept
 at() { echo "$kept/$(echo "$1" | tr / _)"; }
@@ -156,7 +156,7 @@ esac
 
 #[test]
 fn a_login_is_kept_by_the_credential_helper_that_is_named() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let registry = RealRegistry::start(&Setup { password: true, ..Setup::default() });
     let (address, (path, kept)) = (&registry.address, install_helper(&place, "mine"));
     place.import_busybox();
@@ -187,10 +187,10 @@ fn a_login_is_kept_by_the_credential_helper_that_is_named() {
         };
         let login = ["login", "-u", RealRegistry::USER, "--password-stdin", address];
         let output = with_input(svp(&login), RealRegistry::PASSWORD);
-        let told = support::told(&svp(&login), &output);
+        let printed = support::transcript(&svp(&login), &output);
         assert!(
-            output.status.success() && told.contains("docker-credential-mine has the login"),
-            "{told}"
+            output.status.success() && printed.contains("docker-credential-mine has the login"),
+            "{printed}"
         );
         let entry: serde_json::Value =
             serde_json::from_str(&fs::read_to_string(kept.join(address)).unwrap()).unwrap();
@@ -215,7 +215,7 @@ fn a_login_is_kept_by_the_credential_helper_that_is_named() {
         support::success(&mut svp(&["logout", address]));
         assert!(!kept.join(address).exists());
         let again = support::output(&mut svp(&["logout", address]));
-        assert_eq!(again.status.code(), Some(2), "{}", support::told(&svp(&[]), &again));
+        assert_eq!(again.status.code(), Some(2), "{}", support::transcript(&svp(&[]), &again));
         assert_eq!(support::output(&mut svp(&["push", "busybox", &to])).status.code(), Some(69));
         fs::remove_file(&file).unwrap();
     }
@@ -224,7 +224,7 @@ fn a_login_is_kept_by_the_credential_helper_that_is_named() {
 
 #[test]
 fn a_helper_that_can_not_keep_a_login_is_told_of() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let registry = RealRegistry::start(&Setup { password: true, ..Setup::default() });
     let address = &registry.address;
     let (path, kept) = install_helper(&place, "mine");
@@ -238,21 +238,24 @@ fn a_helper_that_can_not_keep_a_login_is_told_of() {
         (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let login = ["login", "-u", RealRegistry::USER, "--password-stdin", address];
-    let (code, told) = run(&login, "/usr/bin:/bin");
-    assert!(code == 65 && told.contains("not installed") && told.contains("auth.json"), "{told}");
+    let (code, printed) = run(&login, "/usr/bin:/bin");
+    assert!(
+        code == 65 && printed.contains("not installed") && printed.contains("auth.json"),
+        "{printed}"
+    );
     let namespace = format!("{address}/team");
-    let (code, told) = run(&["login", "-u", "u", "--password-stdin", &namespace], &path);
-    assert!(code == 2 && told.contains("namespaces"), "{told}");
+    let (code, printed) = run(&["login", "-u", "u", "--password-stdin", &namespace], &path);
+    assert!(code == 2 && printed.contains("namespaces"), "{printed}");
     fs::remove_dir(&kept).unwrap();
-    let (code, told) = run(&login, &path);
-    assert!(code == 69 && told.contains("docker-credential-mine failed"), "{told}");
-    assert!(!told.contains(RealRegistry::PASSWORD), "{told}");
+    let (code, printed) = run(&login, &path);
+    assert!(code == 69 && printed.contains("docker-credential-mine failed"), "{printed}");
+    assert!(!printed.contains(RealRegistry::PASSWORD), "{printed}");
     assert_eq!(fs::read_to_string(&file).unwrap(), text);
 
     fs::create_dir(&kept).unwrap();
     assert_eq!(run(&login, &path).0, 0);
-    let (code, told) = run(&["logout", "--all"], &path);
-    assert!(code == 0 && fs::read_dir(&kept).unwrap().next().is_none(), "{told}");
+    let (code, printed) = run(&["logout", "--all"], &path);
+    assert!(code == 0 && fs::read_dir(&kept).unwrap().next().is_none(), "{printed}");
 }
 
 /// A terminal: the user's end, and the program's end.
@@ -280,7 +283,7 @@ fn echoes(terminal: &File) -> bool {
 
 #[test]
 fn a_terminal_shows_no_password() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let registry = RealRegistry::start(&Setup { password: true, ..Setup::default() });
     for interrupted in [false, true] {
         let (mut person, program) = terminal();

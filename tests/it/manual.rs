@@ -2,11 +2,11 @@
 
 use std::fs;
 
-use crate::support::{Place, output, success};
+use crate::support::{TestEnv, output, success};
 
 #[test]
 fn bash_completes_commands_and_options() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let completed = |words: &str| {
         // As bash does on Tab: the words, the number of the last, and the function registered by `complete`.
         let script = format!(
@@ -22,7 +22,7 @@ fn bash_completes_commands_and_options() {
 
 #[test]
 fn each_shell_has_completions() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let zsh = place.ok(["completions", "zsh"]);
     assert!(zsh.starts_with("#compdef svp\n") && zsh.contains("(push)"), "{zsh}");
     let fish = place.ok(["completions", "fish"]);
@@ -32,7 +32,7 @@ fn each_shell_has_completions() {
 
 #[test]
 fn each_command_has_a_manual_page() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let dir = place.dir().join("man/man1");
     place.ok(["man", dir.to_str().unwrap()]);
     let help = place.ok(["help"]);

@@ -4,17 +4,17 @@ use std::collections::HashSet;
 use std::fs;
 use std::time::Instant;
 
-use crate::support::{Place, many};
+use crate::support::{TestEnv, many};
 use serde_json::Value;
 
-fn json(place: &Place, arguments: &[&str]) -> Value {
+fn json(place: &TestEnv, arguments: &[&str]) -> Value {
     let text = place.ok([arguments, &["--format", "json"]].concat());
     serde_json::from_str(&text).expect("JSON")
 }
 
 #[test]
 fn many_tags_are_listed_measured_and_removed() {
-    let place = Place::new();
+    let place = TestEnv::new();
     many::fill(&place.store(), 100, 300);
     let list = json(&place, &["images"]);
     let list = list.as_array().unwrap();
@@ -54,7 +54,7 @@ fn many_tags_are_listed_measured_and_removed() {
 #[test]
 #[ignore = "fifty thousand tags: make soak"]
 fn fifty_thousand_tags_work() {
-    let place = Place::new();
+    let place = TestEnv::new();
     many::fill(&place.store(), 5000, 50_000);
     place.ok(["images"]);
     let commands: &[&[&str]] = &[

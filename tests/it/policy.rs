@@ -3,12 +3,12 @@
 use std::fs;
 
 use crate::support;
-use crate::support::Place;
+use crate::support::TestEnv;
 use crate::support::real_registry::{RealRegistry, Setup};
 use serde_json::{Value, json};
 
 /// Writes the user's policy.json, which skopeo reads too.
-fn allow(place: &Place, default: &str, transports: &Value) {
+fn allow(place: &TestEnv, default: &str, transports: &Value) {
     let dir = place.dir().join("home/.config/containers");
     fs::create_dir_all(&dir).unwrap();
     let policy = json!({"default": [{"type": default}], "transports": transports});
@@ -17,7 +17,7 @@ fn allow(place: &Place, default: &str, transports: &Value) {
 
 /// Returns whether svp accepts the image, after checking that skopeo agrees.
 #[track_caller]
-fn taken(place: &Place, source: &str) -> bool {
+fn taken(place: &TestEnv, source: &str) -> bool {
     let target = place.path("of-skopeo");
     let _ = fs::remove_dir_all(&target);
     let mut skopeo = place.command("skopeo");
@@ -29,19 +29,22 @@ fn taken(place: &Place, source: &str) -> bool {
         ours.status.success(),
         theirs.status.success(),
         "{}",
-        support::told(&skopeo, &theirs)
+        support::transcript(&skopeo, &theirs)
     );
     if !ours.status.success() {
-        let told = support::told(&svp, &ours);
-        assert_eq!(ours.status.code(), Some(65), "{told}");
-        assert!(told.contains("rejected by the policy") && told.contains("policy.json"), "{told}");
+        let printed = support::transcript(&svp, &ours);
+        assert_eq!(ours.status.code(), Some(65), "{printed}");
+        assert!(
+            printed.contains("rejected by the policy") && printed.contains("policy.json"),
+            "{printed}"
+        );
     }
     ours.status.success()
 }
 
 #[test]
 fn what_is_rejected_is_not_brought_in() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let registry = RealRegistry::start(&Setup::default());
     registry.push("team/app:1");
     registry.push("team/app:2");
@@ -81,14 +84,14 @@ fn what_is_rejected_is_not_brought_in() {
     place.ok(["load", "-i", "d.tar"]);
     // Images of the store are not judged again.
     place.ok(["push", "busybox", &format!("docker://{address}/other:1")]);
-    let told = place.fails(65, ["copy", &image("1"), "oci:out:x"]);
-    assert!(told.contains("its scope"), "{told}");
+    let printed = place.fails(65, ["copy", &image("1"), "oci:out:x"]);
+    assert!(printed.contains("its scope"), "{printed}");
     place.assert_nothing_left();
 }
 
 #[test]
 fn a_policy_may_be_named_and_one_that_is_wrong_is_an_error() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     place.ok(["save", "busybox", "-o", "oci-archive:a.tar"]);
     allow(&place, "reject", &json!({}));
@@ -102,14 +105,14 @@ fn a_policy_may_be_named_and_one_that_is_wrong_is_an_error() {
 
     fs::write(place.path("mine.json"), "{\n\"default\": [{\"type\": \"reject\"}],\n\"dflt\": 1}")
         .unwrap();
-    let told = place.fails(65, [&pull[..], &["--policy", "mine.json"]].concat());
-    assert!(told.contains("mine.json") && told.contains("line 3"), "{told}");
+    let printed = place.fails(65, [&pull[..], &["--policy", "mine.json"]].concat());
+    assert!(printed.contains("mine.json") && printed.contains("line 3"), "{printed}");
     place.ok(["inspect", "busybox"]);
 }
 
 #[test]
 fn a_signature_that_is_wanted_is_spoken_of_once() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let registry = RealRegistry::start(&Setup::default());
     let image = registry.push("app:1");
     let signed = json!([{"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/x"}]);
@@ -118,8 +121,8 @@ fn a_signature_that_is_wanted_is_spoken_of_once() {
     let name = format!("docker://{address}/app:1");
     let mut svp = place.svp(["pull", &name, "-t", "x"]);
     let output = support::output(&mut svp);
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{told}");
+    let printed = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{printed}");
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), image.manifest.to_string());
-    assert_eq!(told.matches("verifies no signatures").count(), 1, "{told}");
+    assert_eq!(printed.matches("verifies no signatures").count(), 1, "{printed}");
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::support::fault_registry::{FaultRegistry, Piece, Reply, Seen};
-use crate::support::{Place, output, told};
+use crate::support::{TestEnv, output, transcript};
 use serde_json::{Value, json};
 use svp::oci::media_type::MANIFEST;
 
@@ -15,12 +15,12 @@ struct Image {
     manifest: Vec<u8>,
     layer: String,
     blobs: PathBuf,
-    _place: Place,
+    _place: TestEnv,
 }
 
 impl Image {
     fn new() -> Arc<Self> {
-        let place = Place::new();
+        let place = TestEnv::new();
         place.import_busybox();
         let manifest = place.ok(["inspect", "busybox", "--raw"]).into_bytes();
         let parsed: Value = serde_json::from_slice(&manifest).unwrap();
@@ -78,7 +78,7 @@ fn check(image: &Arc<Image>, name: &str, fault: Fault, part: &str, limit: Durati
     let server = FaultRegistry::start(move |seen| {
         fault(&served, seen).unwrap_or_else(|| served.honest(seen))
     });
-    let place = Place::new();
+    let place = TestEnv::new();
     let auth = place.path("auth.json");
     let auths = json!({"auths": {(server.address()): {"auth": "dXNlcjpodW50ZXIy"}}});
     std::fs::write(&auth, auths.to_string()).unwrap();
@@ -86,7 +86,7 @@ fn check(image: &Arc<Image>, name: &str, fault: Fault, part: &str, limit: Durati
     let mut pull = place.svp(["pull", &source, "--authfile", auth.to_str().unwrap()]);
     let since = Instant::now();
     let result = output(&mut pull);
-    let said = format!("{name}: {}", told(&pull, &result));
+    let said = format!("{name}: {}", transcript(&pull, &result));
     assert!(since.elapsed() < limit, "{:?}: {said}", since.elapsed());
     assert!(!said.contains("hunter2") && !said.contains("dXNlcjpodW50ZXIy"), "{said}");
     assert!(!said.contains("panicked"), "{said}");
@@ -330,7 +330,7 @@ fn a_redirect_to_another_host_takes_no_credentials_along() {
         }
         Some(_) => served.honest(seen),
     });
-    let place = Place::new();
+    let place = TestEnv::new();
     let auth = place.path("auth.json");
     let entry = json!({"auth": "dXNlcjpodW50ZXIy"});
     let auths = json!({"auths": {(server.address()): entry, (storage.address()): entry}});

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::support;
-use crate::support::Place;
+use crate::support::TestEnv;
 use crate::support::fault_registry::{FaultRegistry, Piece, Reply, Seen};
 use crate::support::real_registry::{RealRegistry, Setup};
 use svp::error::{Error, Kind};
@@ -16,14 +16,14 @@ use svp::registry::ClientOptions;
 use svp::store::Store;
 
 /// Returns a place with busybox as `team/base:1`, and the digest of its manifest.
-fn world() -> (Place, String) {
-    let place = Place::new();
+fn world() -> (TestEnv, String) {
+    let place = TestEnv::new();
     let base = support::busybox_base();
     let digest = place.ok(["import", base.to_str().unwrap(), "-t", "team/base:1"]);
     (place, digest.trim().to_owned())
 }
 
-fn digest_at(place: &Place, registry: &RealRegistry, image: &str) -> String {
+fn digest_at(place: &TestEnv, registry: &RealRegistry, image: &str) -> String {
     let mut skopeo = place.command("skopeo");
     let name = format!("docker://{}/{image}", registry.address);
     skopeo.args(["inspect", "--tls-verify=false", "--format", "{{.Digest}}", &name]);
@@ -69,12 +69,12 @@ fn a_registry_with_tls_and_a_password_takes_the_right_login_alone() {
     let push = |authfile: &str| {
         ["push", "team/base:1", &to, "--cacert", &ca, "--authfile", authfile].map(str::to_owned)
     };
-    let told = place.fails(69, push(&auth("wrong")));
-    assert!(told.contains("refuses the login") && !told.contains("wrong\""), "{told}");
-    let told = place.fails(69, ["push", "team/base:1", &to, "--cacert", &ca]);
-    assert!(told.contains("wants a login"), "{told}");
-    let told = place.fails(69, ["push", "team/base:1", &to]);
-    assert!(told.contains("--cacert"), "{told}");
+    let printed = place.fails(69, push(&auth("wrong")));
+    assert!(printed.contains("refuses the login") && !printed.contains("wrong\""), "{printed}");
+    let printed = place.fails(69, ["push", "team/base:1", &to, "--cacert", &ca]);
+    assert!(printed.contains("wants a login"), "{printed}");
+    let printed = place.fails(69, ["push", "team/base:1", &to]);
+    assert!(printed.contains("--cacert"), "{printed}");
     assert_eq!(place.ok(push(&auth(RealRegistry::PASSWORD))).trim(), digest);
     place.assert_nothing_left();
 }
@@ -82,10 +82,10 @@ fn a_registry_with_tls_and_a_password_takes_the_right_login_alone() {
 #[test]
 fn names_without_a_registry_and_instances_are_refused() {
     let (place, _) = world();
-    let told = place.fails(2, ["push", "team/base:1"]);
-    assert!(told.contains("docker://REGISTRY/team/base:1"), "{told}");
-    let told = place.fails(2, ["pull", "debian:12"]);
-    assert!(told.contains("docker://docker.io/library/debian:12"), "{told}");
+    let printed = place.fails(2, ["push", "team/base:1"]);
+    assert!(printed.contains("docker://REGISTRY/team/base:1"), "{printed}");
+    let printed = place.fails(2, ["pull", "debian:12"]);
+    assert!(printed.contains("docker://docker.io/library/debian:12"), "{printed}");
     let store = Store::open(&place.store()).unwrap();
     let record = store.resolve(&"team/base:1".parse().unwrap()).unwrap();
     let mut image = store.load_image(&record.manifest).unwrap();
@@ -95,29 +95,29 @@ fn names_without_a_registry_and_instances_are_refused() {
     let file = place.path("one.tar");
     let to = format!("docker-archive:{}", file.display());
     for arguments in [["push", "one:1", "docker://localhost:1/x"], ["copy", "one:1", &to]] {
-        let told = place.fails(2, arguments);
-        assert!(told.contains("--allow-secrets"), "{told}");
+        let printed = place.fails(2, arguments);
+        assert!(printed.contains("--allow-secrets"), "{printed}");
         assert!(!file.exists());
     }
     place.fails(2, ["save", "one:1"]);
     place.ok(["save", "one:1", "--allow-secrets", "-o", &to]);
-    let told = place.fails(2, ["load", "-i", file.to_str().unwrap(), "-t", "one:1"]);
-    assert!(told.contains("instance") && told.contains("--force"), "{told}");
+    let printed = place.fails(2, ["load", "-i", file.to_str().unwrap(), "-t", "one:1"]);
+    assert!(printed.contains("instance") && printed.contains("--force"), "{printed}");
     place.ok(["load", "-i", file.to_str().unwrap(), "-t", "one:1", "--force"]);
-    let told = place.fails(65, ["push", "none:1", "docker://localhost:1/x"]);
-    assert!(told.contains("none:1"), "{told}");
+    let printed = place.fails(65, ["push", "none:1", "docker://localhost:1/x"]);
+    assert!(printed.contains("none:1"), "{printed}");
 }
 
 /// A store with an image of one layer, to test pushes.
 struct Image {
-    _place: Place,
+    _place: TestEnv,
     store: Store,
     descriptor: Descriptor,
 }
 
 impl Image {
     fn new() -> Self {
-        let place = Place::new();
+        let place = TestEnv::new();
         let store = Store::open(&place.path("images")).unwrap();
         let options = ImportOptions { platform: Platform::host(), created: 0, threads: 1 };
         let input = Input::open(&support::busybox_base()).unwrap();
@@ -209,7 +209,7 @@ fn what_was_pulled_from_or_pushed_to_the_registry_is_mounted_from_there() {
             _ => obedient(seen),
         }
     });
-    let place = Place::new();
+    let place = TestEnv::new();
     let at = |name: &str| format!("docker://{}/{name}:1", server.address());
     let asked = |from: &str| {
         let posts = server.seen().into_iter().filter(|seen| seen.method == "POST");
@@ -409,9 +409,9 @@ fn lasting_failures_end_in_time_with_a_sentence() {
         let started = Instant::now();
         let error = image.push(&server).unwrap_err();
         assert_eq!(error.kind(), Kind::Registry, "{name}: {error}");
-        let told = error.to_string();
-        assert!(told.contains(said), "{name}: {told}");
-        assert_eq!(told.matches("team/base").count(), 1, "{name}: {told}");
+        let printed = error.to_string();
+        assert!(printed.contains(said), "{name}: {printed}");
+        assert_eq!(printed.matches("team/base").count(), 1, "{name}: {printed}");
         assert!(error.hint_text().is_some(), "{name}: {error:?}");
         assert!(started.elapsed() < Duration::from_secs(40), "{name}");
         let manifests = server.seen_at("manifests").len();
@@ -431,15 +431,15 @@ fn a_blob_that_is_damaged_in_the_store_is_told_as_such() {
     bytes[5000] ^= 1;
     std::fs::write(&blob, &bytes).unwrap();
     let to = format!("docker://{}/team/base:1", registry.address);
-    let told = place.fails(65, ["push", "team/base:1", &to]);
-    assert!(told.contains(layer) && told.contains("damaged"), "{told}");
-    assert!(told.contains("svp check --store"), "{told}");
+    let printed = place.fails(65, ["push", "team/base:1", &to]);
+    assert!(printed.contains(layer) && printed.contains("damaged"), "{printed}");
+    assert!(printed.contains("svp check --store"), "{printed}");
     place.assert_nothing_left();
 }
 
 #[test]
 fn build_and_setup_push_what_they_made() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     let registry = RealRegistry::start(&Setup::default());
     let query =
@@ -454,8 +454,8 @@ fn build_and_setup_push_what_they_made() {
 
     let one = format!("{}/team/one:1", registry.address);
     let setup = ["setup", "-b", pack, "-i", &base, "-t", &one, "--push"];
-    let told = place.fails(2, setup);
-    assert!(told.contains("--allow-secrets"), "{told}");
+    let printed = place.fails(2, setup);
+    assert!(printed.contains("--allow-secrets"), "{printed}");
     place.fails(65, ["inspect", &one]);
     place.fails(2, ["build", "-b", pack, "--base", "busybox", "-t", "local", "--push"]);
     let environment = place.ok([&setup[..], &["--allow-secrets"]].concat());
@@ -478,9 +478,9 @@ fn the_policy_says_when_a_registry_is_asked() {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     };
     for policy in ["--pull=never", "--offline"] {
-        let told = String::from_utf8_lossy(&pull(policy).stderr).into_owned();
-        assert_eq!(pull(policy).status.code(), Some(65), "{told}");
-        assert!(told.contains("no registry may be asked"), "{told}");
+        let printed = String::from_utf8_lossy(&pull(policy).stderr).into_owned();
+        assert_eq!(pull(policy).status.code(), Some(65), "{printed}");
+        assert!(printed.contains("no registry may be asked"), "{printed}");
     }
     assert_eq!(digest("--pull=missing"), first);
 

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::process::Command;
 
 use crate::support;
-use crate::support::Place;
+use crate::support::TestEnv;
 use crate::support::real_registry::{Pushed, RealRegistry, Setup};
 use svp::oci::Digest;
 
@@ -17,18 +17,18 @@ fn nobody() -> String {
 }
 
 /// Writes the user's registries.conf, which skopeo reads too.
-fn configure(place: &Place, text: &str) {
+fn configure(place: &TestEnv, text: &str) {
     let dir = place.dir().join("home/.config/containers");
     fs::create_dir_all(&dir).unwrap();
     fs::write(dir.join("registries.conf"), text).unwrap();
 }
 
-fn pull(place: &Place, name: &str) -> String {
+fn pull(place: &TestEnv, name: &str) -> String {
     place.ok(["pull", name, "-t", "got"]).trim().to_owned()
 }
 
 /// Returns skopeo's digest of the same name with the same files.
-fn skopeo(place: &Place, arguments: &[&str], name: &str) -> std::process::Output {
+fn skopeo(place: &TestEnv, arguments: &[&str], name: &str) -> std::process::Output {
     let mut skopeo = place.command("skopeo");
     skopeo.args(["inspect", "--no-tags", "--format", "{{.Digest}}"]).args(arguments);
     skopeo.arg(format!("docker://{name}"));
@@ -36,23 +36,23 @@ fn skopeo(place: &Place, arguments: &[&str], name: &str) -> std::process::Output
 }
 
 #[track_caller]
-fn both_give(place: &Place, name: &str, image: &Pushed) {
+fn both_give(place: &TestEnv, name: &str, image: &Pushed) {
     assert_eq!(pull(place, name), image.manifest.to_string());
     let output = skopeo(place, &[], name);
-    let told = String::from_utf8_lossy(&output.stderr);
+    let printed = String::from_utf8_lossy(&output.stderr);
     let digest = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(digest.trim(), image.manifest.to_string(), "{told}");
+    assert_eq!(digest.trim(), image.manifest.to_string(), "{printed}");
 }
 
 #[track_caller]
-fn both_fail(place: &Place, name: &str) -> String {
+fn both_fail(place: &TestEnv, name: &str) -> String {
     assert!(!skopeo(place, &[], name).status.success());
     place.fails(69, ["pull", name, "-t", "none"])
 }
 
 #[test]
 fn names_are_rewritten_and_the_longest_prefix_wins() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let (one, two) = (RealRegistry::start(&PLAIN), RealRegistry::start(&PLAIN));
     let image = one.push("internal/bar/app:1");
     let other = two.push("app:1");
@@ -71,10 +71,10 @@ fn names_are_rewritten_and_the_longest_prefix_wins() {
     both_give(&place, &format!("example.com/foo/app@{}", image.manifest), &image);
     both_give(&place, "example.com/app:1", &other);
     both_give(&place, "a.b.example.org/app:1", &other);
-    let told = both_fail(&place, "example.com/foo/none:1");
+    let printed = both_fail(&place, "example.com/foo/none:1");
     assert!(
-        told.contains(&one.address) && told.contains("no repository internal/bar/none"),
-        "{told}"
+        printed.contains(&one.address) && printed.contains("no repository internal/bar/none"),
+        "{printed}"
     );
     // The store has it under the requested name.
     place.ok(["pull", "example.com/foo/app:1"]);
@@ -84,7 +84,7 @@ fn names_are_rewritten_and_the_longest_prefix_wins() {
 
 #[test]
 fn mirrors_are_tried_in_order_each_with_its_own_login() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let guarded = RealRegistry::start(&Setup { password: true, tls: true, ..Setup::default() });
     let empty = RealRegistry::start(&PLAIN);
     let itself = RealRegistry::start(&PLAIN);
@@ -102,14 +102,17 @@ fn mirrors_are_tried_in_order_each_with_its_own_login() {
     };
     // Without a login and a trusted certificate, the mirror is skipped.
     configure(&place, &text("insecure = true"));
-    let told = both_fail(&place, "registry.example/team/app:1");
+    let printed = both_fail(&place, "registry.example/team/app:1");
     for (part, why) in [
         (&dead, "refuses the connection"),
         (&empty.address, "no repository team/app"),
         (&guarded.address, "wants a login"),
         (&itself.address, "no repository team/app"),
     ] {
-        assert!(told.contains(part.as_str()) && told.contains(why), "{part} {why}: {told}");
+        assert!(
+            printed.contains(part.as_str()) && printed.contains(why),
+            "{part} {why}: {printed}"
+        );
     }
     both_give(&place, "registry.example/team/late:1", &only_there);
 
@@ -120,16 +123,16 @@ fn mirrors_are_tried_in_order_each_with_its_own_login() {
     both_give(&place, "registry.example/team/app:1", &image);
 
     configure(&place, &text(""));
-    let told = both_fail(&place, "registry.example/team/app:1");
-    assert!(told.contains("is not trusted"), "{told}");
+    let printed = both_fail(&place, "registry.example/team/app:1");
+    assert!(printed.contains("is not trusted"), "{printed}");
     let ca = guarded.ca_file().display().to_string();
     let name = "registry.example/team/app:1";
     let digest = place.ok(["pull", name, "-t", "got", "--cacert", &ca]);
     assert_eq!(digest.trim(), image.manifest.to_string());
 
     configure(&place, &text("insecure = true\npull-from-mirror = \"digest-only\""));
-    let told = place.fails(69, ["pull", name, "-t", "none"]);
-    assert!(!told.contains(&guarded.address), "{told}");
+    let printed = place.fails(69, ["pull", name, "-t", "none"]);
+    assert!(!printed.contains(&guarded.address), "{printed}");
     let digested = format!("registry.example/team/app@{}", image.manifest);
     assert_eq!(pull(&place, &digested), image.manifest.to_string());
     place.assert_nothing_left();
@@ -137,7 +140,7 @@ fn mirrors_are_tried_in_order_each_with_its_own_login() {
 
 #[test]
 fn a_blob_that_a_mirror_lacks_comes_from_the_next_place() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let (mirror, itself) = (RealRegistry::start(&PLAIN), RealRegistry::start(&PLAIN));
     let image = mirror.push("app:1");
     itself.push("app:1");
@@ -156,14 +159,14 @@ fn a_blob_that_a_mirror_lacks_comes_from_the_next_place() {
     place.ok(["check", "--store"]);
     place.ok(["rmi", "got"]);
     itself.lose(&layer);
-    let told = place.fails(69, ["pull", "registry.example/app:1", "-t", "got"]);
-    assert!(told.contains(&mirror.address) && told.contains(&itself.address), "{told}");
+    let printed = place.fails(69, ["pull", "registry.example/app:1", "-t", "got"]);
+    assert!(printed.contains(&mirror.address) && printed.contains(&itself.address), "{printed}");
     place.assert_nothing_left();
 }
 
 #[test]
 fn what_is_blocked_is_refused_and_its_mirrors_are_not() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let (registry, mirror) = (RealRegistry::start(&PLAIN), RealRegistry::start(&PLAIN));
     registry.push("a/app:1");
     let image = mirror.push("copy/app:1");
@@ -179,21 +182,22 @@ fn what_is_blocked_is_refused_and_its_mirrors_are_not() {
         ),
     );
     pull(&place, &format!("{address}/a/app:1"));
-    let told = both_fail(&place, &format!("{address}/b/app:1"));
+    let printed = both_fail(&place, &format!("{address}/b/app:1"));
     assert!(
-        told.contains("blocked by") && told.contains("home/.config/containers/registries.conf"),
-        "{told}"
+        printed.contains("blocked by")
+            && printed.contains("home/.config/containers/registries.conf"),
+        "{printed}"
     );
     both_give(&place, &format!("{address}/c/app:1"), &image);
-    let told = both_fail(&place, &format!("{address}/c/none:1"));
-    assert!(told.contains(&mirror.address) && told.contains("blocked by"), "{told}");
-    let told = place.fails(69, ["push", "got", &format!("docker://{address}/b/x:1")]);
-    assert!(told.contains("blocked by"), "{told}");
+    let printed = both_fail(&place, &format!("{address}/c/none:1"));
+    assert!(printed.contains(&mirror.address) && printed.contains("blocked by"), "{printed}");
+    let printed = place.fails(69, ["push", "got", &format!("docker://{address}/b/x:1")]);
+    assert!(printed.contains("blocked by"), "{printed}");
 }
 
 #[test]
 fn pushing_goes_to_the_registry_that_is_named() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let (registry, mirror) = (RealRegistry::start(&PLAIN), RealRegistry::start(&PLAIN));
     configure(
         &place,
@@ -216,7 +220,7 @@ fn pushing_goes_to_the_registry_that_is_named() {
 
 #[test]
 fn insecure_is_for_the_registry_that_is_called_so() {
-    let place = Place::new();
+    let place = TestEnv::new();
     // An address that svp does not treat as loopback.
     let (plain, tls) = (
         RealRegistry::start(&PLAIN),
@@ -231,36 +235,36 @@ fn insecure_is_for_the_registry_that_is_called_so() {
     let run = |code: i32, name: &str, more: &[&str]| {
         let mut svp = place.svp(["pull", name, "-t", "got", "--authfile", &auth]);
         let output = support::output(svp.args(more).env("NO_PROXY", "*"));
-        let told = support::told(&svp, &output);
-        assert_eq!(output.status.code(), Some(code), "{told}");
-        told
+        let printed = support::transcript(&svp, &output);
+        assert_eq!(output.status.code(), Some(code), "{printed}");
+        printed
     };
     configure(&place, &format!("[[registry]]\nlocation = \"{}\"\ninsecure = true\n", tls.address));
     run(0, &of_tls, &[]);
-    let told = run(69, &name, &[]);
-    assert!(told.contains("does not speak TLS") && told.contains("insecure"), "{told}");
+    let printed = run(69, &name, &[]);
+    assert!(printed.contains("does not speak TLS") && printed.contains("insecure"), "{printed}");
     configure(&place, &format!("[[registry]]\nlocation = \"{far}\"\ninsecure = true\n"));
     run(0, &name, &[]);
-    let told = run(69, &of_tls, &[]);
-    assert!(told.contains("is not trusted"), "{told}");
+    let printed = run(69, &of_tls, &[]);
+    assert!(printed.contains("is not trusted"), "{printed}");
     // The option overrides the file, either way.
     run(0, &of_tls, &["--tls-verify=false"]);
-    let told = run(69, &name, &["--tls-verify"]);
-    assert!(told.contains("does not speak TLS"), "{told}");
+    let printed = run(69, &name, &["--tls-verify"]);
+    assert!(printed.contains("does not speak TLS"), "{printed}");
 }
 
 #[test]
 fn a_file_that_is_wrong_is_named() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let registry = RealRegistry::start(&PLAIN);
     registry.push("app:1");
     let name = format!("docker://{}/app:1", registry.address);
     configure(&place, "\n[[registry]]\nlocation = 7\n");
-    let told = place.fails(65, ["pull", &name, "-t", "x"]);
-    assert!(told.contains(".config/containers/registries.conf, line 3"), "{told}");
+    let printed = place.fails(65, ["pull", &name, "-t", "x"]);
+    assert!(printed.contains(".config/containers/registries.conf, line 3"), "{printed}");
     configure(&place, "[registries.insecure]\nregistries = [\"r.example\"]\n");
-    let told = place.fails(65, ["pull", &name, "-t", "x"]);
-    assert!(told.contains("version 1"), "{told}");
+    let printed = place.fails(65, ["pull", &name, "-t", "x"]);
+    assert!(printed.contains("version 1"), "{printed}");
 
     let named = place.path("mine.conf");
     let with_file = |arguments: &[&str]| {

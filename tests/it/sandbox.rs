@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::support::{Place, busybox_base, output, run, told};
+use crate::support::{TestEnv, busybox_base, output, run, transcript};
 
 const QUERY: &str = "#!/bin/sh\nif [ \"$1\" = os ]; then echo busybox/1; fi\n";
 
-fn pack(place: &Place, name: &str, script: &str) -> PathBuf {
+fn pack(place: &TestEnv, name: &str, script: &str) -> PathBuf {
     let build = format!("#!/bin/sh\n{script}\n");
     place.write_pack(name, &[("bin/query", QUERY), ("bin/build", &build)])
 }
@@ -41,7 +41,7 @@ fn lines(stderr: &[u8]) -> Vec<String> {
 
 #[test]
 fn signals_are_a_scripts_own_whatever_the_caller_ignores() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     let script = "grep -E '^Sig(Blk|Ign)' /proc/self/status\n\
                   sleep 60 & kill -TERM $!; wait $!; echo ended $?";
@@ -51,7 +51,7 @@ fn signals_are_a_scripts_own_whatever_the_caller_ignores() {
     shell.args(build(&pack, "busybox"));
     let started = Instant::now();
     let output = output(&mut shell);
-    assert!(output.status.success(), "{}", told(&shell, &output));
+    assert!(output.status.success(), "{}", transcript(&shell, &output));
     let lines = lines(&output.stderr);
     let masks: Vec<_> = lines.iter().filter(|line| line.starts_with("Sig")).collect();
     assert_eq!(masks.len(), 2, "{lines:?}");
@@ -66,7 +66,7 @@ fn signals_are_a_scripts_own_whatever_the_caller_ignores() {
 
 #[test]
 fn names_resolve_where_etc_is_a_link() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let root = place.path("root");
     fs::create_dir_all(&root).unwrap();
     let (base, root) = (busybox_base(), root.to_str().unwrap().to_owned());
@@ -84,7 +84,7 @@ fn names_resolve_where_etc_is_a_link() {
     arguments.extend(["--oci-dir", out.to_str().unwrap()]);
     let mut svp = place.svp(arguments);
     let output = output(&mut svp);
-    assert!(output.status.success(), "{}", told(&svp, &output));
+    assert!(output.status.success(), "{}", transcript(&svp, &output));
     let lines = lines(&output.stderr);
     assert_eq!(lines[..2], ["751", "755"], "{lines:?}");
     assert_eq!(lines.last().unwrap(), "1", "{lines:?}");
@@ -99,7 +99,7 @@ fn names_resolve_where_etc_is_a_link() {
 
 #[test]
 fn an_interrupt_clears_up_though_nobody_reads_what_svp_says() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     let pack = pack(&place, "pack", "while :; do echo mkdir -p /x$$; done");
     let mut svp = place.svp(build(&pack, "busybox"));
@@ -123,7 +123,7 @@ fn an_interrupt_clears_up_though_nobody_reads_what_svp_says() {
 
 #[test]
 fn what_a_removal_had_to_leave_goes_with_the_next() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     let quick = pack(&place, "quick", "echo x >/x");
     place.ok(build(&quick, "busybox"));
@@ -183,7 +183,7 @@ fn i386_program(calls: &[(u32, u32)]) -> Vec<u8> {
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn programs_of_32_bits_run_and_are_refused_what_others_are() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     // getpid and unshare(0), which are allowed; bpf; unshare(CLONE_NEWUSER); mount; clone3.
     let programs: [(&str, &[(u32, u32)], i32); 5] = [
@@ -204,7 +204,7 @@ fn programs_of_32_bits_run_and_are_refused_what_others_are() {
     run(pack.join("bin/nothing").to_str().unwrap(), [""; 0]);
     let mut svp = place.svp(build(&pack, "busybox"));
     let output = output(&mut svp);
-    assert!(output.status.success(), "{}", told(&svp, &output));
+    assert!(output.status.success(), "{}", transcript(&svp, &output));
     let expected: Vec<_> = programs.map(|(name, _, code)| format!("{name} {code}")).into();
     assert_eq!(lines(&output.stderr), expected);
 }

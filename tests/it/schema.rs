@@ -8,7 +8,7 @@ use svp::store::Store;
 
 #[test]
 fn documents_and_layout_are_what_the_specification_says() {
-    let place = support::Place::new();
+    let place = support::TestEnv::new();
     let store = Store::open(&place.path("images")).unwrap();
     let reference: Reference = "team/base:1".parse().unwrap();
     let options = ImportOptions { platform: Platform::host(), created: 0, threads: 2 };

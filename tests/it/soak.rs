@@ -8,7 +8,7 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use crate::support::registry::Registry;
-use crate::support::{Place, success, told};
+use crate::support::{TestEnv, success, transcript};
 
 /// Number of pulls, and of builds, in a round.
 const EACH: usize = 8;
@@ -17,7 +17,7 @@ const EACH: usize = 8;
 type Tags = BTreeMap<String, String>;
 
 struct Soak {
-    place: Place,
+    place: TestEnv,
     registry: Registry,
     /// The images in the registry: name and digest.
     remote: Vec<(String, String)>,
@@ -35,10 +35,10 @@ struct Running {
 impl Soak {
     /// Returns a registry with four images that share layers, and a store with busybox.
     fn new() -> Self {
-        let place = Place::new();
+        let place = TestEnv::new();
         let registry = Registry::start();
         place.import_busybox();
-        let maker = Place::new();
+        let maker = TestEnv::new();
         maker.import_busybox();
         let mut remote = Vec::new();
         let mut base = "busybox".to_owned();
@@ -105,7 +105,7 @@ impl Soak {
         for Running { arguments, child, makes } in running {
             let output = child.wait_with_output().expect("svp");
             let command = self.place.svp(&arguments);
-            assert!(output.status.success(), "round {round}: {}", told(&command, &output));
+            assert!(output.status.success(), "round {round}: {}", transcript(&command, &output));
             let Some((tag, expected)) = makes else { continue };
             let digest = String::from_utf8_lossy(&output.stdout).trim().to_owned();
             assert!(expected.is_none_or(|expected| expected == digest), "{tag}: {digest}");
@@ -154,7 +154,7 @@ impl Soak {
     }
 }
 
-fn pack(place: &Place, name: &str, script: &str) -> String {
+fn pack(place: &TestEnv, name: &str, script: &str) -> String {
     let build = format!("#!/bin/sh\nset -e\n{script}\n");
     let query = "#!/bin/sh\n[ \"$1\" != os ] || echo busybox/1\n";
     let dir = place.write_pack(name, &[("bin/query", query), ("bin/build", &build)]);

@@ -258,12 +258,12 @@ fn lists_and_inspections() {
     let listed = store.list().unwrap();
     let lines: Vec<_> = listed.iter().map(|l| (&*l.repository, &*l.tag, l.size)).collect();
     assert_eq!(lines, [("a", "latest", Some(7)), ("h.x/b", "2", Some(7))]);
-    let told = store.inspect(&name("a"), &Platform::host()).unwrap();
-    assert_eq!(told.tags, ["a:latest", "h.x/b:2"]);
-    assert_eq!((told.digest, told.size), (descriptor.digest, 7));
-    assert_eq!(told.created.as_deref(), Some("2024-01-02T03:04:05Z"));
-    assert_eq!(told.config["config"]["Labels"]["a"], "b");
-    assert_eq!(told.layers[0].diff_id, Digest::of("content"));
+    let printed = store.inspect(&name("a"), &Platform::host()).unwrap();
+    assert_eq!(printed.tags, ["a:latest", "h.x/b:2"]);
+    assert_eq!((printed.digest, printed.size), (descriptor.digest, 7));
+    assert_eq!(printed.created.as_deref(), Some("2024-01-02T03:04:05Z"));
+    assert_eq!(printed.config["config"]["Labels"]["a"], "b");
+    assert_eq!(printed.layers[0].diff_id, Digest::of("content"));
 
     fs::remove_file(store.blob_path(&descriptor.digest)).unwrap();
     assert_eq!(store.list().unwrap()[0].size, None);

@@ -3,10 +3,10 @@
 use crate::support;
 use crate::support::podman::Podman;
 use crate::support::registry::Registry;
-use crate::support::{Place, busybox_base, check_schema, conformance, success};
+use crate::support::{TestEnv, busybox_base, check_schema, conformance, success};
 
 /// Returns a layout made by umoci, with one image, `base`.
-fn umoci_layout(place: &Place) -> std::path::PathBuf {
+fn umoci_layout(place: &TestEnv) -> std::path::PathBuf {
     let layout = place.path("layout");
     let image = format!("{}:base", layout.display());
     success(place.command("umoci").args(["init", "--layout"]).arg(&layout));
@@ -19,7 +19,7 @@ fn umoci_layout(place: &Place) -> std::path::PathBuf {
 
 #[test]
 fn a_layout_of_umoci_goes_through_the_registry_and_the_checkers() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let layout = umoci_layout(&place);
     let registry = Registry::start();
     let remote = format!("docker://{}/base:1", registry.host());
@@ -39,7 +39,7 @@ fn a_layout_of_umoci_goes_through_the_registry_and_the_checkers() {
 #[test]
 #[should_panic(expected = "no image manifest")]
 fn the_checker_is_not_content_with_anything() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let layout = umoci_layout(&place);
     let index = layout.join("index.json");
     let text = std::fs::read_to_string(&index).unwrap();
@@ -50,7 +50,7 @@ fn the_checker_is_not_content_with_anything() {
 #[test]
 #[should_panic(expected = "schemaVersion")]
 fn the_schema_is_not_content_with_anything() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let file = place.path("index.json");
     std::fs::write(&file, r#"{"schemaVersion": 1, "manifests": []}"#).unwrap();
     check_schema("image-index-schema", &file);
@@ -58,7 +58,7 @@ fn the_schema_is_not_content_with_anything() {
 
 #[test]
 fn a_registry_asks_for_a_login() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let registry = Registry::start_with_login("tester", "right");
     let list = |credentials: &str| {
         let mut skopeo = place.command("skopeo");
@@ -77,14 +77,14 @@ fn a_registry_asks_for_a_login() {
 
 #[test]
 fn svp_starts() {
-    let place = Place::new();
+    let place = TestEnv::new();
     success(&mut place.svp(["--version"]));
     place.assert_nothing_left();
 }
 
 #[test]
 fn podman_loads_and_runs() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let layout = umoci_layout(&place);
     let archive = place.path("image.tar");
     let mut copy = place.command("skopeo");

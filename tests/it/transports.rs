@@ -4,7 +4,7 @@
 use std::fs;
 
 use crate::support::registry::Registry;
-use crate::support::{Place, success};
+use crate::support::{TestEnv, success};
 use serde_json::Value;
 use svp::oci::Digest;
 
@@ -13,7 +13,7 @@ const TRANSPORTS: [&str; 4] = ["docker", "oci", "oci-archive", "docker-archive"]
 
 /// An image of three layers in a registry and in every other transport, written by skopeo.
 struct World {
-    place: Place,
+    place: TestEnv,
     registry: Registry,
 }
 
@@ -31,7 +31,7 @@ struct Found {
 impl World {
     /// Returns a registry that has `team/image:1`, copied there by skopeo with `options`, and empty other transports.
     fn new(options: &[&str]) -> Self {
-        let (place, registry) = (Place::new(), Registry::start());
+        let (place, registry) = (TestEnv::new(), Registry::start());
         place.import_busybox();
         let query = "#!/bin/sh\n[ \"$1\" != os ] || echo busybox/1\n";
         let build = "#!/bin/sh\nseq 1 20000 >/numbers\n";

@@ -5,23 +5,23 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use crate::support;
-use crate::support::{Place, busybox_base};
+use crate::support::{TestEnv, busybox_base};
 use serde_json::Value;
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-fn import(place: &Place, name: &str) -> String {
+fn import(place: &TestEnv, name: &str) -> String {
     let file = busybox_base();
     place.ok(["import", file.to_str().unwrap(), "-t", name]).trim().to_owned()
 }
 
 #[test]
 fn an_image_is_inspected_whole_in_parts_and_by_a_field() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let digest = import(&place, "a");
-    let told = json(&place.ok(["inspect", "a", "--format", "json"]));
+    let printed = json(&place.ok(["inspect", "a", "--format", "json"]));
     let manifest = place.ok(["inspect", "a", "--raw"]);
     let config = place.ok(["inspect", "a", "--config", "--raw"]);
     for (name, raw) in [(&digest, &manifest), (&field(&place, "configDigest"), &config)] {
@@ -30,17 +30,17 @@ fn an_image_is_inspected_whole_in_parts_and_by_a_field() {
     }
     assert_eq!(json(&place.ok(["inspect", "a", "--manifest"])), json(&manifest));
     assert_eq!(json(&place.ok(["inspect", "a", "--config"])), json(&config));
-    assert_eq!(json(&config), told["config"]);
+    assert_eq!(json(&config), printed["config"]);
     assert_eq!(field(&place, "digest"), format!("{digest}\n"));
-    assert_eq!(field(&place, "layers.0.digest").trim(), told["layers"][0]["digest"]);
+    assert_eq!(field(&place, "layers.0.digest").trim(), printed["layers"][0]["digest"]);
     assert_eq!(place.ok(["inspect", "a", "--config", "--field", "os"]), "linux\n");
     assert!(place.fails(65, ["inspect", "a", "--field", "nope"]).contains("configDigest"));
     place.fails(2, ["inspect", "a", "--manifest", "--config"]);
     place.fails(2, ["inspect", "a", "--raw", "--field", "digest"]);
 
     let history = json(&place.ok(["history", "a", "--format", "json"]));
-    assert_eq!(history[0]["layer"], told["layers"][0]["digest"]);
-    assert_eq!(history[0]["size"], told["size"]);
+    assert_eq!(history[0]["layer"], printed["layers"][0]["digest"]);
+    assert_eq!(history[0]["size"], printed["size"]);
     assert_eq!(history[0]["number"], 1);
     assert!(place.ok(["history", "a"]).lines().nth(1).unwrap().starts_with("1  "), "{history}");
     assert_eq!(place.ok(["inspect", "a", "--field", r#""config"."os""#]), "linux\n");
@@ -48,7 +48,7 @@ fn an_image_is_inspected_whole_in_parts_and_by_a_field() {
     assert!(place.fails(65, ["history", "nothing"]).contains("nothing:latest"));
 }
 
-fn field(place: &Place, name: &str) -> String {
+fn field(place: &TestEnv, name: &str) -> String {
     place.ok(["inspect", "a", "--field", name])
 }
 
@@ -62,7 +62,7 @@ const PACK: &[(&str, &str)] = &[
     ("bin/run", "#!/bin/sh\nexec sleep 1000\n"),
 ];
 
-fn build(place: &Place, base: &str, name: &str) {
+fn build(place: &TestEnv, base: &str, name: &str) {
     let pack = place.path("pack");
     if !pack.exists() {
         place.write_pack("pack", PACK);
@@ -78,13 +78,13 @@ fn sorts(list: &Value) -> Vec<&str> {
     sorts
 }
 
-fn files(place: &Place, dir: &str) -> usize {
+fn files(place: &TestEnv, dir: &str) -> usize {
     std::fs::read_dir(place.store().join(dir)).unwrap().count()
 }
 
 #[test]
 fn prune_takes_what_no_tag_needs_and_df_says_how_much() {
-    let place = Place::new();
+    let place = TestEnv::new();
     import(&place, "base");
     build(&place, "base", "kept");
     let setup = ["setup", "-b", "pack", "-i", "kept", "-t", "one", "--network", "none"];
@@ -104,7 +104,7 @@ fn prune_takes_what_no_tag_needs_and_df_says_how_much() {
     ]);
     place.ok(["rmi", "x"]);
     // A base from a layout is in the store without a tag.
-    let other = Place::new();
+    let other = TestEnv::new();
     other.write_pack("pack", PACK);
     let source = format!("oci:{}:x:latest", place.path("out").display());
     build(&other, &source, "y");
@@ -144,13 +144,13 @@ fn prune_takes_what_no_tag_needs_and_df_says_how_much() {
     place.ok(["rmi", "one"]);
     assert_eq!(files(&place, "instances"), 1);
     assert!(place.fails(74, ["prune", "--wait", "0"]).contains("uses the store"));
-    let told = json(&place.ok(["prune", "--dry-run", "--format", "json"]));
-    assert!(sorts(&told).contains(&"instance"));
-    assert!(!sorts(&told).contains(&"staging"), "another's staging is needed");
+    let printed = json(&place.ok(["prune", "--dry-run", "--format", "json"]));
+    assert!(sorts(&printed).contains(&"instance"));
+    assert!(!sorts(&printed).contains(&"staging"), "another's staging is needed");
     busy.kill().unwrap();
     busy.wait().unwrap();
     let pruned = json(&place.ok(["prune", "--format", "json"]));
-    assert_eq!(sorts(&pruned), sorts(&told));
+    assert_eq!(sorts(&pruned), sorts(&printed));
     assert_eq!(files(&place, "instances"), 0);
     place.ok(["inspect", "kept"]);
     place.ok(setup);
@@ -169,7 +169,7 @@ fn prune_takes_what_no_tag_needs_and_df_says_how_much() {
 
 #[test]
 fn prune_removes_nothing_while_an_image_is_damaged_and_df_says_so() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let digest = import(&place, "a");
     std::fs::write(place.store().join("logs/x.log"), "x").unwrap();
     std::fs::remove_file(place.store().join("blobs/sha256").join(&digest[7..])).unwrap();
@@ -184,7 +184,7 @@ fn prune_removes_nothing_while_an_image_is_damaged_and_df_says_so() {
 
 #[test]
 fn check_store_finds_each_fault_and_nothing_in_a_sound_store() {
-    let place = Place::new();
+    let place = TestEnv::new();
     import(&place, "base");
     build(&place, "base", "b");
     place.ok(["setup", "-b", "pack", "-i", "b", "-t", "one", "--network", "none"]);
@@ -219,9 +219,9 @@ fn check_store_finds_each_fault_and_nothing_in_a_sound_store() {
         }
         let mut command = place.svp(["check", "--store"]);
         let output = support::output(&mut command);
-        let told = support::told(&command, &output);
-        assert_eq!(output.status.code(), Some(65), "{}: {told}", path.display());
-        assert!(String::from_utf8_lossy(&output.stdout).contains(said), "{said}: {told}");
+        let printed = support::transcript(&command, &output);
+        assert_eq!(output.status.code(), Some(65), "{}: {printed}", path.display());
+        assert!(String::from_utf8_lossy(&output.stdout).contains(said), "{said}: {printed}");
         match before {
             Some(before) => std::fs::write(&path, before).unwrap(),
             None => std::fs::remove_file(&path).unwrap(),
@@ -231,7 +231,7 @@ fn check_store_finds_each_fault_and_nothing_in_a_sound_store() {
 }
 
 /// Changes a file of an unpacked layer, which belongs to the containers' root.
-fn in_tree(place: &Place, layer: &std::path::Path, script: &str) {
+fn in_tree(place: &TestEnv, layer: &std::path::Path, script: &str) {
     let shell = ["sh", "-euc", script];
     let mut command = if support::as_root() {
         let mut command = place.command("sh");
@@ -249,7 +249,7 @@ fn in_tree(place: &Place, layer: &std::path::Path, script: &str) {
 
 #[test]
 fn check_store_looks_into_unpacked_layers() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let base = busybox_base();
     place.ok(["import", base.to_str().unwrap(), "-t", "base"]);
     build(&place, "base", "b");
@@ -279,10 +279,10 @@ fn check_store_looks_into_unpacked_layers() {
         in_tree(&place, &layer, &script.replace("$1", "\"$1\""));
         let mut command = place.svp(["check", "--store"]);
         let output = support::output(&mut command);
-        let told = support::told(&command, &output);
-        assert_eq!(output.status.code(), Some(65), "{script}: {told}");
+        let printed = support::transcript(&command, &output);
+        assert_eq!(output.status.code(), Some(65), "{script}: {printed}");
         for said in said.iter().chain(&["/layers/", "svp prune --unpacked"]) {
-            assert!(told.contains(said), "{said}: {told}");
+            assert!(printed.contains(said), "{said}: {printed}");
         }
         assert_eq!(place.ok(["check", "--store", "--quick"]), "");
         place.ok(["prune", "--unpacked"]);
@@ -296,7 +296,7 @@ fn check_store_looks_into_unpacked_layers() {
 
 #[test]
 fn a_digest_that_a_command_printed_names_the_image() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let digest = import(&place, "a");
     for arguments in [&["inspect", "--field", "digest"][..], &["history"], &["diff"]] {
         let with = |image: &str| place.ok([arguments, &[image]].concat());
@@ -321,17 +321,17 @@ fn a_digest_that_a_command_printed_names_the_image() {
 
 /// Returns the output of `svp check --store` on a store with faults.
 #[track_caller]
-fn faults(place: &Place) -> String {
+fn faults(place: &TestEnv) -> String {
     let mut command = place.svp(["check", "--store"]);
     let output = support::output(&mut command);
-    let told = support::told(&command, &output);
-    assert_eq!(output.status.code(), Some(65), "{told}");
-    told
+    let printed = support::transcript(&command, &output);
+    assert_eq!(output.status.code(), Some(65), "{printed}");
+    printed
 }
 
 #[test]
 fn what_is_no_file_is_told_and_never_waited_for() {
-    let place = Place::new();
+    let place = TestEnv::new();
     import(&place, "a");
     let root = place.store();
     let blob = |field: &str| {
@@ -375,7 +375,7 @@ fn what_is_no_file_is_told_and_never_waited_for() {
 
 #[test]
 fn what_services_run_on_stays_and_what_they_keep_is_counted() {
-    let place = Place::new();
+    let place = TestEnv::new();
     import(&place, "base");
     build(&place, "base", "b");
     place.ok(["setup", "-b", "pack", "-i", "b", "-t", "one", "--network", "none"]);
@@ -426,7 +426,7 @@ fn what_services_run_on_stays_and_what_they_keep_is_counted() {
 
 #[test]
 fn check_store_looks_at_each_platform_and_at_misnamed_files() {
-    let place = Place::new();
+    let place = TestEnv::new();
     import(&place, "amd");
     let base = busybox_base();
     place.ok(["import", base.to_str().unwrap(), "-t", "arm", "--platform", "linux/arm64"]);
@@ -454,15 +454,15 @@ fn check_store_looks_at_each_platform_and_at_misnamed_files() {
         }
         let mut command = place.svp(["check", "--store", "--format", "json"]);
         let output = support::output(&mut command);
-        let told = support::told(&command, &output);
-        assert_eq!(output.status.code(), Some(65), "{told}");
+        let printed = support::transcript(&command, &output);
+        assert_eq!(output.status.code(), Some(65), "{printed}");
         let faults = json(&String::from_utf8_lossy(&output.stdout));
         let found = faults.as_array().unwrap().iter().any(|fault| {
             let text = |name: &str| fault[name].as_str().unwrap().to_owned();
             !text("remedy").is_empty()
                 && format!("{}: {}", text("what"), text("problem")).contains(said)
         });
-        assert!(found, "{said}: {told}");
+        assert!(found, "{said}: {printed}");
         match before {
             Some(before) => std::fs::write(&path, before).unwrap(),
             None => std::fs::remove_file(&path).unwrap(),

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::e2e::services::instance;
-use crate::support::{Place, output, pack, run, success, told};
+use crate::support::{TestEnv, output, pack, run, success, transcript};
 
 /// A service with one value in its volume, which controls the behaviour of its scripts.
 const QUERY: &str = "#!/bin/sh\ncase $1 in os) echo busybox/1;; volumes) echo /data; echo /srv/b;;\n\
@@ -28,13 +28,13 @@ const RESTORE: &str = "#!/bin/sh\ncat >/data/x\ncase $(cat /data/x) in\n\
     stay*) sleep 4714;; esac\n";
 
 struct Service {
-    place: Place,
+    place: TestEnv,
 }
 
 impl Service {
     /// Runs a service `one` of a pack with these backup scripts.
     fn new(scripts: &[(&str, &str)]) -> Service {
-        let place = Place::new();
+        let place = TestEnv::new();
         place.import_busybox();
         let files = [("bin/query", QUERY), ("bin/build", BUILD), ("bin/run", RUN)];
         let pack = place.write_pack("pack", &[&files[..], scripts].concat());
@@ -131,7 +131,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
 
 #[test]
 fn the_hello_pack_has_its_data_back() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     let hello = pack("hello");
     let hello = hello.to_str().unwrap();
@@ -158,7 +158,7 @@ fn the_hello_pack_has_its_data_back() {
 
 #[test]
 fn redis_has_its_keys_back() {
-    let place = Place::new();
+    let place = TestEnv::new();
     instance(&place, "redis");
     place.ok(["run", "-d", "--wait", "--name", "keys", "instance"]);
     let fill = "for i = 1, 20000 do redis.call('set', i, string.rep(i, 20)) end return 'full'";
@@ -195,9 +195,9 @@ fn every_compression_gives_the_scripts_bytes_and_says_whose_they_are() {
         service.set("other data");
         let mut restore = place.svp(["restore", "one"]);
         restore.stdin(File::open(&file).unwrap());
-        let told = code(&restore.output().unwrap(), 0);
-        let says = told.contains("a backup of one (one:latest)");
-        assert_eq!(says, compression != "none", "{told}");
+        let printed = code(&restore.output().unwrap(), 0);
+        let says = printed.contains("a backup of one (one:latest)");
+        assert_eq!(says, compression != "none", "{printed}");
         assert_eq!(service.get(), "some data\n");
     }
     // With a compression level, and compressed by other tools.
@@ -205,8 +205,8 @@ fn every_compression_gives_the_scripts_bytes_and_says_whose_they_are() {
     place.fails(125, ["backup", "one", "--compression-level", "99"]);
     run("sh", ["-c", &format!("cd {} && zstd -dc b.zst | gzip >b.gz", service.path("").display())]);
     service.set("else");
-    let told = code(&service.restore(&service.path("b.gz"), &[]), 0);
-    assert!(told.contains("doesn't say what it is a backup of"), "{told}");
+    let printed = code(&service.restore(&service.path("b.gz"), &[]), 0);
+    assert!(printed.contains("doesn't say what it is a backup of"), "{printed}");
     assert_eq!(service.get(), "some data\n");
     service.assert_alone();
 }
@@ -220,8 +220,11 @@ fn a_failed_backup_never_touches_the_last_good_one() {
     for (value, expected) in [("fail", 3), ("killed", 137)] {
         service.set(value);
         let result = output(&mut service.place.svp(to_file));
-        let told = code(&result, expected);
-        assert!(told.contains("b is as it was") && told.contains("the backup of"), "{told}");
+        let printed = code(&result, expected);
+        assert!(
+            printed.contains("b is as it was") && printed.contains("the backup of"),
+            "{printed}"
+        );
         assert_eq!(std::fs::read(&file).unwrap(), good);
         // No decompressor accepts the truncated stream as complete.
         let result = output(&mut service.place.svp(["backup", "one"]));
@@ -232,11 +235,11 @@ fn a_failed_backup_never_touches_the_last_good_one() {
     }
     // A process still holds the output after the script has ended.
     service.set("left");
-    let told = code(&output(&mut service.place.svp(to_file)), 125);
-    assert!(told.contains("still holds"), "{told}");
+    let printed = code(&output(&mut service.place.svp(to_file)), 125);
+    assert!(printed.contains("still holds"), "{printed}");
     service.set("fine");
-    let told = code(&output(&mut service.place.svp(["backup", "one", "-o", "/dev/full"])), 125);
-    assert!(told.contains("No space left"), "{told}");
+    let printed = code(&output(&mut service.place.svp(["backup", "one", "-o", "/dev/full"])), 125);
+    assert!(printed.contains("No space left"), "{printed}");
     let mut limited = service.place.command("sh");
     let svp = env!("CARGO_BIN_EXE_svp");
     service.place.ok(["exec", "one", "sh", "-c", "head -c 3000000 /dev/urandom >/data/x"]);
@@ -249,8 +252,8 @@ fn a_failed_backup_never_touches_the_last_good_one() {
         service.place.fails(125, arguments);
     }
     service.place.ok(["stop", "one", "-t", "0"]);
-    let told = service.place.fails(125, to_file);
-    assert!(told.contains("svp start one"), "{told}");
+    let printed = service.place.fails(125, to_file);
+    assert!(printed.contains("svp start one"), "{printed}");
     assert_eq!(std::fs::read(&file).unwrap(), good);
     service.assert_alone();
 }
@@ -299,11 +302,14 @@ fn a_failed_restore_changes_nothing() {
         assert_eq!(service.started(), monitor, "the old one was stopped");
         service.assert_alone();
     };
-    let told = code(&service.restore(&service.path("bad"), &[]), 4);
-    assert!(told.contains("no good") && told.contains("everything is as it was"), "{told}");
+    let printed = code(&service.restore(&service.path("bad"), &[]), 4);
+    assert!(
+        printed.contains("no good") && printed.contains("everything is as it was"),
+        "{printed}"
+    );
     same(&service);
-    let told = code(&service.restore(&service.path("sick"), &["--wait", "1"]), 125);
-    assert!(told.contains("not well"), "{told}");
+    let printed = code(&service.restore(&service.path("sick"), &["--wait", "1"]), 125);
+    assert!(printed.contains("not well"), "{printed}");
     same(&service);
     // Damaged or truncated at any position.
     let good = std::fs::read(service.path("good")).unwrap();
@@ -322,8 +328,8 @@ fn a_failed_restore_changes_nothing() {
     // A backup of another image is refused without --force.
     service.add("two");
     service.place.ok(["backup", "two", "-o", "two"]);
-    let told = code(&service.restore(&service.path("two"), &[]), 125);
-    assert!(told.contains("backup of two") && told.contains("--force"), "{told}");
+    let printed = code(&service.restore(&service.path("two"), &[]), 125);
+    assert!(printed.contains("backup of two") && printed.contains("--force"), "{printed}");
     service.place.ok(["rm", "--force", "--volumes", "two"]);
     same(&service);
     code(&service.restore(&service.path("two"), &["--force"]), 0);
@@ -347,9 +353,9 @@ fn a_copy_that_is_well_only_elsewhere_is_taken_back() {
     service.backup("b");
     service.set("mine");
     service.place.ok(["exec", "one", "sh", "-c", "echo w >/etc/written"]);
-    let told = code(&service.restore(&service.path("b"), &["--wait", "1"]), 125);
-    assert!(told.contains("takes the old one's place"), "{told}");
-    assert!(told.contains("not restored, everything is as it was"), "{told}");
+    let printed = code(&service.restore(&service.path("b"), &["--wait", "1"]), 125);
+    assert!(printed.contains("takes the old one's place"), "{printed}");
+    assert!(printed.contains("not restored, everything is as it was"), "{printed}");
     assert_eq!(service.status()["status"], "running");
     assert_eq!(service.get(), "mine\n");
     assert_eq!(service.place.ok(["exec", "one", "cat", "/etc/written"]), "w\n");
@@ -375,8 +381,8 @@ fn a_volume_that_another_runs_with_is_not_taken_from_it() {
         service.place.ok([&run[..], &["--name", name, "one"]].concat());
     }
     service.set("mine");
-    let told = code(&service.restore(&file, &[]), 125);
-    assert!(told.contains("two runs with the same volume, both"), "{told}");
+    let printed = code(&service.restore(&file, &[]), 125);
+    assert!(printed.contains("two runs with the same volume, both"), "{printed}");
     service.place.ok(["stop", "-t", "0", "two"]);
     code(&service.restore(&file, &[]), 0);
     service.place.ok(["start", "two"]);
@@ -387,7 +393,7 @@ fn a_volume_that_another_runs_with_is_not_taken_from_it() {
 
 #[test]
 fn a_restore_waits_until_the_fresh_copy_listens() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     let query = "#!/bin/sh\ncase $1 in os) echo busybox/1;; ports) echo 4713;; volumes) echo /data;; esac\n";
     // The service listens late, and creates the script's prerequisite only then.
@@ -440,7 +446,7 @@ fn an_interrupted_copy_starts_the_service_again() {
 
 #[test]
 fn who_stops_a_service_that_a_backup_is_stopping_is_not_told_that_it_is_stopped() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     let query = "#!/bin/sh\n[ $1 = os ] && echo busybox/1\n";
     let run =
@@ -543,10 +549,10 @@ fn the_copy_of_a_killed_restore_goes() {
         let all = service.place.ok(["ps", "-a", "-q"]);
         let copy = all.lines().find(|name| name.starts_with("one.restore-")).unwrap();
         until("it has ended", || !stays());
-        let told = service.place.fails(2, ["start", copy]);
-        assert!(told.contains("restore of one that was killed"), "{told}");
-        let told = output(&mut service.place.svp(["prune", "--dry-run"]));
-        assert!(code(&told, 0).contains("would be removed"));
+        let printed = service.place.fails(2, ["start", copy]);
+        assert!(printed.contains("restore of one that was killed"), "{printed}");
+        let printed = output(&mut service.place.svp(["prune", "--dry-run"]));
+        assert!(code(&printed, 0).contains("would be removed"));
         assert_eq!(service.place.ok(["ps", "-a", "-q"]), all);
         service.place.ok(mend);
         service.assert_alone();
@@ -560,8 +566,8 @@ fn a_pack_without_scripts_is_copied_while_it_is_stopped() {
     service.place.ok(["exec", "one", "sh", "-c",
         "echo mine >/data/x; mkdir /srv/b/d; ln /data/x /data/hard; echo e >/etc/e; rm /bin/vi; chown 7:8 /srv/b/d"]);
     let result = output(&mut service.place.svp(["backup", "one", "-o", "b"]));
-    let told = code(&result, 0);
-    assert!(told.contains("no bin/backup: one is stopped"), "{told}");
+    let printed = code(&result, 0);
+    assert!(printed.contains("no bin/backup: one is stopped"), "{printed}");
     assert_eq!(service.status()["status"], "running");
     let listing = run("sh", ["-c", &format!("zstd -dc {} | tar -tv", service.path("b").display())]);
     for part in ["writes/etc/e", "writes/bin/.wh.vi", "volumes/data/x", "1000/1000", "7/8"] {
@@ -629,8 +635,8 @@ fn a_service_runs_again_when_its_copy_does_not_fit() {
         other("rm --force --volumes one >&2"),
     ];
     let result = with_small_disk(&service, 120, &script.concat());
-    let told = code(&result, 0);
-    assert!(told.contains("No space left"), "{told}");
+    let printed = code(&result, 0);
+    assert!(printed.contains("No space left"), "{printed}");
     assert_eq!(String::from_utf8_lossy(&result.stdout), "one\n20000000 /data/x\n");
 }
 
@@ -663,8 +669,8 @@ fn a_backup_that_prints_nothing_is_told() {
         "-c",
         &format!("{svp} backup one | head -c 10 >/dev/null; exit ${{PIPESTATUS[0]}}"),
     ]);
-    let told = code(&output(&mut head), 125);
-    assert!(told.contains("nobody reads the backup any more"), "{told}");
+    let printed = code(&output(&mut head), 125);
+    assert!(printed.contains("nobody reads the backup any more"), "{printed}");
     service.assert_alone();
 }
 
@@ -724,8 +730,8 @@ fn scripts_that_only_half_exist() {
     let service = Service::new(&[("bin/backup", BACKUP)]);
     let result = output(&mut service.place.svp(["backup", "one", "-o", "b"]));
     assert!(code(&result, 0).contains("no bin/restore"));
-    let told = code(&service.restore(&service.path("b"), &[]), 125);
-    assert!(told.contains("no bin/restore"), "{told}");
+    let printed = code(&service.restore(&service.path("b"), &[]), 125);
+    assert!(printed.contains("no bin/restore"), "{printed}");
     service.assert_alone();
 }
 
@@ -737,7 +743,7 @@ fn a_terminal_gets_no_backup() {
         let mut script = service.place.command("script");
         script.args(["-qec", &format!("{svp} {command}"), "/dev/null"]);
         let result = output(&mut script);
-        assert_eq!(result.status.code(), Some(125), "{}", told(&script, &result));
+        assert_eq!(result.status.code(), Some(125), "{}", transcript(&script, &result));
         let text = String::from_utf8_lossy(&result.stdout);
         assert!(text.contains("terminal") && !text.contains("built"), "{text}");
     }

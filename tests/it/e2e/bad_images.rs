@@ -9,10 +9,10 @@ use serde_json::json;
 
 use crate::e2e::common::{blob, build, json as read_json, manifest, pack_with, snapshot};
 use crate::support::registry::{Registry, free_port};
-use crate::support::{Place, busybox_base, run, success};
+use crate::support::{TestEnv, busybox_base, run, success};
 
 /// Returns the busybox base as a layout made by umoci, tag `base`.
-fn base_layout(place: &Place) -> PathBuf {
+fn base_layout(place: &TestEnv) -> PathBuf {
     let layout = place.path("base");
     let image = format!("{}:base", layout.display());
     run("umoci", ["init", "--layout", layout.to_str().unwrap()]);
@@ -23,22 +23,22 @@ fn base_layout(place: &Place) -> PathBuf {
 
 /// Builds on `source`, which must fail with `code` and leave store and layout unchanged; returns svp's message.
 #[track_caller]
-fn refused(place: &Place, code: i32, source: &str) -> String {
+fn refused(place: &TestEnv, code: i32, source: &str) -> String {
     let pack = pack_with(place, "pack", "true");
     let before = place.ok(["images"]);
     let layout = snapshot(&place.path("base"));
     let mut arguments = build(&pack, "x");
     let at = arguments.iter().position(|argument| *argument == "busybox").unwrap();
     arguments[at] = source;
-    let told = place.fails(code, arguments);
+    let printed = place.fails(code, arguments);
     assert_eq!(place.ok(["images"]), before);
     assert_eq!(snapshot(&place.path("base")), layout);
     place.assert_nothing_left();
-    told
+    printed
 }
 
 #[track_caller]
-fn refused_layout(place: &Place, layout: &Path) -> String {
+fn refused_layout(place: &TestEnv, layout: &Path) -> String {
     refused(place, 65, &format!("oci:{}:base", layout.display()))
 }
 
@@ -59,7 +59,7 @@ fn name(file: &Path) -> String {
 
 #[test]
 fn a_sound_layout_is_taken() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let layout = base_layout(&place);
     let pack = pack_with(&place, "pack", "true");
     let source = format!("oci:{}:base", layout.display());
@@ -72,67 +72,67 @@ fn a_sound_layout_is_taken() {
 #[test]
 fn a_flipped_bit_is_found() {
     for which in 0..3 {
-        let place = Place::new();
+        let place = TestEnv::new();
         let layout = base_layout(&place);
         let file = &blobs(&layout)[which];
         let mut bytes = std::fs::read(file).unwrap();
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
         std::fs::write(file, bytes).unwrap();
-        let told = refused_layout(&place, &layout);
-        assert!(told.contains(&name(file)[..12]), "blob {which}: {told}");
+        let printed = refused_layout(&place, &layout);
+        assert!(printed.contains(&name(file)[..12]), "blob {which}: {printed}");
     }
 }
 
 #[test]
 fn a_missing_blob_is_named() {
     for which in 0..3 {
-        let place = Place::new();
+        let place = TestEnv::new();
         let layout = base_layout(&place);
         let file = &blobs(&layout)[which];
         std::fs::remove_file(file).unwrap();
-        let told = refused_layout(&place, &layout);
-        assert!(told.contains(&name(file)[..12]), "blob {which}: {told}");
+        let printed = refused_layout(&place, &layout);
+        assert!(printed.contains(&name(file)[..12]), "blob {which}: {printed}");
     }
 }
 
 #[test]
 fn a_symlinked_blob_is_not_followed() {
     for which in 0..3 {
-        let place = Place::new();
+        let place = TestEnv::new();
         let layout = base_layout(&place);
         let file = &blobs(&layout)[which];
         let aside = place.path("aside");
         std::fs::rename(file, &aside).unwrap();
         symlink(&aside, file).unwrap();
-        let told = refused_layout(&place, &layout);
-        assert!(told.contains(&name(file)[..12]), "blob {which}: {told}");
+        let printed = refused_layout(&place, &layout);
+        assert!(printed.contains(&name(file)[..12]), "blob {which}: {printed}");
     }
 }
 
 #[test]
 fn an_unknown_media_type_is_named() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let layout = base_layout(&place);
     let index = layout.join("index.json");
     let mut list = read_json(&index);
     list["manifests"][0]["mediaType"] = json!("application/vnd.made.up+json");
     std::fs::write(&index, list.to_string()).unwrap();
-    let told = refused_layout(&place, &layout);
-    assert!(told.contains("application/vnd.made.up+json"), "{told}");
+    let printed = refused_layout(&place, &layout);
+    assert!(printed.contains("application/vnd.made.up+json"), "{printed}");
 }
 
 #[test]
 fn a_ref_that_is_not_there_lists_what_is() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let layout = base_layout(&place);
-    let told = refused(&place, 65, &format!("oci:{}:other", layout.display()));
-    assert!(told.contains("other") && told.contains("base"), "{told}");
+    let printed = refused(&place, 65, &format!("oci:{}:other", layout.display()));
+    assert!(printed.contains("other") && printed.contains("base"), "{printed}");
 }
 
 #[test]
 fn a_platform_that_is_not_there_lists_what_is() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let layout = base_layout(&place);
     let index = layout.join("index.json");
     let mut list = read_json(&index);
@@ -147,13 +147,13 @@ fn a_platform_that_is_not_there_lists_what_is() {
         "digest": format!("sha256:{hex}"), "annotations": {"org.opencontainers.image.ref.name": "base"},
     }]);
     std::fs::write(&index, list.to_string()).unwrap();
-    let told = refused_layout(&place, &layout);
-    assert!(told.contains("linux/s390x"), "{told}");
+    let printed = refused_layout(&place, &layout);
+    assert!(printed.contains("linux/s390x"), "{printed}");
 }
 
 #[test]
 fn a_directory_that_is_no_layout_is_not_written_into() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     let pack = pack_with(&place, "pack", "true");
     let target = place.path("target");
@@ -163,15 +163,15 @@ fn a_directory_that_is_no_layout_is_not_written_into() {
     let images = place.ok(["images"]);
     let mut arguments = build(&pack, "x");
     arguments.extend(["--oci-dir", target.to_str().unwrap()]);
-    let told = place.fails(65, arguments);
-    assert!(told.contains(target.to_str().unwrap()), "{told}");
+    let printed = place.fails(65, arguments);
+    assert!(printed.contains(target.to_str().unwrap()), "{printed}");
     assert_eq!(snapshot(&target), before);
     assert_eq!(place.ok(["images"]), images);
 }
 
 #[test]
 fn garbage_is_not_imported() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let file = place.path("garbage.tar");
     for content in
         [&b"not a tar"[..], &[0xff; 4096], b"\x1f\x8b\x08\x00broken", b"\x28\xb5\x2f\xfdbroken"]
@@ -180,8 +180,8 @@ fn garbage_is_not_imported() {
         place.fails(65, ["import", file.to_str().unwrap(), "-t", "x"]);
         place.assert_nothing_left();
     }
-    let told = place.fails(65, ["import", place.path("absent").to_str().unwrap(), "-t", "x"]);
-    assert!(told.contains("absent"), "{told}");
+    let printed = place.fails(65, ["import", place.path("absent").to_str().unwrap(), "-t", "x"]);
+    assert!(printed.contains("absent"), "{printed}");
 }
 
 /// Serves `layout` as the repository `base` with one fault, until the test ends; returns `host:port`.
@@ -263,17 +263,17 @@ fn a_lying_registry_is_told_and_leaves_nothing() {
         ("truncated", "base"),
         ("wrong", "sha256:"),
     ] {
-        let place = Place::new();
+        let place = TestEnv::new();
         let layout = base_layout(&place);
         let host = lying_registry(&layout, fault);
-        let told = refused(&place, 69, &format!("docker://{host}/base:1"));
-        assert!(told.contains(word) && told.contains(&host), "{fault}: {told}");
+        let printed = refused(&place, 69, &format!("docker://{host}/base:1"));
+        assert!(printed.contains(word) && printed.contains(&host), "{fault}: {printed}");
     }
 }
 
 #[test]
 fn the_same_registry_without_the_lie_is_fine() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let layout = base_layout(&place);
     let host = lying_registry(&layout, "none");
     let pack = pack_with(&place, "pack", "true");
@@ -286,15 +286,15 @@ fn the_same_registry_without_the_lie_is_fine() {
 
 #[test]
 fn a_registry_that_is_down_is_told() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let host = format!("127.0.0.1:{}", free_port());
-    let told = refused(&place, 69, &format!("docker://{host}/base:1"));
-    assert!(told.contains(&host), "{told}");
+    let printed = refused(&place, 69, &format!("docker://{host}/base:1"));
+    assert!(printed.contains(&host), "{printed}");
 }
 
 #[test]
 fn setup_does_not_fetch_its_image() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let layout = base_layout(&place);
     let registry = Registry::start();
     let remote = format!("{}/base:1", registry.host());
@@ -304,8 +304,8 @@ fn setup_does_not_fetch_its_image() {
     let pack = pack_with(&place, "pack", "true");
     let pack = pack.to_str().unwrap();
     for image in ["nothing", "nothing:9", remote.as_str()] {
-        let told = place.fails(65, ["setup", "-b", pack, "-i", image, "-t", "x"]);
-        assert!(told.contains(image), "{told}");
+        let printed = place.fails(65, ["setup", "-b", pack, "-i", image, "-t", "x"]);
+        assert!(printed.contains(image), "{printed}");
     }
     place.fails(2, ["setup", "-b", pack, "-i", "BAD NAME", "-t", "x"]);
     place.assert_nothing_left();

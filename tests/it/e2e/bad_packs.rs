@@ -5,21 +5,21 @@ use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use crate::e2e::common::{QUERY, build};
-use crate::support::Place;
+use crate::support::TestEnv;
 
 const BUILD: &str = "#!/bin/sh\nexit 0\n";
 
 /// Builds a pack that must be refused with exit code 65; returns svp's message.
 #[track_caller]
 fn refused(files: &[(&str, &str)]) -> String {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     let before = place.ok(["images"]);
     let pack = place.write_pack("pack", files);
-    let told = place.fails(65, build(&pack, "x"));
+    let printed = place.fails(65, build(&pack, "x"));
     assert_eq!(place.ok(["images"]), before);
     place.assert_nothing_left();
-    told
+    printed
 }
 
 /// Builds a pack with this query, which must be refused.
@@ -36,57 +36,57 @@ fn a_pack_has_a_query_and_a_build() {
 
 #[test]
 fn the_scripts_are_executable() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     let pack = place.write_pack("pack", &[("bin/query", QUERY), ("bin/build", BUILD)]);
     let mode = std::fs::Permissions::from_mode(0o644);
     std::fs::set_permissions(pack.join("bin/build"), mode).unwrap();
-    let told = place.fails(65, build(&pack, "x"));
-    assert!(told.contains("bin/build") && told.contains("chmod +x"), "{told}");
+    let printed = place.fails(65, build(&pack, "x"));
+    assert!(printed.contains("bin/build") && printed.contains("chmod +x"), "{printed}");
 }
 
 #[test]
 fn a_pack_is_a_directory() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
-    let told = place.fails(65, build(&place.path("none"), "x"));
-    assert!(told.contains("none"), "{told}");
+    let printed = place.fails(65, build(&place.path("none"), "x"));
+    assert!(printed.contains("none"), "{printed}");
 }
 
 #[test]
 fn garbage_is_refused_and_shown() {
-    let told = refused_query("#!/bin/sh\nprintf '\\001\\377 not an os\\n'\n");
-    assert!(told.contains("os") && told.contains("bin/query"), "{told}");
-    let told = refused_query("#!/bin/sh\ncase $1 in os) echo a/b;; env) echo '1X=2';; esac\n");
-    assert!(told.contains("1X=2") && told.contains("env"), "{told}");
-    let told =
+    let printed = refused_query("#!/bin/sh\nprintf '\\001\\377 not an os\\n'\n");
+    assert!(printed.contains("os") && printed.contains("bin/query"), "{printed}");
+    let printed = refused_query("#!/bin/sh\ncase $1 in os) echo a/b;; env) echo '1X=2';; esac\n");
+    assert!(printed.contains("1X=2") && printed.contains("env"), "{printed}");
+    let printed =
         refused_query("#!/bin/sh\ncase $1 in os) echo a/b;; env) echo LD_PRELOAD=/x;; esac\n");
-    assert!(told.contains("LD_PRELOAD"), "{told}");
+    assert!(printed.contains("LD_PRELOAD"), "{printed}");
 }
 
 #[test]
 fn a_query_that_hangs_is_ended() {
     let started = Instant::now();
-    let told = refused_query("#!/bin/sh\nsleep 4100\n");
-    assert!(told.contains("bin/query"), "{told}");
+    let printed = refused_query("#!/bin/sh\nsleep 4100\n");
+    assert!(printed.contains("bin/query"), "{printed}");
     assert!(started.elapsed() < Duration::from_secs(60), "took {:?}", started.elapsed());
 }
 
 #[test]
 fn a_query_that_never_stops_printing_is_ended() {
-    let told = refused_query("#!/bin/sh\nwhile :; do echo os/1; done\n");
-    assert!(told.contains("bin/query"), "{told}");
+    let printed = refused_query("#!/bin/sh\nwhile :; do echo os/1; done\n");
+    assert!(printed.contains("bin/query"), "{printed}");
 }
 
 #[test]
 fn a_failing_query_is_not_believed() {
-    let told = refused_query("#!/bin/sh\n[ \"$1\" = os ] && echo busybox/1\nexit 1\n");
-    assert!(told.contains("bin/query") && told.contains("os"), "{told}");
+    let printed = refused_query("#!/bin/sh\n[ \"$1\" = os ] && echo busybox/1\nexit 1\n");
+    assert!(printed.contains("bin/query") && printed.contains("os"), "{printed}");
 }
 
 #[test]
 fn a_grandchild_that_holds_the_pipe_holds_nobody_up() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     let query = "#!/bin/sh\n(sleep 4101) &\n[ \"$1\" = os ] && echo busybox/1\nexit 0\n";
     let pack = place.write_pack("pack", &[("bin/query", query), ("bin/build", BUILD)]);
@@ -101,7 +101,7 @@ fn a_grandchild_that_holds_the_pipe_holds_nobody_up() {
 
 #[test]
 fn a_query_reaches_no_socket_of_the_host() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let socket = place.path("socket");
     let listener = UnixListener::bind(&socket).unwrap();
     std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o777)).unwrap();
@@ -115,15 +115,15 @@ fn a_query_reaches_no_socket_of_the_host() {
         socket.display()
     );
     let pack = place.write_pack("pack", &[("bin/query", &query), ("bin/build", BUILD)]);
-    let told = place.ok(["query", "-b", pack.to_str().unwrap(), "os"]);
-    assert_eq!(told, "refused/1\n");
+    let printed = place.ok(["query", "-b", pack.to_str().unwrap(), "os"]);
+    assert_eq!(printed, "refused/1\n");
     let accepted = listener.accept();
     assert!(accepted.is_err(), "the query connected: {accepted:?}");
 }
 
 #[test]
 fn a_query_sees_no_home_and_no_network() {
-    let place = Place::new();
+    let place = TestEnv::new();
     std::fs::write(place.dir().join("home/key"), "private").unwrap();
     let query = format!(
         "#!/bin/sh\nif [ -e {home}/key ] || [ -e /root/.cargo ] || [ -e /var/lib ] || [ -e /run/lock ]; then echo open/1\n\
@@ -136,38 +136,38 @@ fn a_query_sees_no_home_and_no_network() {
 
 #[test]
 fn an_unknown_version_is_refused() {
-    let told = refused_query("#!/bin/sh\ncase $1 in version) echo 7;; os) echo a/b;; esac\n");
-    assert!(told.contains("version") && told.contains('7'), "{told}");
+    let printed = refused_query("#!/bin/sh\ncase $1 in version) echo 7;; os) echo a/b;; esac\n");
+    assert!(printed.contains("version") && printed.contains('7'), "{printed}");
 }
 
 #[test]
 fn an_os_that_leads_to_no_image_says_where_it_looked() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let query = "#!/bin/sh\n[ \"$1\" = os ] && echo no-such-os/99; exit 0\n";
     let pack = place.write_pack("pack", &[("bin/query", query), ("bin/build", BUILD)]);
-    let told = place.fails(69, ["build", "-b", pack.to_str().unwrap(), "-t", "x"]);
-    assert!(told.contains("docker.io/library/no-such-os:99"), "{told}");
+    let printed = place.fails(69, ["build", "-b", pack.to_str().unwrap(), "-t", "x"]);
+    assert!(printed.contains("docker.io/library/no-such-os:99"), "{printed}");
     place.assert_nothing_left();
 }
 
 #[test]
 fn a_bad_reference_is_refused_before_any_work() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let pack = place.write_pack("pack", &[("bin/query", QUERY), ("bin/build", BUILD)]);
     for reference in ["UPPER", "a b", "x:", ":y", "x@sha256:12", "../x", ""] {
-        let told = place.fails(2, build(&pack, reference));
-        assert!(!told.is_empty());
+        let printed = place.fails(2, build(&pack, reference));
+        assert!(!printed.is_empty());
     }
     assert!(!place.store().join("tags").read_dir().is_ok_and(|mut dir| dir.next().is_some()));
 }
 
 #[test]
 fn a_base_that_is_not_in_the_store_is_not_fetched() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let pack = place.write_pack("pack", &[("bin/query", QUERY), ("bin/build", BUILD)]);
     let mut arguments = build(&pack, "x");
     let at = arguments.iter().position(|argument| *argument == "busybox").unwrap();
     arguments[at] = "debian:12";
-    let told = place.fails(65, arguments);
-    assert!(told.contains("debian:12") && told.contains("docker://"), "{told}");
+    let printed = place.fails(65, arguments);
+    assert!(printed.contains("debian:12") && printed.contains("docker://"), "{printed}");
 }

@@ -5,43 +5,46 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use crate::e2e::common::{build, build_layout, last_layer, pack_with};
-use crate::support::{Place, processes_with};
+use crate::support::{TestEnv, processes_with};
 
 /// Builds a script that must fail with exit code 1 and leave no image; returns svp's message.
 #[track_caller]
-fn fails(script: &str) -> (Place, String) {
-    let place = Place::new();
+fn fails(script: &str) -> (TestEnv, String) {
+    let place = TestEnv::new();
     place.import_busybox();
     let before = place.ok(["images"]);
     let pack = pack_with(&place, "pack", script);
     let out = place.path("out");
     let mut arguments = build(&pack, "x");
     arguments.extend(["--oci-dir", out.to_str().unwrap()]);
-    let told = place.fails(1, arguments);
+    let printed = place.fails(1, arguments);
     assert_eq!(place.ok(["images"]), before);
     assert!(!out.join("index.json").exists(), "a layout was written");
     place.assert_nothing_left();
-    (place, told)
+    (place, printed)
 }
 
 /// Returns the log that the message names.
 #[track_caller]
-fn log_in(told: &str, place: &Place) -> String {
+fn log_in(printed: &str, place: &TestEnv) -> String {
     let logs = place.store().join("logs");
     let logs = logs.to_str().unwrap();
-    let start = told.find(logs).unwrap_or_else(|| panic!("no path below {logs} in: {told}"));
-    let path = told[start..].split(|c: char| c.is_whitespace() || "`'\")".contains(c)).next();
+    let start = printed.find(logs).unwrap_or_else(|| panic!("no path below {logs} in: {printed}"));
+    let path = printed[start..].split(|c: char| c.is_whitespace() || "`'\")".contains(c)).next();
     let path = path.unwrap().trim_end_matches(['.', ',', ':', ';']);
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 #[test]
 fn a_failure_shows_its_code_and_last_lines_and_keeps_the_log() {
-    let (place, told) = fails(
+    let (place, printed) = fails(
         "i=0; while [ $i -lt 500 ]; do echo line-$i; i=$((i+1)); done; echo the end >&2; exit 7",
     );
-    assert!(told.contains('7') && told.contains("line-499") && told.contains("the end"), "{told}");
-    let log = log_in(&told, &place);
+    assert!(
+        printed.contains('7') && printed.contains("line-499") && printed.contains("the end"),
+        "{printed}"
+    );
+    let log = log_in(&printed, &place);
     assert!(
         log.starts_with("line-0\n") && log.contains("line-250\n") && log.ends_with("the end\n")
     );
@@ -49,29 +52,29 @@ fn a_failure_shows_its_code_and_last_lines_and_keeps_the_log() {
 
 #[test]
 fn a_death_by_signal_is_told() {
-    let (_, told) = fails("kill -9 $$; sleep 100");
-    assert!(told.contains("SIGKILL") || told.contains("signal 9"), "{told}");
-    let (_, told) = fails("kill -11 $$; sleep 100");
-    assert!(told.contains("SIGSEGV") || told.contains("signal 11"), "{told}");
+    let (_, printed) = fails("kill -9 $$; sleep 100");
+    assert!(printed.contains("SIGKILL") || printed.contains("signal 9"), "{printed}");
+    let (_, printed) = fails("kill -11 $$; sleep 100");
+    assert!(printed.contains("SIGSEGV") || printed.contains("signal 11"), "{printed}");
 }
 
 #[test]
 fn a_script_that_can_not_start_is_told() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     let files = [
         ("bin/query", crate::e2e::common::QUERY),
         ("bin/build", "#!/no/such/interpreter\nexit 0\n"),
     ];
     let pack = place.write_pack("pack", &files);
-    let told = place.fails(65, build(&pack, "x"));
-    assert!(told.contains("/no/such/interpreter") && told.contains("bin/build"), "{told}");
+    let printed = place.fails(65, build(&pack, "x"));
+    assert!(printed.contains("/no/such/interpreter") && printed.contains("bin/build"), "{printed}");
     place.assert_nothing_left();
 }
 
 #[test]
 fn daemons_are_dead_before_the_diff() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let script = "
         (trap '' TERM HUP INT; while :; do echo more >>/grows; done) >/dev/null 2>&1 &
         setsid sleep 4201 </dev/null >/dev/null 2>&1 &
@@ -85,7 +88,7 @@ fn daemons_are_dead_before_the_diff() {
 
 #[test]
 fn a_child_that_keeps_stdout_open_holds_nobody_up() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let started = std::time::Instant::now();
     build_layout(&place, "sleep 4202 & echo x >/x", "holder");
     assert!(started.elapsed().as_secs() < 60, "took {:?}", started.elapsed());
@@ -98,7 +101,7 @@ fn the_binary_can_not_be_overwritten_from_inside() {
     let hash = |path: &Path| Sha256::digest(std::fs::read(path).unwrap());
     let binary = Path::new(env!("CARGO_BIN_EXE_svp"));
     let before = hash(binary);
-    let place = Place::new();
+    let place = TestEnv::new();
     let script = "
         for exe in /proc/[0-9]*/exe; do
             (echo evil >$exe) 2>/dev/null && echo wrote $exe
@@ -107,22 +110,22 @@ fn the_binary_can_not_be_overwritten_from_inside() {
         cp /bin/busybox /tmp/b && cat /tmp/b >/proc/1/exe
         (sleep 1; cat /tmp/b >/proc/1/exe) &
         exit 0";
-    let told = {
+    let printed = {
         place.import_busybox();
         let pack = pack_with(&place, "pack", script);
         let mut command = place.svp(build(&pack, "x"));
         let output = crate::support::output(&mut command);
-        crate::support::told(&command, &output)
+        crate::support::transcript(&command, &output)
     };
     // Writing to the running busybox fails with ETXTBSY; to svp it must fail for whatever reason.
-    assert!(!told.contains("wrote /proc/1/exe"), "{told}");
+    assert!(!printed.contains("wrote /proc/1/exe"), "{printed}");
     assert_eq!(hash(binary), before, "the binary has changed");
     place.ok(["--version"]);
 }
 
 #[test]
 fn the_sandbox_is_what_the_design_says() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let script = "
         check() { if eval \"$2\"; then echo \"ok $1\"; else echo \"BAD $1\"; fi >>/report; }
         check stdin '[ \"$(readlink /proc/self/fd/0)\" = /dev/null ]'

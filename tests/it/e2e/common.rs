@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::support::{Place, run};
+use crate::support::{TestEnv, run};
 
 /// A query script that answers only `os`.
 pub const QUERY: &str = "#!/bin/sh\nif [ \"$1\" = os ]; then echo busybox/1; fi\n";
 
 /// Creates a pack whose `bin/build` is the shell script `script`.
-pub fn pack_with(place: &Place, name: &str, script: &str) -> PathBuf {
+pub fn pack_with(place: &TestEnv, name: &str, script: &str) -> PathBuf {
     let build = format!("#!/bin/sh\n{script}\n");
     place.write_pack(name, &[("bin/query", QUERY), ("bin/build", &build)])
 }
@@ -23,7 +23,7 @@ pub fn build<'a>(pack: &'a Path, tag: &'a str) -> Vec<&'a str> {
 
 /// Builds an image `tag` with `script` on busybox into the layout `out`.
 #[track_caller]
-pub fn build_layout(place: &Place, script: &str, tag: &str) -> PathBuf {
+pub fn build_layout(place: &TestEnv, script: &str, tag: &str) -> PathBuf {
     place.import_busybox();
     let pack = pack_with(place, &format!("pack-{tag}"), script);
     let out = place.path("out");

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::support::{Place, debian_base, output, repo, told};
+use crate::support::{TestEnv, debian_base, output, repo, transcript};
 
 /// The demo with this svp and the Debian of the other tests.
-fn demo(place: &Place) -> Command {
+fn demo(place: &TestEnv) -> Command {
     let mut demo = place.command("bash");
     demo.arg(repo().join("scripts/demo.sh"));
     demo.args(["--svp", env!("CARGO_BIN_EXE_svp"), "--base"]).arg(debian_base());
@@ -26,10 +26,10 @@ fn demo(place: &Place) -> Command {
 
 #[test]
 fn the_demo_loses_the_data_of_two_services_and_gets_it_back() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let mut demo = demo(&place);
     let result = output(&mut demo);
-    assert!(result.status.success(), "{}", told(&demo, &result));
+    assert!(result.status.success(), "{}", transcript(&demo, &result));
     let text = String::from_utf8_lossy(&result.stdout);
     for line in ["hello from inside", "Dubliners"] {
         assert_eq!(text.lines().filter(|found| *found == line).count(), 2, "{line}: {text}");
@@ -43,7 +43,7 @@ fn the_demo_loses_the_data_of_two_services_and_gets_it_back() {
 #[ignore = "minutes"]
 fn an_interrupted_demo_leaves_nothing() {
     for moment in ["build -b packs/mariadb", "run -d --wait books", "restore books"] {
-        let place = Place::new();
+        let place = TestEnv::new();
         let mut child = demo(&place).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         assert!(lines.map_while(Result::ok).any(|line| line.contains(moment)), "{moment}");

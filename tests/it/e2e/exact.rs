@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use crate::e2e::common::{blob, build, build_layout, config, last_layer, manifest, pack_with};
-use crate::support::{Place, busybox_base, check_schema, conformance, run};
+use crate::support::{TestEnv, busybox_base, check_schema, conformance, run};
 
 #[test]
 fn what_was_only_touched_is_no_change() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let script = "
         : >>/etc/passwd; exec 3<>/etc/group; exec 3>&-
         touch /tmp/gone; rm /tmp/gone
@@ -23,7 +23,7 @@ fn what_was_only_touched_is_no_change() {
 
 #[test]
 fn writing_and_deleting_copying_and_a_mode_there_and_back() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let script = "
         exec 3>/home/opened; exec 3>&-; rm /home/opened
         cp /etc/passwd /home/copy
@@ -34,13 +34,13 @@ fn writing_and_deleting_copying_and_a_mode_there_and_back() {
 
 #[test]
 fn a_script_that_changes_nothing_gives_an_empty_layer() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let out = build_layout(&place, "true", "nothing");
     assert_eq!(last_layer(&out, "nothing:latest"), [""; 0]);
 }
 
 /// Returns the busybox base as a layout made by umoci, with a config edited by hand.
-fn edited_base(place: &Place) -> std::path::PathBuf {
+fn edited_base(place: &TestEnv) -> std::path::PathBuf {
     let layout = place.path("base");
     let image = format!("{}:base", layout.display());
     run("umoci", ["init", "--layout", layout.to_str().unwrap()]);
@@ -77,7 +77,7 @@ fn replace(layout: &std::path::Path, descriptor: &mut Value, content: &Value) {
 
 #[test]
 fn the_bases_config_is_kept_but_for_cmd() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let layout = edited_base(&place);
     let query = "#!/bin/sh\ncase $1 in os) echo busybox/1;; secrets) echo S;; env) echo A=1; echo H=%IP; echo X_PORT=80;;\n\
                  ports) echo 99/udp;; volumes) echo /data;; esac\n";
@@ -136,7 +136,7 @@ fn the_bases_config_is_kept_but_for_cmd() {
 
 #[test]
 fn other_tags_of_a_layout_are_kept() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let out = build_layout(&place, "echo 1 >/one", "one");
     let pack = pack_with(&place, "two", "echo 2 >/two");
     let mut arguments = build(&pack, "two:x");

@@ -14,7 +14,7 @@ use svp::service::export::yaml::Yaml;
 use crate::support::machine::file_of_machine;
 use crate::support::podman::Podman;
 use crate::support::registry::free_port;
-use crate::support::{Place, output, pack, repo, run, success, told};
+use crate::support::{TestEnv, output, pack, repo, run, success, transcript};
 
 /// A pack of two components, each a web server; the first fetches a page of the second through the value of `%IP`.
 pub(crate) const PAIR: [(&str, &str); 4] = [
@@ -56,7 +56,7 @@ pub(crate) const TEXT: &str = r#"it's "100%" $HOME $(PAIR_NUMBER) $$ \n: # {x}"#
 
 /// Creates the service `name` of a pack, without starting it.
 #[track_caller]
-fn service(place: &Place, pack: &Path, name: &str, options: &[&str]) {
+fn service(place: &TestEnv, pack: &Path, name: &str, options: &[&str]) {
     place.import_busybox();
     let pack = pack.to_str().unwrap();
     place.ok(["build", "-b", pack, "-t", "base", "--base", "busybox", "--network", "none"]);
@@ -67,14 +67,14 @@ fn service(place: &Place, pack: &Path, name: &str, options: &[&str]) {
 }
 
 #[track_caller]
-fn secret(place: &Place, name: &str, variable: &str) -> String {
+fn secret(place: &TestEnv, name: &str, variable: &str) -> String {
     let env: Value = serde_json::from_str(&place.ok(["env", name, "--format", "json"])).unwrap();
     env[variable].as_str().unwrap().to_owned()
 }
 
 /// Parses YAML documents with an independent parser.
 #[track_caller]
-fn parse(place: &Place, text: &str) -> Vec<Value> {
+fn parse(place: &TestEnv, text: &str) -> Vec<Value> {
     let file = place.path("parse.yaml");
     std::fs::write(&file, text).unwrap();
     let script =
@@ -85,7 +85,7 @@ fn parse(place: &Place, text: &str) -> Vec<Value> {
 
 /// Checks an object with Kubernetes' schema of its kind, which refuses unknown fields.
 #[track_caller]
-fn check_kubernetes(place: &Place, object: &Value) {
+fn check_kubernetes(place: &TestEnv, object: &Value) {
     const CHECK: &str = "
 import json, sys
 from jsonschema import Draft7Validator
@@ -108,7 +108,7 @@ sys.exit(bool(errors))
 #[test]
 #[should_panic(expected = "hostnam")]
 fn the_schema_of_kubernetes_is_not_content_with_anything() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let spec = serde_json::json!({"selector": {}, "template": {"spec": {"containers": [], "hostnam": "x"}}});
     let deployment =
         serde_json::json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": spec});
@@ -117,7 +117,7 @@ fn the_schema_of_kubernetes_is_not_content_with_anything() {
 
 #[test]
 fn any_text_is_read_back_from_yaml() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let mut runner = TestRunner::deterministic();
     let texts = proptest::string::string_regex(
         r#"(\PC|[\x00-\x20\x7f-\xa0]|[-:#'"!|>%@`{}\[\],&*?~=$. \n]|[0-9eE._]{1,5}){0,12}"#,
@@ -164,7 +164,7 @@ fn any_text_is_read_back_from_yaml() {
 
 #[test]
 fn kubernetes_gets_objects_that_it_knows() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let pack = place.write_pack("pair", &PAIR);
     let here = place.path("shown");
     std::fs::create_dir(&here).unwrap();
@@ -240,7 +240,7 @@ fn page(port: u16, path: &str, log: impl Fn() -> String) -> String {
         if result.status.success() {
             return String::from_utf8(result.stdout).unwrap();
         }
-        assert!(Instant::now() < until, "{}{}", told(&fetch, &result), log());
+        assert!(Instant::now() < until, "{}{}", transcript(&fetch, &result), log());
         std::thread::sleep(Duration::from_millis(300));
     }
 }
@@ -248,7 +248,7 @@ fn page(port: u16, path: &str, log: impl Fn() -> String) -> String {
 /// Loads the image into podman with the commands that `svp export` prints, and plays the service's YAML.
 #[track_caller]
 fn play<'a>(
-    place: &Place,
+    place: &TestEnv,
     podman: &'a Podman<'a>,
     name: &str,
 ) -> crate::support::podman::Played<'a> {
@@ -282,7 +282,7 @@ fn play<'a>(
 
 #[test]
 fn podman_plays_a_service_with_a_health_check() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let port = free_port();
     let publish = format!("{port}:8080");
     service(&place, &pack("hello"), "greeter", &["-p", &publish]);
@@ -306,7 +306,7 @@ fn podman_plays_a_service_with_a_health_check() {
 
 #[test]
 fn podman_plays_a_service_of_two_components() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let pack = place.write_pack("pair", &PAIR);
     let port = free_port();
     service(&place, &pack, "pair", &["-p", &format!("127.0.0.1:{port}:8081")]);
@@ -378,13 +378,14 @@ fn start_as_systemd(unit: &str, key: &str) -> Child {
 
 #[test]
 fn systemd_runs_a_service_with_svp() {
-    let place = Place::new();
+    let place = TestEnv::new();
     service(&place, &pack("hello"), "greeter", &[]);
     let password = secret(&place, "greeter", "HELLO_PASSWORD");
     let dir = place.path("units");
-    let told = place.ok(["export", "greeter", "--format", "systemd", "-o", dir.to_str().unwrap()]);
+    let printed =
+        place.ok(["export", "greeter", "--format", "systemd", "-o", dir.to_str().unwrap()]);
     let file = dir.join("svp-greeter.service");
-    assert_eq!(told, format!("{}\n", file.display()));
+    assert_eq!(printed, format!("{}\n", file.display()));
     success(place.command("systemd-analyze").args(["verify", "--man=no"]).arg(&file));
     let unit = std::fs::read_to_string(&file).unwrap();
     assert!(!unit.contains(&password) && unit.contains("\nRestart=on-failure\n"), "{unit}");
@@ -441,7 +442,7 @@ const QUADLET: [(&str, &[&str]); 5] = [
 
 /// Returns the services that podman 5's generator makes of a directory of units; systemd must find no fault in them.
 #[track_caller]
-fn generate(place: &Place, units: &Path) -> BTreeMap<String, String> {
+fn generate(place: &TestEnv, units: &Path) -> BTreeMap<String, String> {
     let generator = file_of_machine(place, "usr/libexec/podman/quadlet");
     let out = place.path("generated");
     std::fs::create_dir(&out).unwrap();
@@ -452,7 +453,11 @@ fn generate(place: &Place, units: &Path) -> BTreeMap<String, String> {
         files.filter(|path| path.extension().is_some_and(|end| end == "service")).collect();
     let mut verify = place.command("systemd-analyze");
     let result = output(verify.args(["verify", "--man=no"]).args(&files));
-    assert!(result.status.success() && result.stderr.is_empty(), "{}", told(&verify, &result));
+    assert!(
+        result.status.success() && result.stderr.is_empty(),
+        "{}",
+        transcript(&verify, &result)
+    );
     let read = |path: &PathBuf| {
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
         (name, std::fs::read_to_string(path).unwrap())
@@ -462,19 +467,19 @@ fn generate(place: &Place, units: &Path) -> BTreeMap<String, String> {
 
 #[test]
 fn quadlet_gets_units_without_secrets() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let pack = place.write_pack("pair", &PAIR);
     let options = ["--restart", "always", "--memory", "256m", "--cpus", "1.5", "--pids", "100"];
     service(&place, &pack, "pair", &options);
     let key = secret(&place, "pair", "PAIR_KEY");
     let dir = place.path("units");
     let arguments = ["export", "pair", "--format", "quadlet"];
-    let told = place.ok(arguments.iter().chain(&["-o", dir.to_str().unwrap()]));
-    let files: Vec<_> = told.lines().map(|line| line.rsplit('/').next().unwrap()).collect();
+    let printed = place.ok(arguments.iter().chain(&["-o", dir.to_str().unwrap()]));
+    let files: Vec<_> = printed.lines().map(|line| line.rsplit('/').next().unwrap()).collect();
     let expected = ["pair.pod", "pair-front.container", "pair-back_end.container"];
     assert_eq!(files, expected);
     let mut all = String::new();
-    for line in told.lines() {
+    for line in printed.lines() {
         let text = std::fs::read_to_string(line).unwrap();
         let mut section = "";
         for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
@@ -563,7 +568,7 @@ fn quadlet_gets_units_without_secrets() {
 
 #[test]
 fn what_is_asked_wrongly_is_refused() {
-    let place = Place::new();
+    let place = TestEnv::new();
     service(&place, &pack("hello"), "greeter", &["-v", "data:/with:colon"]);
     let error = place.fails(2, ["export", "greeter", "--format", "quadlet"]);
     assert!(error.contains("/with:colon"), "{error}");
@@ -596,7 +601,7 @@ fn what_is_asked_wrongly_is_refused() {
 
 #[test]
 fn what_only_looks_alike_stays_apart() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let volumes = ["-v", "my.data:/one", "-v", "my_data:/two", "-v", "my.data:/three"];
     service(&place, &pack("hello"), "greeter", &volumes);
     let all = parse(&place, &place.ok(["export", "greeter", "--format", "kube"]));

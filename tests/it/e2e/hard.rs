@@ -9,19 +9,19 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::e2e::run::{code, info, instance, until};
-use crate::support::{Place, as_root, processes_of, success, told};
+use crate::support::{TestEnv, as_root, processes_of, success, transcript};
 
 const QUERY: &str = "#!/bin/sh\n[ $1 = os ] && echo busybox/1\n";
 const BUILD: &str = "#!/bin/sh\n";
 
 /// A place with its store on a small disk, in a mount namespace that ends with it.
 struct SmallDisk<'a> {
-    place: &'a Place,
+    place: &'a TestEnv,
     holder: Child,
 }
 
 impl<'a> SmallDisk<'a> {
-    fn new(place: &'a Place, size: &str) -> Self {
+    fn new(place: &'a TestEnv, size: &str) -> Self {
         let store = place.store();
         std::fs::create_dir_all(&store).unwrap();
         let mut holder = place.command("unshare");
@@ -63,8 +63,8 @@ impl<'a> SmallDisk<'a> {
     /// Returns the number of free bytes.
     fn free(&self) -> u64 {
         let mut df = self.command("df");
-        let told = success(df.args(["--output=avail", "-B1"]).arg(self.place.store()));
-        told.lines().last().unwrap().trim().parse().unwrap()
+        let printed = success(df.args(["--output=avail", "-B1"]).arg(self.place.store()));
+        printed.lines().last().unwrap().trim().parse().unwrap()
     }
 
     fn info(&self, name: &str) -> serde_json::Value {
@@ -87,7 +87,7 @@ const FILLS: &str = "#!/bin/sh\necho up\nn=0\nwhile [ ! -e /stop ]; do\n\
 
 #[test]
 fn one_that_fills_its_disk_is_told_of_truly_and_can_be_helped() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let disk = SmallDisk::new(&place, "48m");
     disk.ok(&["import", crate::support::busybox_base().to_str().unwrap(), "-t", "busybox"]);
     let files = [("bin/query", QUERY), ("bin/build", BUILD), ("bin/run", FILLS)];
@@ -98,9 +98,9 @@ fn one_that_fills_its_disk_is_told_of_truly_and_can_be_helped() {
     disk.ok(&["run", "-d", "fill"]);
     until("the log can't be written", || !disk.info("fill")["error"].is_null());
     assert_eq!(disk.free(), 0);
-    let told = disk.info("fill");
-    assert!(told["error"].as_str().unwrap().contains("No space left"), "{told}");
-    assert_eq!(told["status"], "running");
+    let printed = disk.info("fill");
+    assert!(printed["error"].as_str().unwrap().contains("No space left"), "{printed}");
+    assert_eq!(printed["status"], "running");
     assert!(disk.ok(&["ps"]).contains("running"));
     // Data that fits nowhere is refused, and leaves nothing behind.
     let other = disk.svp(&["run", "-d", "--name", "other", "fill"]).output().unwrap();
@@ -110,13 +110,17 @@ fn one_that_fills_its_disk_is_told_of_truly_and_can_be_helped() {
     assert_eq!(disk.ok(&["ps", "-a", "-q"]), "fill\n");
     // Its end is reported; it starts again, although nothing has been freed.
     disk.ok(&["stop", "-t", "1", "fill"]);
-    let told = disk.info("fill");
-    assert_eq!((&told["status"], &told["exitCode"]), (&"exited".into(), &143.into()), "{told}");
+    let printed = disk.info("fill");
+    assert_eq!(
+        (&printed["status"], &printed["exitCode"]),
+        (&"exited".into(), &143.into()),
+        "{printed}"
+    );
     assert_eq!(disk.free(), 0);
     disk.ok(&["start", "fill"]);
-    let told = disk.info("fill");
+    let printed = disk.info("fill");
     assert_eq!(
-        (&told["status"], &told["components"][0]["running"]),
+        (&printed["status"], &printed["components"][0]["running"]),
         (&"running".into(), &true.into())
     );
     // Its owner can exec into it.
@@ -151,7 +155,7 @@ impl Drop for Foreground {
 
 #[test]
 fn signals_are_forwarded_and_those_that_end_svp_stop_it() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     let run = "#!/bin/sh\nfor s in USR1 USR2 HUP QUIT; do trap \"echo got $s\" $s; done\n\
         trap 'echo got TERM; exit 5' TERM\necho up\nwhile :; do sleep 0.02; done\n";
@@ -191,7 +195,7 @@ fn signals_are_forwarded_and_those_that_end_svp_stop_it() {
 
 #[test]
 fn a_container_that_is_killed_again_and_again_is_made_anew_with_patience() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     instance(&place, "sleeper", QUERY, BUILD, "#!/bin/sh\necho up\nexec sleep 1000\n");
     place.ok(["run", "-d", "--restart", "always", "sleeper"]);
@@ -200,10 +204,10 @@ fn a_container_that_is_killed_again_and_again_is_made_anew_with_patience() {
     std::fs::write(&monitor_log, vec![b'x'; 2 << 20]).unwrap();
     let mut killed = 0;
     while killed < 6 {
-        let told = info(&place, "sleeper");
-        assert_eq!(told["status"], "running");
-        assert_eq!(told["components"][0]["restarts"].as_i64().unwrap(), killed);
-        let pid = told["pid"].as_i64().unwrap();
+        let printed = info(&place, "sleeper");
+        assert_eq!(printed["status"], "running");
+        assert_eq!(printed["components"][0]["restarts"].as_i64().unwrap(), killed);
+        let pid = printed["pid"].as_i64().unwrap();
         kill(Pid::from_raw(pid as i32), Signal::SIGKILL).unwrap();
         killed += 1;
         let again = || !info(&place, "sleeper")["pid"].is_null();
@@ -216,8 +220,8 @@ fn a_container_that_is_killed_again_and_again_is_made_anew_with_patience() {
     assert!(monitor_log.metadata().unwrap().len() < 10_000);
     assert!(monitor_log.with_extension("log.1").exists());
     // The back-off is now 3.2 s. The state is reported, and no command waits for its end.
-    let told = info(&place, "sleeper");
-    assert_eq!(told["components"][0]["running"], false, "{told}");
+    let printed = info(&place, "sleeper");
+    assert_eq!(printed["components"][0]["running"], false, "{printed}");
     assert!(place.ok(["ps"]).contains("1 of 1 down"));
     assert_eq!(code(&place, &["exec", "sleeper", "true"]), 125);
     let since = Instant::now();
@@ -231,14 +235,14 @@ fn a_container_that_is_killed_again_and_again_is_made_anew_with_patience() {
 
 #[test]
 fn a_health_command_that_hangs_is_not_waited_for() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     let query = "#!/bin/sh\ncase $1 in os) echo busybox/1;; health) echo sleep 500;; esac\n";
     instance(&place, "hang", query, BUILD, "#!/bin/sh\nexec sleep 1000\n");
     let since = Instant::now();
     let mut run = place.svp(["run", "-d", "--wait=1s", "hang"]);
     let output = run.output().unwrap();
-    let text = told(&run, &output);
+    let text = transcript(&run, &output);
     assert_eq!(output.status.code(), Some(125), "{text}");
     assert!(text.contains("longer than 1 s") && text.contains("it runs on"), "{text}");
     assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
@@ -252,7 +256,7 @@ fn a_health_command_that_hangs_is_not_waited_for() {
 
 #[test]
 fn who_waits_for_several_gets_each_code_those_of_removed_ones_too() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     instance(
         &place,
@@ -283,7 +287,7 @@ fn who_waits_for_several_gets_each_code_those_of_removed_ones_too() {
 
 #[test]
 fn who_stops_a_service_waits_for_that_run_alone() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     instance(&place, "sleeper", QUERY, BUILD, "#!/bin/sh\nexec sleep 1000\n");
     place.ok(["run", "-d", "sleeper"]);
@@ -311,7 +315,7 @@ fn who_stops_a_service_waits_for_that_run_alone() {
 
 #[test]
 fn a_volume_stays_as_long_as_another_service_has_it() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     instance(&place, "one", QUERY, BUILD, "#!/bin/sh\nexec sleep 1000\n");
     for name in ["one", "two"] {
@@ -330,7 +334,7 @@ fn a_volume_stays_as_long_as_another_service_has_it() {
     place.ok(["exec", "one", "sh", "-c", "echo kept >/data/file; echo gone >/own/file"]);
     let mut rm = place.svp(["rm", "--force", "--volumes", "one"]);
     let output = rm.output().unwrap();
-    let text = told(&rm, &output);
+    let text = transcript(&rm, &output);
     assert!(output.status.success() && text.contains("the volume shared stays"), "{text}");
     assert_eq!(place.ok(["exec", "two", "cat", "/data/file"]), "kept\n");
     place.ok(["run", "-d", "--name", "one", "-v", "one.own:/own", "one"]);
@@ -345,7 +349,7 @@ fn a_volume_stays_as_long_as_another_service_has_it() {
 
 #[test]
 fn what_a_kill_left_of_a_service_is_in_nobodys_way() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     instance(&place, "one", QUERY, BUILD, "#!/bin/sh\nexec sleep 1000\n");
     let services = place.store().join("services");
@@ -366,7 +370,7 @@ fn what_a_kill_left_of_a_service_is_in_nobodys_way() {
 
 #[test]
 fn volumes_that_no_service_has_go_when_that_is_wanted() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     instance(&place, "one", QUERY, BUILD, "#!/bin/sh\nexec sleep 1000\n");
     for name in ["a", "b"] {
@@ -375,8 +379,8 @@ fn volumes_that_no_service_has_go_when_that_is_wanted() {
     }
     place.ok(["rm", "--force", "a"]);
     place.ok(["prune"]);
-    let told = place.ok(["prune", "--volumes", "--dry-run"]);
-    assert!(told.contains("data-a") && !told.contains("data-b"), "{told}");
+    let printed = place.ok(["prune", "--volumes", "--dry-run"]);
+    assert!(printed.contains("data-a") && !printed.contains("data-b"), "{printed}");
     place.ok(["prune", "--volumes"]);
     place.ok(["exec", "b", "cat", "/data/file"]);
     place.ok(["run", "-d", "--name", "a", "-v", "data-a:/data", "one"]);
@@ -394,7 +398,7 @@ fn volumes_that_no_service_has_go_when_that_is_wanted() {
 
 #[test]
 fn every_command_of_a_services_life_speaks_json() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     instance(&place, "one", QUERY, BUILD, "#!/bin/sh\necho up\nexec sleep 1000\n");
     place.ok(["run", "-d", "one"]);
@@ -420,7 +424,7 @@ fn every_command_of_a_services_life_speaks_json() {
 
 #[test]
 fn a_damaged_service_is_told_of_and_can_be_removed() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     instance(&place, "one", QUERY, BUILD, "#!/bin/sh\nexec sleep 1000\n");
     for name in ["good", "bad"] {
@@ -438,19 +442,19 @@ fn a_damaged_service_is_told_of_and_can_be_removed() {
         assert!(text.contains("damaged") && text.contains("rm --force"), "{text}");
     }
     place.ok(["rm", "--force", "bad"]);
-    let told = place.ok(["prune"]);
-    assert!(told.contains("written by a service"), "{told}");
+    let printed = place.ok(["prune"]);
+    assert!(printed.contains("written by a service"), "{printed}");
     place.ok(["exec", "good", "true"]);
     place.ok(["run", "-d", "--name", "bad", "one"]);
     place.ok(["rm", "--force", "good", "bad"]);
-    let told = place.ok(["prune"]);
-    assert!(!told.contains("service"), "{told}");
+    let printed = place.ok(["prune"]);
+    assert!(!printed.contains("service"), "{printed}");
     place.assert_nothing_left();
 }
 
 #[test]
 fn what_the_user_says_of_a_packs_variable_is_true_for_its_clients_too() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     let query = "#!/bin/sh\ncase $1 in os) echo busybox/1;; env) echo WEB_HOST=%IP; echo WEB_PORT=3306; \
         echo WEB_NAME=pack;; esac\n";
@@ -474,7 +478,7 @@ fn what_the_user_says_of_a_packs_variable_is_true_for_its_clients_too() {
 
 #[test]
 fn each_volume_of_an_image_has_its_own_data() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     let long = format!("/{}/{}", "d".repeat(150), "e".repeat(150));
     let query = format!(

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::e2e::common::{blob, build_layout, json, manifest};
 use crate::support::podman::Podman;
 use crate::support::registry::Registry;
-use crate::support::{Place, as_root, conformance, pack, success, tree};
+use crate::support::{TestEnv, as_root, conformance, pack, success, tree};
 
 /// A script that creates every kind of entry that a layer can hold and every tool reads.
 const EVERYTHING: &str = "
@@ -19,13 +19,13 @@ const EVERYTHING: &str = "
     rm /bin/yes; rm -r /home; echo home >/home; rm -r /var/log; mkdir /var/log
     echo changed >>/etc/passwd";
 
-fn hello_in_layout(place: &Place) -> PathBuf {
+fn hello_in_layout(place: &TestEnv) -> PathBuf {
     build_layout(place, EVERYTHING, "thing")
 }
 
 /// `skopeo copy FROM TO`, to a destination without TLS.
 #[track_caller]
-fn skopeo_copy(place: &Place, from: &str, to: &str) {
+fn skopeo_copy(place: &TestEnv, from: &str, to: &str) {
     let mut copy = place.command("skopeo");
     copy.args(["copy", "--quiet", "--src-tls-verify=false", "--dest-tls-verify=false"]);
     success(copy.args([from, to]));
@@ -33,7 +33,7 @@ fn skopeo_copy(place: &Place, from: &str, to: &str) {
 
 #[test]
 fn skopeo_copies_to_a_docker_archive_and_to_a_registry() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let out = hello_in_layout(&place);
     let from = format!("oci:{}:thing:latest", out.display());
     let archive = place.path("docker.tar");
@@ -49,7 +49,7 @@ fn skopeo_copies_to_a_docker_archive_and_to_a_registry() {
     assert_eq!(raw, std::fs::read_to_string(blob(&out, &index["manifests"][0])).unwrap());
 
     // And svp reads it back.
-    let other = Place::new();
+    let other = TestEnv::new();
     let pack = crate::e2e::common::pack_with(&other, "pack", "test -f /data/one");
     let mut arguments = crate::e2e::common::build(&pack, "again");
     let at = arguments.iter().position(|argument| *argument == "busybox").unwrap();
@@ -59,7 +59,7 @@ fn skopeo_copies_to_a_docker_archive_and_to_a_registry() {
 
 #[test]
 fn podman_loads_the_archive_and_the_directory_and_runs_it() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     let out = place.path("out");
     let archive = place.path("hello.tar");
@@ -82,7 +82,7 @@ fn podman_loads_the_archive_and_the_directory_and_runs_it() {
 
 #[test]
 fn umoci_unpacks_the_same_tree() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let out = hello_in_layout(&place);
     let bundle = place.path("bundle");
     let mut umoci = place.command("umoci");
@@ -101,7 +101,7 @@ fn umoci_unpacks_the_same_tree() {
 
 #[test]
 fn ocidir_finds_it_sound() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let out = hello_in_layout(&place);
     assert!(conformance(&out).contains("sound"));
     assert_eq!(manifest(&out, "thing:latest")["layers"].as_array().unwrap().len(), 3);
@@ -109,7 +109,7 @@ fn ocidir_finds_it_sound() {
 
 #[test]
 fn gnu_tar_lists_and_extracts_every_layer() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let out = hello_in_layout(&place);
     for layer in manifest(&out, "thing:latest")["layers"].as_array().unwrap() {
         let mut tar = place.command("tar");

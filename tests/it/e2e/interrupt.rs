@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::e2e::common::{build, pack_with};
-use crate::support::{Place, as_root, busybox_base, output, processes_of, processes_with, told};
+use crate::support::{
+    TestEnv, as_root, busybox_base, output, processes_of, processes_with, transcript,
+};
 
 /// Starts a build in its own process group, as a terminal would.
-fn start(place: &Place, script: &str) -> Child {
+fn start(place: &TestEnv, script: &str) -> Child {
     let pack = pack_with(place, "pack", script);
     let mut command = place.svp(build(&pack, "x"));
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
@@ -33,7 +35,7 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 #[test]
 fn ctrl_c_at_any_moment_leaves_nothing() {
     for delay in [0, 5, 10, 20, 40, 80, 120, 200, 300, 500, 800] {
-        let place = Place::new();
+        let place = TestEnv::new();
         place.import_busybox();
         let before = place.ok(["images"]);
         let mut child =
@@ -55,7 +57,7 @@ fn ctrl_c_at_any_moment_leaves_nothing() {
 
 #[test]
 fn a_killed_svp_takes_its_script_along_and_the_next_sweeps() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     let before = place.ok(["images"]);
     let mut child = start(&place, "echo begun; sleep 4302");
@@ -73,7 +75,7 @@ fn a_killed_svp_takes_its_script_along_and_the_next_sweeps() {
 
 #[test]
 fn a_full_disk_is_told_and_leaves_the_store_usable() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let store = place.store();
     std::fs::create_dir_all(&store).unwrap();
     let pack = pack_with(&place, "pack", "dd if=/dev/urandom of=/big bs=1M count=200");
@@ -100,7 +102,7 @@ fn a_full_disk_is_told_and_leaves_the_store_usable() {
     }
     command.args(["sh", "-c", &script]).env("SVP", env!("CARGO_BIN_EXE_svp"));
     let result = output(&mut command);
-    let text = told(&command, &result);
+    let text = transcript(&command, &result);
     assert!(text.contains("code 1\n") || text.contains("code 74\n"), "{text}");
     assert!(!text.contains("code 0"), "{text}");
     assert!(text.contains("No space left on device"), "{text}");

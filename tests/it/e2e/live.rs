@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::e2e::export::{PAIR, TEXT as PAIR_TEXT};
 use crate::support::machine::{Machine, User};
-use crate::support::{Place, as_root, pack, run};
+use crate::support::{TestEnv, as_root, pack, run};
 
 const USERS: [User; 2] = [User::Root, User::Ann];
 
@@ -123,7 +123,7 @@ fn systemd_runs_what_is_exported() {
     if !can_boot() {
         return;
     }
-    let place = Place::new();
+    let place = TestEnv::new();
     let mut machine = Machine::boot(&place);
     run("cp", ["-r".as_ref(), pack("hello").as_os_str(), machine.path("/srv/hello").as_os_str()]);
     for user in USERS {
@@ -221,7 +221,7 @@ fn podman_runs_what_quadlet_reads() {
     if !can_boot() {
         return;
     }
-    let place = Place::new();
+    let place = TestEnv::new();
     let mut machine = Machine::boot(&place);
     for pack in [pack("hello"), place.write_pack("pair", &PAIR)] {
         run("cp", ["-r".as_ref(), pack.as_os_str(), machine.path("/srv").as_os_str()]);

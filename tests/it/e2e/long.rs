@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::e2e::run::{TWO_QUERY, TWO_RUN, info, instance, until};
-use crate::support::{Place, debian_base, output, pack, processes_of, told};
+use crate::support::{TestEnv, debian_base, output, pack, processes_of, transcript};
 
 const QUERY: &str = "#!/bin/sh\n[ $1 = os ] && echo busybox/1\n";
 
@@ -24,7 +24,7 @@ fn kill_9(pid: &Value) {
 /// Kills one of two components that often. It runs for ten seconds each time, so that it counts as healthy and restarts
 /// without a long back-off.
 fn kill_a_component(rounds: u64) {
-    let place = Place::new();
+    let place = TestEnv::new();
     // The daemons that the components leave behind outlive the test.
     let run = TWO_RUN.replace("sleep 1000", "sleep 100000");
     instance(&place, "two", TWO_QUERY, "#!/bin/sh\n", &run);
@@ -42,8 +42,8 @@ fn kill_a_component(rounds: u64) {
         place.ok(["exec", "two", "kill", "-9", &one]);
         let since = Instant::now();
         until("it came back", || {
-            let told = info(&place, "two");
-            let one = &told["components"][0];
+            let printed = info(&place, "two");
+            let one = &printed["components"][0];
             one["restarts"] == round && one["running"] == true
         });
         assert!(since.elapsed() < Duration::from_secs(5), "{round}: {:?}", since.elapsed());
@@ -84,7 +84,7 @@ fn one_component_is_killed_a_hundred_times_and_the_other_never_notices() {
 
 /// Has a service print that much, and checks the log that was kept and the resources used.
 fn print_much(megabytes: u64, log_size: u64) {
-    let place = Place::new();
+    let place = TestEnv::new();
     let line = "x".repeat(99);
     let run = format!(
         "#!/bin/sh\nyes {line} | head -n {}\nseq 1 1000\nexec sleep 1000\n",
@@ -148,7 +148,7 @@ struct Database {
 }
 
 impl Database {
-    fn new(place: &Place, name: &'static str) -> Database {
+    fn new(place: &TestEnv, name: &'static str) -> Database {
         let env = place.ok(["env", name, "--format", "json"]);
         let env: Value = serde_json::from_str(&env).unwrap();
         let value = |end: &str| {
@@ -168,7 +168,7 @@ impl Database {
     }
 
     /// A client on the host, at the service's own address and the standard port.
-    fn client(&self, place: &Place, sql: &str) -> Command {
+    fn client(&self, place: &TestEnv, sql: &str) -> Command {
         let mut client = place.command("timeout");
         if self.is_maria {
             client.args(["30", "mariadb", "--protocol=tcp", "--connect-timeout=5", "--batch"]);
@@ -184,15 +184,15 @@ impl Database {
     }
 
     #[track_caller]
-    fn ask(&self, place: &Place, sql: &str) -> String {
+    fn ask(&self, place: &TestEnv, sql: &str) -> String {
         let mut client = self.client(place, sql);
         let output = output(&mut client);
-        assert!(output.status.success(), "{}: {}", self.name, told(&client, &output));
+        assert!(output.status.success(), "{}: {}", self.name, transcript(&client, &output));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
     /// Commits one transaction after another until it is `over`, retrying each until it succeeds.
-    fn load(&self, place: &Place, number: usize, over: &AtomicBool) {
+    fn load(&self, place: &TestEnv, number: usize, over: &AtomicBool) {
         for row in 0..5000 {
             let sql = format!(
                 "BEGIN; INSERT INTO made VALUES ({number}, {row}); \
@@ -218,7 +218,7 @@ impl Database {
     }
 
     /// Checks that every committed transaction is there, once.
-    fn check(&self, place: &Place) -> usize {
+    fn check(&self, place: &TestEnv) -> usize {
         let committed = self.committed.lock().unwrap();
         let sql = if self.is_maria {
             "SELECT concat(c, ' ', r) FROM made"
@@ -244,7 +244,7 @@ const CLIENTS: usize = 3;
 #[test]
 #[ignore = "long: make soak"]
 fn databases_that_are_killed_under_load_keep_what_was_committed() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.ok(["import", debian_base().to_str().unwrap(), "-t", "debian:12"]);
     for (name, instances) in [("mariadb", ["m1", "m2"]), ("postgresql", ["p1", "p2"])] {
         let pack = pack(name);
@@ -295,7 +295,7 @@ fn databases_that_are_killed_under_load_keep_what_was_committed() {
 }
 
 /// Monitors, first processes of components, every process of svp: twice each.
-fn kill_all_ways(place: &Place) {
+fn kill_all_ways(place: &TestEnv) {
     let pause = || std::thread::sleep(Duration::from_secs(4));
     for round in 0..2 {
         pause();
@@ -313,8 +313,8 @@ fn kill_all_ways(place: &Place) {
                  [ \"$q\" = 2 ] && kill -9 ${p#/proc/}; done; true";
             place.ok(["exec", name, "--", "bash", "-c", first]);
             until("it came back", || {
-                let told = info(place, name);
-                let component = &told["components"][0];
+                let printed = info(place, name);
+                let component = &printed["components"][0];
                 component["restarts"].as_i64() > Some(before) && component["running"] == true
             });
             place.ok(["health", "--wait=120", name]);

@@ -1,14 +1,14 @@
 //! Peak memory does not grow with a layer's size.
 
 use crate::e2e::common::pack_with;
-use crate::support::{Place, success};
+use crate::support::{TestEnv, success};
 
 /// The limit in KiB, whatever the size.
 const LIMIT: u64 = 64 * 1024;
 
 /// Runs svp under python3, which reports the peak memory of svp and its children; in KiB.
 #[track_caller]
-fn peak(place: &Place, arguments: &[&str]) -> u64 {
+fn peak(place: &TestEnv, arguments: &[&str]) -> u64 {
     const MEASURE: &str = "
 import resource, subprocess, sys
 code = subprocess.run(sys.argv[1:], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL).returncode
@@ -22,7 +22,7 @@ sys.exit(code)";
 /// A layer of 2 GiB of poorly compressible data, written, and read again elsewhere.
 #[test]
 fn two_gib_are_written_and_unpacked_in_64_mib() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     // The same 8 MiB of noise repeated: no holes, and nothing that gzip could compress away.
     let script = "
@@ -36,7 +36,7 @@ fn two_gib_are_written_and_unpacked_in_64_mib() {
     build.extend(["--network", "none", "--oci-dir", out.to_str().unwrap()]);
     let wrote = peak(&place, &build);
 
-    let other = Place::new();
+    let other = TestEnv::new();
     let nothing = pack_with(&other, "pack", "[ $(stat -c %s /big) = 2147483648 ]");
     let source = format!("oci:{}:big", out.display());
     let nothing = nothing.to_str().unwrap();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::Place;
+use crate::support::TestEnv;
 use crate::support::registry::free_port;
 
 const BUILD: &str = "#!/bin/sh\nset -eu\nmkdir -p /data\necho page >/data/index.html\n";
@@ -49,7 +49,7 @@ except OSError: print("raw closed")
 "#;
 
 /// Sets up the instance `name` of a pack with these answers, whose service is ECHO: it needs the host's python3.
-fn instance(place: &Place, name: &str, answers: &str) {
+fn instance(place: &TestEnv, name: &str, answers: &str) {
     if place.ok(["images"]).lines().count() < 2 {
         place.import_busybox();
     }
@@ -70,7 +70,7 @@ fn instance(place: &Place, name: &str, answers: &str) {
 }
 
 /// `svp run -d` of an instance with the host's programs mounted.
-fn run(place: &Place, arguments: &[&str]) -> std::process::Output {
+fn run(place: &TestEnv, arguments: &[&str]) -> std::process::Output {
     let mut all: Vec<String> = ["run", "-d"].map(String::from).to_vec();
     for dir in ["/usr", "/lib", "/lib64"] {
         if let Ok(at) = std::fs::canonicalize(dir) {
@@ -82,19 +82,19 @@ fn run(place: &Place, arguments: &[&str]) -> std::process::Output {
 }
 
 #[track_caller]
-fn runs(place: &Place, arguments: &[&str]) -> String {
+fn runs(place: &TestEnv, arguments: &[&str]) -> String {
     let output = run(place, arguments);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{arguments:?}: {said}");
     said
 }
 
-fn info(place: &Place, name: &str) -> Value {
+fn info(place: &TestEnv, name: &str) -> Value {
     serde_json::from_str(&place.ok(["info", name, "--format", "json"])).unwrap()
 }
 
 /// Returns the address of a service's port on the host.
-fn own(place: &Place, name: &str, number: usize) -> SocketAddr {
+fn own(place: &TestEnv, name: &str, number: usize) -> SocketAddr {
     let port = &info(place, name)["ports"][number];
     format!("{}:{}", port["host"].as_str().unwrap(), port["port"]).parse().unwrap()
 }
@@ -140,16 +140,16 @@ fn gateway() -> String {
 }
 
 /// Returns the output of [`WAYS`] in a service: the open routes.
-fn open_ways(place: &Place, name: &str) -> Vec<String> {
+fn open_ways(place: &TestEnv, name: &str) -> Vec<String> {
     let gateway = gateway();
-    let told = place.ok(["exec", name, "--", "/usr/bin/python3", "/service/ways.py", &gateway]);
-    assert!(told.lines().count() >= 9, "{told}");
-    told.lines().filter_map(|line| Some(line.strip_suffix(" open")?.to_owned())).collect()
+    let printed = place.ok(["exec", name, "--", "/usr/bin/python3", "/service/ways.py", &gateway]);
+    assert!(printed.lines().count() >= 9, "{printed}");
+    printed.lines().filter_map(|line| Some(line.strip_suffix(" open")?.to_owned())).collect()
 }
 
 #[test]
 fn a_private_network_leads_to_the_host_and_the_gateway_only_if_that_is_allowed() {
-    let place = Place::new();
+    let place = TestEnv::new();
     instance(&place, "echo", "env) echo ECHO_NAME=echo; echo ECHO_PORT=4711;;");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -201,7 +201,7 @@ fn a_private_network_leads_to_the_host_and_the_gateway_only_if_that_is_allowed()
 
 #[test]
 fn a_network_that_was_mended_leads_out_as_before() {
-    let place = Place::new();
+    let place = TestEnv::new();
     instance(&place, "echo", "env) echo ECHO_NAME=echo; echo ECHO_PORT=4711;;");
     runs(&place, &["--wait", "echo"]);
     // Interface, destination, gateway, and for IPv6 the scope of the addresses.
@@ -231,7 +231,7 @@ fn a_network_that_was_mended_leads_out_as_before() {
 
 #[test]
 fn what_carries_a_port_is_started_again_though_it_failed_once() {
-    let place = Place::new();
+    let place = TestEnv::new();
     instance(
         &place,
         "echo",
@@ -266,7 +266,7 @@ fn what_carries_a_port_is_started_again_though_it_failed_once() {
 
 #[test]
 fn a_service_may_have_more_ports_than_descriptors_go_at_once() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let ports: String = (5000..5140).map(|port| format!("echo {port}/tcp;")).collect();
     let answers = format!(
         "env) echo ECHO_NAME=many; echo ECHO_PORT=5139; echo MANY_HOST=%IP;; ports) {ports};"
@@ -287,14 +287,14 @@ fn a_service_may_have_more_ports_than_descriptors_go_at_once() {
     runs(&place, &["--wait", "--link", "many", "user"]);
     let script = "import os, socket\n\
         print(socket.create_connection((os.environ['MANY_HOST'], 5139), 5).recv(100).decode())\n";
-    let told = place.ok(["exec", "user", "--", "/usr/bin/python3", "-c", script]);
-    assert_eq!(told, "many 127.0.0.1\n");
+    let printed = place.ok(["exec", "user", "--", "/usr/bin/python3", "-c", script]);
+    assert_eq!(printed, "many 127.0.0.1\n");
     place.ok(["rm", "--force", "user", "many"]);
     place.assert_nothing_left();
 }
 
 /// Kills the pasta of a service: the one that its monitor has started.
-fn kill_pasta(place: &Place, name: &str) {
+fn kill_pasta(place: &TestEnv, name: &str) {
     let monitor = info(place, name)["monitor"].as_u64().unwrap();
     let mut found = false;
     for pid in below(monitor) {
@@ -332,7 +332,7 @@ fn below(pid: u64) -> Vec<u64> {
 
 #[test]
 fn ports_are_published_under_any_number_over_tcp_and_udp() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let [port, other] = [free_port(), free_port()];
     let answers = format!(
         "env) echo ECHO_NAME=echo; echo ECHO_PORT={port};; ports) echo {port}/tcp; echo {port}/udp;;"
@@ -383,7 +383,7 @@ fn ports_are_published_under_any_number_over_tcp_and_udp() {
 
 #[test]
 fn on_every_address_of_the_host_who_comes_by_the_loopback_comes_from_it() {
-    let place = Place::new();
+    let place = TestEnv::new();
     instance(&place, "echo", "env) echo ECHO_NAME=echo; echo ECHO_PORT=4711;;");
     let port = free_port();
     runs(&place, &["--wait", "-p", &format!("0.0.0.0:{port}:4711"), "echo"]);
@@ -397,7 +397,7 @@ fn on_every_address_of_the_host_who_comes_by_the_loopback_comes_from_it() {
 
 #[test]
 fn connections_by_a_link_leave_a_service_what_it_is_stopped_by() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let answers =
         "env) echo ECHO_NAME=echo; echo ECHO_PORT=4711; echo AT_HOST=%IP;; ports) echo 4711/tcp;;";
     instance(&place, "echo", answers);
@@ -461,7 +461,7 @@ fn connections_by_a_link_leave_a_service_what_it_is_stopped_by() {
 
 #[test]
 fn privileged_ports_are_told_where_they_are_reached() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let answers = "env) echo ECHO_NAME=low; echo ECHO_PORT=53; echo LOW_HOST=%IP; echo LOW_URL=x://%IP:53/;;\n\
         ports) echo 53/tcp; echo 53/udp;;";
     instance(&place, "low", answers);
@@ -482,8 +482,8 @@ fn privileged_ports_are_told_where_they_are_reached() {
         print(socket.create_connection(at, 5).recv(100).decode())\n\
         u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.settimeout(5); u.sendto(b'hello', at)\n\
         print(u.recv(100).decode())\n";
-    let told = place.ok(["exec", "user", "--", "/usr/bin/python3", "-c", script]);
-    assert_eq!(told, "low 127.0.0.1\nlow hello\n");
+    let printed = place.ok(["exec", "user", "--", "/usr/bin/python3", "-c", script]);
+    assert_eq!(printed, "low 127.0.0.1\nlow hello\n");
     // The service's own port works whether the linked service runs or not.
     place.ok(["stop", "low"]);
     let failed =
@@ -491,13 +491,13 @@ fn privileged_ports_are_told_where_they_are_reached() {
     assert!(!failed.status.success());
     assert_eq!(tcp(own(&place, "user", 0)), "user 127.0.0.1");
     place.ok(["start", "low", "--wait"]);
-    assert_eq!(place.ok(["exec", "user", "--", "/usr/bin/python3", "-c", script]), told);
+    assert_eq!(place.ok(["exec", "user", "--", "/usr/bin/python3", "-c", script]), printed);
     // Also after the linked service has moved to another address.
     place.ok(["stop", "low"]);
     let _held = TcpListener::bind(at).unwrap();
     place.ok(["start", "low", "--wait"]);
     assert_ne!(own(&place, "low", 0), at);
-    assert_eq!(place.ok(["exec", "user", "--", "/usr/bin/python3", "-c", script]), told);
+    assert_eq!(place.ok(["exec", "user", "--", "/usr/bin/python3", "-c", script]), printed);
     place.ok(["rm", "--force", "user", "low"]);
     place.assert_nothing_left();
 }

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, TcpListener};
 
 use crate::e2e::run::instance;
-use crate::support::{Place, as_root, output, told};
+use crate::support::{TestEnv, as_root, output, transcript};
 
 const BUILD: &str = "#!/bin/sh\nset -eu\nmkdir -p /data\necho page >/data/index.html\n";
 const RUN: &str = "#!/bin/sh\nexec httpd -f -p $WEB_PORT -h /data\n";
@@ -16,7 +16,7 @@ fn query(port: u16) -> String {
 
 #[test]
 fn without_a_network_that_leads_out_a_service_is_reached_at_what_env_prints() {
-    let place = Place::new();
+    let place = TestEnv::new();
     instance(&place, "web", &query(8125), BUILD, RUN);
     // A host without a network: loopback only.
     let script = "ip link set lo up\n\
@@ -32,7 +32,7 @@ fn without_a_network_that_leads_out_a_service_is_reached_at_what_env_prints() {
     }
     command.args(["--net", "sh", "-euc", script]).env("SVP", env!("CARGO_BIN_EXE_svp"));
     let said = output(&mut command);
-    let text = told(&command, &said);
+    let text = transcript(&command, &said);
     assert!(said.status.success(), "{text}");
     assert_eq!(said.stdout, b"web\npage\nhealthy\nweb\nhealthy\nweb\n", "{text}");
     place.assert_nothing_left();
@@ -40,13 +40,13 @@ fn without_a_network_that_leads_out_a_service_is_reached_at_what_env_prints() {
 
 #[test]
 fn a_port_that_a_program_has_on_all_addresses_is_another_here() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let other = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
     let port = other.local_addr().unwrap().port();
     instance(&place, "web", &query(port), BUILD, RUN);
     let mut run = place.svp(["run", "-d", "--wait=20", "web"]);
     let said = output(&mut run);
-    let text = told(&run, &said);
+    let text = transcript(&run, &said);
     assert!(said.status.success(), "{text}");
     let ports = place.ok(["ports", "web"]);
     let (host, inside) = ports.trim().split_once("->").unwrap();
@@ -57,7 +57,7 @@ fn a_port_that_a_program_has_on_all_addresses_is_another_here() {
     // On the host's network it can only be reported.
     let mut run = place.svp(["run", "-d", "--network", "host", "web"]);
     let said = output(&mut run);
-    let text = told(&run, &said);
+    let text = transcript(&run, &said);
     assert!(text.contains(&format!("another program has port {port}")), "{text}");
     place.ok(["rm", "-f", "web"]);
     place.assert_nothing_left();

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::e2e::common::QUERY;
 use crate::support::ordinary_user::OrdinaryUser;
-use crate::support::{Place, as_root, busybox_base, run, success};
+use crate::support::{TestEnv, as_root, busybox_base, run, success};
 
 const EPOCH: &str = "1700000000";
 
@@ -20,7 +20,7 @@ touch /now
 ";
 
 /// Writes the pack with `umask` and files of the time `time` (`touch -d`), like a git clone.
-fn clone(place: &Place, name: &str, umask: &str, time: &str) -> String {
+fn clone(place: &TestEnv, name: &str, umask: &str, time: &str) -> String {
     let pack = place.write_pack(
         name,
         &[("bin/query", QUERY), ("bin/build", BUILD), ("lib/data", "data"), (".git/HEAD", name)],
@@ -37,12 +37,12 @@ fn clone(place: &Place, name: &str, umask: &str, time: &str) -> String {
 /// Builds in a fresh store, with this command prefix before svp; returns the digest.
 #[track_caller]
 fn digest(pack: &str, before: &[&str]) -> String {
-    let place = Place::new();
+    let place = TestEnv::new();
     digest_in(&place, pack, before, Path::new(env!("CARGO_BIN_EXE_svp")), &busybox_base())
 }
 
 #[track_caller]
-fn digest_in(place: &Place, pack: &str, before: &[&str], svp: &Path, base: &Path) -> String {
+fn digest_in(place: &TestEnv, pack: &str, before: &[&str], svp: &Path, base: &Path) -> String {
     let svp = svp.to_str().unwrap();
     let start = |arguments: &[&str]| {
         let mut all = before.to_vec();
@@ -58,7 +58,7 @@ fn digest_in(place: &Place, pack: &str, before: &[&str], svp: &Path, base: &Path
 
 #[test]
 fn two_clones_with_other_umasks_and_times() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let one = clone(&place, "one", "022", "2020-01-01");
     let two = clone(&place, "two", "077", "2024-05-06 07:08:09");
     let first = digest(&one, &[]);
@@ -71,14 +71,14 @@ fn two_clones_with_other_umasks_and_times() {
 
 #[test]
 fn one_core_and_all() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let pack = clone(&place, "pack", "022", "2020-01-01");
     assert_eq!(digest(&pack, &[]), digest(&pack, &["taskset", "--cpu-list", "0"]));
 }
 
 #[test]
 fn again_a_second_later() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let pack = clone(&place, "pack", "022", "2020-01-01");
     let first = digest(&pack, &[]);
     std::thread::sleep(std::time::Duration::from_millis(1100));
@@ -88,10 +88,10 @@ fn again_a_second_later() {
 /// As root, runs svp as an ordinary user too; an ordinary user compares with the root of a user namespace.
 #[test]
 fn as_root_and_not() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let pack = clone(&place, "pack", "022", "2020-01-01");
     let mine = digest(&pack, &[]);
-    let other = Place::new();
+    let other = TestEnv::new();
     if as_root() {
         // The user can't use anything below a 0700 directory.
         let svp = other.path("svp");

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::e2e::run::{info, instance, until};
-use crate::support::{Place, as_root, output, told};
+use crate::support::{TestEnv, as_root, output, transcript};
 
 const QUERY: &str = "#!/bin/sh\n[ $1 = os ] && echo busybox/1\n";
 /// Runs each word that it reads from the pipe as a task.
@@ -15,7 +15,7 @@ const RUN: &str = "#!/bin/sh\nmkfifo /task\nwhile :; do read word </task; case $
     esac; done\n";
 
 /// Returns whether this host delegates cgroups to this user, as `svp check` reports.
-fn has_cgroups(place: &Place) -> bool {
+fn has_cgroups(place: &TestEnv) -> bool {
     let check: Value = serde_json::from_str(&place.ok(["check", "--format", "json"])).unwrap();
     let found = check.as_array().unwrap().iter().find(|one| one["what"] == "resources").unwrap();
     if !found["ok"].as_bool().unwrap() {
@@ -41,7 +41,7 @@ fn cgroups(id: &str) -> Vec<PathBuf> {
     found
 }
 
-fn id(place: &Place, name: &str) -> String {
+fn id(place: &TestEnv, name: &str) -> String {
     let record = place.store().join("services").join(name).join("service.json");
     let record: Value = serde_json::from_slice(&std::fs::read(record).unwrap()).unwrap();
     record["id"].as_str().unwrap().to_owned()
@@ -49,7 +49,7 @@ fn id(place: &Place, name: &str) -> String {
 
 #[test]
 fn a_service_is_held_to_what_it_may_use_or_its_user_hears_why_not() {
-    let place = Place::new();
+    let place = TestEnv::new();
     instance(&place, "s", QUERY, "#!/bin/sh\n", RUN);
     let bounded = has_cgroups(&place);
     let arguments = [
@@ -67,7 +67,7 @@ fn a_service_is_held_to_what_it_may_use_or_its_user_hears_why_not() {
     ];
     let mut run = place.svp(arguments);
     let said = output(&mut run);
-    assert!(said.status.success(), "{}", told(&run, &said));
+    assert!(said.status.success(), "{}", transcript(&run, &said));
     let stderr = String::from_utf8_lossy(&said.stderr);
     let record = info(&place, "s");
     let wanted = serde_json::json!({"memory": 100 << 20, "milliCpus": 250, "pids": 20});
@@ -105,14 +105,14 @@ fn a_service_is_held_to_what_it_may_use_or_its_user_hears_why_not() {
 }
 
 /// The requested number of processes, plus svp's own.
-fn processes(place: &Place) {
+fn processes(place: &TestEnv) {
     let fork =
         "n=0; while [ $n -lt 60 ] && (sleep 2 & true) 2>/dev/null; do n=$((n+1)); done; echo $n";
     let mut exec = place.svp(["exec", "s", "sh", "-c", fork]);
     let said = output(&mut exec);
     // The shell may exit when it can't fork.
     let count = String::from_utf8_lossy(&said.stdout).trim().parse::<u32>().unwrap_or(10);
-    assert!((10..=20).contains(&count), "{}", told(&exec, &said));
+    assert!((10..=20).contains(&count), "{}", transcript(&exec, &said));
     until("they have ended", || {
         let mut count = place.svp(["exec", "s", "sh", "-c", "ps | grep -c '[s]leep 2'"]);
         output(&mut count).stdout == b"0\n"
@@ -120,7 +120,7 @@ fn processes(place: &Place) {
 }
 
 /// A quarter of a processor: half a second of work takes two, however idle the machine is.
-fn processor_time(place: &Place) {
+fn processor_time(place: &TestEnv) {
     let work =
         "end=$(($(date +%s)+4)); while [ $(date +%s) -lt $end ]; do :; done; cat /proc/$$/stat";
     let since = Instant::now();
@@ -134,7 +134,7 @@ fn processor_time(place: &Place) {
 }
 
 /// The kernel kills a process over the memory limit, svp reports it, and the service goes on.
-fn memory(place: &Place) {
+fn memory(place: &TestEnv) {
     place.ok(["exec", "s", "sh", "-c", "echo memory >/task"]);
     until("it was killed", || info(place, "s")["memoryKills"].as_u64() > Some(0));
     until("it goes on", || place.ok(["logs", "s"]).contains("memory "));
@@ -145,7 +145,7 @@ fn memory(place: &Place) {
 
 #[test]
 fn what_is_no_amount_is_refused() {
-    let place = Place::new();
+    let place = TestEnv::new();
     for (option, bad) in [("--memory", "1m"), ("--memory", "x"), ("--cpus", "0"), ("--pids", "0")] {
         let error = place.fails(2, ["run", option, bad, "s"]);
         assert!(error.contains("hint: ") && error.contains(option), "{error}");

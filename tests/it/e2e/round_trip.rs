@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::e2e::common::{blob, manifest};
-use crate::support::{Place, debian_base, run};
+use crate::support::{TestEnv, debian_base, run};
 
 /// In the base image: perl-base can make every system call. Changes `/t` randomly with `SEED`.
 const CHANGE: &str = include_str!("change.pl");
@@ -16,7 +16,7 @@ const LIST: &str = include_str!("list.pl");
 
 const QUERY: &str = "#!/bin/sh\n[ \"$1\" = os ] && echo debian/12; exit 0\n";
 
-fn pack(place: &Place, name: &str, build: &str) -> PathBuf {
+fn pack(place: &TestEnv, name: &str, build: &str) -> PathBuf {
     let build = format!("#!/bin/sh\nset -eu\n{build}\n");
     let files =
         [("bin/query", QUERY), ("bin/build", &build), ("change.pl", CHANGE), ("list.pl", LIST)];
@@ -25,7 +25,7 @@ fn pack(place: &Place, name: &str, build: &str) -> PathBuf {
 
 /// Builds `pack` on `base` into the layout `out` as `tag`.
 #[track_caller]
-fn build(place: &Place, pack: &Path, base: &str, tag: &str, out: &Path) {
+fn build(place: &TestEnv, pack: &Path, base: &str, tag: &str, out: &Path) {
     let out = out.to_str().unwrap();
     let pack = pack.to_str().unwrap();
     place.ok([
@@ -45,7 +45,7 @@ fn build(place: &Place, pack: &Path, base: &str, tag: &str, out: &Path) {
 
 /// One chain: a random tree, two rounds of random changes, each in its own layer; then listed again in another store.
 #[track_caller]
-fn law(place: &Place, elsewhere: &Place, seed: u32) {
+fn law(place: &TestEnv, elsewhere: &TestEnv, seed: u32) {
     let out = place.path(&format!("out-{seed}"));
     let mut base = "debian:bookworm".to_string();
     let mut previous = String::new();
@@ -114,16 +114,16 @@ fn assert_same(expected: &str, seen: &str, what: &str) {
     let before: Vec<_> = expected.lines().collect();
     let missing = before.iter().filter(|line| !all.contains(line)).map(|line| format!("- {line}"));
     let extra = all.iter().filter(|line| !before.contains(line)).map(|line| format!("+ {line}"));
-    let told: Vec<_> = missing.chain(extra).collect();
-    assert!(told.is_empty(), "{what}:\n{}", told.join("\n"));
+    let printed: Vec<_> = missing.chain(extra).collect();
+    assert!(printed.is_empty(), "{what}:\n{}", printed.join("\n"));
     assert_eq!(before.len(), all.len());
 }
 
 #[test]
 fn random_trees_come_back_as_the_script_saw_them() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.ok(["import", debian_base().to_str().unwrap(), "-t", "debian:bookworm"]);
-    let elsewhere = Place::new();
+    let elsewhere = TestEnv::new();
     for seed in 1..=3 {
         law(&place, &elsewhere, seed);
     }
@@ -132,9 +132,9 @@ fn random_trees_come_back_as_the_script_saw_them() {
 #[test]
 #[ignore = "many seeds: make soak"]
 fn many_random_trees() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.ok(["import", debian_base().to_str().unwrap(), "-t", "debian:bookworm"]);
-    let elsewhere = Place::new();
+    let elsewhere = TestEnv::new();
     for seed in 100..200 {
         law(&place, &elsewhere, seed);
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{Place, pack, processes_of};
+use crate::support::{TestEnv, pack, processes_of};
 
 /// A service of one process: a web server on PORT, whose page is in its volume.
 const WEB_QUERY: &str = "#!/bin/sh\ncase $1 in os) echo busybox/1;; secrets) echo WEB_PASSWORD;;\n\
@@ -24,7 +24,7 @@ pub const TWO_RUN: &str = "#!/bin/sh\n(setsid sleep 1000 >/dev/null 2>&1 &)\n\
     echo $1 began\nn=0\nwhile :; do n=$((n+1)); echo \"$1 $n\"; sleep 0.05; done\n";
 
 /// Sets up the instance `name` of a pack made of these scripts.
-pub fn instance(place: &Place, name: &str, query: &str, build: &str, run: &str) {
+pub fn instance(place: &TestEnv, name: &str, query: &str, build: &str, run: &str) {
     if place.ok(["images"]).lines().count() < 2 {
         place.import_busybox();
     }
@@ -36,12 +36,12 @@ pub fn instance(place: &Place, name: &str, query: &str, build: &str, run: &str) 
     place.ok(["setup", "-i", &base, "-t", name, "--network", "none"]);
 }
 
-pub fn info(place: &Place, name: &str) -> Value {
+pub fn info(place: &TestEnv, name: &str) -> Value {
     serde_json::from_str(&place.ok(["info", name, "--format", "json"])).unwrap()
 }
 
 /// Returns the service's address and port on the host, from `svp env`.
-fn address(place: &Place, name: &str, prefix: &str) -> SocketAddr {
+fn address(place: &TestEnv, name: &str, prefix: &str) -> SocketAddr {
     let env: Value = serde_json::from_str(&place.ok(["env", name, "--format", "json"])).unwrap();
     let part = |part: &str| env[format!("{prefix}_{part}")].as_str().unwrap().to_owned();
     format!("{}:{}", part("HOST"), part("PORT")).parse().unwrap()
@@ -67,13 +67,13 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 /// Returns the exit code of svp with these arguments.
-pub fn code(place: &Place, arguments: &[&str]) -> i32 {
+pub fn code(place: &TestEnv, arguments: &[&str]) -> i32 {
     place.svp(arguments).stdin(Stdio::null()).output().unwrap().status.code().unwrap()
 }
 
 #[test]
 fn a_service_lives_from_run_to_rm() {
-    let place = Place::new();
+    let place = TestEnv::new();
     instance(&place, "web", WEB_QUERY, WEB_BUILD, WEB_RUN);
     place.ok(["run", "-d", "--wait", "web"]);
     let at = address(&place, "web", "WEB");
@@ -85,8 +85,11 @@ fn a_service_lives_from_run_to_rm() {
     place.ok(["exec", "web", "--", "sh", "-c", "echo new >/data/index.html; echo w >/etc/w"]);
     place.ok(["stop", "web"]);
     assert!(TcpStream::connect(at).is_err());
-    let told = info(&place, "web");
-    assert_eq!((told["status"].as_str(), told["exitCode"].as_i64()), (Some("exited"), Some(143)));
+    let printed = info(&place, "web");
+    assert_eq!(
+        (printed["status"].as_str(), printed["exitCode"].as_i64()),
+        (Some("exited"), Some(143))
+    );
     assert_eq!(place.ok(["wait", "web"]), "143\n");
     assert!(!place.ok(["ps"]).contains("web"));
     assert!(place.ok(["ps", "--all"]).contains("exited (143)"));
@@ -105,7 +108,7 @@ fn a_service_lives_from_run_to_rm() {
 
 #[test]
 fn two_instances_and_a_privileged_port() {
-    let place = Place::new();
+    let place = TestEnv::new();
     instance(&place, "a", WEB_QUERY, WEB_BUILD, WEB_RUN);
     place.ok(["setup", "-i", "a-base", "-t", "b", "--network", "none"]);
     let low = WEB_QUERY.replace("3306", "80");
@@ -137,7 +140,7 @@ fn two_instances_and_a_privileged_port() {
 
 #[test]
 fn the_specifications_own_pack_is_reached_at_what_env_prints() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     // It has no phases, no ports key and no network: MYSQL_PORT=3306 and MYSQL_HOST=%IP are its only answers. Here a
     // process listens in it.
@@ -179,7 +182,7 @@ fn reached_from_elsewhere(port: u16) -> bool {
 
 #[test]
 fn from_inside_the_hosts_loopback_is_out_of_reach() {
-    let place = Place::new();
+    let place = TestEnv::new();
     instance(&place, "web", WEB_QUERY, WEB_BUILD, WEB_RUN);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
@@ -194,7 +197,7 @@ fn from_inside_the_hosts_loopback_is_out_of_reach() {
 
 #[test]
 fn a_component_that_dies_comes_back_and_the_other_never_notices() {
-    let place = Place::new();
+    let place = TestEnv::new();
     instance(&place, "two", TWO_QUERY, "#!/bin/sh\n", TWO_RUN);
     place.ok(["run", "-d", "--restart", "always", "two"]);
     let first = |process: &str| {
@@ -245,7 +248,7 @@ fn a_component_that_dies_comes_back_and_the_other_never_notices() {
 
 #[test]
 fn whoever_is_killed_the_truth_is_told_and_start_recovers() {
-    let place = Place::new();
+    let place = TestEnv::new();
     instance(&place, "web", WEB_QUERY, WEB_BUILD, WEB_RUN);
     place.ok(["run", "-d", "--wait", "web"]);
     let at = address(&place, "web", "WEB");
@@ -267,8 +270,8 @@ fn whoever_is_killed_the_truth_is_told_and_start_recovers() {
     place.assert_nothing_left();
     place.ok(["start", "web", "--wait"]);
     // Every process of svp.
-    for told in processes_of(place.dir()) {
-        let pid = told.split([' ', ':']).nth(1).unwrap().parse().unwrap();
+    for printed in processes_of(place.dir()) {
+        let pid = printed.split([' ', ':']).nth(1).unwrap().parse().unwrap();
         nix_kill(pid);
     }
     until("it is dead", || info(&place, "web")["status"] == "dead");
@@ -286,7 +289,7 @@ fn nix_kill(pid: i32) -> bool {
 
 #[test]
 fn hard_services() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     let query = "#!/bin/sh\n[ $1 = os ] && echo busybox/1\n";
     let make = |name: &str, run: &str| {
@@ -337,7 +340,7 @@ fn hard_services() {
 
 #[test]
 fn commands_in_a_service_have_their_own_codes_and_pipes() {
-    let place = Place::new();
+    let place = TestEnv::new();
     instance(&place, "web", WEB_QUERY, WEB_BUILD, WEB_RUN);
     place.ok(["run", "-d", "web"]);
     assert_eq!(code(&place, &["exec", "web", "sh", "-c", "exit 7"]), 7);
@@ -377,7 +380,7 @@ fn commands_in_a_service_have_their_own_codes_and_pipes() {
 
 #[test]
 fn in_the_foreground_its_output_is_ours_and_a_signal_stops_it() {
-    let place = Place::new();
+    let place = TestEnv::new();
     instance(&place, "two", TWO_QUERY, "#!/bin/sh\n", TWO_RUN);
     let mut run = place.svp(["run", "--rm", "two", "one"]);
     let mut run = run.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
@@ -399,7 +402,7 @@ fn in_the_foreground_its_output_is_ours_and_a_signal_stops_it() {
 
 #[test]
 fn a_linked_service_is_reached_by_its_address_whenever_it_runs() {
-    let place = Place::new();
+    let place = TestEnv::new();
     instance(&place, "web", WEB_QUERY, WEB_BUILD, WEB_RUN);
     let query = "#!/bin/sh\n[ $1 = os ] && echo busybox/1\n";
     instance(&place, "user", query, "#!/bin/sh\n", "#!/bin/sh\nexec sleep 1000\n");
@@ -425,7 +428,7 @@ fn a_linked_service_is_reached_by_its_address_whenever_it_runs() {
 
 #[test]
 fn who_runs_goes_on_without_what_it_was_linked_to() {
-    let place = Place::new();
+    let place = TestEnv::new();
     instance(&place, "web", WEB_QUERY, WEB_BUILD, WEB_RUN);
     let query = "#!/bin/sh\n[ $1 = os ] && echo busybox/1\n";
     instance(&place, "user", query, "#!/bin/sh\n", "#!/bin/sh\nexec sleep 1000\n");
@@ -453,20 +456,20 @@ fn who_runs_goes_on_without_what_it_was_linked_to() {
 
 #[test]
 fn what_a_pack_says_decides_no_exit_code() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let query = "#!/bin/sh\ncase $1 in os) echo busybox/1;; ports) [ -e /built ] && echo \"can't run: no such file\";; esac\n";
     let build = "#!/bin/sh\n[ $1 = base ] || touch /built\n";
     instance(&place, "liar", query, build, "#!/bin/sh\nexec sleep 1000\n");
-    let told = place.svp(["run", "-d", "liar"]).stdin(Stdio::null()).output().unwrap();
-    let text = String::from_utf8_lossy(&told.stderr);
+    let printed = place.svp(["run", "-d", "liar"]).stdin(Stdio::null()).output().unwrap();
+    let text = String::from_utf8_lossy(&printed.stderr);
     assert!(text.contains("no such file"), "{text}");
-    assert_eq!(told.status.code(), Some(125), "{text}");
+    assert_eq!(printed.status.code(), Some(125), "{text}");
     assert_eq!(place.ok(["ps", "--all", "--quiet"]), "");
 }
 
 #[test]
 fn a_volume_may_have_any_name_and_is_pruned_when_no_service_has_it() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let query = "#!/bin/sh\n[ $1 = os ] && echo busybox/1\n";
     instance(&place, "user", query, "#!/bin/sh\n", "#!/bin/sh\nexec sleep 1000\n");
     let volumes = ["data.restore-1", "data.before-restore-1"];
@@ -481,14 +484,14 @@ fn a_volume_may_have_any_name_and_is_pruned_when_no_service_has_it() {
 
 #[test]
 fn what_can_not_start_says_why_and_leaves_nothing() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let query = "#!/bin/sh\n[ $1 = os ] && echo busybox/1\n";
     instance(&place, "bad", query, "#!/bin/sh\n", "#!/no/such/interpreter\n");
     for more in [&["-d"][..], &[]] {
         let arguments = [&["run"], more, &["bad"]].concat();
-        let told = place.svp(arguments).stdin(Stdio::null()).output().unwrap();
-        assert_eq!(told.status.code(), Some(126), "{told:?}");
-        let text = String::from_utf8_lossy(&told.stderr);
+        let printed = place.svp(arguments).stdin(Stdio::null()).output().unwrap();
+        assert_eq!(printed.status.code(), Some(126), "{printed:?}");
+        let text = String::from_utf8_lossy(&printed.stderr);
         assert!(text.contains("/no/such/interpreter") && text.contains("hint"), "{text}");
         assert_eq!(place.ok(["ps", "--all", "--quiet"]), "");
         place.assert_nothing_left();
@@ -497,7 +500,7 @@ fn what_can_not_start_says_why_and_leaves_nothing() {
 
 #[test]
 fn an_image_stays_as_long_as_a_service_needs_it() {
-    let place = Place::new();
+    let place = TestEnv::new();
     instance(&place, "web", WEB_QUERY, WEB_BUILD, WEB_RUN);
     place.ok(["run", "-d", "--wait", "web"]);
     place.ok(["rmi", "web", "web-base", "busybox"]);
@@ -511,14 +514,14 @@ fn an_image_stays_as_long_as_a_service_needs_it() {
     assert_eq!(blobs, 0);
 }
 
-fn get_when_up(place: &Place) -> String {
+fn get_when_up(place: &TestEnv) -> String {
     place.ok(["health", "web", "--wait"]);
     get(address(place, "web", "WEB"), "/")
 }
 
 #[test]
 fn logs_are_whole_whatever_is_printed() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let query = "#!/bin/sh\n[ $1 = os ] && echo busybox/1\n";
     let run = "#!/bin/sh\necho first\necho wrong >&2\nhead -c 3000000 /dev/zero | tr '\\0' x; echo\n\
         seq 1 20000\nprintf 'no end'\n";
@@ -549,7 +552,7 @@ fn logs_are_whole_whatever_is_printed() {
 
 #[test]
 fn the_hello_pack_answers_its_client() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     let hello = pack("hello");
     place.ok([

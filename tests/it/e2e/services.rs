@@ -6,23 +6,23 @@ use std::time::{Duration, Instant};
 
 use crate::support::podman::Podman;
 use crate::support::registry::free_port;
-use crate::support::{Place, debian_base, output, pack, success, told};
+use crate::support::{TestEnv, debian_base, output, pack, success, transcript};
 
 /// Builds and sets up the pack `name`; returns the instance's archive and its environment.
 #[track_caller]
-pub fn instance(place: &Place, name: &str) -> (PathBuf, Vec<(String, String)>) {
+pub fn instance(place: &TestEnv, name: &str) -> (PathBuf, Vec<(String, String)>) {
     place.ok(["import", debian_base().to_str().unwrap(), "-t", "debian:12"]);
     let pack = pack(name);
     let pack = pack.to_str().unwrap();
     place.ok(["build", "-b", pack, "-t", name, "--base", "debian:12"]);
     let archive = place.path("instance.tar");
     let target = format!("oci-archive:{}", archive.display());
-    let told = place.ok(["setup", "-b", pack, "-i", name, "-t", "instance", "-o", &target]);
+    let printed = place.ok(["setup", "-b", pack, "-i", name, "-t", "instance", "-o", &target]);
     let pair = |line: &str| {
         let (name, value) = line.split_once('=').expect("NAME=VALUE");
         (name.to_string(), value.to_string())
     };
-    (archive, told.lines().map(pair).collect())
+    (archive, printed.lines().map(pair).collect())
 }
 
 fn value<'a>(environment: &'a [(String, String)], end: &str) -> &'a str {
@@ -40,12 +40,12 @@ fn logs_in(client: impl Fn(&str) -> Command, password: &str, log: impl Fn() -> S
         if result.status.success() && String::from_utf8_lossy(&result.stdout).contains("42") {
             break;
         }
-        assert!(Instant::now() < until, "{}log:\n{}", told(&command, &result), log());
+        assert!(Instant::now() < until, "{}log:\n{}", transcript(&command, &result), log());
         std::thread::sleep(Duration::from_millis(500));
     }
     let mut command = client("another");
     let result = output(&mut command);
-    let text = told(&command, &result);
+    let text = transcript(&command, &result);
     assert!(!String::from_utf8_lossy(&result.stdout).contains("42"), "let in: {text}");
     let refused = ["Access denied", "authentication failed", "WRONGPASS", "NOAUTH"];
     assert!(refused.iter().any(|word| text.contains(word)), "{text}");
@@ -54,7 +54,7 @@ fn logs_in(client: impl Fn(&str) -> Command, password: &str, log: impl Fn() -> S
 /// Runs the instance image with its port published on loopback, and logs in.
 #[track_caller]
 fn runs_and_logs_in(
-    place: &Place,
+    place: &TestEnv,
     name: &str,
     archive: &std::path::Path,
     port: &str,
@@ -76,7 +76,7 @@ fn runs_and_logs_in(
 /// first again after a restart.
 #[track_caller]
 fn svp_runs_two(
-    place: &Place,
+    place: &TestEnv,
     name: &str,
     port: &str,
     password: &str,
@@ -156,7 +156,7 @@ const POSTGRESQL: Data = Data {
 
 /// Backs `instance` up, destroys its data, and restores it: twice, since a script may stumble over its own leftovers.
 #[track_caller]
-fn has_its_data_back(place: &Place, data: &Data) {
+fn has_its_data_back(place: &TestEnv, data: &Data) {
     let client = |arguments: &[&str]| {
         place.svp(["client", "instance"]).args(arguments).output().expect("svp starts")
     };
@@ -193,7 +193,7 @@ fn has_its_data_back(place: &Place, data: &Data) {
 
 #[test]
 fn redis_asks_for_the_printed_password() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let (archive, environment) = instance(&place, "redis");
     let password = value(&environment, "_PASSWORD").to_string();
     runs_and_logs_in(
@@ -214,7 +214,7 @@ fn redis_asks_for_the_printed_password() {
 
 #[test]
 fn mariadb_asks_for_the_printed_password() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let (archive, environment) = instance(&place, "mariadb");
     let password = value(&environment, "_PASSWORD").to_string();
     let user = value(&environment, "_USER").to_string();
@@ -238,7 +238,7 @@ fn mariadb_asks_for_the_printed_password() {
 
 #[test]
 fn postgresql_asks_for_the_printed_password() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let (archive, environment) = instance(&place, "postgresql");
     let password = value(&environment, "_PASSWORD").to_string();
     let user = value(&environment, "_USER").to_string();
@@ -261,10 +261,10 @@ fn postgresql_asks_for_the_printed_password() {
 
 #[test]
 fn hipache_has_two_components() {
-    let place = Place::new();
+    let place = TestEnv::new();
     let pack = pack("hipache");
-    let told = place.ok(["query", "-b", pack.to_str().unwrap(), "components"]);
-    assert_eq!(told, "hipache\nredis\n");
+    let printed = place.ok(["query", "-b", pack.to_str().unwrap(), "components"]);
+    assert_eq!(printed, "hipache\nredis\n");
     let (_, environment) = instance(&place, "hipache");
     assert!(!environment.is_empty());
     success(&mut place.svp(["inspect", "instance"]));

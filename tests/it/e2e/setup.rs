@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::e2e::common::pack_with;
-use crate::support::{Place, busybox_base, pack};
+use crate::support::{TestEnv, busybox_base, pack};
 
 const QUERY: &str = "#!/bin/sh\ncase $1 in os) echo busybox/1;; secrets) echo ONE_PASSWORD; echo TWO;;\n\
                      env) echo MY_PORT=3306; echo MY_HOST=%IP; echo MY_USER=user;; esac\n";
@@ -12,8 +12,8 @@ const BUILD: &str = "#!/bin/sh\nset -eu\ncase $1 in\nbase) [ -z \"${ONE_PASSWORD
                      setup) echo \"$ONE_PASSWORD\" >/password; echo \"$MY_PORT ${MY_HOST-unset}\" >/env;;\nesac\n";
 
 /// Returns a place with the image `base` built of a pack with two secrets, and the pack.
-fn built() -> (Place, String) {
-    let place = Place::new();
+fn built() -> (TestEnv, String) {
+    let place = TestEnv::new();
     place.import_busybox();
     let pack = place.write_pack("pack", &[("bin/query", QUERY), ("bin/build", BUILD)]);
     let pack = pack.to_str().unwrap().to_string();
@@ -30,8 +30,8 @@ fn setup<'a>(pack: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 #[test]
 fn it_prints_secrets_first_and_ip_as_it_is() {
     let (place, pack) = built();
-    let told = place.ok(setup(&pack, &[]));
-    let lines: Vec<_> = told.lines().collect();
+    let printed = place.ok(setup(&pack, &[]));
+    let lines: Vec<_> = printed.lines().collect();
     let names: Vec<_> = lines.iter().map(|line| line.split_once('=').unwrap().0).collect();
     assert_eq!(names, ["ONE_PASSWORD", "TWO", "MY_PORT", "MY_HOST", "MY_USER"]);
     assert_eq!(lines[2..], ["MY_PORT=3306", "MY_HOST=%IP", "MY_USER=user"]);
@@ -74,8 +74,8 @@ fn a_failing_setup_prints_nothing_and_leaves_nothing() {
     let bad = bad.to_str().unwrap();
     place.ok(["build", "-b", bad, "-t", "base", "--base", "busybox", "--network", "none"]);
     let images = place.ok(["images"]);
-    let told = place.fails(1, setup(bad, &[]));
-    assert!(told.contains('3'), "{told}");
+    let printed = place.fails(1, setup(bad, &[]));
+    assert!(printed.contains('3'), "{printed}");
     assert_eq!(place.ok(["images"]), images);
     let instances = place.store().join("instances");
     assert!(!instances.is_dir() || instances.read_dir().unwrap().next().is_none());
@@ -87,10 +87,12 @@ fn a_name_that_exists_is_refused_unless_told() {
     let (place, pack) = built();
     let first = place.ok(setup(&pack, &[]));
     let images = place.ok(["images"]);
-    let told = place.fails(2, setup(&pack, &[]));
+    let printed = place.fails(2, setup(&pack, &[]));
     assert!(
-        told.contains("mine") && told.contains("--force") && told.contains("--keep-secrets"),
-        "{told}"
+        printed.contains("mine")
+            && printed.contains("--force")
+            && printed.contains("--keep-secrets"),
+        "{printed}"
     );
     assert_eq!(place.ok(["images"]), images);
     assert_eq!(place.ok(setup(&pack, &["--keep-secrets"])), first);
@@ -103,15 +105,15 @@ fn secrets_of_ones_own_and_other_formats() {
     let file = place.path("secret");
     std::fs::write(&file, "my own $word'\n").unwrap();
     let given = format!("ONE_PASSWORD=@{}", file.display());
-    let told = place.ok(setup(&pack, &["--secret", &given, "--env-format", "json"]));
-    let json: serde_json::Value = serde_json::from_str(&told).unwrap();
+    let printed = place.ok(setup(&pack, &["--secret", &given, "--env-format", "json"]));
+    let json: serde_json::Value = serde_json::from_str(&printed).unwrap();
     assert_eq!(json["ONE_PASSWORD"], "my own $word'");
     assert_eq!(json["MY_HOST"], "%IP");
-    let told = place.ok(setup(&pack, &["--keep-secrets", "--env-format", "shell"]));
-    let shell = format!("{told}\nprintf '%s' \"$ONE_PASSWORD\"");
+    let printed = place.ok(setup(&pack, &["--keep-secrets", "--env-format", "shell"]));
+    let shell = format!("{printed}\nprintf '%s' \"$ONE_PASSWORD\"");
     assert_eq!(crate::support::run("sh", ["-c", &shell]), "my own $word'");
-    let told = place.fails(2, setup(&pack, &["--force", "--secret", "UNKNOWN=@/dev/null"]));
-    assert!(told.contains("UNKNOWN"), "{told}");
+    let printed = place.fails(2, setup(&pack, &["--force", "--secret", "UNKNOWN=@/dev/null"]));
+    assert!(printed.contains("UNKNOWN"), "{printed}");
 }
 
 #[test]
@@ -120,7 +122,7 @@ fn the_specifications_example_order_is_understood() {
     let arguments = ["setup", "-i", "mysvc", "-b", &pack, "-t", "base", "--network", "none"];
     let mut command = place.svp(arguments);
     let output = crate::support::output(&mut command);
-    assert!(output.status.success(), "{}", crate::support::told(&command, &output));
+    assert!(output.status.success(), "{}", crate::support::transcript(&command, &output));
     assert!(!output.stderr.is_empty(), "svp says that it read it so");
     let images = place.ok(["images"]);
     assert!(images.contains("mysvc"), "{images}");
@@ -128,12 +130,12 @@ fn the_specifications_example_order_is_understood() {
 
 #[test]
 fn both_phases_at_once() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     let build = "#!/bin/sh\necho \"$1 $ONE_PASSWORD\" >/all\n";
     let pack = place.write_pack("pack", &[("bin/query", QUERY), ("bin/build", build)]);
     let pack = pack.to_str().unwrap();
-    let told = place.ok([
+    let printed = place.ok([
         "build",
         "-b",
         pack,
@@ -146,7 +148,7 @@ fn both_phases_at_once() {
         "--phase",
         "all",
     ]);
-    let secret = told.lines().next().unwrap().strip_prefix("ONE_PASSWORD=").unwrap();
+    let secret = printed.lines().next().unwrap().strip_prefix("ONE_PASSWORD=").unwrap();
     let root = place.path("root");
     place.ok(["unpack", "one", root.to_str().unwrap()]);
     assert_eq!(std::fs::read_to_string(root.join("all")).unwrap(), format!("all {secret}\n"));
@@ -160,9 +162,9 @@ fn another_pack_is_warned_about_and_update_pack_takes_it() {
     let other = other.to_str().unwrap();
     let mut command = place.svp(setup(other, &[]));
     let output = crate::support::output(&mut command);
-    assert!(output.status.success(), "{}", crate::support::told(&command, &output));
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(told.contains("--update-pack"), "{told}");
+    assert!(output.status.success(), "{}", crate::support::transcript(&command, &output));
+    let printed = String::from_utf8_lossy(&output.stderr);
+    assert!(printed.contains("--update-pack"), "{printed}");
     place.ok(setup(other, &["--force", "--update-pack"]));
     let root = place.path("root");
     place.ok(["unpack", "mine", root.to_str().unwrap()]);
@@ -171,15 +173,15 @@ fn another_pack_is_warned_about_and_update_pack_takes_it() {
 
 #[test]
 fn the_hello_pack_does_it_all() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.ok(["import", busybox_base().to_str().unwrap(), "-t", "busybox:1.36"]);
     let hello = pack("hello");
     let hello = hello.to_str().unwrap();
     assert_eq!(place.ok(["query", "-b", hello, "os"]).lines().count(), 1);
     place.ok(["lint", hello]);
     place.ok(["build", "-b", hello, "-t", "hello", "--base", "busybox:1.36", "--network", "none"]);
-    let told = place.ok(["setup", "-b", hello, "-i", "hello", "-t", "h1", "--network", "none"]);
-    assert!(told.contains("=%IP\n"), "{told}");
+    let printed = place.ok(["setup", "-b", hello, "-i", "hello", "-t", "h1", "--network", "none"]);
+    assert!(printed.contains("=%IP\n"), "{printed}");
     for name in ["hello", "h1"] {
         let inspected = place.ok(["inspect", name, "--format", "json"]);
         let _: serde_json::Value = serde_json::from_str(&inspected).expect("JSON");
@@ -193,7 +195,7 @@ fn the_hello_pack_does_it_all() {
 
 #[test]
 fn a_new_pack_builds_as_it_is() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_debian();
     place.ok(["new", "fresh"]);
     let pack = place.path("fresh");
@@ -214,6 +216,6 @@ fn a_new_pack_builds_as_it_is() {
     let odd = pack_with(&place, "odd", "true\r");
     let mut lint = place.svp(["lint", odd.to_str().unwrap()]);
     let output = crate::support::output(&mut lint);
-    let told = crate::support::told(&lint, &output);
-    assert!(output.status.code() == Some(65) && told.contains("CRLF"), "{told}");
+    let printed = crate::support::transcript(&lint, &output);
+    assert!(output.status.code() == Some(65) && printed.contains("CRLF"), "{printed}");
 }

@@ -7,15 +7,15 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::e2e::run::{info, instance, until};
-use crate::support::{Place, processes_of, success};
+use crate::support::{TestEnv, processes_of, success};
 
 const QUERY: &str = "#!/bin/sh\n[ $1 = os ] && echo busybox/1\n";
 const BUILD: &str = "#!/bin/sh\n";
 const SLEEPS: &str = "#!/bin/sh\nexec sleep 1000\n";
 
 /// Returns a place with the image `sleeper` of a service that does nothing.
-fn sleeper() -> Place {
-    let place = Place::new();
+fn sleeper() -> TestEnv {
+    let place = TestEnv::new();
     place.import_busybox();
     instance(&place, "sleeper", QUERY, BUILD, SLEEPS);
     place
@@ -37,15 +37,19 @@ fn one_that_stops_its_keeper_is_stopped_and_started_anew_all_the_same() {
     let component = info(&place, "sleeper")["components"][0]["name"].as_str().unwrap().to_owned();
     stop_all();
     within(20, &["restart", "-t", "1", "sleeper", &component]);
-    let told = info(&place, "sleeper");
+    let printed = info(&place, "sleeper");
     assert_eq!(
-        (&told["status"], &told["components"][0]["running"]),
+        (&printed["status"], &printed["components"][0]["running"]),
         (&"running".into(), &true.into())
     );
     stop_all();
     within(20, &["stop", "-t", "1", "sleeper"]);
-    let told = info(&place, "sleeper");
-    assert_eq!((&told["status"], &told["exitCode"]), (&"exited".into(), &137.into()), "{told}");
+    let printed = info(&place, "sleeper");
+    assert_eq!(
+        (&printed["status"], &printed["exitCode"]),
+        (&"exited".into(), &137.into()),
+        "{printed}"
+    );
     place.ok(["rm", "sleeper"]);
     place.assert_nothing_left();
 }
@@ -100,13 +104,13 @@ fn two_containers_never_have_the_same_files() {
         parent != 0 && place.ok(["exec", "sleeper", "ps"]).contains("sleep 1000")
     });
     let signal = |number: i64, signal| kill(Pid::from_raw(number as i32), signal).unwrap();
-    let told = info(&place, "sleeper");
-    let process_1 = told["pid"].as_i64().unwrap();
+    let printed = info(&place, "sleeper");
+    let init_pid = printed["pid"].as_i64().unwrap();
     signal(parent.into(), Signal::SIGSTOP);
-    signal(told["monitor"].as_i64().unwrap(), Signal::SIGKILL);
+    signal(printed["monitor"].as_i64().unwrap(), Signal::SIGKILL);
     until("it is dead", || info(&place, "sleeper")["status"] == "dead");
     for command in [&["start", "sleeper"][..], &["rm", "sleeper"]] {
-        assert!(std::fs::exists(format!("/proc/{process_1}")).unwrap());
+        assert!(std::fs::exists(format!("/proc/{init_pid}")).unwrap());
         let mut waits = place.svp(command).stdout(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_secs(2));
         assert!(waits.try_wait().unwrap().is_none(), "{command:?}");

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::{Place, output, pack, success, told};
+use crate::support::{TestEnv, output, pack, success, transcript};
 
 /// Runs the hello pack's service as h.
-fn hello(place: &Place) {
+fn hello(place: &TestEnv) {
     place.import_busybox();
     let hello = pack("hello");
     let hello = hello.to_str().unwrap();
@@ -22,7 +22,7 @@ fn hello(place: &Place) {
 }
 
 /// Starts a shell script in the service; returns once it has printed "ready".
-fn begin(place: &Place, script: &str) -> Child {
+fn begin(place: &TestEnv, script: &str) -> Child {
     let mut child = place.svp(["exec", "h", "sh", "-c", &format!("echo ready; {script}")]);
     let mut child = child.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
     let mut said = [0; 6];
@@ -50,7 +50,7 @@ fn code(child: &mut Child) -> i32 {
 
 /// Waits until no process in the service has `text` in its arguments.
 #[track_caller]
-fn nothing_runs(place: &Place, text: &str) {
+fn nothing_runs(place: &TestEnv, text: &str) {
     let since = Instant::now();
     loop {
         let all = place.ok(["exec", "h", "ps", "-o", "args"]);
@@ -63,7 +63,7 @@ fn nothing_runs(place: &Place, text: &str) {
 
 #[test]
 fn a_service_finds_no_file_of_the_hosts_at_svps_processes() {
-    let place = Place::new();
+    let place = TestEnv::new();
     hello(&place);
     place.ok(["stop", "h"]);
     // In the foreground svp's standard error is the caller's: a terminal, which the service could read.
@@ -91,7 +91,7 @@ fn a_service_finds_no_file_of_the_hosts_at_svps_processes() {
         let at = format!("/proc/self/fd/{fd}");
         let mut exec = place.svp(["exec", "-w", &at, "h", "sh", "-c", "cat ../../../etc/hostname"]);
         let result = output(&mut exec);
-        assert!(!result.status.success(), "{}", told(&exec, &result));
+        assert!(!result.status.success(), "{}", transcript(&exec, &result));
     }
     send(&run, Signal::SIGTERM);
     code(&mut run);
@@ -101,7 +101,7 @@ fn a_service_finds_no_file_of_the_hosts_at_svps_processes() {
 
 #[test]
 fn a_signal_to_svp_reaches_all_of_the_command() {
-    let place = Place::new();
+    let place = TestEnv::new();
     hello(&place);
     let script = "sleep 4711; true";
     for (signal, expected) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130), (Signal::SIGHUP, 129)]
@@ -137,7 +137,7 @@ fn a_signal_to_svp_reaches_all_of_the_command() {
 
 #[test]
 fn pipes_end_when_either_side_does() {
-    let place = Place::new();
+    let place = TestEnv::new();
     hello(&place);
     let big = place.path("big");
     std::fs::write(&big, vec![b'x'; 8 << 20]).unwrap();
@@ -198,7 +198,7 @@ fn pipes_end_when_either_side_does() {
 
 #[test]
 fn arguments_arrive_as_they_are_and_slips_have_a_way_out() {
-    let place = Place::new();
+    let place = TestEnv::new();
     hello(&place);
     let each = "for a; do echo \"[$a]\"; done";
     let said =
@@ -210,13 +210,13 @@ fn arguments_arrive_as_they_are_and_slips_have_a_way_out() {
     let help = place.ok(["extra", "h", "help"]);
     assert!(help.starts_with("greet TEXT: "), "{help}");
     assert_eq!(place.ok(["extra", "h"]), help);
-    let told = place.fails(2, ["extra", "h", "nothing", "--help"]);
-    assert!(told.contains("no command nothing"), "{told}");
+    let printed = place.fails(2, ["extra", "h", "nothing", "--help"]);
+    assert!(printed.contains("no command nothing"), "{printed}");
     // A directory of that name is not a command.
-    let told = place.fails(127, ["exec", "h", "bin"]);
-    assert!(told.contains("can't run bin in the container: there is no such file"), "{told}");
-    let told = place.fails(126, ["exec", "-w", "/nowhere", "h", "pwd"]);
-    assert!(told.contains("no directory /nowhere"), "{told}");
+    let printed = place.fails(127, ["exec", "h", "bin"]);
+    assert!(printed.contains("can't run bin in the container: there is no such file"), "{printed}");
+    let printed = place.fails(126, ["exec", "-w", "/nowhere", "h", "pwd"]);
+    assert!(printed.contains("no directory /nowhere"), "{printed}");
     // Users, as with podman exec --user.
     place.ok([
         "exec",
@@ -238,23 +238,26 @@ fn arguments_arrive_as_they_are_and_slips_have_a_way_out() {
         assert_eq!(as_user("33:0"), "33 0 0 /home/web\nnone");
         assert_eq!(as_user("1000"), "1000 0 0 /\nnone");
     }
-    let told = place.fails(125, ["exec", "-u", "nobody-such", "h", "id"]);
-    assert!(told.contains("the service has no user \"nobody-such\""), "{told}");
+    let printed = place.fails(125, ["exec", "-u", "nobody-such", "h", "id"]);
+    assert!(printed.contains("the service has no user \"nobody-such\""), "{printed}");
     // Scripts that the pack lacks, or that the service has removed.
     place.ok(["exec", "h", "rm", "/service/bin/client", "/bin/sh"]);
-    let told = place.fails(127, ["client", "h"]);
-    assert!(told.contains("/service/bin/client") && told.contains("`svp shell h`"), "{told}");
-    let told = place.fails(127, ["shell", "h"]);
-    assert!(told.contains("`svp exec h -- COMMAND`"), "{told}");
+    let printed = place.fails(127, ["client", "h"]);
+    assert!(
+        printed.contains("/service/bin/client") && printed.contains("`svp shell h`"),
+        "{printed}"
+    );
+    let printed = place.fails(127, ["shell", "h"]);
+    assert!(printed.contains("`svp exec h -- COMMAND`"), "{printed}");
     place.ok(["stop", "h"]);
-    let told = place.fails(125, ["shell", "h"]);
-    assert!(told.contains("`svp start h`"), "{told}");
+    let printed = place.fails(125, ["shell", "h"]);
+    assert!(printed.contains("`svp start h`"), "{printed}");
     place.ok(["rm", "h"]);
 }
 
 #[test]
 fn the_callers_environment_and_settings_stay_outside() {
-    let place = Place::new();
+    let place = TestEnv::new();
     hello(&place);
     let script = "env | sort; umask; cat /proc/self/oom_score_adj; id -G; tty; ls /proc/self/fd";
     let exec = place.svp(["exec", "h", "sh", "-c", script]);
@@ -263,7 +266,7 @@ fn the_callers_environment_and_settings_stay_outside() {
     wrapped.arg(exec.get_program()).args(exec.get_args());
     wrapped.env("CALLERS_SECRET", "x").env("TERM", "vt220");
     let result = output(&mut wrapped);
-    let text = told(&wrapped, &result);
+    let text = transcript(&wrapped, &result);
     let said = String::from_utf8_lossy(&result.stdout);
     assert!(!said.contains("CALLERS_SECRET"), "{text}");
     assert!(said.contains("HELLO_PASSWORD=") && said.contains("TERM=vt220"), "{text}");

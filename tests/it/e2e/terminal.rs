@@ -5,17 +5,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::podman::{Container, Podman};
-use crate::support::{Place, pack, success};
+use crate::support::{TestEnv, pack, success};
 
 /// A tmux terminal with one window.
 struct Screen<'a> {
-    place: &'a Place,
+    place: &'a TestEnv,
     socket: String,
 }
 
 impl<'a> Screen<'a> {
     /// Runs a shell line, in which `svp ` is the tested program, in a new terminal of 80 columns and 24 rows.
-    fn run(place: &'a Place, line: &str) -> Screen<'a> {
+    fn run(place: &'a TestEnv, line: &str) -> Screen<'a> {
         // A server that is being killed may still have its socket.
         static STARTED: AtomicUsize = AtomicUsize::new(0);
         let socket = format!("tmux-{}", STARTED.fetch_add(1, Ordering::SeqCst));
@@ -282,7 +282,7 @@ fn podman_exec(container: &Container<'_>, command: &str) -> String {
 
 #[test]
 fn terminals_behave_as_podmans_do() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     let script = |text: &str| format!("#!/bin/sh\n{text}\n");
     let pack = place.write_pack(
@@ -324,7 +324,7 @@ fn terminals_behave_as_podmans_do() {
 
 #[test]
 fn a_terminal_that_goes_takes_what_ran_on_it_along() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     let hello = pack("hello");
     let hello = hello.to_str().unwrap();
@@ -372,7 +372,7 @@ fn a_terminal_that_goes_takes_what_ran_on_it_along() {
 
 #[test]
 fn a_job_in_the_background_goes_on() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     let hello = pack("hello");
     let hello = hello.to_str().unwrap();
@@ -411,7 +411,7 @@ fn a_job_in_the_background_goes_on() {
 
 #[test]
 fn a_shell_has_the_callers_terminal() {
-    let place = Place::new();
+    let place = TestEnv::new();
     place.import_busybox();
     let hello = pack("hello");
     let hello = hello.to_str().unwrap();

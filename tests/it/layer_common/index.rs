@@ -50,28 +50,28 @@ impl Stages {
         for before in &stages {
             for after in &stages {
                 for times in [false, true] {
-                    let mut told: Vec<_> = compare(&before.0, &after.0, times)
+                    let mut printed: Vec<_> = compare(&before.0, &after.0, times)
                         .into_iter()
                         .map(|it| (it.path, it.before.is_some(), it.after.is_some()))
                         .collect();
-                    told.retain(|it| !it.0.is_empty());
-                    assert_eq!(shown(&told), shown(&differences(&before.1, &after.1, times)));
+                    printed.retain(|it| !it.0.is_empty());
+                    assert_eq!(shown(&printed), shown(&differences(&before.1, &after.1, times)));
                 }
             }
         }
     }
 }
 
-type Told = (Vec<u8>, bool, bool);
+type Printed = (Vec<u8>, bool, bool);
 
-fn shown(told: &[Told]) -> Vec<String> {
-    told.iter().map(|(path, before, after)| format!("{} {before} {after}", show(path))).collect()
+fn shown(printed: &[Printed]) -> Vec<String> {
+    printed.iter().map(|(path, before, after)| format!("{} {before} {after}", show(path))).collect()
 }
 
 /// Returns the paths that differ, and on which side they exist.
-fn differences(before: &Snapshot, after: &Snapshot, times: bool) -> Vec<Told> {
+fn differences(before: &Snapshot, after: &Snapshot, times: bool) -> Vec<Printed> {
     let paths: BTreeSet<_> = before.keys().chain(after.keys()).collect();
-    let told = paths.into_iter().filter_map(|path| {
+    let printed = paths.into_iter().filter_map(|path| {
         let (a, b) = (before.get(path), after.get(path));
         let same = match (a, b) {
             (Some(a), Some(b)) => counted(a, times).is_same(&counted(b, times)),
@@ -79,7 +79,7 @@ fn differences(before: &Snapshot, after: &Snapshot, times: bool) -> Vec<Told> {
         };
         (!same).then(|| (path.clone(), a.is_some(), b.is_some()))
     });
-    told.collect()
+    printed.collect()
 }
 
 /// The properties of a file that count.

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{Place, output};
+use super::{TestEnv, output};
 
 /// A running daemon.
 pub struct Docker<'a> {
-    place: &'a Place,
+    place: &'a TestEnv,
     dir: PathBuf,
     daemon: Child,
 }
@@ -17,7 +17,7 @@ pub struct Docker<'a> {
 impl<'a> Docker<'a> {
     /// Starts a daemon with empty storage.
     #[track_caller]
-    pub fn start(place: &'a Place) -> Self {
+    pub fn start(place: &'a TestEnv) -> Self {
         let dir = place.dir().join("dk");
         std::fs::create_dir(&dir).expect("a directory");
         let log = std::fs::File::create(dir.join("log")).expect("a log");

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{Place, base, busybox_base, output, repo, run, success, told};
+use super::{TestEnv, base, busybox_base, output, repo, run, success, transcript};
 
 /// The time limit of any step in it, on a busy host.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -29,7 +29,7 @@ pub struct Machine {
 
 /// Returns a copy of a file of the machine's root file system.
 #[track_caller]
-pub fn file_of_machine(place: &Place, path: &str) -> PathBuf {
+pub fn file_of_machine(place: &TestEnv, path: &str) -> PathBuf {
     let member = format!("./{path}");
     let to = place.dir().to_str().expect("a path");
     run("tar", ["-C", to, "-xf", base("machine").to_str().expect("a path"), &member]);
@@ -39,7 +39,7 @@ pub fn file_of_machine(place: &Place, path: &str) -> PathBuf {
 impl Machine {
     /// Boots a machine.
     #[track_caller]
-    pub fn boot(place: &Place) -> Machine {
+    pub fn boot(place: &TestEnv) -> Machine {
         let root = place.dir().join("machine");
         std::fs::create_dir(&root).expect("a directory");
         let archive = base("machine");
@@ -127,7 +127,7 @@ impl Machine {
     /// user.
     pub fn command<A: AsRef<OsStr>>(&self, user: User, words: &[A]) -> Command {
         let boot = self.boot.as_ref().expect("it runs").id();
-        let pid = process_1(boot).expect("process 1");
+        let pid = init_pid(boot).expect("process 1");
         let mut command = Command::new("nsenter");
         command.args(["--target", &pid, "--all", "--root", "--wd", "--"]);
         let (home, runtime) = match user {
@@ -170,7 +170,7 @@ impl Machine {
                 let line = "journalctl --boot --no-pager | grep -v ' conmon\\[\\|health_status\\|scope' | tail -n 400";
                 let journal = output(&mut self.command(User::Root, &["sh", "-c", line]));
                 let journal = String::from_utf8_lossy(&journal.stdout).into_owned();
-                panic!("{user:?}: {what}: {}{journal}", told(&command, &result));
+                panic!("{user:?}: {what}: {}{journal}", transcript(&command, &result));
             }
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -191,13 +191,13 @@ impl Drop for Machine {
 }
 
 /// Returns the host's pid of process 1 of the machine that `boot` runs.
-fn process_1(boot: u32) -> Option<String> {
+fn init_pid(boot: u32) -> Option<String> {
     let children = std::fs::read_to_string(format!("/proc/{boot}/task/{boot}/children")).ok()?;
     Some(children.split_whitespace().next()?.to_owned())
 }
 
 fn is_systemd(boot: u32) -> bool {
-    let comm = process_1(boot).and_then(|pid| std::fs::read(format!("/proc/{pid}/comm")).ok());
+    let comm = init_pid(boot).and_then(|pid| std::fs::read(format!("/proc/{pid}/comm")).ok());
     comm.is_some_and(|comm| comm == b"systemd\n")
 }
 

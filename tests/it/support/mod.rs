@@ -67,7 +67,7 @@ pub fn run<A: AsRef<OsStr>>(
 #[track_caller]
 pub fn success(command: &mut Command) -> String {
     let output = output(command);
-    assert!(output.status.success(), "{}", told(command, &output));
+    assert!(output.status.success(), "{}", transcript(command, &output));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -81,7 +81,7 @@ pub fn output(command: &mut Command) -> Output {
 }
 
 /// Formats `command` and its output, for a message.
-pub fn told(command: &Command, output: &Output) -> String {
+pub fn transcript(command: &Command, output: &Output) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "{command:?}: {}", output.status);
     let _ = writeln!(text, "--- stdout\n{}", String::from_utf8_lossy(&output.stdout));
@@ -90,17 +90,17 @@ pub fn told(command: &Command, output: &Output) -> String {
 }
 
 /// A private place: store, home, temporary and runtime directories, all removed when dropped.
-pub struct Place {
+pub struct TestEnv {
     dir: tempfile::TempDir,
 }
 
-impl Default for Place {
+impl Default for TestEnv {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Place {
+impl TestEnv {
     /// Creates an empty place.
     pub fn new() -> Self {
         // podman derives an image's name from a directory's path, and rejects upper-case letters.
@@ -112,7 +112,7 @@ impl Place {
         }
         let private = std::fs::Permissions::from_mode(0o700);
         std::fs::set_permissions(dir.path().join("run"), private).expect("chmod");
-        Place { dir }
+        TestEnv { dir }
     }
 
     /// Returns the directory that holds the whole place.
@@ -181,8 +181,8 @@ impl Place {
     ) -> String {
         let mut command = self.svp(arguments);
         let output = output(&mut command);
-        assert_eq!(output.status.code(), Some(code), "{}", told(&command, &output));
-        assert!(output.stdout.is_empty(), "data on stdout:\n{}", told(&command, &output));
+        assert_eq!(output.status.code(), Some(code), "{}", transcript(&command, &output));
+        assert!(output.stdout.is_empty(), "data on stdout:\n{}", transcript(&command, &output));
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
@@ -257,7 +257,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for TestEnv {
     /// Ends the services that a failed test left, and removes the files of subordinate ids too, which the temporary
     /// directory's own removal can't.
     fn drop(&mut self) {

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::{Place, as_root, output, success, told};
+use super::{TestEnv, as_root, output, success, transcript};
 
 /// podman in a place. Its containers and its storage are removed when dropped.
 pub struct Podman<'a> {
-    place: &'a Place,
+    place: &'a TestEnv,
     storage: PathBuf,
 }
 
@@ -28,7 +28,7 @@ pub struct Container<'a> {
 
 impl<'a> Podman<'a> {
     /// Returns podman with empty storage.
-    pub fn new(place: &'a Place) -> Self {
+    pub fn new(place: &'a TestEnv) -> Self {
         // podman refuses long paths here.
         Podman { place, storage: place.dir().join("pod") }
     }
@@ -47,9 +47,9 @@ impl<'a> Podman<'a> {
     /// Loads an archive or a directory; returns the name that podman gives the image.
     #[track_caller]
     pub fn load(&self, file: &Path) -> String {
-        let told = success(self.command(["load", "--input"]).arg(file));
-        let name = told.lines().rev().find_map(|line| line.strip_prefix("Loaded image: "));
-        name.unwrap_or_else(|| panic!("podman load said: {told}")).trim().to_string()
+        let printed = success(self.command(["load", "--input"]).arg(file));
+        let name = printed.lines().rev().find_map(|line| line.strip_prefix("Loaded image: "));
+        name.unwrap_or_else(|| panic!("podman load said: {printed}")).trim().to_string()
     }
 
     /// Runs `podman run ARGUMENTS` in the foreground; returns its stdout.
@@ -134,7 +134,7 @@ impl Container<'_> {
             if result.status.success() {
                 return String::from_utf8_lossy(&result.stdout).into_owned();
             }
-            assert!(Instant::now() < until, "{}log:\n{}", told(&exec, &result), self.log());
+            assert!(Instant::now() < until, "{}log:\n{}", transcript(&exec, &result), self.log());
             std::thread::sleep(Duration::from_millis(300));
         }
     }

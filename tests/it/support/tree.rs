@@ -34,7 +34,7 @@ pub fn listing(root: &Path, what: What) -> BTreeMap<Vec<u8>, String> {
 #[track_caller]
 pub fn assert_same(left: &Path, right: &Path, what: What) {
     let (a, b) = (listing(left, what), listing(right, what));
-    let mut told = String::new();
+    let mut printed = String::new();
     let mut paths: Vec<_> = a.keys().chain(b.keys()).collect();
     paths.sort();
     paths.dedup();
@@ -42,10 +42,11 @@ pub fn assert_same(left: &Path, right: &Path, what: What) {
         if a.get(path) != b.get(path) {
             let line = |side: Option<&String>| side.map_or("(absent)".into(), String::clone);
             let name = String::from_utf8_lossy(path);
-            let _ = writeln!(told, "{name}:\n  - {}\n  + {}", line(a.get(path)), line(b.get(path)));
+            let _ =
+                writeln!(printed, "{name}:\n  - {}\n  + {}", line(a.get(path)), line(b.get(path)));
         }
     }
-    assert!(told.is_empty(), "{} and {} differ:\n{told}", left.display(), right.display());
+    assert!(printed.is_empty(), "{} and {} differ:\n{printed}", left.display(), right.display());
     assert!(!a.is_empty(), "nothing to compare");
 }
 
