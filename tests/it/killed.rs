@@ -42,7 +42,7 @@ struct Scene {
     command: Vec<String>,
     /// Prepares the state for the command, once for each moment.
     prepare: Box<dyn Fn()>,
-    /// The arguments that complete the command after the kill, if they differ from `command`.
+    /// The arguments to run instead of `command` after a kill that came after its effect, if it can't be repeated.
     again: Option<Vec<String>>,
     made: Made,
     /// Whether the command has stages in a user namespace: an ordinary user's `newuidmap` must not be traced.

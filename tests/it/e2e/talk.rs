@@ -111,7 +111,7 @@ fn a_signal_to_svp_reaches_all_of_the_command() {
         assert_eq!(code(&mut child), expected);
         nothing_runs(&place, "4711");
     }
-    // The command may ignore the signal.
+    // A handler in the command decides the exit code.
     let mut child = begin(&place, "trap 'exit 9' TERM; while :; do sleep 0.1; done");
     send(&child, Signal::SIGTERM);
     assert_eq!(code(&mut child), 9);
