@@ -1,4 +1,4 @@
-//! Image configs (image-spec, config.md), edited as JSON so that nothing that svp doesn't know is lost.
+//! Image configs (image-spec, config.md), edited as JSON to preserve fields that svp doesn't know.
 
 use std::collections::BTreeMap;
 
@@ -8,28 +8,28 @@ use super::json::{MAX_CONFIG, canonical, parse};
 use super::{Digest, Platform};
 use crate::error::{Error, Result};
 
-/// An image config: a JSON object of which every field is kept, known or not.
+/// An image config: a JSON object that keeps all fields, known or not.
 ///
-/// Go reads keys without regard to case, so a key that differs from a known one in case alone is taken
-/// for it when it is replaced or removed: a base can't keep a `cmd` past the loss of its `Cmd`.
+/// Go matches keys case-insensitively, so replacing or removing a field also affects keys that differ only in
+/// case: a base's `cmd` can't outlive the removal of `Cmd`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config(Map<String, Value>);
 
 /// One entry of an image's history.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
-    /// When, as RFC 3339.
+    /// The time, as RFC 3339.
     pub created: Option<String>,
-    /// What made the layer.
+    /// The command that created the layer.
     pub created_by: String,
-    /// Why, or with what.
+    /// The comment, if any.
     pub comment: Option<String>,
-    /// Whether the entry made no layer.
+    /// Whether the step created no layer.
     pub empty_layer: bool,
 }
 
 impl Config {
-    /// The config of an image without a layer, for `platform`.
+    /// Creates the config of an image without layers, for `platform`.
     pub fn new(platform: &Platform) -> Self {
         let mut map = Map::new();
         map.insert("architecture".into(), json!(platform.architecture));
@@ -43,15 +43,15 @@ impl Config {
         Config(map)
     }
 
-    /// Parses a config and checks what the specification requires of it.
+    /// Parses a config and checks the requirements of the specification.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if it is too large, no JSON object, or lacks
-    /// platform or root file system, or if a field that svp reads has another type than it must.
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if it is too large, not a JSON object, lacks platform or
+    /// rootfs, or if a field that svp reads has the wrong type.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         if bytes.len() as u64 > MAX_CONFIG {
             return Err(Error::bad_input(format!(
-                "the image config has {} bytes; svp takes up to {MAX_CONFIG}",
+                "the image config has {} bytes; the limit is {MAX_CONFIG}",
                 bytes.len()
             )));
         }
@@ -66,17 +66,17 @@ impl Config {
         Ok(config)
     }
 
-    /// The bytes of the config, in svp's one form.
+    /// Serialises the config in canonical form.
     pub fn encode(&self) -> Vec<u8> {
         canonical(&self.0)
     }
 
-    /// The whole as JSON.
+    /// Returns the whole config as JSON.
     pub fn as_json(&self) -> &Map<String, Value> {
         &self.0
     }
 
-    /// What the image runs on.
+    /// Returns the image's platform.
     pub fn platform(&self) -> Platform {
         let text = |key: &str| self.0.get(key).and_then(Value::as_str).map(str::to_owned);
         Platform {
@@ -86,20 +86,20 @@ impl Config {
         }
     }
 
-    /// When the image was made, as RFC 3339, if it says.
+    /// Returns the creation time, as RFC 3339, if recorded.
     pub fn created(&self) -> Option<&str> {
         self.0.get("created").and_then(Value::as_str)
     }
 
-    /// Sets when the image was made; see [`timestamp`].
+    /// Sets the creation time; see [`timestamp`].
     pub fn set_created(&mut self, rfc3339: &str) {
         self.0.insert("created".into(), json!(rfc3339));
     }
 
-    /// The digests of the layers' uncompressed tars, the lowest first.
+    /// Returns the digests of the uncompressed layers, lowest first.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the config has no such list.
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the config has no valid list of them.
     pub fn diff_ids(&self) -> Result<Vec<Digest>> {
         let rootfs = self.0.get("rootfs").unwrap_or(&Value::Null);
         if rootfs.get("type").and_then(Value::as_str) != Some("layers") {
@@ -114,47 +114,47 @@ impl Config {
         }
     }
 
-    /// The environment as the image has it, `NAME=VALUE` each.
+    /// Returns the environment, as `NAME=VALUE` strings.
     pub fn env(&self) -> Vec<String> {
         self.strings("Env")
     }
 
-    /// The entry point; empty if there is none.
+    /// Returns the entry point; empty if there is none.
     pub fn entrypoint(&self) -> Vec<String> {
         self.strings("Entrypoint")
     }
 
-    /// The command; empty if there is none.
+    /// Returns the command; empty if there is none.
     pub fn cmd(&self) -> Vec<String> {
         self.strings("Cmd")
     }
 
-    /// The working directory, if it isn't empty.
+    /// Returns the working directory, unless empty.
     pub fn working_dir(&self) -> Option<&str> {
         self.field("WorkingDir").and_then(Value::as_str).filter(|s| !s.is_empty())
     }
 
-    /// The user, if it isn't empty.
+    /// Returns the user, unless empty.
     pub fn user(&self) -> Option<&str> {
         self.field("User").and_then(Value::as_str).filter(|s| !s.is_empty())
     }
 
-    /// The signal that asks the service to stop, such as `SIGTERM`.
+    /// Returns the signal that stops the service, such as `SIGTERM`.
     pub fn stop_signal(&self) -> Option<&str> {
         self.field("StopSignal").and_then(Value::as_str).filter(|s| !s.is_empty())
     }
 
-    /// The exposed ports, such as `3306/tcp`.
+    /// Returns the exposed ports, such as `3306/tcp`.
     pub fn exposed_ports(&self) -> Vec<String> {
         self.keys("ExposedPorts")
     }
 
-    /// The volumes' paths.
+    /// Returns the volumes' paths.
     pub fn volumes(&self) -> Vec<String> {
         self.keys("Volumes")
     }
 
-    /// The labels.
+    /// Returns the labels.
     pub fn labels(&self) -> BTreeMap<String, String> {
         let labels = self.field("Labels").and_then(Value::as_object);
         let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
@@ -163,12 +163,12 @@ impl Config {
             .unwrap_or_default()
     }
 
-    /// The label `name`.
+    /// Returns the label `name`.
     pub fn label(&self, name: &str) -> Option<&str> {
         self.field("Labels")?.get(name)?.as_str()
     }
 
-    /// Sets one environment variable: in its place if the image has it, else at the end.
+    /// Sets an environment variable: in place if it exists, else at the end.
     pub fn set_env(&mut self, name: &str, value: &str) {
         let mut env = self.env();
         let is_it = |entry: &String| entry.split_once('=').map_or(&**entry, |(n, _)| n) == name;
@@ -179,7 +179,7 @@ impl Config {
         self.set_field("Env", Some(json!(env)));
     }
 
-    /// Sets the entry point and drops the command, which would become its arguments.
+    /// Sets the entry point and removes the command, which would become its arguments.
     pub fn set_entrypoint(&mut self, entrypoint: &[&str]) {
         self.set_field("Entrypoint", Some(json!(entrypoint)));
         self.set_field("Cmd", None);
@@ -215,14 +215,14 @@ impl Config {
         self.insert_into("Labels", name, json!(value));
     }
 
-    /// Removes the label `name`, if it is there.
+    /// Removes the label `name`, if it exists.
     pub fn remove_label(&mut self, name: &str) {
         if let Some(labels) = self.inner().get_mut("Labels").and_then(Value::as_object_mut) {
             labels.remove(name);
         }
     }
 
-    /// The history, as far as it can be understood.
+    /// Returns the history, skipping malformed entries.
     pub fn history(&self) -> Vec<History> {
         let entries = self.0.get("history").and_then(Value::as_array);
         let text = |v: &Value, key: &str| v.get(key).and_then(Value::as_str).map(str::to_owned);
@@ -235,13 +235,13 @@ impl Config {
         entries.map(|list| list.iter().map(entry).collect()).unwrap_or_default()
     }
 
-    /// Adds a layer's diff ID and its entry in the history.
+    /// Adds a layer's diff ID and its history entry.
     ///
-    /// Where the base tells less history than it has layers, entries that say so are put in first, so that
-    /// ours stand for our layers.
+    /// If the base has fewer history entries than layers, first adds placeholders, so that later entries match their
+    /// layers.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the base has no usable list of diff IDs.
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the base has no valid list of diff IDs.
     pub fn append_layer(&mut self, diff_id: Digest, entry: &History) -> Result<()> {
         let mut ids = self.diff_ids()?;
         let told = self.history().iter().filter(|h| !h.empty_layer).count();
@@ -336,7 +336,7 @@ impl Config {
     }
 }
 
-/// `seconds` since 1970 as RFC 3339 in UTC, as configs and labels have it.
+/// Formats `seconds` since 1970 as RFC 3339 in UTC, for configs and labels.
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage) if the year has more than four digits.
@@ -344,8 +344,8 @@ pub fn timestamp(seconds: i64) -> Result<String> {
     let in_range = |t: &jiff::Timestamp| (0..=253_402_300_799).contains(&t.as_second());
     match jiff::Timestamp::from_second(seconds).ok().filter(in_range) {
         Some(time) => Ok(time.to_string()),
-        None => Err(Error::usage(format!("{seconds} is no time between 1970 and 9999"))
-            .hint("SOURCE_DATE_EPOCH is a number of seconds since 1970")),
+        None => Err(Error::usage(format!("{seconds} is not a time between 1970 and 9999"))
+            .hint("set SOURCE_DATE_EPOCH to a number of seconds since 1970")),
     }
 }
 

@@ -107,7 +107,7 @@ fn times() {
     assert!(timestamp(i64::MAX).is_err());
 }
 
-/// Any JSON, a few levels deep.
+/// Generates any JSON, a few levels deep.
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -124,7 +124,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// A known key, so that odd values come to known places.
+/// Generates known keys, so that odd values get to fields that svp reads.
 fn key() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec![
         "Env",

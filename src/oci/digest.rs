@@ -1,4 +1,4 @@
-//! Content digests, and the readers and writers that compute and enforce them as bytes stream by.
+//! Content digests, with readers and writers that compute and verify them on the fly.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -9,21 +9,21 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Result};
 
-/// A sha256 digest: of a blob as stored, or, as a *diff ID*, of the uncompressed tar.
+/// A sha256 digest: of a blob as stored, or, as a *diff ID*, of an uncompressed tar.
 ///
-/// Grammar (image-spec, descriptor.md): `algorithm ":" encoded`. svp takes `sha256:` and 64 lower-case
-/// hexadecimal digits, and refuses other algorithms: no image in the wild has them.
+/// Grammar (image-spec, descriptor.md): `algorithm ":" encoded`. svp accepts `sha256:` and 64 lower-case
+/// hexadecimal digits, and refuses other algorithms, which no image in practice uses.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// The digest of `bytes`.
+    /// Computes the digest of `bytes`.
     pub fn of(bytes: impl AsRef<[u8]>) -> Self {
         Digest(Sha256::digest(bytes.as_ref()).into())
     }
 
-    /// The 64 hexadecimal digits, without the algorithm.
+    /// Returns the 64 hexadecimal digits, without the algorithm.
     pub fn hex(&self) -> String {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut out = String::with_capacity(64);
@@ -34,7 +34,7 @@ impl Digest {
         out
     }
 
-    /// The first twelve hexadecimal digits, as people write them.
+    /// Returns the first twelve hexadecimal digits, the customary short form.
     pub fn short(&self) -> String {
         self.hex()[..12].to_owned()
     }
@@ -56,15 +56,15 @@ impl FromStr for Digest {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let bad = |why: &str| Error::bad_input(format!("{text:?} is not a digest: {why}"));
+        let bad = |why: &str| Error::bad_input(format!("invalid digest {text:?}: {why}"));
         let Some((algorithm, hex)) = text.split_once(':') else {
-            return Err(bad("it must be written as sha256:HEX"));
+            return Err(bad("write it as sha256:HEX"));
         };
         if algorithm != "sha256" {
-            return Err(bad("svp understands sha256 alone"));
+            return Err(bad("svp supports only sha256"));
         }
         if hex.len() != 64 || !hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
-            return Err(bad("sha256 takes 64 lower-case hexadecimal digits"));
+            return Err(bad("sha256 has 64 lower-case hexadecimal digits"));
         }
         let mut out = [0; 32];
         for (byte, pair) in out.iter_mut().zip(hex.as_bytes().chunks(2)) {
@@ -89,7 +89,7 @@ impl From<Digest> for String {
     }
 }
 
-/// Writes through to `W`, counting and hashing.
+/// Passes data through to `W`, counting and hashing it.
 #[derive(Debug)]
 pub struct DigestWriter<W> {
     inner: W,
@@ -98,17 +98,17 @@ pub struct DigestWriter<W> {
 }
 
 impl<W: Write> DigestWriter<W> {
-    /// Hashes what is written to `inner`.
+    /// Creates a writer that hashes the data written to `inner`.
     pub fn new(inner: W) -> Self {
         DigestWriter { inner, hasher: Sha256::new(), size: 0 }
     }
 
-    /// The writer underneath. What is written to it directly is not hashed.
+    /// Returns the inner writer. Data written to it directly is not hashed.
     pub fn get_ref(&self) -> &W {
         &self.inner
     }
 
-    /// The writer, the digest and the number of bytes written.
+    /// Returns the inner writer, the digest and the number of bytes written.
     pub fn finish(self) -> (W, Digest, u64) {
         (self.inner, Digest(self.hasher.finalize().into()), self.size)
     }
@@ -127,11 +127,10 @@ impl<W: Write> Write for DigestWriter<W> {
     }
 }
 
-/// Reads through from `R`, counting and hashing, and never past an expected size.
+/// Passes data through from `R`, counting and hashing it, and never past an expected size.
 ///
-/// With [`DigestReader::expecting`] the end of the stream is an error unless size and digest are as
-/// expected, so that a consumer that reads to the end has verified what it read; more than the expected
-/// size is an error at the first byte too many.
+/// With [`DigestReader::expecting`], the end of the stream is an error on a mismatch of size or digest, so that a
+/// consumer that reads to the end has verified the data; excess data is an error at its first byte.
 pub struct DigestReader<R> {
     inner: R,
     hasher: Sha256,
@@ -142,7 +141,7 @@ pub struct DigestReader<R> {
 }
 
 impl<R: Read> DigestReader<R> {
-    /// Hashes what is read from `inner`, expecting nothing.
+    /// Creates a reader that hashes the data read from `inner`, without expectations.
     pub fn new(inner: R) -> Self {
         DigestReader {
             inner,
@@ -154,12 +153,12 @@ impl<R: Read> DigestReader<R> {
         }
     }
 
-    /// Hashes what is read from `inner`; the end of the stream must find `digest`, and `size` where known.
+    /// Creates a reader that fails at the end of `inner` unless its digest is `digest` and, if given, its size `size`.
     pub fn expecting(inner: R, digest: Digest, size: Option<u64>) -> Self {
         DigestReader { expected_size: size, expected_digest: Some(digest), ..Self::new(inner) }
     }
 
-    /// Reads what is left and gives the digest and the size of the whole.
+    /// Reads the rest; returns the digest and size of the whole.
     pub fn drain(mut self) -> io::Result<(Digest, u64)> {
         io::copy(&mut self, &mut io::sink())?;
         Ok((Digest(self.hasher.finalize().into()), self.size))

@@ -1,4 +1,4 @@
-//! An image in memory: its config and its layers, read together and written together.
+//! An image in memory: its config and layers, read and written together.
 
 use super::config::{Config, History};
 use super::manifest::{Document, Manifest};
@@ -6,23 +6,23 @@ use super::media_type::{CONFIG, Compression, MANIFEST};
 use super::{Descriptor, Digest, Platform};
 use crate::error::{Error, Result};
 
-/// One layer: where its bytes are, and what they are uncompressed.
+/// A layer: its blob and its diff ID.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
-    /// The blob. Its media type is OCI's, whatever the base had.
+    /// The blob. Its media type is always OCI's, even for a base with Docker's.
     pub descriptor: Descriptor,
     /// The digest of the uncompressed tar.
     pub diff_id: Digest,
 }
 
-/// An image: config and layers. Every change makes another image; [`Image::encode`] gives its bytes.
+/// An image: config and layers. Every change makes a different image; [`Image::encode`] returns its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
     config: Config,
     layers: Vec<Layer>,
 }
 
-/// An image's two documents, ready to be stored: the config first, then the manifest that points at it.
+/// An image's two documents, ready to be stored: first the config, then the manifest that references it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encoded {
     /// The config's bytes.
@@ -36,16 +36,16 @@ pub struct Encoded {
 }
 
 impl Image {
-    /// An image without a layer.
+    /// Creates an image without layers.
     pub fn new(platform: &Platform) -> Self {
         Image { config: Config::new(platform), layers: Vec::new() }
     }
 
-    /// Puts together a parsed manifest and the bytes of its config, which the caller has verified.
+    /// Combines a parsed manifest and the bytes of its config, which the caller has verified.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the config is not one
-    /// ([`Config::parse`]) or tells of another number of layers than the manifest.
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the config is invalid
+    /// ([`Config::parse`]) or its number of layers differs from the manifest's.
     pub fn from_parts(manifest: &Manifest, config: &[u8]) -> Result<Self> {
         let config = Config::parse(config)
             .map_err(|error| error.context(format!("config {}", manifest.config.digest)))?;
@@ -71,35 +71,35 @@ impl Image {
         Ok(Image { config, layers })
     }
 
-    /// The config.
+    /// Returns the config.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// The config, to be edited. Its diff IDs are for [`Image::append_layer`] alone to change.
+    /// Returns the config for editing. Only [`Image::append_layer`] may change its diff IDs.
     pub fn config_mut(&mut self) -> &mut Config {
         &mut self.config
     }
 
-    /// The layers, the lowest first.
+    /// Returns the layers, lowest first.
     pub fn layers(&self) -> &[Layer] {
         &self.layers
     }
 
-    /// The chain ID of each layer, the lowest first; see [`chain_ids`].
+    /// Returns the chain ID of each layer, lowest first; see [`chain_ids`].
     pub fn chain_ids(&self) -> Vec<Digest> {
         chain_ids(self.layers.iter().map(|layer| layer.diff_id))
     }
 
-    /// The sum of the layers' sizes as stored, in bytes.
+    /// Returns the sum of the stored layer sizes, in bytes.
     pub fn size(&self) -> u64 {
         self.layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.descriptor.size))
     }
 
-    /// Puts a layer on top, with its entry in the history.
+    /// Adds a layer on top, with its history entry.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the descriptor's media type is no layer's.
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the descriptor's media type is not a layer's.
     pub fn append_layer(
         &mut self,
         descriptor: Descriptor,
@@ -112,7 +112,7 @@ impl Image {
         Ok(())
     }
 
-    /// The bytes of config and manifest; the same image gives the same bytes.
+    /// Serialises config and manifest; the same image gives the same bytes.
     pub fn encode(&self) -> Encoded {
         let config = self.config.encode();
         let config_descriptor = Descriptor::of(CONFIG, &config);
@@ -130,18 +130,18 @@ impl Image {
     }
 }
 
-/// Parses the bytes of a manifest that must be one image's, not an index.
+/// Parses the manifest of one image; refuses an index.
 ///
 /// # Errors
 /// [`Kind::BadInput`](crate::error::Kind::BadInput) as [`Document::parse`], and if it is an index.
 pub fn parse_manifest(bytes: &[u8], announced: &str) -> Result<Manifest> {
     match Document::parse(bytes, announced)? {
         Document::Manifest(manifest) => Ok(manifest),
-        Document::Index(_) => Err(Error::bad_input("an image index is where a manifest must be")),
+        Document::Index(_) => Err(Error::bad_input("found an image index instead of a manifest")),
     }
 }
 
-/// The chain ID of each layer (image-spec, config.md, "Layer ChainID"): the first is the diff ID, each
+/// Returns the chain ID of each layer (image-spec, config.md, "Layer ChainID"): the first is the diff ID, each
 /// further one the digest of `chain " " diff ID`. Equal chain IDs mean equal trees.
 pub fn chain_ids(diff_ids: impl IntoIterator<Item = Digest>) -> Vec<Digest> {
     let mut chain: Vec<Digest> = Vec::new();

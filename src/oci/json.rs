@@ -1,27 +1,27 @@
-//! JSON as svp writes and reads it: sorted keys, no white space, bounded input.
+//! Reads and writes JSON documents: sorted keys, no white space, bounded input.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 
-/// The most bytes that a manifest or an index may have; registries allow 4 MiB too.
+/// The maximum size of a manifest or index, in bytes; registries also limit it to 4 MiB.
 pub const MAX_MANIFEST: u64 = 4 << 20;
-/// The most bytes that an image config may have.
+/// The maximum size of an image config, in bytes.
 pub const MAX_CONFIG: u64 = 8 << 20;
 
-/// The one form in which svp writes JSON documents: keys sorted, no white space, UTF-8. The same value
-/// gives the same bytes, and so the same digest.
+/// Serialises a document in svp's canonical form: sorted keys, no white space, UTF-8. Equal values give equal
+/// bytes, and so equal digests.
 pub fn canonical(value: &impl Serialize) -> Vec<u8> {
-    // A `Value`'s maps are sorted; a struct's fields come in the order of the source.
+    // A `Value`'s maps are sorted; a struct's fields would keep source order.
     let value = serde_json::to_value(value).expect("svp's documents have string keys");
     serde_json::to_vec(&value).expect("a Value serialises")
 }
 
-/// Parses a document, called `what` in the error.
+/// Parses a document; errors call it `what`.
 ///
 /// # Errors
-/// [`Kind::BadInput`](crate::error::Kind::BadInput) if it isn't JSON of the right shape.
+/// [`Kind::BadInput`](crate::error::Kind::BadInput) if it is not JSON of the expected shape.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T> {
     serde_json::from_slice(bytes)
         .map_err(|error| Error::bad_input(format!("{what} can't be understood")).source(error))

@@ -1,4 +1,4 @@
-//! Writing into an image layout, so that it is a whole one at every instant and other tags stay.
+//! Writes to an image layout so that it is valid at every instant and other names stay.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -15,43 +15,43 @@ use super::layout::{INDEX_FILE, Layout, MARKER, MARKER_CONTENT, empty_index, nam
 use super::{Descriptor, DigestReader, Reference};
 use crate::error::{Error, IoContext, Result};
 
-/// Where the blobs are.
+/// The directory of the blobs.
 const BLOBS: &str = "blobs/sha256";
 
-/// What temporary files in a layout are called; those of killed writers are swept by the next.
+/// The prefix of temporary files in a layout; the next writer sweeps those of killed writers.
 const TEMPORARY: &str = ".svp-";
 
-/// Writes one image into a layout. Until [`LayoutWriter::commit`] nothing is there: dropped before, it takes
-/// away again what it wrote. It holds the layout's lock, so that writers come one after the other.
+/// Writes one image to a layout. Nothing is visible before [`LayoutWriter::commit`]; dropped earlier, it removes
+/// everything that it wrote. Holds the layout's lock, which serialises writers.
 #[derive(Debug)]
 pub struct LayoutWriter {
     layout: Layout,
-    /// What to take away again unless committed, in the order of making.
+    /// The paths to remove unless committed, in order of creation.
     made: Vec<PathBuf>,
     _lock: File,
 }
 
-/// Refuses a `path` into which [`LayoutWriter::begin`] would not write, before any work is done.
+/// Refuses a `path` that [`LayoutWriter::begin`] would refuse, before any work is done.
 ///
 /// # Errors
-/// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is something that is neither an empty
-/// directory nor a layout that svp understands.
+/// [`Kind::BadInput`](crate::error::Kind::BadInput) if it is neither an empty directory nor a layout that svp
+/// supports.
 pub fn check_target(path: &Path) -> Result<()> {
     match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(Error::io("open", path, error)),
         Ok(lock) => {
-            // Another may be making it.
+            // Another process may be creating the layout.
             lock.lock_shared().io("lock", path)?;
             check_locked(path).map(drop)
         }
     }
 }
 
-/// Whether the layout is still to be made.
+/// Returns whether the layout must be created.
 fn check_locked(path: &Path) -> Result<bool> {
     if !path.is_dir() {
-        return Err(refusal(path, "no directory"));
+        return Err(refusal(path, "not a directory"));
     }
     let marked = match fs::symlink_metadata(path.join(MARKER)) {
         Ok(_) => Some(Layout::open(path)?),
@@ -67,7 +67,7 @@ fn check_locked(path: &Path) -> Result<bool> {
 }
 
 impl LayoutWriter {
-    /// Makes the layout at `path` if there is none, and locks it.
+    /// Locks the layout at `path`, creating it if necessary.
     ///
     /// # Errors
     /// As [`check_target`]; [`Kind::Storage`](crate::error::Kind::Storage).
@@ -76,8 +76,8 @@ impl LayoutWriter {
             let undo = Undo(make_dirs(path)?);
             let lock = File::open(path).io("open", path)?;
             lock.lock().io("lock", path)?;
-            // The writer that held the lock may have taken away what it had made.
-            let held = lock.metadata().io("look at", path)?;
+            // The previous lock holder may have removed a layout that it had created.
+            let held = lock.metadata().io("stat", path)?;
             match fs::metadata(path) {
                 Ok(there) if (there.dev(), there.ino()) == (held.dev(), held.ino()) => {
                     return Self::under_lock(path, lock, undo);
@@ -92,7 +92,7 @@ impl LayoutWriter {
             undo.0.push(path.join(MARKER));
             replace(path, MARKER, MARKER_CONTENT)?;
             undo.0.extend(make_dirs(&path.join(BLOBS))?);
-            // Last: a layout with an index has all else that a layout must have.
+            // Last: a layout with an index is complete.
             undo.0.push(path.join(INDEX_FILE));
             replace(path, INDEX_FILE, &canonical(&empty_index()))?;
         }
@@ -101,10 +101,10 @@ impl LayoutWriter {
         Ok(LayoutWriter { layout, made: undo.defuse(), _lock: lock })
     }
 
-    /// Copies a blob in, verifying it. One that is there and whole is kept.
+    /// Copies and verifies a blob. Keeps an existing intact one.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if `content` is not what the descriptor says;
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if `content` does not match the descriptor;
     /// [`Kind::Storage`](crate::error::Kind::Storage).
     pub fn put_blob(&mut self, descriptor: &Descriptor, content: impl Read) -> Result<()> {
         if self.layout.open_blob(descriptor).is_ok_and(|blob| blob.drain().is_ok()) {
@@ -131,8 +131,8 @@ impl LayoutWriter {
         sync(&dir)
     }
 
-    /// Makes `reference` (its tag, `latest` if none), or the name that the descriptor has already, stand for the
-    /// manifest `descriptor`: in the place of what it stood for. Other entries, and everything else in the index, stay as they are.
+    /// Adds the manifest `descriptor` to the index under the name `reference` (its tag, by default `latest`), or under
+    /// the name in the descriptor, replacing an entry of that name. Keeps everything else in the index.
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the index is damaged;
@@ -153,7 +153,7 @@ impl LayoutWriter {
         Ok(())
     }
 
-    /// How many names the layout has, the new one not counted.
+    /// Returns the number of names in the layout, except the new one.
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the index is damaged.
@@ -170,7 +170,7 @@ impl Drop for LayoutWriter {
     }
 }
 
-/// Removes what it lists, the last first. A directory that isn't empty stays.
+/// Removes the listed paths on drop, in reverse order. Keeps directories that aren't empty.
 struct Undo(Vec<PathBuf>);
 
 impl Undo {
@@ -187,7 +187,7 @@ impl Drop for Undo {
     }
 }
 
-/// Makes `path` and its parents; returns those that were made, the outermost first.
+/// Creates `path` and its parents; returns the new directories, outermost first.
 fn make_dirs(path: &Path) -> Result<Vec<PathBuf>> {
     let mut missing = Vec::new();
     for dir in path.ancestors() {
@@ -202,7 +202,7 @@ fn make_dirs(path: &Path) -> Result<Vec<PathBuf>> {
         match fs::create_dir(&dir) {
             Ok(()) => undo.0.push(dir),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(Error::io("make", &dir, error)),
+            Err(error) => return Err(Error::io("create", &dir, error)),
         }
     }
     Ok(undo.defuse())
@@ -212,7 +212,7 @@ fn is_temporary(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(TEMPORARY.as_bytes())
 }
 
-/// Whether the directory is empty, or has only what a writer left that was killed while it made the layout.
+/// Returns whether the directory is empty, apart from the remains of a writer that was killed while creating it.
 fn is_unmade(path: &Path) -> Result<bool> {
     let mut blobs = false;
     for entry in fs::read_dir(path).io("list", path)? {
@@ -222,11 +222,11 @@ fn is_unmade(path: &Path) -> Result<bool> {
             return Ok(false);
         }
     }
-    // Blobs are another's: a writer has an index before it has any.
+    // Other blobs are not a writer's remains: it writes the index before any blob.
     Ok(!blobs || (path.join(MARKER).exists() && has_no_blobs(path)?))
 }
 
-/// Whether the directories for blobs, as far as they are there, are empty.
+/// Returns whether the blob directories are empty or missing.
 fn has_no_blobs(path: &Path) -> Result<bool> {
     for (dir, allowed) in [(path.join("blobs"), "sha256"), (path.join(BLOBS), "")] {
         match fs::read_dir(&dir) {
@@ -242,7 +242,7 @@ fn has_no_blobs(path: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// Removes what killed writers left; the lock says that no other is alive.
+/// Removes the remains of killed writers; holding the lock, no other writer is alive.
 fn sweep(path: &Path) -> Result<()> {
     for entry in fs::read_dir(path).io("list", path)? {
         let entry = entry.io("list", path)?;
@@ -254,15 +254,15 @@ fn sweep(path: &Path) -> Result<()> {
 }
 
 fn temporary(dir: &Path) -> Result<NamedTempFile> {
-    // As other tools write them: for all to read, as the umask allows.
+    // Readable by all, as far as the umask allows, as other tools write them.
     tempfile::Builder::new()
         .prefix(TEMPORARY)
         .permissions(fs::Permissions::from_mode(0o666))
         .tempfile_in(dir)
-        .io("make a file in", dir)
+        .io("create a file in", dir)
 }
 
-/// Writes `dir/name` whole or not at all.
+/// Writes `dir/name` atomically.
 fn replace(dir: &Path, name: &str, content: &[u8]) -> Result<()> {
     let target = dir.join(name);
     let mut file = temporary(dir)?;

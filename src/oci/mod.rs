@@ -1,6 +1,6 @@
-//! The OCI image format: digests, references, media types, image config and manifest, image layouts.
+//! The OCI image format: digests, references, media types, image configs, manifests, layouts.
 //!
-//! Pure data: nothing here knows of processes or of the network.
+//! Pure data, independent of processes and the network.
 
 pub mod config;
 pub mod descriptor;

@@ -1,4 +1,4 @@
-//! Platforms: which operating system and processor an image is for (image-spec, image-index.md).
+//! Platforms: the operating system and processor of an image (image-spec, image-index.md).
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,13 +18,13 @@ pub struct Platform {
     /// GOOS, such as `linux`.
     #[serde(default)]
     pub os: String,
-    /// Such as `v7` of `arm`.
+    /// Such as `v7` for `arm`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
 }
 
 impl Platform {
-    /// The platform of this machine: what it runs natively.
+    /// Returns the native platform of this machine.
     pub fn host() -> Self {
         let (architecture, variant) = match std::env::consts::ARCH {
             "x86_64" => ("amd64", None),
@@ -44,10 +44,10 @@ impl Platform {
         }
     }
 
-    /// How well an image for `offered` serves where `self` is wanted: lower is better, `None` not at all.
+    /// Ranks an image for `offered` when `self` is requested: lower is better, `None` if it can't run.
     ///
-    /// Without a variant, the architecture's own first variant is as good (`amd64/v1`, `arm64/v8`). `arm`
-    /// processors run older variants too.
+    /// A missing variant equals the architecture's first one (`amd64/v1`, `arm64/v8`). `arm` processors also run older
+    /// variants.
     pub fn rank(&self, offered: &Platform) -> Option<u32> {
         if self.os != offered.os || self.architecture != offered.architecture {
             return None;
@@ -65,7 +65,7 @@ impl Platform {
         matches!(self.architecture.as_str(), "arm" | "amd64").then_some(newer)
     }
 
-    /// Whether this is the `unknown/unknown` of attestations and other things that aren't images.
+    /// Returns whether this is `unknown/unknown`, the platform of attestations and other non-images.
     pub fn is_unknown(&self) -> bool {
         self.os == "unknown" || self.architecture == "unknown"
     }
@@ -100,10 +100,10 @@ impl FromStr for Platform {
                 && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
         };
         if !(2..=3).contains(&parts.len()) || !parts.iter().all(part_ok) {
-            return Err(Error::usage(format!("{text:?} is not a platform"))
+            return Err(Error::usage(format!("invalid platform: {text:?}"))
                 .hint("write it as OS/ARCH[/VARIANT], for example linux/arm64 or linux/arm/v7"));
         }
-        // The names that uname gives are understood, as docker and podman do.
+        // Accept the names of uname too, as docker and podman do.
         let architecture = match parts[1] {
             "x86_64" => "amd64",
             "aarch64" => "arm64",

@@ -18,8 +18,7 @@ use crate::error::{Error, Result};
 /// tag        := [A-Za-z0-9_][A-Za-z0-9_.-]{0,127}
 /// ```
 ///
-/// A reference without a registry host is *local*: it names an image of the store and never a
-/// registry's.
+/// A reference without a registry host is *local*: it names an image in the store, never one in a registry.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reference {
     registry: Option<String>,
@@ -29,39 +28,39 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// The digest, if this is nothing but one: `sha256:HEX`, as commands print it, reads as a tag of the repository
-    /// `sha256`.
+    /// Returns the digest, if the reference is only a digest: `sha256:HEX`, as commands print it, parses as a tag of
+    /// the repository `sha256`.
     pub fn as_digest(&self) -> Option<Digest> {
         let alone = self.name() == "sha256" && self.digest().is_none();
         alone.then(|| self.tagged().parse().ok()).flatten()
     }
 
-    /// The registry's host and port, if one is named.
+    /// Returns the registry's host and port, if any.
     pub fn registry(&self) -> Option<&str> {
         self.registry.as_deref()
     }
 
-    /// The repository, without the registry.
+    /// Returns the repository, without the registry.
     pub fn repository(&self) -> &str {
         &self.repository
     }
 
-    /// The tag as written.
+    /// Returns the tag as written.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }
 
-    /// The digest as written.
+    /// Returns the digest as written.
     pub fn digest(&self) -> Option<Digest> {
         self.digest
     }
 
-    /// The tag, `latest` where none is written.
+    /// Returns the tag, by default `latest`.
     pub fn tag_or_latest(&self) -> &str {
         self.tag.as_deref().unwrap_or("latest")
     }
 
-    /// `[REGISTRY/]REPOSITORY`.
+    /// Returns `[REGISTRY/]REPOSITORY`.
     pub fn name(&self) -> String {
         match &self.registry {
             Some(registry) => format!("{registry}/{}", self.repository),
@@ -69,14 +68,14 @@ impl Reference {
         }
     }
 
-    /// `[REGISTRY/]REPOSITORY:TAG`, `:latest` written out, without the digest. It is the key of the
-    /// store's tags and the value of `org.opencontainers.image.ref.name`.
+    /// Returns `[REGISTRY/]REPOSITORY:TAG`, with an explicit `:latest` and without the digest: the key of the store's
+    /// tags and the value of `org.opencontainers.image.ref.name`.
     pub fn tagged(&self) -> String {
         format!("{}:{}", self.name(), self.tag_or_latest())
     }
 
-    /// The same image name with a registry, as `docker://` gives it: no registry means Docker Hub, whose
-    /// official images live under `library/`.
+    /// Completes the name with a registry, as `docker://` does: without one it means Docker Hub, where official
+    /// images are below `library/`.
     #[must_use]
     pub fn with_default_registry(mut self) -> Self {
         if matches!(self.registry.as_deref(), None | Some("index.docker.io")) {
@@ -88,8 +87,8 @@ impl Reference {
         self
     }
 
-    /// The other way: the name as one writes it who means Docker Hub, without `docker.io/` and `library/`. Archives
-    /// have the full name of what is local to svp.
+    /// Shortens a name on Docker Hub by `docker.io/` and `library/`: archives use full names for images that are
+    /// local to svp.
     #[must_use]
     pub fn without_default_registry(mut self) -> Self {
         if self.registry.as_deref() == Some("docker.io") {
@@ -103,13 +102,13 @@ impl Reference {
         self
     }
 
-    /// The tag that stands for a reference by digest in the store: `NAME:sha256-HEX`; `None` if it has no digest.
+    /// Returns the store's tag for a reference by digest: `NAME:sha256-HEX`; `None` without a digest.
     pub fn tag_of_digest(&self) -> Option<Self> {
         let tag = Some(format!("sha256-{}", self.digest?.hex()));
         Some(Reference { tag, digest: None, ..self.clone() })
     }
 
-    /// The same reference with another digest instead of its tag.
+    /// Returns the reference with the digest instead of a tag.
     #[must_use]
     pub fn at_digest(&self, digest: Digest) -> Self {
         Reference { tag: None, digest: Some(digest), ..self.clone() }
@@ -134,20 +133,20 @@ impl FromStr for Reference {
 
     fn from_str(text: &str) -> Result<Self> {
         if ["docker://", "oci:", "oci-archive:"].iter().any(|source| text.starts_with(source)) {
-            return Err(Error::usage(format!("{text:?} is a source of images, not a name")).hint(
-                "this is for names in the store, [REGISTRY/]REPOSITORY[:TAG]; \
+            return Err(Error::usage(format!("{text:?} is an image source, not a name")).hint(
+                "use a name in the store, [REGISTRY/]REPOSITORY[:TAG]; \
                  sources are for `svp build --base` and `svp unpack`",
             ));
         }
-        // What a user typed there by mistake is not to be seen in a log.
+        // Keep a mistyped password out of messages.
         if let Some((_, place)) = text.rsplit_once('@').filter(|(_, place)| place.contains('/')) {
             return Err(Error::usage(format!(
-                "{place:?} has a user before it: a reference has none"
+                "a reference can't contain a user, such as before {place:?}"
             ))
-            .hint("log in with `svp login`, and name the image alone"));
+            .hint("log in with `svp login`, and omit the user"));
         }
         parse(text).map_err(|why| {
-            Error::usage(format!("{text:?} is not an image reference: {why}"))
+            Error::usage(format!("invalid image reference {text:?}: {why}"))
                 .hint("write it as [REGISTRY/]REPOSITORY[:TAG], for example mysql or localhost:5000/team/mysql:8")
         })
     }
@@ -184,13 +183,13 @@ fn parse(text: &str) -> Result<Reference, String> {
     Ok(Reference { registry, repository: repository.to_owned(), tag, digest })
 }
 
-/// The first component is a registry if it can't be a repository's: Docker's old rule.
+/// Returns whether the first component is a registry: by Docker's rule, if it can't be a repository's.
 fn is_registry(host: &str) -> bool {
     host == "localhost" || host.contains(['.', ':', '['])
 }
 
 fn check_registry(host: &str) -> Result<(), String> {
-    let bad = || format!("{host:?} is not a registry's HOST[:PORT]");
+    let bad = || format!("invalid registry {host:?}: use HOST[:PORT]");
     let (name, port) = if let Some(rest) = host.strip_prefix('[') {
         let (address, after) = rest.split_once(']').ok_or_else(bad)?;
         address.parse::<std::net::Ipv6Addr>().map_err(|_| bad())?;
@@ -225,7 +224,7 @@ fn check_registry(host: &str) -> Result<(), String> {
 
 fn check_repository(repository: &str) -> Result<(), String> {
     if repository.is_empty() {
-        return Err("the repository's name is missing".into());
+        return Err("the repository name is missing".into());
     }
     for component in repository.split('/') {
         check_component(component).map_err(|why| format!("{component:?} {why}"))?;
@@ -238,7 +237,7 @@ fn check_component(component: &str) -> Result<(), &'static str> {
         return Err("is empty: a name has no leading, trailing or double '/'");
     }
     if component.bytes().any(|b| b.is_ascii_uppercase()) {
-        return Err("has capital letters: a repository's name is lower case");
+        return Err("has capital letters: a repository name is lower case");
     }
     let alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     if !component.bytes().all(|b| alnum(b) || matches!(b, b'.' | b'_' | b'-')) {
@@ -267,7 +266,7 @@ fn check_tag(tag: &str) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!(
-            "{tag:?} is not a tag: up to 128 letters, digits, '_', '.', '-', not starting with '.' or '-'"
+            "invalid tag {tag:?}: use up to 128 letters, digits, '_', '.', '-', not starting with '.' or '-'"
         ))
     }
 }
