@@ -12,11 +12,11 @@ use crate::oci::Digest;
 use crate::pack::query::{Port, Protocol};
 use crate::sandbox::{Forward, Transport, open_socket};
 
-/// The first port that needs no privilege, if the host doesn't say.
+/// The first unprivileged port, if the host does not report one.
 const UNPRIVILEGED: u16 = 1024;
-/// Where the ports that take the place of privileged ones begin.
+/// The start of the range that replaces privileged ports.
 const HIGH: u16 = 8000;
-/// Two addresses that no service gets: what is taken on both is taken on all.
+/// Two addresses that no service gets: a port in use on both is in use on all.
 const SOME: Ipv4Addr = Ipv4Addr::new(127, 83, 0, 0);
 const OTHER: Ipv4Addr = Ipv4Addr::new(127, 83, 255, 255);
 
@@ -55,7 +55,7 @@ pub fn allocate(
         })
 }
 
-/// Where each port leads from on `address`, those that are `moved` from another; `None` if one of them is taken.
+/// The forwards on `address`, with `moved` ports under other numbers; `None` if a port is in use.
 fn forwards(address: Ipv4Addr, ports: &[Port], moved: &[bool]) -> Option<Vec<Forward>> {
     let mut out: Vec<Forward> = Vec::new();
     for (port, moved) in ports.iter().zip(moved) {
@@ -91,7 +91,7 @@ pub fn is_free(address: impl Into<IpAddr>, port: u16, protocol: Transport) -> bo
 /// Listens there for a moment.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn try_listen(at: SocketAddr, protocol: Transport) -> io::Result<()> {
     open_socket(at, protocol)?;
     // Of root's privilege pasta has none.

@@ -1,4 +1,4 @@
-//! The monitor's socket: what other commands ask of a service that runs.
+//! The monitor's control socket: requests of other commands to a running service.
 //!
 //! The socket is in the service's place, which is the user's alone. It is reached by a descriptor of the
 //! directory, because a socket's path may have 107 bytes and the store's path may be longer.
@@ -15,7 +15,7 @@ use super::service_dir::ServiceDir;
 use crate::channel::Channel;
 use crate::error::{Cause, Error, IoContext, Result, WireError};
 
-/// How long the other side may take to say a sentence.
+/// Time limit for one message of the peer.
 const IO_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a monitor may take to answer.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,7 +23,7 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 /// for again and again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What may be asked of a monitor.
+/// A request to a monitor.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Request {
     /// Stop the service: with its signal first, by force after so many seconds.
@@ -38,7 +38,7 @@ pub enum Request {
 #[derive(Debug)]
 pub struct Listener(UnixListener);
 
-/// Someone who asks.
+/// A connected client.
 #[derive(Debug)]
 pub struct Connection(Channel);
 
@@ -56,7 +56,7 @@ impl Listener {
         Ok(Listener(listener))
     }
 
-    /// Takes the next question, if someone asks.
+    /// Accepts the next request, if any.
     pub fn next(&self) -> Option<(Connection, Request)> {
         let (stream, _) = match self.0.accept() {
             Ok(connection) => connection,
@@ -84,16 +84,16 @@ impl AsFd for Listener {
 }
 
 impl Connection {
-    /// Answers. Who asked may be gone.
+    /// Sends the answer. The client may be gone.
     pub fn answer(&self, answer: Result<()>, fds: &[BorrowedFd<'_>]) {
         let _ = self.0.send(&answer.map_err(WireError::from), fds);
     }
 }
 
-/// Asks a service's monitor; gives the descriptors that it answers with.
+/// Sends a request to a service's monitor; returns the descriptors in its answer.
 ///
 /// # Errors
-/// [`Cause::ServiceNotRunning`] if the service doesn't run; what the monitor says.
+/// [`Cause::ServiceNotRunning`] if the service isn't running; the monitor's error.
 pub fn request(service_dir: &ServiceDir, request: &Request) -> Result<Vec<OwnedFd>> {
     let name = service_dir.name();
     let not_running = || {
@@ -113,7 +113,7 @@ pub fn request(service_dir: &ServiceDir, request: &Request) -> Result<Vec<OwnedF
     channel.set_timeout(REPLY_TIMEOUT).io("listen at", socket())?;
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => no_answer(service_dir),
-        // It has ended while it was asked.
+        // It ended during the request.
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => not_running(),
         _ => Error::io("talk to", socket(), error),
     };

@@ -1,8 +1,8 @@
-//! What every script of a pack finds in its environment: the image's.
+//! The environment that the image gives every script of a pack.
 
 use crate::oci::Image;
 
-/// Docker's and podman's PATH for an image that says none.
+/// Docker's and podman's PATH for an image without one.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The least environment: PATH and HOME.
@@ -10,7 +10,7 @@ pub fn plain() -> Vec<(String, String)> {
     vec![("PATH".into(), PATH.into()), ("HOME".into(), "/root".into())]
 }
 
-/// The environment that an image gives: its config's Env over the least.
+/// Returns an image's environment: its config's Env on top of a minimal one.
 pub fn of_image(image: &Image) -> Vec<(String, String)> {
     let mut env = plain();
     for variable in image.config().env() {

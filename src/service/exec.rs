@@ -96,7 +96,7 @@ pub fn run_captured(
     let late = killer.join().unwrap_or(false);
     let end = if late { End::TimedOut } else { end? };
     interrupt::check()?;
-    // What the command left behind may hold the pipe for ever.
+    // Processes that the command left behind may hold the pipe open for ever.
     let since = Instant::now();
     while !reader.is_finished() && since.elapsed() < Duration::from_secs(1) {
         std::thread::sleep(Duration::from_millis(5));
@@ -119,7 +119,7 @@ pub fn drain<E>(
     let mut buffer = vec![0; 64 << 10];
     let mut silent_since = None;
     loop {
-        // Asked before the look: what was printed before the end is there by then.
+        // Test before polling: output from before the exit is then in the pipe.
         let over = ended.load(Ordering::SeqCst);
         let since = over.then(|| *silent_since.get_or_insert_with(Instant::now));
         let left = since.map_or(TICK, |since| timeout.saturating_sub(since.elapsed()));
@@ -135,7 +135,7 @@ pub fn drain<E>(
         }
         match from.read(&mut buffer) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // A terminal whose other side is closed says EIO.
+            // Reading a terminal whose other side is closed gives EIO.
             Ok(0) | Err(_) => return Ok(true),
             Ok(length) => sink(&buffer[..length])?,
         }

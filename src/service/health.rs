@@ -1,4 +1,4 @@
-//! Whether a service is well: its health command passes, or else its ports listen.
+//! Health checks: the health command passes, or without one the ports listen.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,17 +12,17 @@ use crate::interrupt;
 use crate::sandbox::{End, Network, Transport};
 use crate::store::Store;
 
-/// How long between two looks at a service that is not well yet.
+/// Interval between health checks while waiting.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// How long one gets at least, however soon the wait is over.
 const MIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a health command may take, as docker and podman have it.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Waits until a service is well.
+/// Waits until a service is healthy.
 ///
 /// # Errors
-/// [`Kind::Script`] if it ends first, or is not well in time.
+/// [`Kind::Script`] if it ends first, or is not healthy in time.
 pub fn wait(root: &Path, service_dir: &ServiceDir, limit: Duration) -> Result<()> {
     let record = service_dir.record()?;
     let since = Instant::now();
@@ -38,7 +38,7 @@ pub fn wait(root: &Path, service_dir: &ServiceDir, limit: Duration) -> Result<()
         let why = match check(root, service_dir, &record, left.min(DEFAULT_TIMEOUT)) {
             Ok(None) => return Ok(()),
             Ok(Some(why)) => why,
-            // It may have ended under the health command: the next look at the status tells.
+            // It may have ended during the health command; the next status check shows it.
             Err(error) if has_ended(&error) => error.to_string(),
             Err(error) => return Err(error),
         };
@@ -62,7 +62,7 @@ fn has_ended(error: &Error) -> bool {
         || error.is(Cause::ContainerGone)
 }
 
-/// Why a service isn't well; `None` if it is. Its health command may take so long.
+/// Returns why a service is unhealthy, or `None`. Bounds the health command by the time limit.
 ///
 /// # Errors
 /// Those of running its health command.
@@ -94,7 +94,7 @@ pub fn check(
         });
     }
     let Some(pid) = status.init_pid else { return Ok(None) };
-    // In the host's network there are the other services' addresses, which are none of its own.
+    // In the host's network, other services' listeners on their own addresses don't count.
     let strangers = status.network == Some(Network::Host);
     let missing = record
         .ports

@@ -1,4 +1,4 @@
-//! An instance's state: what running it needs and no image should say, above all its secrets.
+//! The state of an instance: data needed to run it that does not belong into an image, above all secrets.
 //!
 //! One file (0600) an instance in the store, named by the digest of the image's config, so that tagging,
 //! saving and loading the image don't lose it.
@@ -31,7 +31,7 @@ pub struct InstanceState {
     pub env: Vec<(String, String)>,
 }
 
-/// A state that was written, and is unwritten again if what it belongs to fails.
+/// A written state, which is rolled back if the operation fails.
 #[derive(Debug)]
 pub struct SavedInstanceState {
     path: PathBuf,
@@ -112,9 +112,9 @@ pub fn unreferenced_states(store: &Store, reach: &Marked) -> Result<Vec<PathBuf>
 }
 
 impl SavedInstanceState {
-    /// Takes the state back: what was there before is there again.
+    /// Rolls back to the previous state.
     pub fn forget(self) {
-        // This runs because something else failed, and that is the error to tell.
+        // Another failure led here, and that is the one to report.
         let _ = match self.previous {
             None => std::fs::remove_file(self.path),
             Some(previous) => std::fs::write(self.path, previous),

@@ -24,7 +24,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// Where it is now: a service may get another address when it starts, and be removed.
+    /// Its current address: a service may get another one when it starts, and may be removed.
     pub(super) fn targets(&self) -> Vec<SocketAddr> {
         let record = ServiceDir::existing(&self.root, &self.name)
             .and_then(|service_dir| service_dir.record());
@@ -36,10 +36,10 @@ impl Link {
     }
 }
 
-/// A service that another is linked to, and which of its links that is.
+/// A linked service, and the index of the link.
 pub type Linked = (usize, Record);
 
-/// The services that one is linked to, those that are still there: what runs goes on without the others.
+/// Returns the linked services that still exist: a running service continues without the others.
 pub fn existing(root: &Path, record: &Record) -> Vec<Linked> {
     let find = |link: &String| ServiceDir::existing(root, link)?.record();
     let found = record.links.iter().map(find).enumerate();
@@ -75,7 +75,7 @@ pub fn resolve(root: &Path, record: &Record) -> Result<Vec<Linked>> {
     record.links.iter().enumerate().map(find).collect()
 }
 
-/// Where svp listens for a service, and where that leads.
+/// The link listeners of a service, and their targets.
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage) if there are too many links.
@@ -94,7 +94,7 @@ pub fn listeners(
     for (link, other) in linked {
         let link = *link;
         for forward in &other.ports {
-            // The number that the other has inside: its environment says that one.
+            // The port inside the other service: its environment names that one.
             listeners.0.push(LinkListener {
                 link,
                 port: forward.container,
@@ -111,7 +111,7 @@ pub fn listeners(
     Ok(listeners)
 }
 
-/// The environment that the links give a service, with addresses that are valid in it.
+/// Returns the environment from the links, with addresses that are valid inside the service.
 pub fn environment(record: &Record, linked: &[Linked]) -> Vec<(String, String)> {
     let private = match record.network {
         Network::Host => false,

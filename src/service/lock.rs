@@ -1,4 +1,4 @@
-//! The lock of a service's place: whoever holds it is the service's monitor, or keeps others from being it.
+//! The lock of a service's directory, held by its monitor, or by a command that keeps monitors out.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read};
@@ -11,11 +11,11 @@ use super::service_dir::ServiceDir;
 use crate::error::{Error, IoContext, Result};
 
 const LOCK: &str = "lock";
-/// How often to find it taken by somebody who means it, before that is believed: he may be about to end.
+/// Attempts before the lock counts as taken: its holder may be about to exit.
 const LOCK_ATTEMPTS: u32 = 10;
-/// How long to wait for those who only look.
+/// How long to wait for holders of the shared lock, who only test it.
 const SHARED_LOCK_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long to wait for what is left of a container that was killed.
+/// How long to wait for the processes of a killed container.
 const CONTAINER_EXIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl ServiceDir {
@@ -34,11 +34,11 @@ impl ServiceDir {
                     lock.set_len(0).io("write", &path)?;
                     return Ok(Some(lock));
                 }
-                // The service was removed meanwhile, and perhaps made anew.
+                // The service was removed meanwhile, and perhaps created again.
                 lock = self.open_to_append(LOCK)?;
                 continue;
             }
-            // Somebody who only looks whether a monitor lives shares it, for a moment: he is waited for.
+            // A test for a live monitor takes the shared lock briefly: wait for it.
             if try_to(lock.try_lock_shared(), &path)? {
                 lock.unlock().io("unlock", &path)?;
             } else {
@@ -49,7 +49,7 @@ impl ServiceDir {
         Ok(None)
     }
 
-    /// Waits until nothing is left of the service's last container. Where its monitor was killed, the lock is
+    /// Waits until the service's last container is gone. After its monitor was killed, the lock is
     /// free at once, while the container's processes need their time to die: two containers must never have
     /// the same files. The lock must be held.
     ///
@@ -152,7 +152,7 @@ mod tests {
         let (moved, path) = (dir.join("old"), dir.join(LOCK));
         let looker = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(200));
-            // Who waits for the old one must not take it for the new one.
+            // A command that waits for the old monitor must not mistake the new one for it.
             fs::rename(&path, moved).unwrap();
             File::create(&path).unwrap();
             drop(looks);

@@ -1,17 +1,17 @@
-//! Instances of services: what running one needs, and running it.
+//! Instances and running services.
 //!
 //! | file | job |
 //! |---|---|
-//! | `instance_state` | what an image of an instance leaves unsaid: its secrets |
-//! | `record`, `status`, `service_dir`, `lock` | what a running service is, how it is, where that is kept |
+//! | `instance_state` | the state that an instance's image does not have: its secrets |
+//! | `record`, `status`, `service_dir`, `lock` | the description, state and directory of a service |
 //! | `process` | whether a process that was written down is still there |
-//! | `supervise`, `control` | keeping it running, what ends, and asking the process that does |
-//! | `log` | what its components print |
-//! | `exec`, `health` | a command in one that runs, and whether it is well |
+//! | `supervise`, `control` | restarts components, and takes requests meanwhile |
+//! | `log` | the output of its components |
+//! | `exec`, `health` | commands in a running service; health checks |
 //! | `backup` | backups of it |
 //! | `address` | its address on the host |
 //! | `links` | other services that it reaches |
-//! | `environment` | what its scripts find in their environment |
+//! | `environment` | the environment of its scripts |
 //! | `export` | a service as other engines run it |
 
 pub mod address;
@@ -40,8 +40,8 @@ use crate::sandbox::Sandbox;
 use record::Record;
 use service_dir::ServiceDir;
 
-/// Removes a service that doesn't run: what it has written, its logs, its record; its volumes too if told
-/// so, but for those that other services have as well. Gives the names of these.
+/// Removes a stopped service: its files, logs and record; its volumes too if told
+/// so, except those that other services use. Returns the names of these.
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).

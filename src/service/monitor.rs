@@ -1,4 +1,4 @@
-//! The monitor of a service in the background: a process of its own, as conmon is to podman.
+//! The monitor of a background service: one process for each, as conmon in podman.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -28,7 +28,7 @@ const MONITOR_NAME: &str = "svp-monitor";
 /// The size at which a monitor begins a new log: a service that ends every minute must not fill the disk; bytes.
 const LONGEST_LOG: u64 = 1 << 20;
 
-/// What a monitor tells the command that started it, a line each.
+/// Messages of a monitor to the command that started it, one per line.
 #[derive(Serialize, Deserialize)]
 enum MonitorEvent {
     Step(String),
@@ -110,7 +110,7 @@ fn monitor(root: &Path, name: &str, sender: &EventSender) -> Result<()> {
     run(root, &service_dir, signals, &mut hooks).map(drop)
 }
 
-/// Runs a service in this process until it has ended; gives its exit code.
+/// Runs a service in this process until it ends; returns its exit code.
 ///
 /// # Errors
 /// Those of starting it; [`Kind::Usage`](crate::error::Kind::Usage) if it runs already.
@@ -147,7 +147,7 @@ pub fn run(
         signals,
     };
     let code = supervise(&job, hooks);
-    // For who waits; its status says so, too.
+    // For waiting commands; the status has it too.
     let _ = write!(lock, "{}", *code.as_ref().unwrap_or(&125));
     if record.remove {
         super::remove(service_dir, &record, &sandbox, false)?;
@@ -159,7 +159,7 @@ pub fn run(
 /// A monitor's reporter: to its log always, to the command that started it until the service has started.
 struct EventSender {
     started: Mutex<bool>,
-    /// Where its standard error leads to.
+    /// The destination of its standard error.
     log: PathBuf,
 }
 
@@ -170,7 +170,7 @@ impl EventSender {
             return;
         }
         let text = serde_json::to_string(event).expect("plain data");
-        // Who started the monitor may be gone.
+        // The command that started the monitor may be gone.
         let _ = write_line(stdout(), &text);
     }
 
@@ -179,7 +179,7 @@ impl EventSender {
         if let Ok(mut started) = self.started.lock() {
             *started = true;
         }
-        // Whoever reads to the end must not wait for the service's.
+        // A reader waiting for end of file must not wait for the service to end.
         let null = File::options().write(true).open("/dev/null");
         if let Ok(null) = null {
             let _ = dup2_stdout(&null);
@@ -207,7 +207,7 @@ impl EventSender {
     }
 }
 
-/// A monitor's standard output leads to who started it, its standard error to its log.
+/// A monitor's standard output goes to the command that started it, its standard error to its log.
 fn write_line(fd: BorrowedFd<'_>, text: &str) -> std::io::Result<()> {
     File::from(fd.try_clone_to_owned()?).write_all(format!("{text}\n").as_bytes())
 }

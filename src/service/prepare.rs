@@ -19,11 +19,11 @@ use crate::sandbox::{
 };
 use crate::store::Store;
 
-/// What a supervisor needs to run a service.
+/// Everything that a supervisor needs to run a service.
 pub struct Prepared {
     /// The container.
     pub spec: ServiceSpec,
-    /// Where each door that svp opens for it leads.
+    /// The target of each link listener.
     pub links: Vec<Link>,
     /// The environment of all components.
     pub env: Vec<(String, String)>,
@@ -90,7 +90,7 @@ fn binds(
     Ok(binds)
 }
 
-/// The ports that an image says it listens on, not led to from anywhere yet.
+/// The ports that an image exposes, without forwards.
 ///
 /// # Errors
 /// [`Kind::BadInput`](crate::error::Kind::BadInput) if they are no ports.
@@ -174,7 +174,7 @@ pub fn warn_about_taken_ports(ports: &[Forward], reporter: &dyn Reporter) {
     }
 }
 
-/// Makes sure that one can listen where the user wants.
+/// Checks that the requested ports can be bound.
 fn check_published(published: &[Forward]) -> Result<()> {
     for (number, forward) in published.iter().enumerate() {
         let Forward { host, protocol, .. } = *forward;

@@ -1,4 +1,4 @@
-//! What a service that runs, or ran, is: written when it is made, read whenever it starts.
+//! The record of a service: written at creation, read at each start.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -19,7 +19,7 @@ pub const FORMAT: u32 = 1;
 pub struct Record {
     /// The version of this file's format.
     pub format: u32,
-    /// What its place in the tree area is called.
+    /// The name of its directory in the layer store.
     pub id: String,
     /// Its name.
     pub name: String,
@@ -29,7 +29,7 @@ pub struct Record {
     pub manifest: Descriptor,
     /// When it was made; seconds since 1970.
     pub created: i64,
-    /// What runs in it, in the pack's order; empty for a service of one process without a name.
+    /// Its components, in the pack's order; empty for a service with a single unnamed process.
     pub components: Vec<String>,
     /// The program that runs a component, and its first arguments.
     pub entrypoint: Vec<String>,
@@ -42,9 +42,9 @@ pub struct Record {
     /// The services whose environment it has, and whom it reaches.
     #[serde(default)]
     pub links: Vec<String>,
-    /// What the user adds.
+    /// The user's variables.
     pub more_env: Vec<(String, String)>,
-    /// A command for `/bin/sh -c` that succeeds while the service is well.
+    /// A command for `/bin/sh -c` that succeeds while the service is healthy.
     pub health: Option<String>,
     /// The network.
     pub network: Network,
@@ -64,7 +64,7 @@ pub struct Record {
     pub resources: Resources,
     /// The restart policy.
     pub restart: Restart,
-    /// The signal that asks it to stop.
+    /// The stop signal.
     pub stop_signal: i32,
     /// Whether it is removed when it has ended.
     pub remove: bool,
@@ -75,18 +75,18 @@ pub struct Record {
     pub candidate_for: Option<String>,
 }
 
-/// What is shown in a service at a place of its own.
+/// A mount in a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
-    /// What.
+    /// The source.
     pub source: MountSource,
-    /// Where, absolute in the container.
+    /// The absolute path in the container.
     pub at: String,
     /// Whether the service may only read it.
     pub read_only: bool,
 }
 
-/// What is shown.
+/// The source of a mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MountSource {
@@ -96,7 +96,7 @@ pub enum MountSource {
     Host(String),
 }
 
-/// What to do when a component ends, for the life of the service's monitor.
+/// The restart policy of the components.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Restart {
@@ -154,7 +154,7 @@ impl Record {
         self.candidate_for.as_ref().unwrap_or(&self.name)
     }
 
-    /// The names of what runs in it, as they are shown: the service's own name if its one process has none.
+    /// The names of its components for display: the service's own name if its single process is unnamed.
     pub fn component_names(&self) -> Vec<String> {
         if self.components.is_empty() { vec![self.name.clone()] } else { self.components.clone() }
     }
@@ -181,7 +181,7 @@ impl Record {
         IpAddr::V4(self.address.unwrap_or(Ipv4Addr::LOCALHOST))
     }
 
-    /// What a client needs to know: the secrets first, then the pack's environment with `ip` for `%IP`.
+    /// Returns the environment for clients: the secrets, then the pack's variables with `ip` for `%IP`.
     pub fn client_environment(&self, ip: &str) -> Vec<(String, String)> {
         let secrets =
             self.secrets.iter().map(|(name, secret)| (name.clone(), secret.expose().to_owned()));
@@ -216,8 +216,8 @@ impl Record {
         })
     }
 
-    /// What every script in the service finds in its environment: the image's, that of the services it is
-    /// linked to, its own, what the user adds.
+    /// Returns the environment of every script in the service: the image's, that of the services it is
+    /// linked to, its own, and the user's.
     pub fn environment(
         &self,
         image: &Image,

@@ -1,15 +1,15 @@
-//! Where a service's record, state, socket and logs are.
+//! The directory of a service: its record, state, socket and logs.
 //!
 //! ```text
 //! ROOT/services/NAME/service.json   the record (0600: it has the secrets)
-//! ROOT/services/NAME/status.json    what its monitor knows of it, written by that alone
+//! ROOT/services/NAME/status.json    state, written by its monitor alone
 //! ROOT/services/NAME/lock           held by the monitor as long as it lives
 //! ROOT/services/NAME/control        the monitor's socket
-//! ROOT/services/NAME/logs/          what the components print
-//! ROOT/services/NAME/monitor.log    what the monitor has to say
+//! ROOT/services/NAME/logs/          output of the components
+//! ROOT/services/NAME/monitor.log    the monitor's own log
 //! ```
 //!
-//! A monitor that was killed leaves its socket and a status that says "running"; the lock tells the truth.
+//! A killed monitor leaves its socket and the status "running"; the lock decides.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
@@ -117,7 +117,7 @@ impl ServiceDir {
         let parent = self.dir.parent().unwrap_or(&self.dir);
         let mut builder = DirBuilder::new();
         builder.mode(0o700).recursive(true).create(parent).io("make", parent)?;
-        // Made whole beside, so that nobody ever sees a part of it.
+        // Created under a temporary name and renamed, so that it is never seen half-made.
         let staging = tempfile::Builder::new()
             .prefix(&format!(".new-{}-", self.name))
             .tempdir_in(parent)
@@ -148,7 +148,7 @@ impl ServiceDir {
             }
             other => Error::io("make", &self.dir, other),
         })?;
-        // What was renamed away needs no cleaning.
+        // A renamed directory needs no clean-up.
         let _ = staging.keep();
         File::open(parent).and_then(|dir| dir.sync_all()).io("sync", parent)
     }
@@ -186,8 +186,8 @@ impl ServiceDir {
 
     /// Says how the service is; its monitor alone does.
     ///
-    /// A disk that is full, which may be the service's doing, must not make it tell lies: then the new text
-    /// goes into the file that is there, in the space that this has.
+    /// On ENOSPC (the service may have filled the disk) overwrites the padded status file in place, so that it
+    /// never goes stale.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -205,7 +205,7 @@ impl ServiceDir {
         file.write_all(&text).io("write", &path)
     }
 
-    /// Reads what the monitor last said. While it is written in place a part of it may be seen.
+    /// Reads the monitor's last status. An in-place write may be seen in part.
     pub(super) fn last_status(&self) -> Option<Status> {
         (0..STATUS_LOOKS).find_map(|look| {
             if look > 0 {
@@ -219,12 +219,12 @@ impl ServiceDir {
         })?
     }
 
-    /// How the service is, by what its monitor last said and by whether it lives.
+    /// Returns the state of the service, from its status file and its lock.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
     pub fn status(&self) -> Result<Status> {
-        // In this order: a monitor that ends meanwhile has said so.
+        // In this order: a monitor that ends in between has written its status.
         let alive = self.is_running()?;
         let mut status = match self.last_status() {
             Some(status) => status,
@@ -247,25 +247,25 @@ impl ServiceDir {
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
     pub fn remove(&self) -> Result<()> {
-        // The record goes first: what is left halfway is no service any more.
+        // Remove the record first: an interrupted removal then leaves no service.
         let _ = fs::remove_file(self.record_path());
         let parent = self.dir.parent().unwrap_or(&self.dir);
         let dir = File::open(parent).io("open", parent)?;
         remove_tree::remove_tree(std::os::fd::AsFd::as_fd(&dir), &self.name).io("remove", &self.dir)
     }
 
-    /// Whether a restore was cut short while it put a fresh copy in the service's place.
+    /// Whether a restore was interrupted during its cutover.
     pub fn has_cutover_journal(&self) -> bool {
         self.dir.join("swap.json").exists()
     }
 
-    /// Whether this is no service any more, but what a removal has left that was killed halfway.
+    /// Whether this is the remainder of an interrupted removal.
     fn is_partly_removed(&self) -> bool {
         !self.record_path().exists() && matches!(self.is_running(), Ok(false))
     }
 
     /// Whether a directory of a service was left by a command that was killed while it made or removed it.
-    /// Only if nobody else is at it.
+    /// Only if no other process uses it.
     pub fn is_abandoned(path: &Path) -> bool {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let service_dir = ServiceDir { dir: path.to_owned(), name };
@@ -308,7 +308,7 @@ impl ServiceDir {
         self.dir.join("logs")
     }
 
-    /// Where the monitor says what it has to say.
+    /// The path of the monitor's own log.
     pub fn monitor_log(&self) -> PathBuf {
         self.dir.join("monitor.log")
     }

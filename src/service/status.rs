@@ -1,4 +1,4 @@
-//! How a service is, as its monitor last said.
+//! The state of a service, as last written by its monitor.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,10 +14,10 @@ pub struct Status {
     pub state: State,
     /// Its monitor's process.
     pub monitor: Option<u32>,
-    /// The process 1 of its container, as the host numbers it.
+    /// The container's init, as a PID of the host.
     #[serde(rename = "process1")]
     pub init_pid: Option<u32>,
-    /// The process 1 of its last container, which may be there still when the service has ended: a killed one
+    /// The init of its last container, which may outlive the service: a killed one
     /// needs its time.
     #[serde(default)]
     pub container: Option<Process>,
@@ -25,16 +25,16 @@ pub struct Status {
     pub started: Option<i64>,
     /// When it ended.
     pub ended: Option<i64>,
-    /// The code that it ended with, as a shell has it.
+    /// Its exit code, as a shell reports it.
     pub exit_code: Option<i32>,
     /// Why it could not go on.
     pub error: Option<String>,
     /// The network that it got.
     pub network: Option<Network>,
-    /// How many of its processes were killed because its memory was used up, since it was last started.
+    /// Number of OOM kills since its last start.
     #[serde(default)]
     pub memory_kills: u64,
-    /// What runs in it.
+    /// Its components.
     pub components: Vec<ComponentStatus>,
 }
 
@@ -48,7 +48,7 @@ pub enum State {
     Starting,
     /// It runs.
     Running,
-    /// It was asked to stop.
+    /// A stop was requested.
     Stopping,
     /// It has ended, or was stopped.
     Exited,
@@ -130,7 +130,7 @@ pub fn now() -> i64 {
     jiff::Timestamp::now().as_second()
 }
 
-/// The exit code that a shell gives a command.
+/// Returns the exit code that a shell reports.
 pub fn shell_code(end: End) -> i32 {
     match end {
         End::Exited(code) => code,

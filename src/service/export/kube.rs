@@ -1,6 +1,6 @@
-//! Objects of Kubernetes: what is said, the pod, and the way to it.
+//! Kubernetes objects: ConfigMap, Secret, Deployment and Service.
 //!
-//! The pod's name for itself and the Service's name are the same, so that what `%IP` became is right on both
+//! The pod's own host name and the Service's name are the same, so that the replacement of `%IP` is right on both
 //! sides.
 
 use base64::Engine as _;
@@ -105,7 +105,7 @@ fn notes(model: &Model<'_>, name: &str, secrets: Secrets) -> Vec<String> {
     notes
 }
 
-/// What all objects have.
+/// Metadata common to all objects.
 pub(super) fn object(api: &str, kind: &str, name: &str, app: &str) -> Yaml {
     let metadata = Yaml::from([("name", name.into()), ("labels", app_label(app))]);
     [("apiVersion", api.into()), ("kind", kind.into()), ("metadata", metadata)].into()
@@ -117,7 +117,7 @@ fn app_label(app: &str) -> Yaml {
 
 fn secret(model: &Model<'_>, name: &str, masked: bool) -> Yaml {
     let data = model.record.secrets.iter().map(|(variable, secret)| {
-        // No base64: nobody takes it for a value.
+        // stringData, not base64, so that people can read and edit it.
         let value = if masked { "********".into() } else { BASE64.encode(secret.expose()) };
         (variable.clone(), value.into())
     });
@@ -131,7 +131,7 @@ fn config_map(name: &str, env: Vec<(String, String)>) -> Yaml {
     object("v1", "ConfigMap", name, name).with("data", Yaml::Map(data.collect()))
 }
 
-/// podman's word for what to do with init containers: by itself it removes them once they have ended, and podman 4.3
+/// podman's annotation for init containers: by default it removes them once they have ended, and podman 4.3
 /// fails at that when they take their time.
 const INIT_TYPE: &str = "io.podman.annotations.init.container.type";
 
@@ -166,8 +166,8 @@ fn pod(model: &Model<'_>, name: &str, claims: &Claims<'_>, config: Option<&Yaml>
     };
     spec = spec
         .with("automountServiceAccountToken", false)
-        // As process 1 a component would have to reap what others leave, and SIGTERM would do nothing unless it says
-        // what. svp's own container has one for all, too.
+        // As process 1 a component would have to reap orphans, and would ignore SIGTERM without a handler of its own.
+        // svp's own container has an init too.
         .with("shareProcessNamespace", true)
         // Kubernetes' own REDIS_PORT and the like would be taken for the pack's.
         .with("enableServiceLinks", false);
@@ -244,8 +244,8 @@ fn containers(
     out
 }
 
-/// A container's probes. Health is that of the whole service, so the first container asks it for all; only where it
-/// is alone is it clear what to start again.
+/// Returns a container's probes. Health concerns the whole service, so only the first container checks it; only if it
+/// is the only one may a failure restart it.
 fn probes(model: &Model<'_>, index: usize) -> Vec<(&'static str, Yaml)> {
     let Some(health) = &model.record.health else {
         let mut tcp = model.ports.iter().filter(|(_, protocol)| *protocol == Transport::Tcp);

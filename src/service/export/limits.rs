@@ -1,9 +1,9 @@
-//! What a service may use of the machine, as others write it.
+//! Resource limits in the notation of podman, systemd and Kubernetes.
 
 use super::yaml::Yaml;
 use crate::sandbox::Resources;
 
-/// Bytes in the largest unit that says them exactly: how many, and the unit's first letter.
+/// Bytes in the largest unit that expresses them exactly: the number, and the unit's first letter.
 fn amount(bytes: u64) -> (u64, Option<char>) {
     [(30, 'g'), (20, 'm'), (10, 'k')]
         .into_iter()

@@ -1,12 +1,12 @@
 //! `svp export`: a service as others' engines run it, written as a person would have written it by hand.
 //!
-//! | file | what it writes |
+//! | file | content |
 //! |---|---|
 //! | `kube` | objects of Kubernetes, which `podman kube play` takes too |
 //! | `volumes` | its volumes for Kubernetes |
 //! | `quadlet` | units of podman's quadlet |
 //! | `systemd` | a unit that runs the service with svp itself |
-//! | `limits` | what it may use |
+//! | `limits` | resource limits |
 //! | `names` | names that they take |
 //! | `yaml`, `unit` | how their files are written |
 
@@ -39,29 +39,29 @@ pub enum Format {
     Systemd,
 }
 
-/// What to do about secrets.
+/// Treatment of secrets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Secrets {
-    /// Write them where the format has a place of its own for them.
+    /// Write them into the format's own object for secrets.
     With,
     /// Leave them out.
     Without,
-    /// Write what makes them, and nothing else.
+    /// Write only the secrets.
     Only,
-    /// Write what podman before 4.4 takes for Kubernetes' Secret, and nothing else.
+    /// Write only the Secret, in the form that podman before 4.4 reads.
     PodmanSecret,
     /// As `With`, but with asterisks for the values: to look at.
     Masked,
 }
 
-/// What to write.
+/// A request to export.
 #[derive(Debug)]
 pub struct Request {
     /// Whose files.
     pub format: Format,
-    /// What to do about secrets.
+    /// Treatment of secrets.
     pub secrets: Secrets,
-    /// What the image is called where the service is to run, if not by its name here.
+    /// The image's name on the target, if it differs.
     pub image: Option<Reference>,
     /// svp's own program.
     pub program: PathBuf,
@@ -71,12 +71,12 @@ pub struct Request {
     pub system: bool,
 }
 
-/// What was written.
+/// The result of an export.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Exported {
     /// The files, in the order of reading.
     pub files: Vec<File>,
-    /// What a person has to do or to know, a sentence each.
+    /// Notes and steps for the user, one sentence each.
     pub notes: Vec<String>,
 }
 
@@ -85,7 +85,7 @@ pub struct Exported {
 pub struct File {
     /// Its name.
     pub name: String,
-    /// What is in it.
+    /// Its content.
     pub text: String,
     /// Whether secrets are.
     pub secret: bool,
@@ -94,7 +94,7 @@ pub struct File {
 /// Writes a service as others run it.
 ///
 /// # Errors
-/// [`Kind::Usage`](crate::error::Kind::Usage) if the format can't say what the service is.
+/// [`Kind::Usage`](crate::error::Kind::Usage) if the format can't express the service.
 pub fn export(record: &Record, image: &Image, request: &Request) -> Result<Exported> {
     if request.format == Format::Systemd {
         return systemd::export(record, request);
@@ -113,13 +113,13 @@ struct Model<'a> {
     image: String,
     /// Whether that name leads to a registry.
     in_registry: bool,
-    /// What pushes to it: the name with a tag.
+    /// The name with a tag, for push commands.
     pushed: String,
     /// Whether units are the system's, not a user's.
     system: bool,
-    /// What to run instead of the image's entrypoint.
+    /// The program to run instead of the image's entrypoint.
     entrypoint: Option<&'a str>,
-    /// Where, if not where the image says.
+    /// The working directory, if not the image's.
     cwd: Option<&'a str>,
     /// The ports that the service listens on.
     ports: Vec<(u16, Transport)>,
@@ -133,7 +133,7 @@ impl<'a> Model<'a> {
         };
         let in_registry = name.registry().is_some_and(|registry| registry != "localhost");
         let engine_name = match name.digest() {
-            // Which image it is says the digest alone: not all engines take a tag beside it.
+            // The digest alone identifies the image: not all engines accept a tag beside it.
             Some(digest) => name.at_digest(digest).to_string(),
             None => name.tagged(),
         };
@@ -192,7 +192,7 @@ impl<'a> Model<'a> {
         names
     }
 
-    /// The volumes that are volumes, and where.
+    /// The named volumes and their mount points.
     fn volume_mounts(&self) -> impl Iterator<Item = (&str, &Mount)> {
         self.record.mounts.iter().filter_map(|mount| match &mount.source {
             MountSource::Volume(name) => Some((name.as_str(), mount)),
@@ -200,7 +200,7 @@ impl<'a> Model<'a> {
         })
     }
 
-    /// What brings the image to where the service is to run; a command a line.
+    /// The commands that transfer the image to the target, one per line.
     fn image_commands(&self) -> Vec<String> {
         let own = &self.record.image;
         if self.in_registry {
@@ -236,7 +236,7 @@ fn plain_port(port: Port) -> (u16, Transport) {
     }
 }
 
-/// `systemctl`, as units of the system or of a user are told to.
+/// The `systemctl` command, with --user for user units.
 fn systemctl(system: bool) -> &'static str {
     if system { "systemctl" } else { "systemctl --user" }
 }
@@ -247,7 +247,7 @@ fn unwritable(what: &str, text: &str, format: &str) -> Error {
         .hint("run the service without it, or choose another --format")
 }
 
-/// What to say of data.
+/// The note about data.
 fn volumes_note(name: &str) -> String {
     format!(
         "data stays here: new volumes begin as the image has them; and what {name} writes outside its volumes lasts \

@@ -13,7 +13,7 @@ pub(super) fn label(name: &str) -> String {
         out = format!("svp-{}", out.trim_start_matches('-'));
     }
     if out.len() > LONGEST {
-        // What tells it from others is at its end as often as at its beginning.
+        // The distinguishing part may be at the beginning or at the end.
         let hash = crate::oci::Digest::of(name.as_bytes()).hex()[..8].to_owned();
         out = format!("{}-{hash}", &out[..LONGEST - 9]);
     }

@@ -1,6 +1,6 @@
 //! Units of podman's quadlet: a container, or a pod of containers.
 //!
-//! The service keeps its address and its ports on the host, so that `%IP` and what clients know stay right.
+//! The service keeps its address and its ports on the host, so that `%IP` and clients' settings stay valid.
 //! podman makes volumes and fills new ones from the image by itself. Secrets are podman's, by name.
 
 use super::super::record::{Mount, MountSource, Restart};
@@ -86,7 +86,7 @@ fn comments(model: &Model<'_>, podman: &str) -> Vec<String> {
     std::iter::once(head).chain(commands.into_iter().map(|line| format!("  {line}"))).collect()
 }
 
-/// Where podman's generator looks for units.
+/// The directories that podman's generator reads.
 fn directory(model: &Model<'_>) -> &'static str {
     if model.system { "/etc/containers/systemd" } else { "~/.config/containers/systemd" }
 }
@@ -170,7 +170,7 @@ fn container(model: &Model<'_>, name: &str, component: Option<&str>) -> Result<F
     if !model.in_registry {
         unit.set("Pull", "never");
     }
-    // As process 1 it would have to reap what others leave, and SIGTERM would do nothing unless it says what.
+    // As process 1 it would have to reap orphans, and would ignore SIGTERM without a handler of its own.
     unit.set("RunInit", "true");
     if in_pod {
         unit.set("Pod", format!("{}.pod", record.name));
@@ -221,7 +221,7 @@ fn variables(model: &Model<'_>, unit: &mut Unit) {
 }
 
 /// A command for a shell: as it is, or as the list that podman takes too, where podman would take its first word for
-/// one of its own or a line can't say it.
+/// one of its own, or a line can't express it.
 fn health_command(health: &str) -> Result<String> {
     let first = health.split_whitespace().next().unwrap_or_default();
     let is_podmans = ["none", "cmd", "cmd-shell"].contains(&first.to_ascii_lowercase().as_str());

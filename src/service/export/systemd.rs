@@ -40,7 +40,7 @@ pub(super) fn export(record: &Record, request: &Request) -> Result<Exported> {
         let variable = format!("SVP_ROOT={}", root.display());
         unit.set("Environment", word(&variable, Dollar::Plain));
     }
-    // svp starts components again by itself, as the service's own --restart says; this is for svp.
+    // svp itself restarts components, by the service's --restart; this setting restarts svp.
     unit.set("ExecStart", format!("{program} start --attach {name}"))
         .set("ExecStop", format!("{program} stop {name}"))
         .set("SuccessExitStatus", 128 + record.stop_signal)

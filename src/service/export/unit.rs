@@ -1,4 +1,4 @@
-//! What goes into a unit file of systemd or of podman's quadlet.
+//! Writes values into unit files of systemd and of podman's quadlet.
 
 use std::fmt::Write as _;
 
@@ -35,7 +35,7 @@ impl Unit {
     }
 }
 
-/// Whether a value becomes part of a command line, where systemd fills in variables.
+/// Whether a value is part of a command line, in which systemd expands variables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dollar {
     /// It does: a dollar sign is doubled.
@@ -67,8 +67,8 @@ pub(super) fn word(text: &str, dollar: Dollar) -> String {
     if bare { out } else { format!("\"{out}\"") }
 }
 
-/// A value that is the rest of its line and becomes one argument of a command line; `None` if no line can say
-/// it. quadlet takes quotes away from both ends, whatever is between them.
+/// Formats a value that ends its line as one argument of a command line; `None` if that is impossible.
+/// quadlet strips quotes from both ends, regardless of the text between them.
 pub(super) fn line(text: &str) -> Option<String> {
     let bare = |c: char| c == '"' || c.is_whitespace();
     if text.contains(char::is_control) || text != text.trim_matches(bare) || text.ends_with('\\') {

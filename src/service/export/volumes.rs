@@ -1,4 +1,4 @@
-//! Volumes of Kubernetes: the claims to them, where they are mounted, and what fills new ones from the image.
+//! Kubernetes volumes: claims, mounts, and the init container that fills new ones from the image.
 
 use super::super::record::{Mount, MountSource};
 use super::Model;
@@ -7,11 +7,11 @@ use super::names::labels;
 use super::yaml::Yaml;
 use crate::oci::Digest;
 
-/// Where the container that fills the volumes sees them.
+/// The mount point of the volumes in the init container.
 const NEW: &str = "/volumes";
 
-/// Fills a volume if it is new: `fill PLACE-IN-THE-IMAGE VOLUME`. What a file system is born with doesn't count; a copy
-/// that was cut short begins anew.
+/// Fills a volume if it is new: `fill PATH-IN-THE-IMAGE VOLUME`. Entries such as lost+found don't count; an
+/// interrupted copy starts again.
 const FILL: &str = r#"set -eu
 fill() {
   if [ ! -e "$2/.filling" ]; then
@@ -28,7 +28,7 @@ fill() {
 }
 "#;
 
-/// What the volumes are called there, each another.
+/// The unique names of the volumes.
 pub(super) struct Claims<'a>(Vec<(&'a str, String)>);
 
 impl<'a> Claims<'a> {
@@ -38,7 +38,7 @@ impl<'a> Claims<'a> {
         Claims(volumes.into_iter().zip(names).collect())
     }
 
-    /// The objects that ask for them.
+    /// The PersistentVolumeClaim objects.
     pub(super) fn objects(&self, app: &str) -> impl Iterator<Item = Yaml> {
         self.0.iter().map(move |(_, name)| {
             let request = [("requests", [("storage", "1Gi".into())].into())].into();
@@ -52,7 +52,7 @@ impl<'a> Claims<'a> {
         self.0.iter().find(|(name, _)| *name == volume).map_or("", |(_, claim)| claim)
     }
 
-    /// The name in the pod of what is mounted.
+    /// The name of a mount in the pod.
     fn name(&self, source: &MountSource) -> String {
         match source {
             MountSource::Volume(volume) => self.of(volume).to_owned(),

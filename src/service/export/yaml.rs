@@ -1,14 +1,14 @@
-//! YAML as people write it: blocks, and quotes only where they are needed.
+//! Writes YAML as people do: block style, quotes only where needed.
 //!
-//! Whoever reads it may speak YAML 1.1 (podman, PyYAML) or 1.2: a text is written plain only if it is a text in
-//! both. `no`, `1.0`, `12:30` and `~` are quoted; so is whatever begins or ends in a way that might mean a thing.
+//! Readers may use YAML 1.1 (podman, PyYAML) or 1.2: a string is written plain only if it is a string in
+//! both. `no`, `1.0`, `12:30` and `~` are quoted, and so is any text with a special first or last character.
 
 use std::fmt::Write as _;
 
 /// A document, or a part of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Yaml {
-    /// A text, whatever is in it.
+    /// A string.
     Text(String),
     /// A whole number.
     Number(i64),
@@ -57,7 +57,7 @@ impl<const N: usize> From<[(&str, Yaml); N]> for Yaml {
 }
 
 impl Yaml {
-    /// Adds an entry; what is no mapping stays as it is.
+    /// Adds an entry to a mapping; leaves anything else unchanged.
     pub fn with(mut self, name: &str, value: impl Into<Yaml>) -> Yaml {
         if let Yaml::Map(entries) = &mut self {
             entries.push((name.to_owned(), value.into()));
@@ -80,7 +80,7 @@ impl Yaml {
             Yaml::List(list) if !list.is_empty() => block(self, 0, &mut out),
             Yaml::Map(map) if !map.is_empty() => block(self, 0, &mut out),
             other => {
-                // A literal block's lines must be deeper than what holds them.
+                // Lines of a literal block must be indented deeper than their parent.
                 scalar(other, 2, &mut out);
                 out.push('\n');
             }
@@ -129,14 +129,14 @@ fn block(value: &Yaml, indent: usize, out: &mut String) {
     }
 }
 
-/// Writes a block whose first line goes on where a dash has begun it.
+/// Writes a block whose first line continues after a dash.
 fn nested(value: &Yaml, indent: usize, out: &mut String) {
     let mut lines = String::new();
     block(value, indent, &mut lines);
     out.push_str(&lines[indent..]);
 }
 
-/// Writes what is on one line, or a literal block whose lines are `indent` deep; no line end behind it.
+/// Writes a scalar on one line, or a literal block indented by `indent`; without a final newline.
 fn scalar(value: &Yaml, indent: usize, out: &mut String) {
     match value {
         Yaml::Number(number) => {
@@ -211,9 +211,9 @@ fn is_plain_character(c: char) -> bool {
 /// Whether a text needs no quotes.
 fn is_plain(text: &str) -> bool {
     const WORDS: [&str; 9] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
-    // An option, such as -c, begins no list and is no number.
+    // An option such as -c is neither a list nor a number.
     let word = text.strip_prefix('-').unwrap_or(text);
-    // 1Gi: with such a letter it is no number, no time and no date to anyone.
+    // 1Gi: with such a letter no version reads it as a number, time or date.
     let amount =
         text.starts_with(|c: char| c.is_ascii_digit()) && text.contains(['G', 'K', 'M', 'm']);
     let first = word.starts_with(|c: char| c.is_ascii_alphabetic()) || text.starts_with('/');

@@ -1,4 +1,4 @@
-//! What components print, kept: the line format that Kubernetes' container runtimes and podman's
+//! Logs of components, in the line format that Kubernetes' container runtimes and podman's
 //! `k8s-file` driver write, `TIME STREAM TAG TEXT`.
 //!
 //! `TAG` is `F` for a whole line, `P` for a piece of one that had no end yet when it had to be written.

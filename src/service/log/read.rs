@@ -1,4 +1,4 @@
-//! Reading logs: of one component or of several by time, the last lines, and what still comes.
+//! Reads logs: of one component, or of several merged by time; the last lines; and follows them.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs::File;
@@ -20,13 +20,13 @@ const MOST_FILES: u32 = 1000;
 pub struct Line {
     /// When it was printed.
     pub time: Timestamp,
-    /// Where to.
+    /// The stream it was printed to.
     pub stream: Stream,
-    /// What, without its end.
+    /// The text, without its newline.
     pub text: Vec<u8>,
     /// Whether the line ends here.
     pub whole: bool,
-    /// Of which of the components that were asked for.
+    /// The index of the component.
     pub component: usize,
 }
 
@@ -48,7 +48,7 @@ impl LogFilter {
     }
 }
 
-/// Hands the lines that are there to `take`, by time; gives what comes next.
+/// Passes the existing lines to `take`, by time; returns a follower for later lines.
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage); those of `take`.
@@ -121,13 +121,13 @@ impl Last {
             !dropped
         });
         if !whole {
-            // What follows of it is the rest of nothing: it begins a line.
+            // A continuation without a beginning starts a new line.
             self.open.remove(&of);
         }
     }
 }
 
-/// Reads one component's log from its oldest line on, and goes on where it stopped.
+/// Reads one component's log from its oldest line, and resumes at its last position.
 #[derive(Debug)]
 pub struct Follower {
     dir: PathBuf,
@@ -174,7 +174,7 @@ impl Follower {
             let length = reader.read_until(b'\n', &mut self.partial).io("read", &self.dir)?;
             if length > 0 && self.partial.ends_with(b"\n") {
                 let text = std::mem::take(&mut self.partial);
-                // What is no line of ours was not written by us.
+                // Skip lines in another format.
                 match parse(&text[..text.len() - 1], self.number) {
                     Some(line) => return Ok(Some(line)),
                     None => continue,
@@ -189,7 +189,7 @@ impl Follower {
         Ok(None)
     }
 
-    /// Opens the files that are newer than what is open; whether there are any.
+    /// Opens newer files than the current one; returns whether there are any.
     fn open_newer(&mut self) -> Result<bool> {
         let mut newer = VecDeque::new();
         let mut newest = None;

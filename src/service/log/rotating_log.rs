@@ -10,7 +10,7 @@ use super::file;
 use crate::sandbox::Stream;
 use crate::service::record::LogLimits;
 
-/// A line longer than this is written in pieces, which readers put together again; bytes.
+/// Longer lines are written in pieces of this many bytes, which readers join again.
 const LONGEST: usize = 1 << 20;
 
 /// The log of one component, which its two streams write to.
@@ -26,12 +26,12 @@ pub struct Log {
 struct State {
     file: File,
     size: u64,
-    /// Set once writing has failed: the service goes on without its log, and its status says why.
+    /// Set once writing fails: the service continues without its log, and its status shows the reason.
     failed: Option<String>,
 }
 
 impl Log {
-    /// Opens the log; what is in it stays.
+    /// Opens the log for appending.
     ///
     /// # Errors
     /// If the file can't be opened.
@@ -92,7 +92,7 @@ impl Log {
     /// Writes whole entries, after a new file was begun if it is time for one.
     fn append(&self, text: &[u8]) {
         let Ok(mut state) = self.state.lock() else { return };
-        // Where no new file can be begun, the old one grows on: that loses nothing.
+        // If a new file can't be created, keep writing to the old one: nothing is lost.
         let _ = self.rotate(&mut state);
         let result = state.file.write_all(text);
         match result {
@@ -136,7 +136,7 @@ fn open(path: &Path) -> io::Result<File> {
     File::options().append(true).create(true).mode(0o600).open(path)
 }
 
-/// What comes before the text of an entry.
+/// The prefix of an entry.
 fn head(stream: Stream, tag: char) -> String {
     let name = if stream == Stream::Stdout { "stdout" } else { "stderr" };
     let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%9fZ");

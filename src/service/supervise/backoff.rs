@@ -8,7 +8,7 @@ use crate::service::record::Restart;
 /// The first pause before a component is started again; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// What ran so long is well: its next failure is a first one.
+/// After this uptime the back-off is reset.
 const WELL: Duration = Duration::from_secs(10);
 
 /// A restart policy at work: how often in a row something has failed, and how long it is left alone.
@@ -30,7 +30,7 @@ impl Backoff {
         self.failures = 0;
     }
 
-    /// How long to wait before what has ended after `ran` is started again; `None` if it isn't.
+    /// Returns the pause before a restart after an uptime of `ran`; `None` if there is no restart.
     pub(super) fn pause_after(&mut self, end: End, ran: Duration) -> Option<Duration> {
         if ran > WELL {
             self.reset();

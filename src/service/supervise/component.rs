@@ -1,4 +1,4 @@
-//! A component, and what is due to it: its start, its end, its restart.
+//! A component and its pending actions: start, stop, restart.
 
 use std::time::{Duration, Instant};
 
@@ -6,13 +6,13 @@ use super::backoff::Backoff;
 use crate::sandbox::{Component, End};
 use crate::service::record::Restart;
 
-/// A component and what is to become of it.
+/// A component and its pending actions.
 #[derive(Debug)]
 pub(super) struct SupervisedComponent {
     pub(super) component: Component,
     pub(super) argv: Vec<String>,
     pub(super) running: bool,
-    /// Whether it has been told to start, and nothing was heard since.
+    /// Whether a start was requested and not yet confirmed.
     pub(super) starting: bool,
     /// When it is to be started.
     pub(super) next_start: Option<Instant>,
@@ -20,7 +20,7 @@ pub(super) struct SupervisedComponent {
     pub(super) deadline: Option<Instant>,
     /// When it was last killed.
     pub(super) killed: Option<Instant>,
-    /// Start it when it has ended, whatever the policy says.
+    /// Start it when it has ended, regardless of the policy.
     pub(super) restart_requested: bool,
     since: Instant,
     backoff: Backoff,
@@ -75,7 +75,7 @@ impl SupervisedComponent {
         }
     }
 
-    /// Takes note of its end, and sets the time of its next start; the pause before that, if there is one.
+    /// Records its exit and schedules its next start; returns the pause before it, if any.
     pub(super) fn ended(&mut self, end: End, stopping: bool) -> Option<Duration> {
         self.running = false;
         self.deadline = None;

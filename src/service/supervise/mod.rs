@@ -27,39 +27,39 @@ use crate::service::status::{State, Status, now, shell_code};
 
 /// How often to look at the network.
 const TICK: Duration = Duration::from_secs(2);
-/// How long Ctrl-C and SIGTERM give a service; seconds.
+/// Seconds between Ctrl-C or SIGTERM and SIGKILL.
 pub const STOP_SECONDS: u32 = 10;
 
-/// What a supervisor tells while it works.
+/// The events of a supervisor.
 pub struct Hooks<'a> {
     /// Every component has been started.
     pub started: &'a mut dyn FnMut(),
-    /// What a component prints, lines together.
+    /// Output of a component, in whole lines.
     pub show: &'a (dyn Fn(usize, Stream, &[u8]) + Sync),
     /// Everything else.
     pub reporter: &'a dyn Reporter,
 }
 
-/// What to run.
+/// What to supervise.
 pub struct Job<'a> {
     /// The service's place, whose lock the caller holds.
     pub service_dir: &'a ServiceDir,
-    /// What it is.
+    /// Its record.
     pub record: &'a Record,
-    /// Where its container is made.
+    /// The sandbox of its container.
     pub sandbox: &'a Sandbox,
-    /// What that is.
+    /// The description of its container.
     pub spec: &'a ServiceSpec,
-    /// Where each door of it leads.
+    /// The target of each of its link listeners.
     pub links: &'a [Link],
     /// The environment of all components.
     pub env: Vec<(String, String)>,
-    /// The numbers of signals that svp gets, a byte each: the first asks for a stop, the second for a
+    /// Signal numbers received by svp, one byte each: the first requests a stop, the second a
     /// quick one.
     pub signals: OwnedFd,
 }
 
-/// Runs a service until it has ended; gives its exit code.
+/// Runs a service until it ends; returns its exit code.
 ///
 /// # Errors
 /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if its container can't be made,
@@ -131,7 +131,7 @@ enum ContainerEnd {
 }
 
 impl Supervisor<'_> {
-    /// One container after another, as long as they die by themselves and the policy says so.
+    /// Runs containers one after another while they die by themselves and the policy restarts them.
     fn run(&mut self, hooks: &mut Hooks<'_>) -> Result<()> {
         let mut backoff = Backoff::new(self.job.record.restart);
         loop {
@@ -144,13 +144,13 @@ impl Supervisor<'_> {
                     hooks.reporter.note("the container was killed");
                 }
                 Err(error) if self.status.state == State::Starting => return Err(error),
-                // There was one before: what it lacks now it may have in a moment.
+                // A container ran before, so the failure may be temporary.
                 Err(error) => hooks.reporter.note(&error.to_string()),
             }
             let killed = End::Signaled(libc::SIGKILL);
             self.code = shell_code(killed);
             let pause = backoff.pause_after(killed, since.elapsed());
-            // A component that was to be started anew needs a container, whatever the policy says.
+            // A requested restart of a component needs a container, regardless of the policy.
             let requested = self.components.iter().any(|component| component.restart_requested);
             let pause = if requested { Some(Duration::ZERO) } else { pause };
             let Some(pause) = pause.filter(|_| !self.stopping) else { return Ok(()) };
@@ -177,7 +177,7 @@ impl Supervisor<'_> {
         self.job.sandbox.start_service(self.job.spec, hooks.reporter)
     }
 
-    /// Waits without a container, answering who asks; whether another container is wanted.
+    /// Waits between containers, answering requests; returns whether to start another container.
     fn pause(&mut self, pause: Duration, hooks: &mut Hooks<'_>) -> Result<bool> {
         self.components.clear();
         let until = Instant::now() + pause;
@@ -199,7 +199,7 @@ impl Supervisor<'_> {
         Ok(!self.stopping)
     }
 
-    /// Writes down how it is. What can't be written now the next one tells.
+    /// Writes the status. If that fails, the next write includes it.
     fn write_status(&mut self) {
         if self.log_failure.is_some() {
             self.status.error.clone_from(&self.log_failure);
@@ -256,7 +256,7 @@ impl Supervisor<'_> {
             self.status.network = Some(service.network_kind);
             self.status.init_pid = service.init_pid();
             self.status.container = self.status.init_pid.and_then(Process::of);
-            // Before anything of the service runs: whoever starts it next must know whom to wait for.
+            // Before any process of the service runs: the next start must know which process to wait for.
             self.write_status();
             self.earlier_oom_kills = self.status.memory_kills;
             // When this returns the container is gone, so that the pipes end and the threads with them.
@@ -343,7 +343,7 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Takes note of what became of a component; whether the container is still there.
+    /// Records the exit of a component; returns whether the container still exists.
     fn handle_event(&mut self, number: usize, event: Event, hooks: &mut Hooks<'_>) -> bool {
         self.components[number].starting = false;
         match event {
@@ -361,7 +361,7 @@ impl Supervisor<'_> {
                     self.components[number].running = false;
                     self.start_error = Some(error);
                 } else {
-                    // It could be started once: what it lacks now it may have in a moment.
+                    // It started before, so the failure may be temporary.
                     hooks.reporter.note(&error.to_string());
                     self.ended(number, End::Exited(127), hooks);
                 }
@@ -389,7 +389,7 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Waits for whatever is next, until then at most.
+    /// Waits for the next event, at most until then.
     fn wait(&self, service: Option<&Service>, until: Option<Instant>) -> Result<Ready> {
         let fixed: [BorrowedFd<'_>; 2] = [self.listener.as_fd(), self.job.signals.as_fd()];
         let components = self.components.iter().map(|component| component.component.as_fd());
@@ -425,7 +425,7 @@ impl Supervisor<'_> {
     }
 }
 
-/// Which of those that a supervisor listens to have something to say.
+/// The event sources of a supervisor that are ready.
 struct Ready {
     control: bool,
     signal: bool,

@@ -1,4 +1,4 @@
-//! What is asked of a supervisor, by signals and by its socket, and the force that follows where asking is in vain.
+//! Requests to a supervisor, by signals and by its socket, and the kill that follows when a stop takes too long.
 
 use std::time::{Duration, Instant};
 
@@ -9,13 +9,13 @@ use crate::sandbox::{End, Service};
 use crate::service::control::{Connection, Request};
 use crate::service::status::{State, now, shell_code};
 
-/// How long to wait for what was killed, before the whole container is.
+/// How long to wait for killed processes before the whole container is killed.
 const KILLED: Duration = Duration::from_secs(5);
 /// How long until it is killed again.
 const KILL_AGAIN: Duration = Duration::from_secs(1);
 
 impl Supervisor<'_> {
-    /// A signal that svp got: asks for a stop, then for a quick one, or is the service's.
+    /// A signal received by svp: requests a stop, then a quick stop, or is forwarded to the service.
     pub(super) fn handle_signal(&mut self, hooks: &mut Hooks<'_>) {
         let mut byte = [0];
         // Without a descriptor more: there may be none left.
@@ -39,7 +39,7 @@ impl Supervisor<'_> {
         let signal = self.job.record.stop_signal;
         for (component, component_status) in self.components.iter_mut().zip(&self.status.components)
         {
-            // What would have started again won't: its last end is its end.
+            // Pending restarts are cancelled: the last exit is final.
             if component.next_start.take().is_some() && !component.running && self.code == 0 {
                 self.code = component_status.end.map_or(0, shell_code);
             }
@@ -48,7 +48,7 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Answers one who asked, without a service while a container is waited for.
+    /// Answers a request; between two containers there is no service to pass it to.
     pub(super) fn handle_request(
         &mut self,
         connection: &Connection,
@@ -108,7 +108,7 @@ impl Supervisor<'_> {
         true
     }
 
-    /// Takes note of those that can't be expected to end any more, and what their container's end means.
+    /// Records the components that will not exit by themselves, and the meaning of their container's end.
     pub(super) fn give_up_on_components(&mut self) -> ContainerEnd {
         if !self.stopping {
             return ContainerEnd::Killed;
