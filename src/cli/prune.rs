@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::sandbox::Sandbox;
 use crate::service::backup::cutover;
 use crate::store::Store;
-use crate::upkeep::{ItemKind, Pruning, give_up, inventory, prune};
+use crate::upkeep::{ItemKind, Pruning, inventory, mark_for_removal, prune};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -35,7 +35,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let wanted = Pruning { unpacked: args.unpacked, volumes: args.volumes };
     let mut items = if args.dry_run {
         let mut inventory = inventory(&store)?;
-        give_up(&store, wanted, &mut inventory.items)?;
+        mark_for_removal(&store, wanted, &mut inventory.items)?;
         for (holder, error) in &inventory.damaged {
             context
                 .reporter()

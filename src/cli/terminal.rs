@@ -32,19 +32,19 @@ pub(super) fn is_ours() -> bool {
 /// # Errors
 /// Those of `start`.
 pub(super) fn with_terminal(start: &mut Start<'_>) -> Result<End> {
-    let ours = own(rustix::stdio::stdin())?;
-    let size = tcgetwinsize(&ours).map_err(|error| broken(error.into()))?;
+    let ours = own_terminal(rustix::stdio::stdin())?;
+    let size = tcgetwinsize(&ours).map_err(|error| connection_broken(error.into()))?;
     let joined = start(Stdio::Terminal(size.ws_row, size.ws_col))?;
     let theirs = joined.terminal().ok_or_else(|| Error::sandbox("the command has no terminal"))?;
-    let theirs = theirs.try_clone().map_err(broken)?;
+    let theirs = theirs.try_clone().map_err(connection_broken)?;
     follow_size(&ours, &theirs)?;
     forward_signals(joined.signaller()?, true)?;
     let _raw = Raw::set(&ours)?;
     let ended = Arc::new(AtomicBool::new(false));
-    let typed = theirs.try_clone().map_err(broken)?;
+    let typed = theirs.try_clone().map_err(connection_broken)?;
     // It ends with svp: nothing can be taken back from a read.
-    std::thread::spawn(move || feed(&File::from(ours), &typed));
-    let stdout = own(rustix::stdio::stdout())?;
+    std::thread::spawn(move || forward_stdin(&File::from(ours), &typed));
+    let stdout = own_terminal(rustix::stdio::stdout())?;
     let printed = {
         let ended = ended.clone();
         std::thread::spawn(move || copy(&theirs, &stdout.into(), &ended))
@@ -60,22 +60,22 @@ pub(super) fn with_terminal(start: &mut Start<'_>) -> Result<End> {
 /// # Errors
 /// Those of `start`.
 pub(super) fn with_pipes(start: &mut Start<'_>) -> Result<End> {
-    let (stdin, stdin_end) = io::pipe().map_err(broken)?;
-    let (stdout_end, stdout) = io::pipe().map_err(broken)?;
-    let (stderr_end, stderr) = io::pipe().map_err(broken)?;
+    let (stdin, stdin_end) = io::pipe().map_err(connection_broken)?;
+    let (stdout_end, stdout) = io::pipe().map_err(connection_broken)?;
+    let (stderr_end, stderr) = io::pipe().map_err(connection_broken)?;
     let joined = start(Stdio::Pipes([stdin.into(), stdout.into(), stderr.into()]))?;
     forward_signals(joined.signaller()?, false)?;
-    let ours = own(rustix::stdio::stdin())?;
+    let ours = own_terminal(rustix::stdio::stdin())?;
     let typed = File::from(OwnedFd::from(stdin_end));
-    std::thread::spawn(move || feed(&ours.into(), &typed));
+    std::thread::spawn(move || forward_stdin(&ours.into(), &typed));
     let ended = Arc::new(AtomicBool::new(false));
     let pump = |from: OwnedFd, to: OwnedFd| {
         let ended = ended.clone();
         std::thread::spawn(move || copy(&from.into(), &to.into(), &ended))
     };
     let printed = [
-        pump(stdout_end.into(), own(rustix::stdio::stdout())?),
-        pump(stderr_end.into(), own(rustix::stdio::stderr())?),
+        pump(stdout_end.into(), own_terminal(rustix::stdio::stdout())?),
+        pump(stderr_end.into(), own_terminal(rustix::stdio::stderr())?),
     ];
     let end = joined.wait();
     ended.store(true, Ordering::SeqCst);
@@ -85,16 +85,16 @@ pub(super) fn with_pipes(start: &mut Start<'_>) -> Result<End> {
     end
 }
 
-fn own(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
-    fd.try_clone_to_owned().map_err(broken)
+fn own_terminal(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    fd.try_clone_to_owned().map_err(connection_broken)
 }
 
-fn broken(error: io::Error) -> Error {
+fn connection_broken(error: io::Error) -> Error {
     Error::new(Kind::Storage, "can't connect the command to the terminal").source(error)
 }
 
 /// Copies the caller's input to the command until end of file.
-fn feed(mut from: &File, to: &File) {
+fn forward_stdin(mut from: &File, to: &File) {
     let mut buffer = vec![0; 64 << 10];
     loop {
         // Read by a job in the background, a terminal would stop svp, and the command's output with it.
@@ -161,11 +161,12 @@ struct Raw {
 
 impl Raw {
     fn set(terminal: &OwnedFd) -> Result<Raw> {
-        let before = tcgetattr(terminal).map_err(|error| broken(error.into()))?;
+        let before = tcgetattr(terminal).map_err(|error| connection_broken(error.into()))?;
         let mut raw = before.clone();
         raw.make_raw();
-        tcsetattr(terminal, OptionalActions::Drain, &raw).map_err(|error| broken(error.into()))?;
-        Ok(Raw { terminal: terminal.try_clone().map_err(broken)?, before })
+        tcsetattr(terminal, OptionalActions::Drain, &raw)
+            .map_err(|error| connection_broken(error.into()))?;
+        Ok(Raw { terminal: terminal.try_clone().map_err(connection_broken)?, before })
     }
 }
 
@@ -177,7 +178,10 @@ impl Drop for Raw {
 
 /// Copies each change of the caller's window size to the command's terminal.
 fn follow_size(ours: &OwnedFd, theirs: &File) -> Result<()> {
-    let (ours, theirs) = (ours.try_clone().map_err(broken)?, theirs.try_clone().map_err(broken)?);
+    let (ours, theirs) = (
+        ours.try_clone().map_err(connection_broken)?,
+        theirs.try_clone().map_err(connection_broken)?,
+    );
     let mut resized = SigSet::empty();
     resized.add(Signal::SIGWINCH);
     std::thread::spawn(move || {
@@ -192,7 +196,7 @@ fn follow_size(ours: &OwnedFd, theirs: &File) -> Result<()> {
 
 /// Forwards svp's signals to the command. A shell on a terminal ignores SIGTERM, and exits when its terminal closes.
 fn forward_signals(signaller: Signaller, on_terminal: bool) -> Result<()> {
-    let mut signals = File::from(interrupt::signals_to_pipe().map_err(broken)?);
+    let mut signals = File::from(interrupt::signals_to_pipe().map_err(connection_broken)?);
     std::thread::spawn(move || {
         let mut byte = [0];
         while signals.read_exact(&mut byte).is_ok() {

@@ -43,7 +43,7 @@ impl HostPack {
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the script hangs, prints without end or can't
     /// be run, [`Kind::Sandbox`](crate::error::Kind::Sandbox).
     pub fn query(&self, key: Key, reporter: &dyn Reporter) -> Result<RawAnswer> {
-        ask_host(&self.sandbox, &self.tar, key, reporter)
+        query_on_host(&self.sandbox, &self.tar, key, reporter)
     }
 }
 
@@ -54,10 +54,10 @@ pub(super) fn all_on_host(
     reporter: &dyn Reporter,
 ) -> Result<Answers> {
     let tar = pack_layer.tar()?;
-    query::query_all(&mut |key| ask_host(sandbox, &tar, key, reporter))
+    query::query_all(&mut |key| query_on_host(sandbox, &tar, key, reporter))
 }
 
-fn ask_host(
+fn query_on_host(
     sandbox: &Sandbox,
     tar: &OwnedFd,
     key: Key,

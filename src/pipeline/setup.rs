@@ -296,7 +296,7 @@ pub(super) fn publish(
             let _ = store.remove_tag(tag);
         }
         if let Some(saved) = saved {
-            saved.forget();
+            saved.undo();
         }
         return Err(error);
     }
@@ -320,7 +320,7 @@ fn claim(
         Ok(true) => Ok(saved),
         other => {
             if let Some(saved) = saved {
-                saved.forget();
+                saved.undo();
             }
             Err(other.err().unwrap_or_else(|| image_role::exists(tag)))
         }

@@ -13,12 +13,12 @@ use crate::pack::query::{Port, Protocol};
 use crate::sandbox::{Forward, Transport, open_socket};
 
 /// The first unprivileged port, if the host does not report one.
-const UNPRIVILEGED: u16 = 1024;
+const DEFAULT_UNPRIVILEGED_START: u16 = 1024;
 /// The start of the range that replaces privileged ports.
-const HIGH: u16 = 8000;
+const HIGH_PORT_OFFSET: u16 = 8000;
 /// Two addresses that no service gets: a port in use on both is in use on all.
-const SOME: Ipv4Addr = Ipv4Addr::new(127, 83, 0, 0);
-const OTHER: Ipv4Addr = Ipv4Addr::new(127, 83, 255, 255);
+const FIRST_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 83, 0, 0);
+const LAST_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 83, 255, 255);
 
 /// Finds an address whose ports are free, and forwards each of `ports` there; `seed` says where to begin,
 /// `kept` which address to try first, `taken` which to leave to others.
@@ -42,7 +42,7 @@ pub fn allocate(
     let nowhere = |port: &Port| {
         let protocol = transport(port.protocol);
         port.number < first_free
-            || [SOME, OTHER].iter().all(|at| !is_free(*at, port.number, protocol))
+            || [FIRST_ADDRESS, LAST_ADDRESS].iter().all(|at| !is_free(*at, port.number, protocol))
     };
     let moved: Vec<bool> = ports.iter().map(nowhere).collect();
     let candidates = (0..4096).map(nth).filter(|address| !taken.contains(address));
@@ -64,7 +64,7 @@ fn forwards(address: Ipv4Addr, ports: &[Port], moved: &[bool]) -> Option<Vec<For
         let number = if *moved {
             let named = |n: u16| ports.iter().any(|other| other.number == n);
             let given = |n: u16| out.iter().any(|f| f.host.port() == n && f.protocol == protocol);
-            let first = wanted.checked_add(HIGH).unwrap_or(HIGH);
+            let first = wanted.checked_add(HIGH_PORT_OFFSET).unwrap_or(HIGH_PORT_OFFSET);
             (first..u16::MAX).find(|n| !named(*n) && !given(*n) && is_free(address, *n, protocol))
         } else {
             is_free(address, wanted, protocol).then_some(wanted)
@@ -104,7 +104,7 @@ pub fn try_listen(at: SocketAddr, protocol: Transport) -> io::Result<()> {
 /// The first port that anyone may listen on.
 pub fn unprivileged_start() -> u16 {
     let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
-    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(UNPRIVILEGED)
+    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(DEFAULT_UNPRIVILEGED_START)
 }
 
 #[cfg(test)]

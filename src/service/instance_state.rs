@@ -113,7 +113,7 @@ pub fn unreferenced_states(store: &Store, reach: &Marked) -> Result<Vec<PathBuf>
 
 impl SavedInstanceState {
     /// Rolls back to the previous state.
-    pub fn forget(self) {
+    pub fn undo(self) {
         // Another failure led here, and that is the one to report.
         let _ = match self.previous {
             None => std::fs::remove_file(self.path),

@@ -3,15 +3,16 @@
 //! | file | purpose |
 //! |---|---|
 //! | `fsck` | verifies the whole store |
-//! | `inventory` | lists the content of the store with what needs it; prunes |
+//! | `inventory` | lists the content of the store with what needs it |
+//! | `prune` | removes what nothing needs |
 //! | `remove` | removes an image with everything that no other image shares |
 
 mod fsck;
 mod inventory;
+mod prune;
 mod remove;
 
 pub use fsck::{Fault, check_store};
-pub use inventory::{
-    ImageUse, Inventory, Item, ItemKind, Pruning, give_up, images, inventory, prune,
-};
+pub use inventory::{ImageUse, Inventory, Item, ItemKind, images, inventory};
+pub use prune::{Pruning, mark_for_removal, prune};
 pub use remove::remove;

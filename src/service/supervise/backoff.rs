@@ -9,7 +9,7 @@ use crate::service::record::Restart;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// After this uptime the back-off is reset.
-const WELL: Duration = Duration::from_secs(10);
+const STABLE_AFTER: Duration = Duration::from_secs(10);
 
 /// A restart policy at work: how often in a row something has failed, and how long it is left alone.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Backoff {
 
     /// Returns the pause before a restart after an uptime of `ran`; `None` if there is no restart.
     pub(super) fn pause_after(&mut self, end: End, ran: Duration) -> Option<Duration> {
-        if ran > WELL {
+        if ran > STABLE_AFTER {
             self.reset();
         }
         self.failures += 1;
@@ -61,12 +61,12 @@ mod tests {
             (0..12).map(|_| always.pause_after(End::Exited(0), brief).unwrap()).collect();
         assert_eq!(pauses[..3], [100, 200, 400].map(Duration::from_millis));
         assert_eq!(pauses[11], LONGEST_PAUSE);
-        assert_eq!(always.pause_after(End::Exited(0), WELL * 2), Some(FIRST_PAUSE));
+        assert_eq!(always.pause_after(End::Exited(0), STABLE_AFTER * 2), Some(FIRST_PAUSE));
         let mut twice = Backoff::new(Restart::OnFailure(Some(2)));
         assert!(twice.pause_after(End::Signaled(9), brief).is_some());
         assert!(twice.pause_after(End::Exited(1), brief).is_some());
         assert!(twice.pause_after(End::Exited(1), brief).is_none());
-        assert!(twice.pause_after(End::Exited(1), WELL * 2).is_some());
+        assert!(twice.pause_after(End::Exited(1), STABLE_AFTER * 2).is_some());
         assert!(twice.pause_after(End::Exited(0), brief).is_none());
         assert!(Backoff::new(Restart::No).pause_after(End::Exited(1), brief).is_none());
     }
