@@ -1,4 +1,4 @@
-//! A sandbox: a user namespace, and the layer store of its id map.
+//! Creates a sandbox: a user namespace, and the layer store of its id map.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use super::userns::idmap::IdMap;
 use super::userns::namespace;
 use crate::error::Result;
 
-/// A user namespace, and the directory whose trees belong to its root.
+/// A user namespace and the layer store whose trees belong to its root.
 #[derive(Debug)]
 pub struct Sandbox {
     namespace: OwnedFd,
@@ -18,12 +18,12 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Creates the user namespace, and under `trees` the layer store of its id map; removes what was left there by
-    /// commands that were killed.
+    /// Creates the user namespace, and under `trees` the layer store of its id map; removes the build directories
+    /// that killed commands left there.
     ///
     /// # Errors
-    /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) with what to do about it, if this host lets the
-    /// caller create no user namespace; [`Kind::Storage`](crate::error::Kind::Storage).
+    /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) with a hint, if this host does not let the caller create
+    /// a user namespace; [`Kind::Storage`](crate::error::Kind::Storage).
     pub fn create(trees: &Path) -> Result<Sandbox> {
         let map = IdMap::for_caller()?;
         let layer_store = create_store(trees, &map)?;
@@ -32,7 +32,7 @@ impl Sandbox {
         Ok(Sandbox { namespace, map, layer_store })
     }
 
-    /// A sandbox without a layer store, for [`Rootfs::HostTools`](super::Rootfs::HostTools) alone.
+    /// Creates a sandbox without a layer store, for [`Rootfs::HostTools`](super::Rootfs::HostTools) alone.
     ///
     /// # Errors
     /// As [`Sandbox::create`].
@@ -42,12 +42,12 @@ impl Sandbox {
         Ok(Sandbox { namespace, map, layer_store: PathBuf::from("/") })
     }
 
-    /// Which of the host's users the container's are.
+    /// Returns the id map: the host ids that the container's ids map to.
     pub fn map(&self) -> &IdMap {
         &self.map
     }
 
-    /// The directory of the layer store.
+    /// Returns the directory of the layer store.
     pub(super) fn layer_store(&self) -> &Path {
         &self.layer_store
     }
@@ -60,13 +60,13 @@ impl Sandbox {
         &self.namespace
     }
 
-    /// Removes trees of the layer store, by paths relative to it.
+    /// Removes trees of the layer store, given as paths relative to it.
     pub(super) fn remove(&self, paths: Vec<String>) -> Result<()> {
         let _cleaning = crate::interrupt::cleaning();
         remove(self.layer_store(), self.namespace(), paths)
     }
 
-    /// As [`Sandbox::remove`] for one tree, which may not be there.
+    /// As [`Sandbox::remove`] for one tree, which may be missing.
     pub(super) fn remove_existing(&self, path: String) -> Result<()> {
         if !self.layer_store().join(&path).exists() {
             return Ok(());

@@ -1,20 +1,20 @@
 //! The sandbox: one user namespace, and stages in it that unpack, run, diff and remove.
 //!
-//! svp itself never enters a namespace, which a threaded program can't. It starts *stages*: fresh starts
-//! of itself, from a sealed copy in memory, that join the user namespace, create the other namespaces, and
-//! do one thing. They work in the *layer store*, a directory of the container's root, by relative paths and
-//! by the descriptors they are handed.
+//! svp itself never enters a namespace, which a multi-threaded program can't. It starts *stages*: new processes
+//! of svp, executed from a sealed copy in memory, that join the user namespace, create the other namespaces and
+//! do one task each. They work in the *layer store*, a directory owned by the container's root, through relative
+//! paths and the descriptors passed to them.
 //!
 //! | module | what it does |
 //! |---|---|
 //! | `create` | the user namespace and the layer store of a command |
-//! | `spec` | what to run, as plain data |
-//! | `stage`, `stages` | the protocol of stages; the table of all of them |
+//! | `spec` | the command to run and its container, as plain data |
+//! | `stage`, `stages` | the protocol of stages; the table of all stages |
 //! | `userns` | the user namespace and its id map |
 //! | `trees` | unpacked layers, root file systems of builds and services, volumes |
 //! | `container` | containers and what runs in them |
-//! | `network` | networks of containers |
-//! | `cgroup` | what a service may use of the machine |
+//! | `network` | the networks of containers |
+//! | `cgroup` | resource limits of a service |
 //! | `programs` | finds programs of the host |
 //!
 //! Lower modules never import higher ones: `stage`, then `userns`, `trees`, `network` and `cgroup`, then `container`;

@@ -1,8 +1,8 @@
-//! Finds the programs of the host that svp runs: newuidmap, pasta, busctl.
+//! Finds the host's programs that svp runs: newuidmap, pasta, busctl.
 
 use std::path::PathBuf;
 
-/// Where a program is, if it is installed and the caller may run it: in PATH, or where Debian puts programs.
+/// Returns the path of a program that the caller may execute, from PATH or Debian's program directories.
 pub(super) fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
     std::env::split_paths(&path)

@@ -1,4 +1,4 @@
-//! What to run, and in what: plain data, made on the host's side and carried out behind its back.
+//! The command to run and its container: plain data, created by svp and executed by stages.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub struct RunSpec {
     pub network: Network,
 }
 
-// The environment has secrets in it.
+// Prints the names of variables only: the values may be secrets.
 impl std::fmt::Debug for RunSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RunSpec")
@@ -37,10 +37,10 @@ impl std::fmt::Debug for RunSpec {
 /// The root file system of a container.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Rootfs {
-    /// An overlay: unpacked layers below, a build directory for what changes above.
+    /// An overlay: unpacked layers as lower directories, a build directory with the upper one.
     Layers(Overlay),
     /// The host's programs, read-only, and a pack at /service; nothing else of the host.
-    /// The pack arrives as a tar on the descriptor that goes with the request.
+    /// The pack is a tar, read from the descriptor that goes with the request.
     HostTools,
 }
 
@@ -49,67 +49,67 @@ pub enum Rootfs {
 pub struct Overlay {
     /// Unpacked layers, the topmost first.
     pub lowers: Vec<String>,
-    /// The place that has, or will have, the upper directory and all that goes with it.
+    /// The directory that holds the upper directory, the work directory and the mount point; created on demand.
     pub dir: String,
-    /// Whether what is written must outlive a crash of the host.
+    /// Whether writes must survive a crash of the host.
     pub durable: bool,
 }
 
-/// A file or directory that a container shows at a place of its own.
+/// A bind mount: a file or directory shown inside a container.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Bind {
-    /// What: a path of the host, or one relative to the layer store.
+    /// The source: a path of the host, or one relative to the layer store.
     pub source: PathBuf,
-    /// Where, absolute in the container; made if it isn't there.
+    /// The destination, absolute in the container; created if it is missing.
     pub at: String,
-    /// Whether the container may only read it.
+    /// Whether the mount is read-only.
     pub read_only: bool,
 }
 
 /// The network of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Network {
-    /// A network of its own, connected by pasta; the host's if that can't be had, with a note.
+    /// A private network, connected by pasta; falls back to the host's network, with a note, if pasta fails.
     #[serde(rename = "Auto")]
     Private,
-    /// The host's.
+    /// The host's network.
     Host,
-    /// A loopback interface alone.
+    /// A private loopback interface alone.
     None,
 }
 
-/// What of the host a private network leads to.
+/// The host addresses that a private network leads to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostAccess {
     /// The gateway.
     pub gateway: bool,
-    /// The host's loopback, at an address of its own.
+    /// The host's loopback, at an address of the network.
     pub host: bool,
 }
 
-/// What bounds a command.
+/// Limits of a command.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Limits {
     /// How long it may run.
     pub time: Option<Duration>,
-    /// How many bytes it may print on standard output and standard error together.
+    /// The bytes that it may print on standard output and standard error together.
     pub output: Option<u64>,
 }
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End {
-    /// With this exit code.
+    /// Exited with this code.
     Exited(i32),
-    /// By this signal.
+    /// Killed by this signal.
     Signaled(i32),
-    /// Killed: it ran longer than it may.
+    /// Killed because it exceeded its time limit.
     TimedOut,
-    /// Killed: it printed more than it may.
+    /// Killed because it exceeded its output limit.
     TooMuchOutput,
 }
 
-/// Which of a command's outputs.
+/// Names one of a command's output streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stream {
     /// Standard output.

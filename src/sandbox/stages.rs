@@ -1,4 +1,4 @@
-//! The table of all stages, and the start of a stage's process. Only `main` calls it.
+//! The table of all stages, and the entry point of a stage's process, which only `main` calls.
 
 use std::process::ExitCode;
 
@@ -43,7 +43,7 @@ const fn stage<R: Request>() -> (&'static str, Serve) {
     (R::NAME, serve::<R>)
 }
 
-/// Does a stage's work if this process was started as one; `main` calls it before anything else.
+/// Runs the stage if this process was started as one; `main` calls it before anything else.
 pub fn run_if_stage() -> Option<ExitCode> {
     if std::env::args_os().next()? != STAGE_NAME {
         return None;
@@ -58,7 +58,7 @@ fn run() -> Result<(), ()> {
     close_inherited();
     die_with_parent();
     fd_limit::lower_limit();
-    // A session of its own: no terminal for what runs here, and Ctrl-C is svp's to handle.
+    // A new session: the container gets no controlling terminal, and svp alone handles Ctrl-C.
     let _ = nix::unistd::setsid();
     rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
     let channel = Channel::from_stdin().map_err(drop)?;

@@ -1,11 +1,11 @@
-//! Where the host has its cgroups: one unified hierarchy (cgroup v2), or one for each controller (v1), or
-//! some of both.
+//! Finds the host's cgroup hierarchies: one unified hierarchy (cgroup v2), one for each controller (v1), or a
+//! hybrid of both.
 
 use std::path::{Path, PathBuf};
 
 use super::resources::Resources;
 
-/// What bounds one kind of resource.
+/// A cgroup controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Controller {
     Memory,
@@ -13,14 +13,14 @@ pub(super) enum Controller {
     Pids,
 }
 
-/// A file of a cgroup, what to write to it, and whether it may be missing.
+/// A control file of a cgroup, the value to write, and whether the file may be missing.
 pub(super) type Setting = (&'static str, String, bool);
 
-/// The time that a share of processor time is of; microseconds.
+/// The period of the CPU quota; microseconds.
 const PERIOD: u64 = 100_000;
 
 impl Controller {
-    /// Those that these bounds need.
+    /// Returns the controllers that these limits need.
     pub(super) fn needed(resources: &Resources) -> Vec<Controller> {
         let needs = [
             (Controller::Memory, resources.memory),
@@ -30,7 +30,7 @@ impl Controller {
         needs.into_iter().filter(|(_, bound)| bound.is_some()).map(|(one, _)| one).collect()
     }
 
-    /// The kernel's name for it.
+    /// Returns the kernel's name of the controller.
     pub(super) fn name(self) -> &'static str {
         match self {
             Controller::Memory => "memory",
@@ -39,7 +39,7 @@ impl Controller {
         }
     }
 
-    /// The option of `svp run` that asks for it.
+    /// Returns the option of `svp run` that sets its limit.
     pub(super) fn option(self) -> &'static str {
         match self {
             Controller::Memory => "--memory",
@@ -48,7 +48,7 @@ impl Controller {
         }
     }
 
-    /// The file that has its bound, in the unified hierarchy or in its own.
+    /// Returns the control file of the limit, in the unified hierarchy or in a v1 one.
     pub(super) fn file(self, unified: bool) -> &'static str {
         match (self, unified) {
             (Controller::Memory, true) => "memory.max",
@@ -59,7 +59,8 @@ impl Controller {
         }
     }
 
-    /// What to write where. As much swap as memory may be used, as with podman; kernels may count no swap.
+    /// Returns the control files to write. Swap is limited to as much again as memory, as with podman; kernels may
+    /// lack swap accounting.
     pub(super) fn settings(self, unified: bool, resources: &Resources) -> Vec<Setting> {
         let memory = resources.memory.unwrap_or_default();
         let quota = resources.milli_cpus.unwrap_or_default() * PERIOD / 1000;
@@ -85,37 +86,37 @@ impl Controller {
     }
 }
 
-/// A hierarchy of cgroups, where it is mounted.
+/// A mounted cgroup hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Hierarchy {
-    /// Whether it is the unified one.
+    /// Whether it is the unified hierarchy.
     pub(super) unified: bool,
-    /// The controllers of one that is not.
+    /// The controllers of a v1 hierarchy.
     controllers: Vec<String>,
-    /// The cgroup that is mounted.
+    /// The cgroup at the root of the mount.
     root: String,
-    /// Where.
+    /// The mount point.
     mount: PathBuf,
 }
 
-/// All that are mounted.
+/// Returns all mounted hierarchies.
 pub(super) fn mounted() -> Vec<Hierarchy> {
     let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     text.lines().filter_map(parse_mount).collect()
 }
 
-/// The one that a controller is in: its own, else the unified one.
+/// Returns the hierarchy of a controller: its v1 hierarchy, else the unified one.
 pub(super) fn of(controller: Controller, all: &[Hierarchy]) -> Option<&Hierarchy> {
     let own = all.iter().find(|one| one.controllers.iter().any(|name| name == controller.name()));
     own.or_else(|| all.iter().find(|one| one.unified))
 }
 
-/// The cgroups of a process, as /proc tells them.
+/// Reads a process's cgroups from /proc.
 pub(super) fn membership(process: &str) -> String {
     std::fs::read_to_string(format!("/proc/{process}/cgroup")).unwrap_or_default()
 }
 
-/// One line of mountinfo (proc_pid_mountinfo(5)), if it is of a hierarchy.
+/// Parses one line of mountinfo (proc_pid_mountinfo(5)); `None` if it is not a cgroup mount.
 fn parse_mount(line: &str) -> Option<Hierarchy> {
     let (mount, source) = line.split_once(" - ")?;
     let mut mount = mount.split(' ').skip(3);
@@ -132,7 +133,7 @@ fn parse_mount(line: &str) -> Option<Hierarchy> {
 }
 
 impl Hierarchy {
-    /// The directory of the cgroup that a process is in, if it is below what is mounted.
+    /// Returns the directory of a process's cgroup, if it lies below the root of the mount.
     pub(super) fn dir_of(&self, membership: &str) -> Option<PathBuf> {
         let path = membership.lines().find_map(|line| {
             let mut parts = line.splitn(3, ':');
@@ -146,7 +147,7 @@ impl Hierarchy {
             this.then_some(path)
         })?;
         let below = Path::new(path).strip_prefix(&self.root).ok()?;
-        // A process outside of this one's cgroup namespace is at /../…
+        // A process outside this process's cgroup namespace is at /../…
         let inside = below.components().all(|part| matches!(part, std::path::Component::Normal(_)));
         inside.then(|| self.mount.join(below))
     }
@@ -171,7 +172,7 @@ mod tests {
         let dir = |controller| of(controller, &all).and_then(|one| one.dir_of(process));
         assert_eq!(dir(Controller::Memory).unwrap(), Path::new("/sys/fs/cgroup/memory/a"));
         assert_eq!(dir(Controller::Cpu).unwrap(), Path::new("/sys/fs/cgroup/cpu,cpuacct/b/c"));
-        // It has no hierarchy of its own here.
+        // It has no v1 hierarchy here.
         assert_eq!(dir(Controller::Pids).unwrap(), Path::new("/sys/fs/cgroup/unified/d"));
         let elsewhere = "4:memory:/other\n0::/../outside\n";
         for controller in [Controller::Memory, Controller::Cpu, Controller::Pids] {

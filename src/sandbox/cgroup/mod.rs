@@ -1,15 +1,15 @@
-//! The cgroup of a service's container: what holds it to its [`Resources`].
+//! The cgroup of a service's container: enforces its [`Resources`].
 //!
-//! The container's stage is put into it before it has started anything, so that all the container's processes
-//! are born there. Where systemd runs it gives out cgroups, so it is asked for a scope; elsewhere, as in
-//! containers and small systems, svp makes directories by itself where it may. Nothing else of svp needs
-//! cgroups: where none can be had the service runs without bounds, and its user hears of it.
+//! The container's stage is moved into it before it starts anything, so that all the container's processes
+//! are created there. Where systemd runs, it owns the cgroup tree, so svp requests a scope; elsewhere, as in
+//! containers and small systems, svp creates the directories itself where permitted. Nothing else in svp needs
+//! cgroups: if none is available, the service runs without limits, and svp warns the user.
 //!
 //! | file | what it does |
 //! |---|---|
 //! | `hierarchy` | the host's cgroups, version 1 and 2 |
-//! | `resources` | the bounds that are asked for |
-//! | `scope` | a scope of systemd's |
+//! | `resources` | parses the requested limits |
+//! | `scope` | requests a systemd scope |
 
 mod hierarchy;
 pub(super) mod resources;
@@ -25,22 +25,22 @@ use crate::error::{Error, IoContext, Kind, Result};
 use crate::sandbox::stage::launch::Stage;
 use resources::Resources;
 
-/// The beginning of the name of every cgroup of svp's.
+/// The prefix of the name of every cgroup that svp creates.
 const PREFIX: &str = "svp-";
-/// How long the kernel may take to let go of the last process.
+/// How long to wait for the last process to leave.
 const PATIENCE: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(5);
 
-/// A cgroup that a container is in. Dropped means removed: the container has to be gone.
+/// The cgroup of a container. Dropping it removes it: the container must have ended.
 #[derive(Debug, Default)]
 pub(super) struct Cgroup {
-    /// The directories that svp has made, one a hierarchy.
+    /// The directories that svp has created, one for each hierarchy.
     made: Vec<PathBuf>,
-    /// The file that counts the kills for lack of memory.
+    /// The file that counts OOM kills.
     kills: Option<PathBuf>,
 }
 
-/// The bounds that could not be set, and why.
+/// The limits that could not be set, and the reason.
 #[derive(Debug)]
 pub(super) struct Unbounded {
     what: Vec<Controller>,
@@ -48,7 +48,7 @@ pub(super) struct Unbounded {
 }
 
 impl Cgroup {
-    /// Puts a process into a cgroup of its own with these bounds, and tells those that couldn't be set.
+    /// Moves a process into a new cgroup with these limits; also returns the limits that could not be set.
     pub(super) fn make(
         id: &str,
         resources: &Resources,
@@ -72,7 +72,7 @@ impl Cgroup {
         (cgroup, unbounded)
     }
 
-    /// Makes directories below the cgroup that svp itself is in.
+    /// Creates directories below svp's own cgroup.
     fn by_hand(
         all: &[Hierarchy],
         name: &str,
@@ -90,11 +90,11 @@ impl Cgroup {
             }
         }
         let unbounded = first.map(|why| {
-            // Where systemd runs, it would have been the way.
+            // With systemd its scope is the way to go: report why that failed.
             let why = match no_scope.hint_text() {
                 Some(_) => no_scope,
                 None => why.with_kind(Kind::Sandbox).hint(
-                    "here root alone has cgroups; where systemd runs, it gives them to every user",
+                    "only root can create cgroups here; a host with systemd delegates them to every user",
                 ),
             };
             Unbounded { what, why }
@@ -110,7 +110,7 @@ impl Cgroup {
         resources: &Resources,
         process: u32,
     ) -> Result<()> {
-        let none = || Error::sandbox(format!("there is no cgroup for {} here", what.name()));
+        let none = || Error::sandbox(format!("no cgroup for {} on this host", what.name()));
         let hierarchy = hierarchy::of(what, all).ok_or_else(none)?;
         let parent = hierarchy.dir_of(&membership("self")).ok_or_else(none)?;
         if hierarchy.unified {
@@ -118,9 +118,9 @@ impl Cgroup {
         }
         let dir = parent.join(name);
         if !self.made.contains(&dir) {
-            // One of the same name is of a container whose monitor was killed.
+            // A leftover of the same name belongs to a container whose monitor was killed.
             remove(&dir);
-            fs::create_dir(&dir).io("make", &dir)?;
+            fs::create_dir(&dir).io("create", &dir)?;
             self.made.push(dir.clone());
         }
         let set = || {
@@ -134,14 +134,14 @@ impl Cgroup {
             fs::write(&path, process.to_string()).io("write to", &path)
         };
         set().inspect_err(|_| {
-            // Others may be bounded there. If not, nothing is in it.
+            // Other controllers may have a limit there. If none has, the cgroup stays empty.
             if fs::remove_dir(&dir).is_ok() {
                 self.made.retain(|made| *made != dir);
             }
         })
     }
 
-    /// How many processes were killed because the container's memory was used up.
+    /// Returns the number of processes that the OOM killer ended in the container.
     pub(super) fn memory_kills(&self) -> u64 {
         let text = self.kills.as_ref().and_then(|path| fs::read_to_string(path).ok());
         text.and_then(|text| {
@@ -160,8 +160,8 @@ impl Drop for Cgroup {
 impl std::fmt::Display for Unbounded {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let options: Vec<&str> = self.what.iter().map(|one| one.option()).collect();
-        let does = if options.len() == 1 { "does" } else { "do" };
-        write!(f, "{} {does} nothing here: {}", options.join(", "), self.why)?;
+        let verb = if options.len() == 1 { "has" } else { "have" };
+        write!(f, "{} {verb} no effect here: {}", options.join(", "), self.why)?;
         match self.why.hint_text() {
             Some(hint) => write!(f, " (hint: {hint})"),
             None => Ok(()),
@@ -169,7 +169,7 @@ impl std::fmt::Display for Unbounded {
     }
 }
 
-/// Removes the cgroup of a container that is gone, where its monitor was killed and could not.
+/// Removes the cgroup of an ended container, if its monitor was killed and could not.
 pub(super) fn forget(id: &str) {
     for hierarchy in hierarchy::mounted() {
         if let Some(parent) = hierarchy.dir_of(&membership("self")) {
@@ -178,7 +178,7 @@ pub(super) fn forget(id: &str) {
     }
 }
 
-/// Puts a process that joins a container into the container's cgroup, if that is one of svp's.
+/// Moves a process that joins a container into the container's cgroup, if svp created that.
 pub(super) fn join(init: u32, process: u32) -> Result<()> {
     let theirs = membership(&init.to_string());
     for hierarchy in hierarchy::mounted() {
@@ -188,7 +188,7 @@ pub(super) fn join(init: u32, process: u32) -> Result<()> {
             continue;
         }
         if name.ends_with(".scope") {
-            // All hierarchies at once.
+            // Moves it in all hierarchies at once.
             return scope::attach(name, process);
         }
         let path = dir.join("cgroup.procs");
@@ -197,12 +197,12 @@ pub(super) fn join(init: u32, process: u32) -> Result<()> {
     Ok(())
 }
 
-/// Why this host can't bound what services use, or nothing if it can.
+/// Returns why this host can't limit resources; `None` if it can.
 ///
 /// # Errors
-/// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if it can't be tried.
+/// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if the test can't run.
 pub fn why_unbounded() -> Result<Option<Error>> {
-    // It waits for its request, which never comes.
+    // The stage waits for its request, which never comes.
     let stage = Stage::<()>::spawn(Path::new("/"))?;
     let resources = Resources { memory: Some(64 << 20), milli_cpus: Some(1000), pids: Some(100) };
     let id = format!("check-{}", std::process::id());
@@ -211,12 +211,12 @@ pub fn why_unbounded() -> Result<Option<Error>> {
     drop(cgroup);
     Ok(unbounded.map(|Unbounded { what, why }| {
         let names: Vec<&str> = what.iter().map(|one| one.option()).collect();
-        why.context(format!("{} can do nothing", names.join(", ")))
+        why.context(format!("{} would have no effect", names.join(", ")))
     }))
 }
 
-/// What a scope's own cgroup can't bound: systemd takes the wish and drops it where the controller is not given
-/// to the user.
+/// Returns the limits that a scope's cgroup can't enforce: systemd accepts a property and ignores it if the
+/// controller is not delegated to the user.
 fn not_delegated(all: &[Hierarchy], needed: &[Controller], process: u32) -> Option<Unbounded> {
     let at = membership(&process.to_string());
     let holds = |what: Controller| {
@@ -229,16 +229,19 @@ fn not_delegated(all: &[Hierarchy], needed: &[Controller], process: u32) -> Opti
     let what: Vec<Controller> = needed.iter().copied().filter(|what| !holds(*what)).collect();
     let names: Vec<&str> = what.iter().map(|what| what.name()).collect();
     let why = || {
-        Error::sandbox(format!("systemd does not give users the controller {}", names.join(", ")))
-            .hint(
-                "have the administrator run `systemctl edit user@.service` and write [Service] and \
+        Error::sandbox(format!(
+            "systemd does not delegate these controllers to users: {}",
+            names.join(", ")
+        ))
+        .hint(
+            "ask the administrator to run `systemctl edit user@.service` and write [Service] and \
                  Delegate=cpu cpuset io memory pids",
-            )
+        )
     };
     (!what.is_empty()).then(|| Unbounded { why: why(), what })
 }
 
-/// Has the cgroups below `parent` bounded by a controller.
+/// Enables a controller for the cgroups below `parent`.
 fn delegate(parent: &Path, what: Controller) -> Result<()> {
     let given = |file: &str| {
         let text = fs::read_to_string(parent.join(file)).unwrap_or_default();
@@ -258,7 +261,7 @@ fn delegate(parent: &Path, what: Controller) -> Result<()> {
     fs::write(&path, format!("+{}", what.name())).io("write to", &path)
 }
 
-/// Removes a cgroup when its last process is gone.
+/// Removes a cgroup once its last process has ended.
 fn remove(dir: &Path) {
     let since = Instant::now();
     while let Err(error) = fs::remove_dir(dir) {

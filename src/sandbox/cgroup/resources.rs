@@ -1,44 +1,44 @@
-//! What a service may use of the machine, as it is asked for. `cgroup` has the kernel hold it to that.
+//! Parses the resource limits of a service, which `cgroup` enforces.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// The least memory that a container starts in, with svp's own processes in it; bytes.
+/// The smallest memory limit that a container starts in, svp's processes in it included; bytes.
 const LEAST_MEMORY: u64 = 16 << 20;
-/// The least share of a processor that the kernel takes; thousandths.
+/// The smallest CPU share that the kernel accepts; thousandths of a processor.
 const LEAST_CPU: u64 = 10;
-/// More than any machine has, and little enough to calculate with.
+/// An upper bound beyond any machine, small enough that arithmetic can't overflow.
 const MOST: u64 = 1 << 50;
 
-/// Bounds of what a container uses (runtime-spec, config-linux.md, `resources`). All processes in it count
-/// together.
+/// Resource limits of a container (runtime-spec, config-linux.md, `resources`). Each applies to the sum of all
+/// its processes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Resources {
     /// Memory; bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,
-    /// Processor time for each time that passes; thousandths.
+    /// CPU time per elapsed time; thousandths of a processor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub milli_cpus: Option<u64>,
-    /// Processes and threads.
+    /// The number of processes and threads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pids: Option<u64>,
 }
 
 impl Resources {
-    /// Whether nothing is bounded.
+    /// Whether no limit is set.
     pub fn is_unbounded(&self) -> bool {
         *self == Resources::default()
     }
 }
 
-/// Reads an amount of memory: bytes, or with `k`, `m`, `g` or `t` so many times 1024 of them, as podman's
-/// `--memory` has it. `b` or `iB` may follow.
+/// Parses an amount of memory: bytes, or with `k`, `m`, `g` or `t` a multiple of a power of 1024, as podman's
+/// `--memory`. `b` or `iB` may follow.
 ///
 /// # Errors
-/// [`Kind::Usage`](crate::error::Kind::Usage) if it is no amount, or too little for a container.
+/// [`Kind::Usage`](crate::error::Kind::Usage) if it is malformed, or too little for a container.
 pub fn parse_memory(text: &str) -> Result<u64> {
     let lower = text.to_ascii_lowercase();
     let number = lower.trim_end_matches('b').trim_end_matches('i');
@@ -50,42 +50,42 @@ pub fn parse_memory(text: &str) -> Result<u64> {
         _ => (number, 0),
     };
     let amount = decimal(number, 1 << shift).filter(|bytes| *bytes <= MOST).ok_or_else(|| {
-        Error::usage(format!("{text:?} is no amount of memory"))
-            .hint("write bytes, or 512k, 256m, 1.5g")
+        Error::usage(format!("invalid amount of memory: {text:?}"))
+            .hint("give bytes, or an amount such as 512k, 256m or 1.5g")
     })?;
     if amount < LEAST_MEMORY {
-        return Err(Error::usage(format!("{text:?} is too little memory for a container"))
-            .hint(format!("it takes {}m at least", LEAST_MEMORY >> 20)));
+        return Err(Error::usage(format!("too little memory for a container: {text:?}"))
+            .hint(format!("give at least {}m", LEAST_MEMORY >> 20)));
     }
     Ok(amount)
 }
 
-/// Reads a number of processors, such as `2` or `0.5`; thousandths.
+/// Parses a number of processors, such as `2` or `0.5`; returns thousandths.
 ///
 /// # Errors
-/// [`Kind::Usage`](crate::error::Kind::Usage) if it is none.
+/// [`Kind::Usage`](crate::error::Kind::Usage) if it is malformed or too small.
 pub fn parse_cpus(text: &str) -> Result<u64> {
     decimal(text, 1000).filter(|milli| (LEAST_CPU..=1_000_000_000).contains(milli)).ok_or_else(
         || {
-            Error::usage(format!("{text:?} is no number of processors"))
-                .hint("write such as 2, 1.5 or 0.25; 0.01 is the least")
+            Error::usage(format!("invalid number of processors: {text:?}"))
+                .hint("give a number such as 2, 1.5 or 0.25, at least 0.01")
         },
     )
 }
 
-/// Reads a number of processes.
+/// Parses a number of processes.
 ///
 /// # Errors
-/// [`Kind::Usage`](crate::error::Kind::Usage) if it is none.
+/// [`Kind::Usage`](crate::error::Kind::Usage) if it is malformed or out of range.
 pub fn parse_pids(text: &str) -> Result<u64> {
-    // The kernel's own most, PID_MAX_LIMIT.
+    // PID_MAX_LIMIT, the kernel's upper bound.
     text.parse().ok().filter(|pids| (1..=4_194_304).contains(pids)).ok_or_else(|| {
-        Error::usage(format!("{text:?} is no number of processes"))
-            .hint("write 1 to 4194304; a service without --pids has no bound")
+        Error::usage(format!("invalid number of processes: {text:?}"))
+            .hint("give 1 to 4194304, or omit --pids for no limit")
     })
 }
 
-/// `text` times `unit`, exactly as far as it goes. Digits with a point among them and nothing else.
+/// Returns `text` times `unit`, rounded down. Accepts digits with at most one point among them.
 fn decimal(text: &str, unit: u64) -> Option<u64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());

@@ -1,7 +1,7 @@
-//! A scope of systemd's: where systemd runs, it gives out the cgroups, and an ordinary user gets one by asking.
+//! Requests a systemd scope: where systemd runs, it creates the cgroups, for ordinary users too.
 //!
-//! The asking is done by systemd's own busctl, which is wherever systemd is: two calls are no reason to link a
-//! D-Bus library.
+//! Calls systemd's busctl, which is installed wherever systemd is: two method calls don't justify a D-Bus
+//! library.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -12,18 +12,18 @@ use super::resources::Resources;
 use crate::error::{Error, Result};
 use crate::sandbox::programs::find_program;
 
-/// How long systemd may take.
+/// How long to wait for systemd.
 const PATIENCE: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(3);
 
-/// Moves a process into a new scope with these bounds. The scope goes when its last process has ended.
+/// Moves a process into a new scope with these limits. systemd removes the scope after its last process has ended.
 pub(super) fn start(name: &str, resources: &Resources, process: u32) -> Result<()> {
-    // systemd may not have let go yet of the one of the last start.
+    // systemd may not have removed the scope of the previous start yet.
     let unit = format!("{name}-{:04x}.scope", rand::random::<u16>());
     let mut properties: Vec<[String; 3]> = vec![
         property("Description", "s", "a service of svp"),
         property("CollectMode", "s", "inactive-or-failed"),
-        // Only into such a scope others can be moved later.
+        // Processes can be moved later only into a delegated scope.
         property("Delegate", "b", true),
     ];
     if let Some(memory) = resources.memory {
@@ -41,19 +41,20 @@ pub(super) fn start(name: &str, resources: &Resources, process: u32) -> Result<(
     let head = ["ssa(sv)a(sa(sv))", &unit, "fail", &count, "PIDs", "au", "1", &pid];
     let arguments = head.into_iter().chain(properties.iter().flatten().map(String::as_str));
     call("StartTransientUnit", arguments.chain(["0"]))?;
-    // The answer comes before the deed.
+    // The reply may arrive before the process has been moved.
     let since = Instant::now();
     while !is_in(process, &unit) {
         if since.elapsed() > PATIENCE {
-            return Err(Error::sandbox(format!("systemd did not start {unit}"))
-                .hint("`journalctl --user` may tell why, `journalctl` for root's"));
+            return Err(Error::sandbox(format!("systemd did not start {unit}")).hint(
+                "look for the reason in `journalctl --user`, or in `journalctl` if you are root",
+            ));
         }
         std::thread::sleep(TICK);
     }
     Ok(())
 }
 
-/// Moves a process into a scope that there is.
+/// Moves a process into an existing scope.
 pub(super) fn attach(unit: &str, process: u32) -> Result<()> {
     call("AttachProcessesToUnit", ["ssau", unit, "", "1", &process.to_string()])
 }
@@ -67,14 +68,15 @@ fn is_in(process: u32, unit: &str) -> bool {
     membership(&process.to_string()).lines().any(within)
 }
 
-/// Calls a method of the caller's systemd: root's is the system's.
+/// Calls a method of the caller's systemd: the system instance for root, the user instance for others.
 fn call<'a>(method: &str, arguments: impl IntoIterator<Item = &'a str>) -> Result<()> {
-    const HINT: &str = "log in as yourself, not by su or sudo, or have the administrator run \
+    const HINT: &str = "log in directly, not by su or sudo, or ask the administrator to run \
          `loginctl enable-linger USER`";
     if !Path::new("/run/systemd/system").is_dir() {
-        return Err(Error::sandbox("systemd does not run here"));
+        return Err(Error::sandbox("systemd is not running"));
     }
-    let program = find_program("busctl").ok_or_else(|| Error::sandbox("there is no busctl"))?;
+    let program =
+        find_program("busctl").ok_or_else(|| Error::sandbox("busctl is not installed"))?;
     let mut command = Command::new(program);
     let uid = rustix::process::getuid();
     if uid.is_root() {

@@ -1,22 +1,22 @@
-//! RLIMIT_NOFILE, and how many descriptors relayed connections may take: clients of a link or a port must not exhaust
-//! those by which a service is stopped.
+//! RLIMIT_NOFILE, and a limit on the descriptors of relayed connections: clients of a link or a published port must
+//! not exhaust the descriptors that stopping a service needs.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// The most descriptors for all that this process carries.
+/// The maximum of descriptors for all relayed connections of this process.
 const MOST: usize = 8192;
-/// Descriptors that are left for the rest of this process, besides those that are open when it begins.
+/// Descriptors reserved for the rest of this process, in addition to those that were open at the start.
 const KEPT_FREE: usize = 128;
 
-/// The soft limit that this process had before it raised it.
+/// The soft limit before this process raised it.
 static BEFORE: OnceLock<u64> = OnceLock::new();
-/// What is taken.
+/// The descriptors that are reserved for connections.
 static TAKEN: AtomicUsize = AtomicUsize::new(0);
 
-/// Lets this process have as many descriptors as it may. The stages that it starts have what it had before.
+/// Raises the soft limit of this process to the hard limit. Its stages get the original soft limit.
 pub(in crate::sandbox) fn raise_limit() {
     let limits = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limits.maximum, maximum: limits.maximum };
@@ -27,12 +27,12 @@ pub(in crate::sandbox) fn raise_limit() {
     }
 }
 
-/// What a stage is told, if the limit was raised.
+/// Returns the argument that passes the original limit to a stage, if it was raised.
 pub(in crate::sandbox) fn limit_before() -> Option<String> {
     BEFORE.get().map(u64::to_string)
 }
 
-/// Gives this stage the limit that it was told: what runs in a container must not get another.
+/// Restores the original limit in a stage: processes in a container must not see a different one.
 pub(in crate::sandbox) fn lower_limit() {
     let told = std::env::args().nth(1).and_then(|soft| soft.parse().ok());
     if let Some(soft) = told {
@@ -41,12 +41,12 @@ pub(in crate::sandbox) fn lower_limit() {
     }
 }
 
-/// Descriptors that are taken for what is carried. Dropped means given back.
+/// Descriptors reserved for relayed connections. Dropping it releases them.
 #[derive(Debug)]
 pub(in crate::sandbox) struct FdReservation(usize);
 
 impl FdReservation {
-    /// Takes some, if that many are left.
+    /// Reserves this many, if they are available.
     pub(in crate::sandbox) fn take(descriptors: usize) -> Option<FdReservation> {
         static AVAILABLE: OnceLock<usize> = OnceLock::new();
         let most = *AVAILABLE
@@ -63,7 +63,7 @@ impl Drop for FdReservation {
     }
 }
 
-/// How many may be taken under a limit, when others are open.
+/// Returns how many may be reserved under a limit, given the number that is open.
 fn available_for(limit: Option<u64>, open: usize) -> usize {
     let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
     limit.saturating_sub(KEPT_FREE + open).min(MOST)

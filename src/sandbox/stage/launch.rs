@@ -1,8 +1,8 @@
-//! Starting stages: fresh, single-threaded starts of svp, run from a sealed copy of it in memory.
+//! Starts stages: new single-threaded processes of svp, executed from a sealed copy of it in memory.
 //!
-//! A container's root is the very user that owns svp's file. Were a stage run from that file, a process
-//! that got hold of `/proc/PID/exe` could wait for the stage to end and overwrite svp on the host
-//! (CVE-2019-5736 in runc). A sealed memfd can't be written by anyone.
+//! A container's root is the same user that owns svp's file. If a stage ran from that file, a process that
+//! opened `/proc/PID/exe` could wait for the stage to end and overwrite svp on the host (CVE-2019-5736 in
+//! runc). Nothing can write to a sealed memfd.
 
 use std::fs::File;
 use std::io;
@@ -24,12 +24,12 @@ use crate::error::{Error, Kind, Result};
 use crate::interrupt;
 use crate::sandbox::spec::End;
 
-/// The name that a stage is started under; `main` looks for it before anything else.
+/// The name (argv[0]) of a stage; `main` checks for it before anything else.
 pub(in crate::sandbox) const STAGE_NAME: &str = "svp-stage";
 
 static SEALED: OnceLock<OwnedFd> = OnceLock::new();
 
-/// A running stage, and the socket to it. Dropped means killed and reaped.
+/// A running stage, and the socket to it. Dropping it kills and reaps the stage.
 pub(in crate::sandbox) struct Stage<R> {
     child: Child,
     channel: Channel,
@@ -37,7 +37,7 @@ pub(in crate::sandbox) struct Stage<R> {
 }
 
 impl<R: Request> Stage<R> {
-    /// Starts a stage in `dir` and hands it its request. An interrupt kills it.
+    /// Starts a stage in `dir` and sends its request. An interrupt kills it.
     pub(in crate::sandbox) fn start(
         dir: &Path,
         request: &R,
@@ -69,14 +69,14 @@ impl<R: Request> Stage<R> {
         send_request(&self.channel, request, fds).map_err(does_not_listen)
     }
 
-    /// The last answer: receives it and waits for the stage to end.
+    /// Receives the last answer and waits for the stage to end.
     pub(in crate::sandbox) fn finish(mut self) -> Result<R::Answer> {
         let (value, _) = self.recv()?;
         self.reap().map_err(|error| Error::sandbox("can't wait for a stage").source(error))?;
         Ok(value)
     }
 
-    /// As [`Stage::finish`] for one that cleans up: an interrupt is no failure of it.
+    /// As [`Stage::finish`] for a stage that cleans up: an interrupt does not count as its failure.
     pub(in crate::sandbox) fn finish_cleanup(mut self) -> Result<R::Answer> {
         let (value, _) = self.answer()?;
         self.reap().map_err(|error| Error::sandbox("can't wait for a stage").source(error))?;
@@ -85,7 +85,7 @@ impl<R: Request> Stage<R> {
 }
 
 impl<R> Stage<R> {
-    /// Starts a stage that waits for its request: [`Stage::send_request`]. An interrupt kills it.
+    /// Starts a stage that waits for [`Stage::send_request`]. An interrupt kills it.
     pub(in crate::sandbox) fn spawn(dir: &Path) -> Result<Stage<R>> {
         interrupt::check()?;
         let stage = Stage::spawn_cleanup(dir)?;
@@ -94,23 +94,23 @@ impl<R> Stage<R> {
     }
 
     fn spawn_cleanup(dir: &Path) -> Result<Stage<R>> {
-        let failed = |error: io::Error| Error::sandbox("can't start a stage of svp").source(error);
+        let failed = |error: io::Error| Error::sandbox("can't start an svp stage").source(error);
         let (channel, theirs) = Channel::pair().map_err(failed)?;
         let mut command = Command::new(executable().map_err(|error| {
-            Error::sandbox("can't make a sealed copy of svp in memory").source(error)
+            Error::sandbox("can't create a sealed copy of svp in memory").source(error)
         })?);
         command.arg0(STAGE_NAME).env_clear().current_dir(dir);
         command.args(fd_limit::limit_before());
         if let Some(backtrace) = std::env::var_os("RUST_BACKTRACE") {
             command.env("RUST_BACKTRACE", backtrace);
         }
-        // Rust's own standard output is of no use to a stage: what it has to say goes to the channel.
+        // A stage has no use for standard output: its answers go to the channel.
         command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::inherit());
         let child = command.spawn().map_err(failed)?;
         Ok(Stage { child, channel, request: PhantomData })
     }
 
-    /// Sends a further message.
+    /// Sends a further message to the stage.
     pub(in crate::sandbox) fn send<T: Serialize>(
         &self,
         message: &T,
@@ -119,7 +119,7 @@ impl<R> Stage<R> {
         self.channel.send(message, fds).map_err(does_not_listen)
     }
 
-    /// Receives what the stage has to say; its own error becomes ours.
+    /// Receives an answer of the stage; returns the stage's error as the caller's.
     pub(in crate::sandbox) fn recv<T: DeserializeOwned>(&mut self) -> Result<(T, Vec<OwnedFd>)> {
         let received = self.answer();
         interrupt::check()?;
@@ -130,11 +130,11 @@ impl<R> Stage<R> {
         match receive_answer::<T>(&self.channel) {
             Ok(Some((answer, fds))) => answer.map(|value| (value, fds)),
             Ok(None) => Err(self.death()),
-            Err(error) => Err(Error::sandbox("a stage of svp talks nonsense").source(error)),
+            Err(error) => Err(Error::sandbox("malformed answer from an svp stage").source(error)),
         }
     }
 
-    /// Waits until the stage has become another program; its error if it has not.
+    /// Waits until the stage has executed another program; returns its error if it failed to.
     pub(in crate::sandbox) fn wait_for_exec(&mut self) -> Result<()> {
         match receive_answer::<()>(&self.channel) {
             Ok(Some((Err(error), _))) => Err(error),
@@ -143,13 +143,13 @@ impl<R> Stage<R> {
         }
     }
 
-    /// Forgets a stage that was reaped as any other child.
+    /// Releases a stage that the caller has reaped along with its other children.
     pub(in crate::sandbox) fn forget(self) {
         interrupt::forget_child(self.child.id());
         std::mem::forget(self);
     }
 
-    /// Waits for the end of the program that the stage has become.
+    /// Waits for the end of the program that the stage has executed.
     pub(in crate::sandbox) fn end(mut self) -> Result<End> {
         use std::os::unix::process::ExitStatusExt;
         let status = self
@@ -161,17 +161,17 @@ impl<R> Stage<R> {
         })
     }
 
-    /// The stage's process.
+    /// Returns the PID of the stage.
     pub(in crate::sandbox) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Whether it has not ended yet.
+    /// Whether the stage is still running.
     pub(in crate::sandbox) fn is_alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// The socket, to wait on.
+    /// Returns the socket, for polling.
     pub(in crate::sandbox) fn channel(&self) -> &Channel {
         &self.channel
     }
@@ -184,14 +184,14 @@ impl<R> Stage<R> {
     fn death(&mut self) -> Error {
         match self.reap() {
             _ if interrupt::requested() => interrupt::error(),
-            Ok(status) => Error::new(Kind::Sandbox, format!("a stage of svp died: {status}"))
-                .hint("is the machine out of memory? `dmesg` tells"),
-            Err(error) => Error::sandbox("a stage of svp died").source(error),
+            Ok(status) => Error::new(Kind::Sandbox, format!("an svp stage died: {status}"))
+                .hint("check `dmesg` for an out-of-memory kill"),
+            Err(error) => Error::sandbox("an svp stage died").source(error),
         }
     }
 }
 
-// No derive: requests have secrets in them and no Debug.
+// Not derived: requests contain secrets and have no Debug.
 impl<R> std::fmt::Debug for Stage<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Stage").field("child", &self.child).finish_non_exhaustive()
@@ -199,7 +199,7 @@ impl<R> std::fmt::Debug for Stage<R> {
 }
 
 fn does_not_listen(error: io::Error) -> Error {
-    Error::sandbox("a stage of svp does not listen any more").source(error)
+    Error::sandbox("an svp stage closed its socket").source(error)
 }
 
 impl<R> Drop for Stage<R> {
@@ -210,7 +210,7 @@ impl<R> Drop for Stage<R> {
     }
 }
 
-/// What to execute for a stage: the sealed copy, made once; within a stage, the copy it runs from.
+/// Returns the file to execute for a stage: the sealed copy, created once; in a stage, the copy it runs from.
 fn executable() -> io::Result<PathBuf> {
     if std::env::args_os().next().is_some_and(|name| name == STAGE_NAME) {
         return Ok("/proc/self/exe".into());
@@ -222,13 +222,13 @@ fn executable() -> io::Result<PathBuf> {
             SEALED.get_or_init(|| copy)
         }
     };
-    // Resolved in the child before exec closes it.
+    // The child resolves this path before exec closes the descriptor.
     Ok(format!("/proc/self/fd/{}", fd.as_raw_fd()).into())
 }
 
 fn sealed_copy() -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    // Kernels before 6.3 don't know the flag that asks for an executable memfd, and don't need it.
+    // Kernels before 6.3 don't know the flag for an executable memfd, and don't need it.
     let fd = rustix::fs::memfd_create("svp", flags | MemfdFlags::EXEC)
         .or_else(|_| rustix::fs::memfd_create("svp", flags))?;
     let mut copy = File::from(fd);

@@ -1,10 +1,10 @@
-//! Stages: fresh, single-threaded starts of svp that do one thing each in namespaces.
+//! Stages: new single-threaded processes of svp, each doing one task in namespaces.
 //!
 //! | file | what it does |
 //! |---|---|
 //! | `protocol` | requests, descriptors and answers |
-//! | `launch` | starts a stage and talks to it |
-//! | `process` | what a stage does to its own process; pidfds |
+//! | `launch` | starts a stage and exchanges messages with it |
+//! | `process` | changes to a stage's own process; pidfds |
 //! | `fd_limit` | RLIMIT_NOFILE |
 
 pub(super) mod fd_limit;

@@ -1,6 +1,6 @@
-//! The protocol of stages: one typed request with its descriptors, and typed answers.
+//! The protocol of stages: one typed request with descriptors, and typed answers.
 //!
-//! Each stage's own module implements [`Request`]; only the table (`stages`) knows them all.
+//! Each stage's module implements [`Request`]; only the table (`stages`) knows all of them.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -11,46 +11,46 @@ use serde_json::Value;
 use crate::channel::Channel;
 use crate::error::{Error, Result, WireError};
 
-/// A stage: what it is asked, what it does, what it answers.
+/// A stage: its request, its work and its answer.
 pub(in crate::sandbox) trait Request: Serialize + DeserializeOwned {
     /// The stage's name in the table.
     const NAME: &'static str;
-    /// The last answer; [`reply_with`] sends earlier ones.
+    /// The type of the last answer; [`reply_with`] sends earlier ones.
     type Answer: Serialize + DeserializeOwned;
 
     /// Does the work, in the stage's process.
     fn serve(self, channel: &Channel, fds: Descriptors) -> Result<Self::Answer>;
 }
 
-/// The descriptors that came with a request, in the order in which they were sent.
+/// The descriptors of a request, in the order in which they were sent.
 #[derive(Debug)]
 pub(in crate::sandbox) struct Descriptors(std::vec::IntoIter<OwnedFd>);
 
 impl Descriptors {
-    /// Takes the next one.
+    /// Takes the next descriptor.
     pub(in crate::sandbox) fn take(&mut self) -> Result<OwnedFd> {
         self.0.next().ok_or_else(|| Error::sandbox("a stage was started without a descriptor"))
     }
 
-    /// Takes the next one, if there is one.
+    /// Takes the next descriptor, if there is one.
     pub(in crate::sandbox) fn take_optional(&mut self) -> Option<OwnedFd> {
         self.0.next()
     }
 
-    /// Takes all that are left.
+    /// Takes all remaining descriptors.
     pub(in crate::sandbox) fn rest(self) -> Vec<OwnedFd> {
         self.0.collect()
     }
 }
 
-/// A request as it is sent.
+/// A request as sent.
 #[derive(Serialize)]
 struct Sent<'a, R> {
     stage: &'static str,
     request: &'a R,
 }
 
-/// A request as it is received: its stage is not known yet.
+/// A request as received, before its stage is looked up.
 #[derive(Deserialize)]
 pub(in crate::sandbox) struct Received {
     /// The stage's name.
@@ -67,7 +67,7 @@ pub(super) fn send_request<R: Request>(
     channel.send(&Sent { stage: R::NAME, request }, fds)
 }
 
-/// Receives a request, in the stage's process.
+/// Receives a request, in the stage's process; `None` if svp has ended.
 pub(in crate::sandbox) fn receive_request(
     channel: &Channel,
 ) -> std::io::Result<Option<(Received, Descriptors)>> {
@@ -75,7 +75,7 @@ pub(in crate::sandbox) fn receive_request(
     Ok(received.map(|(request, fds)| (request, Descriptors(fds.into_iter()))))
 }
 
-/// Serves a request that is one for `R`, and sends the last answer.
+/// Runs stage `R` on a request, and sends the last answer.
 pub(in crate::sandbox) fn serve<R: Request>(
     channel: &Channel,
     received: Received,
@@ -101,7 +101,7 @@ pub(in crate::sandbox) fn reply_with<T: Serialize>(
     let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
     channel
         .send(&Ok::<_, WireError>(value), &fds)
-        .map_err(|error| Error::sandbox("svp is gone").source(error))
+        .map_err(|error| Error::sandbox("svp has ended").source(error))
 }
 
 /// Sends the error that ended the stage.
@@ -109,7 +109,7 @@ pub(in crate::sandbox) fn reply_error(channel: &Channel, error: Error) -> std::i
     channel.send(&Err::<(), _>(WireError::from(error)), &[])
 }
 
-/// Receives an answer; `None` if the stage is gone.
+/// Receives an answer; `None` if the stage has ended.
 pub(super) fn receive_answer<T: DeserializeOwned>(
     channel: &Channel,
 ) -> std::io::Result<Option<(Result<T>, Vec<OwnedFd>)>> {

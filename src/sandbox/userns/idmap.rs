@@ -1,4 +1,4 @@
-//! Which users of the host a container's users are.
+//! Id maps: the host ids that a container's user and group ids map to.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,19 +10,19 @@ use crate::error::{Error, IoContext, Result};
 use crate::oci::Digest;
 use crate::sandbox::programs::find_program;
 
-/// The host ids that root's containers use: a range that no distribution assigns (systemd's
+/// The host ids of containers that root creates: a range that no distribution assigns (systemd's
 /// UIDS-GIDS lists 0x70000000 to 0x7fffffff as unused).
 const ROOT_BASE: u32 = 0x7000_0000;
 const ROOT_COUNT: u32 = 0x1000_0000;
 
-/// `count` ids from `inside` (in the container) on are those from `outside` (on the host) on.
+/// Maps `count` ids, from `inside` (in the container) on, to the ids from `outside` (on the host) on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extent {
     /// The first id in the container.
     pub inside: u32,
     /// The first id on the host.
     pub outside: u32,
-    /// How many.
+    /// The number of ids.
     pub count: u32,
 }
 
@@ -33,27 +33,27 @@ pub struct IdMap {
     pub uids: Vec<Extent>,
     /// Group ids.
     pub gids: Vec<Extent>,
-    /// How the kernel is told.
+    /// How the map is written.
     pub how: MapMethod,
 }
 
-/// Who may write the map.
+/// The ways to write an id map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MapMethod {
-    /// svp itself, which has the privilege over the ids.
+    /// svp writes it: it has the privilege over the ids.
     Direct,
-    /// The setuid helpers `newuidmap` and `newgidmap`, from /etc/subuid and /etc/subgid.
+    /// The setuid helpers `newuidmap` and `newgidmap` write it, from /etc/subuid and /etc/subgid.
     Helpers,
-    /// svp itself, one id alone, after giving up `setgroups`.
+    /// svp writes a map of a single id, after it has denied `setgroups`.
     Single,
 }
 
 impl IdMap {
-    /// The best map that the calling user may have.
+    /// Returns the widest map that the calling user may have.
     ///
-    /// Root maps to a high range of its own, so that a container's root is nobody on the host; in a
-    /// namespace too small for that, to the ids there are. An ordinary user maps to themselves and to
-    /// their subordinate ranges; without such a range, or without the helpers, to themselves alone.
+    /// Root maps to a private high range, so that a container's root has no rights on the host; in a user
+    /// namespace too small for that, to the ids it has. An ordinary user maps to their own id and their
+    /// subordinate ranges; without such a range, or without the helpers, to their own id alone.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage) if /proc can't be read.
@@ -86,20 +86,20 @@ impl IdMap {
         Ok(IdMap { uids: all(uid, uids), gids: all(gid, gids), how: MapMethod::Helpers })
     }
 
-    /// The host's user and group for the container's root.
+    /// Returns the host's user and group ids of the container's root.
     pub fn root(&self) -> (u32, u32) {
         (self.uids[0].outside, self.gids[0].outside)
     }
 
-    /// A short name of this map for the places that depend on it.
+    /// Returns a short key of this map, for directory names that depend on it.
     pub fn key(&self) -> String {
         Digest::of(format!("{:?}{:?}", self.uids, self.gids)).hex()[..16].to_owned()
     }
 
-    /// Tells the kernel the map of the user namespace that process `pid` has just made.
+    /// Writes the map of the user namespace that process `pid` has just created.
     ///
     /// # Errors
-    /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) with what newuidmap or the kernel said.
+    /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) with the message of newuidmap or the kernel.
     pub fn write(&self, pid: u32) -> Result<()> {
         if self.how == MapMethod::Helpers {
             run_helper("newuidmap", pid, &self.uids, "/etc/subuid")?;
@@ -110,7 +110,7 @@ impl IdMap {
             fs::write(&path, text).map_err(|error| {
                 Error::sandbox(format!("can't write the id map {path}"))
                     .source(error)
-                    .hint("see what `svp check` says of this host")
+                    .hint("run `svp check` to diagnose this host")
             })
         };
         if self.how == MapMethod::Single {
@@ -129,7 +129,7 @@ fn lines(extents: &[Extent]) -> String {
     extents.iter().map(|e| format!("{} {} {}\n", e.inside, e.outside, e.count)).collect()
 }
 
-/// What root maps to, given the map of the namespace that svp runs in.
+/// Returns root's map, given the map of the namespace that svp runs in.
 fn root_extents(own: &str) -> Vec<Extent> {
     let own: Vec<(u32, u32)> = own
         .lines()
@@ -149,7 +149,7 @@ fn root_extents(own: &str) -> Vec<Extent> {
     own.into_iter().map(|(start, count)| Extent { inside: start, outside: start, count }).collect()
 }
 
-/// The ranges of a file in the format of subuid(5) that belong to the user.
+/// Returns the user's ranges in a file of the format of subuid(5).
 fn subordinate(path: &Path, uid: u32, name: Option<&str>) -> Vec<(u32, u32)> {
     let Ok(text) = fs::read_to_string(path) else { return Vec::new() };
     parse_subordinate(&text, uid, name)
@@ -169,7 +169,7 @@ fn parse_subordinate(text: &str, uid: u32, name: Option<&str>) -> Vec<(u32, u32)
         .collect()
 }
 
-/// The login name, from /etc/passwd: asking NSS would need a C library that can load modules.
+/// Returns the login name, from /etc/passwd: NSS needs a C library that can load modules.
 fn user_name(uid: u32) -> Option<String> {
     let text = fs::read_to_string("/etc/passwd").ok()?;
     let uid = uid.to_string();

@@ -1,9 +1,9 @@
-//! The user namespace.
+//! User namespaces and their id maps.
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `idmap` | which of the host's users the container's are; newuidmap, newgidmap |
-//! | `namespace` | creates the user namespace, and joins it |
+//! | `idmap` | the id map; newuidmap, newgidmap |
+//! | `namespace` | creates the user namespace and joins it |
 
 pub(super) mod idmap;
 pub(super) mod namespace;

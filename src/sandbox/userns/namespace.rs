@@ -1,4 +1,4 @@
-//! Creates the user namespace, and joins it in a stage.
+//! Creates a user namespace, and joins it in a stage.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::process::{check_parent, die_with_parent};
 use crate::sandbox::stage::protocol::{Descriptors, Request, reply_with};
 
-/// Creates a user namespace and hands it back. No descriptors.
+/// Creates a user namespace and returns its descriptor. Takes no descriptors.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::sandbox) struct UserNamespaceRequest;
 
@@ -38,14 +38,14 @@ impl Request for UserNamespaceRequest {
         let namespace = std::fs::File::open("/proc/self/ns/user")
             .map_err(|error| Error::io("open", "/proc/self/ns/user", error))?;
         reply_with(channel, &(), &[namespace.into()])?;
-        // The parent writes the map, and only then lets this process end.
+        // The parent writes the map before it lets this process end.
         let _ = channel.recv::<()>();
         Ok(())
     }
 }
 
 pub(in crate::sandbox) fn no_user_namespace(errno: nix::errno::Errno) -> Error {
-    let error = Error::sandbox("this host lets you make no user namespace").source(errno);
+    let error = Error::sandbox("this host does not let you create a user namespace").source(errno);
     let sysctl = |path: &str, off: &str| {
         std::fs::read_to_string(path).is_ok_and(|value| value.trim() == off)
     };
@@ -62,14 +62,14 @@ pub(in crate::sandbox) fn no_user_namespace(errno: nix::errno::Errno) -> Error {
     })
 }
 
-/// Joins the user namespace in a stage, and becomes its root.
+/// Joins the user namespace in a stage and becomes its root.
 pub(in crate::sandbox) fn join(channel: &Channel, namespace: OwnedFd) -> Result<()> {
     let failed = |errno: nix::errno::Errno| {
-        Error::sandbox("can't enter the user namespace that svp made").source(errno)
+        Error::sandbox("can't join the user namespace of svp").source(errno)
     };
     setns(namespace, CloneFlags::CLONE_NEWUSER).map_err(failed)?;
     let root = (Uid::from_raw(0), Gid::from_raw(0));
-    // A map of a single id has given setgroups up; there the caller's groups stay, and mean nothing.
+    // In a map of a single id setgroups is denied: the caller's groups stay, unmapped and without effect.
     let _ = setgroups(&[]);
     setresgid(root.1, root.1, root.1).map_err(failed)?;
     setresuid(root.0, root.0, root.0).map_err(failed)?;

@@ -73,13 +73,13 @@ fn a_service_is_held_to_what_it_may_use_or_its_user_hears_why_not() {
     let wanted = serde_json::json!({"memory": 100 << 20, "milliCpus": 250, "pids": 20});
     assert_eq!(record["resources"], wanted);
     if bounded {
-        assert!(!stderr.contains("nothing here"), "{stderr}");
+        assert!(!stderr.contains("no effect here"), "{stderr}");
         assert!(!cgroups(&id(&place, "s")).is_empty());
         processes(&place);
         processor_time(&place);
         memory(&place);
     } else {
-        let note = "--memory, --cpus, --pids do nothing here: ";
+        let note = "--memory, --cpus, --pids have no effect here: ";
         assert!(stderr.contains(note) && stderr.contains("hint: "), "{stderr}");
         assert!(!as_root() || !std::path::Path::new("/sys/fs/cgroup/memory").is_dir());
     }
