@@ -259,15 +259,15 @@ fn check_store_looks_into_unpacked_layers() {
     let cases: [(&str, &[&str]); 4] = [
         (
             "echo x >>$1/bin/busybox; rm $1/bin/sh; echo x >$1/bin/novel",
-            &["busybox\" has another size", "sh\" is gone", "novel\" is not in the layer"],
+            &["busybox\" differs in size", "sh\" is missing", "novel\" is not in the layer"],
         ),
         (
             "printf X | dd of=$1/bin/busybox bs=1 seek=99 conv=notrunc; ln -sfn elsewhere $1/bin/sh",
-            &["busybox\" has another content", "sh\" has another target"],
+            &["busybox\" differs in content", "sh\" differs in target"],
         ),
         (
             "chown $(($(stat -c %u $1) + 7)) $1/bin; chmod 700 $1/bin/busybox; touch -hd @1 $1/bin/sh",
-            &["bin\" has another owner", "busybox\" has another mode", "sh\" has another time"],
+            &["bin\" differs in owner", "busybox\" differs in mode", "sh\" differs in time"],
         ),
         ("for n in $(seq 50); do echo >$1/$n; done", &["and 40 more"]),
     ];

@@ -1,4 +1,4 @@
-//! The root file system of a build: the image's layers, and an upper directory for what changes.
+//! The root file system of a build: an overlay of the image's layers and a new upper directory.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -15,16 +15,16 @@ use crate::sandbox::spec::{Overlay, Rootfs};
 use crate::sandbox::stage::launch::Stage;
 use crate::store::Staging;
 
-/// How to write a diff.
+/// Options of a diff.
 #[derive(Clone, Copy, Debug)]
 pub struct DiffOptions {
-    /// How to compress.
+    /// The compression of the layer.
     pub compression: Settings,
-    /// SOURCE_DATE_EPOCH: later modification times become this; seconds.
+    /// SOURCE_DATE_EPOCH: later modification times are clamped to it; seconds.
     pub clamp_mtime: Option<i64>,
 }
 
-/// A private place in the layer store for one container. Dropped means removed.
+/// A locked build directory in the layer store, for one container. Dropping it removes the directory.
 #[derive(Debug)]
 pub struct BuildRootfs<'a> {
     sandbox: &'a Sandbox,
@@ -34,11 +34,11 @@ pub struct BuildRootfs<'a> {
 }
 
 impl Sandbox {
-    /// Unpacks the layers that aren't unpacked yet, the lowest first, and gives the overlay of them all in
-    /// a build directory of its own.
+    /// Unpacks the layers that aren't unpacked yet, the lowest first, and returns an overlay of all of them in
+    /// a new build directory.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) for a layer that isn't what it must be,
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) for a layer that doesn't match its digests or is malformed,
     /// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).
     pub fn build_rootfs(
         &self,
@@ -71,7 +71,7 @@ impl Sandbox {
 }
 
 impl BuildRootfs<'_> {
-    /// Unpacks a layer for this build directory alone, on top of the others. It goes with the place.
+    /// Unpacks a layer on top of the others, into this build directory alone; both are removed together.
     ///
     /// # Errors
     /// As [`Sandbox::build_rootfs`].
@@ -82,31 +82,31 @@ impl BuildRootfs<'_> {
         Ok(())
     }
 
-    /// Unpacks a layer that is unpacked already once more, in this place; where.
+    /// Unpacks a layer of the cache once more, into this build directory; returns its path.
     pub(in crate::sandbox) fn unpack_again(&self, layer: &LayerSource) -> Result<String> {
         self.sandbox.unpack(&self.overlay, layer, "again")?;
         Ok(format!("{}/again", self.overlay.dir))
     }
 
-    /// Puts a published layer on top.
+    /// Adds a published layer on top.
     pub(in crate::sandbox) fn push_layer(&mut self, fs: String) {
         self.overlay.lowers.insert(0, fs);
     }
 
-    /// The layers and the place.
+    /// Returns the overlay.
     pub(in crate::sandbox) fn overlay(&self) -> &Overlay {
         &self.overlay
     }
 
-    /// The root file system to run a command in. Also notes the time: a later [`BuildRootfs::diff`] takes what
-    /// happens from now on for the command's doing.
+    /// Returns the root file system to run a command in. Also records the time: a later [`BuildRootfs::diff`]
+    /// attributes every later change to the command.
     pub fn rootfs(&mut self) -> Rootfs {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
         self.started = (now.tv_sec, now.tv_nsec as u32);
         Rootfs::Layers(self.overlay.clone())
     }
 
-    /// Writes what changed in here as a layer to `blob`, an empty file.
+    /// Writes the changes in the upper directory as a layer to `blob`, an empty file.
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) for a file that no layer can hold,
@@ -127,7 +127,7 @@ impl BuildRootfs<'_> {
 
 impl Drop for BuildRootfs<'_> {
     fn drop(&mut self) {
-        // What can't be removed now, the next command sweeps.
+        // On failure, a later command removes the directory.
         let _ = self.sandbox.remove(vec![self.overlay.dir.clone()]);
         interrupt::forget_temporary(&self.sandbox.layer_store().join(&self.overlay.dir));
     }

@@ -1,4 +1,4 @@
-//! Confines a stage: mounts of its own, and a root with nothing of the host in it.
+//! Confines a stage: a private mount namespace, and a root that contains nothing of the host.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -10,25 +10,26 @@ use super::overlay;
 use crate::error::{Error, Result};
 
 pub(in crate::sandbox) fn own_mounts() -> Result<()> {
-    // Unpacking has no use for a network or for System V IPC either.
+    // Unpacking needs neither a network nor System V IPC.
     let flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC;
-    unshare(flags).map_err(|errno| Error::sandbox("can't make a mount namespace").source(errno))?;
+    unshare(flags)
+        .map_err(|errno| Error::sandbox("can't create a mount namespace").source(errno))?;
     overlay::make_private()
 }
 
-/// Makes this process's root an empty file system with the directory at `path` in it, and nothing of
-/// the host but this process's own descriptors, at the path where every library looks for them.
+/// Replaces this process's root by an empty file system that contains the directory at `path`, and nothing of
+/// the host but this process's descriptors, in /proc/self/fd, where libraries expect them.
 pub(in crate::sandbox) fn confine_to(path: &str) -> Result<OwnedFd> {
     confine_fd(path, &overlay::open(path)?)
 }
 
-/// As [`confine_to`], for an open directory; `at` is one to put the empty file system on.
+/// As [`confine_to`], for an open directory; the empty file system is mounted at `at`.
 pub(in crate::sandbox) fn confine_fd(at: &str, tree: &OwnedFd) -> Result<OwnedFd> {
     let mut trees = confine_all(at, &[tree])?;
     trees.pop().ok_or_else(|| Error::sandbox("no tree to confine a stage to"))
 }
 
-/// As [`confine_fd`], for several.
+/// As [`confine_fd`], for several directories.
 pub(in crate::sandbox) fn confine_all(at: &str, trees: &[&OwnedFd]) -> Result<Vec<OwnedFd>> {
     confine(at, trees)
         .map_err(|error| Error::sandbox(format!("can't confine a stage to {at}")).source(error))?;

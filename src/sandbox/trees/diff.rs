@@ -19,29 +19,29 @@ use crate::sandbox::spec::Overlay;
 use crate::sandbox::stage::protocol::{Descriptors, Request};
 use crate::sandbox::userns::namespace;
 
-/// A script's changes to write as a layer. The user namespace, the file for the blob.
+/// Request: write a script's changes as a layer. Descriptors: the user namespace, the file for the blob.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::sandbox) struct DiffRequest {
     pub(in crate::sandbox) overlay: Overlay,
     pub(in crate::sandbox) compression: Settings,
     pub(in crate::sandbox) threads: usize,
-    /// The file system's clock when the script began: seconds, nanoseconds.
+    /// The file system's clock when the script started: seconds, nanoseconds.
     pub(in crate::sandbox) started: (i64, u32),
     pub(in crate::sandbox) clamp_mtime: Option<i64>,
 }
 
-/// A layer that was written.
+/// A layer written by a diff.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WrittenLayer {
-    /// Of the blob as stored.
+    /// The digest of the compressed blob.
     pub digest: Digest,
-    /// Of the blob as stored; bytes.
+    /// The size of the compressed blob; bytes.
     pub size: u64,
-    /// Of the uncompressed tar.
+    /// The digest of the uncompressed tar.
     pub diff_id: Digest,
-    /// How many entries the tar has.
+    /// The number of entries in the tar.
     pub entries: u64,
-    /// Sockets that were left out; a layer can't hold them.
+    /// Sockets that were skipped; a layer can't contain them.
     pub sockets: Vec<String>,
 }
 
@@ -55,7 +55,7 @@ impl Request for DiffRequest {
     }
 }
 
-/// Writes what a script changed as a compressed layer.
+/// Writes a script's changes as a compressed layer.
 fn write_diff(request: &DiffRequest, blob: OwnedFd) -> Result<WrittenLayer> {
     own_mounts()?;
     overlay::enter(&request.overlay)?;

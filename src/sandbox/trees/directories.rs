@@ -1,12 +1,12 @@
-//! The directories of the layer store: created for the containers' root, named, listed.
+//! The directories of the layer store: creates, names and lists them.
 //!
 //! ```text
 //! TREES/MAP/layers/CHAIN/fs       a layer unpacked for that id map, in overlayfs's format
-//! TREES/MAP/layers/CHAIN/report   what of it could not be expressed there
-//! TREES/MAP/locks/CHAIN           held while a layer is unpacked, so that two builds don't both do it
-//! TREES/MAP/services/ID           what a service writes: the upper directory of its overlay
+//! TREES/MAP/layers/CHAIN/report   the attributes that the unpacked tree can't express
+//! TREES/MAP/locks/CHAIN           locked while a layer is unpacked, so that only one build unpacks it
+//! TREES/MAP/services/ID           a service's writes: the upper directory of its overlay
 //! TREES/MAP/volumes/NAME/data     a volume
-//! TREES/MAP/tmp/RANDOM            a build's root file system, locked by its owner; swept when the owner is gone
+//! TREES/MAP/tmp/RANDOM            a build directory, locked by its command; removed once the command has ended
 //! ```
 
 use std::fs::{self, DirBuilder};
@@ -18,7 +18,7 @@ use crate::error::{Error, IoContext, Result};
 use crate::oci::Digest;
 use crate::sandbox::userns::idmap::IdMap;
 
-/// Part of the name of every layer store: trees of another format of ours are not looked at.
+/// Part of the name of every layer store: stores of another format are ignored.
 pub(in crate::sandbox) const FORMAT: u32 = 1;
 
 pub(in crate::sandbox) const LAYERS: &str = "layers";
@@ -42,7 +42,7 @@ pub(in crate::sandbox) fn create_store(trees: &Path, map: &IdMap) -> Result<Path
     Ok(layer_store)
 }
 
-/// Makes a directory (0700) of the container's root, unless it is there.
+/// Creates a directory (mode 0700) owned by the container's root, unless it exists.
 pub(in crate::sandbox) fn create_owned_dir(path: &Path, map: &IdMap) -> Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -58,12 +58,12 @@ pub(in crate::sandbox) fn create_owned_dir(path: &Path, map: &IdMap) -> Result<(
     Ok(())
 }
 
-/// A chain ID as the name of a file; half of it is more than enough, and shorter in `ls`.
+/// Returns a chain ID as a file name: half of it suffices, and is shorter in `ls`.
 pub(in crate::sandbox) fn key(chain_id: &Digest) -> String {
     chain_id.hex()[..40].to_owned()
 }
 
-/// The names in a directory, sorted; none if there is no such directory.
+/// Returns the names in a directory, sorted; empty if the directory is missing.
 pub(in crate::sandbox) fn names(dir: &Path) -> Result<Vec<String>> {
     let entries = match fs::read_dir(dir) {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {

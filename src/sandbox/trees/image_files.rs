@@ -1,4 +1,4 @@
-//! Looks for files in an image.
+//! Checks an image for files.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -18,7 +18,7 @@ use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::protocol::{Descriptors, Request};
 use crate::sandbox::userns::namespace;
 
-/// Files to look for in an image. The user namespace.
+/// Request: check an image for files. Descriptors: the user namespace.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::sandbox) struct LookRequest {
     overlay: Overlay,
@@ -26,7 +26,7 @@ pub(in crate::sandbox) struct LookRequest {
 }
 
 impl Sandbox {
-    /// Which of these paths lead to something in the image that a build directory shows.
+    /// Returns for each of these paths whether it exists in the image of a build directory.
     ///
     /// # Errors
     /// [`Kind::Sandbox`](crate::error::Kind::Sandbox).
@@ -47,7 +47,7 @@ impl Request for LookRequest {
     }
 }
 
-/// Whether each path is there.
+/// Returns for each path whether it exists.
 fn look(request: &LookRequest) -> Result<Vec<bool>> {
     own_mounts()?;
     overlay::enter(&request.overlay)?;

@@ -1,4 +1,4 @@
-//! The unpacked layers of every id map: listing, measuring and removing them.
+//! Lists, measures and removes the unpacked layers of every id map.
 
 use std::collections::HashSet;
 use std::fs;
@@ -22,27 +22,27 @@ use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::protocol::{Descriptors, Request};
 use crate::sandbox::userns::namespace;
 
-/// A layer that is unpacked for some id map, a build directory, or what outlives a container.
+/// A tree of a layer store: an unpacked layer, a build directory, a service's writes or a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CachedTree {
-    /// The layer store that it is in.
+    /// The layer store that contains it.
     layer_store: PathBuf,
-    /// [`LAYERS`] or [`TMP`].
+    /// The directory of the layer store that contains it, such as [`LAYERS`] or [`TMP`].
     dir: &'static str,
-    /// The name of its directory; a layer's chain ID begins with it.
+    /// The name of the tree's directory; for a layer, the beginning of its chain ID.
     key: String,
-    /// Whether this svp would still use it.
+    /// Whether this version of svp can use it.
     known: bool,
 }
 
 impl CachedTree {
-    /// What the directory of the layer with this chain ID is called.
+    /// Returns the name of the directory of the layer with this chain ID.
     pub fn key_of(chain_id: &Digest) -> String {
         key(chain_id)
     }
 
-    /// Whether it is a layer in a format that this svp reads, and one of those whose [`CachedTree::key_of`]
-    /// is given.
+    /// Whether it is a layer in a format that this version of svp reads, and its [`CachedTree::key_of`] is in
+    /// `keys`.
     pub fn is_among(&self, keys: &HashSet<String>) -> bool {
         self.known && self.dir == LAYERS && keys.contains(&self.key)
     }
@@ -52,32 +52,32 @@ impl CachedTree {
         self.dir == VOLUMES
     }
 
-    /// Whether it is not a layer but the build directory of a command.
+    /// Whether it is a build directory.
     pub fn is_build_rootfs(&self) -> bool {
         self.dir == TMP
     }
 
-    /// Whether a layer has the parts that a published one has. Its content is not looked at.
+    /// Whether a layer has all parts of a published one. Does not verify the content.
     pub fn is_whole(&self) -> bool {
         let report = fs::read(self.path().join("report"));
         let report = report.is_ok_and(|text| serde_json::from_slice::<UnpackReport>(&text).is_ok());
         report && self.path().join("fs").is_dir()
     }
 
-    /// The name of its directory.
+    /// Returns the name of its directory.
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// Where it is.
+    /// Returns its path.
     pub fn path(&self) -> PathBuf {
         self.layer_store.join(self.dir).join(&self.key)
     }
 }
 
 impl Sandbox {
-    /// Lists the layers that are unpacked below `trees` and the build directories there, for this id map and
-    /// for others that were in use before.
+    /// Lists the unpacked layers and the build directories below `trees`, for this id map and for earlier
+    /// ones.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -95,7 +95,7 @@ impl Sandbox {
         Ok(found)
     }
 
-    /// Lists what services have written and the volumes, for every id map.
+    /// Lists the services' writes and the volumes, for every id map.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -116,7 +116,7 @@ impl Sandbox {
         Ok(found)
     }
 
-    /// Lists what has no place below `trees`.
+    /// Lists files below `trees` that belong to no layer store.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -138,12 +138,12 @@ impl Sandbox {
         Ok(found)
     }
 
-    /// Whether a layer is unpacked for the id map of now.
+    /// Whether a layer is unpacked for the current id map.
     pub fn holds(&self, layer: &CachedTree) -> bool {
         layer.layer_store == self.layer_store()
     }
 
-    /// The space that each unpacked layer takes on the disk, in bytes.
+    /// Returns the disk space that each tree takes; bytes.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).
@@ -159,13 +159,13 @@ impl Sandbox {
         Ok(sizes)
     }
 
-    /// Removes unpacked layers. Nobody may be using them.
+    /// Removes unpacked layers, which must not be in use.
     ///
-    /// Each is renamed first, so that an interrupt halfway leaves no layer of which a part is gone.
+    /// Renames each first, so that an interrupt leaves no partly removed layer.
     ///
     /// # Errors
-    /// [`Kind::Storage`](crate::error::Kind::Storage), for one if it belongs to an id map that the caller
-    /// no longer has.
+    /// [`Kind::Storage`](crate::error::Kind::Storage), for example if a layer belongs to an id map that the
+    /// caller no longer has.
     pub fn remove_cached(&self, layers: &[CachedTree]) -> Result<()> {
         let _cleaning = interrupt::cleaning();
         for group in layers.chunk_by(|a, b| a.layer_store == b.layer_store) {
@@ -188,16 +188,16 @@ impl Sandbox {
         Ok(())
     }
 
-    /// The namespace in which what is in `layer_store` can be read and removed: ours. What an earlier id map of
-    /// root's left is in reach of the host's root alone.
+    /// Returns the namespace that may read and remove the trees of `layer_store`: this sandbox's. Only the host's
+    /// root can reach the trees of an earlier id map of root's; then there is none.
     fn owner_of(&self, layer_store: &Path) -> Vec<BorrowedFd<'_>> {
         let foreign = layer_store != self.layer_store() && rustix::process::geteuid().is_root();
         if foreign { Vec::new() } else { vec![self.namespace()] }
     }
 }
 
-/// Trees whose space to measure, by paths from the directory that the stage is started in. A file with several
-/// names counts once a tree. The user namespace, if they belong to one.
+/// Request: measure trees, given by paths from the stage's directory. A file with several hard links counts once in
+/// each tree. Descriptors: the user namespace, if they belong to one.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::sandbox) struct MeasureRequest(Vec<String>);
 
@@ -214,7 +214,7 @@ impl Request for MeasureRequest {
 fn tree_size(path: &str) -> rustix::io::Result<u64> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = match rustix::fs::open(path, flags, Mode::empty()) {
-        // A build directory goes with its command; what is no directory is nothing of ours.
+        // The build directory may have been removed with its command; a non-directory isn't svp's.
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(0),
         other => other?,
     };

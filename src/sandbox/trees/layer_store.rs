@@ -1,4 +1,4 @@
-//! The layer store: each layer unpacked once for each id map, under its chain ID.
+//! The layer store: unpacks each layer once for each id map, under its chain ID.
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
@@ -17,24 +17,24 @@ use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::userns::idmap::Extent;
 use crate::store::Store;
 
-/// A layer to unpack, and where its blob is.
+/// A layer to unpack, and its blob.
 #[derive(Debug)]
 pub struct LayerSource {
-    /// The blob, to be read from its start.
+    /// The blob, read from its start.
     pub blob: File,
     /// The blob's digest.
     pub digest: Digest,
     /// The blob's size; bytes.
     pub size: u64,
-    /// How it is compressed.
+    /// Its compression.
     pub compression: Compression,
     /// The digest of the uncompressed tar.
     pub diff_id: Digest,
-    /// The chain ID of this layer on those below (image-spec, config.md).
+    /// The chain ID of this layer on top of those below (image-spec, config.md).
     pub chain_id: Digest,
 }
 
-/// The layers of an image of the store, the lowest first, to be unpacked.
+/// Opens the layers of an image of the store for unpacking, the lowest first.
 pub fn layer_sources(store: &Store, image: &Image) -> impl Iterator<Item = Result<LayerSource>> {
     image.layers().iter().zip(image.chain_ids()).map(|(layer, chain_id)| {
         let descriptor = &layer.descriptor;
@@ -50,7 +50,7 @@ pub fn layer_sources(store: &Store, image: &Image) -> impl Iterator<Item = Resul
 }
 
 impl Sandbox {
-    /// Makes sure that a layer is unpacked. Of two builds that want it, one unpacks and one waits.
+    /// Unpacks a layer unless it is unpacked already. Of two concurrent builds, one unpacks and the other waits.
     pub(in crate::sandbox) fn ensure_unpacked(
         &self,
         below: &Overlay,
@@ -73,7 +73,7 @@ impl Sandbox {
         publish(&place, &published, &report)
     }
 
-    /// Unpacks a layer on those `below`, in the directory `name` of the build.
+    /// Unpacks a layer on top of `below`, into the directory `name` of the build directory.
     pub(in crate::sandbox) fn unpack(
         &self,
         below: &Overlay,
@@ -107,7 +107,7 @@ impl Sandbox {
     }
 }
 
-/// Makes an unpacked layer everyone's. The stage has synced the tree.
+/// Publishes an unpacked layer in the cache. The stage has synced the tree.
 fn publish(place: &Path, published: &Path, report: &UnpackReport) -> Result<()> {
     let file = write_report(place, report)?;
     File::open(&file).and_then(|file| file.sync_all()).io("sync", &file)?;

@@ -1,17 +1,17 @@
-//! Trees: unpacked layers, the root file systems of builds and services, volumes. They belong to the containers' root.
+//! Trees: unpacked layers, the root file systems of builds and services, volumes. The containers' root owns them.
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `directories` | the directories of the layer store |
+//! | `directories` | creates and names the directories of the layer store |
 //! | `overlay`, `confine` | mounts an overlay; confines a stage to a tree |
 //! | `unpack`, `diff`, `remove` | the stages that unpack, diff and remove trees |
-//! | `layer_store` | unpacks the layers of an image once each |
+//! | `layer_store` | unpacks each layer of an image once |
 //! | `build_rootfs`, `service_rootfs` | layers with an upper directory on top |
-//! | `layer_cache` | lists, measures and removes what is in the layer stores of all id maps |
+//! | `layer_cache` | lists, measures and removes the trees of all id maps |
 //! | `verify` | compares unpacked layers with their blobs |
-//! | `unpack_directory` | unpacks into a directory of the caller's |
-//! | `image_files` | looks for files in an image |
-//! | `volume`, `volume_export`, `volume_import`, `volume_archive` | volumes, and their tar in a backup |
+//! | `unpack_directory` | unpacks into any directory of the caller |
+//! | `image_files` | checks an image for files |
+//! | `volume`, `volume_export`, `volume_import`, `volume_archive` | volumes, and the tar of a backup |
 
 pub(super) mod build_rootfs;
 pub(super) mod confine;

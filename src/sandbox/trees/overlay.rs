@@ -1,9 +1,9 @@
-//! The overlay that a script works in, and the view of what was there before.
+//! Mounts the overlay that a script works in, and a read-only view of its layers.
 //!
-//! A build directory in the layer store has: `l/N`, links to the layers (short names, so that hundreds fit in
-//! a page of mount options); `before`, the layers merged and read-only; `scaffold`, a layer of ours with
-//! the mount points that the image lacks, so that the upper directory never sees them; `upper` and
-//! `work`; `merged`, what the script sees.
+//! A build directory in the layer store contains: `l/N`, links to the layers (short names, so that hundreds fit
+//! in a page of mount options); `before`, the layers merged and read-only; `scaffold`, a layer that svp adds with
+//! the mount points that the image lacks, which keeps them out of the upper directory; `upper` and
+//! `work`; `merged`, the root that the script sees.
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -18,10 +18,10 @@ use crate::layer::unpack::copy_directory_metadata;
 use crate::rootfs::open_in_root;
 use crate::sandbox::spec::Overlay;
 
-/// The kernel's limit on lower directories, less ours (the scaffold and the empty one).
+/// The kernel's limit on lower directories, less the two that svp adds (the scaffold and the empty one).
 const MAX_LAYERS: usize = 498;
 
-/// Makes this mount namespace's mounts its own: nothing mounted here is seen elsewhere.
+/// Makes all mounts of this mount namespace private, so that no mount propagates to the host.
 pub(in crate::sandbox) fn make_private() -> Result<()> {
     let flags = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
     mount_change("/", flags).map_err(|error| {
@@ -29,12 +29,12 @@ pub(in crate::sandbox) fn make_private() -> Result<()> {
     })
 }
 
-/// Makes the build directory's directories and mounts `before`. Works from the layer store and leaves this
-/// process in `TMP/l`, which the other functions expect.
+/// Creates the subdirectories of the build directory and mounts `before`. Call it in the layer store; it leaves
+/// this process in `TMP/l`, where the other functions expect it.
 pub(in crate::sandbox) fn enter(overlay: &Overlay) -> Result<()> {
     if overlay.lowers.len() > MAX_LAYERS {
         return Err(Error::bad_input(format!(
-            "an image of {} layers: overlayfs takes {MAX_LAYERS} at most",
+            "an image of {} layers: overlayfs supports at most {MAX_LAYERS}",
             overlay.lowers.len()
         ))
         .hint("flatten the base image, for example with `svp unpack` and `svp import`"));
@@ -44,7 +44,7 @@ pub(in crate::sandbox) fn enter(overlay: &Overlay) -> Result<()> {
     for name in ["l", "before", "scaffold", "upper", "work", "merged", "empty", "none", "files"] {
         make_dir(&dir.join(name))?;
     }
-    // Numbered from the lowest, which stays as layers are added.
+    // Numbered from the lowest, so that the numbers stay valid as layers are added.
     for (n, lower) in overlay.lowers.iter().rev().enumerate() {
         let link = links.join(n.to_string());
         match symlink(Path::new("../../..").join(lower), &link) {
@@ -53,20 +53,20 @@ pub(in crate::sandbox) fn enter(overlay: &Overlay) -> Result<()> {
         }
     }
     std::env::set_current_dir(&links).io("enter", &links)?;
-    // Without an upper directory, overlayfs wants two lower ones at least.
+    // Without an upper directory, overlayfs requires at least two lower ones.
     let lowers = lower_names(overlay.lowers.len(), &["../empty", "../none"]);
     mount_overlay("../before", &format!("lowerdir={lowers},userxattr"))
 }
 
-/// Mounts what the script sees at `../merged`: the layers, the scaffold, and the upper directory, whose
-/// root begins as the image's root is.
+/// Mounts the script's view at `../merged`: the layers, the scaffold, and the upper directory, whose root
+/// initially has the attributes of the image's root.
 pub(in crate::sandbox) fn mount_merged(overlay: &Overlay) -> Result<()> {
-    // A service that starts again finds the root of its file system as it left it.
+    // A restarted service keeps the attributes of its root.
     if !overlay.durable || fs::read_dir("../upper").is_ok_and(|mut all| all.next().is_none()) {
         copy_attributes(Path::new("../before"), Path::new("../upper"))?;
     }
-    // A place that was mounted before refuses: "volatile" leaves a mark. Queries are asked one after
-    // another in the same place.
+    // "volatile" leaves a mark in the work directory that refuses a second mount. Query scripts run one after
+    // another in the same build directory.
     let _ = fs::remove_dir_all("../work/work");
     let lowers = format!("../scaffold:{}", lower_names(overlay.lowers.len(), &["../empty"]));
     let options = "upperdir=../upper,workdir=../work,userxattr";
@@ -93,16 +93,16 @@ fn mount_overlay(at: &str, options: &str) -> Result<()> {
         Error::sandbox("can't mount an overlay in a user namespace")
             .source(std::io::Error::from(error))
             .hint(
-                "it takes Linux 5.11 or later, and a store on ext4, xfs, btrfs or tmpfs \
-                 (not on another overlay): set SVP_ROOT to such a place",
+                "use Linux 5.11 or later, and a store on ext4, xfs, btrfs or tmpfs \
+                 (not on another overlay): set SVP_ROOT to a directory there",
             )
     })
 }
 
-/// Makes the mount points that the image lacks, in the scaffold.
+/// Creates the mount points that the image lacks, in the scaffold.
 ///
-/// `/proc` and `/dev` must be directories. `/etc/resolv.conf` and `/etc/hosts` must be plain files, in
-/// directories that look as the image's own: the topmost layer's attributes are the ones seen.
+/// `/proc` and `/dev` must be directories. `/etc/resolv.conf` and `/etc/hosts` must be regular files, in
+/// directories with the image's attributes: overlayfs shows those of the topmost layer.
 pub(in crate::sandbox) fn make_scaffold() -> Result<()> {
     let before = Path::new("../before");
     let scaffold = Path::new("../scaffold");
@@ -111,7 +111,7 @@ pub(in crate::sandbox) fn make_scaffold() -> Result<()> {
             make_dir(&scaffold.join(name))?;
         }
     }
-    // A file, or a link to nowhere, has no place for them.
+    // If /etc is a file or a dangling link, there is no directory for them.
     let Some(etc) = etc_directory(before)? else { return Ok(()) };
     let mut dir = PathBuf::new();
     for name in &etc {
@@ -124,15 +124,15 @@ pub(in crate::sandbox) fn make_scaffold() -> Result<()> {
             fs::write(scaffold.join(&file), b"").io("write", scaffold.join(&file))?;
         }
     }
-    // Only now: making something in a directory sets its time.
+    // Last, because creating an entry in a directory changes its time.
     for dir in dir.ancestors().filter(|dir| before.join(dir).is_dir()) {
         copy_attributes(&before.join(dir), &scaffold.join(dir))?;
     }
     Ok(())
 }
 
-/// Where the image's `/etc` is, from its root; a link's target, as seen in the container. `etc` itself if
-/// there is none.
+/// Returns the directory of the image's `/etc`, relative to its root, with links resolved as in the container;
+/// `etc` itself if it is missing, `None` if it leads to no directory.
 fn etc_directory(before: &Path) -> Result<Option<PathBuf>> {
     match before.join("etc").symlink_metadata() {
         Err(_) => return Ok(Some("etc".into())),
@@ -151,12 +151,12 @@ fn etc_directory(before: &Path) -> Result<Option<PathBuf>> {
     Ok(path(&etc)?.strip_prefix(root).ok().map(Path::to_owned))
 }
 
-/// Gives the directory `to` the mode, owner, extended attributes and times of `from`.
+/// Copies the mode, owner, extended attributes and times of the directory `from` to `to`.
 fn copy_attributes(from: &Path, to: &Path) -> Result<()> {
     copy_directory_metadata(open(from)?.as_fd(), open(to)?.as_fd())
 }
 
-/// Opens a directory of the build directory to read it.
+/// Opens a directory for reading.
 pub(in crate::sandbox) fn open(name: impl AsRef<Path>) -> Result<OwnedFd> {
     let name = name.as_ref();
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -19,7 +19,7 @@ use crate::sandbox::stage::protocol::{Descriptors, Request};
 use crate::sandbox::userns::namespace;
 use crate::store::Staging;
 
-/// Trees of the layer store to remove. The user namespace, if they belong to one.
+/// Request: remove trees of the layer store. Descriptors: the user namespace, if they belong to one.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::sandbox) struct RemoveRequest(pub(in crate::sandbox) Vec<String>);
 
@@ -38,8 +38,8 @@ fn remove_here(paths: &[String]) -> Result<()> {
     paths.iter().try_for_each(|path| remove_patiently(here.as_fd(), path).io("remove", path))
 }
 
-/// As [`remove_tree`], again for a while as long as something is made in there: after an interrupt a
-/// script's processes are being killed, and svp can't wait for them.
+/// As [`remove_tree`], but retries for a while if files appear meanwhile: after an interrupt the script's
+/// processes may not have been killed yet, and svp can't wait for them.
 fn remove_patiently(here: BorrowedFd<'_>, path: &str) -> rustix::io::Result<()> {
     for _ in 0..100 {
         match remove_tree(here, path) {
@@ -52,7 +52,7 @@ fn remove_patiently(here: BorrowedFd<'_>, path: &str) -> rustix::io::Result<()> 
     remove_tree(here, path)
 }
 
-/// Removes trees of the layer store `layer_store`; an interrupt does not stop it.
+/// Removes trees of the layer store `layer_store`; an interrupt does not stop the removal.
 pub(in crate::sandbox) fn remove(
     layer_store: &Path,
     namespace: BorrowedFd<'_>,
@@ -61,7 +61,7 @@ pub(in crate::sandbox) fn remove(
     Stage::start_cleanup(layer_store, &RemoveRequest(paths), &[namespace])?.finish_cleanup()
 }
 
-/// Removes the directories of commands that are gone.
+/// Removes the build directories of commands that have ended.
 pub(in crate::sandbox) fn sweep(layer_store: &Path, namespace: BorrowedFd<'_>) {
     let tmp = layer_store.join(TMP);
     let Ok(entries) = fs::read_dir(&tmp) else { return };

@@ -1,4 +1,4 @@
-//! The root file system of a service, whose writes outlive its containers.
+//! The root file system of a service, with writes that outlive its containers.
 
 use super::directories::{SERVICES, create_owned_dir};
 use super::layer_store::LayerSource;
@@ -8,8 +8,8 @@ use crate::sandbox::create::Sandbox;
 use crate::sandbox::spec::Overlay;
 
 impl Sandbox {
-    /// The root file system of a service, whose writes are kept under `id` until they are removed: the
-    /// layers, unpacked if they aren't, and its place on top.
+    /// Returns the root file system of a service: its layers, unpacked if necessary, and an upper directory under
+    /// `id`, which stays until it is removed.
     ///
     /// # Errors
     /// As [`Sandbox::build_rootfs`].
@@ -26,7 +26,7 @@ impl Sandbox {
         Ok(Overlay { dir: place, durable: true, ..rootfs.overlay().clone() })
     }
 
-    /// Removes what a service has written, and its cgroup if its monitor was killed.
+    /// Removes a service's writes, and its cgroup if its monitor was killed.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).

@@ -1,4 +1,4 @@
-//! Unpacks a layer into the layer store, with nothing of the host in reach.
+//! Unpacks a layer into the layer store, confined so that nothing of the host is in reach.
 
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -19,7 +19,7 @@ use crate::sandbox::spec::Overlay;
 use crate::sandbox::stage::protocol::{Descriptors, Request};
 use crate::sandbox::userns::namespace;
 
-/// A layer to unpack. The user namespace, the blob.
+/// Request: unpack a layer. Descriptors: the user namespace, the blob.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::sandbox) struct UnpackRequest {
     /// The empty directory to unpack into, relative to the layer store.
@@ -28,7 +28,7 @@ pub(in crate::sandbox) struct UnpackRequest {
     pub(in crate::sandbox) digest: Digest,
     pub(in crate::sandbox) size: u64,
     pub(in crate::sandbox) diff_id: Digest,
-    /// The layers below, for hard links to their files.
+    /// The layers below, to resolve hard links to their files.
     pub(in crate::sandbox) below: Overlay,
     pub(in crate::sandbox) ids: IdRanges,
 }
@@ -43,7 +43,7 @@ impl Request for UnpackRequest {
     }
 }
 
-/// Unpacks a layer, verifying the blob's digest and size and the tar's diff ID as they stream.
+/// Unpacks a layer, verifying the blob's digest and size and the tar's diff ID while streaming.
 fn unpack(request: &UnpackRequest, blob: OwnedFd) -> Result<UnpackReport> {
     own_mounts()?;
     let lower = if request.below.lowers.is_empty() {
@@ -53,7 +53,7 @@ fn unpack(request: &UnpackRequest, blob: OwnedFd) -> Result<UnpackReport> {
         overlay::enter(&request.below)?;
         let lower = overlay::open("../before")?;
         nix::unistd::fchdir(&here)
-            .map_err(|errno| Error::sandbox("can't go back to the layer store").source(errno))?;
+            .map_err(|errno| Error::sandbox("can't return to the layer store").source(errno))?;
         Some(lower)
     };
     let root = confine_to(&request.into)?;
@@ -81,7 +81,7 @@ pub(in crate::sandbox) fn unpack_verified(
     Ok(report)
 }
 
-/// Unpacks a pack's tar at `root`, in a file system of its own.
+/// Unpacks a pack's tar at `root`, a private file system.
 pub(in crate::sandbox) fn unpack_pack(tar: OwnedFd, root: &OwnedFd) -> Result<()> {
     let mut tar = File::from(tar);
     tar.rewind().io("rewind", "the pack's tar")?;

@@ -1,8 +1,8 @@
-//! Unpacking into a directory of the caller's, not of the layer store: what `svp unpack` does.
+//! Unpacks an image into any directory of the caller, outside the layer store: the work of `svp unpack`.
 //!
-//! Root gives every owner and makes devices. Anyone else is root of a namespace of their own with one id,
-//! so that what belongs to root in the image belongs to the caller, who can remove it again; other
-//! owners, and devices, are left out and listed. Either way the stage sees nothing but the directory.
+//! Root restores every owner and creates devices. An ordinary user becomes root of a user namespace with a single
+//! id, so that files of the image's root belong to the caller, who can remove them again; other owners, and
+//! devices, are skipped and reported. Either way the stage sees nothing but the directory.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -26,7 +26,7 @@ use crate::sandbox::stage::process::die_with_parent;
 use crate::sandbox::stage::protocol::{Descriptors, Request};
 use crate::sandbox::userns::namespace::no_user_namespace;
 
-/// A layer to apply onto the directory that the stage is started in. The blob.
+/// Request: apply a layer to the stage's directory. Descriptors: the blob.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::sandbox) struct DirectoryRequest {
     compression: Compression,
@@ -35,7 +35,7 @@ pub(in crate::sandbox) struct DirectoryRequest {
     diff_id: Digest,
 }
 
-/// Removes everything in the directory that the stage is started in. No descriptors.
+/// Request: remove everything in the stage's directory. No descriptors.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::sandbox) struct ClearRequest;
 
@@ -57,11 +57,11 @@ impl Request for ClearRequest {
     }
 }
 
-/// Applies layers, the lowest first, onto the directory `dir`; what could not be made is in the reports.
+/// Applies layers, the lowest first, to the directory `dir`; the reports list what could not be created.
 /// After a failure the directory is empty.
 ///
 /// # Errors
-/// [`Kind::BadInput`](crate::error::Kind::BadInput) for a layer that isn't what it must be,
+/// [`Kind::BadInput`](crate::error::Kind::BadInput) for a layer that doesn't match its digests or is malformed,
 /// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).
 pub fn unpack_into(
     dir: &Path,
@@ -81,7 +81,7 @@ pub fn unpack_into(
     };
     let result: Result<Vec<_>> = layers.into_iter().map(&mut apply).collect();
     if result.is_err() {
-        // The failure itself is what to tell.
+        // The first failure is the one to report.
         let _ = clear(dir);
     }
     result
@@ -91,7 +91,7 @@ fn clear(dir: &Path) -> Result<()> {
     Stage::start_cleanup(dir, &ClearRequest, &[])?.finish()
 }
 
-/// The stage's side of [`unpack_into`].
+/// Runs [`unpack_into`] in the stage.
 fn apply(request: &DirectoryRequest, blob: OwnedFd) -> Result<UnpackReport> {
     let ids = become_root()?;
     let root = enter()?;
@@ -100,7 +100,7 @@ fn apply(request: &DirectoryRequest, blob: OwnedFd) -> Result<UnpackReport> {
     unpack_verified(blob, (digest, size), compression, diff_id, &root, &options)
 }
 
-/// The stage's side of clearing up: removes everything in the directory.
+/// Removes everything in the directory, in the stage.
 fn clear_stage() -> Result<()> {
     become_root()?;
     let root = enter()?;
@@ -116,13 +116,13 @@ fn clear_stage() -> Result<()> {
     Ok(())
 }
 
-/// A mount namespace in which the directory that the stage was started in is all there is.
+/// Creates a mount namespace that contains nothing but the stage's directory.
 fn enter() -> Result<OwnedFd> {
     own_mounts()?;
     confine_fd("/dev", &overlay::open(".")?)
 }
 
-/// The ids that files can be given to.
+/// Becomes root, if need be of a new user namespace; returns the ids that files can be given.
 fn become_root() -> Result<IdRanges> {
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     if uid.is_root() {

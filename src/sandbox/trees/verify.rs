@@ -1,4 +1,4 @@
-//! Whether unpacked layers still are what their blobs say: each is unpacked again, and the two trees compared.
+//! Verifies unpacked layers: unpacks each blob again and compares the two trees.
 
 use std::collections::HashSet;
 use std::os::fd::AsFd;
@@ -19,25 +19,25 @@ use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::protocol::{Descriptors, Request};
 use crate::sandbox::userns::namespace;
 
-/// How many differences of a layer are named.
+/// The maximum of reported differences of a layer.
 const MOST_NAMED: usize = 10;
 
-/// An unpacked layer that isn't what its blob says.
+/// An unpacked layer that differs from its blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AlteredLayer {
     /// The name of its directory, as [`CachedTree::key_of`](crate::sandbox::CachedTree::key_of) gives it.
     pub key: String,
-    /// What is different, one line each, at most ten and how many more.
+    /// The differences, one line each: at most ten, and the number of the rest.
     pub differences: Vec<String>,
 }
 
 impl Sandbox {
     /// Compares the unpacked layers of an image, the lowest first, with their blobs: type, owner, mode, size,
-    /// content, target, attributes and time of every file, and which names stand for one file. Layers that aren't
-    /// unpacked for this id map, and those whose key is in `seen`, are passed over; the others' keys are added.
+    /// content, target, attributes and time of every file, and its hard links. Skips layers that aren't unpacked
+    /// for this id map and those whose key is in `seen`; adds the keys of the others.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) for a blob that is damaged,
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) for a damaged blob,
     /// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).
     pub fn altered(
         &self,
@@ -70,7 +70,7 @@ impl Sandbox {
     }
 }
 
-/// Two trees: how the second differs from the first. The user namespace.
+/// Request: list how the second of two trees differs from the first. Descriptors: the user namespace.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::sandbox) struct CompareRequest([String; 2]);
 
@@ -87,7 +87,7 @@ impl Request for CompareRequest {
 fn compare([meant, found]: &[String; 2]) -> Result<Vec<String>> {
     let take = |path: &str| -> Result<Snapshot> {
         let mut tree = snapshot::take(overlay::open(path)?.as_fd())?;
-        // A directory that no layer mentions, and a whiteout, have the time at which they were made.
+        // Directories that no layer mentions, and whiteouts, have their time of creation.
         for node in tree.values_mut().filter(|node| has_no_time(&node.entry)) {
             node.entry.mtime = Default::default();
         }
@@ -112,19 +112,19 @@ fn has_no_time(entry: &Entry) -> bool {
 fn line(path: &[u8], difference: &Difference, meant: &Snapshot, found: &Snapshot) -> String {
     let what = match difference {
         Difference::Added => "is not in the layer".to_owned(),
-        Difference::Removed => "is gone".to_owned(),
+        Difference::Removed => "is missing".to_owned(),
         Difference::Changed => {
-            format!("has another {}", meant.get(path).zip(found.get(path)).map_or("state", changed))
+            format!("differs in {}", meant.get(path).zip(found.get(path)).map_or("state", changed))
         }
-        Difference::Linked { with, now: true } => format!("is the same file as {}", show(with)),
+        Difference::Linked { with, now: true } => format!("is a hard link to {}", show(with)),
         Difference::Linked { with, now: false } => {
-            format!("is no longer the same file as {}", show(with))
+            format!("is no longer a hard link to {}", show(with))
         }
     };
     format!("{} {what}", show(&[b"/", path].concat()))
 }
 
-/// The first thing that differs.
+/// Returns the first attribute that differs.
 fn changed((meant, found): (&Node, &Node)) -> &'static str {
     let (a, b) = (&meant.entry, &found.entry);
     match () {

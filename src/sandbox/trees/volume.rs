@@ -1,4 +1,4 @@
-//! Volumes: created, filled from an image, renamed, removed.
+//! Volumes: creates, fills, renames and removes them.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,23 +25,24 @@ use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::protocol::{Descriptors, Request};
 use crate::sandbox::userns::namespace;
 
-/// The directory that is shown: a directory of another owner could not be renamed.
+/// The directory that is mounted, one level down: a directory of another owner can't be renamed.
 const DATA: &str = "data";
 
-/// A volume to fill from an image. The user namespace.
+/// Request: fill a volume from an image. Descriptors: the user namespace.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::sandbox) struct FillRequest {
     /// The image's layers.
     overlay: Overlay,
-    /// The directory of the image, absolute in it.
+    /// The source directory, absolute in the image.
     from: String,
-    /// The empty directory to fill, relative to the layer store.
+    /// The empty destination directory, relative to the layer store.
     into: String,
     ids: IdRanges,
 }
 
 impl Sandbox {
-    /// Makes a volume, unless it is there, with what the image has at `from`; whether it is new.
+    /// Creates a volume, unless it exists, with the content of the image's directory `from`; returns whether it
+    /// is new.
     ///
     /// # Errors
     /// As [`Sandbox::build_rootfs`].
@@ -64,13 +65,13 @@ impl Sandbox {
         };
         Stage::start(self.layer_store(), &request, &[self.namespace()])?.finish()?;
         match std::fs::rename(self.layer_store().join(&new), &volume) {
-            // Another made it meanwhile.
+            // Another command created it meanwhile.
             Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(false),
-            other => other.io("make the volume", &volume).map(|()| true),
+            other => other.io("create the volume", &volume).map(|()| true),
         }
     }
 
-    /// Gives a volume another name, if it is there and the name is free.
+    /// Renames a volume, if it exists and the new name is free.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -83,7 +84,7 @@ impl Sandbox {
         if to.exists() {
             return Err(Error::new(
                 crate::error::Kind::Storage,
-                format!("there is a volume {} already", to.display()),
+                format!("the volume {} exists already", to.display()),
             ));
         }
         std::fs::rename(&from, &to).io("rename the volume", &from)?;
@@ -95,7 +96,7 @@ impl Sandbox {
         self.layer_store().join(VOLUMES).join(name).exists()
     }
 
-    /// Makes sure that whatever services have written is on the disk.
+    /// Syncs the writes of all services to the disk.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -104,7 +105,7 @@ impl Sandbox {
         rustix::fs::syncfs(layer_store).io("sync", self.layer_store())
     }
 
-    /// Makes a volume with nothing in it, if there is none.
+    /// Creates an empty volume, if it is missing.
     pub(in crate::sandbox) fn empty_volume(&self, name: &str) -> Result<()> {
         for dir in [Path::new(VOLUMES), &Path::new(VOLUMES).join(name), &volume_data(name)] {
             create_owned_dir(&self.layer_store().join(dir), self.map())?;
@@ -112,14 +113,14 @@ impl Sandbox {
         Ok(())
     }
 
-    /// Shows a volume in a service's container.
+    /// Returns the bind mount of a volume in a service's container.
     pub fn volume_bind(name: &str, at: &str, read_only: bool) -> Bind {
-        // Seen from where the container's init starts: PLACE/l.
+        // Relative to the directory in which the container's init starts: PLACE/l.
         let source = PathBuf::from("../../..").join(volume_data(name));
         Bind { source, at: at.to_owned(), read_only }
     }
 
-    /// The names of all volumes, sorted.
+    /// Returns the names of all volumes, sorted.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -136,12 +137,12 @@ impl Sandbox {
     }
 }
 
-/// The data of a volume, relative to the layer store.
+/// Returns the directory of a volume's data, relative to the layer store.
 pub(in crate::sandbox) fn volume_data(name: &str) -> PathBuf {
     Path::new(VOLUMES).join(name).join(DATA)
 }
 
-/// The name of the volume that [`Sandbox::volume_bind`] shows from `source`.
+/// Returns the name of the volume of a [`Sandbox::volume_bind`] with this source.
 pub(in crate::sandbox) fn volume_name(source: &Path) -> Option<&str> {
     let rest = source.strip_prefix("../../..").ok()?.strip_prefix(VOLUMES).ok()?;
     rest.parent()?.to_str()
@@ -157,7 +158,7 @@ impl Request for FillRequest {
     }
 }
 
-/// Copies a directory of the image, if it has it, with all that a layer can hold.
+/// Copies a directory of the image, if it exists, with all attributes that a layer can express.
 fn fill(request: &FillRequest) -> Result<()> {
     own_mounts()?;
     let into = overlay::open(&request.into)?;
@@ -169,14 +170,14 @@ fn fill(request: &FillRequest) -> Result<()> {
         rustix::fs::fchmod(&into, Mode::from(0o755)).io("set the mode of", "the volume")?;
         return Ok(());
     };
-    // From here on nothing of the host is in reach.
+    // From here on, nothing of the host is in reach.
     let into = confine_fd("../none", &into)?;
     copy(&from, &empty, &into, &request.ids)
 }
 
-/// Copies a tree: as a layer, which never touches the disk.
+/// Copies a tree as a layer, streamed through a pipe.
 fn copy(from: &OwnedFd, empty: &OwnedFd, into: &OwnedFd, ids: &IdRanges) -> Result<()> {
-    let pipe = std::io::pipe().map_err(|error| Error::sandbox("can't make a pipe").source(error));
+    let pipe = std::io::pipe().map_err(|error| Error::sandbox("can't create a pipe").source(error));
     let (reader, writer) = pipe?;
     std::thread::scope(|scope| {
         let written = scope.spawn(move || {
@@ -194,7 +195,7 @@ fn copy(from: &OwnedFd, empty: &OwnedFd, into: &OwnedFd, ids: &IdRanges) -> Resu
         let mut reader = File::from(OwnedFd::from(reader));
         let options = UnpackOptions { mode: UnpackMode::Plain, ids: ids.clone(), lower: None };
         let unpacked = unpack_layer(&mut reader, into.as_fd(), &options).map(drop);
-        // So that the writer ends if nobody reads any more.
+        // Closing the read end stops the writer.
         drop(reader);
         let written = written.join().unwrap_or_else(|_| Err(Error::sandbox("copying panicked")));
         written.and(unpacked)

@@ -1,4 +1,4 @@
-//! The tar of a service's writes and its volumes: which tree is where in it.
+//! The tar of a service's writes and its volumes: maps each tree to its prefix.
 
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::path::PathBuf;
@@ -12,29 +12,29 @@ use crate::layer::read::TarReader;
 use crate::sandbox::create::Sandbox;
 use crate::sandbox::spec::Overlay;
 
-/// Where the tar has what the service has written.
+/// The prefix of the service's writes.
 pub(in crate::sandbox) const WRITES: &str = "writes/";
 
-/// A service's place and its volumes, to be written as one tar or filled from it.
+/// A service's writes and its volumes, to be written as one tar or filled from it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::sandbox) struct ArchiveRequest {
     pub(in crate::sandbox) overlay: Overlay,
-    /// Each volume's place in the tar, and its directory, relative to the layer store.
+    /// The prefix of each volume, and its directory, relative to the layer store.
     pub(in crate::sandbox) volumes: Vec<(String, PathBuf)>,
     pub(in crate::sandbox) ids: IdRanges,
 }
 
-/// A volume, and where it is shown.
+/// A volume and its mount point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArchivedVolume {
     /// Its name.
     pub name: String,
-    /// Where, absolute in the container.
+    /// The mount point, absolute in the container.
     pub at: String,
 }
 
 impl ArchivedVolume {
-    /// Its place in the tar: the path with its slashes escaped, so that none is within another.
+    /// Returns the prefix in the tar: the mount point with its slashes escaped, so that no prefix contains another.
     fn prefix(&self) -> String {
         let at = self.at.trim_matches('/').replace('%', "%25").replace('/', "%2F");
         format!("volumes/{at}/")
@@ -52,7 +52,7 @@ impl ArchiveRequest {
     }
 }
 
-/// The content of a tar's current entry.
+/// Reads the content of a tar's current entry.
 pub(in crate::sandbox) struct Content<'a, 'b>(pub(in crate::sandbox) &'a mut TarReader<'b>);
 
 impl Read for Content<'_, '_> {
@@ -62,5 +62,5 @@ impl Read for Content<'_, '_> {
 }
 
 pub(in crate::sandbox) fn pipe() -> Result<(PipeReader, PipeWriter)> {
-    io::pipe().map_err(|error| Error::sandbox("can't make a pipe").source(error))
+    io::pipe().map_err(|error| Error::sandbox("can't create a pipe").source(error))
 }

@@ -1,4 +1,4 @@
-//! Exports what a service has written, and its volumes, as a tar.
+//! Exports a service's writes and its volumes as a tar.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -23,7 +23,7 @@ use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::protocol::{Descriptors, Request};
 use crate::sandbox::userns::namespace;
 
-/// Writes what a service has written, and its volumes, as a tar. The user namespace, the tar.
+/// Request: write a service's writes and its volumes as a tar. Descriptors: the user namespace, the tar.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::sandbox) struct ExportRequest(ArchiveRequest);
 
@@ -38,8 +38,8 @@ impl Request for ExportRequest {
 }
 
 impl Sandbox {
-    /// Writes what a service that doesn't run has written, as a layer on its image would be, and its
-    /// volumes, as a tar to `tar`.
+    /// Writes a stopped service's writes, in the form of a layer on its image, and its volumes, as a tar to
+    /// `tar`.
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) for a file that no layer can hold,
@@ -74,12 +74,12 @@ fn pack(request: &ArchiveRequest, tar: OwnedFd) -> Result<()> {
         tar.append(&root_entry(prefix, volume)?, &mut io::empty())?;
         pack_tree(&mut tar, prefix, volume, &empty)?;
     }
-    tar.finish()?.flush().io("write", "the copy")
+    tar.finish()?.flush().io("write", "the archive")
 }
 
-/// The directory of a volume itself.
+/// Returns the tar entry of a volume's root directory.
 fn root_entry(prefix: &str, volume: &OwnedFd) -> Result<Entry> {
-    let stat = rustix::fs::fstat(volume).io("look at", prefix)?;
+    let stat = rustix::fs::fstat(volume).io("stat", prefix)?;
     let owner = meta::Ownership::of(&stat);
     let mut entry = Entry::new(prefix, EntryKind::Directory, owner.mode);
     (entry.uid, entry.gid, entry.mtime) = (owner.uid, owner.gid, meta::mtime(&stat));
@@ -88,7 +88,7 @@ fn root_entry(prefix: &str, volume: &OwnedFd) -> Result<Entry> {
     Ok(entry)
 }
 
-/// Writes what `tree` has and `before` hasn't, below `prefix`.
+/// Writes the difference of `tree` from `before`, below `prefix`.
 fn pack_tree<W: Write>(
     tar: &mut TarWriter<W>,
     prefix: &str,
@@ -120,10 +120,10 @@ fn pack_tree<W: Write>(
             }
             entries.drain()
         })();
-        // So that the writer ends if nobody reads any more.
+        // Closing the read end stops the writer.
         drop(reader);
         let written = written.join().unwrap_or_else(|_| Err(Error::sandbox("copying panicked")));
-        // Whichever failed first made the other fail; what was read says more.
+        // The first failure causes the other one; the diff's own error says more than a broken pipe.
         match (written, taken) {
             (Err(error), _) if error.kind() != Kind::Storage => Err(error),
             (_, Err(error)) => Err(error),

@@ -1,4 +1,4 @@
-//! Imports what a service had written, and its volumes, from the tar of an export.
+//! Imports a service's writes and its volumes from the tar of an export.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -23,7 +23,8 @@ use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::protocol::{Descriptors, Request};
 use crate::sandbox::userns::namespace;
 
-/// Fills a service's place and its volumes from such a tar; which volumes were in it. The user namespace, the tar.
+/// Request: fill a service's upper directory and volumes from a tar; the answer lists the volumes that were in it.
+/// Descriptors: the user namespace, the tar.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::sandbox) struct ImportRequest(ArchiveRequest);
 
@@ -38,11 +39,11 @@ impl Request for ImportRequest {
 }
 
 impl Sandbox {
-    /// Fills a service's new place and new volumes from the tar that `tar` streams, which may be anyone's.
-    /// Volumes that it doesn't have aren't made.
+    /// Fills a service's new upper directory and new volumes from the tar that `tar` streams, which is untrusted.
+    /// Does not create volumes that are missing in the tar.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) for a tar that is damaged or no such copy,
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) for a tar that is damaged or not such an export,
     /// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).
     pub fn import_volumes(
         &self,
@@ -65,7 +66,7 @@ impl Sandbox {
     }
 }
 
-/// Reads the tar; which volumes were in it.
+/// Reads the tar; returns for each volume whether the tar contains it.
 fn unpack(request: &ArchiveRequest, tar: OwnedFd) -> Result<Vec<bool>> {
     own_mounts()?;
     let open = |(_, path): &(String, PathBuf)| overlay::open(path);
@@ -82,12 +83,12 @@ fn unpack(request: &ArchiveRequest, tar: OwnedFd) -> Result<Vec<bool>> {
     let mut entries = TarReader::new(&mut tar);
     let mut next = entries.next_entry()?;
     let mut filled = vec![false; prefixes.len()];
-    // Each tree's entries come together, in the order of the trees.
+    // Each tree's entries are contiguous, in the order of the trees.
     while let Some(entry) = next {
         let belongs = |prefix: &&str| entry.path.starts_with(prefix.as_bytes());
         let Some(n) = prefixes.iter().position(belongs).filter(|n| !filled[*n]) else {
             return Err(Error::bad_input(format!(
-                "the backup is none of this service: {} has no place in it",
+                "the backup does not match the service: unexpected entry {}",
                 show(&entry.path)
             )));
         };
@@ -100,11 +101,11 @@ fn unpack(request: &ArchiveRequest, tar: OwnedFd) -> Result<Vec<bool>> {
         next = unpack_tree(&mut entries, entry, prefixes[n], &trees[n], &options)?;
     }
     entries.drain()?;
-    rustix::fs::syncfs(&trees[0]).io("sync", "what was restored")?;
+    rustix::fs::syncfs(&trees[0]).io("sync", "the restored files")?;
     Ok(filled[1..].to_vec())
 }
 
-/// Unpacks the entries below `prefix`, the `first` of which has been read; gives the first of another tree.
+/// Unpacks the entries below `prefix`, the `first` of which has been read; returns the first entry of the next tree.
 fn unpack_tree(
     entries: &mut TarReader<'_>,
     first: Entry,
@@ -123,7 +124,7 @@ fn unpack_tree(
             let mut next = Some(first);
             while let Some(mut entry) = next {
                 let Some(path) = entry.path.strip_prefix(prefix.as_bytes()) else {
-                    tar.finish()?.flush().io("write", "what is restored")?;
+                    tar.finish()?.flush().io("write", "the restored files")?;
                     return Ok(Some(entry));
                 };
                 entry.path = if path.is_empty() { b"./".to_vec() } else { path.to_vec() };
@@ -131,7 +132,7 @@ fn unpack_tree(
                     let link = entry.link.strip_prefix(prefix.as_bytes());
                     entry.link = link.map(<[u8]>::to_vec).ok_or_else(|| {
                         Error::bad_input(format!(
-                            "the backup has a hard link out of its tree: {}",
+                            "the backup contains a hard link out of its tree: {}",
                             show(&entry.path)
                         ))
                     })?;
@@ -139,12 +140,12 @@ fn unpack_tree(
                 tar.append(&entry, &mut Content(entries))?;
                 next = entries.next_entry()?;
             }
-            tar.finish()?.flush().io("write", "what is restored")?;
+            tar.finish()?.flush().io("write", "the restored files")?;
             Ok(None)
         })();
         let unpacked =
             unpacked.join().unwrap_or_else(|_| Err(Error::sandbox("unpacking panicked")));
-        // Where both failed, what could not be unpacked is the reason, unless it was cut off.
+        // If both failed, the unpacking error is the cause, unless the tar was cut off.
         match (handed, unpacked) {
             (Err(error), Err(_)) if error.kind() == Kind::BadInput => Err(error),
             (_, Err(error)) => Err(error),
