@@ -1,6 +1,6 @@
 //! A file that is whole and on the disk before it has its name.
 //!
-//! Where the file system can, it has no name at all until then: whatever ends its writer, nothing of it stays.
+//! If the file system supports O_TMPFILE, it has no name until then, so that a killed writer leaves nothing.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -13,10 +13,10 @@ use rustix::io::Errno;
 use crate::error::{Error, IoContext, Result};
 use crate::interrupt;
 
-/// How a file is called until it has its own name, as far as it needs one.
+/// The prefix of temporary names, if one is needed.
 const TEMPORARY: &str = ".svp-";
 
-/// A file that is being written. Dropped, it is gone; killed, its writer leaves nothing where the file system has
+/// A file being written. Dropping it removes it; a killed writer leaves nothing if the file system has
 /// files without a name, else a `.svp-` file.
 #[derive(Debug)]
 pub struct AtomicFile {
@@ -27,7 +27,7 @@ pub struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Begins what will be `target`, with what the umask leaves of `mode`.
+    /// Creates the future `target`, with `mode` under the umask.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -38,7 +38,7 @@ impl AtomicFile {
             Ok(file) => {
                 Ok(AtomicFile { file: file.into(), target: target.to_owned(), temporary: None })
             }
-            // What file systems say that don't have it, and kernels.
+            // Errors of file systems and kernels without support.
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
                 AtomicFile::create_named(target, mode)
             }
@@ -59,7 +59,7 @@ impl AtomicFile {
         &self.file
     }
 
-    /// Gives it its name, in the place of what has the name now, and makes that last.
+    /// Renames it to its target, replacing an existing file, and fsyncs file and directory.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -77,7 +77,7 @@ impl AtomicFile {
     }
 
     /// Links an unnamed file to its target. A link replaces nothing, a rename needs a name: where there is
-    /// something, the file gets another name for a moment. Whether it has its own.
+    /// a file, it gets a temporary name first. Returns whether it has its final name.
     fn link_to_target(&mut self) -> rustix::io::Result<bool> {
         let unnamed = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         let link = |to: &Path| linkat(CWD, &unnamed, CWD, to, AtFlags::SYMLINK_FOLLOW);
@@ -117,7 +117,7 @@ impl Drop for AtomicFile {
 }
 
 /// Has a new name reach the disk. Not every file system can do that, nor may everybody read a directory that he
-/// writes into: the file is in its place all the same.
+/// writes into: the file is in place nevertheless.
 fn sync_directory(dir: &Path) -> Result<()> {
     match File::open(dir).and_then(|dir| dir.sync_all()) {
         Err(error)
@@ -169,7 +169,7 @@ mod tests {
         drop(dropped);
         assert_eq!((fs::read_to_string(&target).unwrap().as_str(), names()), ("newer", 1));
 
-        // A link is replaced, not what it leads to.
+        // A link is replaced, not its target.
         let link = dir.path().join("link");
         std::os::unix::fs::symlink("x", &link).unwrap();
         AtomicFile::create(&link, ALL).unwrap().finish().unwrap();

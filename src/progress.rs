@@ -11,11 +11,11 @@ pub enum Event<'a> {
     Warning(&'a str),
     /// A transfer named `id` (a short digest or a path) goes on; bytes.
     Transfer {
-        /// What is transferred.
+        /// The object being transferred.
         id: &'a str,
         /// Bytes done so far.
         done: u64,
-        /// Bytes in all, where known.
+        /// Total bytes, if known.
         total: Option<u64>,
     },
     /// The transfer named `id` is complete.

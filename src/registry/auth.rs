@@ -1,4 +1,4 @@
-//! Credentials: where podman, skopeo and docker keep them (containers-auth.json(5), docker's config.json).
+//! Credentials from the files of podman, skopeo and docker (containers-auth.json(5), docker's config.json).
 
 use std::collections::BTreeMap;
 use std::env;
@@ -17,13 +17,13 @@ use crate::error::{Error, IoContext, Result};
 /// The most that an auth file may hold.
 pub(super) const LARGEST_FILE: u64 = 4 << 20;
 
-/// What `credential-helpers` of registries.conf calls the auth files.
+/// The name of the auth files in `credential-helpers` of registries.conf.
 pub(super) const THE_FILES: &str = "containers-auth.json";
 
-/// Where a login is from that is in no file yet.
+/// The origin of a login that is not stored yet.
 pub(super) const GIVEN: &str = "";
 
-/// A secret text that shows itself to nobody.
+/// A secret string, redacted in Debug output.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Password(String);
@@ -46,7 +46,7 @@ impl fmt::Debug for Password {
     }
 }
 
-/// What an auth file or a credential helper holds for a registry.
+/// The credentials for a registry from an auth file or a credential helper.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Login {
     /// A name and its password.
@@ -80,7 +80,7 @@ impl AuthFiles {
         Self::of(Vec::new(), false)
     }
 
-    /// One login, for whatever registry asks.
+    /// One login for every registry.
     pub(super) fn given(login: Login) -> Self {
         AuthFiles { given: Some(login), ..Self::none() }
     }
@@ -121,13 +121,13 @@ impl AuthFiles {
         AuthFiles { files, required, given: None, helpers: vec![THE_FILES.to_owned()] }
     }
 
-    /// The same, with credential helpers beside the files: asked in their order, and the files alone where
+    /// The same, with credential helpers beside the files: queried in order, and only the files where
     /// `containers-auth.json` stands.
     pub(super) fn with_helpers(self, helpers: &[String]) -> Self {
         AuthFiles { helpers: helpers.to_vec(), ..self }
     }
 
-    /// The login for `repository` of `registry` (its `HOST[:PORT]`), and where it was found.
+    /// Returns the login for `repository` of `registry` (`HOST[:PORT]`), and its origin.
     ///
     /// # Errors
     /// A file that can't be read or understood, a named file that is missing, a credential helper that
@@ -159,7 +159,7 @@ impl AuthFiles {
     }
 }
 
-/// The login to `registry` that a credential helper holds, and where it was found.
+/// Returns the login for `registry` from a credential helper, and its origin.
 fn from_helper(
     name: &str,
     registry: &str,
@@ -208,7 +208,7 @@ pub(super) fn read(path: &Path, required: bool) -> Result<Option<AuthFile>> {
         return Ok(Some(AuthFile::default()));
     }
     serde_json::from_slice(&text).map(Some).map_err(|error| {
-        // serde's message may quote the file's text: only the place is told.
+        // serde's message may quote secrets: report only the position.
         let (line, column) = (error.line(), error.column());
         Error::bad_input(format!(
             "the auth file {} is not understood (line {line}, column {column})",
@@ -258,7 +258,7 @@ impl AuthFile {
             }
         }
         match &self.store {
-            // Docker Desktop leaves its store's name behind when it goes; what it held is gone with it.
+            // Docker Desktop leaves its credsStore entry behind when it is removed; its logins are gone.
             Some(name) => from_helper(name, registry, true),
             None => Ok(None),
         }
@@ -302,7 +302,7 @@ fn candidates(registry: &str, repository: &str) -> Vec<String> {
     keys
 }
 
-/// A key of an auth file without what docker once wrote around it: `https://index.docker.io/v1/`.
+/// Normalises a key of an auth file; docker once wrote `https://index.docker.io/v1/`.
 pub(super) fn canonical(key: &str) -> String {
     let bare = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://"));
     // A key written as a URL names a host; its path is an API's, not a repository's.
@@ -319,7 +319,7 @@ pub(super) fn canonical(key: &str) -> String {
     rest.map_or_else(|| host.to_owned(), |rest| format!("{host}/{rest}"))
 }
 
-/// What credential helpers know a registry as.
+/// The name of a registry for credential helpers.
 pub(super) fn server_name(registry: &str) -> &str {
     if registry == "docker.io" { "https://index.docker.io/v1/" } else { registry }
 }

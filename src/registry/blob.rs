@@ -14,7 +14,7 @@ use crate::oci::{Digest, Reference};
 /// A connection that brought that much was worth having: its end doesn't count as a failure in a row.
 const PROGRESS: u64 = 1 << 20;
 
-/// The bytes of a blob, exactly as many as were asked for, over as many connections as it takes.
+/// Reads exactly the requested bytes of a blob, over as many connections as necessary.
 ///
 /// It does not verify the digest: read it through
 /// [`DigestReader`](crate::oci::DigestReader::expecting). Its I/O errors hold this library's error:
@@ -95,7 +95,7 @@ impl BlobReader {
         Ok(stream)
     }
 
-    /// Whether a 206 is the part that was asked for (RFC 9110, section 14.4).
+    /// Whether a 206 has the requested range (RFC 9110, section 14.4).
     fn check_range(&self, response: &Response) -> Result<(), String> {
         let range = response.header("content-range").unwrap_or_default();
         let parsed = range.strip_prefix("bytes ").and_then(|range| {
@@ -115,7 +115,7 @@ impl BlobReader {
         }
     }
 
-    /// The connection is gone: wait, or give up.
+    /// The connection broke: back off, or give up.
     fn failed(&mut self, fault: Fault) -> Result<()> {
         if self.delivered >= PROGRESS {
             self.failures = 0;
@@ -195,7 +195,7 @@ pub fn read_error(error: io::Error) -> Error {
 struct Stream {
     body: ureq::BodyReader<'static>,
     server: String,
-    /// The server did not say how long it is.
+    /// The server sent no length.
     endless: bool,
     least: u64,
     window: Duration,

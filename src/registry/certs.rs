@@ -17,17 +17,17 @@ const NAME: &str = "certs.d";
 /// Docker's own.
 const DOCKER: &str = "/etc/docker";
 
-/// Where hosts have directories of certificates.
+/// The directories with one subdirectory of certificates for each host.
 #[derive(Clone, Debug, Default)]
 pub struct CertDirs {
-    /// One directory for whatever host.
+    /// One directory for every host.
     named: Option<PathBuf>,
     /// Directories with one for each `HOST[:PORT]`: a host's first is the one.
     places: Vec<PathBuf>,
 }
 
 impl CertDirs {
-    /// No host has certificates of its own.
+    /// No host-specific certificates.
     pub fn none() -> Self {
         Self::default()
     }
@@ -57,7 +57,7 @@ impl CertDirs {
     }
 }
 
-/// What a host's directory holds.
+/// The certificates of one host.
 #[derive(Default)]
 pub(super) struct HostCertificates {
     pub(super) authorities: Vec<Certificate<'static>>,

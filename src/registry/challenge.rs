@@ -67,7 +67,7 @@ fn split(header: &str) -> Vec<(String, Parameters)> {
     }
 }
 
-/// A quoted string or a token, and what follows.
+/// Parses a quoted string or a token; returns the rest.
 fn take_value(text: &str) -> (String, &str) {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find([',', ' ', '\t']).unwrap_or(text.len());

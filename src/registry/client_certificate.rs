@@ -1,4 +1,4 @@
-//! TLS in which svp shows who it is: the certificates of certs.d, offered to the server that asks for one.
+//! Client certificates: those of certs.d, offered to servers that request one.
 //!
 //! ureq's own TLS takes one certificate, and of X.509 version 3 alone, which is not what `openssl x509 -req` makes by
 //! itself and registries take; and it has no say in whom to trust. Connections to hosts for which there is a client's
@@ -26,12 +26,12 @@ use crate::error::{Error, Result};
 #[derive(Debug)]
 pub(super) struct Tls(Arc<ClientConfig>);
 
-/// What svp can show.
+/// The client certificates available.
 #[derive(Debug)]
 struct Identities(Vec<Arc<CertifiedKey>>);
 
 impl Tls {
-    /// Speaks to `whom`, and shows one of `pairs` to a server that asks.
+    /// Connects to `whom`, and offers one of `pairs` to a server that requests a certificate.
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) for a key that is another certificate's, or of a kind that

@@ -14,7 +14,7 @@ use super::auth::{Login, Password};
 use super::fault::printable;
 use crate::error::{Error, Result};
 
-/// A helper may ask its user for a passphrase in a window of its own.
+/// Long enough for a helper that prompts for a passphrase.
 const TIMEOUT: Duration = Duration::from_secs(60);
 const LARGEST_ANSWER: u64 = 1 << 20;
 
@@ -112,7 +112,7 @@ fn get_login(program: &OsStr, server: &str, timeout: Duration) -> Result<Option<
     }))
 }
 
-/// Whether the program succeeds when it is given `input`, and what it prints.
+/// Runs the program with `input`; returns whether it succeeded, and its output.
 fn run(
     program: &OsStr,
     action: &str,

@@ -1,4 +1,4 @@
-//! What can go wrong on the way to a registry, in sentences, and whether trying again may help.
+//! Faults on the way to a registry, their messages, and whether a retry may help.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use rustls::{AlertDescription, CertificateError};
 
 use crate::error::{Error, Kind};
 
-/// What to do about answers that no registry should give.
+/// The hint for answers that violate the distribution-spec.
 pub(super) const AT_FAULT: &str =
     "the registry, or a proxy before it, is at fault: try again later, or tell whoever runs it";
 
@@ -18,7 +18,7 @@ pub(super) struct Fault {
     pub(super) kind: FaultKind,
 }
 
-/// What a loopback registry's scheme is told by.
+/// The environment of a loopback registry's scheme.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FaultKind {
     /// The server answered a TLS greeting with something else.
@@ -49,7 +49,7 @@ impl Fault {
         Fault { error, retry: Retry::After(None), kind: FaultKind::Other }
     }
 
-    /// The error to tell, with what to do about it.
+    /// Converts the fault into an error with a hint.
     pub(super) fn into_error(self) -> Error {
         if self.error.kind() != Kind::Registry || self.error.hint_text().is_some() {
             return self.error;
@@ -60,7 +60,7 @@ impl Fault {
         })
     }
 
-    /// What ureq says of a connection to `server` (`HOST[:PORT]`) that failed.
+    /// Converts ureq's error of a connection to `server` (`HOST[:PORT]`).
     pub(super) fn of_transport(server: &str, error: ureq::Error) -> Self {
         match error {
             ureq::Error::Io(error) => Self::of_io(server, error),
@@ -141,7 +141,7 @@ impl Fault {
         let error = Error::registry(format!("{server} {what}"))
             .hint("check the network to the registry, or try again later");
         match timeout {
-            // Waiting as long again for a host that isn't there helps nobody.
+            // Do not wait as long again for an unreachable host.
             Timeout::Resolve | Timeout::Connect => Fault::permanent(error),
             _ => Fault::transient(error),
         }
@@ -183,7 +183,7 @@ impl Fault {
     }
 }
 
-/// What helps against a certificate that is refused because of `why`.
+/// Returns the hint for a certificate that is refused because of `why`.
 fn way_out(why: &CertificateError) -> &'static str {
     use CertificateError as Why;
     match why {

@@ -38,11 +38,11 @@ pub(super) struct Http {
     rate_window: Duration,
 }
 
-/// What a GET asks for.
+/// A GET request.
 #[derive(Clone, Copy, Default)]
 pub(super) struct GetOptions<'a> {
     pub(super) accept: Option<&'a str>,
-    /// Sent to the first URL's origin alone, whatever redirects say.
+    /// Sent to the origin of the first URL alone, never to the target of a redirect.
     pub(super) authorization: Option<&'a str>,
     /// The first byte wanted, if not the first of all.
     pub(super) from: Option<u64>,
@@ -50,14 +50,14 @@ pub(super) struct GetOptions<'a> {
     pub(super) body_time: Option<Duration>,
 }
 
-/// What a request that may change something is.
+/// A request that may change state.
 #[derive(Default)]
 pub(super) struct WriteRequest<'a> {
     pub(super) method: Method,
-    /// Sent to the origin of the URL alone, whatever redirects say.
+    /// Sent to the origin of the URL alone, never to the target of a redirect.
     pub(super) authorization: Option<&'a str>,
     pub(super) content_type: Option<&'a str>,
-    /// `FIRST-LAST`, as the distribution-spec has it.
+    /// `FIRST-LAST`, in the form of the distribution-spec.
     pub(super) content_range: Option<&'a str>,
     pub(super) body: Body<'a>,
 }
@@ -86,12 +86,12 @@ pub(super) enum Body<'a> {
     },
 }
 
-/// Where a blob's bytes come from: called for each attempt with the first byte that is wanted.
+/// Opens the bytes of a blob; called for each attempt with the first offset needed.
 pub type Reopen<'a> = dyn Fn(u64) -> Result<Box<dyn Read + Send>> + Sync + 'a;
 
 /// An answer whose body is still to be read.
 pub(super) struct Response {
-    /// Where redirects ended.
+    /// The final URL after redirects.
     pub(super) url: Url,
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
@@ -199,7 +199,7 @@ impl Http {
         )
     }
 
-    /// Who answers for `url`, for messages: a proxy in between may be what fails.
+    /// Names the peer for `url` in messages: a proxy in between may be the one that fails.
     fn peer(&self, url: &Url) -> String {
         match self.goes_by_proxy(url) {
             true => format!("{} (through the proxy that HTTPS_PROXY names)", url.authority()),
@@ -276,7 +276,7 @@ impl Http {
             .header(CONTENT_LENGTH, size.to_string())
             .config()
             .timeout_send_body(Some(slowest))
-            // A registry may have to move what it was sent to where it belongs before it answers.
+            // A registry may have to move the uploaded data into place before it answers.
             .timeout_recv_response(Some(self.request_timeout.saturating_mul(5)))
             .build();
         let mut body =
@@ -348,7 +348,7 @@ impl Response {
         let response =
             Response { url, status: parts.status.as_u16(), headers: parts.headers, body };
         match response.header(CONTENT_ENCODING.as_str()) {
-            // A digest is of the bytes as sent; who encodes them unasked hides what they are.
+            // A digest is over the bytes as sent, so refuse a Content-Encoding.
             Some(coding) if !coding.eq_ignore_ascii_case("identity") => {
                 Err(Fault::permanent(Error::registry(format!(
                     "{} sends the content encoding {:?}, which svp did not ask for",
@@ -371,7 +371,7 @@ impl Response {
         Some(value.split(';').next().unwrap_or(value).trim().to_ascii_lowercase())
     }
 
-    /// The body's length where the server names it.
+    /// The length of the body, if the server sent it.
     pub(super) fn content_length(&self) -> Option<u64> {
         self.body.content_length()
     }

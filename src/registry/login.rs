@@ -1,4 +1,4 @@
-//! `svp login` and `logout`: logins tried at their registry, and kept where podman, skopeo and docker keep them.
+//! `svp login` and `logout`: tests logins at the registry, and stores them where podman, skopeo and docker do.
 
 use std::fmt;
 use std::fs::{self, DirBuilder, Permissions};
@@ -18,7 +18,7 @@ use super::http::{Method, WriteRequest};
 use super::{Client, ClientOptions, retry, status};
 use crate::error::{Error, IoContext, Result};
 
-/// Whether `user` may log in to `registry` (`HOST[:PORT]`): the registry is asked.
+/// Tests at `registry` (`HOST[:PORT]`) whether `user` may log in.
 ///
 /// # Errors
 /// [`Kind::Registry`](crate::error::Kind::Registry) if it refuses or can't be reached.
@@ -52,7 +52,7 @@ pub fn try_login(
     asked.map_err(|error| error.context(format!("login to {registry}")))
 }
 
-/// Where the login for one key (`HOST[:PORT][/NAMESPACE]`) is kept: in an auth file, or by a credential helper.
+/// The store of the login for one key (`HOST[:PORT][/NAMESPACE]`): an auth file or a credential helper.
 #[derive(Debug)]
 pub struct Keeper {
     key: String,
@@ -85,7 +85,7 @@ impl Keeper {
         Ok(Keeper { key: key.to_owned(), file, files, helper })
     }
 
-    /// Refuses what a helper can't keep.
+    /// Refuses logins that a helper can't store.
     ///
     /// # Errors
     /// [`Kind::Usage`](crate::error::Kind::Usage) for the login of a namespace.
@@ -116,7 +116,7 @@ impl Keeper {
             return write(&self.file, &file);
         };
         credential_helper::store(helper, server_name(&self.key), user, password)?;
-        // What a file still held would be found first.
+        // A login left in a file would take precedence.
         for file in &self.files {
             remove_from(file, |name| canonical(name) == self.key)?;
         }

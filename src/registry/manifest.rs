@@ -1,4 +1,4 @@
-//! Manifests and indexes, fetched whole: bounded, checked to be what they say, their digest computed.
+//! Fetches manifests and indexes: bounded, checked, and digested.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -28,7 +28,7 @@ pub struct RawManifest {
     pub digest: Digest,
 }
 
-/// What tells manifests and indexes apart.
+/// The fields that distinguish manifests from indexes.
 #[derive(Deserialize)]
 struct Shape {
     #[serde(rename = "mediaType")]
@@ -40,11 +40,11 @@ struct Shape {
     fs_layers: Option<IgnoredAny>,
 }
 
-/// Checks what `server` sent as a manifest, with the media type of its `Content-Type`.
+/// Checks a manifest from `server` against its `Content-Type`.
 ///
 /// # Errors
 /// [`Kind::Registry`](crate::error::Kind::Registry) for what is no manifest, is of a kind that svp doesn't
-/// read, or says of itself something else than the registry says of it.
+/// read, or contradicts the registry's media type.
 pub(super) fn check(
     server: &str,
     content_type: Option<&str>,

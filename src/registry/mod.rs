@@ -5,10 +5,10 @@
 //! [`DigestReader`](crate::oci::DigestReader). Plain http is spoken to loopback alone, credentials stay
 //! with the registry that they are for, and nothing waits forever.
 //!
-//! From below: `url`, `certs`, `identity`, `tls` and `proxy`; `http`, one request with its redirects; `fault` and `status`, what
-//! failures mean; `retry`; `challenge`, `auth`, `helper` and `token`, who we are; `manifest` and `blob`; `conf`, what
-//! registries.conf says, and `remote`, an image at one of the places that it may be pulled from.
-//! What sends a request with authentication ([`Client`]'s own part) knows nothing of pulling.
+//! From the lowest: `url`, `certs`, `client_certificate`, `tls` and `proxy`; `http`, one request with its redirects;
+//! `fault` and `status`, the meaning of failures; `retry`; `challenge`, `auth`, `credential_helper` and `token`;
+//! `manifest` and `blob`; `registries_conf`; and `remote`, an image at one of its locations.
+//! The authenticated request ([`Client`] itself) is independent of pulling.
 
 mod auth;
 mod blob;
@@ -60,13 +60,13 @@ use url::{Scheme, Url};
 /// The most that a list of tags, shown in a hint, may hold.
 const LARGEST_TAG_LIST: u64 = 1 << 20;
 
-/// A registry client: connections, tokens and what was learnt of servers, shared by its clones and threads.
+/// A registry client: connections, tokens and knowledge of servers, shared by its clones and threads.
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
 
 struct Inner {
     options: ClientOptions,
-    /// Whether registries need not prove by TLS who they are.
+    /// Whether unverified TLS is allowed.
     insecure: bool,
     http: Http,
     authorizer: token::Authorizer,
@@ -85,7 +85,7 @@ impl Client {
         Self::trusting(options, false)
     }
 
-    /// A client to push to the repository of `reference`. Mirrors are for pulling, and so is another location: what is
+    /// Returns a client to push to the repository of `reference`. Mirrors and other locations are for pulling: what is
     /// pushed goes to the registry that is named.
     ///
     /// # Errors
@@ -136,7 +136,7 @@ impl Client {
         let bytes = response.read(LARGEST_MANIFEST, "a manifest")?;
         let found =
             manifest::check(&server, content_type.as_deref(), bytes).map_err(Fault::permanent)?;
-        // Docker-Content-Digest is the server's claim and is not asked: this is what was sent.
+        // Docker-Content-Digest is only the server's claim: compute the digest of the bytes.
         match reference.digest().filter(|digest| *digest != found.digest) {
             Some(_) => Err(Fault::permanent(Error::registry(format!(
                 "{server} sends another manifest, whose digest is {}",
@@ -186,7 +186,7 @@ impl Client {
         self.send_to(reference, &self.url_in(reference, path)?, sent)
     }
 
-    /// Sends a request to `url`, where the registry of `reference` wants it. Credentials go to the registry alone.
+    /// Sends a request to `url` on behalf of the registry of `reference`. Credentials go to that registry alone.
     fn send_to(
         &self,
         reference: &Reference,
@@ -199,7 +199,7 @@ impl Client {
         if !self.url_in(reference, "")?.same_origin(url) {
             return request(None);
         }
-        // Uploads need more than what looking needed; and another thread may have got a grant for less.
+        // Uploads need a wider scope than lookups, and another thread may have obtained a narrower one.
         let challenges = if sent.method == Method::Head { 1 } else { 2 };
         self.authorized(&registry_repository(reference), url, challenges, &request)
     }
@@ -219,7 +219,7 @@ impl Client {
             if response.status != 401 {
                 return Ok(response);
             }
-            // Whoever a redirect led to gets no credentials; and a registry that refuses what it has just
+            // The target of a redirect gets no credentials; and a registry that refuses what it has just
             // granted would do so forever.
             if answered == challenges || !response.url.same_origin(url) {
                 return Err(match self.0.authorizer.source(place) {
@@ -234,7 +234,7 @@ impl Client {
             let (granted, asked) =
                 authorizer.answer(&self.0.http, url, place, &parsed, header.as_ref())?;
             header = Some(granted);
-            // What another thread was granted meanwhile may be used up already.
+            // A token obtained by another thread may have expired already.
             answered += u32::from(asked);
         }
     }
@@ -331,7 +331,7 @@ impl fmt::Debug for Client {
     }
 }
 
-/// Whose login is asked for.
+/// The registry whose login is needed.
 fn registry_repository(reference: &Reference) -> token::RegistryRepository {
     let registry = reference.registry().unwrap_or("docker.io");
     (registry.to_owned(), reference.repository().to_owned())

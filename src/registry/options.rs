@@ -1,4 +1,4 @@
-//! What a caller may choose of a registry client.
+//! Options of a registry client.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -11,19 +11,19 @@ use super::proxy::Proxies;
 use super::registries_conf::Registries;
 use crate::progress::Reporter;
 
-/// How a [`Client`](super::Client) works. [`ClientOptions::default`] is what a command wants: the
+/// Options of a [`Client`](super::Client). [`ClientOptions::default`] suits a command: the
 /// environment's proxies and auth files.
 #[derive(Clone)]
 pub struct ClientOptions {
     /// PEM files of certificate authorities to trust besides the system's.
     pub cacert: Vec<PathBuf>,
-    /// Where a registry's own certificates are looked up.
+    /// The source of registry-specific certificates.
     pub cert_dirs: CertDirs,
-    /// Where credentials are looked up.
+    /// The source of credentials.
     pub auth_files: AuthFiles,
-    /// Where it is said how registries are reached.
+    /// The configuration of registries.
     pub registries: Registries,
-    /// Whether a registry must prove by TLS who it is, whatever is said elsewhere; none leaves it to `registries`.
+    /// Whether TLS must be verified, overriding all configuration; none leaves it to `registries`.
     pub tls_verify: Option<bool>,
     /// Which proxies lead to which hosts.
     pub proxies: Proxies,
@@ -42,7 +42,7 @@ pub struct ClientOptions {
     pub retries: u32,
     /// The first wait between attempts; it doubles each time.
     pub backoff: Duration,
-    /// The longest wait between attempts, whatever a server asks for.
+    /// Maximum pause between attempts, even if a server asks for more.
     pub longest_wait: Duration,
     /// Is told when svp waits to try again.
     pub reporter: Option<Arc<dyn Reporter>>,

@@ -33,7 +33,7 @@ impl Proxies {
         Proxies::default()
     }
 
-    /// As the environment says.
+    /// Reads the environment.
     pub fn from_env() -> Self {
         let get = |names: &[&str]| {
             names.iter().filter_map(|name| env::var(name).ok()).find(|value| !value.is_empty())

@@ -10,9 +10,9 @@ use super::{Client, ClientOptions};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Digest, Reference};
 
-/// An image to be pulled, and the places that registries.conf gives it.
+/// An image to pull, and its locations by registries.conf.
 ///
-/// The first place that has the image serves all of it. A blob that it lacks is taken from those after it: whatever
+/// The first location that has the image serves all of it. Blobs missing there come from later ones: whatever
 /// comes is verified by its digest.
 pub struct Remote {
     options: ClientOptions,
@@ -24,7 +24,7 @@ pub struct Remote {
     insecure: OnceLock<Client>,
 }
 
-/// A place that is not to be asked, and what to say of it.
+/// A location that is skipped, and the reason.
 struct Refused {
     kind: Kind,
     message: String,
@@ -57,7 +57,7 @@ impl Remote {
     /// The manifest or index that the reference names.
     ///
     /// # Errors
-    /// As [`Client::manifest`]. Where there are several places, what each of them said.
+    /// As [`Client::manifest`]. With several locations, the error of each.
     pub fn manifest(&self) -> Result<RawManifest> {
         let ask = |client: &Client, reference: &Reference| client.manifest(reference);
         let (manifest, chosen) = self.first(0, &ask)?;
@@ -82,7 +82,7 @@ impl Remote {
         self.first(from, &ask).map(|(manifest, _)| manifest)
     }
 
-    /// A blob of this image. What the place fails to send to its end is an error of the reader.
+    /// Opens a blob of this image. A failure during the transfer is an error of the reader.
     ///
     /// # Errors
     /// As [`Remote::manifest`].
@@ -92,7 +92,7 @@ impl Remote {
         self.first(from, &ask).map(|(blob, _)| blob)
     }
 
-    /// What the first place gives that gives anything, and which it is; the places before `from` are not asked.
+    /// Returns the answer of the first location that succeeds, and its index; skips those before `from`.
     fn first<T>(
         &self,
         from: usize,
@@ -118,7 +118,7 @@ impl Remote {
         Err(self.combined_error(failures))
     }
 
-    /// One error of what all places said.
+    /// Merges the errors of all locations.
     fn combined_error(&self, mut failures: Vec<(Option<String>, Error)>) -> Error {
         let Some((_, last)) = failures.pop() else {
             return Error::registry(format!("{} is nowhere to be pulled from", self.reference));

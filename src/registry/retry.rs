@@ -57,7 +57,7 @@ fn delay(options: &ClientOptions, failures: u32, asked: Option<Duration>) -> Dur
 pub(super) fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
-        // What doesn't fit is capped later anyway.
+        // A value that does not fit is capped later anyway.
         return Some(Duration::from_secs(value.parse().unwrap_or(u32::MAX.into())));
     }
     let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(value).ok()?;

@@ -17,11 +17,11 @@ use crate::error::{Error, Result};
 /// Whom to speak to.
 #[derive(Clone, Copy)]
 pub(super) enum ExpectedServer<'a> {
-    /// Whoever answers, if only they have the key of the certificate that they show.
+    /// Accepts any certificate, provided the peer proves possession of its key.
     Anyone,
     /// Servers that an authority vouches for: one of the system's, or one that was `named`. A server that shows a named
     /// certificate itself is known too: `openssl req -x509` makes one that calls itself an authority, and it is shown by
-    /// registries all the same, as docker's manual tells.
+    /// registries, as docker's manual describes.
     Known { system: &'a [Certificate<'static>], named: &'a [Certificate<'static>] },
 }
 

@@ -1,4 +1,4 @@
-//! What a status that is no success means.
+//! Maps unsuccessful status codes to faults.
 
 use std::time::SystemTime;
 
@@ -26,7 +26,7 @@ struct RegistryError {
     message: String,
 }
 
-/// The code and message that a registry gives with a failure; empty where it gives none.
+/// The error code and message of a registry; empty if it sent none.
 pub(super) fn explanation(response: Response) -> (String, String) {
     let body = response.read(LARGEST_ERROR, "an error message").unwrap_or_default();
     let errors: Errors = serde_json::from_slice(&body).unwrap_or_default();
@@ -34,12 +34,12 @@ pub(super) fn explanation(response: Response) -> (String, String) {
     (printable(&first.code, 60), printable(&first.message, 200))
 }
 
-/// The fault that a status other than 2xx, 401 and 404 stands for, when `what` was asked for.
+/// Maps a status other than 2xx, 401 and 404 to a fault, for a request for `what`.
 pub(super) fn fault(response: Response, what: &str) -> Fault {
     to_fault(response, what, false)
 }
 
-/// The same when `what` was to be stored.
+/// The same, for a request to store `what`.
 pub(super) fn push_fault(response: Response, what: &str) -> Fault {
     to_fault(response, what, true)
 }

@@ -1,4 +1,4 @@
-//! TLS: who computes it, and whom it trusts.
+//! TLS: the crypto provider and the trusted authorities.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::error::{Context, Error, IoContext, Result};
 /// Whom a connection trusts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Trust {
-    /// Whoever answers; else the system's authorities and those of `--cacert`.
+    /// Any peer; otherwise the system's authorities and those of `--cacert`.
     anyone: bool,
     /// The directory of the host's own certificates.
     directory: Option<PathBuf>,
@@ -60,10 +60,10 @@ impl Maker {
         Ok(Maker { provider, system, named })
     }
 
-    /// An agent that connects as `config` says, and trusts as `trust` says.
+    /// Builds an agent that connects by `config` and trusts by `trust`.
     ///
     /// # Errors
-    /// A file of the host's own certificates that can't be read or is not what it must be.
+    /// For a certificate file of the host that can't be read or parsed.
     pub(super) fn agent(&self, config: ConfigBuilder<AgentScope>, trust: &Trust) -> Result<Agent> {
         let own =
             trust.directory.as_deref().map(HostCertificates::read).transpose()?.unwrap_or_default();
@@ -108,7 +108,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Certificate<'static>>> {
     if found.is_empty() { Err(bad()) } else { Ok(found) }
 }
 
-/// graviola where the processor can run it, else ring, each where it was compiled in.
+/// graviola if the processor supports it, else ring, each if compiled in.
 fn provider() -> Result<CryptoProvider> {
     #[cfg(feature = "tls-graviola")]
     if processor_runs_graviola() {
@@ -131,7 +131,7 @@ fn provider() -> Result<CryptoProvider> {
 #[cfg(all(feature = "tls-graviola", target_arch = "x86_64"))]
 const NEEDED: &str = "AES, PCLMULQDQ, BMI1, BMI2, ADX, AVX and AVX2";
 
-/// graviola itself panics where these are missing.
+/// graviola panics if these are missing.
 #[cfg(all(feature = "tls-graviola", target_arch = "x86_64"))]
 fn processor_runs_graviola() -> bool {
     use std::arch::is_x86_feature_detected as has;

@@ -1,7 +1,7 @@
 //! Answers to a registry's challenges: basic credentials, or a bearer token from its token server.
 //!
-//! What was granted is kept for a registry's repository, sent with every further request, and asked for
-//! anew when the registry no longer takes it (distribution's "Token Authentication Specification").
+//! A grant is cached for a registry's repository, sent with every further request, and requested
+//! again when the registry rejects it (distribution's "Token Authentication Specification").
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -27,7 +27,7 @@ const DEFAULT_LIFE: u64 = 60;
 /// A registry's `HOST[:PORT]` as the reference names it, and a repository of it.
 pub(super) type RegistryRepository = (String, String);
 
-/// Holds what registries granted.
+/// The cache of grants.
 pub(super) struct Authorizer {
     files: AuthFiles,
     granted: Mutex<HashMap<RegistryRepository, Grant>>,
@@ -38,7 +38,7 @@ struct Grant {
     /// The value of `Authorization`.
     header: Password,
     until: Option<Instant>,
-    /// Where the login is from; none if the grant is anonymous.
+    /// The origin of the login; none for an anonymous grant.
     from: Option<String>,
 }
 
@@ -67,16 +67,16 @@ impl Authorizer {
         grant.alive().then(|| grant.header.clone())
     }
 
-    /// Where the login that `place` was granted for is from; none if it was granted to anybody.
+    /// Returns the origin of the login behind the grant for `place`; none if it is anonymous.
     pub(super) fn source(&self, repository: &RegistryRepository) -> Option<String> {
         let granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
         granted.get(repository)?.from.clone()
     }
 
-    /// Gets a new `Authorization` for `place`, after `registry` refused `used` with `challenges`, and says whether it
-    /// was asked for just now.
+    /// Obtains a new `Authorization` for `place` after `registry` refused `used` with `challenges`; returns whether it
+    /// was obtained just now.
     ///
-    /// Threads that are refused together wait for one of them to ask.
+    /// Threads that are refused at the same time wait for one of them to obtain it.
     pub(super) fn answer(
         &self,
         http: &Http,
@@ -172,7 +172,7 @@ impl BearerRequest<'_> {
     ) -> Result<Grant, Fault> {
         let realm = self.realm_url()?;
         let own_scope = format!("repository:{}:pull", self.repository.1);
-        // A login is tried without a repository, and asks for a token that is good for nothing.
+        // A login test has no repository, so it requests a token without a scope.
         let own_scope = (!self.repository.1.is_empty()).then_some(own_scope.as_str());
         let mut query: Vec<(&str, &str)> =
             scope.or(own_scope).map(|scope| ("scope", scope)).into_iter().collect();
@@ -244,8 +244,8 @@ impl BearerRequest<'_> {
     }
 }
 
-/// How long a token is sent, of which the server says how many seconds it lives. What is no such number (servers say
-/// 0, less, or text) stands for the default: a registry that wants the token renewed earlier says so.
+/// How long a token is used, given the server's `expires_in`. Invalid values (servers send
+/// 0, negative numbers or text) count as the default: a registry that expires it earlier answers 401.
 fn life(expires_in: Option<&Value>) -> Duration {
     let said = expires_in.and_then(|said| match said {
         Value::String(text) => text.parse().ok(),

@@ -1,6 +1,6 @@
 //! The push side (distribution-spec, "Push"): blobs that a registry lacks, and manifests.
 //!
-//! A blob goes in one request where the registry takes it so, which is quickest. Where it doesn't, or the
+//! A blob is uploaded in one request if the registry accepts that, which is fastest. Otherwise, or after the
 //! connection was cut, it goes in chunks, each of which survives the next cut.
 
 use super::fault::{Fault, Retry};
@@ -11,9 +11,9 @@ use super::{Client, retry, status};
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, Reference};
 
-/// The bytes of a chunk, where a registry does not ask for more.
+/// Chunk size in bytes, unless the registry asks for larger chunks.
 const CHUNK: u64 = 8 << 20;
-/// No registry may ask for larger chunks: what one holds is sent again after a cut.
+/// Maximum chunk size: a chunk is resent after a broken connection.
 const LARGEST_CHUNK: u64 = 256 << 20;
 
 /// How a blob came to be at the registry.
@@ -21,7 +21,7 @@ const LARGEST_CHUNK: u64 = 256 << 20;
 pub enum Pushed {
     /// It was there.
     Present,
-    /// The registry took it from another of its repositories.
+    /// Mounted from another repository of the registry.
     Mounted,
     /// It was sent.
     Sent,
@@ -48,14 +48,14 @@ impl Client {
         let path = format!("blobs/{}", blob.digest);
         let response = self.send(reference, &path, &send)?;
         match response.status {
-            // One of another length can't be it: let the registry say what it makes of ours.
+            // A blob of another length can't be ours: let the registry judge the upload.
             200 => Ok(response.header("content-length").is_none_or(|n| n == blob.size.to_string())),
             404 => Ok(false),
             _ => Err(status::fault(response, "a blob")),
         }
     }
 
-    /// Brings a blob into the repository of `reference`, unless it is there. `from` is another repository of the
+    /// Uploads a blob to the repository of `reference`, unless it exists there. `from` is another repository of the
     /// same registry that may have it.
     ///
     /// # Errors
@@ -75,7 +75,7 @@ impl Client {
                 return Ok(Err(Pushed::Present));
             }
             match upload.begin(from) {
-                // Who may not read the other repository, or a registry that knows no mounting.
+                // The other repository is not readable, or the registry does not support mounting.
                 Err(fault) if from.is_some() && matches!(fault.retry, Retry::Never) => {
                     upload.begin(None)
                 }
@@ -93,7 +93,7 @@ impl Client {
             if whole_refused && !upload.chunked {
                 upload.chunked = true;
             } else {
-                // What a cut took is sent again in pieces, from where the registry has it.
+                // After a broken connection the rest is sent in chunks, from the registry's offset.
                 upload.chunked = true;
                 retry::pause(self.options(), fault, &mut failures)?;
             }
@@ -266,7 +266,7 @@ impl Upload<'_> {
                 response.discard();
                 Ok(())
             }
-            // Some of it came in an earlier attempt: ask how much.
+            // An earlier attempt transferred a part: ask for the offset.
             416 => {
                 let error = Error::registry(format!("{} lost count", response.url.authority()));
                 Err(Fault::transient(error))
@@ -287,7 +287,7 @@ impl Upload<'_> {
         }
         let range = response.header("range").map(|range| range.trim_start_matches("bytes="));
         let last = range.and_then(|range| range.split_once('-')?.1.parse::<u64>().ok());
-        // The range of nothing is told as 0-0: that byte is sent again, and refused if it was there.
+        // An empty range is reported as 0-0: that byte is resent, and refused if it was stored.
         let at = last.filter(|last| *last > 0).map_or(0, |last| last + 1);
         response.discard();
         if at > self.blob.size {
@@ -298,7 +298,7 @@ impl Upload<'_> {
     }
 }
 
-/// Where a registry wants the next request of an upload.
+/// The URL for the next request of an upload.
 fn location(response: &Response) -> Result<Url, Fault> {
     let server = response.url.authority();
     let lies = |what: String| Fault::permanent(Error::registry(format!("{server} {what}")));

@@ -1,4 +1,4 @@
-//! URLs of registries, and where a registry may send us.
+//! URLs of registries, and the redirects that are allowed.
 //!
 //! A [`Url`] shows itself without its query: a redirect's query often is a signature that grants access.
 
@@ -23,7 +23,7 @@ pub(super) struct Url {
     port: u16,
     /// Starts with `/`; includes the query.
     path: String,
-    /// The user said that this host needs no TLS that proves who it is.
+    /// The user allows this host without verified TLS.
     insecure: bool,
 }
 
@@ -77,7 +77,7 @@ impl Url {
         self.insecure
     }
 
-    /// An absolute URL that the server of this one names: what is allowed for its host stays so there, and there
+    /// Resolves an absolute URL from this server: the permissions of its own host stay valid there, and there
     /// alone.
     pub(super) fn named(&self, text: &str) -> Result<Self, String> {
         let next = Url::parse(text)?;
@@ -123,7 +123,7 @@ impl Url {
         Url { path, ..self.clone() }
     }
 
-    /// `HOST[:PORT]`, the port where it is not the scheme's own.
+    /// `HOST[:PORT]`, with the port unless it is the scheme's default.
     pub(super) fn authority(&self) -> String {
         match (self.scheme, self.port) {
             (Scheme::Http, 80) | (Scheme::Https, 443) => self.host.clone(),
@@ -158,7 +158,7 @@ impl Url {
     /// Whether a server of this origin may send us to `next`, by a redirect or as a token's realm.
     ///
     /// Plain http goes to loopback only (and back to an insecure registry that speaks it), and a registry elsewhere has no business with this host's
-    /// loopback: it could use svp to reach services that listen to nobody else.
+    /// loopback: it could use svp to reach services that only listen locally.
     pub(super) fn may_send_to(&self, next: &Url) -> Result<(), String> {
         if is_loopback(&next.host) {
             if is_loopback(&self.host) {
@@ -166,7 +166,7 @@ impl Url {
             }
             return Err("a registry elsewhere may not send svp to this host's loopback".into());
         }
-        // What began with TLS does not go on without.
+        // Never downgrade from TLS.
         let stays = next.insecure && self.scheme == Scheme::Http;
         if next.scheme == Scheme::Http && !stays {
             return Err("svp speaks plain http to loopback alone".into());

@@ -1,4 +1,4 @@
-//! An image of Docker's kind as one of OCI's, for where there may be no other.
+//! Converts a Docker schema 2 image into an OCI image, for destinations that allow no other.
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ use crate::progress::Reporter;
 use crate::store::Store;
 
 /// Gives an image of the store, or an index with all its images, with manifests of OCI's: their own, unless those
-/// are Docker's. Config and layers stay what they are, byte for byte, under OCI's names. Nothing is tagged.
+/// are Docker's. Config and layers stay byte for byte, under OCI's media types. Nothing is tagged.
 ///
 /// skopeo and podman pass over Docker's manifests in an image layout.
 ///
@@ -27,7 +27,7 @@ pub fn as_oci(
     };
     let mut changed = descriptor.media_type != INDEX;
     for entry in &mut index.manifests {
-        // An index may name what the store doesn't have.
+        // An index may name images that the store does not have.
         if store.has_blob(&entry.digest) && entry.media_type == DOCKER_MANIFEST {
             let image = image_as_oci(entry, store, reporter)?;
             *entry = Descriptor { annotations: entry.annotations.clone(), ..image };
@@ -64,7 +64,7 @@ fn image_as_oci(
     })
 }
 
-/// The manifest with OCI's media types; all else that it says stays.
+/// Returns the manifest with OCI's media types; everything else stays.
 fn renamed(mut manifest: Value, parsed: &Manifest) -> Result<Vec<u8>> {
     manifest["mediaType"] = MANIFEST.into();
     manifest["config"]["mediaType"] = CONFIG.into();

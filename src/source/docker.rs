@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::oci::{Descriptor, DigestReader, Platform, Reference};
 use crate::registry::{Remote, read_error};
 
-/// An image of a registry, or of its mirrors.
+/// An image in a registry or its mirrors.
 pub(super) struct RegistrySource(pub(super) Remote);
 
 impl ImageSource for RegistrySource {

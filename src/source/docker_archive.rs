@@ -32,12 +32,12 @@ pub(super) struct Item {
 }
 
 impl Item {
-    /// The names that the archive gives the image.
+    /// The names of the image in the archive.
     pub(super) fn tags(&self) -> impl Iterator<Item = &str> {
         self.repo_tags.iter().flatten().map(String::as_str)
     }
 
-    /// Whether one of its names is `reference`, Docker Hub's host written or not.
+    /// Whether one of its names is `reference`, with or without Docker Hub's host.
     fn is_named(&self, reference: &str) -> bool {
         let full = |text: &str| {
             let reference = text.parse::<Reference>().ok()?;
@@ -134,7 +134,7 @@ impl<'a> DockerArchiveSource<'a> {
 }
 
 /// The descriptor of a layer. A plain tar's digest is its diff ID, which is checked when it is read; the digest
-/// of a compressed one is nowhere told.
+/// of a compressed one is recorded nowhere.
 fn descriptor_of(tar: &Tarball, span: Span, diff_id: Digest) -> Result<Descriptor> {
     let mut head = [0; 6];
     let length = read_full(&mut tar.section(span), &mut head).io("read", tar.path())?;

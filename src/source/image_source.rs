@@ -1,13 +1,13 @@
-//! What all sources have in common once they are open.
+//! The interface of all open sources.
 
 use std::io::{self, Read};
 
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Platform, Reference};
 
-/// An open source: gives documents and blobs, by several threads at once.
+/// An open source: serves documents and blobs to several threads at once.
 pub(super) trait ImageSource: Sync {
-    /// What the source's name stands for: a manifest or an index, and its bytes. For a layout with several
+    /// Returns the manifest or index that the source names, with its bytes. For a layout with several
     /// platforms under one name, `platform` decides.
     fn root(&self, platform: &Platform) -> Result<(Descriptor, Vec<u8>)>;
 
@@ -17,10 +17,10 @@ pub(super) trait ImageSource: Sync {
     /// A stream of a blob, which fails at its end unless size and digest are right.
     fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>>;
 
-    /// What a failure to read a blob means.
+    /// Converts a failure to read a blob.
     fn read_error(&self, error: io::Error) -> Error;
 
-    /// The repository of a registry that has what was read, if it is one that did.
+    /// The registry repository that served the blobs, if the source is a registry.
     fn location(&self) -> Option<Reference> {
         None
     }
@@ -29,14 +29,14 @@ pub(super) trait ImageSource: Sync {
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if it has more than `max` bytes; else as
-    /// [`ImageSource::read_error`] says.
+    /// [`ImageSource::read_error`] returns.
     fn read(&self, descriptor: &Descriptor, max: u64) -> Result<Vec<u8>> {
         let Descriptor { digest, size, .. } = *descriptor;
         if size > max {
             return Err(Error::bad_input(format!("the blob {digest} has more than {max} bytes")));
         }
         let mut bytes = Vec::new();
-        // The stream itself ends at the size that the descriptor tells.
+        // The stream ends at the descriptor's size.
         let name = || format!("blob {digest}");
         let mut blob = self.blob(descriptor).map_err(|error| match error.kind() {
             // A registry's error names the registry alone.

@@ -15,19 +15,19 @@ use crate::oci::{Descriptor, Digest, Layer};
 use crate::progress::{Event, Reporter};
 use crate::store::{BlobWriter, Store};
 
-/// A layer's tar is never larger, in bytes: what inflates to more is an attack.
+/// Maximum size of a layer's tar, in bytes; a larger one is an attack.
 const MAX_TAR: u64 = 1 << 40;
-/// How often progress is told, in bytes.
+/// Bytes between two progress events.
 const STRIDE: u64 = 1 << 20;
 
-/// What the transfers of one pull share.
+/// State shared by the transfers of one pull.
 pub(super) struct Transfers<'a> {
     pub(super) image_source: &'a dyn ImageSource,
     pub(super) store: &'a Store,
     pub(super) reporter: &'a dyn Reporter,
     /// Set when one has failed, so that the others stop.
     pub(super) stop: AtomicBool,
-    /// Held by whoever decodes zstd: its window may take 32 MiB, and several would break the bound on svp's
+    /// Serialises zstd decoders: a window may take 32 MiB, and several would exceed the bound on svp's
     /// memory.
     pub(super) zstd: Mutex<()>,
 }
@@ -49,7 +49,7 @@ impl Fetched {
 }
 
 impl Transfers<'_> {
-    /// Brings one layer; `None` if the store has it, verified.
+    /// Transfers one layer; `None` if the store has it verified.
     pub(super) fn fetch(&self, layer: &Layer) -> Result<Option<Fetched>> {
         let zstd = compression(layer)? == Compression::Zstd;
         let _alone = zstd.then(|| self.zstd.lock().unwrap_or_else(PoisonError::into_inner));
@@ -90,7 +90,7 @@ impl Transfers<'_> {
             }
         });
         let tee = Rc::into_inner(tee).expect("the decoder is gone").into_inner();
-        // A decoder may have wrapped what really happened.
+        // A decoder may have wrapped the real error.
         let diff_id = match tee.failure {
             Some(Failure::Read(error)) => return Err(self.image_source.read_error(error)),
             Some(Failure::Write(error)) => {
@@ -151,7 +151,7 @@ pub(super) fn hash<R: Read + 'static>(
         }
     });
     if result.as_ref().is_err_and(|error| error.kind() == Kind::BadInput) {
-        // If the blob isn't what its digest says, that is what to tell.
+        // Prefer to report a wrong digest.
         io::copy(&mut Handle(input.clone()), &mut io::sink()).map_err(undecodable)?;
     }
     result.map(|(diff_id, ())| diff_id)

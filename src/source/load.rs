@@ -18,7 +18,7 @@ use crate::store::Store;
 pub struct Loaded {
     /// Its manifest.
     pub descriptor: Descriptor,
-    /// What the archive calls it, as the store has it: without Docker Hub's host.
+    /// Its name in the archive, in the store's form: without Docker Hub's host.
     pub names: Vec<Reference>,
 }
 
@@ -80,8 +80,8 @@ fn add(loaded: &mut Vec<Loaded>, descriptor: Descriptor, names: Vec<Reference>) 
     }
 }
 
-/// What an index's entry calls its image. `org.opencontainers.image.ref.name` is `REPO:TAG` where svp and skopeo
-/// write it and a mere tag where containerd and docker do.
+/// The image name of an index entry. `org.opencontainers.image.ref.name` is `REPO:TAG` if svp and skopeo
+/// wrote it, and only a tag if containerd and docker did.
 fn name_of(entry: &Descriptor) -> Option<Reference> {
     let own = entry.ref_name().filter(|name| name.contains([':', '/']));
     let full = entry.annotations.get(CONTAINERD_NAME).map(String::as_str);

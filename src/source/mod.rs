@@ -1,8 +1,8 @@
-//! Where images come from: `docker://REF`, `oci:DIR[:REF]`, `oci-archive:FILE[:REF]`, `docker-archive:FILE[:REF]`, or
+//! Sources of images: `docker://REF`, `oci:DIR[:REF]`, `oci-archive:FILE[:REF]`, `docker-archive:FILE[:REF]`, or
 //! the local store.
 //!
-//! A source is pulled *into the store*; from then on it is an image like any other. Whatever a source
-//! says is a claim: manifests and configs are bounded, and digest, size and diff ID of every layer are
+//! A source is pulled *into the store*; from then on it is an image like any other. Everything that a source
+//! sends is a claim: manifests and configs are bounded, and digest, size and diff ID of every layer are
 //! verified while it streams, before anything of the image becomes visible.
 
 mod as_oci;
@@ -34,9 +34,9 @@ pub use push::push;
 pub use recompress::recompress;
 pub use signature_policy::SignaturePolicy;
 
-/// Where to find an image.
+/// The source of an image.
 ///
-/// Grammar, as skopeo has it:
+/// Grammar, as in skopeo:
 ///
 /// ```text
 /// source := "docker://" reference | "oci:" dir [":" ref] | "oci-archive:" file [":" ref]
@@ -102,7 +102,7 @@ impl FromStr for Source {
 }
 
 impl Source {
-    /// The name of the image, without where it was taken from: what `org.opencontainers.image.base.name` says.
+    /// The name of the image without its transport, for `org.opencontainers.image.base.name`.
     /// A layout's image without a name is called after its directory or file.
     pub fn image_name(&self) -> String {
         let (path, reference) = match self {

@@ -13,7 +13,7 @@ use crate::oci::{Descriptor, DigestReader, Platform};
 /// The file that makes an archive one of a layout.
 pub(super) const INDEX: &str = "index.json";
 
-/// An archive, and which of its images.
+/// An archive, and the chosen image.
 pub(super) struct OciArchiveSource<'a> {
     tar: &'a Tarball,
     entries: Vec<Descriptor>,
@@ -43,7 +43,7 @@ impl<'a> OciArchiveSource<'a> {
         OciArchiveSource { tar, entries: vec![entry], reference: None }
     }
 
-    /// What the index lists.
+    /// The entries of the index.
     pub(super) fn entries(&self) -> &[Descriptor] {
         &self.entries
     }

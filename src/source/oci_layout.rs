@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::oci::json::MAX_MANIFEST;
 use crate::oci::{Descriptor, Layout, Platform};
 
-/// A layout, and which of its images.
+/// A layout, and the chosen image.
 pub(super) struct OciLayoutSource {
     layout: Layout,
     reference: Option<String>,
@@ -40,7 +40,7 @@ impl ImageSource for OciLayoutSource {
     }
 }
 
-/// What a failure to read a blob of a layout means: what the blob is not, or that the disk fails.
+/// Converts a failure to read a blob of a layout: damaged content, or an I/O error.
 pub(super) fn damaged(error: io::Error, path: &Path) -> Error {
     match error.kind() {
         io::ErrorKind::InvalidData => Error::bad_input("the blob is damaged")

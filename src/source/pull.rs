@@ -25,15 +25,15 @@ const TRANSFERS: usize = 4;
 /// How deep an index may lie in an index.
 const MAX_DEPTH: usize = 4;
 
-/// When a registry is asked for an image that the store may have.
+/// When to contact the registry for an image that the store may have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PullPolicy {
     /// If the store lacks it.
     Missing,
-    /// Always; what the store has is not transferred again.
+    /// Always; blobs in the store are not transferred again.
     #[default]
     Always,
-    /// Always, and if the registry fails, what the store has will do.
+    /// Always, but fall back to the store if the registry fails.
     Newer,
     /// Never.
     Never,
@@ -46,7 +46,7 @@ pub struct PullOptions {
     pub platform: Platform,
     /// Take an index of the store as it is, not its image for the platform.
     pub whole: bool,
-    /// When to ask a registry.
+    /// When to contact the registry.
     pub policy: PullPolicy,
     /// How to talk to registries.
     pub client: ClientOptions,
@@ -66,8 +66,8 @@ impl Default for PullOptions {
     }
 }
 
-/// Brings the image that `source` names into the store and gives its manifest's descriptor. Nothing is
-/// tagged. What the store has already is not transferred again; on failure the store is as it was.
+/// Copies the image `source` into the store and returns its manifest's descriptor. Nothing is
+/// tagged. Blobs in the store are not transferred again; after a failure the store is unchanged.
 ///
 /// # Errors
 /// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is no such image or it is not what its
@@ -157,7 +157,7 @@ fn local(
 }
 
 /// Brings every image that `source` names into the store: those of all platforms, if it names an index. Gives their
-/// manifests with their platforms, in the index's order. What in an index is no image is left out.
+/// manifests with their platforms, in the index's order. Entries that are no images are left out.
 ///
 /// # Errors
 /// As [`pull`].
@@ -228,7 +228,7 @@ fn held(store: &Store, reference: &Reference, platform: &Platform) -> Option<Des
     image.layers().iter().all(whole).then_some(descriptor)
 }
 
-/// What the store has under a digest: the blob itself, or what was taken of it, if it is an index.
+/// Returns the store's copy of a digest: the blob itself, or the part of an index that was pulled.
 fn by_digest(store: &Store, reference: &Reference, digest: Digest) -> Option<Descriptor> {
     let Ok(bytes) = store.read_blob_bounded(&digest, MAX_MANIFEST) else {
         return Some(store.tag(&reference.tag_of_digest()?).ok()??.manifest);
@@ -259,7 +259,7 @@ struct Found {
 
 impl Found {
     fn new(mut descriptor: Descriptor, bytes: Vec<u8>, manifest: Manifest) -> Self {
-        // What announced nothing, the manifest itself has told.
+        // Sizes not announced before come from the manifest.
         if !crate::oci::media_type::is_manifest(&descriptor.media_type) {
             descriptor.media_type = manifest.media_type().to_owned();
         }
@@ -350,7 +350,7 @@ fn fetch_layers(
                     *slot = Err(error);
                     transfers.stop.store(true, Ordering::Relaxed);
                 }
-                // The first failure is the one to tell.
+                // Report the first failure.
                 (_, Err(_)) => {}
             }
         }

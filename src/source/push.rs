@@ -1,4 +1,4 @@
-//! Pushing: an image of the store to a registry, only what it lacks, the manifest last.
+//! Pushes an image to a registry: only the missing blobs, the manifest last.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -18,7 +18,7 @@ use crate::store::Store;
 const TRANSFERS: usize = 4;
 /// How many tags of the same registry are looked at for a place to mount from.
 const MOST_TAGS: usize = 1000;
-/// The label that tells an image's base.
+/// The label with the name of an image's base.
 const BASE_NAME: &str = "org.opencontainers.image.base.name";
 
 /// Pushes the image or the index that is `descriptor` as `reference`. The bytes go as they are, so every digest
@@ -80,7 +80,7 @@ fn push_image(
     push_manifest(descriptor, media_type, reference, store, client)
 }
 
-/// Pushes a manifest or an index; `media_type` is what it is if it doesn't say so itself.
+/// Pushes a manifest or an index; `media_type` applies if the document has none.
 fn push_manifest(
     descriptor: &Descriptor,
     media_type: &str,
@@ -149,7 +149,7 @@ fn mounts(
     Ok(mounts)
 }
 
-/// What the transfers of one push share.
+/// State shared by the transfers of one push.
 struct Push<'a> {
     store: &'a Store,
     reporter: &'a dyn Reporter,
@@ -170,7 +170,7 @@ impl Push<'_> {
             {
                 if let Err(error) = self.one(blob) {
                     self.stop.store(true, Ordering::Relaxed);
-                    // The first failure is the one to tell.
+                    // Report the first failure.
                     failed.lock().expect("no thread panics with it").get_or_insert(error);
                 }
             }
@@ -207,7 +207,7 @@ impl Push<'_> {
         let pushed = match pushed {
             Err(_) if interrupt::requested() => return Err(interrupt::error()),
             Err(error) if error.kind() == Kind::Registry => {
-                // A registry that refuses what it was sent may be right.
+                // The registry may be right to refuse the data.
                 if begun.into_inner() && self.is_damaged(blob) {
                     return Err(self.store.damaged(&blob.digest));
                 }

@@ -1,4 +1,4 @@
-//! Compressing an image's layers anew, before it goes to where that was asked for.
+//! Recompresses the layers of an image before it is copied to its destination.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -18,7 +18,7 @@ use crate::oci::{Descriptor, Digest, Document, Layer};
 use crate::progress::Reporter;
 use crate::store::{BlobWriter, Store};
 
-/// Annotations of a layer that tell how its blob is built up, and so are wrong of another blob: zstd:chunked's,
+/// Annotations that describe the structure of a layer's blob, and so do not apply to another blob: zstd:chunked's,
 /// eStargz's and SOCI's.
 const OF_THE_BLOB: [&str; 3] = [
     "io.github.containers.zstd-chunked.",
@@ -122,7 +122,7 @@ fn write(layer: &Layer, settings: Settings, store: &Store) -> Result<Written> {
     }
 }
 
-/// Makes blobs of what was written, and the manifest that names them in place of the old ones.
+/// Stores the new blobs, and the manifest with the new descriptors.
 fn publish(
     descriptor: &Descriptor,
     changes: &[(usize, Digest, &str)],
@@ -130,7 +130,7 @@ fn publish(
     store: &Store,
 ) -> Result<Descriptor> {
     let bytes = store.read_blob_bounded(&descriptor.digest, MAX_MANIFEST)?;
-    // Edited as it is: what svp doesn't know of a manifest stays.
+    // Edit the JSON: unknown fields of a manifest stay.
     let mut manifest: Value = parse(&bytes, "the manifest")?;
     let mut stored: HashMap<Digest, (Digest, u64)> = HashMap::new();
     for (old, Written { blob, diff_id }) in written {
@@ -152,7 +152,7 @@ fn publish(
     })
 }
 
-/// A layer's entry for another blob: of the old one's annotations those that don't tell of its bytes.
+/// A layer's descriptor for another blob: keeps the annotations that don't describe its bytes.
 fn renewed(old: &Value, new: Descriptor) -> Value {
     let notes = old["annotations"].as_object().into_iter().flatten();
     let annotations: BTreeMap<String, String> = notes

@@ -25,11 +25,11 @@ const NAME: &str = "policy.json";
 /// The most that a policy may hold.
 const LARGEST: u64 = 4 << 20;
 
-/// The file that says which images may be brought in; perhaps none.
+/// The policy file, if any.
 #[derive(Clone, Debug, Default)]
 pub struct SignaturePolicy {
     path: Option<PathBuf>,
-    /// Whether it was said that signatures are not verified.
+    /// Whether the warning about unverified signatures was given.
     warned: Arc<AtomicBool>,
 }
 
@@ -91,7 +91,7 @@ enum Requirement {
     Signed,
 }
 
-/// A JSON object none of whose names is there twice: a second meaning is none.
+/// A JSON object without duplicate names: a duplicate would be ambiguous.
 struct Unique<T>(BTreeMap<String, T>);
 
 impl<T> Unique<T> {
@@ -145,7 +145,7 @@ impl TryFrom<Unique<Value>> for Requirement {
         let found = match kind {
             "insecureAcceptAnything" => Requirement::Accept,
             "reject" => Requirement::Reject,
-            // What they say of keys is for who verifies.
+            // Their keys matter only to a verifier.
             "signedBy" | "sigstoreSigned" | "signedBaseLayer" => return Ok(Requirement::Signed),
             other => return Err(format!("{other:?} is no type of requirement")),
         };
@@ -170,7 +170,7 @@ impl Policy {
         Ok(())
     }
 
-    /// The requirements of the first scope that is there, and what to call it.
+    /// The requirements of the first matching scope, and its name.
     fn find(&self, transport: &str, scopes: &[String]) -> (String, &[Requirement]) {
         if let Some(known) = self.transports.0.get(transport) {
             for scope in scopes.iter().map(String::as_str).chain([""]) {
@@ -246,7 +246,7 @@ fn scopes_of_name(reference: &Reference) -> Vec<String> {
 
 /// The image in the directory or file, that itself, and the directories above it but the root.
 fn scopes_of_path(path: &Path, reference: Option<&str>) -> Vec<String> {
-    // Standard input is nowhere, and what is not there fails by itself.
+    // Standard input has no path, and a missing file fails by itself.
     let Ok(path) = fs::canonicalize(path) else { return Vec::new() };
     let named = reference.map(|reference| format!("{}:{reference}", path.display()));
     let above = path.ancestors().filter(|path| path.parent().is_some());

@@ -24,11 +24,11 @@ const MAX_NAME: usize = 1024;
 /// How many links are followed to a file.
 const MAX_LINKS: usize = 8;
 
-/// What an archive of images is.
+/// An archive of images.
 pub(super) const ARCHIVES: &str = "an archive of images is the tar of an OCI layout or what docker save writes, plain or \
      compressed with gzip or zstd; a root file system is brought in by `svp import`";
 
-/// An archive, and where its files are.
+/// An archive, and the offsets of its files.
 pub(super) struct Tarball {
     path: PathBuf,
     file: Arc<File>,
@@ -37,14 +37,14 @@ pub(super) struct Tarball {
     _staging: Option<Staging>,
 }
 
-/// What a name in the archive stands for.
+/// An entry of the archive.
 enum Node {
     File(Span),
     /// A link to a name.
     Link(Vec<u8>),
 }
 
-/// Where something is in the archive, in bytes.
+/// A byte range in the archive.
 #[derive(Clone, Copy)]
 pub(super) struct Span {
     start: u64,
@@ -64,7 +64,7 @@ impl Tarball {
         &self.path
     }
 
-    /// Where the file `name` is, links followed.
+    /// Finds the file `name`, following links.
     pub(super) fn find(&self, name: &str) -> Option<Span> {
         let mut name = name.strip_prefix("./").unwrap_or(name).as_bytes();
         for _ in 0..=MAX_LINKS {
@@ -141,7 +141,7 @@ fn plain(path: &Path, store: &Store) -> Result<(File, Option<Staging>)> {
     Ok((copy, Some(staging)))
 }
 
-/// What can't be read as a tar was perhaps never one.
+/// An unreadable tar may be another kind of file.
 fn no_archive(path: &Path, error: Error) -> Error {
     if error.kind() != Kind::BadInput {
         return error.context(path.display());
@@ -151,7 +151,7 @@ fn no_archive(path: &Path, error: Error) -> Error {
         .hint(ARCHIVES)
 }
 
-/// Finds the files. Of two with one name the last counts, as tar has it.
+/// Indexes the files. Of two with one name the last counts, as in tar.
 fn scan(file: &File) -> Result<HashMap<Vec<u8>, Node>> {
     let length = file.metadata().io("read", "the archive")?.len();
     let position = Cell::new(0);
@@ -183,7 +183,7 @@ fn scan(file: &File) -> Result<HashMap<Vec<u8>, Node>> {
     Ok(names)
 }
 
-/// What a relative symbolic link `name` to `target` names; none if that is outside of the archive.
+/// Resolves a relative symbolic link `name` to `target`; none if it leaves the archive.
 fn beside(name: &[u8], target: &[u8]) -> Option<Vec<u8>> {
     if target.starts_with(b"/") || target.len() > MAX_NAME {
         return None;

@@ -9,15 +9,15 @@ use crate::layer::compress::decoder;
 use crate::oci::media_type::Compression;
 use crate::oci::{Digest, DigestReader};
 
-/// Copies what is read from a source to `output`, and keeps the first failure: a decoder above it may wrap
-/// what it gets.
+/// Copies the bytes read from a source to `output`, and keeps the first failure: a decoder above it may wrap
+/// the error.
 pub(crate) struct Tee<W> {
     input: Box<dyn Read + Send>,
-    /// Where the bytes go.
+    /// The destination of the bytes.
     pub(crate) output: W,
     /// Bytes copied so far.
     pub(crate) done: u64,
-    /// What went wrong first.
+    /// The first failure.
     pub(crate) failure: Option<Failure>,
 }
 
@@ -69,7 +69,7 @@ impl<R: Read> Read for Handle<R> {
     }
 }
 
-/// Decompresses `input` for `consume` and gives the digest of the whole tar. All of the input is read, so
+/// Decompresses `input` for `consume` and returns the digest of the whole tar. All of the input is read, so
 /// that a reader that verifies has done so.
 pub(crate) fn decompress<R: Read + 'static, T>(
     input: &Rc<RefCell<R>>,
@@ -83,7 +83,7 @@ pub(crate) fn decompress<R: Read + 'static, T>(
     Ok((digest, consumed))
 }
 
-/// The error for a stream that is not what its compression promises.
+/// The error for a stream that can't be decompressed.
 pub(crate) fn undecodable(error: io::Error) -> Error {
     Error::bad_input("the layer can't be decompressed").source(error)
 }

@@ -1,4 +1,4 @@
-//! One file in the format of containers-registries.conf(5), version 2: what it says, and whether it may.
+//! Parses and checks one file in the format of containers-registries.conf(5), version 2.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,7 +14,7 @@ use crate::oci::Reference;
 /// The most that a file may hold.
 const LARGEST: u64 = 4 << 20;
 
-/// What svp takes of a file. Keys that it doesn't know are passed over: those of short names among them.
+/// The settings that svp uses. Unknown keys are ignored, among them those of short names.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Text {
@@ -58,10 +58,10 @@ struct Names {
     registries: Vec<String>,
 }
 
-/// What a file says.
+/// The settings of one file.
 #[derive(Debug, Default)]
 pub(super) struct ParsedFile {
-    /// A prefix is there once: the first of several wins.
+    /// Each prefix is present once: the first of several wins.
     pub(super) registries: Vec<Registry>,
     pub(super) helpers: Option<Vec<String>>,
 }

@@ -1,7 +1,7 @@
-//! registries.conf, as containers-registries.conf(5) and containers-registries.conf.d(5) say: which registries are
-//! reached where, by which mirrors, how, or not at all.
+//! registries.conf, after containers-registries.conf(5) and containers-registries.conf.d(5): locations, mirrors,
+//! insecure and blocked registries.
 //!
-//! What it says of short names is not for svp, whose names without a registry are local.
+//! Short names are ignored: in svp a name without a registry is local.
 
 mod file;
 
@@ -19,7 +19,7 @@ use file::ParsedFile;
 const FILE: &str = "registries.conf";
 const DROP_INS: &str = "registries.conf.d";
 
-/// The files that say how registries are reached. They are read when a registry is to be asked, once.
+/// The configuration of registries. Read once, before the first request.
 #[derive(Clone, Debug, Default)]
 pub struct Registries {
     places: Places,
@@ -36,7 +36,7 @@ struct Places {
     system: Option<PathBuf>,
 }
 
-/// What the files say together.
+/// The merged settings.
 #[derive(Debug, Default)]
 pub(super) struct Conf {
     registries: BTreeMap<String, Registry>,
@@ -47,12 +47,12 @@ pub(super) struct Conf {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Registry {
     prefix: String,
-    /// What stands in the prefix's place; none if names stay as they are.
+    /// The replacement of the prefix; none if names are not rewritten.
     location: Option<String>,
     pub(super) insecure: bool,
     blocked: bool,
     mirrors: Vec<Mirror>,
-    /// Where it is written.
+    /// The file that defines it.
     file: PathBuf,
 }
 
@@ -64,7 +64,7 @@ struct Mirror {
     used: Use,
 }
 
-/// What a mirror is used for.
+/// The requests that a mirror is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Use {
     All,
@@ -99,7 +99,7 @@ impl Registries {
         Registries { places, read: Arc::default() }
     }
 
-    /// What the files say.
+    /// The settings.
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput), which names the file and the line, or that the file which
@@ -115,11 +115,11 @@ impl Registries {
     }
 }
 
-/// The system's directory of what podman, skopeo and svp share.
+/// The system's configuration directory shared by podman, skopeo and svp.
 pub(crate) const SYSTEM: &str = "/etc/containers";
 
-/// The user's directories of the same: that of `$XDG_CONFIG_HOME`, and `~/.config`, where podman looks whatever that
-/// is. The first that has a thing is the one.
+/// The user's configuration directories: `$XDG_CONFIG_HOME`, and `~/.config`, which podman reads whatever the former
+/// is. The first with a given file wins.
 pub(crate) fn user_directories() -> Vec<PathBuf> {
     let dir = |name: &str| env::var_os(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
     let config = [dir("XDG_CONFIG_HOME"), dir("HOME").map(|home| home.join(".config"))];
@@ -150,7 +150,7 @@ impl Places {
         }
         for directory in directories {
             for path in conf_files(&directory)? {
-                // One that has just been removed says nothing.
+                // Ignore a file that was just removed.
                 if let Some(said) = file::read(&path)? {
                     conf.add(said);
                 }
@@ -178,7 +178,7 @@ fn conf_files(directory: &Path) -> Result<Vec<PathBuf>> {
 }
 
 impl Conf {
-    /// Takes in a further file: what it says replaces what was said of the same prefix.
+    /// Merges another file: its entries replace those of the same prefix.
     fn add(&mut self, said: ParsedFile) {
         for registry in said.registries {
             self.registries.insert(registry.prefix.clone(), registry);
@@ -188,7 +188,7 @@ impl Conf {
         }
     }
 
-    /// Where logins are kept beside the auth files, which are `containers-auth.json` among them.
+    /// The credential stores beside the auth files, which are called `containers-auth.json` among them.
     pub(super) fn helpers(&self) -> Option<&[String]> {
         self.helpers.as_deref().filter(|helpers| !helpers.is_empty())
     }
@@ -199,7 +199,7 @@ impl Conf {
         matching.max_by_key(|registry| registry.prefix.len())
     }
 
-    /// Whether `name`, an image's or a registry's, is reached without TLS that proves who answers. It is not rewritten.
+    /// Whether `name`, of an image or a registry, may be reached without verified TLS. Does not rewrite it.
     ///
     /// # Errors
     /// [`Kind::Registry`](crate::error::Kind::Registry) if it is blocked.
@@ -211,7 +211,7 @@ impl Conf {
     }
 
     /// The places to pull `reference` from, in their order: mirrors, then the location itself. One that is blocked has
-    /// the error that says so.
+    /// the error for it.
     pub(super) fn pull_from(&self, reference: &Reference) -> Vec<Result<Endpoint>> {
         let name = reference.to_string();
         let Some(registry) = self.find(&name) else {
@@ -241,7 +241,7 @@ impl Conf {
 }
 
 impl Registry {
-    /// What follows the prefix in `name`, if it begins with it.
+    /// Returns the rest of `name` after the prefix, if it has it.
     fn rest<'a>(&self, name: &'a str) -> Option<&'a str> {
         if let Some(domain) = self.prefix.strip_prefix('*') {
             let (host, rest) = name.split_at(name.find(['/', '@']).unwrap_or(name.len()));
@@ -250,7 +250,7 @@ impl Registry {
             return bare.ends_with(domain).then_some(rest);
         }
         let rest = name.strip_prefix(&self.prefix)?;
-        // What follows a host after a colon is a port: another registry.
+        // A colon after a host begins a port: another registry.
         let of_repository = self.prefix.contains('/');
         let separated = rest.is_empty()
             || rest.starts_with('/')

@@ -1,4 +1,4 @@
-//! What registries.conf says of names, in tables.
+//! Tests of registries.conf as tables of names.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn conf(text: &str) -> Conf {
     conf
 }
 
-/// The places of `name`, `!` where anyone is trusted, `-` where it is blocked.
+/// The locations of `name`: `!` marks insecure ones, `-` blocked ones.
 fn places(conf: &Conf, name: &str) -> String {
     let reference = name.parse::<Reference>().unwrap().with_default_registry();
     let places = conf.pull_from(&reference).into_iter().map(|place| match place {
@@ -105,7 +105,7 @@ fn mirrors_come_first_each_for_what_it_is_used_for() {
         ("", "pull-from-mirror = \"digest-only\"", second, both),
         ("", "pull-from-mirror = \"tag-only\"", both, second),
         ("mirror-by-digest-only = true", "", "r.example/a#", both),
-        // Only the mirrors shall be asked.
+        // Only the mirrors may be contacted.
         (
             "blocked = true",
             "",
