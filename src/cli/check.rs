@@ -147,8 +147,8 @@ fn container(sandbox: &Sandbox) -> Result<String> {
 }
 
 fn overlay(sandbox: &Sandbox) -> Result<String> {
-    let mut scratch = sandbox.build_rootfs(std::iter::empty(), &mut |_| {})?;
-    match run_true(sandbox, scratch.rootfs(), "/nothing") {
+    let mut build_rootfs = sandbox.build_rootfs(std::iter::empty(), &mut |_| {})?;
+    match run_true(sandbox, build_rootfs.rootfs(), "/nothing") {
         // An empty image has no program: that it was looked for is all that was asked.
         Err(error) if error.kind() == Kind::BadInput => Ok("can be mounted in the store".into()),
         other => other.map(|()| "can be mounted in the store".into()),

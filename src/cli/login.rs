@@ -11,7 +11,7 @@ use super::common::Context;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::interrupt;
 use crate::oci::Reference;
-use crate::registry::{ClientOptions, Keeper, Password, remove_logins, try_login};
+use crate::registry::{ClientOptions, CredentialStore, Password, remove_logins, try_login};
 
 /// Maximum length of a name or password, in bytes.
 const MAX_INPUT: u64 = 64 << 10;
@@ -48,17 +48,17 @@ pub(super) fn login(args: LoginArgs, context: &Context) -> Result<()> {
     let mut options = ClientOptions::default();
     let file = args.how.login_file();
     args.how.apply(&mut options);
-    let keeper = Keeper::of(&options, file, &key)?;
-    keeper.check()?;
+    let credential_store = CredentialStore::of(&options, file, &key)?;
+    credential_store.check()?;
     let terminal = std::io::stdin().is_terminal();
     let user = match args.username {
         Some(user) => user,
-        None if terminal => ask(&format!("User name at {registry}: "), true)?,
+        None if terminal => prompt(&format!("User name at {registry}: "), true)?,
         None => return Err(Error::usage("no user name given").hint("add --username NAME")),
     };
     let password = match args.password_stdin {
         true => read_all()?,
-        false if terminal => ask(&format!("Password of {user} at {registry}: "), false)?,
+        false if terminal => prompt(&format!("Password of {user} at {registry}: "), false)?,
         false => {
             return Err(Error::usage("no terminal to prompt for a password")
                 .hint("pipe it in and add --password-stdin"));
@@ -69,8 +69,8 @@ pub(super) fn login(args: LoginArgs, context: &Context) -> Result<()> {
     }
     let password = Password::new(password);
     try_login(&registry, &user, &password, &options)?;
-    keeper.save(&user, &password)?;
-    context.reporter().step(&format!("logged in to {key}; saved in {keeper}"));
+    credential_store.save(&user, &password)?;
+    context.reporter().step(&format!("logged in to {key}; saved in {credential_store}"));
     Ok(())
 }
 
@@ -84,8 +84,8 @@ pub(super) fn logout(args: LogoutArgs, context: &Context) -> Result<()> {
         return Ok(());
     };
     let (registry, key) = registry_of(text)?;
-    let keeper = Keeper::of(&options, named.clone(), &key)?;
-    let removed = keeper.remove()?;
+    let credential_store = CredentialStore::of(&options, named.clone(), &key)?;
+    let removed = credential_store.remove()?;
     let namespace = key.split_once('/').map_or("", |(_, namespace)| namespace);
     let left = match named {
         Some(_) => None,
@@ -96,7 +96,7 @@ pub(super) fn logout(args: LogoutArgs, context: &Context) -> Result<()> {
             .hint("log out with the tool that wrote it, or name the file with --authfile"));
     }
     if !removed {
-        return Err(Error::usage(format!("no login for {key} in {keeper}")));
+        return Err(Error::usage(format!("no login for {key} in {credential_store}")));
     }
     context.reporter().step(&format!("logged out of {key}"));
     Ok(())
@@ -127,7 +127,7 @@ fn read_all() -> Result<String> {
 }
 
 /// Prompts on the terminal.
-fn ask(question: &str, echo: bool) -> Result<String> {
+fn prompt(question: &str, echo: bool) -> Result<String> {
     let stdin = std::io::stdin();
     // Silence comes first: who is asked may answer at once.
     let silenced = (!echo).then(Silenced::new).transpose()?;

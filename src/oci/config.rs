@@ -244,12 +244,12 @@ impl Config {
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the base has no valid list of diff IDs.
     pub fn append_layer(&mut self, diff_id: Digest, entry: &History) -> Result<()> {
         let mut ids = self.diff_ids()?;
-        let told = self.history().iter().filter(|h| !h.empty_layer).count();
+        let entries = self.history().iter().filter(|h| !h.empty_layer).count();
         let mut history = match self.0.remove("history") {
             Some(Value::Array(list)) => list,
             _ => Vec::new(),
         };
-        for _ in told..ids.len() {
+        for _ in entries..ids.len() {
             history
                 .push(json!({"comment": "the base image does not tell how this layer was made"}));
         }

@@ -70,10 +70,12 @@ pub fn build(request: &BuildRequest, store: &Store, reporter: &dyn Reporter) -> 
     let base = base::provide(store, &source, &answers.os, &request.pull, reporter)?;
     let Base { mut image, .. } = base;
     image_role::refuse_instance_as_base(&image, &source)?;
-    let mut scratch = script::scratch(store, &sandbox, &image, Some(&pack_layer), reporter)?;
+    let mut build_rootfs =
+        script::build_rootfs(store, &sandbox, &image, Some(&pack_layer), reporter)?;
     let env = environment::of_build(&image, &answers.env, &secrets, &request.script);
     let script = Script { phase: request.phase, tag: &request.tag, env, secrets: &secrets };
-    let changes = script::run(store, &sandbox, &mut scratch, script, &request.script, reporter)?;
+    let changes =
+        script::run(store, &sandbox, &mut build_rootfs, script, &request.script, reporter)?;
     let created = label::creation_time(request.script.source_date_epoch);
     let digest = pack_layer.digest();
     let what = format!("svp build: the pack {} at /service", digest.short());

@@ -76,9 +76,10 @@ pub(super) fn all_in_image(
     more: Option<&PackLayer>,
     reporter: &dyn Reporter,
 ) -> Result<Answers> {
-    let scratch = RefCell::new(super::script::scratch(store, sandbox, image, more, reporter)?);
+    let build_rootfs =
+        RefCell::new(super::script::build_rootfs(store, sandbox, image, more, reporter)?);
     query::query_all(&mut |key| {
-        let rootfs = scratch.borrow_mut().rootfs();
+        let rootfs = build_rootfs.borrow_mut().rootfs();
         one(sandbox, rootfs, environment::of_image(image), None, key, reporter)
     })
 }

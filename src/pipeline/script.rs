@@ -48,7 +48,7 @@ pub(super) struct Script<'a> {
 }
 
 /// The image's unpacked layers, with the pack on top if it is new.
-pub(super) fn scratch<'s>(
+pub(super) fn build_rootfs<'s>(
     store: &Store,
     sandbox: &'s Sandbox,
     image: &Image,
@@ -56,15 +56,15 @@ pub(super) fn scratch<'s>(
     reporter: &dyn Reporter,
 ) -> Result<BuildRootfs<'s>> {
     let layers = layer_sources(store, image);
-    let mut scratch = sandbox.build_rootfs(layers, &mut |layer| {
+    let mut build_rootfs = sandbox.build_rootfs(layers, &mut |layer| {
         reporter.step(&format!("unpacking layer {}", layer.digest.short()));
     })?;
     if let Some(pack) = pack {
         let ids = image.layers().iter().map(|layer| layer.diff_id).chain([pack.digest()]);
         let chain_id = chain_ids(ids).pop().unwrap_or(pack.digest());
-        scratch.add_private_layer(&pack.layer(chain_id)?)?;
+        build_rootfs.add_private_layer(&pack.layer(chain_id)?)?;
     }
-    Ok(scratch)
+    Ok(build_rootfs)
 }
 
 /// Runs `bin/build PHASE` on a fresh upper directory and writes the changes.
@@ -75,7 +75,7 @@ pub(super) fn scratch<'s>(
 pub(super) fn run(
     store: &Store,
     sandbox: &Sandbox,
-    scratch: &mut BuildRootfs<'_>,
+    build_rootfs: &mut BuildRootfs<'_>,
     script: Script<'_>,
     options: &ScriptOptions,
     reporter: &dyn Reporter,
@@ -84,7 +84,7 @@ pub(super) fn run(
     reporter.step(&format!("running /service/bin/build {phase}"));
     let mut log = Log::create(store, &tag.tagged())?;
     let spec = RunSpec {
-        rootfs: scratch.rootfs(),
+        rootfs: build_rootfs.rootfs(),
         argv: vec!["/service/bin/build".into(), phase.to_string()],
         env,
         cwd: "/service".into(),
@@ -111,7 +111,7 @@ pub(super) fn run(
     }
     reporter.step("writing the layer");
     let writer = store.blob_writer()?;
-    let written = scratch.diff(
+    let written = build_rootfs.diff(
         writer.as_file(),
         DiffOptions { compression: options.compression, clamp_mtime: options.source_date_epoch },
     )?;

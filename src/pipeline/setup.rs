@@ -82,10 +82,12 @@ pub fn setup(request: &SetupRequest, store: &Store, reporter: &dyn Reporter) -> 
     let sandbox = Sandbox::create(&store.root().join("trees"))?;
     let answers = query::all_in_image(store, &sandbox, &image, update.as_ref(), reporter)?;
     let secrets = request.secrets.provide(&answers.secrets, store, &tag)?;
-    let mut scratch = script::scratch(store, &sandbox, &image, update.as_ref(), reporter)?;
+    let mut build_rootfs =
+        script::build_rootfs(store, &sandbox, &image, update.as_ref(), reporter)?;
     let env = environment::of_build(&image, &answers.env, &secrets, &request.script);
     let script = Script { phase: Phase::Setup, tag: &tag, env, secrets: &secrets };
-    let changes = script::run(store, &sandbox, &mut scratch, script, &request.script, reporter)?;
+    let changes =
+        script::run(store, &sandbox, &mut build_rootfs, script, &request.script, reporter)?;
     let created = label::creation_time(request.script.source_date_epoch);
     if let Some(update) = &update {
         let what = "svp setup: the pack over /service".to_owned();

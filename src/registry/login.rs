@@ -54,7 +54,7 @@ pub fn try_login(
 
 /// The store of the login for one key (`HOST[:PORT][/NAMESPACE]`): an auth file or a credential helper.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct CredentialStore {
     key: String,
     /// The file that logins are written to: the first of those that are read which podman writes too.
     file: PathBuf,
@@ -63,7 +63,7 @@ pub struct Keeper {
     helper: Option<String>,
 }
 
-impl Keeper {
+impl CredentialStore {
     /// Finds the keeper of the login for `key`; `named` is the auth file that the user named.
     ///
     /// A helper is named by registries.conf, or by one of the files: by `credHelpers` for this registry, or by
@@ -82,7 +82,7 @@ impl Keeper {
             Some(first) => Some(first.clone()),
             None => helper_in(&files, host_of(key))?,
         };
-        Ok(Keeper { key: key.to_owned(), file, files, helper })
+        Ok(CredentialStore { key: key.to_owned(), file, files, helper })
     }
 
     /// Refuses logins that a helper can't store.
@@ -126,7 +126,7 @@ impl Keeper {
     /// Forgets the login; false if there was none.
     ///
     /// # Errors
-    /// As [`Keeper::save`].
+    /// As [`CredentialStore::save`].
     pub fn remove(&self) -> Result<bool> {
         let mut removed = remove_from(&self.file, |name| canonical(name) == self.key)?;
         if let Some(helper) = self.helper.as_ref().filter(|_| !self.key.contains('/')) {
@@ -140,7 +140,7 @@ impl Keeper {
     }
 }
 
-impl fmt::Display for Keeper {
+impl fmt::Display for CredentialStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.helper {
             Some(name) => write!(f, "docker-credential-{name}"),
@@ -152,7 +152,7 @@ impl fmt::Display for Keeper {
 /// Forgets every login that the auth file holds, and those of the helpers that it names for single registries. The file.
 ///
 /// # Errors
-/// As [`Keeper::save`].
+/// As [`CredentialStore::save`].
 pub fn remove_logins(options: &ClientOptions, named: Option<PathBuf>) -> Result<PathBuf> {
     let path = auth_file(options, named)?;
     remove_from(&path, |_| true)?;

@@ -42,7 +42,7 @@ pub use auth::{AuthFiles, Login, Password};
 pub use blob::{BlobReader, read_error};
 pub use certs::CertDirs;
 pub use http::Reopen;
-pub use login::{Keeper, remove_logins, try_login};
+pub use login::{CredentialStore, remove_logins, try_login};
 pub use manifest::{LARGEST_MANIFEST, RawManifest};
 pub use options::ClientOptions;
 pub use proxy::Proxies;
