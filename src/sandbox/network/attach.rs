@@ -1,4 +1,4 @@
-//! Connects a container's network namespace, and connects it again where a part has died.
+//! Connects a container's network namespace, and reconnects it if a helper process has died.
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -10,16 +10,16 @@ use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::sandbox::stage::launch::Stage;
 
-/// A container's network as svp sets it up.
+/// The network of a container, and the processes that connect it.
 #[derive(Debug)]
 pub(in crate::sandbox) struct AttachedNetwork {
     /// The container's network namespace.
     pub(in crate::sandbox) namespace: OwnedFd,
-    /// Connects it.
+    /// Connects the namespace to the host's network.
     pub(in crate::sandbox) pasta: Pasta,
     /// Forwards the ports that pasta cannot.
     pub(in crate::sandbox) port_forwarder: Option<Stage<PortForwarderRequest>>,
-    /// When it may be reconnected.
+    /// Limits the attempts to reconnect.
     pub(in crate::sandbox) backoff: Backoff,
 }
 
@@ -31,17 +31,17 @@ pub(in crate::sandbox) struct Backoff {
 }
 
 impl Backoff {
-    /// Whether it may be tried now.
+    /// Whether an attempt is due.
     pub(in crate::sandbox) fn is_due(&self) -> bool {
         self.next.is_none_or(|next| next <= Instant::now())
     }
 
-    /// How long pasta may take this time: longer each time, for a machine that is slow.
+    /// Returns the time limit of pasta's start: longer after each failure, for a slow machine.
     pub(in crate::sandbox) fn ready_within(&self) -> Duration {
         self.pause.clamp(Duration::from_secs(2), Duration::from_secs(8))
     }
 
-    /// It failed: each pause is twice the one before, two minutes at most.
+    /// Records a failure: doubles the pause, up to two minutes.
     pub(in crate::sandbox) fn failed(&mut self) {
         self.pause = (self.pause * 2).clamp(Duration::from_secs(2), Duration::from_secs(120));
         self.next = Some(Instant::now() + self.pause);
@@ -49,7 +49,7 @@ impl Backoff {
 }
 
 impl AttachedNetwork {
-    /// Starts again what has died; whether anything had.
+    /// Restarts the processes that have died; returns whether there were any.
     pub(in crate::sandbox) fn reconnect(
         &mut self,
         user_namespace: &OwnedFd,
@@ -63,7 +63,7 @@ impl AttachedNetwork {
         }
         let rest = port_forwarder::split(&plan.forwards).1;
         if !rest.is_empty() && !self.port_forwarder.as_mut().is_some_and(Stage::is_alive) {
-            // Its sockets went with it. Where there is none now it is wanted all the same.
+            // Drops a dead forwarder first, which closes its sockets. If an earlier restart failed, there is none.
             self.port_forwarder = None;
             self.port_forwarder = port_forwarder::start(user_namespace, &self.namespace, rest)?;
             reconnected = true;
@@ -72,7 +72,7 @@ impl AttachedNetwork {
     }
 }
 
-/// Connects a container's network namespace when its stage asks for that.
+/// Connects a container's network namespace, which the container's stage sends.
 pub(in crate::sandbox) fn attach<R>(
     user_namespace: &OwnedFd,
     stage: &mut Stage<R>,
@@ -81,7 +81,7 @@ pub(in crate::sandbox) fn attach<R>(
     let (_, mut fds) = stage.recv::<()>()?;
     let namespace = fds.pop().ok_or_else(|| Error::sandbox("no network namespace"))?;
     let pasta = pasta::start_pasta(user_namespace, &namespace, plan, pasta::READY);
-    // An interrupt kills pasta too.
+    // An interrupt also kills pasta.
     interrupt::check()?;
     let pasta = pasta.map_err(AttachError::NoPasta)?;
     let rest = port_forwarder::split(&plan.forwards).1;
@@ -90,7 +90,7 @@ pub(in crate::sandbox) fn attach<R>(
     Ok(AttachedNetwork { namespace, pasta, port_forwarder, backoff: Backoff::default() })
 }
 
-/// Why a container could not be made: without its network, another may do.
+/// The reason why a container could not be connected; without pasta, the host's network may do.
 #[derive(Debug)]
 pub(in crate::sandbox) enum AttachError {
     NoPasta(Error),

@@ -1,4 +1,4 @@
-//! Whether this host can make a private network.
+//! Checks whether this host supports private networks.
 
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -8,7 +8,7 @@ use crate::progress::Reporter;
 use crate::sandbox::programs::find_program;
 use crate::sandbox::spec::Network;
 
-/// Why this host can't make a private network, or nothing if it can.
+/// Returns why this host can't create a private network; `None` if it can.
 pub fn why_not_private() -> Option<&'static str> {
     if find_program("pasta").is_none() {
         return Some("pasta is not installed (package passt)");
@@ -19,14 +19,14 @@ pub fn why_not_private() -> Option<&'static str> {
     );
     let open_to_all =
         rustix::fs::stat("/dev/net/tun").is_ok_and(|stat| stat.st_mode & 0o006 == 0o006);
-    // A container's root is not root on the host: the device must be open to all.
+    // The container's root is not root on the host, so the device must be accessible to all users.
     if tun.is_err() || (rustix::process::geteuid().is_root() && !open_to_all) {
-        return Some("/dev/net/tun is not there or not open to all users (chmod 666 /dev/net/tun)");
+        return Some(
+            "/dev/net/tun is missing or not accessible to all users (chmod 666 /dev/net/tun)",
+        );
     }
     if !leads_out() && !pasta_is_local() {
-        return Some(
-            "this host has no network that leads out, and its pasta makes none without one",
-        );
+        return Some("this host has no default route, and this version of pasta requires one");
     }
     None
 }
@@ -42,8 +42,8 @@ fn leads_out() -> bool {
             .any(|line| line.get(1) == Some(&"00") && line.last().is_some_and(|name| *name != "lo"))
 }
 
-/// Whether the host's pasta makes a network without one of the host's. That came in 2024, soon after the option that
-/// is looked for; Debian's says no version.
+/// Whether the host's pasta works without a default route. That came in 2024, shortly after the option that this looks
+/// for; Debian's pasta prints no version.
 fn pasta_is_local() -> bool {
     static LOCAL: OnceLock<bool> = OnceLock::new();
     *LOCAL.get_or_init(|| {
@@ -54,7 +54,7 @@ fn pasta_is_local() -> bool {
     })
 }
 
-/// The network that can be had: the host's where a private one can't be made, with a note.
+/// Returns the network to use: the host's, with a note, if a private one is not available.
 pub(in crate::sandbox) fn available(wanted: Network, reporter: &dyn Reporter) -> Network {
     if wanted == Network::Private
         && let Some(why) = why_not_private()

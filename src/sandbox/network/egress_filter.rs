@@ -1,10 +1,10 @@
-//! What a private network keeps a container from, once pasta has connected it.
+//! Restricts a private network after pasta has connected it: blocks the addresses that a container must not reach.
 //!
-//! pasta carries whatever it is given, to the host's loopback too. The container's own loopback hides that only as
-//! long as nobody asks for the other interface, which takes no privilege (SO_BINDTODEVICE), so routes are not
-//! enough. Rules come before routes, whatever the interface; for IPv4 the kernel sends in spite of them, if an
-//! interface was asked for, and there a policy of IPsec's blocks. Packets made by hand would pass all that:
-//! CAP_NET_RAW is not left to containers.
+//! pasta forwards all traffic, also to the host's loopback. The container's own loopback shadows those addresses only
+//! until a process binds its socket to the other interface, which takes no privilege (SO_BINDTODEVICE), so routes are
+//! not enough. Routing rules apply before routes, whatever the interface; but for IPv4 the kernel ignores them for a
+//! socket bound to an interface, so an IPsec policy blocks these packets. Raw packets would bypass all of this, so
+//! containers don't get CAP_NET_RAW.
 
 use std::fs::File;
 use std::io::Read;
@@ -24,37 +24,37 @@ use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::protocol::{Descriptors, Request};
 use crate::sandbox::userns::namespace;
 
-/// Where a container finds the host's loopback, if that is allowed.
+/// The address of the host's loopback in a container, if access to the host is allowed.
 pub(in crate::sandbox) const HOST: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 2);
-/// pasta wants one of IPv6 too, else the gateway would be it. It is refused with all of its kind.
+/// pasta needs an IPv6 address too, or it maps the gateway. Blocked along with all link-local addresses.
 pub(in crate::sandbox) const HOST_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
-/// Where clouds tell a machine its credentials: no business of a pack's script.
+/// The metadata services of clouds, which serve credentials that a pack's script must not get.
 const CLOUD_METADATA: [Prefix; 2] = [
     (IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), 32),
     (IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)), 128),
 ];
-/// The loopbacks. The container's own come first: the kernel looks for its own addresses before all else.
+/// The loopbacks. The container's loopback still works: the kernel looks up local addresses first.
 const LOOPBACKS: [Prefix; 2] =
     [(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8), (IpAddr::V6(Ipv6Addr::LOCALHOST), 128)];
-/// The addresses of IPv6 by which the gateway is reached besides its others.
+/// IPv6 link-local addresses, by which the gateway is also reachable.
 const LINK_LOCAL: Prefix = (IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), 10);
 
-/// The order of the rules; the kernel's own for local addresses is 0.
+/// The priority of the rules; the kernel's rule for local addresses has 0.
 const ORDER: u32 = 100;
 
-/// Rules to put in a network namespace. The user namespace, the network namespace.
+/// Request: install rules in a network namespace. Descriptors: the user namespace, the network namespace.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::sandbox) struct EgressFilterRequest {
-    /// The gateways, if they are refused.
+    /// The gateways to block.
     gateways: Vec<Prefix>,
     /// The gateways of the host's default routes, which pasta copies.
     defaults: Vec<IpAddr>,
-    /// Whether the way to the host's loopback is the way out.
+    /// Whether the default route leads to the host's loopback.
     host: bool,
 }
 
-/// Puts the rules in a network namespace; those that are there already stay.
+/// Installs the rules in a network namespace; existing ones stay.
 ///
 /// # Errors
 /// [`Kind::Sandbox`](crate::error::Kind::Sandbox).
@@ -88,33 +88,33 @@ impl Request for EgressFilterRequest {
 
 fn install(request: &EgressFilterRequest, network: OwnedFd) -> Result<()> {
     setns(network, CloneFlags::CLONE_NEWNET)
-        .map_err(|errno| Error::sandbox("can't enter the network namespace").source(errno))?;
-    // Else what looks for the host there would be looked for on the network.
+        .map_err(|errno| Error::sandbox("can't join the network namespace").source(errno))?;
+    // Unless blocked, traffic to the host's address would go out to the network.
     let no_host = (!request.host).then_some(&(IpAddr::V4(HOST), 32));
     let refused = LOOPBACKS.iter().chain(&CLOUD_METADATA).chain(&request.gateways).chain(no_host);
     for network in refused {
-        // Without rules there are routes, which hold all who don't ask for an interface. A network without
-        // IPv6 has nothing to refuse.
+        // Without support for rules, fall back to routes, which block all but sockets bound to an interface. An
+        // error in a network without IPv6 is harmless.
         if netlink::refuse(*network, ORDER).is_err() {
             let _ = netlink::refuse_route_to(*network);
         }
         if let (IpAddr::V4(address), bits) = *network {
-            // A kernel without IPsec holds all but those that ask for an interface.
+            // Without IPsec in the kernel, only sockets bound to an interface get through.
             let _ = netlink::block(address, bits);
         }
     }
     if request.host {
         let led = way_out().and_then(|index| netlink::add_default_route(index, HOST.into()));
-        led.map_err(|error| Error::sandbox("can't lead to the host").source(error))?;
+        led.map_err(|error| Error::sandbox("can't add the route to the host").source(error))?;
     } else {
-        // Not all that the host has pasta copies: what can't be led out was perhaps never to be.
+        // pasta may have skipped one of the host's routes on purpose, so ignore errors.
         let _ = lead_out(&request.defaults);
     }
     Ok(())
 }
 
-/// Adds the default routes that pasta could not: where it is started again the rules are there before its routes, and
-/// the kernel takes no gateway that they refuse, unless it is said to be on the link. pasta passes over that.
+/// Adds the default routes that pasta could not: when pasta restarts, the rules precede its routes, and the kernel
+/// rejects a gateway that they block, unless the route is flagged on-link. pasta ignores that error.
 fn lead_out(gateways: &[IpAddr]) -> std::io::Result<()> {
     let there = default_gateways();
     let v6 = has_global_v6();
@@ -128,14 +128,14 @@ fn lead_out(gateways: &[IpAddr]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Whether this network has an address of IPv6 that others can reach.
+/// Whether this network has a global IPv6 address.
 fn has_global_v6() -> bool {
-    // Address, interface's index, length, scope, …
+    // Fields: address, interface index, prefix length, scope, …
     let scope = |line: &str| Some(line.split_whitespace().nth(3)? == "00");
     read("/proc/thread-self/net/if_inet6").lines().any(|line| scope(line) == Some(true))
 }
 
-/// The interface that pasta has made: the one that has routes.
+/// Returns the index of pasta's interface: the one with routes.
 fn way_out() -> std::io::Result<u32> {
     let routes = read("/proc/thread-self/net/route");
     let names = routes.lines().skip(1).filter_map(|line| line.split_whitespace().next());
@@ -143,14 +143,14 @@ fn way_out() -> std::io::Result<u32> {
     netlink::index_of(name.ok_or(std::io::ErrorKind::NotFound)?)
 }
 
-/// The gateways of this process's network. Of IPv6 those that are not link-local, which are refused as a whole.
+/// Returns the gateways of this process's network, without IPv6 link-local ones, which are blocked as a whole.
 pub(in crate::sandbox) fn gateways() -> Vec<IpAddr> {
     let v4 = read("/proc/thread-self/net/route");
     let v6 = read("/proc/thread-self/net/ipv6_route");
     v4.lines().filter_map(gateway_v4).chain(v6.lines().filter_map(gateway_v6)).collect()
 }
 
-/// Those of them to which everything goes that has no other route.
+/// Returns the gateways of the default routes.
 fn default_gateways() -> Vec<IpAddr> {
     let v4 = read("/proc/thread-self/net/route");
     let v6 = read("/proc/thread-self/net/ipv6_route");
@@ -176,13 +176,13 @@ fn everywhere_v6(line: &str) -> bool {
     line.strip_prefix("00000000000000000000000000000000 00 ").is_some()
 }
 
-/// Interface, destination, gateway, …; addresses as the processor has them in memory.
+/// Fields: interface, destination, gateway, …; addresses in the machine's byte order.
 fn gateway_v4(line: &str) -> Option<IpAddr> {
     let gateway = u32::from_str_radix(line.split_whitespace().nth(2)?, 16).ok()?;
     (gateway != 0).then(|| IpAddr::V4(Ipv4Addr::from(gateway.to_ne_bytes())))
 }
 
-/// Destination, its length, source, its length, gateway, …
+/// Fields: destination, prefix length, source, prefix length, gateway, …
 fn gateway_v6(line: &str) -> Option<IpAddr> {
     let gateway = u128::from_str_radix(line.split_whitespace().nth(4)?, 16).ok()?;
     let gateway = Ipv6Addr::from(gateway);
@@ -190,7 +190,7 @@ fn gateway_v6(line: &str) -> Option<IpAddr> {
 }
 
 impl HostAccess {
-    /// What builds may reach: a CI machine's proxy is often at the gateway.
+    /// The access of builds: a CI machine's proxy is often at the gateway.
     pub(in crate::sandbox) const BUILD: HostAccess = HostAccess { gateway: true, host: false };
 }
 

@@ -1,7 +1,7 @@
-//! Where svp listens for a service: for those that it is linked to.
+//! Opens the sockets on which a service reaches the services that it is linked to.
 //!
-//! In the service's own network its sockets would take ports that the service itself wants: two databases of a kind
-//! listen on the same. So they are in a network beside it, which has nothing else in it, and an address for each link.
+//! In the service's network these sockets would occupy ports that the service itself needs: two databases of a kind
+//! listen on the same. So they are in a separate, otherwise empty network next to it, with one address for each link.
 
 use std::fs::File;
 use std::net::Ipv4Addr;
@@ -16,34 +16,34 @@ use super::socket::{self, RelaySocket};
 use crate::error::{Error, Result};
 use crate::sandbox::stage::launch::Stage;
 
-/// The interfaces' names, in the service's network and in the one beside it.
+/// The names of the interfaces, in the service's network and in the one next to it.
 pub(in crate::sandbox) const HERE: &str = "links";
 const BESIDE: &str = "service";
 
-/// The most services that one can be linked to.
+/// The maximum of services that one can be linked to.
 pub const MAX_LINKS: usize = 200;
 
-/// Where svp listens for a service, and leads to what it is linked to.
+/// A listener in a service's network that leads to a linked service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkListener {
-    /// Which of its links it is for.
+    /// The index of the link.
     pub link: usize,
     /// The port.
     pub port: u16,
-    /// Over what.
+    /// The protocol.
     pub protocol: Transport,
 }
 
-/// The address by which a service reaches the link with this number.
+/// Returns the address at which a service reaches the link with this index.
 pub fn link_address(link: usize) -> Ipv4Addr {
     let number = u8::try_from(link + 2).unwrap_or(u8::MAX);
     Ipv4Addr::new(169, 254, 83, number)
 }
 
-/// Makes the network beside this process's, and the sockets in it.
+/// Creates the network next to this process's, and opens the sockets in it.
 pub(in crate::sandbox) fn open(wanted: &[LinkListener]) -> Result<Vec<OwnedFd>> {
     let failed = |error: std::io::Error| {
-        Error::sandbox("can't make the network for the links").source(error)
+        Error::sandbox("can't create the network for the links").source(error)
     };
     let here = File::open("/proc/self/ns/net").map_err(failed)?;
     unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| failed(errno.into()))?;
@@ -70,9 +70,9 @@ fn beside(wanted: &[LinkListener], service: &File) -> Result<Vec<OwnedFd>> {
         netlink::bring_up(index)
     };
     up().map_err(|error: std::io::Error| {
-        Error::sandbox("can't make a pair of network interfaces, which links need")
+        Error::sandbox("can't create the pair of network interfaces that links need")
             .source(error)
-            .hint("the kernel's module for them is veth; or run the service with --network host")
+            .hint("load the kernel module veth, or run the service with --network host")
     })?;
     let mut sockets = Vec::new();
     for listen in wanted {
@@ -84,7 +84,7 @@ fn beside(wanted: &[LinkListener], service: &File) -> Result<Vec<OwnedFd>> {
     Ok(sockets)
 }
 
-/// Receives the sockets that a container's stage was asked to open, in their order.
+/// Receives the sockets that a container's stage has opened, in the order of the request.
 pub(in crate::sandbox) fn receive<R>(
     stage: &mut Stage<R>,
     wanted: &[LinkListener],
@@ -94,7 +94,7 @@ pub(in crate::sandbox) fn receive<R>(
     }
     let ((), fds) = stage.recv()?;
     if fds.len() != wanted.len() {
-        return Err(Error::sandbox("some sockets for the links are missing"));
+        return Err(Error::sandbox("the stage returned too few sockets for the links"));
     }
     let sockets = fds.into_iter().zip(wanted);
     Ok(sockets.map(|(fd, listen)| RelaySocket::of(fd, listen.protocol)).collect())

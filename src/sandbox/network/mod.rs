@@ -1,17 +1,17 @@
-//! Networks of containers.
+//! The networks of containers.
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `availability` | whether this host can make a private network |
-//! | `attach`, `plan` | connects a network namespace; what it is connected to |
+//! | `availability` | checks whether this host supports private networks |
+//! | `attach`, `plan` | connects a network namespace; describes its connections |
 //! | `pasta` | runs pasta |
-//! | `egress_filter` | refuses what a private network must not reach |
+//! | `egress_filter` | blocks the addresses that a container must not reach |
 //! | `port_forwarder` | forwards the ports that pasta cannot |
-//! | `link_listeners` | listens for the links to other services |
-//! | `relay`, `socket` | relays connections and datagrams; the sockets |
+//! | `link_listeners` | opens the listeners for links to other services |
+//! | `relay`, `socket` | relays connections and datagrams; opens sockets |
 //! | `ports` | published ports |
-//! | `resolver` | /etc/resolv.conf and /etc/hosts |
-//! | `netlink` | the kernel's interface to networks |
+//! | `resolver` | creates /etc/resolv.conf and /etc/hosts |
+//! | `netlink` | configures a network namespace through netlink |
 
 pub(super) mod attach;
 pub(super) mod availability;

@@ -1,4 +1,4 @@
-//! What svp asks of a network namespace, as netlink messages: interfaces, addresses, routes, rules and policies.
+//! Configures a network namespace with netlink messages: interfaces, addresses, routes, rules and policies.
 
 use std::ffi::CString;
 use std::io;
@@ -24,9 +24,9 @@ const REQUEST_ALL: u16 = 1 | 0x300;
 const REPLACE: u16 = 0x100;
 const EXCLUSIVE: u16 = 0x200;
 const CREATE: u16 = 0x400;
-/// A gateway is on the link whatever its address.
+/// RTNH_F_ONLINK: accept the gateway whatever its address.
 const ON_LINK: u32 = 4;
-/// A rule's action: say that the address can't be reached.
+/// A rule's action: report the address as unreachable.
 const UNREACHABLE: u8 = 7;
 /// A policy's direction and action.
 const POLICY_OUT: u8 = 1;
@@ -35,23 +35,23 @@ const POLICY_BLOCK: u8 = 1;
 /// The index of the loopback interface, in every network namespace.
 pub(in crate::sandbox) const LOOPBACK: u32 = 1;
 
-/// A network: an address and how many of its bits count.
+/// A prefix: an address and its number of significant bits.
 pub(in crate::sandbox) type Prefix = (IpAddr, u8);
 
 /// Brings an interface up.
 ///
 /// # Errors
-/// What the kernel says.
+/// Errors of the kernel.
 pub(in crate::sandbox) fn bring_up(index: u32) -> io::Result<()> {
     let mut body = interface(index);
     body[8..].copy_from_slice(&(libc::IFF_UP as u32).to_ne_bytes().repeat(2));
     ask(RTM_NEWLINK, REQUEST_ACK, &body)
 }
 
-/// Makes a pair of interfaces: `name` here, `peer` in the network namespace `there`.
+/// Creates a pair of interfaces: `name` here, `peer` in the network namespace `there`.
 ///
 /// # Errors
-/// What the kernel says; EOPNOTSUPP if it has no such interfaces.
+/// Errors of the kernel; EOPNOTSUPP without support for veth.
 pub(in crate::sandbox) fn make_pair(
     name: &str,
     peer: &str,
@@ -68,20 +68,20 @@ pub(in crate::sandbox) fn make_pair(
     ask(RTM_NEWLINK, REQUEST_ACK | CREATE | EXCLUSIVE, &body)
 }
 
-/// The index of an interface.
+/// Returns the index of an interface.
 ///
 /// # Errors
-/// What the kernel says.
+/// Errors of the kernel.
 pub(in crate::sandbox) fn index_of(name: &str) -> io::Result<u32> {
     use rustix::net::netdevice;
     let any = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     Ok(netdevice::name_to_index(&any, name)?)
 }
 
-/// Gives an interface an address.
+/// Adds an address to an interface.
 ///
 /// # Errors
-/// What the kernel says.
+/// Errors of the kernel.
 pub(in crate::sandbox) fn add_address(index: u32, address: Ipv4Addr, bits: u8) -> io::Result<()> {
     // struct ifaddrmsg: family, bits, flags, scope, index. IFA_ADDRESS, IFA_LOCAL.
     let mut body = vec![libc::AF_INET as u8, bits, 0, libc::RT_SCOPE_UNIVERSE];
@@ -91,11 +91,11 @@ pub(in crate::sandbox) fn add_address(index: u32, address: Ipv4Addr, bits: u8) -
     ask(RTM_NEWADDR, REQUEST_ACK | CREATE | REPLACE, &body)
 }
 
-/// The addresses of this network by which others reach it, and the indices of their interfaces: not the loopback's,
-/// and none of IPv6 that are not in use yet or valid on one link alone.
+/// Returns the addresses at which other hosts reach this network, with the indices of their interfaces: without those
+/// of the loopback, and without tentative or link-local IPv6 addresses.
 ///
 /// # Errors
-/// What the kernel says.
+/// Errors of the kernel.
 pub(in crate::sandbox) fn addresses() -> io::Result<Vec<(u32, IpAddr)>> {
     let socket = socket_of(NETLINK_ROUTE)?;
     send(&socket, RTM_GETADDR, REQUEST_ALL, &[0; 8])?;
@@ -110,7 +110,7 @@ pub(in crate::sandbox) fn addresses() -> io::Result<Vec<(u32, IpAddr)>> {
         while let Some((kind, body)) = next_message(&mut rest) {
             match kind {
                 RTM_NEWADDR => found.extend(address(body)),
-                // That was all, or an error.
+                // NLMSG_DONE, or an error.
                 2 | 3 => return Ok(found),
                 _ => {}
             }
@@ -118,7 +118,7 @@ pub(in crate::sandbox) fn addresses() -> io::Result<Vec<(u32, IpAddr)>> {
     }
 }
 
-/// Of struct ifaddrmsg and what follows it.
+/// Parses a struct ifaddrmsg and its attributes.
 fn address(body: &[u8]) -> Option<(u32, IpAddr)> {
     // IFA_F_DADFAILED and IFA_F_TENTATIVE.
     let [_, _, flags, scope] = *body.first_chunk()?;
@@ -129,7 +129,7 @@ fn address(body: &[u8]) -> Option<(u32, IpAddr)> {
     let mut rest = body.get(8..)?;
     let mut found = None;
     while let Some((kind, value)) = next_attribute(&mut rest) {
-        // IFA_LOCAL says more than IFA_ADDRESS, which is the other end's where there are but two.
+        // Prefer IFA_LOCAL: on a point-to-point link IFA_ADDRESS is the address of the peer.
         if kind == 2 || (kind == 1 && found.is_none()) {
             found = match value.len() {
                 4 => Some(IpAddr::from(<[u8; 4]>::try_from(value).ok()?)),
@@ -141,14 +141,14 @@ fn address(body: &[u8]) -> Option<(u32, IpAddr)> {
     Some((index, found?))
 }
 
-/// Takes a message off an answer: its kind and its body.
+/// Splits the first message off an answer: its type and its body.
 fn next_message<'a>(rest: &mut &'a [u8]) -> Option<(u16, &'a [u8])> {
     let length = u32::from_ne_bytes(*rest.first_chunk()?) as usize;
     let kind = u16::from_ne_bytes(rest.get(4..6)?.try_into().ok()?);
     take(rest, length, 16).map(|body| (kind, body))
 }
 
-/// Takes an attribute off a message: its kind and its value.
+/// Splits the first attribute off a message: its type and its value.
 fn next_attribute<'a>(rest: &mut &'a [u8]) -> Option<(u16, &'a [u8])> {
     let length = u16::from_ne_bytes(*rest.first_chunk()?) as usize;
     let kind = u16::from_ne_bytes(rest.get(2..4)?.try_into().ok()?);
@@ -161,10 +161,10 @@ fn take<'a>(rest: &mut &'a [u8], length: usize, header: usize) -> Option<&'a [u8
     Some(body)
 }
 
-/// Leads everything that has no other route to `gateway`, which is on the link of an interface.
+/// Adds a default route to `gateway`, flagged on-link at an interface.
 ///
 /// # Errors
-/// What the kernel says.
+/// Errors of the kernel.
 pub(in crate::sandbox) fn add_default_route(index: u32, gateway: IpAddr) -> io::Result<()> {
     let (family, octets) = parts(gateway);
     // struct rtmsg: family, destination bits, source bits, tos, table, protocol, scope, type, flags.
@@ -177,10 +177,10 @@ pub(in crate::sandbox) fn add_default_route(index: u32, gateway: IpAddr) -> io::
     ask(RTM_NEWROUTE, REQUEST_ACK | CREATE | REPLACE, &body)
 }
 
-/// Adds a route that makes connecting to a network fail at once.
+/// Adds a route that makes connections to a network fail immediately.
 ///
 /// # Errors
-/// What the kernel says.
+/// Errors of the kernel.
 pub(in crate::sandbox) fn refuse_route_to((address, bits): Prefix) -> io::Result<()> {
     let (family, octets) = parts(address);
     let mut body = vec![family, bits, 0, 0];
@@ -191,10 +191,10 @@ pub(in crate::sandbox) fn refuse_route_to((address, bits): Prefix) -> io::Result
     ask(RTM_NEWROUTE, REQUEST_ACK | CREATE | REPLACE, &body)
 }
 
-/// Adds a rule that makes reaching a network fail at once, by whatever interface it is tried.
+/// Adds a rule that makes connections to a network fail immediately, on any interface.
 ///
 /// # Errors
-/// What the kernel says; that the rule is there is none.
+/// Errors of the kernel; an existing rule is not an error.
 pub(in crate::sandbox) fn refuse(to: Prefix, priority: u32) -> io::Result<()> {
     match ask(RTM_NEWRULE, REQUEST_ACK | CREATE | EXCLUSIVE, &rule(to, priority)) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -212,11 +212,11 @@ fn rule((to, bits): Prefix, priority: u32) -> Vec<u8> {
     body
 }
 
-/// Adds a policy of IPsec's that blocks what leaves for a network of IPv4. For a socket that is bound to an
-/// interface the kernel takes a refusal for a missing route, and sends all the same.
+/// Adds an IPsec policy that blocks packets to an IPv4 network. For a socket bound to an interface, the kernel treats
+/// a refusing rule as a missing route, and sends regardless.
 ///
 /// # Errors
-/// What the kernel says; EPROTONOSUPPORT if it has no IPsec.
+/// Errors of the kernel; EPROTONOSUPPORT without support for IPsec.
 pub(in crate::sandbox) fn block(address: Ipv4Addr, bits: u8) -> io::Result<()> {
     // struct xfrm_userpolicy_info: a selector (destination, source, ports and their masks, family, bits of both,
     // protocol, interface, user), limits and counts of its life, priority, index, direction, action, flags, share.
@@ -224,7 +224,7 @@ pub(in crate::sandbox) fn block(address: Ipv4Addr, bits: u8) -> io::Result<()> {
     body[..4].copy_from_slice(&address.octets());
     body[40..42].copy_from_slice(&(libc::AF_INET as u16).to_ne_bytes());
     body[42] = bits;
-    // The first four limits are of bytes and packets: none.
+    // The first four limits, of bytes and packets: unlimited.
     body[56..88].fill(0xff);
     body[160] = POLICY_OUT;
     body[161] = POLICY_BLOCK;
@@ -239,7 +239,7 @@ fn interface(index: u32) -> Vec<u8> {
     body
 }
 
-/// An attribute: length, kind, value, and what fills it up to four bytes.
+/// Encodes an attribute: length, type, value, and padding to four bytes.
 fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let mut out = ((value.len() + 4) as u16).to_ne_bytes().to_vec();
     out.extend(kind.to_ne_bytes());
@@ -284,7 +284,7 @@ fn ask_of(protocol: Option<Protocol>, kind: u16, flags: u16, body: &[u8]) -> io:
     send(&socket, kind, flags, body)?;
     let mut answer = [0u8; 4096];
     let (length, _) = recv(&socket, &mut answer[..], RecvFlags::empty())?;
-    // struct nlmsgerr behind the header: zero, or an errno made negative.
+    // A struct nlmsgerr after the header: zero, or a negative errno.
     let code = answer.get(16..20).filter(|_| length >= 20).ok_or(io::ErrorKind::InvalidData)?;
     match i32::from_ne_bytes(code.try_into().expect("four bytes")) {
         0 => Ok(()),
@@ -312,7 +312,7 @@ mod tests {
         assert_eq!(message(7, libc::RT_SCOPE_LINK, &both), None);
         assert_eq!(message(LOOPBACK, 0, &both), None);
         assert_eq!(message(7, 0, &[]), None);
-        // What this machine has is read to its end.
+        // Reads the addresses of this machine to the end.
         assert!(addresses().unwrap().iter().all(|(_, ip)| !ip.is_loopback()));
     }
 }

@@ -1,9 +1,9 @@
-//! pasta, which connects a private network.
+//! Runs pasta, which connects a private network.
 //!
-//! pasta (of passt.top) copies the host's addresses into a network namespace and forwards its connections
-//! without any privilege. It runs in the container's user namespace, so that it is as little on the host
-//! as the container's root is, and always without its automatic port maps, by which a container would reach the
-//! host's loopback. So would it by the gateway mapping, which is there only where that is allowed.
+//! pasta (part of passt, passt.top) copies the host's addresses into a network namespace and forwards its connections
+//! without any privilege. It runs in the container's user namespace, so that it has no more rights on the host
+//! than the container's root, and always without its automatic port maps, which would give a container access to the
+//! host's loopback. So would the gateway mapping, which is enabled only where that access is allowed.
 
 use std::io::Read;
 use std::net::IpAddr;
@@ -29,7 +29,7 @@ use crate::sandbox::stage::process::{
 use crate::sandbox::stage::protocol::{Descriptors, Request, reply_with};
 use crate::sandbox::userns::namespace;
 
-/// Keeps pasta for a network namespace. The user namespace, the network namespace.
+/// Request: run pasta for a network namespace. Descriptors: the user namespace, the network namespace.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::sandbox) struct PastaRequest(PastaInitRequest);
 
@@ -43,7 +43,7 @@ impl Request for PastaRequest {
     }
 }
 
-/// The init of pasta's process namespace. The network namespace.
+/// Request: be the init of pasta's PID namespace. Descriptors: the network namespace.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::sandbox) struct PastaInitRequest {
     program: String,
@@ -61,19 +61,19 @@ impl Request for PastaInitRequest {
     }
 }
 
-/// How long pasta may take to be ready.
+/// The time limit of pasta's start.
 pub(in crate::sandbox) const READY: Duration = Duration::from_secs(20);
 
-/// A running pasta. Dropped means ended, and gone.
+/// A running pasta. Dropping it kills pasta and waits for its end.
 #[derive(Debug)]
 pub(in crate::sandbox) struct Pasta {
     stage: Option<Stage<PastaRequest>>,
-    /// Init of its namespace, which ends after it.
+    /// The init of its PID namespace, which ends after pasta.
     init: OwnedFd,
 }
 
 impl Pasta {
-    /// Whether it has not ended yet.
+    /// Whether it is still running.
     pub(in crate::sandbox) fn is_alive(&mut self) -> bool {
         self.stage.as_mut().is_some_and(Stage::is_alive)
     }
@@ -86,7 +86,7 @@ impl Drop for Pasta {
     }
 }
 
-/// Starts pasta for a network namespace and waits until it carries packets.
+/// Starts pasta for a network namespace and waits until it forwards packets.
 pub(in crate::sandbox) fn start_pasta(
     user_namespace: &OwnedFd,
     network_namespace: &OwnedFd,
@@ -112,7 +112,7 @@ pub(in crate::sandbox) fn start_pasta(
     let timeout = rustix::event::Timespec { tv_sec: within.as_secs() as i64, tv_nsec: 0 };
     let mut poll = [rustix::event::PollFd::new(&ready, rustix::event::PollFlags::IN)];
     let polled = rustix::event::poll(&mut poll, Some(&timeout));
-    // pasta writes its number when it is ready, and keeps the pipe open.
+    // When it is ready, pasta writes its PID, and keeps the pipe open.
     let said = match polled {
         Ok(1) => (&ready).read(&mut [0; 16]).unwrap_or(0),
         _ => 0,
@@ -122,20 +122,20 @@ pub(in crate::sandbox) fn start_pasta(
         return Ok(pasta);
     }
     match (polled, &mut pasta.stage) {
-        // It has ended: its init says why.
-        (Ok(1), Some(stage)) => stage.recv::<()>().and(Err(failed("it ended"))),
-        _ => Err(failed("it did not get ready")),
+        // pasta has ended: its init reports why.
+        (Ok(1), Some(stage)) => stage.recv::<()>().and(Err(failed("ended unexpectedly"))),
+        _ => Err(failed("not ready in time")),
     }
 }
 
-/// The stage: makes a process namespace for pasta, and passes on what its init says.
+/// Runs in the stage: creates a PID namespace for pasta, and forwards the answers of its init.
 ///
-/// pasta must not outlive svp, however that ends. The signal that a parent's death sends is lost when pasta
-/// gains capabilities, as it does where it starts itself anew for the processor's sake. With its namespace it
-/// goes for certain.
+/// pasta must not outlive svp, however svp ends. The parent-death signal is lost when pasta gains capabilities,
+/// as it does when it executes a variant of itself for the processor. The end of its PID namespace kills it
+/// reliably.
 fn keep_pasta(channel: &Channel, request: &PastaInitRequest, network: &OwnedFd) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWPID)
-        .map_err(|errno| Error::sandbox("can't make a process namespace").source(errno))?;
+        .map_err(|errno| Error::sandbox("can't create a PID namespace").source(errno))?;
     let mut init = Stage::start(Path::new("/"), request, &[network.as_fd()])?;
     let ((), mut fds) = init.recv()?;
     fds.push(pidfd_of(init.pid())?);
@@ -144,22 +144,22 @@ fn keep_pasta(channel: &Channel, request: &PastaInitRequest, network: &OwnedFd) 
     init.finish()
 }
 
-/// Init of pasta's namespace: starts it and says why it ended. First hands back the pipe that pasta
-/// writes to when it is ready, made here because pasta opens it by name, and so it must be the container's
-/// root's.
+/// Runs pasta as the init of its namespace and reports why it ended. First returns the pipe that pasta
+/// writes to when it is ready, which is created here because pasta opens it by name, and so the container's
+/// root must own it.
 fn run_pasta(channel: &Channel, request: &PastaInitRequest, network: &OwnedFd) -> Result<()> {
     let failed = |error: std::io::Error| Error::sandbox("can't run pasta").source(error);
     let (read_end, ready) = std::io::pipe().map_err(failed)?;
     reply_with(channel, &(), &[read_end.into()])?;
-    // pasta opens both by this process' descriptors, for those that it inherits it closes first of all since 2024. That
-    // takes no more capabilities than it has by then, so this process has none. /proc is the host's, where this
-    // process has another number than 1.
+    // pasta opens both through this process's /proc/PID/fd, because since 2024 it first closes all inherited
+    // descriptors. That requires this process to have no more capabilities than pasta has by then, so it drops all.
+    // /proc is the host's, where the PID of this process is not 1.
     give_capabilities_up()?;
     let own = std::fs::read_link("/proc/self").map_err(failed)?;
     let by_name = |fd: RawFd| format!("/proc/{}/fd/{fd}", own.display());
     let mut command = Command::new(&request.program);
     command.args(["--foreground", "--quiet", "--config-net", "--no-netns-quit"]);
-    // What pasta takes for the gateway is the host's loopback: no real one, then.
+    // pasta maps its gateway address to the host's loopback, so give it one that is not a real gateway.
     match request.host {
         true => command.args(["-g", &HOST.to_string(), "-g", &HOST_V6.to_string()]),
         false => command.arg("--no-map-gw"),
@@ -185,12 +185,12 @@ fn run_pasta(channel: &Channel, request: &PastaInitRequest, network: &OwnedFd) -
     let mut child = command.spawn().map_err(failed)?;
     let said = child.stderr.take().map(last_line).unwrap_or_default();
     let status = child.wait().map_err(failed)?;
-    // Not before: pasta opens it by this process' descriptor. Its end closes the pipe.
+    // Not earlier: pasta opens the pipe through this process's descriptor. pasta's end closes the pipe.
     drop(ready);
     Err(Error::sandbox(format!("pasta ended ({status}): {said}")))
 }
 
-/// The last line of all that comes.
+/// Reads to the end; returns the last line.
 fn last_line(mut from: impl Read) -> String {
     let mut kept = Vec::new();
     let mut buffer = [0; 1024];
@@ -203,7 +203,7 @@ fn last_line(mut from: impl Read) -> String {
     text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("without a word").trim().to_owned()
 }
 
-/// A port as pasta's `-t` and `-u` take it.
+/// Returns the options that forward a port: pasta's `-t` or `-u`.
 fn pasta_argument(forward: &Forward) -> [String; 2] {
     let option = if forward.protocol == Transport::Tcp { "-t" } else { "-u" };
     let Forward { host, container, .. } = forward;

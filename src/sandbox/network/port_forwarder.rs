@@ -1,9 +1,9 @@
-//! Ports of the host that pasta can't carry into a network, carried by svp.
+//! Forwards the host's ports that pasta cannot.
 //!
-//! pasta (0.0~git20230309) knows one target for each number of a port, whatever the addresses, loses the answers to
-//! datagrams whose port has another number inside, and does not bring a connection about that comes from elsewhere
-//! than the host's loopback; those from the gateway could not be answered anyway. The sockets are opened in the
-//! host's network and handed to a stage in the container's, which connects there.
+//! pasta (0.0~git20230309) supports one target for each port number, whatever the address, loses the replies to
+//! datagrams whose port differs in the container, and does not forward connections from addresses outside the
+//! host's loopback; replies to those from the gateway could not be routed anyway. The sockets are opened in the
+//! host's network and passed to a stage in the container's, which connects there.
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,14 +22,14 @@ use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::protocol::{Descriptors, Request, reply};
 use crate::sandbox::userns::namespace;
 
-/// Forwards ports into a network, in the order of their sockets. The user namespace, the network namespace, the
-/// ports' sockets.
+/// Request: forward ports into a network, in the order of their sockets. Descriptors: the user namespace, the network
+/// namespace, the ports' sockets.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::sandbox) struct PortForwarderRequest {
     ports: Vec<Forward>,
 }
 
-/// Those that pasta carries, and those that it can't.
+/// Splits the ports into those that pasta can forward and those that it cannot.
 pub(in crate::sandbox) fn split(forwards: &[Forward]) -> (Vec<Forward>, Vec<Forward>) {
     let mut seen = HashSet::new();
     let (mut pasta, mut ours) = (Vec::new(), Vec::new());
@@ -48,7 +48,7 @@ pub(in crate::sandbox) fn split(forwards: &[Forward]) -> (Vec<Forward>, Vec<Forw
     (pasta, ours)
 }
 
-/// Whether a port on every address leads to the same as one on a single address does.
+/// Whether a port on all addresses makes the same port on one address redundant.
 fn covers(all: &Forward, one: &Forward) -> bool {
     let mut same = *all;
     same.host.set_ip(one.host.ip());
@@ -58,7 +58,7 @@ fn covers(all: &Forward, one: &Forward) -> bool {
         && same == *one
 }
 
-/// Starts carrying ports; nothing if there are none.
+/// Starts the forwarding of ports; returns `None` if there are none.
 pub(in crate::sandbox) fn start(
     user_namespace: &OwnedFd,
     network_namespace: &OwnedFd,
@@ -90,7 +90,7 @@ impl Request for PortForwarderRequest {
     }
 }
 
-/// Forwards until it is killed.
+/// Forwards ports until this process is killed.
 fn forward(
     channel: &Channel,
     request: &PortForwarderRequest,
@@ -98,7 +98,7 @@ fn forward(
     sockets: Vec<OwnedFd>,
 ) -> Result<()> {
     setns(network, CloneFlags::CLONE_NEWNET)
-        .map_err(|errno| Error::sandbox("can't enter the network namespace").source(errno))?;
+        .map_err(|errno| Error::sandbox("can't join the network namespace").source(errno))?;
     fd_limit::raise_limit();
     reply(channel, &())?;
     std::thread::scope(|scope| {

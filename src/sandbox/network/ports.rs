@@ -4,18 +4,18 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// A port of the host that leads to one of a container.
+/// A port of the host that is forwarded to a port of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forward {
-    /// Where the host listens.
+    /// The address on which the host listens.
     pub host: SocketAddr,
     /// The port in the container.
     pub container: u16,
-    /// Over what.
+    /// The protocol.
     pub protocol: Transport,
 }
 
-/// What carries packets to a port.
+/// A transport protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {

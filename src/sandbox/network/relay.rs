@@ -1,8 +1,8 @@
-//! Carrying connections and datagrams from one network to another, where pasta can't.
+//! Relays connections and datagrams between networks, where pasta cannot.
 //!
-//! Links lead from inside a service to another's address on the host; some ports of the host lead into a service
-//! in the same way. Nothing grows with what comes: there are so many connections and senders at most, of one port and
-//! of all together.
+//! A link relays from a service's network to an address of another service on the host; some published ports relay
+//! into a service's network in the same way. Memory and descriptors are bounded: by limits on the connections and
+//! senders of each port and on their total.
 
 use std::io::{self, Read, Write};
 use std::net::{
@@ -20,25 +20,25 @@ use super::socket::RelaySocket;
 use super::{link_listeners, netlink};
 use crate::sandbox::stage::fd_limit::FdReservation;
 
-/// The most connections at once of one port; more wait.
+/// The maximum of concurrent connections of a port; further ones wait.
 const MOST: usize = 1024;
-/// What a connection's two threads have for a stack: they copy, and what they copy is not on it.
+/// The stack size of a connection's two threads: their buffers are on the heap.
 const STACK: usize = 256 << 10;
-/// The most senders of datagrams to one port that are told apart; the one that was silent longest makes room.
+/// The maximum of tracked senders of datagrams to a port; the one that was silent longest is evicted.
 const MOST_SENDERS: usize = 256;
-/// A sender of datagrams that was silent so long is forgotten.
+/// A sender of datagrams that was silent for this long is forgotten.
 const SILENT: Duration = Duration::from_secs(120);
-/// How many datagrams are taken before others have their turn.
+/// The number of datagrams to relay before the other sockets have their turn.
 const TURN: usize = 64;
-/// How often to look whether the service still runs.
+/// The interval of checks whether the service still runs.
 const TICK: Duration = Duration::from_millis(500);
-/// How long to wait where there is no room.
+/// The pause after a lack of descriptors.
 const NO_ROOM: Duration = Duration::from_millis(20);
 
-/// The targets to try, in this order, for a peer's address. Called for each connection.
+/// Returns the targets to try, in order, for a peer's address. Called for each connection.
 pub type Leads<'a> = dyn Fn(IpAddr) -> Vec<SocketAddr> + Sync + 'a;
 
-/// Serves one port until `over` says so.
+/// Relays one port until `over` returns true.
 pub fn serve(socket: &RelaySocket, to: &Leads<'_>, over: &dyn Fn() -> bool) {
     match socket {
         RelaySocket::Tcp(listener) => serve_tcp(listener, to, over),
@@ -46,30 +46,30 @@ pub fn serve(socket: &RelaySocket, to: &Leads<'_>, over: &dyn Fn() -> bool) {
     }
 }
 
-/// Targets in this process's network: the loopback for a peer on a loopback, else the network's own address, because
-/// services trust peers on their own loopback (CVE-2021-20199).
+/// Returns targets in this process's network: the loopback for a peer on a loopback, else the network's own address,
+/// because services trust peers on their own loopback (CVE-2021-20199).
 pub(in crate::sandbox) fn here(port: u16, peer: IpAddr) -> Vec<SocketAddr> {
     if peer.is_loopback() {
         return leads(port, peer, &[]);
     }
-    // pasta's interface: nobody but linked services is behind the other.
+    // Only pasta's interface: only linked services are behind the other one.
     let links = netlink::index_of(link_listeners::HERE).unwrap_or_default();
     let all = netlink::addresses().unwrap_or_default();
     let own: Vec<IpAddr> = all.into_iter().filter(|a| a.0 != links).map(|a| a.1).collect();
     leads(port, peer, &own)
 }
 
-/// No target if there is no address for a peer from elsewhere.
+/// Returns the targets for a peer; none for a remote peer if the network has no address.
 fn leads(port: u16, peer: IpAddr, own: &[IpAddr]) -> Vec<SocketAddr> {
     let loopbacks: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
     let to = if peer.is_loopback() { &loopbacks[..] } else { own };
-    // The first of each family, the peer's first.
+    // The first address of each family, starting with the peer's family.
     let of = |v4: bool| to.iter().find(|ip| ip.is_ipv4() == v4);
     let both = [of(peer.is_ipv4()), of(!peer.is_ipv4())];
     both.into_iter().flatten().map(|ip| (*ip, port).into()).collect()
 }
 
-/// Which of the sockets have something to read, after a while at most.
+/// Waits at most one tick; returns for each socket whether it is readable.
 fn ready<'a>(sockets: impl Iterator<Item = BorrowedFd<'a>>) -> Vec<bool> {
     let pause = Timespec { tv_sec: 0, tv_nsec: i64::from(TICK.subsec_nanos()) };
     let mut fds: Vec<PollFd<'_>> =
@@ -93,7 +93,7 @@ fn serve_tcp(listener: &TcpListener, to: &Leads<'_>, over: &dyn Fn() -> bool) {
         if !ready(std::iter::once(listener.as_fd()))[0] {
             continue;
         }
-        // Its own descriptor, and that of the connection which it leads to.
+        // Two descriptors: the accepted connection, and the one to its target.
         let room = Some(()).filter(|()| open.load(Ordering::SeqCst) < MOST);
         let Some(room) = room.and_then(|()| FdReservation::take(2)) else {
             std::thread::sleep(NO_ROOM);
@@ -103,7 +103,7 @@ fn serve_tcp(listener: &TcpListener, to: &Leads<'_>, over: &dyn Fn() -> bool) {
             Ok(accepted) => accepted,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(_) => {
-                // No descriptor is left, for one.
+                // For example, no descriptor is left.
                 std::thread::sleep(NO_ROOM);
                 continue;
             }
@@ -113,7 +113,7 @@ fn serve_tcp(listener: &TcpListener, to: &Leads<'_>, over: &dyn Fn() -> bool) {
         let to = to(peer.ip());
         let carried = std::thread::Builder::new().stack_size(STACK).spawn(move || {
             let _room = room;
-            // Who connects to what isn't there sees the connection closed.
+            // If the target can't be reached, the client sees its connection closed.
             let _ = near.set_nonblocking(false).and_then(|()| carry(&near, &to));
             drop(near);
             count.fetch_sub(1, Ordering::SeqCst);
@@ -124,7 +124,7 @@ fn serve_tcp(listener: &TcpListener, to: &Leads<'_>, over: &dyn Fn() -> bool) {
     }
 }
 
-/// Carries one connection in both directions, each to its end.
+/// Relays one connection in both directions, each until its end.
 fn carry(near: &TcpStream, to: &[SocketAddr]) -> io::Result<()> {
     let mut far = Err(io::ErrorKind::NotFound.into());
     for at in to {
@@ -148,7 +148,7 @@ fn carry(near: &TcpStream, to: &[SocketAddr]) -> io::Result<()> {
     Ok(())
 }
 
-/// Keepalive: the kernel finds out within two minutes that the peer is gone without closing the connection.
+/// Enables keepalive: the kernel detects within two minutes that the peer has vanished.
 fn notice_death(stream: &TcpStream) {
     let _ = sockopt::set_tcp_keepidle(stream, Duration::from_secs(60))
         .and_then(|()| sockopt::set_tcp_keepintvl(stream, Duration::from_secs(15)))
@@ -165,12 +165,12 @@ fn copy(mut from: &TcpStream, mut to: &TcpStream) {
             _ => break,
         }
     }
-    // The other direction may go on.
+    // Close this direction only: the other one may continue.
     let _ = to.shutdown(Shutdown::Write);
     let _ = from.shutdown(Shutdown::Read);
 }
 
-/// Who sends datagrams, and the socket by which the answers come.
+/// A sender of datagrams, and the socket for the replies.
 struct Sender {
     peer: SocketAddr,
     far: UdpSocket,
@@ -194,7 +194,7 @@ fn serve_udp(near: &UdpSocket, to: &Leads<'_>, over: &dyn Fn() -> bool) {
                         sender.heard = Instant::now();
                         let _ = near.send_to(&buffer[..length], sender.peer);
                     }
-                    // Nobody listens there any more: where it leads is asked anew for the next datagram.
+                    // No listener at the target any more: resolve the target again for the next datagram.
                     Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                         sender.refused = true;
                         break;
@@ -216,7 +216,7 @@ fn serve_udp(near: &UdpSocket, to: &Leads<'_>, over: &dyn Fn() -> bool) {
     }
 }
 
-/// What is known of a sender; one more is made known, and the one that was silent longest forgotten.
+/// Returns the sender with this address; adds a new one, evicting the one that was silent longest if necessary.
 fn sender_of<'a>(
     senders: &'a mut Vec<Sender>,
     peer: SocketAddr,
@@ -269,7 +269,7 @@ mod tests {
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| serve(&near, &to, &|| over.load(Ordering::SeqCst)));
-            // It answers only once all was said.
+            // The server replies only after it has read everything.
             scope.spawn(|| {
                 let (mut stream, _) = far.accept().unwrap();
                 let mut said = Vec::new();
@@ -307,7 +307,7 @@ mod tests {
                     }
                 }
             });
-            // More than are told apart at once: the first are forgotten, and are known again when they speak.
+            // More than are tracked at once: the first are evicted, and added again when they send.
             let clients: Vec<UdpSocket> =
                 (0..MOST_SENDERS + 20).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
             for round in 0..2 {
@@ -351,7 +351,7 @@ mod tests {
         }
         assert_eq!(to("198.51.100.1", &own), ["192.0.2.7:80", "[2001:db8::7]:80"]);
         assert_eq!(to("2001:db8::1", &own), ["[2001:db8::7]:80", "192.0.2.7:80"]);
-        // One of the other family will do; without any there is no way.
+        // An address of the other family will do; without any there is no target.
         assert_eq!(to("2001:db8::1", &own[..1]), ["192.0.2.7:80"]);
         assert_eq!(to("2001:db8::1", &[]), [""; 0]);
         assert_eq!(to("198.51.100.1", &[]), [""; 0]);

@@ -1,4 +1,4 @@
-//! /etc/resolv.conf and /etc/hosts of a container.
+//! Creates /etc/resolv.conf and /etc/hosts of a container.
 
 use std::fs;
 use std::io::Read;
@@ -7,11 +7,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::egress_filter::{HOST, gateways};
 use crate::sandbox::spec::HostAccess;
 
-/// The name server that a container asks where the host's is one that only the host reaches; pasta
-/// forwards it.
+/// The name server in a container if the host's is reachable from the host only; pasta forwards its
+/// queries.
 const FORWARDED_DNS: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
-/// A network's resolver: the content of /etc/resolv.conf, and the address that pasta must forward.
+/// A container's resolver: the content of /etc/resolv.conf, and the address that pasta must forward.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::sandbox) struct Resolver {
     pub(in crate::sandbox) file: String,
@@ -19,17 +19,17 @@ pub(in crate::sandbox) struct Resolver {
 }
 
 impl Resolver {
-    /// The host's own, for a container in the host's network.
+    /// Returns the host's resolver, for a container in the host's network.
     pub(in crate::sandbox) fn of_host() -> Resolver {
         Resolver { file: read_bounded("/etc/resolv.conf"), forward: None }
     }
 
-    /// None at all, for a container without a network.
+    /// Returns an empty resolver, for a container without a network.
     pub(in crate::sandbox) fn none() -> Resolver {
         Resolver { file: String::new(), forward: None }
     }
 
-    /// One that works in a private network.
+    /// Returns a resolver that works in a private network.
     pub(in crate::sandbox) fn private(host_access: HostAccess) -> Resolver {
         let out_of_reach = if host_access.gateway { Vec::new() } else { gateways() };
         Resolver::private_from(&read_bounded("/etc/resolv.conf"), &out_of_reach)
@@ -63,13 +63,13 @@ fn name_server(line: &str) -> Option<IpAddr> {
     if words.next() != Some("nameserver") {
         return None;
     }
-    // An address with a zone (fe80::1%eth0) is link-local, and of no use elsewhere.
+    // An address with a zone (fe80::1%eth0) is link-local: useless in another network.
     let address = words.next()?;
     address.split('%').next()?.parse().ok()
 }
 
-/// /etc/hosts for a container: the host's own lines, and the container's name; if it may reach the host, what podman
-/// and Docker call that.
+/// Returns /etc/hosts of a container: the host's own lines, the container's name, and, if the container may reach the
+/// host, the names that podman and Docker give it.
 pub(in crate::sandbox) fn hosts(
     hostname: &str,
     share_host: bool,

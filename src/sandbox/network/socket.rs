@@ -1,4 +1,4 @@
-//! Sockets that svp listens on for a container.
+//! Opens sockets on which svp listens for a container.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -8,17 +8,17 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::ports::Transport;
 
-/// A socket that was opened by [`open`].
+/// A socket opened by [`open`].
 #[derive(Debug)]
 pub enum RelaySocket {
-    /// Listens for connections.
+    /// A listener for connections.
     Tcp(TcpListener),
-    /// Takes datagrams.
+    /// A socket for datagrams.
     Udp(UdpSocket),
 }
 
 impl RelaySocket {
-    /// Of a descriptor that came from another process.
+    /// Wraps a descriptor received from another process.
     pub fn of(fd: OwnedFd, protocol: Transport) -> RelaySocket {
         match protocol {
             Transport::Tcp => RelaySocket::Tcp(fd.into()),
@@ -27,10 +27,10 @@ impl RelaySocket {
     }
 }
 
-/// Opens a socket at an address of this process's network. One of IPv6 is that alone.
+/// Opens a socket at an address of this process's network. IPv6 sockets accept IPv6 only.
 ///
 /// # Errors
-/// What the kernel says.
+/// Errors of the kernel.
 pub fn open(at: SocketAddr, protocol: Transport) -> io::Result<OwnedFd> {
     let family = if at.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let kind = if protocol == Transport::Tcp { SocketType::STREAM } else { SocketType::DGRAM };

@@ -30,7 +30,7 @@ pub(in crate::sandbox) const VOLUMES: &str = "volumes";
 /// Creates the layer store of an id map, owned by the container's root.
 pub(in crate::sandbox) fn create_store(trees: &Path, map: &IdMap) -> Result<PathBuf> {
     let layer_store = trees.join(format!("{}-{FORMAT}", map.key()));
-    DirBuilder::new().recursive(true).mode(0o700).create(trees).io("make", trees)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(trees).io("create", trees)?;
     for dir in [
         layer_store.clone(),
         layer_store.join(LAYERS),
@@ -46,12 +46,12 @@ pub(in crate::sandbox) fn create_store(trees: &Path, map: &IdMap) -> Result<Path
 pub(in crate::sandbox) fn create_owned_dir(path: &Path, map: &IdMap) -> Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(Error::io("make", path, error));
+            return Err(Error::io("create", path, error));
         }
         _ => {}
     }
     let (uid, gid) = map.root();
-    let found = fs::symlink_metadata(path).io("look at", path)?;
+    let found = fs::symlink_metadata(path).io("stat", path)?;
     if (found.uid(), found.gid()) != (uid, gid) {
         std::os::unix::fs::lchown(path, Some(uid), Some(gid)).io("set the owner of", path)?;
     }

@@ -49,7 +49,7 @@ pub(in crate::sandbox) fn enter(overlay: &Overlay) -> Result<()> {
         let link = links.join(n.to_string());
         match symlink(Path::new("../../..").join(lower), &link) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            other => other.io("make the link", &link)?,
+            other => other.io("create the link", &link)?,
         }
     }
     std::env::set_current_dir(&links).io("enter", &links)?;
@@ -83,7 +83,7 @@ fn lower_names(layers: usize, more: &[&str]) -> String {
 fn make_dir(path: &Path) -> Result<()> {
     match fs::create_dir(path) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        other => other.io("make the directory", path),
+        other => other.io("create the directory", path),
     }
 }
 
