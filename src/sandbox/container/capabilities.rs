@@ -1,4 +1,4 @@
-//! What a container's root may do: the capabilities that Docker leaves it but one, and no others.
+//! The capabilities of a container's root: Docker's default set without CAP_NET_RAW.
 
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::stdio::{dup2_stderr, stdout};
@@ -9,8 +9,8 @@ use rustix::thread::{
 
 use crate::error::{Error, Result};
 
-/// Docker's default set without CAP_NET_RAW, as podman's: pasta would carry packets made by hand to the host's
-/// loopback. All of them are over the user namespace alone.
+/// Docker's default set without CAP_NET_RAW, as in podman: pasta would forward raw packets to the host's
+/// loopback. All capabilities apply to the user namespace only.
 const KEPT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FSETID)
@@ -25,28 +25,28 @@ const KEPT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::KILL)
     .union(CapabilitySet::AUDIT_WRITE);
 
-/// Gives up every capability outside [`KEPT`], for good.
+/// Drops every capability outside [`KEPT`], irrevocably.
 ///
-/// Until now this process had more of them than the service, which therefore could not look into it. Now the
-/// kernel takes the two for equals: without the first steps here the service would find the caller's terminal
-/// or svp's log at `/proc/PID/fd/2`, and read what is typed on the one. A program that is executed can be looked
-/// into again.
+/// So far this process had more capabilities than the service, which therefore could not trace it. From now on the
+/// kernel treats the two as equals: without the first steps here, the service would find the caller's terminal
+/// or svp's log at `/proc/PID/fd/2`, and could read the input of that terminal. A program that this process
+/// executes can be traced again.
 ///
 /// # Errors
 /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if the kernel refuses.
 pub(in crate::sandbox) fn drop_capabilities() -> Result<()> {
     let failed = |error: rustix::io::Errno| {
-        Error::sandbox("can't give up capabilities").source(std::io::Error::from(error))
+        Error::sandbox("can't drop capabilities").source(std::io::Error::from(error))
     };
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(failed)?;
-    // A stage's standard output is /dev/null.
+    // Standard output of a stage is /dev/null.
     dup2_stderr(stdout()).map_err(failed)?;
     for bit in 0..64 {
         let capability = CapabilitySet::from_bits_retain(1 << bit);
         if KEPT.contains(capability) {
             continue;
         }
-        // Past the last capability that the kernel knows, it says EINVAL.
+        // EINVAL: past the last capability that the kernel supports.
         match capability_is_in_bounding_set(capability) {
             Ok(true) => remove_capability_from_bounding_set(capability).map_err(failed)?,
             Ok(false) => {}

@@ -1,9 +1,9 @@
-//! A component init: the process in a container that starts one component of a service, reaps what it leaves
-//! behind, and tells svp how it ended.
+//! A component init: the process in a container that starts one component of a service, reaps its orphans, and
+//! reports its end to svp.
 //!
-//! It is a subreaper: whatever the component starts stays below it, daemons included. So a component that
-//! has ended takes its orphans with it before it is started again, and the others are never touched. It is
-//! confined as the component is, before it starts it.
+//! It is a subreaper: all processes that the component starts stay below it, daemons included. So before a
+//! component is restarted, its leftover processes are killed, and those of other components never are. It applies
+//! the component's confinement to itself before it starts the component.
 
 use std::collections::HashMap;
 use std::io;
@@ -28,41 +28,41 @@ use crate::sandbox::spec::End;
 use crate::sandbox::stage::process::{die_with_parent, reset_signals, timespec};
 use crate::sandbox::stage::protocol::{Descriptors, Request, reply, reply_with};
 
-/// How long to wait before another look at what was killed.
+/// The interval of checks for processes that were killed.
 const PAUSE: Duration = Duration::from_millis(5);
-/// How often to look for what has ended without a word.
+/// The interval of checks for processes whose end sent no event.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What svp asks of a component init.
+/// A request of svp to a component init.
 #[derive(Serialize, Deserialize)]
 pub(in crate::sandbox) enum Order {
     /// Start the component, which must not be running.
     Start { argv: Vec<String>, env: Vec<(String, String)>, cwd: String },
-    /// Send its first process a signal.
+    /// Send a signal to its first process.
     Signal(i32),
-    /// Kill all of it.
+    /// Kill all its processes.
     Kill,
 }
 
-/// What a component init tells svp.
+/// A report of a component init to svp.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::sandbox) enum Report {
-    /// The component's first process runs.
+    /// The component's first process has started.
     Started,
     /// It could not be started.
     NotStarted(WireError),
-    /// It has ended, and nothing of it is left.
+    /// It has ended, and so have all its processes.
     Ended(End),
 }
 
-/// Where a component init's component prints, and the socket to svp.
+/// The output pipes of the component, and the socket to svp.
 struct Ends {
     control: Channel,
     stdout: OwnedFd,
     stderr: OwnedFd,
 }
 
-/// Keeps a component. Its socket, stdout, stderr.
+/// Request: be the init of a component. Descriptors: its socket, stdout, stderr.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::sandbox) struct ComponentInitRequest;
 
@@ -76,7 +76,7 @@ impl Request for ComponentInitRequest {
     }
 }
 
-/// The component init. `channel` leads to init, which says when the file system is the container's.
+/// Runs the component init. `channel` leads to the container's init, which reports when pivot_root is done.
 fn keep(channel: &Channel, ends: &Ends) -> Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|error| Error::sandbox("prctl").source(io::Error::from(error)))?;
@@ -89,7 +89,7 @@ fn keep(channel: &Channel, ends: &Ends) -> Result<()> {
     capabilities::drop_capabilities()?;
     die_with_parent();
     reset_signals();
-    // A service that signals every process it sees must not hit this one.
+    // A service that signals every process that it sees must not kill this one.
     crate::sys::survive_signals();
     ComponentInit { ends, command: None, ended: None }.serve()
 }
@@ -98,7 +98,7 @@ struct ComponentInit<'a> {
     ends: &'a Ends,
     /// The component's first process.
     command: Option<(Pid, OwnedFd)>,
-    /// How it ended, if others of the component are still to be reaped.
+    /// How it ended, until its remaining processes are reaped.
     ended: Option<End>,
 }
 
@@ -108,7 +108,7 @@ impl ComponentInit<'_> {
             if self.has_order() {
                 match self.ends.control.recv::<Order>() {
                     Ok(Some((order, _))) => self.obey(order),
-                    // svp is gone: so is the container, in a moment.
+                    // svp has ended, and the container is about to end.
                     _ => return Ok(()),
                 }
             }
@@ -122,12 +122,12 @@ impl ComponentInit<'_> {
         }
     }
 
-    /// Waits for an order, for the command's end, and for a moment to look for others that have ended.
+    /// Waits for an order, the command's end or the next check; returns whether there is an order.
     fn has_order(&self) -> bool {
         let pause = if self.ended.is_some() { PAUSE } else { LOOK };
         let mut fds = vec![PollFd::new(&self.ends.control, PollFlags::IN)];
         fds.extend(self.command.iter().map(|(_, handle)| PollFd::new(handle, PollFlags::IN)));
-        // SIGCHLD interrupts it.
+        // SIGCHLD interrupts the poll.
         poll(&mut fds, Some(&timespec(pause))).is_ok() && !fds[0].revents().is_empty()
     }
 
@@ -170,7 +170,7 @@ impl ComponentInit<'_> {
         Ok(())
     }
 
-    /// Reaps all that have ended.
+    /// Reaps all processes that have ended.
     fn reap(&mut self) {
         loop {
             let (pid, end) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
@@ -187,7 +187,7 @@ impl ComponentInit<'_> {
         }
     }
 
-    /// Kills what the component has left behind; whether there is nothing.
+    /// Kills the component's remaining processes; returns whether none was left.
     fn kill_leftovers(&mut self) -> bool {
         self.reap();
         let left = descendants();
@@ -196,19 +196,19 @@ impl ComponentInit<'_> {
     }
 
     fn tell(&self, report: &Report) {
-        // If svp is gone, the next look at the socket tells.
+        // On failure, the next receive from the socket reports that svp has ended.
         let _ = self.ends.control.send(report, &[]);
     }
 }
 
 fn kill_all(processes: &[Pid]) {
     for pid in processes {
-        // It may have ended by itself.
+        // The process may have ended meanwhile.
         let _ = kill(*pid, Signal::SIGKILL);
     }
 }
 
-/// Every process below this one, its zombies too.
+/// Returns all descendants of this process, including zombies.
 fn descendants() -> Vec<Pid> {
     let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
@@ -232,7 +232,7 @@ fn descendants() -> Vec<Pid> {
     found
 }
 
-/// The parent's number in a `/proc/PID/stat`: the second field behind the name, which may have anything in it.
+/// Parses the parent's PID from `/proc/PID/stat`: the second field after the name, which may contain any byte.
 fn parent_of(stat: &[u8]) -> Option<i32> {
     let name_end = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(&stat[name_end + 1..]).ok()?;

@@ -1,4 +1,4 @@
-//! A container, whatever runs in it: its description, and the stage's part of creating it.
+//! Describes a container, and creates it in its stage.
 
 use std::fs::File;
 
@@ -15,39 +15,39 @@ use crate::sandbox::spec::{Bind, HostAccess, Network, Rootfs};
 use crate::sandbox::stage::protocol::reply_with;
 use crate::sandbox::trees::overlay;
 
-/// A container with all that its stages need to know of the host.
+/// A container, with everything that its stages need to know about the host.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(in crate::sandbox) struct Container {
     pub(in crate::sandbox) rootfs: Rootfs,
-    /// What is shown in it besides, in this order.
+    /// The additional bind mounts, in this order.
     pub(in crate::sandbox) binds: Vec<Bind>,
     pub(in crate::sandbox) hostname: String,
-    /// Whether group 5, tty, is in the id map.
+    /// Whether group 5 (tty) is in the id map.
     pub(in crate::sandbox) tty_group: bool,
-    /// Whether it has a network namespace of its own.
+    /// Whether it has a private network namespace.
     own_network: bool,
-    /// Whether svp attaches something to that namespace first.
+    /// Whether svp connects that namespace before anything runs.
     attach: bool,
     pub(in crate::sandbox) resolv_conf: String,
     pub(in crate::sandbox) hosts: String,
-    /// Where svp listens beside the container's own network.
+    /// The listeners for links, next to the container's network.
     pub(in crate::sandbox) listen: Vec<LinkListener>,
 }
 
 impl Container {
-    /// Whether svp attaches something to its network namespace before anything runs.
+    /// Whether svp connects its network namespace before anything runs.
     pub(in crate::sandbox) fn attaches(&self) -> bool {
         self.attach
     }
 
-    /// The sockets that its stage opens beside its network.
+    /// Returns the listeners for links that its stage opens.
     pub(in crate::sandbox) fn link_listeners(&self) -> &[LinkListener] {
         if self.own_network { &self.listen } else { &[] }
     }
 }
 
 impl Sandbox {
-    /// Describes a container in one of the three networks, and how names resolve there.
+    /// Describes a container in one of the three networks; also returns its resolver.
     pub(in crate::sandbox) fn container(
         &self,
         rootfs: Rootfs,
@@ -76,7 +76,7 @@ impl Sandbox {
     }
 }
 
-/// The stage's part: makes the namespaces, the overlay and the network. Init comes next.
+/// Creates the namespaces, the overlay and the network, in the stage. The container's init comes next.
 pub(in crate::sandbox) fn create(channel: &Channel, container: &Container) -> Result<()> {
     let mut flags = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWPID
@@ -86,8 +86,8 @@ pub(in crate::sandbox) fn create(channel: &Channel, container: &Container) -> Re
         flags |= CloneFlags::CLONE_NEWNET;
     }
     unshare(flags)
-        .map_err(|errno| Error::sandbox("can't make the container's namespaces").source(errno))?;
-    // Where the kernel has no cgroup namespaces, nothing depends on one.
+        .map_err(|errno| Error::sandbox("can't create the container's namespaces").source(errno))?;
+    // Optional: not all kernels have cgroup namespaces.
     let _ = unshare(CloneFlags::CLONE_NEWCGROUP);
     overlay::make_private()?;
     if let Rootfs::Layers(layers) = &container.rootfs {
@@ -107,7 +107,7 @@ pub(in crate::sandbox) fn create(channel: &Channel, container: &Container) -> Re
 fn prepare_network(channel: &Channel, container: &Container) -> Result<()> {
     let failed = |what: &str, error| Error::sandbox(what.to_owned()).source(error);
     netlink::bring_up(netlink::LOOPBACK)
-        .map_err(|error| failed("can't bring the loopback interface up", error))?;
+        .map_err(|error| failed("can't bring up the loopback interface", error))?;
     if !container.attach {
         return Ok(());
     }
@@ -115,5 +115,5 @@ fn prepare_network(channel: &Channel, container: &Container) -> Result<()> {
         .map_err(|error| failed("can't open the network namespace", error))?;
     reply_with(channel, &(), &[namespace.into()])?;
     let go = channel.recv::<()>().map_err(|error| failed("svp", error))?;
-    go.map(drop).ok_or_else(|| Error::sandbox("svp is gone"))
+    go.map(drop).ok_or_else(|| Error::sandbox("svp has ended"))
 }

@@ -1,6 +1,6 @@
-//! The process that becomes the command of a container.
+//! The stage that executes the command of a container.
 //!
-//! It is started *before* pivot_root: afterwards a start of svp would load the image's C library.
+//! It starts *before* pivot_root: afterwards svp would load the image's C library.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
@@ -15,7 +15,7 @@ use crate::error::{Cause, Error, Result};
 use crate::sandbox::stage::process::{die_with_parent, reset_signals};
 use crate::sandbox::stage::protocol::{Descriptors, Request, reply, reply_with};
 
-/// The process that becomes the command. Stdout, stderr.
+/// Request: execute the command. Descriptors: stdout, stderr.
 #[derive(Serialize, Deserialize)]
 pub(in crate::sandbox) struct ExecRequest {
     pub(in crate::sandbox) argv: Vec<String>,
@@ -32,10 +32,10 @@ impl Request for ExecRequest {
     }
 }
 
-/// The process that becomes the command.
+/// Confines this process and executes the command.
 fn exec(channel: &Channel, request: ExecRequest, stdout: OwnedFd, stderr: OwnedFd) -> Result<()> {
     reply(channel, &())?;
-    // Init says when the file system is the container's.
+    // The container's init reports when pivot_root is done.
     let go = channel.recv::<()>().map_err(|error| Error::sandbox("init").source(error))?;
     if go.is_none() {
         return Ok(());
@@ -58,7 +58,8 @@ fn exec(channel: &Channel, request: ExecRequest, stdout: OwnedFd, stderr: OwnedF
     Err(cannot_run(program, &request.cwd, error))
 }
 
-/// Says why the command could not be run: ENOENT may mean the script, its interpreter, or the directory.
+/// Returns the reason why the command could not be run: ENOENT may concern the script, its interpreter or the
+/// directory.
 pub(in crate::sandbox) fn cannot_run(program: &str, cwd: &str, error: std::io::Error) -> Error {
     let text = format!("can't run {program} in the container");
     let unfit = |text: String| Error::bad_input(text).cause(Cause::CommandNotExecutable);
@@ -66,12 +67,11 @@ pub(in crate::sandbox) fn cannot_run(program: &str, cwd: &str, error: std::io::E
         return unfit(text).source(error);
     }
     if !Path::new(cwd).is_dir() {
-        return unfit(format!("{text}: there is no directory {cwd}"));
+        return unfit(format!("{text}: the directory {cwd} does not exist"));
     }
-    // Without a slash it was looked for in the PATH.
+    // A name without a slash was searched for in PATH.
     if !program.contains('/') || !Path::new(program).exists() {
-        return Error::bad_input(format!("{text}: there is no such file"))
-            .cause(Cause::CommandNotFound);
+        return Error::bad_input(format!("{text}: no such file")).cause(Cause::CommandNotFound);
     }
     let mut head = [0; 256];
     let length = std::fs::File::open(program)
@@ -79,16 +79,16 @@ pub(in crate::sandbox) fn cannot_run(program: &str, cwd: &str, error: std::io::E
         .unwrap_or(0);
     let head = String::from_utf8_lossy(&head[..length]);
     let Some(line) = head.strip_prefix("#!").and_then(|rest| rest.split('\n').next()) else {
-        return unfit(format!("{text}: its loader is not in the image")).source(error);
+        return unfit(format!("{text}: its dynamic loader is not in the image")).source(error);
     };
     if line.ends_with('\r') {
         return unfit(format!(
-            "{text}: its #! line ends in CRLF, and the CR counts as a part of the interpreter's name"
+            "{text}: its #! line ends in CRLF, which makes the CR a part of the interpreter's name"
         ))
         .hint("save the script with LF line ends; `svp lint` finds all such lines");
     }
     let interpreter = line.trim().split(' ').next().unwrap_or_default();
     unfit(format!("{text}: its interpreter {interpreter:?} is not in the image")).hint(
-        "install the interpreter in the base image, or write the script for one that is there",
+        "install the interpreter in the base image, or write the script for one of the image's",
     )
 }

@@ -1,7 +1,7 @@
 //! The init of a command's container, PID 1 in it.
 //!
-//! It makes the container's file system, starts the command, reaps orphans, and says how the command ended. When it
-//! ends, the kernel kills whatever the command has left behind.
+//! Creates the container's file system, starts the command, reaps orphans, and reports how the command ended. When it
+//! ends, the kernel kills the remaining processes of the container.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -19,7 +19,7 @@ use crate::sandbox::spec::End;
 use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::protocol::{Descriptors, Request};
 
-/// A container's init. Stdout, stderr, a pack's tar for host tools.
+/// Request: be a container's init. Descriptors: stdout, stderr, for host tools the pack's tar.
 #[derive(Serialize, Deserialize)]
 pub(in crate::sandbox) struct InitRequest {
     pub(in crate::sandbox) container: Container,
@@ -48,7 +48,7 @@ fn init(
     let exec = ExecRequest { argv, env, cwd };
     let mut command = Stage::start(Path::new("/"), &exec, &[stdout.as_fd(), stderr.as_fd()])?;
     drop((stdout, stderr));
-    // Its libraries are loaded: from here on it needs no file of the host's.
+    // The stage has loaded the host's libraries: from here on it needs no file of the host.
     command.recv::<()>()?;
     pivot(&root)?;
     drop(root);
@@ -64,7 +64,7 @@ fn init(
     Ok(end)
 }
 
-/// Waits for the command to end, reaping whatever else ends meanwhile.
+/// Waits for the command to end, reaping other processes meanwhile.
 fn reap_until(command: u32) -> Result<End> {
     loop {
         match waitpid(None, None) {

@@ -1,7 +1,7 @@
-//! A command in a container that runs already: `svp exec` and its friends.
+//! Runs a command in a running container: `svp exec` and the like.
 //!
-//! The command gets the namespaces of the container's init and is confined as the service is. Its
-//! terminal, if it gets one, is of the container's own; svp holds the other end.
+//! The command joins the namespaces of the container's init and is confined like the service. Its
+//! terminal, if any, belongs to the container's devpts; svp holds the other end.
 
 use std::fs::File;
 use std::io;
@@ -31,39 +31,39 @@ use crate::sandbox::stage::process::{die_with_parent, pid_of, pidfd_of, reset_si
 use crate::sandbox::stage::protocol::{Descriptors, Request, reply, reply_with};
 use crate::sandbox::userns::namespace;
 
-/// A command to run in a container that runs.
+/// A command to run in a running container.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct JoinSpec {
-    /// The command, absolute in the container or to be looked for in the PATH of `env`, and its arguments.
+    /// The command, absolute in the container or searched for in the PATH of `env`, and its arguments.
     pub argv: Vec<String>,
     /// The whole environment.
     pub env: Vec<(String, String)>,
     /// The working directory.
     pub cwd: String,
-    /// The user to run as, and the group behind a colon: names of the container's, or numbers. Root if `None`.
+    /// The user to run as, with an optional `:GROUP`: names in the container, or numbers. Root if `None`.
     pub user: Option<String>,
-    /// Whether the container is bounded in what it uses, and the command with it.
+    /// Whether the container has resource limits, which then include the command.
     pub bounded: bool,
 }
 
-/// What a command reads from and prints to.
+/// The standard streams of a command.
 #[derive(Debug)]
 pub enum Stdio {
-    /// A terminal of the container's own, with so many rows and columns.
+    /// A terminal of the container, with this number of rows and columns.
     Terminal(u16, u16),
-    /// These: its standard input, output and error.
+    /// The command's standard input, output and error.
     Pipes([OwnedFd; 3]),
 }
 
-/// A command that runs. Dropped means killed.
+/// A running command. Dropping it kills the command.
 #[derive(Debug)]
 pub struct Joined {
     stage: Stage<JoinRequest>,
     terminal: Option<File>,
 }
 
-/// Runs a command in a running container. The user namespace, a pidfd of the container's init; the command's stdio
-/// unless it gets a terminal.
+/// Request: run a command in a running container. Descriptors: the user namespace, a pidfd of the container's init,
+/// without a terminal the command's stdio.
 #[derive(Serialize, Deserialize)]
 pub(in crate::sandbox) struct JoinRequest(JoinExecRequest);
 
@@ -77,7 +77,7 @@ impl Request for JoinRequest {
     }
 }
 
-/// The process that becomes that command. A pidfd of the container's init; stdio.
+/// Request: execute that command. Descriptors: a pidfd of the container's init, the stdio.
 #[derive(Serialize, Deserialize)]
 pub(in crate::sandbox) struct JoinExecRequest {
     spec: JoinSpec,
@@ -93,10 +93,10 @@ impl Request for JoinExecRequest {
     }
 }
 
-/// Starts a command in the container whose init and user namespace are given.
+/// Starts a command in the container of the given init and user namespace.
 ///
 /// # Errors
-/// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if the container can't be entered,
+/// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if the container can't be joined,
 /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the command can't be executed.
 pub fn join(
     user_namespace: BorrowedFd<'_>,
@@ -121,7 +121,7 @@ pub fn join(
     drop(pipes);
     let ((), fds) = stage.recv()?;
     let terminal = fds.into_iter().next().map(File::from);
-    // Were it killed by an interrupt, what the command has started would stay in the container.
+    // On an interrupt, the stage must kill the command's processes, so it must not be killed itself.
     if let Ok(line) = stage.channel().as_fd().try_clone_to_owned() {
         interrupt::watch_line(stage.pid(), line);
     }
@@ -129,43 +129,43 @@ pub fn join(
 }
 
 impl Joined {
-    /// svp's end of the terminal.
+    /// Returns svp's end of the terminal.
     pub fn terminal(&self) -> Option<&File> {
         self.terminal.as_ref()
     }
 
-    /// What sends the command signals while it is waited for.
+    /// Returns a handle that sends signals to the command while another thread waits for it.
     ///
     /// # Errors
-    /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if there are no descriptors left.
+    /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if no descriptors are left.
     pub fn signaller(&self) -> Result<Signaller> {
         let channel = self.stage.channel().as_fd().try_clone_to_owned();
         channel
             .map(|fd| Signaller(Channel::from_fd(fd)))
-            .map_err(|error| Error::sandbox("can't keep a process").source(error))
+            .map_err(|error| Error::sandbox("can't duplicate a socket").source(error))
     }
 
-    /// Waits for its end.
+    /// Waits for the command's end.
     ///
     /// # Errors
-    /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if the container goes first.
+    /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if the container ends first.
     pub fn wait(self) -> Result<End> {
         self.stage.finish()
     }
 }
 
-/// Sends a command signals.
+/// Sends signals to a command.
 #[derive(Debug)]
 pub struct Signaller(Channel);
 
 impl Signaller {
-    /// Sends one to the command and its process group, as a terminal does. The command may have ended.
+    /// Sends a signal to the command's process group, as a terminal does. The command may have ended.
     pub fn signal(&self, signal: i32) {
         let _ = self.0.send(&signal, &[]);
     }
 }
 
-/// The stage: enters all namespaces but the file system, and starts the command.
+/// Joins all namespaces but the mount namespace, and starts the command; runs in the stage.
 fn stage(
     channel: &Channel,
     request: JoinExecRequest,
@@ -173,7 +173,7 @@ fn stage(
     stdio: Vec<OwnedFd>,
 ) -> Result<End> {
     let mut spaces = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
-    // A container with the host's network has this very one, which nobody here may join.
+    // A container in the host's network shares this process's network namespace, which this user may not join.
     if !shares_network(&init) {
         spaces |= CloneFlags::CLONE_NEWNET;
     }
@@ -184,11 +184,12 @@ fn stage(
     }
     let mut fds = vec![init.as_fd()];
     fds.extend(stdio.iter().map(AsFd::as_fd));
-    // Its libraries are the host's, so it has to start before it sees the container's files.
+    // It needs the host's libraries, so it starts before it joins the container's mount namespace.
     let bounded = request.spec.bounded;
     let started = Stage::start(Path::new("/"), &request, &fds);
     let mut command = if bounded {
-        started.hint("the service may have no more processes: `svp info` tells its --pids")?
+        started
+            .hint("the service may have reached its limit of processes: see --pids in `svp info`")?
     } else {
         started?
     };
@@ -200,13 +201,13 @@ fn stage(
     attend(channel, command)
 }
 
-/// Sends the command the signals that svp wants, until it has ended; kills it if svp is gone.
+/// Forwards svp's signals to the command until it has ended; kills it if svp has ended.
 ///
-/// They go to its process group: a script's children must not outlive it. This process, which is the command's
-/// parent and reaps it, is the only one to know that the PID is still the command's.
+/// Signals the process group: a script's children must not outlive it. Only this process, as the command's
+/// parent, knows that the PID has not been reused.
 fn attend(channel: &Channel, command: Stage<JoinExecRequest>) -> Result<End> {
     let handle = pidfd_of(command.pid())?;
-    // The channel tells when svp is gone: a process killed here at once could not kill the others.
+    // The channel reports the end of svp: a process killed by its parent's death could not kill the others.
     let _ = rustix::process::set_parent_process_death_signal(None);
     let group = Pid::from_raw(command.pid() as i32);
     loop {
@@ -219,7 +220,7 @@ fn attend(channel: &Channel, command: Stage<JoinExecRequest>) -> Result<End> {
         }
         let Ok(Some((signal, _))) = channel.recv::<i32>() else {
             let _ = killpg(group, Signal::SIGKILL);
-            return Err(Error::sandbox("svp is gone"));
+            return Err(Error::sandbox("svp has ended"));
         };
         if let Ok(signal) = Signal::try_from(signal) {
             let _ = killpg(group, signal);
@@ -227,11 +228,11 @@ fn attend(channel: &Channel, command: Stage<JoinExecRequest>) -> Result<End> {
     }
 }
 
-/// The caller's limits are none of the command's.
+/// Replaces the caller's limits by those of the container's init.
 fn be_limited_as(init: u32) {
     crate::sys::take_limits_of(init);
     if let Ok(score) = std::fs::read(format!("/proc/{init}/oom_score_adj")) {
-        // Only to be killed sooner needs no privilege.
+        // Raising the score needs no privilege, lowering it does.
         let _ = std::fs::write("/proc/self/oom_score_adj", score);
     }
 }
@@ -243,12 +244,12 @@ fn shares_network(init: &OwnedFd) -> bool {
 }
 
 fn gone(errno: nix::errno::Errno) -> Error {
-    Error::sandbox("can't enter the container")
+    Error::sandbox("can't join the container")
         .source(errno)
-        .hint("does it still run? `svp ps` tells")
+        .hint("check with `svp ps` that the service is running")
 }
 
-/// The process that becomes the command.
+/// Joins the container's file system and executes the command.
 fn exec(
     channel: &Channel,
     request: JoinExecRequest,
@@ -267,14 +268,14 @@ fn exec(
         }
         None => {
             reply(channel, &())?;
-            stdio.try_into().map_err(|_| Error::sandbox("a command without stdio"))?
+            stdio.try_into().map_err(|_| Error::sandbox("the command has no stdio"))?
         }
     };
     let JoinSpec { argv, mut env, cwd, user, bounded: _ } = request.spec;
     seccomp::install()?;
     capabilities::drop_capabilities()?;
     if let Some(user) = &user {
-        // What the container's files say is read with the container's rights.
+        // The container's files are untrusted: parse them with the container's rights.
         let user = User::find(user)?;
         if request.terminal.is_some() {
             let _ = rustix::fs::fchown(&stdin, Some(rustix::fs::Uid::from_raw(user.uid)), None);
@@ -290,11 +291,11 @@ fn exec(
     Err(cannot_run(&argv[0], &cwd, error))
 }
 
-/// A terminal of the container's: svp's end, and the command's three descriptors. It becomes the terminal
-/// of this process's session.
+/// Opens a terminal of the container: returns svp's end and the command's three descriptors. It becomes the
+/// controlling terminal of this process's session.
 fn open_terminal((rows, columns): (u16, u16)) -> io::Result<(OwnedFd, [OwnedFd; 3])> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    // What the container may have put in this place is told by the calls that only a terminal takes.
+    // The container may have replaced this file: the calls below fail on anything but a terminal.
     let ours = rustix::fs::open("/dev/pts/ptmx", flags | OFlags::NONBLOCK, Mode::empty())?;
     rustix::pty::unlockpt(&ours)?;
     let peer = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
@@ -309,7 +310,7 @@ fn open_terminal((rows, columns): (u16, u16)) -> io::Result<(OwnedFd, [OwnedFd; 
     Ok((ours, three))
 }
 
-/// Where a command is, by the PATH that it will have.
+/// Searches for a command in the PATH of its environment.
 fn find(name: &str, env: &[(String, String)]) -> String {
     if name.contains('/') {
         return name.to_owned();

@@ -1,9 +1,9 @@
-//! Device nodes that a script makes.
+//! Emulates `mknod` for device nodes that a script creates.
 //!
-//! No user namespace may make a device. So `mknod` and `mknodat` of character and block devices stop in a
-//! seccomp filter, and init makes the stand-in that a layer's device would have there: an empty file
-//! with a record of what it is meant to be, which the diff reads. A device in the layer gives nobody any
-//! access: making it again takes the privilege that the engine's user has or has not.
+//! The kernel refuses devices in user namespaces. So a seccomp filter intercepts `mknod` and `mknodat` of character
+//! and block devices, and the container's init creates the stand-in that an unpacked layer has for a device: an empty
+//! file with a record of the device, which the diff reads. A device in a layer gives no access by itself: creating
+//! it requires the privilege of the engine that unpacks the layer.
 
 use std::io::IoSliceMut;
 use std::os::fd::OwnedFd;
@@ -24,13 +24,13 @@ use crate::sys::{
 const CAP_MKNOD: u32 = 27;
 const PAGE: usize = 4096;
 
-/// Installs the filter; gives the descriptor that [`serve`] listens on, or nothing where another filter
-/// has a listener already (svp in a container whose engine has one): there `mknod` fails as it would.
+/// Installs the filter; returns the descriptor that [`serve`] listens on, or `None` if another filter has
+/// a listener already (svp in a container whose engine has one): then `mknod` fails as usual.
 pub(in crate::sandbox) fn install() -> Option<OwnedFd> {
     sys::install_seccomp_listener(&program()?).ok()
 }
 
-/// Answers the calls that a container makes until no process of it is left.
+/// Answers the intercepted calls of a container until all its processes have ended.
 pub(in crate::sandbox) fn serve(listener: &OwnedFd) {
     use rustix::event::{PollFd, PollFlags, poll};
     loop {
@@ -41,14 +41,14 @@ pub(in crate::sandbox) fn serve(listener: &OwnedFd) {
             Ok(_) if fds[0].revents().contains(PollFlags::IN) => {}
             Ok(_) => return,
         }
-        // A caller that was killed meanwhile has no use for an answer.
+        // Fails if the caller has been killed meanwhile.
         let Ok(call) = receive_notification(listener) else { continue };
         let errno = make(listener, &call).err().map_or(0, Errno::raw_os_error);
         let _ = answer_notification(listener, &call, errno);
     }
 }
 
-/// Does what the caller asked for.
+/// Creates the stand-in for the device that the caller requests.
 fn make(listener: &OwnedFd, call: &Notification) -> rustix::io::Result<()> {
     let [a, b, c, d, ..] = call.arguments;
     let (dir, path, mode, dev) = if call.call == libc::SYS_mknodat {
@@ -58,7 +58,7 @@ fn make(listener: &OwnedFd, call: &Notification) -> rustix::io::Result<()> {
     };
     let caller = Caller::of(call.pid).ok_or(Errno::PERM)?;
     let path = read_path(call.pid, path)?;
-    // The kernel looks at 32 bits.
+    // The kernel uses 32 bits.
     let dev = dev & u64::from(u32::MAX);
     let (major, minor) = (rustix::fs::major(dev), rustix::fs::minor(dev));
     let kind = if mode & libc::S_IFMT == libc::S_IFBLK {
@@ -66,8 +66,8 @@ fn make(listener: &OwnedFd, call: &Notification) -> rustix::io::Result<()> {
     } else {
         EntryKind::CharDevice
     };
-    // Root makes it on the caller's behalf, so the caller must be root: others have directories that they
-    // may not write to. A device 0:0 is overlayfs's whiteout, and refused there too.
+    // This process creates it as root, so the caller must be root: others have directories that they may not write
+    // to. A device 0:0 is overlayfs's whiteout, which is also refused for root.
     if !caller.may_make_devices
         || caller.uid != 0
         || (kind == EntryKind::CharDevice && (major, minor) == (0, 0))
@@ -92,7 +92,7 @@ fn make(listener: &OwnedFd, call: &Notification) -> rustix::io::Result<()> {
     })
 }
 
-/// Opens the directory that a path of the caller's is in, as the caller would.
+/// Opens the parent directory of a path as the caller would.
 fn place(pid: u32, dir: i32, path: &[u8]) -> rustix::io::Result<(OwnedFd, PathBuf)> {
     if path.ends_with(b"/") {
         return Err(Errno::NOENT);
@@ -119,7 +119,7 @@ fn place(pid: u32, dir: i32, path: &[u8]) -> rustix::io::Result<(OwnedFd, PathBu
     } else if same(&root, &open("/")?)? {
         openat2(&start, parent, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)?
     } else {
-        // In a chroot of the script's a relative path must not leave what it starts at.
+        // In a chroot of the script, a relative path must not leave its starting directory.
         openat2(&start, parent, flags, Mode::empty(), ResolveFlags::BENEATH)?
     };
     Ok((opened, name))
@@ -130,7 +130,7 @@ fn same(a: &OwnedFd, b: &OwnedFd) -> rustix::io::Result<bool> {
     Ok((a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
 }
 
-/// Who makes the call.
+/// The credentials of a caller.
 struct Caller {
     uid: u32,
     gid: u32,
@@ -144,7 +144,7 @@ impl Caller {
         let field = |name: &str| {
             text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
         };
-        // Real, effective, saved, and the one that counts for files.
+        // Real, effective, saved and file system id.
         let id = |name: &str| field(name)?.split_whitespace().nth(3)?.parse().ok();
         let effective = u64::from_str_radix(field("CapEff")?, 16).ok()?;
         Some(Caller {
@@ -156,7 +156,7 @@ impl Caller {
     }
 }
 
-/// Reads a path from the caller's memory, a page at a time: the next one may not be there.
+/// Reads a path from the caller's memory, one page at a time: the next page may not be mapped.
 fn read_path(pid: u32, address: u64) -> rustix::io::Result<Vec<u8>> {
     let mut path = Vec::new();
     let mut address = address as usize;
@@ -180,8 +180,8 @@ fn read_path(pid: u32, address: u64) -> rustix::io::Result<Vec<u8>> {
     Err(Errno::NAMETOOLONG)
 }
 
-/// The filter: `mknod` and `mknodat` wait for an answer if the mode says a device; all else is allowed.
-/// `None` on an architecture whose numbers we don't know.
+/// Returns the filter: `mknod` and `mknodat` with the mode of a device wait for an answer; all other calls are
+/// allowed. `None` on an architecture with unknown call numbers.
 fn program() -> Option<Vec<BpfInstruction>> {
     let arch: u32 = match std::env::consts::ARCH {
         "x86_64" => 0xc000_003e,
@@ -195,7 +195,7 @@ fn program() -> Option<Vec<BpfInstruction>> {
     let argument = |n: u32| if cfg!(target_endian = "big") { 20 + 8 * n } else { 16 + 8 * n };
     #[cfg(target_arch = "x86_64")]
     let mknod = libc::SYS_mknod as u32;
-    // There mknod is mknodat by another name.
+    // Other architectures have mknodat only.
     #[cfg(not(target_arch = "x86_64"))]
     let mknod = u32::MAX;
     Some(vec![
@@ -204,7 +204,7 @@ fn program() -> Option<Vec<BpfInstruction>> {
         load(0),
         equal(mknod, 1, 0),
         equal(libc::SYS_mknodat as u32, 2, 6),
-        // mknod's mode, and over mknodat's.
+        // The mode is argument 1 of mknod, 2 of mknodat.
         load(argument(1)),
         step(libc::BPF_JMP | libc::BPF_JA, 0, 0, 1),
         load(argument(2)),

@@ -1,13 +1,13 @@
-//! Containers.
+//! Containers and their processes.
 //!
 //! | file | what it does |
 //! |---|---|
 //! | `create` | describes a container; creates its namespaces |
-//! | `rootfs`, `mounts` | its root file system; its mounts |
-//! | `run`, `init`, `exec` | runs a command in a container; its init; the process that becomes the command |
-//! | `service`, `component_init` | the container of a service; the init of each of its components |
-//! | `join`, `user` | runs a command in a running container, as a user of it |
-//! | `capabilities`, `seccomp`, `mknod` | what its processes may do; device nodes that they make |
+//! | `rootfs`, `mounts` | assembles its root file system; applies its mounts |
+//! | `run`, `init`, `exec` | runs a command in a container; its init; the stage that executes the command |
+//! | `service`, `component_init` | the container of a service; the init of each component |
+//! | `join`, `user` | runs a command in a running container, as one of its users |
+//! | `capabilities`, `seccomp`, `mknod` | restricts its processes; emulates device nodes |
 
 pub(super) mod capabilities;
 pub(super) mod component_init;

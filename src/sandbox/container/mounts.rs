@@ -1,7 +1,7 @@
-//! A container's mounts as a list of steps, carried out by one loop.
+//! Describes a container's mounts as a list of steps, and applies them.
 //!
-//! Every path is resolved inside the root by the kernel (`openat2` with RESOLVE_IN_ROOT): a symbolic link
-//! of the image leads nowhere else.
+//! The kernel resolves every path inside the root (`openat2` with RESOLVE_IN_ROOT): a symbolic link of the image
+//! can't lead out of it.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
@@ -16,39 +16,39 @@ use crate::rootfs::open_in_root;
 use crate::sandbox::spec::Bind;
 use crate::sandbox::trees::volume::volume_name;
 
-/// One step towards a container's file system. Paths are relative to its root.
+/// A step in setting up a container's file system. Paths are relative to its root.
 #[derive(Debug)]
 pub(in crate::sandbox) enum Step {
-    /// Make a directory, unless there is one.
+    /// Create a directory, unless it exists.
     Dir(String, u32),
-    /// Make a file with this content.
+    /// Create a file with this content.
     File(String, Vec<u8>),
-    /// Make a symbolic link to a target.
+    /// Create a symbolic link to a target.
     Symlink(String, String),
-    /// Mount a new file system: its type and its options.
+    /// Mount a new file system with this type, these flags and options.
     Mount(String, &'static str, MountFlags, String),
-    /// Show a file or directory of the host.
+    /// Bind-mount a file or directory of the host.
     Bind { source: String, at: String, read_only: bool },
-    /// Make what is here read-only.
+    /// Make this path read-only.
     ReadOnly(String),
-    /// Hide a file or directory, if there is one.
+    /// Mask a file or directory, if it exists.
     Mask(String),
 }
 
-/// What to do where a new /proc is refused.
+/// The hint if a new procfs is refused.
 const MASKED_PROC: &str = "svp runs in a container that hides parts of /proc: \
-    docker takes --security-opt systempaths=unconfined, podman --security-opt unmask=ALL; see docs/ci.md";
+    run it with --security-opt systempaths=unconfined (docker) or unmask=ALL (podman); see docs/ci.md";
 
-/// Carries the steps out on the file system at `root`.
+/// Applies the steps to the file system at `root`.
 ///
 /// # Errors
-/// [`Kind::Sandbox`](crate::error::Kind::Sandbox) naming the path and what the kernel said.
+/// [`Kind::Sandbox`](crate::error::Kind::Sandbox) with the path and the kernel's error.
 pub(in crate::sandbox) fn apply(root: BorrowedFd<'_>, steps: &[Step]) -> Result<()> {
     steps.iter().try_for_each(|step| {
         one(root, step).map_err(|(path, error)| {
             let masked = path == "proc" && error.kind() == std::io::ErrorKind::PermissionDenied;
             let error =
-                Error::sandbox(format!("can't prepare /{path} in the container")).source(error);
+                Error::sandbox(format!("can't set up /{path} in the container")).source(error);
             // The kernel refuses a fresh procfs while the existing one is partly masked.
             if masked { error.hint(MASKED_PROC) } else { error }
         })
@@ -94,7 +94,7 @@ fn one(root: BorrowedFd<'_>, step: &Step) -> Result<(), StepError> {
 fn dir(root: BorrowedFd<'_>, path: &str, mode: Mode) -> rustix::io::Result<()> {
     match rustix::fs::mkdirat(root, path, mode) {
         Err(rustix::io::Errno::EXIST) => Ok(()),
-        // The umask has had its say in mkdir.
+        // mkdir has applied the umask.
         other => other.and_then(|()| rustix::fs::chmodat(root, path, mode, AtFlags::empty())),
     }
 }
@@ -104,28 +104,28 @@ fn bind(root: BorrowedFd<'_>, source: &str, path: &str) -> rustix::io::Result<()
     mount_bind_recursive(source, fd_path(&target))
 }
 
-/// Shows files and directories in a container, at places that are made where the image has none.
+/// Bind-mounts files and directories in a container, creating destinations that the image lacks.
 ///
 /// # Errors
-/// [`Kind::Sandbox`](crate::error::Kind::Sandbox) naming what can't be shown, and where.
+/// [`Kind::Sandbox`](crate::error::Kind::Sandbox) with the source and the destination.
 pub(in crate::sandbox) fn bind_all(root: BorrowedFd<'_>, binds: &[Bind]) -> Result<()> {
     binds.iter().try_for_each(|bind| {
         let failed = |error: std::io::Error| {
             let Bind { source, at, .. } = bind;
             let text = match volume_name(source) {
-                Some(name) => format!("can't show the volume {name} at {at} in the container"),
-                None => format!("can't show {} at {at} in the container", source.display()),
+                Some(name) => format!("can't mount the volume {name} at {at} in the container"),
+                None => format!("can't mount {} at {at} in the container", source.display()),
             };
             let hint = match error.kind() {
                 ErrorKind::NotADirectory | ErrorKind::IsADirectory => {
-                    "a directory can't be shown where the image has a file, nor a file in place of \
-                     a directory"
+                    "mount a directory on a directory and a file on a file: the image has the other \
+                     kind there"
                 }
                 _ if ["/proc", "/sys"].iter().any(|top| Path::new(at).starts_with(top)) => {
-                    "nothing can be shown there: the kernel makes what is in it"
+                    "mount it elsewhere: the kernel provides the files there"
                 }
                 _ => {
-                    "the container's root must be able to reach it: `svp check` tells which user \
+                    "make it accessible to the container's root: `svp check` prints which user \
                      that is"
                 }
             };
@@ -143,7 +143,7 @@ pub(in crate::sandbox) fn bind_all(root: BorrowedFd<'_>, binds: &[Bind]) -> Resu
     })
 }
 
-/// Makes a directory, or an empty file, and the directories above it, unless they are there.
+/// Creates a directory, or an empty file, and its parent directories, unless they exist.
 fn make_place(root: BorrowedFd<'_>, path: &str, is_dir: bool) -> std::io::Result<()> {
     let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
     let open = |depth: usize| {
@@ -183,7 +183,7 @@ fn mask(root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<()> {
     }
 }
 
-/// Remounts what is mounted at `path`, keeping the flags that the kernel has locked.
+/// Remounts `path` read-only, keeping the flags that the kernel has locked.
 fn make_read_only(root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<()> {
     use rustix::fs::StatVfsMountFlags as Has;
     let here = target(root, path)?;
@@ -201,7 +201,7 @@ fn make_read_only(root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<()> {
     mount_remount(fd_path(&here), flags, c"")
 }
 
-/// Opens what is at `path` inside the root, following its links inside the root.
+/// Opens `path` inside the root, resolving links inside the root.
 fn target(root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
@@ -211,9 +211,9 @@ fn fd_path(fd: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
-/// The file systems that every container has: /proc and /dev.
+/// Returns the mounts of every container: /proc and /dev.
 ///
-/// `tty_group` says whether the group 5 that terminals belong to can be expressed in the id map.
+/// `tty_group`: whether the id map contains group 5, which terminals belong to.
 pub(in crate::sandbox) fn proc_and_dev(tty_group: bool) -> Vec<Step> {
     let closed = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let mut steps = vec![Step::Mount("proc".into(), "proc", closed, String::new())];
@@ -256,10 +256,10 @@ pub(in crate::sandbox) fn proc_and_dev(tty_group: bool) -> Vec<Step> {
     steps
 }
 
-/// The host's programs, read-only, and nothing else of it: what a pack's query needs to run.
+/// Returns the mounts of the host's programs, read-only, and nothing else of the host: enough to run a pack's query.
 ///
-/// `etc/alternatives` comes along because Debian's awk is a link into it; the loader's cache because the
-/// loader is slow or fails without; the rest of /etc, /var, /run and the home directories do not.
+/// Includes `etc/alternatives` because Debian's awk is a link into it, and the loader's cache because the loader is
+/// slow or fails without it; excludes the rest of /etc, /var, /run and the home directories.
 pub(in crate::sandbox) fn host_tools() -> Vec<Step> {
     let mut steps = vec![Step::Dir("usr".into(), 0o755), bind_host("usr")];
     for name in ["bin", "sbin", "lib", "lib32", "lib64", "libx32"] {

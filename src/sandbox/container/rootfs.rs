@@ -1,4 +1,4 @@
-//! A container's root file system: the overlay or the host's tools, with what every container has in it.
+//! Assembles a container's root file system: the overlay or the host's tools, and the mounts of every container.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -13,12 +13,12 @@ use crate::sandbox::spec::Rootfs;
 use crate::sandbox::trees::overlay;
 use crate::sandbox::trees::unpack::unpack_pack;
 
-/// Makes the container's file system and its name; gives its root.
+/// Creates the container's file system and sets its host name; returns its root.
 pub(in crate::sandbox) fn create_root(
     container: &Container,
     pack: Option<OwnedFd>,
 ) -> Result<OwnedFd> {
-    // podman's own seccomp filter refuses it to svp in a container; nothing depends on the name.
+    // podman's seccomp filter refuses this when svp runs in a container; nothing depends on the name.
     let _ = nix::unistd::sethostname(&container.hostname);
     match &container.rootfs {
         Rootfs::Layers(_) => layers_root(container),
@@ -26,7 +26,7 @@ pub(in crate::sandbox) fn create_root(
     }
 }
 
-/// The overlay with /proc, /dev, resolv.conf and hosts; gives its root.
+/// Mounts /proc, /dev, resolv.conf and hosts on the overlay; returns its root.
 fn layers_root(container: &Container) -> Result<OwnedFd> {
     let root = overlay::open("../merged")?;
     mounts::apply(root.as_fd(), &mounts::proc_and_dev(container.tty_group))?;
@@ -38,14 +38,14 @@ fn layers_root(container: &Container) -> Result<OwnedFd> {
         std::fs::write(&file, content).io("write", &file)?;
         let source = file.to_string_lossy().into_owned();
         let step = Step::Bind { source, at: format!("etc/{name}"), read_only: false };
-        // Only an image whose /etc is a link to nowhere has no place for them.
+        // Fails only for an image whose /etc is a file or a dangling link: there is no directory for them.
         let _ = mounts::apply(root.as_fd(), &[step]);
     }
     mounts::bind_all(root.as_fd(), &container.binds)?;
     Ok(root)
 }
 
-/// A tmpfs with the host's programs read-only and the pack at /service; gives its root.
+/// Mounts a tmpfs with the host's programs read-only and the pack at /service; returns its root.
 fn host_tools_root(container: &Container, pack: Option<OwnedFd>) -> Result<OwnedFd> {
     let at = "/tmp";
     mount("tmpfs", at, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=755")
@@ -60,7 +60,7 @@ fn host_tools_root(container: &Container, pack: Option<OwnedFd>) -> Result<Owned
     Ok(root)
 }
 
-/// Makes `root` the root of every process here, and lets go of the host's.
+/// Makes `root` the root of every process in this mount namespace, and unmounts the host's.
 pub(in crate::sandbox) fn pivot(root: &OwnedFd) -> Result<()> {
     let failed = |errno: nix::errno::Errno| Error::sandbox("pivot_root").source(errno);
     nix::unistd::fchdir(root).map_err(failed)?;

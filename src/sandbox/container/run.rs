@@ -1,4 +1,4 @@
-//! Running a command in a container: the stage that makes its namespaces, and svp's side, which listens.
+//! Runs a command in a container: the stage that creates its namespaces, and svp's side, which reads its output.
 
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,9 +23,9 @@ use crate::sandbox::stage::process::{pidfd_of, timespec, wait_for_death};
 use crate::sandbox::stage::protocol::{Descriptors, Request, reply_with};
 use crate::sandbox::userns::namespace;
 
-/// Runs a command in a container: creates the namespaces and the overlay, starts init, passes on how it ended.
-/// The user namespace, stdout, stderr, and a pack's tar for host tools.
-// No Debug: there are secrets in the environment.
+/// Request: run a command in a container: create the namespaces and the overlay, start init, return how it ended.
+/// Descriptors: the user namespace, stdout, stderr, for host tools the pack's tar.
+// No Debug: the environment contains secrets.
 #[derive(Serialize, Deserialize)]
 pub(in crate::sandbox) struct RunRequest(InitRequest);
 
@@ -41,24 +41,24 @@ impl Request for RunRequest {
         lent.extend(pack.as_ref().map(AsFd::as_fd));
         let init = Stage::start(Path::new("."), &self.0, &lent)?;
         reply_with(channel, &(), &[pidfd_of(init.pid())?])?;
-        // Else the pipes would seem open for as long as this stage lives.
+        // Otherwise the pipes stay open as long as this stage lives.
         drop((stdout, stderr, pack));
         init.finish()
     }
 }
 
-/// What a command's output is handed to, piece by piece as it comes.
+/// Receives a command's output, piece by piece as it arrives.
 pub type Output<'a> = dyn FnMut(Stream, &[u8]) + 'a;
 
 impl Sandbox {
-    /// Runs a command in a container and waits for its end. Whatever it started is dead on return.
+    /// Runs a command in a container and waits for its end. On return, all its processes have ended.
     ///
-    /// `pack` is the tar of a pack for [`Rootfs::HostTools`]. Output is handed to `output` as it comes.
+    /// `pack` is the tar of a pack for [`Rootfs::HostTools`]. Passes output to `output` as it arrives.
     ///
     /// # Errors
-    /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if the container can't be made,
+    /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if the container can't be created,
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the command can't be executed,
-    /// [`Kind::Interrupted`](crate::error::Kind::Interrupted) on Ctrl-C. A command that fails is no error.
+    /// [`Kind::Interrupted`](crate::error::Kind::Interrupted) on Ctrl-C. A command that fails is not an error.
     pub fn run(
         &self,
         spec: &RunSpec,
@@ -91,7 +91,7 @@ impl Sandbox {
             self.container(spec.rootfs.clone(), Vec::new(), &spec.hostname, network, host_access);
         let RunSpec { argv, env, cwd, .. } = spec.clone();
         let request = RunRequest(InitRequest { container: container.clone(), argv, env, cwd });
-        let pipe = || std::io::pipe().map_err(|e| Error::sandbox("can't make a pipe").source(e));
+        let pipe = || std::io::pipe().map_err(|e| Error::sandbox("can't create a pipe").source(e));
         let ((stdout, stdout_end), (stderr, stderr_end)) = (pipe()?, pipe()?);
         let mut fds = vec![self.namespace(), stdout_end.as_fd(), stderr_end.as_fd()];
         fds.extend(pack.map(AsFd::as_fd));
@@ -106,7 +106,7 @@ impl Sandbox {
     }
 }
 
-/// Hands on what the command prints until it has ended and all of it is read, or a limit is passed.
+/// Passes on the command's output until the command has ended and all is read, or a limit is exceeded.
 fn listen(
     mut stage: Stage<RunRequest>,
     stdout: OwnedFd,
@@ -121,7 +121,7 @@ fn listen(
         (Stream::Stderr, Some(stderr.into())),
     ];
     let end = pump(&mut stage, &mut pipes, limits, output);
-    // A stage that is killed here takes init and all below it along, a moment later.
+    // Killing the stage also kills init and all processes below it, a moment later.
     drop(stage);
     wait_for_death(&init);
     end
@@ -153,16 +153,16 @@ fn pump(
         if limits.output.is_some_and(|most| printed > most) {
             return Ok(End::TooMuchOutput);
         }
-        // Only once nothing is left to read: a failing stage closes the pipes before it says why.
+        // Only after all output is read: a failing stage closes the pipes before it reports its error.
         if ready[0] && end.is_none() {
             end = Some(stage.recv::<End>()?.0);
         }
     }
-    // The stage ends after init is reaped, and with that everything in the container.
-    end.ok_or_else(|| Error::sandbox("the container ended without a word"))
+    // The stage ends after it has reaped init, and so after all processes in the container.
+    end.ok_or_else(|| Error::sandbox("the container ended without a report"))
 }
 
-/// Hands on what there is on the pipes that are ready; closes those that have ended.
+/// Passes on the output on the pipes that are ready; closes those at their end.
 fn read_ready(pipes: &mut Pipes, ready: &[bool; 3], output: &mut Output<'_>) {
     let mut buffer = [0; 65536];
     for ((stream, pipe), ready) in pipes.iter_mut().zip(&ready[1..]) {
@@ -176,7 +176,7 @@ fn read_ready(pipes: &mut Pipes, ready: &[bool; 3], output: &mut Output<'_>) {
     }
 }
 
-/// Which of the channel, stdout and stderr have something to read, after waiting for one of them.
+/// Waits for the channel, stdout or stderr; returns which of them are readable.
 fn wait(
     stage: Option<&Stage<RunRequest>>,
     pipes: &Pipes,
@@ -197,9 +197,8 @@ fn wait(
         Ok(_) => {}
         Err(rustix::io::Errno::INTR) => return Ok(ready),
         Err(error) => {
-            return Err(
-                Error::sandbox("can't listen to the container").source(std::io::Error::from(error))
-            );
+            return Err(Error::sandbox("can't poll the container's output")
+                .source(std::io::Error::from(error)));
         }
     }
     for ((n, _), fd) in sources.iter().zip(&fds) {

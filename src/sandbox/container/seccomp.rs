@@ -1,7 +1,7 @@
-//! System calls that no servicepack has a use for, answered with EPERM.
+//! Refuses system calls that no servicepack needs, with EPERM.
 //!
-//! The user namespace and the dropped capabilities are the wall; this is a second one before the parts of
-//! the kernel that have been broken most often. The list follows what Docker's default profile refuses.
+//! A second line of defense behind the user namespace and the dropped capabilities, for the parts of the kernel with
+//! the most vulnerabilities. The list follows Docker's default profile.
 
 use std::collections::BTreeMap;
 
@@ -14,11 +14,11 @@ use crate::error::{Error, Result};
 use crate::sys::{BpfInstruction, install_seccomp_filter};
 
 const REFUSED: &[i64] = &[
-    // The kernel's keyrings know no namespaces.
+    // The kernel's keyrings are not namespaced.
     libc::SYS_add_key,
     libc::SYS_request_key,
     libc::SYS_keyctl,
-    // Code in the kernel, and looking into it.
+    // Loading and tracing kernel code.
     libc::SYS_bpf,
     libc::SYS_perf_event_open,
     libc::SYS_userfaultfd,
@@ -28,7 +28,7 @@ const REFUSED: &[i64] = &[
     libc::SYS_kexec_load,
     libc::SYS_kexec_file_load,
     libc::SYS_lookup_dcookie,
-    // The machine as a whole.
+    // The whole machine.
     libc::SYS_reboot,
     libc::SYS_swapon,
     libc::SYS_swapoff,
@@ -38,7 +38,7 @@ const REFUSED: &[i64] = &[
     libc::SYS_clock_settime,
     libc::SYS_syslog,
     libc::SYS_vhangup,
-    // Around the mount namespace.
+    // Changes of the mount namespace.
     libc::SYS_open_by_handle_at,
     libc::SYS_mount,
     libc::SYS_umount2,
@@ -51,19 +51,19 @@ const REFUSED: &[i64] = &[
     libc::SYS_move_mount,
     libc::SYS_open_tree,
     libc::SYS_mount_setattr,
-    // A way around every other rule here, and off in Docker and containerd too.
+    // Bypasses every other rule here; Docker and containerd disable it too.
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
 ];
 
-/// The bit that tells x32's numbers from x86-64's own. To a filter both are of one architecture.
+/// The bit that marks the call numbers of x32. seccomp filters see x32 and x86-64 as one architecture.
 const X32: i64 = 0x4000_0000;
 
-/// Installs the filter. Needs CAP_SYS_ADMIN in the user namespace: call before capabilities are dropped.
+/// Installs the filter. Needs CAP_SYS_ADMIN in the user namespace: call it before capabilities are dropped.
 ///
 /// # Errors
-/// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if the kernel refuses it.
+/// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if the kernel rejects it.
 pub(in crate::sandbox) fn install() -> Result<()> {
     let programs = programs().map_err(|error| Error::sandbox("seccomp filter").source(error))?;
     let native = programs.iter().map(|program| {
@@ -77,23 +77,23 @@ pub(in crate::sandbox) fn install() -> Result<()> {
     }
     for program in programs {
         install_seccomp_filter(&program).map_err(|error| {
-            Error::sandbox("the kernel refuses svp's seccomp filter").source(error)
+            Error::sandbox("the kernel rejects svp's seccomp filter").source(error)
         })?;
     }
     Ok(())
 }
 
-/// Two filters, because a filter has one answer for all that it refuses. The kernel asks both.
+/// Returns two filters, because a filter has one errno for all calls that it refuses. The kernel runs both.
 fn programs() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         REFUSED.iter().map(|call| (*call, Vec::new())).collect();
     rules.insert(libc::SYS_unshare, vec![new_user_namespace()?]);
     rules.insert(libc::SYS_clone, vec![new_user_namespace()?]);
-    // The same calls by the numbers that x86-64's x32 programs have for them.
+    // The same calls by their x32 numbers.
     if cfg!(target_arch = "x86_64") {
         rules.extend(rules.clone().into_iter().map(|(call, rules)| (call | X32, rules)));
     }
-    // clone3 has its flags in memory, where a filter can't look: ENOSYS makes C libraries use clone.
+    // clone3 passes its flags in memory, which a filter can't read: ENOSYS makes C libraries use clone.
     let clone3 =
         BTreeMap::from([libc::SYS_clone3, libc::SYS_clone3 | X32].map(|call| (call, Vec::new())));
     let compile = |rules, errno: i32| -> Result<BpfProgram, seccompiler::BackendError> {
@@ -104,15 +104,15 @@ fn programs() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
     Ok([compile(rules, libc::EPERM)?, compile(clone3, libc::ENOSYS)?])
 }
 
-/// The numbers that [`REFUSED`] has in 32-bit programs (`asm/unistd_32.h`), and those of theirs alone: stime,
+/// The numbers of [`REFUSED`] in 32-bit programs (`asm/unistd_32.h`), and of calls that only these have: stime,
 /// umount, vm86, clock_settime64.
 const REFUSED_I386: &[u32] = &[
     286, 287, 288, 357, 336, 374, 128, 350, 129, 283, 253, 88, 87, 115, 51, 131, 79, 264, 103, 111,
     342, 21, 52, 217, 346, 430, 431, 432, 433, 429, 428, 442, 425, 426, 427, 25, 22, 113, 166, 404,
 ];
 
-/// seccompiler's filters kill what isn't of their architecture. 32-bit programs are of this machine too, and
-/// [`i386_program`] is for them.
+/// Makes seccompiler's filters allow other architectures instead of killing the process: [`i386_program`] handles
+/// 32-bit programs.
 fn allow_other_architectures(program: &mut [BpfInstruction]) {
     let kill = program.iter_mut().take(3).find(|i| i.code == RETURN);
     if let Some(kill) = kill {
@@ -122,7 +122,7 @@ fn allow_other_architectures(program: &mut [BpfInstruction]) {
 
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 
-/// What [`programs`] says, for 32-bit programs.
+/// Returns the rules of [`programs`] for 32-bit programs.
 fn i386_program() -> Vec<BpfInstruction> {
     const AUDIT_ARCH_I386: u32 = 0x4000_0003;
     const UNSHARE: u32 = 310;
@@ -147,7 +147,7 @@ fn i386_program() -> Vec<BpfInstruction> {
     program
 }
 
-/// Matches calls whose first argument asks for a user namespace.
+/// Matches calls whose first argument requests a user namespace.
 fn new_user_namespace() -> Result<SeccompRule, seccompiler::BackendError> {
     let flag = libc::CLONE_NEWUSER as u64;
     SeccompRule::new(vec![SeccompCondition::new(

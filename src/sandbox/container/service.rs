@@ -1,7 +1,7 @@
-//! A service's container: init, a component init for each component, and svp's side of them.
+//! The container of a service: its init, a component init for each component, and svp's side of them.
 //!
-//! svp talks to each component init by a socket of its own, and reads what each component prints from pipes that
-//! stay open however often the component is started.
+//! svp has a socket to each component init, and reads each component's output from pipes that stay open across
+//! restarts of the component.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -34,69 +34,70 @@ use crate::sandbox::stage::process::{pid_of, pidfd_of, wait_for_death};
 use crate::sandbox::stage::protocol::{Descriptors, Request, reply, reply_with};
 use crate::sandbox::userns::namespace;
 
-/// The most components a service may have: each takes descriptors, and they go in one message.
+/// The maximum of components in a service: each needs descriptors, all of which are sent in one message.
 pub const MAX_COMPONENTS: usize = 32;
-/// How long a component init may take to listen, or to end a sentence: a service may have stopped it.
+/// The time limit of a message to or from a component init, which the service may have stopped.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A service's container.
 #[derive(Clone, Debug)]
 pub struct ServiceSpec {
-    /// The place that keeps what the service writes, and the layers below.
+    /// The upper directory for the service's writes, and the layers below.
     pub overlay: Overlay,
-    /// Volumes, and what else is shown in it.
+    /// Volumes and other bind mounts.
     pub binds: Vec<Bind>,
     /// The host name.
     pub hostname: String,
     /// The network.
     pub network: Network,
-    /// The host's ports that lead into a private network.
+    /// The host's ports that are forwarded into a private network.
     pub forwards: Vec<Forward>,
-    /// What of the host may be reached from inside a private network.
+    /// The host addresses that a private network leads to.
     pub host_access: HostAccess,
-    /// Where svp listens beside the container's own network.
+    /// The listeners for links, next to the container's network.
     pub listen: Vec<LinkListener>,
-    /// How many components there are to keep.
+    /// The number of components.
     pub components: usize,
-    /// What it may use.
+    /// The resource limits.
     pub resources: Resources,
-    /// What its cgroup is called, if it has one.
+    /// The name of its cgroup, if it has one.
     pub id: String,
 }
 
 impl ServiceSpec {
-    /// What the container may use with svp's own processes in it: the stage, init and a thread for each
-    /// component init, the component inits.
+    /// Returns the limits of the container including svp's processes: the stage, init and a thread for each component
+    /// init, the component inits.
     fn own_and_theirs(&self) -> Resources {
         let own = 2 + 2 * self.components as u64;
         Resources { pids: self.resources.pids.map(|pids| pids + own), ..self.resources }
     }
 }
 
-/// Runs a service's container. The user namespace; for each component init its socket, stdout, stderr.
+/// Request: run a service's container. Descriptors: the user namespace; for each component init its socket, stdout,
+/// stderr.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::sandbox) struct ServiceRequest(ServiceInitRequest);
 
-/// The init of a service's container. For each component init its socket, stdout, stderr.
+/// Request: be the init of a service's container. Descriptors: for each component init its socket, stdout, stderr.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::sandbox) struct ServiceInitRequest {
     container: Container,
     components: usize,
 }
 
-/// A running container of a service. Dropped means killed, and gone.
+/// A running container of a service. Dropping it kills the container and waits for its end.
 #[derive(Debug)]
 pub struct Service {
-    // The order of dropping: what runs in the network goes before the network.
+    // Order of dropping: the processes in the network before the network.
     stage: Option<Stage<ServiceRequest>>,
     init: OwnedFd,
     network: Option<AttachedNetwork>,
     plan: Plan,
     user_namespace: OwnedFd,
     cgroup: Cgroup,
-    /// The sockets for [`ServiceSpec::listen`], in that order; none where the network is the host's.
+    /// The sockets of [`ServiceSpec::listen`], in that order; empty in the host's network.
     pub link_listeners: Vec<RelaySocket>,
-    /// The network that it got.
+    /// The network in use.
     pub network_kind: Network,
 }
 
@@ -104,30 +105,30 @@ pub struct Service {
 #[derive(Debug)]
 pub struct Component {
     control: Channel,
-    /// What it prints on standard output, until the container is gone.
+    /// The read end of its standard output, until the container has ended.
     pub stdout: Option<File>,
-    /// What it prints on standard error.
+    /// The read end of its standard error.
     pub stderr: Option<File>,
 }
 
-/// What became of a component.
+/// A change in a component's state.
 #[derive(Debug)]
 pub enum Event {
-    /// Its first process runs.
+    /// Its first process has started.
     Started,
     /// It could not be started.
     NotStarted(Error),
-    /// It ended, and nothing of it is left.
+    /// It has ended, and so have all its processes.
     Ended(End),
-    /// Its component init is gone, and so is the container.
+    /// Its component init has ended, and so has the container.
     Gone,
 }
 
 impl Sandbox {
-    /// Makes a service's container. Nothing of the service runs in it yet.
+    /// Creates a service's container. No component is started yet.
     ///
     /// # Errors
-    /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if it can't be made,
+    /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if it can't be created,
     /// [`Kind::Interrupted`](crate::error::Kind::Interrupted).
     pub fn start_service(
         &self,
@@ -170,7 +171,7 @@ impl Sandbox {
         let request =
             ServiceInitRequest { container: container.clone(), components: spec.components };
         let mut stage = Stage::spawn(self.layer_store())?;
-        // Before it starts anything: all that comes is born in there.
+        // Before the stage starts anything, so that all processes are created in the cgroup.
         let (cgroup, unbounded) = Cgroup::make(&spec.id, &spec.own_and_theirs(), stage.pid());
         if let Some(unbounded) = unbounded {
             reporter.note(&unbounded.to_string());
@@ -183,17 +184,17 @@ impl Sandbox {
         };
         let link_listeners = link_listeners::receive(&mut stage, container.link_listeners())?;
         if !link_listeners.is_empty() {
-            // What comes by them takes descriptors of this process.
+            // Connections to them need descriptors in this process.
             fd_limit::raise_limit();
         }
         let ((), fds) = stage.recv()?;
         let init = fds.into_iter().next().ok_or_else(|| Error::sandbox("no init"))?;
-        // Init says when all component inits are there.
+        // init reports when all component inits are ready.
         let ((), _) = stage.recv()?;
         let user_namespace = self
             .namespace_fd()
             .try_clone()
-            .map_err(|error| Error::sandbox("can't keep the user namespace").source(error))?;
+            .map_err(|error| Error::sandbox("can't duplicate the user namespace").source(error))?;
         let service = Service {
             stage: Some(stage),
             init,
@@ -209,36 +210,36 @@ impl Sandbox {
 }
 
 impl Service {
-    /// A descriptor of init: readable once the container is gone.
+    /// Returns a pidfd of init: readable once the container has ended.
     pub fn init_pidfd(&self) -> BorrowedFd<'_> {
         self.init.as_fd()
     }
 
-    /// The number of init, as this process sees it.
+    /// Returns the PID of init in this process's PID namespace.
     pub fn init_pid(&self) -> Option<u32> {
         pid_of(&self.init)
     }
 
-    /// The user namespace.
+    /// Returns the user namespace.
     pub fn user_namespace(&self) -> BorrowedFd<'_> {
         self.user_namespace.as_fd()
     }
 
-    /// The container's own network namespace, if svp connects it to others.
+    /// Returns the container's network namespace, if svp connects it.
     pub fn network_namespace(&self) -> Option<BorrowedFd<'_>> {
         self.network.as_ref().map(|network| network.namespace.as_fd())
     }
 
-    /// How many processes the kernel has killed because the container's memory was used up.
+    /// Returns the number of processes that the OOM killer ended in the container.
     pub fn memory_kills(&self) -> u64 {
         self.cgroup.memory_kills()
     }
 
-    /// Connects the network again if pasta has died, or what carries the rest; whether it had to. Where that fails
-    /// it is not tried for a while.
+    /// Reconnects the network if pasta or the port forwarder has died; returns whether it did. Backs off after a
+    /// failure.
     ///
     /// # Errors
-    /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if that fails.
+    /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if reconnecting fails.
     pub fn reconnect_network(&mut self) -> Result<bool> {
         let Some(network) = &mut self.network else { return Ok(false) };
         if !network.backoff.is_due() {
@@ -263,7 +264,7 @@ impl Drop for Service {
 
 impl Component {
     fn new() -> Result<(Component, [OwnedFd; 3])> {
-        let failed = |error| Error::sandbox("can't make a pipe").source(error);
+        let failed = |error| Error::sandbox("can't create a pipe").source(error);
         let (control, their_control) = Channel::pair().map_err(failed)?;
         control.set_timeout(PATIENCE).map_err(failed)?;
         let (stdout, their_stdout) = std::io::pipe().map_err(failed)?;
@@ -276,22 +277,22 @@ impl Component {
         Ok((ours, [their_control, their_stdout.into(), their_stderr.into()]))
     }
 
-    /// Starts it; [`Event::Started`] or [`Event::NotStarted`] follows. It must not be running.
+    /// Starts the component; [`Event::Started`] or [`Event::NotStarted`] follows. It must not be running.
     pub fn start(&self, argv: Vec<String>, env: Vec<(String, String)>, cwd: &str) {
         self.order(&Order::Start { argv, env, cwd: cwd.to_owned() });
     }
 
-    /// Sends its first process a signal.
+    /// Sends a signal to its first process.
     pub fn signal(&self, signal: i32) {
         self.order(&Order::Signal(signal));
     }
 
-    /// Kills all of it; [`Event::Ended`] follows.
+    /// Kills all its processes; [`Event::Ended`] follows.
     pub fn kill(&self) {
         self.order(&Order::Kill);
     }
 
-    /// Waits for what happens next.
+    /// Waits for the next event.
     pub fn event(&self) -> Event {
         match self.control.recv::<Report>() {
             Ok(Some((Report::Started, _))) => Event::Started,
@@ -302,8 +303,8 @@ impl Component {
     }
 
     fn order(&self, order: &Order) {
-        // Where the component init is gone, the next event tells. One that doesn't listen is as good as gone: what
-        // was sent of the order is no sentence.
+        // If the component init has ended, the next event reports it. One that doesn't read counts as ended:
+        // the order may have been sent in part.
         if self.control.send(order, &[]).is_err() {
             self.control.shut();
         }
@@ -311,7 +312,7 @@ impl Component {
 }
 
 impl AsFd for Component {
-    /// Readable when there is an event.
+    /// Returns the control socket: readable when there is an event.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.control.as_fd()
     }
@@ -344,14 +345,14 @@ impl Request for ServiceInitRequest {
     }
 }
 
-/// Starts the component inits, and reaps every orphan.
+/// Starts the component inits, and reaps orphans.
 fn init(channel: &Channel, request: &ServiceInitRequest, fds: Vec<OwnedFd>) -> Result<()> {
     let root = create_root(&request.container, None)?;
     let mut components = Vec::new();
     for ends in fds.chunks(3).take(request.components) {
         let lent: Vec<_> = ends.iter().map(AsFd::as_fd).collect();
         let mut component = Stage::start(Path::new("/"), &ComponentInitRequest, &lent)?;
-        // Its libraries are loaded: from here on it needs no file of the host's.
+        // The stage has loaded the host's libraries: from here on it needs no file of the host.
         component.recv::<()>()?;
         components.push(component);
     }
@@ -369,7 +370,7 @@ fn init(channel: &Channel, request: &ServiceInitRequest, fds: Vec<OwnedFd>) -> R
     reap(&components)
 }
 
-/// Reaps until a component init is among the ended, without which the container is of no use.
+/// Reaps processes until a component init has ended: the container can't continue without it.
 fn reap(components: &[Stage<ComponentInitRequest>]) -> Result<()> {
     loop {
         match waitpid(None, None) {

@@ -1,7 +1,7 @@
-//! A user of a container's, as its own /etc/passwd and /etc/group have it.
+//! Resolves a user of a container, from its /etc/passwd and /etc/group.
 //!
-//! Both files are whatever the service has made of them. They are read in the container, with the container's
-//! rights, and nothing of them is believed but numbers and a directory's name.
+//! The service controls both files. They are read in the container, with the container's rights, and only numbers
+//! and the path of a directory are taken from them.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,12 +11,12 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, Result};
 
-/// The most of a file that is read.
+/// The maximum of bytes read from a file.
 const MOST: u64 = 1 << 20;
-/// The most groups that a user has (`NGROUPS_MAX` is higher, and no use).
+/// The maximum of groups of a user (`NGROUPS_MAX` is higher than any use).
 const MOST_GROUPS: usize = 1024;
 
-/// A user to run a command as.
+/// A user and groups to run a command as.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::sandbox) struct User {
     pub(in crate::sandbox) uid: u32,
@@ -26,10 +26,10 @@ pub(in crate::sandbox) struct User {
 }
 
 impl User {
-    /// The user that `text` (`USER[:GROUP]`, names or numbers) means in this process's root.
+    /// Resolves `text` (`USER[:GROUP]`, names or numbers) in this process's root.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is none of that name.
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the user or group does not exist.
     pub(in crate::sandbox) fn find(text: &str) -> Result<User> {
         User::among(text, &read("/etc/passwd"), &read("/etc/group"))
     }
@@ -66,7 +66,7 @@ impl User {
         Ok(User { uid, gid, groups: Vec::new(), home })
     }
 
-    /// Gives an environment that has root's home the user's.
+    /// Sets HOME to the user's home directory, if it is root's.
     pub(in crate::sandbox) fn set_home(&self, env: &mut [(String, String)]) {
         let home = env.iter_mut().find(|(name, home)| name == "HOME" && home == "/root");
         if let Some((_, value)) = home {
@@ -74,19 +74,19 @@ impl User {
         }
     }
 
-    /// Makes this process the user's, for good.
+    /// Changes this process to the user, irrevocably.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the container doesn't have such an id.
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the id map does not contain the ids.
     pub(in crate::sandbox) fn become_it(&self) -> Result<()> {
         let failed = |errno: nix::errno::Errno| {
-            Error::bad_input(format!("can't become user {} of group {}", self.uid, self.gid))
+            Error::bad_input(format!("can't change to user {} and group {}", self.uid, self.gid))
                 .source(errno)
-                .hint("the container may not have such an id: `svp check` tells how many it has")
+                .hint("use an id within the container's range: see `svp check`")
         };
         let groups: Vec<_> = std::iter::once(&self.gid).chain(&self.groups).collect();
         let groups: Vec<_> = groups.into_iter().map(|gid| Gid::from_raw(*gid)).collect();
-        // A container of a single id has given setgroups up, and has no other user either.
+        // In a container of a single id setgroups is denied, and there is no other user.
         let _ = setgroups(&groups);
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
         setresgid(gid, gid, gid).map_err(failed)?;
@@ -98,17 +98,17 @@ fn field(entry: &[&str], n: usize) -> Option<u32> {
     id(entry.get(n)?)
 }
 
-/// A number of a user or a group. The last one means "as it is" to the kernel.
+/// Parses a user or group id. The highest number means "unchanged" to the kernel.
 fn id(text: &str) -> Option<u32> {
     text.parse().ok().filter(|id| *id != u32::MAX)
 }
 
 fn missing(what: &str, name: &str, file: &str) -> Error {
     Error::bad_input(format!("the service has no {what} {name:?}"))
-        .hint(format!("its {file} lists them; a number needs no name"))
+        .hint(format!("use a name from its {file}, or a number"))
 }
 
-/// A file's text; nothing of what is no file, or not there.
+/// Returns the beginning of a file; empty if it is missing or not a regular file.
 fn read(path: &str) -> String {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let Ok(file) = rustix::fs::open(path, flags, Mode::empty()).map(File::from) else {
@@ -142,7 +142,7 @@ mod tests {
             ("db:5", user(70, 5, &[], Some("/var/lib/db"))),
             ("500", user(500, 0, &[], None)),
             ("500:501", user(500, 501, &[], None)),
-            // A name goes before a number.
+            // A name takes precedence over a number.
             ("12", user(900, 901, &[], Some("/twelve"))),
             ("nowhere", user(80, 80, &[], None)),
             ("0", user(0, 0, &[], Some("/root"))),

@@ -200,7 +200,7 @@ fn last_line(mut from: impl Read) -> String {
         kept.drain(..excess);
     }
     let text = String::from_utf8_lossy(&kept);
-    text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("without a word").trim().to_owned()
+    text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("no message").trim().to_owned()
 }
 
 /// Returns the options that forward a port: pasta's `-t` or `-u`.

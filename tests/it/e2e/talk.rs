@@ -214,7 +214,7 @@ fn arguments_arrive_as_they_are_and_slips_have_a_way_out() {
     assert!(printed.contains("no command nothing"), "{printed}");
     // A directory of that name is not a command.
     let printed = place.fails(127, ["exec", "h", "bin"]);
-    assert!(printed.contains("can't run bin in the container: there is no such file"), "{printed}");
+    assert!(printed.contains("can't run bin in the container: no such file"), "{printed}");
     let printed = place.fails(126, ["exec", "-w", "/nowhere", "h", "pwd"]);
     assert!(printed.contains("no directory /nowhere"), "{printed}");
     // Users, as with podman exec --user.
