@@ -12,7 +12,7 @@
 //! | `stage`, `stages` | the protocol of stages; the table of all stages |
 //! | `userns` | the user namespace and its id map |
 //! | `trees` | unpacked layers, root file systems of builds and services, volumes |
-//! | `container` | containers and what runs in them |
+//! | `container` | containers and their processes |
 //! | `network` | the networks of containers |
 //! | `cgroup` | resource limits of a service |
 //! | `programs` | finds programs of the host |

@@ -101,7 +101,7 @@ pub struct Service {
     pub network_kind: Network,
 }
 
-/// svp's side of one component.
+/// svp's connection to one component.
 #[derive(Debug)]
 pub struct Component {
     control: Channel,

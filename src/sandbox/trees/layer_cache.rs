@@ -116,7 +116,7 @@ impl Sandbox {
         Ok(found)
     }
 
-    /// Lists files below `trees` that belong to no layer store.
+    /// Lists unexpected files below `trees` and in its layer stores.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -189,7 +189,7 @@ impl Sandbox {
     }
 
     /// Returns the namespace that may read and remove the trees of `layer_store`: this sandbox's. Only the host's
-    /// root can reach the trees of an earlier id map of root's; then there is none.
+    /// root can reach the trees of an earlier id map of root; for those it returns none.
     fn owner_of(&self, layer_store: &Path) -> Vec<BorrowedFd<'_>> {
         let foreign = layer_store != self.layer_store() && rustix::process::geteuid().is_root();
         if foreign { Vec::new() } else { vec![self.namespace()] }
