@@ -1,4 +1,4 @@
-//! What differs between two [`Index`]es.
+//! Compares two [`FileTree`]s.
 
 use std::rc::Rc;
 
@@ -7,25 +7,25 @@ use crate::layer::file_tree::{FileKind, FileTree, Inode, Node};
 /// A path at which two trees differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference<'a> {
-    /// From the root, without a slash before it: the root itself is empty.
+    /// The path relative to the root, without a leading slash; empty for the root.
     pub path: Vec<u8>,
-    /// What was there.
+    /// The file in the first tree.
     pub before: Option<&'a Inode>,
-    /// What is there now.
+    /// The file in the second tree.
     pub after: Option<&'a Inode>,
 }
 
-/// In what two files of one path may differ.
+/// An aspect in which two files at one path can differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Aspect {
-    /// One is a file and the other a directory, for example.
+    /// The file type.
     Type,
-    /// What is in a file.
+    /// A file's content.
     Content,
-    /// Where a link leads.
+    /// A link's target.
     Target,
-    /// The number of a device.
+    /// A device number.
     Device,
     /// The permissions.
     Mode,
@@ -33,12 +33,12 @@ pub enum Aspect {
     Owner,
     /// The extended attributes.
     Xattrs,
-    /// The time of last modification.
+    /// The mtime.
     Time,
 }
 
-/// All that differs, sorted by the bytes of the paths. Of a directory that is there in one tree only, everything
-/// in it is listed too. Whether files are names of one another does not matter. Times matter if `times`.
+/// Returns all differences, sorted by the bytes of the paths. Includes the content of a directory that exists in only
+/// one tree. Ignores hard link relations; compares times only if `times`.
 pub fn compare<'a>(before: &'a FileTree, after: &'a FileTree, times: bool) -> Vec<Difference<'a>> {
     let mut differences = Vec::new();
     let mut todo = vec![(Vec::new(), Some(before.root()), Some(after.root()))];
@@ -81,7 +81,7 @@ fn children(node: Option<&Node>) -> Option<&Rc<super::file_tree::Children>> {
     node?.children.as_ref()
 }
 
-/// In what two files of one path differ. Of another type, nothing of the content is said.
+/// Returns the aspects in which two files differ; if their types differ, their contents are not compared.
 pub fn aspects(before: &Inode, after: &Inode) -> Vec<Aspect> {
     let kind = match (&before.kind, &after.kind) {
         (a, b) if std::mem::discriminant(a) != std::mem::discriminant(b) => Some(Aspect::Type),
@@ -90,7 +90,7 @@ pub fn aspects(before: &Inode, after: &Inode) -> Vec<Aspect> {
         (FileKind::CharDevice(..) | FileKind::BlockDevice(..), _) => Some(Aspect::Device),
         _ => Some(Aspect::Content),
     };
-    // A link has no mode of its own.
+    // Symbolic links have no mode of their own.
     let modes = !matches!(
         (&before.kind, &after.kind),
         (FileKind::Symlink(_), _) | (_, FileKind::Symlink(_))

@@ -1,8 +1,8 @@
-//! Computes a layer from what a container changed.
+//! Computes a layer from a container's changes.
 //!
-//! `before` is what the container saw at its start, `upper` the overlay's upper directory at its end, when
-//! nothing runs in it any more. The layer holds what changed and nothing more: applied to `before` it
-//! gives what the container saw at its end. docs/decisions/003-diff.md has the rules and their reasons.
+//! `before` is the container's root file system at its start, `upper` the overlay's upper directory after all
+//! processes have ended. The layer contains exactly the changes: applied to `before`, it gives the container's final
+//! root file system. docs/decisions/003-diff.md has the rules and their reasons.
 
 pub(super) mod changes;
 mod whiteout;
@@ -22,37 +22,37 @@ use crate::layer::unpack::tree::failure;
 use crate::layer::write::TarWriter;
 use crate::rootfs::Cursor;
 
-/// What to compare.
+/// The input of a diff.
 #[derive(Clone, Copy, Debug)]
 pub struct DiffRequest<'a> {
-    /// The upper directory itself (not the mount) of an overlay mounted with `userxattr`, whose root had
-    /// the metadata of `before`'s at the start (see
+    /// The upper directory itself (not the mount) of an overlay mounted with `userxattr`. Its root had the metadata of
+    /// the root of `before` at the start (see
     /// [`copy_directory_metadata`](crate::layer::unpack::copy_directory_metadata)).
     pub upper: BorrowedFd<'a>,
     /// A read-only merged view of the layers below.
     pub before: BorrowedFd<'a>,
-    /// The file system's time before the container started: the ctime of a file just made in it.
+    /// The file system's time before the container started: the ctime of a file created then.
     pub started: Timestamp,
-    /// Later times are written as this one, in seconds: `SOURCE_DATE_EPOCH`.
+    /// Later times are clamped to this one, in seconds: `SOURCE_DATE_EPOCH`.
     pub clamp_mtime: Option<i64>,
 }
 
-/// What a layer holds.
+/// The content of a layer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DiffReport {
-    /// Entries written.
+    /// Number of entries written.
     pub entries: u64,
-    /// Paths (their bytes) of sockets, which no layer can hold and which were left out: the first thousand.
+    /// Paths (as bytes) of sockets, which a layer can't contain and which were skipped: the first thousand.
     pub sockets: Vec<Vec<u8>>,
-    /// How many there are in all.
+    /// Number of skipped sockets.
     pub socket_count: u64,
 }
 
-/// Writes the layer of the changes to `tar`; one without entries where nothing changed.
+/// Writes the layer of the changes to `tar`; a layer without entries if nothing changed.
 ///
 /// # Errors
-/// `BadInput` for a file that no layer can hold (a name that begins with `.wh.`); `Sandbox` for an overlay
-/// mounted in a way that keeps files in parts; `Storage` if reading or writing fails.
+/// `BadInput` for a file that a layer can't contain (a name that begins with `.wh.`); `Sandbox` for an overlay mounted
+/// with redirects or metadata-only copies; `Storage` if reading or writing fails.
 pub fn diff(request: &DiffRequest<'_>, tar: &mut dyn Write) -> Result<DiffReport> {
     let changes = changes::find(request.upper, request.before, request.started)?;
     let cursor = Cursor::new(request.upper).map_err(|error| failure("open", b"", error))?;
@@ -78,7 +78,7 @@ struct Emitter<W: Write> {
     cursor: Cursor,
     clamp: Option<i64>,
     writer: TarWriter<W>,
-    /// The item of each group's first name, by group.
+    /// The item of each group's first name, indexed by group.
     first_names: Vec<Option<u32>>,
 }
 
@@ -89,7 +89,7 @@ impl<W: Write> Emitter<W> {
         if path.len() > MAX_PATH {
             let path = show(&path);
             return Err(Error::bad_input(format!(
-                "{path} can't be put into an image: its path has more than {MAX_PATH} bytes"
+                "{path} can't be put into an image: its path is longer than {MAX_PATH} bytes"
             )));
         }
         match changes.items[index].change {
@@ -125,7 +125,7 @@ impl<W: Write> Emitter<W> {
         self.writer.append(&entry, &mut std::io::empty())
     }
 
-    /// Writes a file, or a further name of the file `link`.
+    /// Writes a file, or a hard link to the file `link`.
     fn file(&mut self, names: &[&[u8]], path: Vec<u8>, link: Option<Vec<u8>>) -> Result<()> {
         let Some((&name, parents)) = names.split_last() else { return Ok(()) };
         let failed = |error| failure("read", &path, error);
@@ -166,7 +166,7 @@ impl<W: Write> Emitter<W> {
         }
     }
 
-    /// The metadata that a file is meant to have.
+    /// Returns the entry with a file's intended metadata.
     fn entry(&self, path: Vec<u8>, kind: EntryKind, stat: &Stat, raw: Xattrs) -> Entry {
         let mut xattrs = comparable_upper(raw);
         let (owner, node) = take_records(&mut xattrs);

@@ -1,8 +1,8 @@
-//! What layers stacked on each other hold, in memory: every path with its metadata, files' contents as digests.
+//! The content of stacked layers in memory: every path with its metadata, file contents as digests.
 //!
-//! The rules are those of [`unpack`](crate::layer::unpack), so that an index tells of the tree that
-//! unpacking would make, with nothing lost that a host can't make. A copy shares whatever it doesn't change:
-//! two images on one base cost one base, and [`compare`](crate::layer::compare) passes over what is shared.
+//! Follows the rules of [`unpack`](crate::layer::unpack), so that a file tree is the tree that unpacking would create,
+//! including everything that a host can't create. Copies share unchanged parts: two images on one base hold the base
+//! once, and [`compare`](crate::layer::compare) skips shared parts.
 
 mod inode;
 
@@ -24,38 +24,38 @@ use crate::layer::unpack::tree::MOST_LINKS;
 
 pub use crate::layer::file_tree::inode::{FileKind, Inode};
 
-/// About what an entry takes in memory beside its name, its target and its attributes, in bytes.
+/// Approximate memory use of an entry besides its name, target and attributes, in bytes.
 const ENTRY: u64 = 250;
-/// What an index may take in memory: some four million entries, more than any image has.
+/// The maximum memory use of a file tree, in bytes: some four million entries, more than any image has.
 const MAX_MEMORY: u64 = 1 << 30;
 
-/// What layers hold, the later on top of the earlier.
+/// The content of layers, with later ones applied on top of earlier ones.
 #[derive(Clone)]
 pub struct FileTree {
     root: Node,
-    /// The number of the layer that is being put on.
+    /// The number of the layer being applied.
     layer: u32,
-    /// What all of it takes in memory, about; what was replaced counts still.
+    /// Approximate memory use, in bytes, including replaced entries.
     memory: u64,
 }
 
 #[derive(Clone)]
 pub(super) struct Node {
     pub(super) inode: Rc<Inode>,
-    /// The layer that made it, or that made it anew.
+    /// The layer that created or recreated it.
     layer: u32,
-    /// What is in a directory.
+    /// A directory's entries.
     pub(super) children: Option<Rc<Children>>,
 }
 
 type Map = BTreeMap<Box<[u8]>, Node>;
 
-/// What is in a directory, by name.
+/// A directory's entries, by name.
 #[derive(Clone, Default)]
 pub(super) struct Children(pub(super) Map);
 
 impl Drop for Children {
-    /// Level by level: directories may lie deeper in each other than a stack is.
+    /// Drops iteratively: directories may be nested deeper than the stack allows.
     fn drop(&mut self) {
         if self.0.is_empty() {
             return;
@@ -77,18 +77,18 @@ impl Default for FileTree {
     }
 }
 
-/// Where the directories of a path lead: what is there of them, links resolved, and what must still be made.
+/// The directories of a path, with links resolved: the existing ones, and those still to be created.
 struct ResolvedPath {
     existing: Vec<Box<[u8]>>,
     missing: Vec<Box<[u8]>>,
 }
 
 impl FileTree {
-    /// Puts the layer that `tar` streams on top, and reads `tar` to its end.
+    /// Applies the layer in `tar` on top, and reads `tar` to its end.
     ///
     /// # Errors
-    /// `BadInput` for a layer that can't be unpacked, or has more entries than can be compared; the message
-    /// names the entry. The index then holds a part of the layer.
+    /// `BadInput` for a layer that can't be unpacked, or has too many entries to compare; the message names the entry.
+    /// The file tree then contains part of the layer.
     pub fn add_layer(&mut self, tar: &mut dyn Read) -> Result<()> {
         self.layer += 1;
         let mut reader = TarReader::new(tar);
@@ -119,7 +119,7 @@ impl FileTree {
             resolved.existing.iter().chain(&resolved.missing).map(|name| name.len() + 1).sum();
         if length + name.len() > MAX_PATH {
             return Err(Error::bad_input(format!(
-                "its links lead to a path of more than {MAX_PATH} bytes"
+                "its links lead to a path longer than {MAX_PATH} bytes"
             )));
         }
         let parent = self.create_missing(resolved)?;
@@ -139,7 +139,7 @@ impl FileTree {
         Ok(())
     }
 
-    /// Puts `entry` at `name`, in place of what is there; a directory keeps what is in it.
+    /// Inserts `entry` at `name`, replacing an existing one; a directory keeps its content.
     fn insert(
         &mut self,
         parent: &[Box<[u8]>],
@@ -167,7 +167,7 @@ impl FileTree {
         Ok(())
     }
 
-    /// The file that a hard link at `name` is to be another name of.
+    /// Returns the target of a hard link at `name`.
     fn hard_link_target(
         &self,
         parent: &[Box<[u8]>],
@@ -209,7 +209,7 @@ impl FileTree {
         Ok(found.inode.clone())
     }
 
-    /// Where `names` lead. Links that this layer made are followed; what else is no directory gives way.
+    /// Resolves `names`. Follows links that this layer created; other non-directories are to be replaced.
     fn resolve(&self, names: &[&[u8]]) -> Result<ResolvedPath> {
         let mut here: Vec<(&[u8], &Node)> = Vec::new();
         let mut todo: Vec<&[u8]> = names.iter().rev().copied().collect();
@@ -230,7 +230,7 @@ impl FileTree {
             }
             let FileKind::Symlink(target) = &node.inode.kind else {
                 let name = show(name);
-                return Err(Error::bad_input(format!("{name} is no directory in this layer")));
+                return Err(Error::bad_input(format!("{name} is not a directory in this layer")));
             };
             links += 1;
             if links > MOST_LINKS {
@@ -244,12 +244,12 @@ impl FileTree {
         let existing = here.into_iter().map(|(name, _)| name.into()).collect();
         let missing: Vec<Box<[u8]>> = todo.into_iter().rev().map(Into::into).collect();
         if missing.iter().any(|name| name.len() > MAX_NAME) {
-            return Err(Error::bad_input("a link leads to a name of more than 255 bytes"));
+            return Err(Error::bad_input("a link leads to a name longer than 255 bytes"));
         }
         Ok(ResolvedPath { existing, missing })
     }
 
-    /// What is in the directory.
+    /// Returns the entries of the directory.
     fn children_at(&self, names: &[Box<[u8]>]) -> Option<&Map> {
         let mut map = &self.root.children.as_ref()?.0;
         for name in names {
@@ -258,7 +258,7 @@ impl FileTree {
         Some(map)
     }
 
-    /// What is in the directory, to be changed.
+    /// Returns the entries of the directory, for changes.
     fn children_at_mut(&mut self, names: &[Box<[u8]>]) -> &mut Map {
         let mut map = self.root.children_mut();
         for name in names {
@@ -267,7 +267,7 @@ impl FileTree {
         map
     }
 
-    /// Makes the directories that are missing; the names of all.
+    /// Creates the missing directories; returns the names of all.
     fn create_missing(&mut self, resolved: ResolvedPath) -> Result<Vec<Box<[u8]>>> {
         let ResolvedPath { mut existing, missing } = resolved;
         let names: usize = missing.iter().map(|name| name.len()).sum();
@@ -285,14 +285,14 @@ impl FileTree {
     fn reserve_memory(&mut self, bytes: u64) -> Result<()> {
         self.memory = self.memory.saturating_add(bytes);
         if self.memory > MAX_MEMORY {
-            return Err(Error::bad_input("the image has more in it than can be compared"));
+            return Err(Error::bad_input("the image has too many entries to compare"));
         }
         Ok(())
     }
 }
 
 impl Node {
-    /// A directory that no layer says anything of.
+    /// Creates a directory that no layer mentions.
     fn directory(layer: u32) -> Self {
         let entry = Entry::new("", EntryKind::Directory, 0o755);
         let inode = Rc::new(inode_of(&entry, FileKind::Directory));
@@ -303,13 +303,13 @@ impl Node {
         &mut Rc::make_mut(self.children.get_or_insert_default()).0
     }
 
-    /// Removes what lower layers have of it and in it; false if that is all.
+    /// Removes lower layers' content from it and below it; returns false if nothing else is left.
     fn drop_lower_content(&mut self, layer: u32) -> bool {
         if !self.has_own(layer) {
             return false;
         }
         if self.children.as_ref().is_some_and(|children| !children.0.is_empty()) {
-            // As deep as a path has names.
+            // The recursion is at most as deep as a path has names.
             self.children_mut().retain(|_, child| child.drop_lower_below(layer));
         }
         true
@@ -322,7 +322,7 @@ impl Node {
         self.layer == layer || self.children.as_ref().is_some_and(|it| !it.0.is_empty())
     }
 
-    /// Whether the layer made it or anything in it.
+    /// Returns whether the layer created it or anything in it.
     fn has_own(&self, layer: u32) -> bool {
         let mut todo = vec![self];
         while let Some(node) = todo.pop() {

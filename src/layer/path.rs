@@ -1,35 +1,34 @@
-//! Names inside a layer: bytes, relative, without `.` and `..`; and the names that OCI reserves for
-//! whiteouts (image-spec, layer.md, "Whiteouts").
+//! Paths in a layer: bytes, relative, without `.` and `..`; and the names that OCI reserves for whiteouts (image-spec,
+//! layer.md, "Whiteouts").
 
 use crate::error::{Error, Result};
 
-/// The longest path that is taken from a layer or put into one, in bytes: Linux's `PATH_MAX` without its
-/// NUL. svp walks name by name and could do more, but nobody else can unpack such a layer.
+/// The maximum length of a path read from or written to a layer, in bytes: Linux's `PATH_MAX` without its NUL. svp
+/// could handle longer ones, but no other tool could unpack such a layer.
 pub const MAX_PATH: usize = 4095;
-/// The longest single name (Linux `NAME_MAX`), in bytes.
+/// The maximum length of a name (Linux `NAME_MAX`), in bytes.
 pub(super) const MAX_NAME: usize = 255;
 
-/// The prefix of every whiteout's name.
+/// The prefix of whiteouts.
 const WHITEOUT: &[u8] = b".wh.";
-/// The name of the mark that hides all that lower layers have in its directory.
+/// The name of the opaque whiteout, which hides all lower entries of its directory.
 const OPAQUE: &[u8] = b".wh..wh..opq";
-/// The prefix of aufs's own bookkeeping files, which old layers still hold.
+/// The prefix of aufs metadata files, found in old layers.
 const AUFS: &[u8] = b".wh..wh.";
 
-/// A path inside a layer: names joined by single slashes, none of them empty, `.` or `..`; the empty
-/// path is the root.
+/// A path in a layer: names joined by single slashes, none of them empty, `.` or `..`; the empty path is the root.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntryPath(Vec<u8>);
 
 impl EntryPath {
-    /// Normalises a path as an archive has it: leading slashes, empty names and `.` don't count.
+    /// Normalises a path from an archive: ignores leading slashes, empty names and `.`.
     ///
     /// # Errors
     /// `BadInput` for a `..`, a NUL, a name above 255 bytes and a path above [`MAX_PATH`].
     pub fn parse(raw: &[u8]) -> Result<Self> {
         let bad = |why: &str| Err(Error::bad_input(format!("{} {why}", show(raw))));
         if raw.len() > MAX_PATH {
-            return bad(&format!("is a path of more than {MAX_PATH} bytes"));
+            return bad(&format!("is a path longer than {MAX_PATH} bytes"));
         }
         if raw.contains(&0) {
             return bad("has a NUL in its name");
@@ -39,9 +38,9 @@ impl EntryPath {
             match name {
                 b"" | b"." => continue,
                 b".." => return bad("leads out of its directory by \"..\""),
-                // A whiteout's own name is never made.
+                // The whiteout's own name is never created, so only the hidden name counts.
                 name if name.strip_prefix(WHITEOUT).unwrap_or(name).len() > MAX_NAME => {
-                    return bad("has a name of more than 255 bytes");
+                    return bad("has a name longer than 255 bytes");
                 }
                 name => {
                     if !path.is_empty() {
@@ -54,17 +53,17 @@ impl EntryPath {
         Ok(EntryPath(path))
     }
 
-    /// The normalised bytes, empty for the root.
+    /// Returns the normalised bytes, empty for the root.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// Whether this is the root itself.
+    /// Returns whether this is the root.
     pub fn is_root(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The names from the root down; none for the root.
+    /// Returns the names from the root down; none for the root.
     pub fn names(&self) -> impl Iterator<Item = &[u8]> {
         self.0.split(|&byte| byte == b'/').filter(|name| !name.is_empty())
     }
@@ -81,23 +80,23 @@ impl EntryPath {
     }
 }
 
-/// What a layer's name asks for.
+/// The meaning of a name in a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryName<'a> {
     /// An ordinary name.
     Plain,
-    /// `.wh.NAME`: lower layers' NAME is gone.
+    /// `.wh.NAME`: removes the lower layers' NAME.
     Whiteout(&'a [u8]),
-    /// `.wh..wh..opq`: everything that lower layers have in this directory is gone.
+    /// `.wh..wh..opq`: removes all lower entries of this directory.
     Opaque,
-    /// aufs's bookkeeping: without meaning.
+    /// An aufs metadata file, without effect.
     Ignored,
 }
 
-/// Reads the whiteout names out of ordinary ones.
+/// Distinguishes whiteouts from ordinary names.
 ///
 /// # Errors
-/// `BadInput` for a whiteout of no name, `.` or `..`.
+/// `BadInput` for a whiteout of the empty name, `.` or `..`.
 pub fn classify(name: &[u8]) -> Result<EntryName<'_>> {
     if name == OPAQUE {
         return Ok(EntryName::Opaque);
@@ -114,8 +113,8 @@ pub fn classify(name: &[u8]) -> Result<EntryName<'_>> {
     }
 }
 
-/// The names above a path's last one, that one, and what it asks for; `None` for what has no meaning: the
-/// root's own entry, and aufs's bookkeeping.
+/// Splits a path into its parent's names, its last name and the latter's meaning; `None` for entries without effect:
+/// the root itself, and aufs metadata files.
 ///
 /// # Errors
 /// As [`classify`], and `BadInput` for a path that leads through a whiteout.
@@ -127,23 +126,23 @@ pub fn split_entry(path: &EntryPath) -> Result<Option<(Vec<&[u8]>, &[u8], EntryN
         return Ok(None);
     }
     if parents.iter().any(|name| is_reserved(name)) {
-        return Err(Error::bad_input("it lies in a whiteout"));
+        return Err(Error::bad_input("it is below a whiteout"));
     }
     Ok(Some((parents, name, kind)))
 }
 
-/// Where a symbolic link's target leads from the link's directory.
+/// The target of a symbolic link, relative to the link's directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkTarget<'a> {
-    /// From the root instead.
+    /// Whether it starts at the root instead.
     pub absolute: bool,
-    /// So many directories up first.
+    /// The number of directories to ascend first.
     pub up: usize,
-    /// Then down by these names.
+    /// The names to descend by afterwards.
     pub down: Vec<&'a [u8]>,
 }
 
-/// Reads a link's target. A `..` is taken without looking whether what it leaves is a directory.
+/// Parses a link's target. Resolves `..` lexically, without checking that it leaves a directory.
 pub fn parse_link_target(target: &[u8]) -> LinkTarget<'_> {
     let mut parsed = LinkTarget { absolute: target.starts_with(b"/"), up: 0, down: Vec::new() };
     for name in target.split(|&byte| byte == b'/') {
@@ -160,25 +159,24 @@ pub fn parse_link_target(target: &[u8]) -> LinkTarget<'_> {
     parsed
 }
 
-/// Whether a real file of this name can't be put into a layer.
+/// Returns whether a layer can't contain an actual file of this name.
 pub fn is_reserved(name: &[u8]) -> bool {
     name.starts_with(WHITEOUT)
 }
 
-/// The name of the whiteout of `name`.
+/// Returns the name of the whiteout of `name`.
 pub fn whiteout_of(name: &[u8]) -> Vec<u8> {
     [WHITEOUT, name].concat()
 }
 
-/// `path` in quotes for a message, unprintable bytes escaped, cut after 300 bytes.
+/// Formats `path` for a message: quoted, unprintable bytes escaped, truncated after 300 bytes.
 pub fn show(path: &[u8]) -> String {
     let cut = &path[..path.len().min(300)];
     let dots = if cut.len() < path.len() { "…" } else { "" };
     format!("\"{}{dots}\"", escaped(cut))
 }
 
-/// `path` whole and on one line: as it is where a terminal can show it, else escaped and in quotes, as git
-/// has it.
+/// Formats `path` in full on one line: verbatim if a terminal can show it, else escaped and quoted, as git does.
 pub fn quoted(path: &[u8]) -> String {
     let escaped = escaped(path);
     if escaped.as_bytes() == path { escaped } else { format!("\"{escaped}\"") }

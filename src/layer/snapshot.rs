@@ -1,7 +1,7 @@
-//! A whole tree as data, and what differs between two of them.
+//! Reads a whole tree as data, and compares two of them.
 //!
-//! Slow and simple on purpose: it reads everything, so that it can judge what the diff of an overlay
-//! leaves out. Owners and devices are taken as svp's records mean them.
+//! Deliberately slow and simple: it reads everything, so that tests can judge the diff of an overlay. Interprets svp's
+//! records of owners and devices.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
@@ -18,28 +18,28 @@ use crate::layer::unpack::tree::failure;
 use crate::oci::{Digest, DigestReader};
 use crate::rootfs::{self, Cursor};
 
-/// One file of a tree.
+/// A file of a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// Its metadata, as a layer would have it; a hard link counts as the file that it is a name of.
+    /// Its metadata as a layer would have it; a hard link appears as the file that it refers to.
     pub entry: Entry,
     /// The digest of a file's content.
     pub content: Option<Digest>,
-    /// Device and inode number, by which names of one file are known.
+    /// Device and inode number, which identify hard links.
     pub inode: (u64, u64),
-    /// When the inode was last changed, which no copy can keep.
+    /// The ctime, which no copy can preserve.
     pub ctime: Timestamp,
 }
 
 impl Node {
-    /// Whether both have the same metadata (but for the path) and content.
+    /// Returns whether both have the same metadata (except the path) and content.
     pub fn is_same(&self, other: &Self) -> bool {
         let without_path = |entry: &Entry| Entry { path: Vec::new(), ..entry.clone() };
         without_path(&self.entry) == without_path(&other.entry) && self.content == other.content
     }
 }
 
-/// A tree: every path below the root, which itself is the empty path. Sockets are left out.
+/// A tree: every path below the root, which is the empty path. Sockets are skipped.
 pub type Snapshot = BTreeMap<Vec<u8>, Node>;
 
 /// Reads the tree below `root`: a mounted overlay or a plain directory.
@@ -68,7 +68,7 @@ pub fn take(root: BorrowedFd<'_>) -> Result<Snapshot> {
     Ok(snapshot)
 }
 
-/// Notes the directory that the cursor stands on, and lists it backwards.
+/// Records the current directory of the cursor, and lists it in reverse.
 fn enter(cursor: &Cursor, snapshot: &mut Snapshot) -> Result<Vec<rootfs::Name>> {
     let path = cursor.path_of(b"");
     let failed = |error| failure("read", &path, error);
@@ -138,25 +138,25 @@ fn node(path: &[u8], kind: EntryKind, stat: &Stat, mut xattrs: Xattrs) -> Node {
     Node { entry, content: None, inode, ctime: meta::ctime(stat) }
 }
 
-/// What differs at one path.
+/// A difference at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Difference {
     /// Only the second tree has it.
     Added,
     /// Only the first tree has it.
     Removed,
-    /// Both have it, with other metadata or content.
+    /// Both have it, with different metadata or content.
     Changed,
-    /// It is a name of the same file as another path in one of the trees only.
+    /// It is a hard link to another path in only one of the trees.
     Linked {
         /// The other path.
         with: Vec<u8>,
-        /// Whether it is so in the second tree.
+        /// Whether that is the second tree.
         now: bool,
     },
 }
 
-/// What is different in `after`, by path.
+/// Returns the differences between the trees, by path.
 pub fn compare(before: &Snapshot, after: &Snapshot) -> Vec<(Vec<u8>, Difference)> {
     let paths: BTreeSet<&Vec<u8>> = before.keys().chain(after.keys()).collect();
     let (before_links, after_links) = (links(before), links(after));
@@ -183,7 +183,7 @@ pub fn compare(before: &Snapshot, after: &Snapshot) -> Vec<(Vec<u8>, Difference)
     differences
 }
 
-/// For each further name of a file, its first.
+/// Returns the first name of each file, for each further name.
 fn links(snapshot: &Snapshot) -> HashMap<&Vec<u8>, &Vec<u8>> {
     let mut first = HashMap::new();
     let mut links = HashMap::new();

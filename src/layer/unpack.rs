@@ -1,9 +1,9 @@
 //! Unpacks one layer into a directory.
 //!
-//! Every path is walked name by name from the root's descriptor, and a symbolic link on the way is
-//! resolved here, inside the root: nothing that a layer holds can name anything outside. Entries are
-//! applied in order, a later one replacing an earlier one of the same path; whiteouts only ever hide what
-//! lower layers have, wherever in the layer they come. docs/decisions/002-unpack.md has the reasons.
+//! Walks every path name by name from the root's descriptor and resolves symbolic links itself, inside the root, so
+//! that no entry can reach anything outside. Applies entries in order, later ones replacing earlier ones of the same
+//! path; whiteouts hide only the lower layers' files, regardless of their position in the layer.
+//! docs/decisions/002-unpack.md has the reasons.
 
 mod entry;
 mod hard_link;
@@ -20,89 +20,89 @@ use crate::layer::path::{EntryName, EntryPath, show, split_entry};
 use crate::layer::read::TarReader;
 use crate::layer::unpack::tree::Tree;
 
-/// What the unpacked files are for.
+/// The purpose of the unpacked tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// The root is an empty directory that becomes a lower directory of an overlay mounted with
-    /// `userxattr`: whiteouts become devices 0:0, opaque directories get `user.overlay.opaque`, and what
-    /// can't be made gets a stand-in with a record (see [`crate::layer::meta`]).
+    /// The root is an empty directory that becomes a lower directory of an overlay mounted with `userxattr`: whiteouts
+    /// become devices 0:0, opaque directories get `user.overlay.opaque`, and files that can't be created become
+    /// stand-ins with records (see [`crate::layer::meta`]).
     Overlay,
-    /// The root is a tree that the layer is applied onto, lower layers first: whiteouts remove. What can't
-    /// be made is left out and listed.
+    /// The root is a tree to which layers are applied in order: whiteouts remove files. Files that can't be created are
+    /// skipped and reported.
     Plain,
 }
 
-/// How to unpack.
+/// Options of unpacking.
 #[derive(Clone, Debug)]
 pub struct UnpackOptions<'a> {
-    /// What for.
+    /// The purpose.
     pub mode: Mode,
-    /// The ids that files can be given to.
+    /// The ids that files can be given.
     pub ids: IdRanges,
-    /// With [`Mode::Overlay`], the merged view of all lower layers: hard links into them are copied from
-    /// there, and directories that the layer doesn't mention get their metadata from there.
+    /// With [`Mode::Overlay`], the merged view of all lower layers, from which hard link targets and the metadata of
+    /// directories that the layer does not mention are copied.
     pub lower: Option<BorrowedFd<'a>>,
 }
 
-/// Why something is not as the layer has it.
+/// The reason why a file differs from the layer's entry.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Loss {
-    /// A device that the caller may not make.
+    /// A device that the caller may not create.
     Device {
         /// Its major number.
         major: u32,
         /// Its minor number.
         minor: u32,
     },
-    /// An owner that the caller may not give; setuid and setgid were left off with it.
+    /// An owner that the caller may not set; setuid and setgid are dropped too.
     Owner {
-        /// The owner meant.
+        /// The intended owner.
         uid: u32,
-        /// The group meant.
+        /// The intended group.
         gid: u32,
     },
-    /// An extended attribute that the caller may not set or the file system can't hold.
+    /// An extended attribute that the caller may not set or the file system can't store.
     Xattr {
         /// Its name.
         name: String,
     },
 }
 
-/// Something that is not as the layer has it.
+/// A file that differs from the layer's entry.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Unmade {
-    /// The path in the layer, its bytes.
+    /// The path in the layer, as bytes.
     pub path: Vec<u8>,
-    /// What is missing.
+    /// The difference.
     pub loss: Loss,
 }
 
-/// Metadata of a symbolic link or fifo that no record on the file could hold ([`Mode::Overlay`]).
+/// Metadata of a symbolic link or fifo that can't be recorded on the file ([`Mode::Overlay`]).
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Unrepresented {
-    /// The path in the layer, its bytes.
+    /// The path in the layer, as bytes.
     pub path: Vec<u8>,
-    /// The owner meant.
+    /// The intended owner.
     pub uid: u32,
-    /// The group meant.
+    /// The intended group.
     pub gid: u32,
 }
 
-/// The most [`Unmade`] and [`Unrepresented`] that a report lists.
+/// The maximum number of [`Unmade`] and of [`Unrepresented`] listed in a report.
 const MOST_LISTED: usize = 1000;
 
-/// What unpacking a layer did.
+/// The result of unpacking a layer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct UnpackReport {
-    /// Entries in the layer.
+    /// Number of entries in the layer.
     pub entries: u64,
-    /// Bytes of content in them.
+    /// Total size of their content, in bytes.
     pub bytes: u64,
-    /// What is not as the layer has it, the first thousand.
+    /// Files that differ from the layer's entries: the first thousand.
     pub unmade: Vec<Unmade>,
-    /// How many there are in all.
+    /// Number of files that differ.
     pub unmade_count: u64,
-    /// What no record on the file could hold, the first thousand.
+    /// Files whose metadata could not be recorded: the first thousand.
     pub unrepresented: Vec<Unrepresented>,
 }
 
@@ -121,15 +121,15 @@ impl UnpackReport {
     }
 }
 
-/// Unpacks the layer that `tar` streams into the directory `root`, and reads `tar` to its end, so that a
-/// digest computed on the way covers all of it.
+/// Unpacks the layer in `tar` into the directory `root`, and reads `tar` to its end, so that a digest computed on the
+/// way covers all of it.
 ///
-/// Needs the capabilities of root over the ids given, as the root of a user namespace has them; in
-/// [`Mode::Plain`] it does what it may without them.
+/// Needs the capabilities of root over the given ids, which the root of a user namespace has; in [`Mode::Plain`] it
+/// does as much as it may without them.
 ///
 /// # Errors
-/// `BadInput` for a layer that is damaged or asks for what no layer may: the message names the entry.
-/// `Storage` if the disk is full or fails. The root then holds a part of the layer.
+/// `BadInput` for a layer that is damaged or has a forbidden entry, which the message names. `Storage` if the disk is
+/// full or fails. The root then contains part of the layer.
 pub fn unpack_layer(
     tar: &mut dyn Read,
     root: BorrowedFd<'_>,
@@ -145,7 +145,7 @@ pub fn unpack_layer(
     tree.finish()
 }
 
-/// The error for an entry of the root that is something else.
+/// The error for an entry of the root that is not a directory.
 pub(super) const NO_ROOT: &str = "the root of an image can only be a directory";
 
 fn apply(tree: &mut Tree, entry: &Entry, reader: &mut TarReader<'_>) -> Result<()> {
@@ -168,8 +168,8 @@ fn apply(tree: &mut Tree, entry: &Entry, reader: &mut TarReader<'_>) -> Result<(
     }
 }
 
-/// Gives the directory `to` the owner, mode, extended attributes and time of the directory `from`, such
-/// as an overlay's upper directory those of the merged lower root, which it hides.
+/// Copies owner, mode, extended attributes and time from the directory `from` to the directory `to`, such as to an
+/// overlay's upper directory from the merged lower root, which it hides.
 ///
 /// # Errors
 /// `Storage` if the kernel refuses.
@@ -178,7 +178,7 @@ pub fn copy_directory_metadata(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Resu
     Tree::new(to, &options)?.finish().map(drop)
 }
 
-/// Attributes of an entry in the form that goes onto the disk: svp's own names never come from a layer.
+/// Returns an entry's attributes in their on-disk form; never svp's private ones from a layer.
 pub(super) fn attributes(entry: &Entry, mode: Mode) -> Xattrs {
     use crate::layer::meta::{OWN_PREFIX, escape};
     let wanted = entry.xattrs.iter().filter(|(name, _)| {

@@ -1,7 +1,7 @@
-//! Finds what an overlay's upper directory changes: the first half of a diff.
+//! Finds the changes in an overlay's upper directory: the first half of a diff.
 //!
-//! The upper directory holds every file that was touched, changed or not, and tells removals by whiteouts
-//! and opaque directories. Each of its files is held against the merged view of the layers below.
+//! The upper directory contains every file that was opened for writing, changed or not, and represents removals by
+//! whiteouts and opaque directories. Each of its files is compared with the merged view of the layers below.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
@@ -21,50 +21,50 @@ use crate::layer::unpack::tree::failure;
 use crate::layer::unpack::whiteout::is_whiteout;
 use crate::rootfs::{self, Cursor};
 
-/// How the change of one name goes into the layer.
+/// The representation of a changed name in the layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     /// A directory with its metadata.
     Directory,
     /// Any other file.
     File,
-    /// One of several names of a file: the number of the group.
+    /// A file with several names: the number of its group.
     Linked(u32),
-    /// The name is gone.
+    /// A removed name.
     Whiteout,
 }
 
-/// One name that changed or may turn out to belong to what changed.
+/// A name that changed, or may turn out to belong to a changed file.
 pub(super) struct Item {
-    /// The item of the directory that it is in; its own for the root.
+    /// The item of its parent directory; the root's is its own.
     pub parent: u32,
     pub name: Box<[u8]>,
     pub change: Change,
-    /// Whether it goes into the layer.
+    /// Whether it is written to the layer.
     pub emit: bool,
 }
 
-/// The names of one file.
+/// The names of one file with hard links.
 struct Group {
     changed: bool,
-    /// The file below that the unchanged names are names of.
+    /// The lower file that the unchanged names refer to.
     below: Option<(u64, u64)>,
 }
 
-/// What changed, parents before what is in them, siblings sorted by the name that the layer has.
+/// The changes: parents before children, siblings sorted by their names in the layer.
 pub(super) struct Changes {
     pub items: Vec<Item>,
-    /// Paths of sockets, which no layer can hold.
+    /// Paths of sockets, which a layer can't contain.
     pub sockets: Vec<Vec<u8>>,
-    /// How many there are; not all of them are listed.
+    /// Number of sockets; not all are listed.
     pub socket_count: u64,
 }
 
-/// The most sockets that are listed.
+/// The maximum number of listed sockets.
 const MOST_LISTED: usize = 1000;
 
 impl Changes {
-    /// The names that lead to an item.
+    /// Returns the names from the root to an item.
     pub fn names(&self, index: usize) -> Vec<&[u8]> {
         let mut names = Vec::new();
         let mut at = index;
@@ -79,12 +79,12 @@ impl Changes {
 
 /// A directory being walked.
 struct Frame {
-    /// Its names, and whether the upper directory has them.
+    /// Its names, and whether each is in the upper directory.
     names: std::vec::IntoIter<(Box<[u8]>, bool)>,
     item: u32,
-    /// Whether the layers below have the directory.
+    /// Whether the directory exists in the layers below.
     below: bool,
-    /// Whether nothing of it shows through.
+    /// Whether it hides the lower directory completely.
     opaque: bool,
 }
 
@@ -130,7 +130,7 @@ impl Walk {
         failure(what, &self.upper.path_of(name), error)
     }
 
-    /// Begins with the directory that both cursors stand on (`before` only where `below`).
+    /// Enters the current directory of both cursors (of `before` only if `below`).
     fn enter(&mut self, parent: u32, name: Box<[u8]>, below: bool, opaque: bool) -> Result<()> {
         let failed = |walk: &Self, error| walk.failed("read", b"", error);
         let raw = meta::read_xattrs(self.upper.dir()).map_err(|error| failed(self, error))?;
@@ -153,15 +153,14 @@ impl Walk {
         Ok(())
     }
 
-    /// Whether a directory's time says nothing: making and removing a file in it sets it, and nobody sees
-    /// that afterwards. What was set on purpose lies before the beginning, or after the last change of
-    /// the inode.
+    /// Returns whether a directory's mtime is insignificant: creating and removing a temporary file in it changes the
+    /// mtime, without leaving another trace. A time set on purpose is earlier than the start, or later than the ctime.
     fn is_incidental(&self, stat: &Stat, old: &Stat) -> bool {
         let mtime = meta::mtime(stat);
         mtime == meta::mtime(old) || (self.started <= mtime && mtime <= meta::ctime(stat))
     }
 
-    /// The names to visit, sorted as the layer will have them, and whether the upper directory has them.
+    /// Returns the names to visit, sorted as in the layer, and whether each is in the upper directory.
     fn names(&self, with_below: bool) -> Result<Vec<(Box<[u8]>, bool)>, Errno> {
         let mut names: Vec<(Vec<u8>, Box<[u8]>, bool)> = Vec::new();
         let upper = rootfs::list(self.upper.dir())?;
@@ -174,7 +173,7 @@ impl Walk {
             }
         }
         for name in upper {
-            // No script can make a character device: they are whiteouts.
+            // Scripts can't create character devices, so these are whiteouts.
             let key = match name.kind {
                 FileType::CharacterDevice => whiteout_of(&name.bytes),
                 _ => name.bytes.to_vec(),
@@ -252,14 +251,14 @@ impl Walk {
 
     fn keep(&mut self, item: Item) -> Result<()> {
         if item.emit && is_reserved(&item.name) {
-            // Of a directory, the walk stands in it already.
+            // For a directory, the walk has entered it already.
             let mut names = self.changes.names(item.parent as usize);
             names.push(&item.name);
             let path = show(&names.join(&b'/'));
             return Err(Error::bad_input(format!(
                 "{path} can't be put into an image: names that begin with \".wh.\" mean removals"
             ))
-            .hint("let the script give it another name, or remove it"));
+            .hint("rename it in the script, or remove it"));
         }
         if self.changes.items.len() >= u32::MAX as usize {
             return Err(Error::bad_input("the layer would have more than four billion entries"));
@@ -268,7 +267,7 @@ impl Walk {
         Ok(())
     }
 
-    /// The group of a file with several names. `same` is what it is the same as below.
+    /// Returns the group of a file with several names. `same` is the unchanged lower file, if any.
     fn group(&mut self, stat: &Stat, same: Option<Stat>) -> u32 {
         let below = same.map(|stat| (stat.st_dev, stat.st_ino));
         match self.by_inode.entry((stat.st_dev, stat.st_ino)) {
@@ -280,14 +279,14 @@ impl Walk {
             }
             Slot::Occupied(slot) => {
                 let group = &mut self.groups[*slot.get() as usize];
-                // Names of different files below became names of one.
+                // Names of different lower files became names of one.
                 group.changed |= below.is_none() || group.below != below;
                 *slot.get()
             }
         }
     }
 
-    /// Whether a file in the upper directory is the same as below: copied up, then left or changed back.
+    /// Returns whether a file equals the lower one: it was copied up, then left unchanged or changed back.
     fn is_same(&mut self, name: &[u8], stat: &Stat, old: &Stat) -> Result<bool> {
         let type_of = |stat: &Stat| FileType::from_raw_mode(stat.st_mode);
         if type_of(stat) != type_of(old) || meta::mtime(stat) != meta::mtime(old) {
@@ -349,7 +348,8 @@ impl Walk {
         }
     }
 
-    /// The mounts that svp makes allow neither; a diff that ignored them would lose files.
+    /// Refuses redirects and metadata-only copies. svp's mounts allow neither; a diff that ignored them would
+    /// lose files.
     fn refuse_redirected(&self, name: &[u8], raw: &Xattrs) -> Result<()> {
         for private in [&b"user.overlay.redirect"[..], b"user.overlay.metacopy"] {
             if raw.contains_key(private) {
@@ -364,8 +364,8 @@ impl Walk {
         Ok(())
     }
 
-    /// Marks all names of changed files and all directories above what goes into the layer; the root only
-    /// counts for itself.
+    /// Marks all names of changed files, and all parent directories of entries in the layer; the root only if it
+    /// changed itself.
     fn finish(mut self) -> Changes {
         let items = &mut self.changes.items;
         for index in (1..items.len()).rev() {
@@ -381,26 +381,26 @@ impl Walk {
     }
 }
 
-/// Attributes that count, of a file in the upper directory.
+/// Returns the significant attributes of a file in the upper directory.
 pub(super) fn comparable_upper(raw: Xattrs) -> Xattrs {
     let named = raw.into_iter().filter_map(|(name, value)| Some((meta::unescape(&name)?, value)));
     comparable(named.collect())
 }
 
-/// Attributes that count, svp's records among them.
+/// Returns the significant attributes, including svp's records.
 fn comparable(mut xattrs: Xattrs) -> Xattrs {
     xattrs.retain(|name, _| meta::is_portable(name));
     xattrs
 }
 
-/// Owner, mode and attributes as they are meant: svp's record of an owner read, that of a device kept.
+/// Returns the intended ownership and attributes: resolves svp's record of an owner, keeps that of a device.
 fn meant(stat: &Stat, mut xattrs: Xattrs) -> (Ownership, Xattrs) {
     let found = Ownership::of(stat);
     let record = xattrs.remove(meta::OWNER);
     (record.map_or(found, |record| found.meant(&record)), xattrs)
 }
 
-/// Takes svp's own records out of `xattrs`.
+/// Removes svp's records from `xattrs` and returns them.
 pub(in crate::layer) fn take_records(xattrs: &mut Xattrs) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
     let records = (xattrs.remove(meta::OWNER), xattrs.remove(meta::NODE));
     xattrs.retain(|name, _| !name.starts_with(OWN_PREFIX));

@@ -1,9 +1,9 @@
-//! Whiteouts, written: the entry of a new layer that says that a file of the layers below is gone.
+//! Creates whiteouts: the entries of a new layer that remove files of lower layers.
 
 use crate::layer::entry::{Entry, EntryKind};
 use crate::layer::path::whiteout_of;
 
-/// The entry that removes the file at `names`, with its time in seconds; the root can't be removed.
+/// Returns the whiteout of the file at `names`, with its time in seconds; `None` for the root.
 pub(super) fn entry(names: &[&[u8]], mtime: i64) -> Option<Entry> {
     let (name, parents) = names.split_last()?;
     let mut path = parents.join(&b'/');

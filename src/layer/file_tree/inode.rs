@@ -1,4 +1,4 @@
-//! One file of an index: its metadata, and what it is.
+//! A file of a file tree: its metadata, type and content.
 
 use std::io::{self, Write};
 
@@ -9,31 +9,31 @@ use crate::layer::read::TarReader;
 use crate::layer::unpack::{Mode, attributes};
 use crate::oci::{Digest, DigestWriter};
 
-/// A file's metadata, and what it is.
+/// A file's metadata, type and content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inode {
-    /// What it is, with its content.
+    /// Type and content.
     pub kind: FileKind,
-    /// Permissions; of a link, 0o777.
+    /// Permissions; 0o777 for a symbolic link.
     pub mode: u32,
     /// The owner.
     pub uid: u32,
     /// The group.
     pub gid: u32,
-    /// The time of last modification.
+    /// The mtime.
     pub mtime: Timestamp,
-    /// Extended attributes, but for those that no layer can set.
+    /// Extended attributes, except those that a layer can't set.
     pub xattrs: Option<Box<Xattrs>>,
 }
 
-/// What a file is, with what is in it.
+/// A file's type, with its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileKind {
     /// A regular file.
     File {
-        /// Bytes in it.
+        /// Size in bytes.
         size: u64,
-        /// The digest of them.
+        /// Digest of the content.
         digest: Digest,
     },
     /// A directory.
@@ -48,7 +48,7 @@ pub enum FileKind {
     Fifo,
 }
 
-/// What an index holds of an entry that is `what`.
+/// Creates the inode of an entry of the given kind.
 pub(super) fn inode_of(entry: &Entry, kind: FileKind) -> Inode {
     let xattrs = attributes(entry, Mode::Plain);
     Inode {
@@ -61,12 +61,12 @@ pub(super) fn inode_of(entry: &Entry, kind: FileKind) -> Inode {
     }
 }
 
-/// What an entry is that is neither directory nor hard link; a file's content is read.
+/// Reads the type of an entry that is neither a directory nor a hard link, and digests a file's content.
 pub(super) fn read_kind(entry: &Entry, reader: &mut TarReader<'_>) -> Result<FileKind> {
     Ok(match entry.kind {
         EntryKind::Symlink => {
             if entry.link.is_empty() || entry.link.len() >= 4096 || entry.link.contains(&0) {
-                return Err(Error::bad_input("its target is no path"));
+                return Err(Error::bad_input("its target is not a valid path"));
             }
             FileKind::Symlink(entry.link.as_slice().into())
         }
@@ -89,7 +89,7 @@ pub(super) fn read_kind(entry: &Entry, reader: &mut TarReader<'_>) -> Result<Fil
     })
 }
 
-/// About what the attributes take in memory, in bytes.
+/// Returns the approximate memory use of the attributes, in bytes.
 pub(super) fn memory_size(inode: &Inode) -> u64 {
     let xattrs = inode.xattrs.iter().flat_map(|xattrs| xattrs.iter());
     xattrs.map(|(name, value)| (name.len() + value.len()) as u64 + 100).sum()

@@ -1,4 +1,4 @@
-//! Makes one entry of a layer in a tree, with its content and metadata.
+//! Creates a layer's entry in a tree, with its content and metadata.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,11 +17,11 @@ use crate::layer::read::TarReader;
 use crate::layer::unpack::tree::{DEFAULT_ACL, Deferred, Found, Tree, failure, times};
 use crate::layer::unpack::{Loss, Mode, Unrepresented, attributes};
 
-/// Zero runs of this many bytes, at multiples of it, become holes.
+/// Aligned runs of this many zero bytes become holes.
 const HOLE: usize = 64 * 1024;
 
 impl Tree {
-    /// Makes `entry` as `name` in the current directory, in place of what is there.
+    /// Creates `entry` as `name` in the current directory, replacing an existing file.
     pub fn write_entry(
         &mut self,
         name: &[u8],
@@ -47,7 +47,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Runs `make`, and again after making room for it.
+    /// Runs `make`; if the name exists, removes it and tries again.
     pub fn make<T>(
         &mut self,
         name: &[u8],
@@ -58,7 +58,7 @@ impl Tree {
             self.remove_existing(name)?;
             made = make(self.cursor.dir(), name);
         }
-        made.map_err(|error| failure("make", &self.cursor.path_of(name), error))
+        made.map_err(|error| failure("create", &self.cursor.path_of(name), error))
     }
 
     pub fn create_file(&mut self, name: &[u8]) -> Result<OwnedFd> {
@@ -67,7 +67,7 @@ impl Tree {
         self.make(name, |dir, name| openat(dir, name, flags, Permissions::from_raw_mode(0o600)))
     }
 
-    /// Makes the directory `name`, or keeps it, and enters it.
+    /// Creates the directory `name`, or keeps an existing one, and enters it.
     fn make_directory(&mut self, name: &[u8]) -> Result<()> {
         let path = self.cursor.path_of(name);
         let mut hides = false;
@@ -78,20 +78,20 @@ impl Tree {
                 let is_dir = matches!(&found, Found::File(stat)
                     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
                 if !is_dir {
-                    // What a whiteout hid stays hidden behind the new directory.
+                    // A new directory must keep hiding what the whiteout hid.
                     hides = self.remove_existing(name)?;
                     mkdirat(self.cursor.dir(), name, Permissions::from_raw_mode(0o700))
-                        .map_err(|error| failure("make", &path, error))?;
+                        .map_err(|error| failure("create", &path, error))?;
                 }
             }
-            Err(error) => return Err(failure("make", &path, error)),
+            Err(error) => return Err(failure("create", &path, error)),
         }
         self.mark_created(name);
         self.push(name)?.map_err(|error| failure("open", &path, error))?;
         if hides { self.set_opaque() } else { Ok(()) }
     }
 
-    /// Gives the current directory the metadata of `entry`, instead of what it had.
+    /// Replaces the metadata of the current directory with that of `entry`.
     pub fn directory_metadata(&mut self, entry: &Entry) -> Result<()> {
         let (ownership, xattrs) = self.representable(b"", entry, Xattrs::new());
         self.set_directory_metadata(ownership, entry.mtime, &xattrs, true)
@@ -131,7 +131,7 @@ impl Tree {
         Ok(())
     }
 
-    /// What ownership can be given for `entry`, and the attributes to set, with the records of what can't.
+    /// Returns the ownership that can be set for `entry`, and its attributes, including records of the difference.
     fn representable(&mut self, name: &[u8], entry: &Entry, more: Xattrs) -> (Ownership, Xattrs) {
         let meant = Ownership { uid: entry.uid, gid: entry.gid, mode: entry.mode };
         let possible = meant.possible(&self.ids);
@@ -175,8 +175,8 @@ impl Tree {
             .map_err(|error| failure("set the time of", &self.cursor.path_of(name), error))
     }
 
-    /// Gives an open file its owner, then its attributes (a change of owner drops a capability), then its
-    /// mode. Tells what it has in the end.
+    /// Sets an open file's owner, then its attributes (a change of owner drops capabilities), then its mode. Returns
+    /// the resulting ownership.
     fn set_metadata(
         &mut self,
         file: BorrowedFd<'_>,
@@ -205,7 +205,7 @@ impl Tree {
         Ok(given)
     }
 
-    /// What the caller may not set, or the file system can't hold, is listed.
+    /// Reports an attribute that the caller may not set or the file system can't store.
     pub fn check_xattr(
         &mut self,
         set: Result<(), Errno>,
@@ -214,7 +214,7 @@ impl Tree {
         attribute: &[u8],
     ) -> Result<()> {
         let Err(error) = set else { return Ok(()) };
-        // ext4 says "no space" of attributes above one block, too.
+        // ext4 also returns ENOSPC for attributes larger than a block.
         let full = || rustix::fs::fstatvfs(file).is_ok_and(|fs| fs.f_bavail == 0);
         let path = self.cursor.path_of(name);
         let listed = match error {
@@ -236,7 +236,7 @@ impl Tree {
         self.make(name, |dir, name| {
             mknodat(dir, name, FileType::Fifo, Permissions::from_raw_mode(0o600), 0)
         })?;
-        // For both directions, so that opening doesn't wait for anyone.
+        // For reading and writing, so that opening a fifo does not block.
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fifo = openat(self.cursor.dir(), name, flags, Permissions::empty())
             .map_err(|error| failure("open", &self.cursor.path_of(name), error))?;
@@ -245,13 +245,13 @@ impl Tree {
 
     pub fn make_symlink(&mut self, name: &[u8], entry: &Entry) -> Result<()> {
         if entry.link.is_empty() || entry.link.len() >= 4096 || entry.link.contains(&0) {
-            return Err(Error::bad_input("its target is no path"));
+            return Err(Error::bad_input("its target is not a valid path"));
         }
         self.make(name, |dir, name| symlinkat(&*entry.link, dir, name))?;
         self.link_metadata(name, entry)
     }
 
-    /// Metadata of what can't be opened: links and devices.
+    /// Sets the metadata of files that can't be opened: links and devices.
     fn link_metadata(&mut self, name: &[u8], entry: &Entry) -> Result<()> {
         let (mut given, xattrs) = self.representable(name, entry, Xattrs::new());
         let (uid, gid) = (Uid::from_raw(given.uid), Gid::from_raw(given.gid));
@@ -277,7 +277,7 @@ impl Tree {
             }
         }
         if entry.kind != EntryKind::Symlink {
-            // Nobody else is here who could have put a link in the place of what was just made.
+            // No other process could have replaced the new file with a link.
             let mode = Permissions::from_raw_mode(given.mode);
             rustix::fs::chmodat(self.cursor.dir(), name, mode, AtFlags::empty())
                 .map_err(|error| failure("set the mode of", &self.cursor.path_of(name), error))?;
@@ -307,11 +307,11 @@ impl Tree {
                 self.report.lose(path, Loss::Device { major, minor });
                 Ok(())
             }
-            Err(error) => Err(failure("make", &self.cursor.path_of(name), error)),
+            Err(error) => Err(failure("create", &self.cursor.path_of(name), error)),
         }
     }
 
-    /// Writes a file's content, long runs of zeros as holes.
+    /// Writes a file's content, with long runs of zeros as holes.
     fn fill(
         &mut self,
         file: &File,
@@ -332,7 +332,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Copies `from` into `to`, long runs of zeros as holes.
+    /// Copies `from` to `to`, with long runs of zeros as holes.
     pub fn copy_content(&mut self, from: &File, to: &File, path: &[u8]) -> Result<()> {
         let mut buffer = std::mem::take(&mut self.buffer);
         let read = |buf: &mut [u8]| {
@@ -353,7 +353,7 @@ enum Fill {
     Write(std::io::Error),
 }
 
-/// Writes what `read` gives into the empty `file`; the number of bytes.
+/// Writes the data from `read` to the empty `file`; returns the number of bytes.
 fn write_sparse(
     file: &File,
     buffer: &mut [u8],

@@ -1,5 +1,5 @@
-//! Hard links: to what the same layer has, or, in an overlay, to what only a lower layer has, which is
-//! then copied up first, as overlayfs itself would.
+//! Creates hard links: to files of the same layer, or, in an overlay, to files of a lower layer, which are copied up
+//! first, as overlayfs does.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,7 +16,7 @@ use crate::layer::path::{EntryPath, is_reserved, show};
 use crate::layer::unpack::tree::{Found, Tree, copied, failure};
 
 impl Tree {
-    /// Makes `name` in the current directory another name of `target`.
+    /// Creates `name` in the current directory as a hard link to `target`.
     pub fn link(&mut self, name: &[u8], target: &[u8]) -> Result<()> {
         let target = EntryPath::parse(target).context("its target")?;
         let parents = target.names().collect::<Vec<_>>();
@@ -53,7 +53,7 @@ impl Tree {
         }
         let linked = self.make(name, |dir, name| {
             match linkat(&source, last, dir, name, AtFlags::empty()) {
-                // Nothing else can have taken it away but making room for its own link.
+                // The target can only be gone because the link replaced it.
                 Err(Errno::NOENT) => Ok(false),
                 other => other.map(|()| true),
             }
@@ -61,7 +61,7 @@ impl Tree {
         if linked { Ok(()) } else { wrong("it replaces") }
     }
 
-    /// Goes to the directory `names`, through links that this layer made; false if it isn't there.
+    /// Goes to the directory `names`, following links that this layer created; returns false if it doesn't exist.
     fn find_parent(&mut self, names: &[&[u8]]) -> Result<bool> {
         let common = self.ascend_to_common(names)?;
         let mut todo: Vec<Vec<u8>> =
@@ -91,8 +91,8 @@ impl Tree {
         Ok(true)
     }
 
-    /// Copies `name` in the directory `parents` from the lower layers into this one, and stays in that
-    /// directory; false if they don't have it.
+    /// Copies `name` in the directory `parents` from the lower layers to this one, and stays in that directory; returns
+    /// false if they don't have it.
     fn copy_up(&mut self, parents: &[&[u8]], name: &[u8]) -> Result<bool> {
         let path = EntryPath::parse(&[&parents.join(&b'/')[..], b"/", name].concat())?;
         let failed = |what, error| failure(what, path.as_bytes(), error);
@@ -108,7 +108,7 @@ impl Tree {
             FileType::RegularFile => EntryKind::File,
             FileType::Symlink => EntryKind::Symlink,
             FileType::Fifo => EntryKind::Fifo,
-            _ => return Err(Error::bad_input("its target is no file")),
+            _ => return Err(Error::bad_input("its target is not a file")),
         };
         let mut entry = Entry::new(path.as_bytes(), kind, stat.st_mode & 0o7777);
         (entry.uid, entry.gid, entry.mtime) = (stat.st_uid, stat.st_gid, meta::mtime(&stat));
@@ -135,14 +135,14 @@ impl Tree {
         Ok(true)
     }
 
-    /// Opens the lower layers' directory `names`; `None` if it isn't there.
+    /// Opens the lower layers' directory `names`; `None` if it doesn't exist.
     fn open_below(&mut self, names: &[&[u8]]) -> Option<OwnedFd> {
         let lower = self.lower.as_mut()?;
         lower.go(names).ok()?;
         rustix::io::fcntl_dupfd_cloexec(lower.dir(), 3).ok()
     }
 
-    /// Goes back to the directory of these names.
+    /// Returns to the directory `names`.
     fn return_to(&mut self, names: &[Box<[u8]>]) -> Result<()> {
         let names: Vec<&[u8]> = names.iter().map(|name| &**name).collect();
         let common = self.ascend_to_common(&names)?;

@@ -1,5 +1,4 @@
-//! The tree that a layer is unpacked into: where the next entry goes, what whiteouts hide, and the
-//! directories' times, which are set last.
+//! The tree that a layer is unpacked into: the place of the next entry, and the directories' times, which are set last.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -18,45 +17,45 @@ use crate::layer::unpack::whiteout::is_whiteout;
 use crate::layer::unpack::{Mode, UnpackOptions, UnpackReport};
 use crate::rootfs::{self, Cursor};
 
-/// As many links on the way to one entry as the kernel follows.
+/// The maximum number of links followed for one entry, as in the kernel.
 pub(in crate::layer) const MOST_LINKS: usize = 40;
-/// The attribute that makes new files in a directory inherit an ACL.
+/// The attribute by which new files in a directory inherit an ACL.
 pub(super) const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
-/// The longest link target that the kernel makes.
+/// The maximum length of a link target in the kernel.
 const MAX_TARGET: usize = 4096;
 
-/// What a directory gets when the work leaves it: making files in it changes its time.
+/// Metadata to set when leaving a directory: creating files in it changes its time.
 #[derive(Clone)]
 pub(super) struct Deferred {
     pub mtime: Timestamp,
-    /// The permissions, where the owner must do without some of his own.
+    /// The mode, if the owner lacks permissions that unpacking needs.
     pub mode: Option<u32>,
-    /// The default ACL, which what is made in it meanwhile must not inherit.
+    /// The default ACL, which new files must not inherit during unpacking.
     pub default_acl: Option<Vec<u8>>,
 }
 
-/// A tree being changed by one layer.
+/// A tree to which a layer is being applied.
 pub(super) struct Tree {
-    /// Stands on the parent of the current entry. What is replaced lies below it, so that its own
-    /// descriptors stay what their names say.
+    /// The position: the parent of the current entry. Replaced files are below it, so its descriptors always match its
+    /// names.
     pub cursor: Cursor,
     pub lower: Option<Cursor>,
     pub mode: Mode,
     pub ids: IdRanges,
     pub report: UnpackReport,
-    /// For the root and each directory down to where the cursor stands.
+    /// For the root and each directory down to the cursor.
     deferred: Vec<Deferred>,
-    /// In a plain tree, hashes of the paths that this layer made (what is there now was made by it, too);
-    /// in an overlay's layer there are no others.
+    /// In a plain tree, hashes of the paths that this layer created. In an overlay's layer it is unused: this layer
+    /// creates everything there.
     created: HashSet<[u64; 2]>,
     hashers: [RandomState; 2],
     pub buffer: Vec<u8>,
 }
 
-/// What is at a name.
+/// The file at a name.
 pub(super) enum Found {
     Nothing,
-    /// A whiteout that this layer made.
+    /// A whiteout that this layer created.
     Whiteout,
     File(Box<Stat>),
 }
@@ -83,14 +82,14 @@ impl Tree {
         Ok(tree)
     }
 
-    /// Leaves all directories.
+    /// Leaves all directories and returns the report.
     pub fn finish(mut self) -> Result<UnpackReport> {
         self.ascend(0)?;
         self.finish_directory()?;
         Ok(self.report)
     }
 
-    /// Goes down into the directory `name`.
+    /// Descends into the directory `name`.
     pub fn push(&mut self, name: &[u8]) -> Result<Result<(), Errno>> {
         match self.cursor.push(name) {
             Ok(()) => self.enter().map(Ok),
@@ -98,7 +97,7 @@ impl Tree {
         }
     }
 
-    /// Goes up to `depth` levels below the root.
+    /// Ascends to `depth` levels below the root.
     pub fn ascend(&mut self, depth: usize) -> Result<()> {
         while self.cursor.depth() > depth {
             self.finish_directory()?;
@@ -107,20 +106,20 @@ impl Tree {
         Ok(())
     }
 
-    /// Goes up as far as needed for the rest of `names` to lead down; how many of them that leaves.
+    /// Ascends to the deepest directory on the path `names`; returns its depth.
     pub fn ascend_to_common(&mut self, names: &[&[u8]]) -> Result<usize> {
         let common = self.cursor.common(names);
         self.ascend(common).map(|()| common)
     }
 
-    /// Remembers the time of the directory just entered, and lets its owner work in it.
+    /// Saves the time of the directory just entered, and grants its owner access.
     fn enter(&mut self) -> Result<()> {
         let failed = |error| failure("read", &self.cursor.path_of(b""), error);
         let stat = fstat(self.cursor.dir()).map_err(failed)?;
         let permissions = stat.st_mode & 0o7777;
         let mode = (permissions & 0o700 != 0o700).then_some(permissions);
         if mode.is_some() && self.mode == Mode::Plain {
-            // Somebody else's can't be changed, and need not.
+            // Fails harmlessly for a directory of another owner.
             let _ = rustix::fs::fchmod(
                 self.cursor.dir(),
                 Permissions::from_raw_mode(permissions | 0o700),
@@ -131,7 +130,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Sets what the current directory is to have in the end.
+    /// Sets the final metadata of the current directory.
     fn finish_directory(&mut self) -> Result<()> {
         let Some(deferred) = self.deferred.pop() else { return Ok(()) };
         if let Some(acl) = &deferred.default_acl {
@@ -142,7 +141,7 @@ impl Tree {
         }
         let failed = |what, error| failure(what, &self.cursor.path_of(b""), error);
         let dir = self.cursor.dir();
-        // Somebody else's directory, in a plain tree, stays as it is.
+        // In a plain tree, directories of other owners stay as they are.
         let refused = |error| self.mode == Mode::Plain && error == Errno::PERM;
         if let Some(mode) = deferred.mode {
             match rustix::fs::fchmod(dir, Permissions::from_raw_mode(mode)) {
@@ -156,7 +155,7 @@ impl Tree {
         }
     }
 
-    /// What the current directory is to have in the end.
+    /// Stores the final metadata of the current directory.
     pub fn set_deferred(&mut self, deferred: Deferred) {
         if let Some(slot) = self.deferred.last_mut() {
             *slot = deferred;
@@ -167,23 +166,23 @@ impl Tree {
         [self.hashers[0].hash_one(path), self.hashers[1].hash_one(path)]
     }
 
-    /// Whether this layer made what is at `path`.
+    /// Returns whether this layer created the file at `path`.
     pub fn is_own(&self, path: &[u8]) -> bool {
         self.mode == Mode::Overlay || self.created.contains(&self.hash(path))
     }
 
-    /// Notes that this layer made `name` in the current directory.
+    /// Records that this layer created `name` in the current directory.
     pub fn mark_created(&mut self, name: &[u8]) {
         if self.mode == Mode::Plain {
             self.created.insert(self.hash(&self.cursor.path_of(name)));
         }
     }
 
-    /// Goes to the directory `names`, making what is missing. Links that this layer made are followed
-    /// inside the root; those of lower layers give way to a directory, as they do in an overlay.
+    /// Goes to the directory `names`, creating missing ones. Follows links that this layer created, inside the root;
+    /// replaces those of lower layers by directories, as in an overlay.
     pub fn go_to_parent(&mut self, names: &[&[u8]]) -> Result<()> {
         let common = self.ascend_to_common(names)?;
-        // The names still to go, the next one last.
+        // The remaining names, the next one last.
         let mut todo: Vec<Vec<u8>> =
             names[common..].iter().rev().map(|name| name.to_vec()).collect();
         let mut links = 0;
@@ -205,7 +204,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Enters `name`, which is no directory: tells the target if it is a link to follow, else makes it a
+    /// Enters `name`, which is not a directory: returns the target of a link to follow, otherwise replaces it by a
     /// directory and enters that.
     fn enter_other(&mut self, name: &[u8]) -> Result<Option<Vec<u8>>> {
         let path = self.cursor.path_of(name);
@@ -213,7 +212,9 @@ impl Tree {
             Found::File(stat) if self.is_own(&path) => {
                 if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
                     let path = show(&path);
-                    return Err(Error::bad_input(format!("{path} is no directory in this layer")));
+                    return Err(Error::bad_input(format!(
+                        "{path} is not a directory in this layer"
+                    )));
                 }
                 let target = rustix::fs::readlinkat(self.cursor.dir(), name, Vec::new())
                     .map_err(|error| failure("read", &path, error))?;
@@ -228,7 +229,7 @@ impl Tree {
         }
     }
 
-    /// Puts a link's target before the names still to go.
+    /// Prepends a link's target to the remaining names.
     pub fn follow_link(&mut self, target: &[u8], todo: &mut Vec<Vec<u8>>) -> Result<()> {
         debug_assert!(target.len() <= MAX_TARGET);
         let LinkTarget { absolute, up, down } = parse_link_target(target);
@@ -241,11 +242,11 @@ impl Tree {
         Ok(())
     }
 
-    /// Makes a directory that the layer doesn't mention (yet) and enters it.
+    /// Creates a directory that the layer has not mentioned (yet), and enters it.
     fn make_parent(&mut self, name: &[u8], opaque: bool) -> Result<()> {
         let path = self.cursor.path_of(name);
         mkdirat(self.cursor.dir(), name, Permissions::from_raw_mode(0o700))
-            .map_err(|error| failure("make", &path, error))?;
+            .map_err(|error| failure("create", &path, error))?;
         self.mark_created(name);
         self.push(name)?.map_err(|error| failure("open", &path, error))?;
         let names: Vec<&[u8]> = path.split(|&byte| byte == b'/').collect();
@@ -253,8 +254,7 @@ impl Tree {
         if opaque { self.set_opaque() } else { Ok(()) }
     }
 
-    /// Gives the current directory, `names`, the metadata that it has in the lower layers, or what a
-    /// directory has by default.
+    /// Sets the metadata of the current directory, `names`, to that in the lower layers, or to the default.
     fn inherit_metadata(&mut self, names: &[&[u8]]) -> Result<()> {
         let mut ownership = Ownership { uid: 0, gid: 0, mode: 0o755 };
         let mut mtime = Timestamp::default();
@@ -281,7 +281,7 @@ impl Tree {
         }
     }
 
-    /// Removes whatever is at `name`; tells whether it was a whiteout.
+    /// Removes the file at `name`; returns whether it was a whiteout.
     pub fn remove_existing(&mut self, name: &[u8]) -> Result<bool> {
         let whiteout = matches!(self.stat(name)?, Found::Whiteout);
         self.remove(name, false)?;
@@ -300,7 +300,7 @@ impl Tree {
     }
 }
 
-/// Takes a directory's default ACL off it; `None` where there is none, or the caller may not.
+/// Removes a directory's default ACL and returns it; `None` if there is none, or the caller may not remove it.
 fn take_default_acl(dir: BorrowedFd<'_>) -> Result<Option<Vec<u8>>, Errno> {
     let mut acl = vec![0; 1024];
     let mut length = rustix::fs::fgetxattr(dir, DEFAULT_ACL, &mut acl[..]);
@@ -320,7 +320,7 @@ fn take_default_acl(dir: BorrowedFd<'_>) -> Result<Option<Vec<u8>>, Errno> {
     }
 }
 
-/// Attributes as a merged view shows them, in the form that a layer of it stores.
+/// Converts the attributes shown in a merged view to the form stored in a layer.
 pub(in crate::layer) fn copied(shown: Xattrs) -> Xattrs {
     shown
         .into_iter()
@@ -329,13 +329,13 @@ pub(in crate::layer) fn copied(shown: Xattrs) -> Xattrs {
         .collect()
 }
 
-/// `time` for the calls that set times; a layer knows no other than that of modification.
+/// Converts `time` for system calls; layers only have mtimes.
 pub(in crate::layer) fn times(time: Timestamp) -> rustix::fs::Timestamps {
     let time = rustix::fs::Timespec { tv_sec: time.seconds, tv_nsec: time.nanoseconds.into() };
     rustix::fs::Timestamps { last_access: time, last_modification: time }
 }
 
-/// The kernel's refusal of a name or a link is the layer's fault, the rest the storage's.
+/// Maps the kernel's errors: a refused name or link is the layer's fault, other errors are the storage's.
 pub(in crate::layer) fn failure(what: &str, path: &[u8], error: Errno) -> Error {
     let error_kind = match error {
         Errno::NAMETOOLONG | Errno::LOOP | Errno::INVAL | Errno::ILSEQ => Kind::BadInput,

@@ -1,4 +1,4 @@
-//! Whiteouts, applied: what a layer says is gone from the layers below it.
+//! Applies whiteouts: hides or removes files of lower layers.
 
 use std::os::fd::AsFd;
 
@@ -11,7 +11,7 @@ use crate::layer::meta::OPAQUE;
 use crate::rootfs;
 
 impl Tree {
-    /// Hides the lower layers' `name`. What this layer has there stays.
+    /// Hides the lower layers' `name`. Keeps a file that this layer created there.
     pub fn apply_whiteout(&mut self, name: &[u8]) -> Result<()> {
         if self.mode == Mode::Plain {
             return self.remove(name, true);
@@ -22,7 +22,7 @@ impl Tree {
                 let (dir, device) = (self.cursor.dir(), rustix::fs::makedev(0, 0));
                 let none = Permissions::empty();
                 rustix::fs::mknodat(dir, name, FileType::CharacterDevice, none, device).map_err(
-                    |error| failure("make a whiteout of", &self.cursor.path_of(name), error),
+                    |error| failure("create a whiteout of", &self.cursor.path_of(name), error),
                 )
             }
             Found::File(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
@@ -34,12 +34,12 @@ impl Tree {
         }
     }
 
-    /// Hides all that lower layers have in the current directory.
+    /// Hides all lower entries of the current directory.
     pub fn apply_opaque_whiteout(&mut self) -> Result<()> {
         if self.mode == Mode::Overlay && self.cursor.depth() > 0 {
             return self.set_opaque();
         }
-        // A plain tree holds the lower layers' entries itself; and overlayfs knows no opaque root.
+        // A plain tree contains the lower layers' entries itself, and overlayfs has no opaque root.
         let below = match (&mut self.lower, self.mode) {
             (_, Mode::Plain) => self.cursor.dir(),
             (Some(lower), _) => {
@@ -58,7 +58,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Makes the current directory hide what lower layers have in it.
+    /// Makes the current directory opaque.
     pub fn set_opaque(&mut self) -> Result<()> {
         if self.mode == Mode::Plain {
             return Ok(());
@@ -68,7 +68,7 @@ impl Tree {
     }
 }
 
-/// Whether a file of a layer on disk is a whiteout.
+/// Returns whether a file of an unpacked layer is a whiteout.
 pub(in crate::layer) fn is_whiteout(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
         && stat.st_rdev == rustix::fs::makedev(0, 0)
