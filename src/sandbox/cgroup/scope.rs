@@ -96,6 +96,6 @@ fn call<'a>(method: &str, arguments: impl IntoIterator<Item = &'a str>) -> Resul
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(failed(said.trim().to_owned()).hint(HINT))
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    Err(failed(stderr.trim().to_owned()).hint(HINT))
 }

@@ -113,11 +113,11 @@ pub(in crate::sandbox) fn start_pasta(
     let mut poll = [rustix::event::PollFd::new(&ready, rustix::event::PollFlags::IN)];
     let polled = rustix::event::poll(&mut poll, Some(&timeout));
     // When it is ready, pasta writes its PID, and keeps the pipe open.
-    let said = match polled {
+    let length = match polled {
         Ok(1) => (&ready).read(&mut [0; 16]).unwrap_or(0),
         _ => 0,
     };
-    if said > 0 {
+    if length > 0 {
         egress_filter::start(user_namespace, network_namespace, plan.host_access)?;
         return Ok(pasta);
     }
@@ -183,11 +183,11 @@ fn run_pasta(channel: &Channel, request: &PastaInitRequest, network: &OwnedFd) -
     reset_signals();
     command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(failed)?;
-    let said = child.stderr.take().map(last_line).unwrap_or_default();
+    let message = child.stderr.take().map(last_line).unwrap_or_default();
     let status = child.wait().map_err(failed)?;
     // Not earlier: pasta opens the pipe through this process's descriptor. pasta's end closes the pipe.
     drop(ready);
-    Err(Error::sandbox(format!("pasta ended ({status}): {said}")))
+    Err(Error::sandbox(format!("pasta ended ({status}): {message}")))
 }
 
 /// Reads to the end; returns the last line.

@@ -94,8 +94,8 @@ fn serve_tcp(listener: &TcpListener, to: &Leads<'_>, over: &dyn Fn() -> bool) {
             continue;
         }
         // Two descriptors: the accepted connection, and the one to its target.
-        let room = Some(()).filter(|()| open.load(Ordering::SeqCst) < MOST);
-        let Some(room) = room.and_then(|()| FdReservation::take(2)) else {
+        let reservation = Some(()).filter(|()| open.load(Ordering::SeqCst) < MOST);
+        let Some(reservation) = reservation.and_then(|()| FdReservation::take(2)) else {
             std::thread::sleep(NO_ROOM);
             continue;
         };
@@ -112,7 +112,7 @@ fn serve_tcp(listener: &TcpListener, to: &Leads<'_>, over: &dyn Fn() -> bool) {
         let count = open.clone();
         let to = to(peer.ip());
         let carried = std::thread::Builder::new().stack_size(STACK).spawn(move || {
-            let _room = room;
+            let _reservation = reservation;
             // If the target can't be reached, the client sees its connection closed.
             let _ = near.set_nonblocking(false).and_then(|()| carry(&near, &to));
             drop(near);
@@ -176,7 +176,7 @@ struct Sender {
     far: UdpSocket,
     heard: Instant,
     refused: bool,
-    _room: FdReservation,
+    _reservation: FdReservation,
 }
 
 fn serve_udp(near: &UdpSocket, to: &Leads<'_>, over: &dyn Fn() -> bool) {
@@ -228,18 +228,18 @@ fn sender_of<'a>(
     let at = *to(peer.ip()).first()?;
     let any: IpAddr =
         if at.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let mut room =
+    let mut reservation =
         Some(()).filter(|()| senders.len() < MOST_SENDERS).and_then(|()| FdReservation::take(1));
-    if room.is_none() {
+    if reservation.is_none() {
         let silent = senders.iter().enumerate().min_by_key(|(_, sender)| sender.heard)?.0;
         senders.swap_remove(silent);
-        room = FdReservation::take(1);
+        reservation = FdReservation::take(1);
     }
-    let _room = room?;
+    let _reservation = reservation?;
     let far = UdpSocket::bind((any, 0)).ok()?;
     far.connect(at).ok()?;
     far.set_nonblocking(true).ok()?;
-    senders.push(Sender { peer, far, heard: Instant::now(), refused: false, _room });
+    senders.push(Sender { peer, far, heard: Instant::now(), refused: false, _reservation });
     senders.last_mut()
 }
 
@@ -272,10 +272,10 @@ mod tests {
             // The server replies only after it has read everything.
             scope.spawn(|| {
                 let (mut stream, _) = far.accept().unwrap();
-                let mut said = Vec::new();
-                stream.read_to_end(&mut said).unwrap();
-                said.reverse();
-                stream.write_all(&said).unwrap();
+                let mut message = Vec::new();
+                stream.read_to_end(&mut message).unwrap();
+                message.reverse();
+                stream.write_all(&message).unwrap();
             });
             let mut stream = TcpStream::connect(at).unwrap();
             let bytes: Vec<u8> = (0..1_000_000u32).map(|n| n as u8).collect();
@@ -314,11 +314,11 @@ mod tests {
                 for (number, client) in clients.iter().enumerate() {
                     client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
                     client.connect(at).unwrap();
-                    let said = format!("{round} {number}");
-                    client.send(said.as_bytes()).unwrap();
+                    let message = format!("{round} {number}");
+                    client.send(message.as_bytes()).unwrap();
                     let mut answer = [0; 100];
                     let length = client.recv(&mut answer).unwrap();
-                    assert_eq!(answer[..length], *said.as_bytes());
+                    assert_eq!(answer[..length], *message.as_bytes());
                 }
             }
             over.store(true, Ordering::SeqCst);

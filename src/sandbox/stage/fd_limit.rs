@@ -34,8 +34,8 @@ pub(in crate::sandbox) fn limit_before() -> Option<String> {
 
 /// Restores the original limit in a stage: processes in a container must not see a different one.
 pub(in crate::sandbox) fn lower_limit() {
-    let told = std::env::args().nth(1).and_then(|soft| soft.parse().ok());
-    if let Some(soft) = told {
+    let original = std::env::args().nth(1).and_then(|soft| soft.parse().ok());
+    if let Some(soft) = original {
         let maximum = getrlimit(Resource::Nofile).maximum;
         let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(soft), maximum });
     }

@@ -196,8 +196,8 @@ fn run_helper(name: &str, pid: u32, extents: &[Extent], file: &str) -> Result<()
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(Error::sandbox(format!("{name} refused: {}", said.trim()))
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    Err(Error::sandbox(format!("{name} refused: {}", stderr.trim()))
         .hint(format!("check that {file} has a line for you, and that {name} is setuid root")))
 }
 
