@@ -185,7 +185,7 @@ fn run_pasta(channel: &Channel, request: &PastaInitRequest, network: &OwnedFd) -
     let mut child = command.spawn().map_err(failed)?;
     let message = child.stderr.take().map(last_line).unwrap_or_default();
     let status = child.wait().map_err(failed)?;
-    // Not earlier: pasta opens the pipe through this process's descriptor. pasta's end closes the pipe.
+    // Not earlier: pasta opens the pipe through this descriptor. Closing it reports pasta's end to svp.
     drop(ready);
     Err(Error::sandbox(format!("pasta ended ({status}): {message}")))
 }
