@@ -6,8 +6,8 @@ command -v hyperfine >/dev/null || {
   echo "bench: hyperfine is missing: apt-get install hyperfine" >&2
   exit 1
 }
-cargo build --locked --quiet --release
-svp=$PWD/target/release/svp
+cargo build --locked --quiet --profile dist
+svp=$PWD/target/dist/svp
 # buildah rejects upper-case letters in the path of a layout.
 work=${TMPDIR:-/tmp}/svp-bench.$$
 mkdir -p "$work/context"

@@ -1,12 +1,21 @@
 #!/usr/bin/env bash
-# Builds a static release binary for the gnu target and verifies that it is not linked dynamically.
+# usage: scripts/static.sh [ARCH]
+# Builds a static binary as it is shipped (profile `dist`, gnu target) and verifies that it is not linked dynamically.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-target=$(uname -m)-unknown-linux-gnu
-RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --release --target "$target"
-binary=target/$target/release/svp
+arch=${1:-$(uname -m)}
+target=$arch-unknown-linux-gnu
+# Keeps the paths of this machine out of the binary.
+export RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix=$PWD=. \
+  --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo"
+if [[ $arch != "$(uname -m)" ]]; then
+  linker=CARGO_TARGET_${target//-/_}_LINKER
+  export "${linker^^}=$arch-linux-gnu-gcc"
+fi
+cargo build --locked --profile dist --target "$target"
+binary=target/$target/dist/svp
 ls -l "$binary"
 linked=$(ldd "$binary" 2>&1 || true)
 echo "ldd: $linked"
 grep -qE 'statically linked|not a dynamic executable' <<<"$linked"
-"$binary" --version
+[[ $arch != "$(uname -m)" ]] || "$binary" --version
