@@ -1,10 +1,11 @@
 # Two commands do everything on a fresh Debian or Ubuntu with Rust:
 #   make demo    build, set up and run real services, showing each step
 #   make test    the whole suite, as root and as an ordinary user
+export PREFIX DESTDIR
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test deps fresh build check fmt soak static bench
+.PHONY: help quick demo test deps fresh build check fmt soak static dist install bench
 
 help: ## print this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -19,6 +20,9 @@ deps: deps-test ## install the packages of demo and tests by apt; quick when not
 
 deps-%:
 	@scripts/deps.sh $*
+
+quick: ## check formatting and lints, run the unit tests: under a minute after a small change
+	@scripts/quick.sh
 
 build: ## make a debug build
 	cargo build --locked
@@ -35,8 +39,15 @@ soak: deps-test ## run the long tests: a hundred rounds of concurrent commands, 
 fresh: ## run demo and test in a new root file system, as on a machine without any trace of svp (as root)
 	@scripts/fresh.sh demo test
 
-static: ## make a static release binary and verify that it is static
+static: ## make a static binary as it is shipped, and verify that it is static
 	@scripts/static.sh
+
+dist: ## make the tarball, the .deb and SHA256SUMS, in target/dist
+	@scripts/dist.sh
+
+install: ## install svp, completions and manual pages below $(DESTDIR)$(PREFIX) (default /usr/local)
+	@! command -v cargo >/dev/null || scripts/compile.sh build --locked --release
+	@scripts/install.sh target/release/svp
 
 bench: ## compare the speed of svp with its peers (needs hyperfine)
 	@benches/bench.sh

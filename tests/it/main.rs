@@ -32,6 +32,7 @@ mod login;
 mod manual;
 mod many_tags;
 mod pack;
+mod packages;
 mod policy;
 mod pull_faults;
 mod push;
