@@ -4,6 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
+use svp::oci::Digest;
+
 use crate::e2e::common::QUERY;
 use crate::support::ordinary_user::OrdinaryUser;
 use crate::support::{TestEnv, as_root, busybox_base, run, success};
@@ -109,4 +111,62 @@ fn as_root_and_not() {
         let before = ["unshare", "--user", "--map-root-user", "--map-auto", "--"];
         assert_eq!(mine, digest(&pack, &before));
     }
+}
+
+/// What these digests cover: how layers, configs and manifests are written and compressed. They change with the
+/// compressor's version; anything else that changes them makes users' images new without a reason.
+#[test]
+fn the_digests_are_those_of_earlier_versions() {
+    let place = Place::new();
+    let tar = place.path("base.tar");
+    let mut archive = tar::Builder::new(std::fs::File::create(&tar).unwrap());
+    let mut header = tar::Header::new_ustar();
+    header.set_mode(0o644);
+    header.set_size(8);
+    header.set_mtime(1_600_000_000);
+    archive.append_data(&mut header, "etc/motd", &b"welcome\n"[..]).unwrap();
+    archive.finish().unwrap();
+    let import = ["import", tar.to_str().unwrap(), "-t", "fixed:1", "--platform", "linux/amd64"];
+    assert_eq!(
+        digest_of(&mut place.svp(import)),
+        "sha256:f19c81480278ea72a8b45946051f908d04ded647ae07a74f454eda1a33aa0fdc"
+    );
+}
+
+/// As above, of a build. The base's layer, the machine's busybox, is masked, and so is the
+/// architecture.
+#[test]
+fn the_documents_of_a_build_are_those_of_earlier_versions() {
+    let place = Place::new();
+    let pack = clone(&place, "pack", "022", "2020-01-01");
+    let out = place.path("out");
+    let base =
+        digest_of(&mut place.svp(["import", busybox_base().to_str().unwrap(), "-t", "busybox"]));
+    let build = ["build", "-b", &pack, "-t", "x", "--base", "busybox", "--network", "none"];
+    let layout = ["--oci-dir", out.to_str().unwrap()];
+    let digest = digest_of(place.svp(build).args(layout));
+    let text = |digest: &str| {
+        std::fs::read_to_string(out.join("blobs").join(digest.replace(':', "/"))).unwrap()
+    };
+    let manifest = text(&digest);
+    let value: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    let config = text(value["config"]["digest"].as_str().unwrap());
+    let parsed: serde_json::Value = serde_json::from_str(&config).unwrap();
+    let masked = [
+        (value["config"].to_string(), "CONFIG"),
+        (value["layers"][0].to_string(), "BASE"),
+        (parsed["rootfs"]["diff_ids"][0].to_string(), "DIFF_ID"),
+        (base, "MANIFEST"),
+        (format!("\"architecture\":{}", parsed["architecture"]), "ARCHITECTURE"),
+    ];
+    let both = format!("{manifest}\n{config}");
+    let both = masked.iter().fold(both, |text, (from, to)| text.replace(from, to));
+    let found = Digest::of(&both).hex();
+    assert_eq!(found, "612edbeca6a5a1af314f61c26df06400b369b6fe1f5b51e94c2bdb5cc9015801", "{both}");
+}
+
+/// What `svp` prints, a digest, with the time fixed.
+#[track_caller]
+fn digest_of(svp: &mut Command) -> String {
+    success(svp.env("SOURCE_DATE_EPOCH", EPOCH)).trim().to_string()
 }
