@@ -4,23 +4,29 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use oci_spec::image as spec;
+
+use super::media_type::MediaType;
 use super::{Digest, Platform};
+use crate::error::{Error, Result};
 
 /// The annotation that names an image in a layout's index.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// The annotation from which containerd and podman take an image's full name.
 pub const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
-/// A blob's media type, digest and size in bytes.
+/// A blob's media type, digest and size in bytes: of oci-spec's descriptor what svp acts upon, in the order in
+/// which it is written.
 ///
+/// A media type that is missing reads as the empty one: entries of layouts lack it, and the manifest tells.
 /// `urls`, `data` and `artifactType` are neither read nor written: svp takes content by digest from the
 /// place that it was told to use, and from nowhere that an image names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
     /// The content's media type.
-    #[serde(default)]
-    pub media_type: String,
+    #[serde(default = "unnamed")]
+    pub media_type: MediaType,
     /// The digest of the content as stored.
     pub digest: Digest,
     /// The size of the content as stored, in bytes.
@@ -35,9 +41,9 @@ pub struct Descriptor {
 
 impl Descriptor {
     /// A descriptor without annotations.
-    pub fn new(media_type: &str, digest: Digest, size: u64) -> Self {
+    pub fn new(media_type: impl Into<MediaType>, digest: Digest, size: u64) -> Self {
         Descriptor {
-            media_type: media_type.to_owned(),
+            media_type: media_type.into(),
             digest,
             size,
             annotations: BTreeMap::new(),
@@ -46,7 +52,7 @@ impl Descriptor {
     }
 
     /// The descriptor of `content`.
-    pub fn of(media_type: &str, content: &[u8]) -> Self {
+    pub fn of(media_type: impl Into<MediaType>, content: &[u8]) -> Self {
         Self::new(media_type, Digest::of(content), content.len() as u64)
     }
 
@@ -54,6 +60,30 @@ impl Descriptor {
     pub fn ref_name(&self) -> Option<&str> {
         self.annotations.get(REF_NAME).map(String::as_str)
     }
+}
+
+impl TryFrom<&spec::Descriptor> for Descriptor {
+    type Error = Error;
+
+    /// A descriptor of a manifest: its config or a layer. These have no platform.
+    fn try_from(parsed: &spec::Descriptor) -> Result<Self> {
+        Ok(Descriptor {
+            annotations: parsed.annotations().iter().flatten().map(owned).collect(),
+            ..Self::new(
+                parsed.media_type().clone(),
+                parsed.digest().as_ref().parse()?,
+                parsed.size(),
+            )
+        })
+    }
+}
+
+fn owned((name, value): (&String, &String)) -> (String, String) {
+    (name.clone(), value.clone())
+}
+
+fn unnamed() -> MediaType {
+    MediaType::from("")
 }
 
 /// Reads `null` as nothing: Go writes empty maps and lists so.

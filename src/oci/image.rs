@@ -60,7 +60,7 @@ impl Image {
         }
         let layer = |(descriptor, diff_id): (&Descriptor, Digest)| -> Result<Layer> {
             let compression = Compression::of_layer(&descriptor.media_type)?;
-            let media_type = compression.layer_media_type().to_owned();
+            let media_type = compression.layer_media_type().into();
             let platform = None;
             Ok(Layer {
                 descriptor: Descriptor { media_type, platform, ..descriptor.clone() },

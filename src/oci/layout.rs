@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use oci_spec::image::OciLayout;
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -189,17 +190,12 @@ impl Layout {
 
 /// Checks the content of the file `oci-layout`.
 pub(crate) fn check_marker(bytes: &[u8], path: &Path) -> Result<()> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Marker {
-        image_layout_version: String,
-    }
-    let marker: Marker = parse(bytes, &path.join(MARKER).display().to_string())?;
-    if marker.image_layout_version.split('.').next() != Some("1") {
+    let marker: OciLayout = parse(bytes, &path.join(MARKER).display().to_string())?;
+    let version = marker.image_layout_version();
+    if version.split('.').next() != Some("1") {
         return Err(Error::bad_input(format!(
-            "{} is an OCI image layout of version {:?}; svp knows version 1",
-            path.display(),
-            marker.image_layout_version
+            "{} is an OCI image layout of version {version:?}; svp knows version 1",
+            path.display()
         )));
     }
     Ok(())

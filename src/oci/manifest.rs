@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use oci_spec::image::ImageManifest;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::de::IgnoredAny;
+use serde_json::json;
 
 use super::descriptor::or_null;
 use super::json::{canonical, parse};
-use super::media_type::{self, INDEX, MANIFEST};
+use super::media_type::{self, INDEX, MANIFEST, MediaType};
 use super::{Descriptor, Platform};
 use crate::error::{Error, Result};
 
@@ -43,18 +45,26 @@ pub enum Document {
     Index(Index),
 }
 
+/// What tells manifests and indexes apart. oci-spec's types take either for the other's superset.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct WireError {
+struct Shape {
     schema_version: Option<u32>,
     #[serde(default, deserialize_with = "or_null")]
     media_type: String,
-    config: Option<Descriptor>,
-    layers: Option<Vec<Descriptor>>,
-    manifests: Option<Vec<Descriptor>>,
+    config: Option<IgnoredAny>,
+    layers: Option<IgnoredAny>,
+    manifests: Option<IgnoredAny>,
+    fs_layers: Option<IgnoredAny>,
+}
+
+/// An index's fields. oci-spec's `ImageIndex` refuses the whole of an index for one entry without a media type or
+/// with half a platform, and reads `armbe` as another architecture.
+#[derive(Deserialize)]
+struct IndexFields {
+    manifests: Vec<Descriptor>,
     #[serde(default, deserialize_with = "or_null")]
     annotations: BTreeMap<String, String>,
-    fs_layers: Option<Value>,
 }
 
 impl Document {
@@ -65,44 +75,48 @@ impl Document {
     /// document is an attack on whoever reads it the other way), if it contradicts what was announced, or
     /// if its config or a layer has a media type that is no image's.
     pub fn parse(bytes: &[u8], announced: &str) -> Result<Self> {
-        let wire: WireError = parse(bytes, "the manifest")?;
-        if wire.schema_version == Some(1) || wire.fs_layers.is_some() {
+        let shape: Shape = parse(bytes, "the manifest")?;
+        if shape.schema_version == Some(1) || shape.fs_layers.is_some() {
             return Err(Error::bad_input("the manifest is Docker's schema 1").hint(
                 "no tool has written it since 2017; pull the image with an old docker and push it again",
             ));
         }
-        if wire.schema_version != Some(2) {
+        if shape.schema_version != Some(2) {
             return Err(Error::bad_input("the manifest lacks \"schemaVersion\": 2"));
         }
-        check_announced(&wire.media_type, announced)?;
-        let media_type = if wire.media_type.is_empty() { announced } else { &wire.media_type };
-        match (wire.config, wire.layers, wire.manifests) {
-            (Some(config), Some(layers), None) if !media_type::is_index(media_type) => {
-                check_media_types(&config, &layers)?;
-                Ok(Document::Manifest(Manifest { config, layers, annotations: wire.annotations }))
+        let (own, announced) = (MediaType::from(&*shape.media_type), MediaType::from(announced));
+        check_announced(&own, &announced)?;
+        let media_type = if own.as_ref().is_empty() { announced } else { own };
+        match (shape.config, shape.layers, shape.manifests) {
+            (Some(_), Some(_), None) if !media_type::is_index(&media_type) => {
+                let manifest = Manifest::try_from(&parse(bytes, "the manifest")?)?;
+                check_media_types(&manifest.config, &manifest.layers)?;
+                Ok(Document::Manifest(manifest))
             }
-            (None, None, Some(manifests)) if !media_type::is_manifest(media_type) => {
-                Ok(Document::Index(Index { manifests, annotations: wire.annotations }))
+            (None, None, Some(_)) if !media_type::is_manifest(&media_type) => {
+                let IndexFields { manifests, annotations } = parse(bytes, "the manifest")?;
+                Ok(Document::Index(Index { manifests, annotations }))
             }
             _ => Err(Error::bad_input(format!(
-                "the document announced as {media_type:?} is neither an image manifest (config and layers) nor an image index (manifests)"
+                "the document announced as {:?} is neither an image manifest (config and layers) nor an image index (manifests)",
+                media_type.as_ref()
             ))),
         }
     }
 }
 
-fn check_announced(own: &str, announced: &str) -> Result<()> {
-    for name in [own, announced] {
-        let known = media_type::is_manifest(name) || media_type::is_index(name);
+fn check_announced(own: &MediaType, announced: &MediaType) -> Result<()> {
+    let known = |name: &MediaType| media_type::is_manifest(name) || media_type::is_index(name);
+    for media_type in [own, announced] {
+        let name = media_type.as_ref();
         // Plain http servers announce these for any file.
         let vague =
             matches!(name, "" | "application/json" | "application/octet-stream" | "text/plain");
-        if !known && !vague {
+        if !known(media_type) && !vague {
             return Err(Error::bad_input(format!("unknown media type {name:?} of a manifest"))
                 .hint("svp reads OCI's and Docker's image manifests and indexes"));
         }
     }
-    let known = |name: &str| media_type::is_manifest(name) || media_type::is_index(name);
     if known(own) && known(announced) && own != announced {
         return Err(Error::bad_input(format!(
             "a manifest was announced as {announced} and calls itself {own}"
@@ -115,7 +129,8 @@ fn check_media_types(config: &Descriptor, layers: &[Descriptor]) -> Result<()> {
     if !media_type::is_config(&config.media_type) {
         return Err(Error::bad_input(format!(
             "unknown media type {:?} of the config {}: this is no container image",
-            config.media_type, config.digest
+            config.media_type.as_ref(),
+            config.digest
         ))
         .hint(
             "svp carries images of containers alone; for other artifacts use skopeo, oras or helm",
@@ -134,10 +149,23 @@ fn check_media_types(config: &Descriptor, layers: &[Descriptor]) -> Result<()> {
     Ok(())
 }
 
+impl TryFrom<&ImageManifest> for Manifest {
+    type Error = Error;
+
+    fn try_from(parsed: &ImageManifest) -> Result<Self> {
+        let annotations = parsed.annotations().iter().flatten();
+        Ok(Manifest {
+            config: parsed.config().try_into()?,
+            layers: parsed.layers().iter().map(Descriptor::try_from).collect::<Result<_>>()?,
+            annotations: annotations.map(|(k, v)| (k.clone(), v.clone())).collect(),
+        })
+    }
+}
+
 impl Manifest {
     /// The manifest's own media type, which its config's decides.
     pub fn media_type(&self) -> &'static str {
-        if self.config.media_type == media_type::DOCKER_CONFIG {
+        if self.config.media_type.as_ref() == media_type::DOCKER_CONFIG {
             media_type::DOCKER_MANIFEST
         } else {
             MANIFEST
@@ -177,7 +205,7 @@ impl Index {
 
     /// The images: what isn't one, such as the attestations that BuildKit adds, is left out.
     pub fn images(&self) -> impl Iterator<Item = &Descriptor> {
-        let known = |media_type: &str| {
+        let known = |media_type: &MediaType| {
             media_type::is_manifest(media_type) || media_type::is_index(media_type)
         };
         self.manifests
@@ -221,6 +249,8 @@ mod tests {
     use super::*;
     use crate::oci::Digest;
     use crate::oci::media_type::{CONFIG, DOCKER_MANIFEST, LAYER};
+    use oci_spec::image::ImageIndex;
+    use serde_json::Value;
 
     fn descriptor(media_type: &str) -> Value {
         json!({"mediaType": media_type, "digest": Digest::of("x"), "size": 1})
@@ -278,6 +308,45 @@ mod tests {
             panic!("a manifest")
         };
         assert_eq!(parsed.encode(), bytes);
+    }
+
+    #[test]
+    fn the_crate_writes_the_same_documents() {
+        let annotations = BTreeMap::from(["b", "a", "c"].map(|name| (name.into(), "x".into())));
+        let entry = |media_type: &str| Descriptor {
+            annotations: annotations.clone(),
+            ..Descriptor::of(media_type, b"x")
+        };
+        let manifest = Manifest {
+            config: entry(CONFIG),
+            layers: vec![entry(LAYER); 3],
+            annotations: annotations.clone(),
+        }
+        .encode();
+        let theirs = ImageManifest::from_reader(&manifest[..]).unwrap();
+        assert_eq!(canonical(&theirs), manifest);
+
+        let platform = Some("linux/arm/v7".parse().unwrap());
+        let manifests = vec![entry(MANIFEST), Descriptor { platform, ..entry(MANIFEST) }];
+        let index = Index { manifests, annotations: annotations.clone() }.encode();
+        let theirs = ImageIndex::from_reader(&index[..]).unwrap();
+        assert_eq!(canonical(&theirs), index);
+    }
+
+    #[test]
+    fn an_index_keeps_the_images_beside_entries_that_say_too_little() {
+        let digest = Digest::of("x");
+        let platform = json!({"os": "linux", "architecture": "armbe", "os.version": "1"});
+        let index = json!({"schemaVersion": 2, "manifests": [
+            {"digest": digest, "size": 1},
+            {"mediaType": MANIFEST, "digest": digest, "size": 1, "platform": {"os": "linux"}},
+            {"mediaType": MANIFEST, "digest": digest, "size": 1, "platform": platform},
+        ]});
+        let Document::Index(index) = Document::parse(&canonical(&index), "").unwrap() else {
+            panic!("an index")
+        };
+        let wanted = "linux/armbe".parse().unwrap();
+        assert_eq!(index.select(&wanted).unwrap().platform, Some(wanted));
     }
 
     #[test]

@@ -1,4 +1,9 @@
-//! Media types of image-spec (media-types.md) and Docker's older names for the same things.
+//! Media types of image-spec (media-types.md), as oci-spec has them, and Docker's older names for the same things.
+//!
+//! [`MediaType`] is what documents are parsed into and compared by. The constants are the names as text, for
+//! headers and for JSON that is edited in place.
+
+pub use oci_spec::image::MediaType;
 
 use crate::error::{Error, Result};
 
@@ -63,11 +68,17 @@ impl Compression {
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the media type is no layer's that svp knows;
     /// foreign (non-distributable) layers are among the unknown.
-    pub fn of_layer(media_type: &str) -> Result<Self> {
+    pub fn of_layer(media_type: &MediaType) -> Result<Self> {
         match media_type {
-            LAYER | DOCKER_LAYER => Ok(Compression::None),
-            LAYER_GZIP | DOCKER_LAYER_GZIP => Ok(Compression::Gzip),
-            LAYER_ZSTD | DOCKER_LAYER_ZSTD => Ok(Compression::Zstd),
+            MediaType::ImageLayer => return Ok(Compression::None),
+            MediaType::ImageLayerGzip => return Ok(Compression::Gzip),
+            MediaType::ImageLayerZstd => return Ok(Compression::Zstd),
+            _ => {}
+        }
+        match media_type.as_ref() {
+            DOCKER_LAYER => Ok(Compression::None),
+            DOCKER_LAYER_GZIP => Ok(Compression::Gzip),
+            DOCKER_LAYER_ZSTD => Ok(Compression::Zstd),
             other => Err(Error::bad_input(format!("unknown layer media type {other:?}")).hint(
                 "svp reads layers that are tar, tar+gzip or tar+zstd, as OCI and Docker name them",
             )),
@@ -87,16 +98,37 @@ impl std::fmt::Display for Compression {
 }
 
 /// Whether `media_type` is an image index (OCI's or Docker's).
-pub fn is_index(media_type: &str) -> bool {
-    matches!(media_type, INDEX | DOCKER_INDEX)
+pub fn is_index(media_type: &MediaType) -> bool {
+    *media_type == MediaType::ImageIndex || media_type.as_ref() == DOCKER_INDEX
 }
 
 /// Whether `media_type` is an image manifest (OCI's or Docker's).
-pub fn is_manifest(media_type: &str) -> bool {
-    matches!(media_type, MANIFEST | DOCKER_MANIFEST)
+pub fn is_manifest(media_type: &MediaType) -> bool {
+    *media_type == MediaType::ImageManifest || media_type.as_ref() == DOCKER_MANIFEST
 }
 
 /// Whether `media_type` is an image config (OCI's or Docker's).
-pub fn is_config(media_type: &str) -> bool {
-    matches!(media_type, CONFIG | DOCKER_CONFIG)
+pub fn is_config(media_type: &MediaType) -> bool {
+    *media_type == MediaType::ImageConfig || media_type.as_ref() == DOCKER_CONFIG
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_are_those_of_the_crate() {
+        let names = [
+            (MANIFEST, MediaType::ImageManifest),
+            (INDEX, MediaType::ImageIndex),
+            (CONFIG, MediaType::ImageConfig),
+            (LAYER, MediaType::ImageLayer),
+            (LAYER_GZIP, MediaType::ImageLayerGzip),
+            (LAYER_ZSTD, MediaType::ImageLayerZstd),
+        ];
+        for (text, media_type) in names {
+            assert_eq!(MediaType::from(text), media_type);
+            assert_eq!(media_type.as_ref(), text);
+        }
+    }
 }

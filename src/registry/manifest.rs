@@ -6,7 +6,7 @@ use serde::de::IgnoredAny;
 use super::fault::printable;
 use crate::error::{Error, Result};
 use crate::oci::Digest;
-use crate::oci::media_type;
+use crate::oci::media_type::{self, MediaType};
 
 /// The most that a manifest may hold: 4 MiB, as distribution-spec recommends to registries.
 pub const LARGEST_MANIFEST: u64 = 4 << 20;
@@ -71,7 +71,10 @@ pub(super) fn check(
     }
     let looks_like_index = shape.manifests.is_some();
     let looks_like_manifest = shape.config.is_some() && shape.layers.is_some();
-    let known = |text: &str| media_type::is_index(text) || media_type::is_manifest(text);
+    let known = |text: &str| {
+        let media_type = MediaType::from(text);
+        media_type::is_index(&media_type) || media_type::is_manifest(&media_type)
+    };
     let declared = content_type.filter(|text| known(text));
     let media_type = match (declared, shape.media_type) {
         (Some(header), Some(own)) if header != own => {
@@ -88,7 +91,7 @@ pub(super) fn check(
         (None, None) if looks_like_index => media_type::INDEX.to_owned(),
         (None, None) => media_type::MANIFEST.to_owned(),
     };
-    let fits = if media_type::is_index(&media_type) {
+    let fits = if media_type::is_index(&MediaType::from(&*media_type)) {
         looks_like_index && shape.layers.is_none()
     } else {
         looks_like_manifest && !looks_like_index

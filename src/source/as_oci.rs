@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::error::Result;
 use crate::oci::json::{MAX_MANIFEST, canonical, parse};
-use crate::oci::media_type::{CONFIG, Compression, DOCKER_MANIFEST, INDEX, MANIFEST};
+use crate::oci::media_type::{CONFIG, Compression, DOCKER_MANIFEST, INDEX, MANIFEST, MediaType};
 use crate::oci::{Descriptor, Document, Manifest};
 use crate::progress::Reporter;
 use crate::store::Store;
@@ -25,10 +25,10 @@ pub fn as_oci(
     let Document::Index(mut index) = store.load_document(descriptor)? else {
         return image_as_oci(descriptor, store, reporter);
     };
-    let mut changed = descriptor.media_type != INDEX;
+    let mut changed = descriptor.media_type != MediaType::ImageIndex;
     for entry in &mut index.manifests {
         // An index may name images that the store does not have.
-        if store.has_blob(&entry.digest) && entry.media_type == DOCKER_MANIFEST {
+        if store.has_blob(&entry.digest) && entry.media_type.as_ref() == DOCKER_MANIFEST {
             let image = image_as_oci(entry, store, reporter)?;
             *entry = Descriptor { annotations: entry.annotations.clone(), ..image };
             changed = true;
@@ -49,7 +49,7 @@ fn image_as_oci(
 ) -> Result<Descriptor> {
     let bytes = store.read_blob_bounded(&descriptor.digest, MAX_MANIFEST)?;
     let manifest: Value = parse(&bytes, "the manifest")?;
-    if manifest["mediaType"].as_str().unwrap_or(&descriptor.media_type) != DOCKER_MANIFEST {
+    if manifest["mediaType"].as_str().unwrap_or(descriptor.media_type.as_ref()) != DOCKER_MANIFEST {
         return Ok(descriptor.clone());
     }
     let bytes = renamed(manifest, &store.load_manifest(descriptor)?)?;

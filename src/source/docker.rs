@@ -13,7 +13,10 @@ pub(super) struct RegistrySource(pub(super) Remote);
 impl ImageSource for RegistrySource {
     fn root(&self, _: &Platform) -> Result<(Descriptor, Vec<u8>)> {
         let raw = self.0.manifest()?;
-        Ok((Descriptor::new(&raw.media_type, raw.digest, raw.bytes.len() as u64), raw.bytes))
+        Ok((
+            Descriptor::new(raw.media_type.as_str(), raw.digest, raw.bytes.len() as u64),
+            raw.bytes,
+        ))
     }
 
     fn manifest(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {

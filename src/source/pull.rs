@@ -194,7 +194,7 @@ fn all_from(
     reporter: &dyn Reporter,
     images: &mut Vec<Descriptor>,
 ) -> Result<()> {
-    match Document::parse(&bytes, &descriptor.media_type)? {
+    match Document::parse(&bytes, descriptor.media_type.as_ref())? {
         Document::Manifest(manifest) => {
             let found = Found::new(descriptor, bytes, manifest);
             images.push(bring_image(image_source, store, found, None, reporter)?);
@@ -261,7 +261,7 @@ impl Found {
     fn new(mut descriptor: Descriptor, bytes: Vec<u8>, manifest: Manifest) -> Self {
         // Sizes not announced before come from the manifest.
         if !crate::oci::media_type::is_manifest(&descriptor.media_type) {
-            descriptor.media_type = manifest.media_type().to_owned();
+            descriptor.media_type = manifest.media_type().into();
         }
         Found { descriptor, bytes, manifest }
     }
@@ -295,7 +295,7 @@ fn bring_image(
     }
     Ok(Descriptor {
         platform: Some(offered),
-        ..Descriptor::new(&descriptor.media_type, descriptor.digest, descriptor.size)
+        ..Descriptor::new(descriptor.media_type.clone(), descriptor.digest, descriptor.size)
     })
 }
 
@@ -309,7 +309,7 @@ fn warn_of_another(offered: &Platform, wanted: &Platform, reporter: &dyn Reporte
 fn find_manifest(image_source: &dyn ImageSource, platform: &Platform) -> Result<Found> {
     let (mut descriptor, mut bytes) = image_source.root(platform)?;
     for _ in 0..MAX_DEPTH {
-        match Document::parse(&bytes, &descriptor.media_type)? {
+        match Document::parse(&bytes, descriptor.media_type.as_ref())? {
             Document::Manifest(manifest) => return Ok(Found::new(descriptor, bytes, manifest)),
             Document::Index(index) => {
                 descriptor = index.select(platform)?.clone();

@@ -90,8 +90,8 @@ fn push_manifest(
 ) -> Result<()> {
     interrupt::check()?;
     let bytes = store.read_blob_bounded(&descriptor.digest, MAX_MANIFEST)?;
-    let known = !descriptor.media_type.is_empty();
-    let media_type = if known { &descriptor.media_type } else { media_type }.to_owned();
+    let own = descriptor.media_type.as_ref();
+    let media_type = if own.is_empty() { media_type } else { own }.to_owned();
     let manifest = RawManifest { bytes, media_type, digest: descriptor.digest };
     client.push_manifest(reference, &manifest).context(format!("docker://{reference}"))
 }

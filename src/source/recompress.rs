@@ -141,14 +141,14 @@ fn publish(
     for (place, old, media_type) in changes {
         let (digest, size) = stored[old];
         let entry = &mut manifest["layers"][*place];
-        *entry = renewed(entry, Descriptor::new(media_type, digest, size));
+        *entry = renewed(entry, Descriptor::new(*media_type, digest, size));
     }
     let bytes = canonical(&manifest);
     let digest = store.put_blob(&bytes)?;
     let size = bytes.len() as u64;
     Ok(Descriptor {
         platform: descriptor.platform.clone(),
-        ..Descriptor::new(&descriptor.media_type, digest, size)
+        ..Descriptor::new(descriptor.media_type.clone(), digest, size)
     })
 }
 

@@ -27,12 +27,12 @@ impl Store {
     /// As [`Store::load_image`].
     pub fn load_manifest(&self, descriptor: &Descriptor) -> Result<Manifest> {
         let bytes = self.read_blob_bounded(&descriptor.digest, MAX_MANIFEST)?;
-        match Document::parse(&bytes, &descriptor.media_type)? {
+        match Document::parse(&bytes, descriptor.media_type.as_ref())? {
             Document::Manifest(manifest) => Ok(manifest),
             Document::Index(index) => {
                 let chosen = self.held(index).select(&Platform::host())?.clone();
                 let bytes = self.read_blob_bounded(&chosen.digest, MAX_MANIFEST)?;
-                parse_manifest(&bytes, &chosen.media_type)
+                parse_manifest(&bytes, chosen.media_type.as_ref())
             }
         }
     }
@@ -43,7 +43,7 @@ impl Store {
     /// As [`Store::load_image`].
     pub fn load_document(&self, descriptor: &Descriptor) -> Result<Document> {
         let bytes = self.read_blob_bounded(&descriptor.digest, MAX_MANIFEST)?;
-        Document::parse(&bytes, &descriptor.media_type)
+        Document::parse(&bytes, descriptor.media_type.as_ref())
     }
 
     /// Chooses the image for `platform` among those that the store has, if `descriptor` is an index; else returns it.

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{Store, parallel};
 use crate::error::Result;
 use crate::oci::json::{MAX_CONFIG, MAX_MANIFEST};
+use crate::oci::media_type::MediaType;
 use crate::oci::{self, Descriptor, Digest, Manifest, Platform, Reference};
 
 /// One line of `svp images`.
@@ -35,7 +36,7 @@ pub struct Inspection {
     /// The manifest's digest.
     pub digest: Digest,
     /// The manifest's media type.
-    pub media_type: String,
+    pub media_type: MediaType,
     /// All tags of the image or its index, sorted.
     pub tags: Vec<String>,
     /// The index that the name refers to, if any.
@@ -62,7 +63,7 @@ pub struct InspectedIndex {
     /// Its digest.
     pub digest: Digest,
     /// Its media type.
-    pub media_type: String,
+    pub media_type: MediaType,
     /// Its entries, in order: images and attached documents.
     pub manifests: Vec<Descriptor>,
 }
@@ -74,7 +75,7 @@ pub struct InspectedLayer {
     /// The digest of the blob.
     pub digest: Digest,
     /// Its media type.
-    pub media_type: String,
+    pub media_type: MediaType,
     /// Its size in bytes.
     pub size: u64,
     /// The digest of the uncompressed tar.

@@ -111,7 +111,7 @@ impl Store {
             return Ok(());
         }
         let bytes = self.read_blob_bounded(&descriptor.digest, MAX_MANIFEST)?;
-        match Document::parse(&bytes, &descriptor.media_type)? {
+        match Document::parse(&bytes, descriptor.media_type.as_ref())? {
             Document::Manifest(manifest) => self.mark_manifest(&manifest, marked, depth),
             Document::Index(index) if top => index
                 .manifests

@@ -18,7 +18,7 @@ use svp::oci::{Descriptor, Digest, History, Image, Layout, LayoutWriter, Platfor
 use svp::progress::{Event, Reporter, Silent};
 use svp::registry::ClientOptions;
 use svp::source::{PullOptions, Source, pull};
-use svp::store::Store;
+use svp::store::{ArchiveFormat, Store};
 
 /// A place with a store that creates images and an empty one that pulls them.
 struct World {
@@ -176,7 +176,7 @@ fn a_registry_with_oci_and_docker_types() {
     let fresh = World::new();
     let descriptor = fresh.pull(&docker).unwrap();
     let pulled = fresh.store.load_image(&descriptor).unwrap();
-    assert_eq!(descriptor.media_type, svp::oci::media_type::DOCKER_MANIFEST);
+    assert_eq!(descriptor.media_type.as_ref(), svp::oci::media_type::DOCKER_MANIFEST);
     assert_eq!(pulled.chain_ids(), gzip.chain_ids());
     // Images written from it have OCI media types.
     let value: Value = serde_json::from_slice(&pulled.encode().manifest).unwrap();
@@ -202,7 +202,7 @@ fn bad_layouts_are_refused_and_leave_the_store_as_it_was() {
             serde_json::from_slice(&layout.read_blob(&old, 1 << 20).unwrap()).unwrap();
         edit(&mut manifest);
         let bytes = canonical(&manifest);
-        let new = Descriptor::of(&old.media_type, &bytes);
+        let new = Descriptor::of(old.media_type.clone(), &bytes);
         let mut writer = LayoutWriter::begin(&world.out()).unwrap();
         writer.put_blob(&new, &bytes[..]).unwrap();
         writer.commit(&new, &"base:1".parse().unwrap()).unwrap();
@@ -337,7 +337,7 @@ fn an_archive_with_any_bit_flipped_gives_the_same_image_or_is_refused() {
     let image = world.image_of(HOST, &[Compression::Gzip]);
     let descriptor = world.maker.write_image(&image).unwrap();
     let path = world.dir.path().join("a.tar");
-    world.maker.save_to_archive(&descriptor, &path, &"a:1".parse().unwrap()).unwrap();
+    world.maker.save_as(ArchiveFormat::Oci, &descriptor, &path, &"a:1".parse().unwrap()).unwrap();
     let good = fs::read(&path).unwrap();
     let source = format!("oci-archive:{}:a:1", path.display());
     let (mut same, mut refused) = (0, 0);
@@ -394,7 +394,9 @@ fn serve(
             return Reply::status(200).body("{}");
         }
         if path.contains("/manifests/") {
-            return Reply::status(200).header("Content-Type", &manifest.media_type).body(&bytes);
+            return Reply::status(200)
+                .header("Content-Type", manifest.media_type.as_ref())
+                .body(&bytes);
         }
         let digest: Digest = path.rsplit('/').next().unwrap().parse().unwrap();
         let blob = fs::read(layout.blob_path(&digest)).unwrap();
