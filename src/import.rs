@@ -62,11 +62,6 @@ impl Input {
         }
         Ok(Input { reader: Box::new(file), name })
     }
-
-    /// Reads from `reader`; messages call it `name`.
-    pub fn new(reader: impl Read + Send + 'static, name: &str) -> Self {
-        Input { reader: Box::new(reader), name: name.to_owned() }
-    }
 }
 
 /// Creates and tags an image of a root file system. Keeps the bytes of a gzip or zstd tar; compresses a plain

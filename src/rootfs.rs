@@ -119,11 +119,6 @@ impl Cursor {
         self.open.back().unwrap_or(&self.root).as_fd()
     }
 
-    /// Returns the root.
-    pub fn root(&self) -> BorrowedFd<'_> {
-        self.root.as_fd()
-    }
-
     /// Returns the depth of the current directory below the root.
     pub fn depth(&self) -> usize {
         self.names.len()

@@ -67,17 +67,6 @@ impl EntryPath {
     pub fn names(&self) -> impl Iterator<Item = &[u8]> {
         self.0.split(|&byte| byte == b'/').filter(|name| !name.is_empty())
     }
-
-    /// The parent's path and the last name; `None` for the root.
-    pub fn split(&self) -> Option<(&[u8], &[u8])> {
-        if self.is_root() {
-            return None;
-        }
-        match self.0.iter().rposition(|&byte| byte == b'/') {
-            Some(at) => Some((&self.0[..at], &self.0[at + 1..])),
-            None => Some((b"", &self.0)),
-        }
-    }
 }
 
 /// The meaning of a name in a layer.
@@ -233,9 +222,7 @@ mod tests {
     #[test]
     fn names_split() {
         let path = EntryPath::parse(b"a/b/c").unwrap();
-        assert_eq!(path.split(), Some((&b"a/b"[..], &b"c"[..])));
         assert_eq!(path.names().count(), 3);
-        assert_eq!(EntryPath::default().split(), None);
         assert_eq!(EntryPath::default().names().count(), 0);
     }
 

@@ -185,11 +185,6 @@ impl Config {
         self.set_field("Cmd", None);
     }
 
-    /// Sets the command; none if it is empty.
-    pub fn set_cmd(&mut self, cmd: &[&str]) {
-        self.set_field("Cmd", (!cmd.is_empty()).then(|| json!(cmd)));
-    }
-
     /// Sets the working directory.
     pub fn set_working_dir(&mut self, path: &str) {
         self.set_field("WorkingDir", Some(json!(path)));

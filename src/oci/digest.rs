@@ -164,11 +164,6 @@ impl<R: Read> DigestReader<R> {
         Ok((Digest(self.hasher.finalize().into()), self.size))
     }
 
-    /// Bytes read so far.
-    pub fn bytes_read(&self) -> u64 {
-        self.size
-    }
-
     fn at_end(&mut self) -> io::Result<()> {
         if self.verified {
             return Ok(());

@@ -55,11 +55,6 @@ impl Pack {
         Ok(digest)
     }
 
-    /// Returns the digest that [`Pack::write_layer`] returns for [`PREFIX`], without writing anything.
-    pub fn content_digest(&self) -> Result<PackDigest> {
-        self.write_layer(&mut io::sink(), PREFIX)
-    }
-
     /// Returns whether `.svpignore` excludes the file at `path`.
     pub(super) fn leaves_out(&self, path: &str) -> bool {
         self.rules().is_ok_and(|rules| rules.excludes_file(path))

@@ -1,4 +1,5 @@
 use std::fs::{self, Permissions};
+use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
@@ -127,7 +128,8 @@ fn the_same_content_has_the_same_digest() {
     fs::set_permissions(two.path().join("x"), Permissions::from_mode(0o2775)).unwrap();
     let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1);
     fs::File::open(two.path().join("a")).unwrap().set_modified(time).unwrap();
-    let digest = |dir: &Path| Pack::open(dir).unwrap().content_digest().unwrap();
+    let digest =
+        |dir: &Path| Pack::open(dir).unwrap().write_layer(&mut io::sink(), PREFIX).unwrap();
     let first = digest(one.path());
     assert_eq!(first, digest(two.path()));
     // Pinned: the digest is the same on any machine.
@@ -166,7 +168,7 @@ fn svpignore_is_honoured() {
 }
 
 fn layer_error(dir: &Path) -> crate::error::Error {
-    Pack::open(dir).unwrap().content_digest().unwrap_err()
+    Pack::open(dir).unwrap().write_layer(&mut io::sink(), PREFIX).unwrap_err()
 }
 
 #[test]
@@ -181,7 +183,7 @@ fn what_no_pack_may_hold_is_refused() {
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
     assert!(layer_error(fifo.path()).to_string().contains("pipe is a fifo"));
     write(fifo.path(), ".svpignore", "pipe\n");
-    assert!(Pack::open(fifo.path()).unwrap().content_digest().is_ok());
+    assert!(Pack::open(fifo.path()).unwrap().write_layer(&mut io::sink(), PREFIX).is_ok());
     let socket = pack(&[]);
     let _listener = std::os::unix::net::UnixListener::bind(socket.path().join("s")).unwrap();
     assert!(layer_error(socket.path()).to_string().contains("s is a socket"));
@@ -244,7 +246,7 @@ fn a_file_that_changes_meanwhile_is_an_error(#[case] text: String) {
 fn a_file_that_cannot_be_read_is_named() {
     let pack = pack(&[("secret", "x")]);
     fs::set_permissions(pack.path().join("secret"), Permissions::from_mode(0o000)).unwrap();
-    let result = Pack::open(pack.path()).unwrap().content_digest();
+    let result = Pack::open(pack.path()).unwrap().write_layer(&mut io::sink(), PREFIX);
     match rustix::process::geteuid().is_root() {
         true => assert!(result.is_ok()),
         false => assert!(result.unwrap_err().to_string().contains("can't open")),

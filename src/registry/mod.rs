@@ -75,21 +75,12 @@ struct Inner {
 }
 
 impl Client {
-    /// A client that reaches registries by their names; nothing is sent yet. [`Client::for_push`] and [`Remote`] do as
-    /// registries.conf says.
+    /// A client to push to the repository of `reference`; nothing is sent yet. Mirrors are for pulling, and so is
+    /// another location: what is pushed goes to the registry that is named. [`Remote`] pulls.
     ///
     /// # Errors
     /// A `--cacert` file that can't be read or holds no certificate; a proxy that isn't understood; a registries.conf
-    /// that is wrong.
-    pub fn new(options: ClientOptions) -> Result<Self> {
-        Self::trusting(options, false)
-    }
-
-    /// Returns a client to push to the repository of `reference`. Mirrors and other locations are for pulling: what is
-    /// pushed goes to the registry that is named.
-    ///
-    /// # Errors
-    /// As [`Client::new`]; [`Kind::Registry`](crate::error::Kind::Registry) if the registry is blocked.
+    /// that is wrong; [`Kind::Registry`](crate::error::Kind::Registry) if the registry is blocked.
     pub fn for_push(options: ClientOptions, reference: &Reference) -> Result<Self> {
         let name = reference.clone().with_default_registry().to_string();
         let insecure = options.registries.conf()?.insecure(&name)?;

@@ -35,15 +35,7 @@ struct Session {
 
 impl Client {
     /// Whether the repository of `reference` has the blob.
-    ///
-    /// # Errors
-    /// As [`Client::manifest`].
-    pub fn has_blob(&self, reference: &Reference, blob: &Descriptor) -> Result<bool> {
-        let reference = reference.clone().with_default_registry();
-        retry::run(self.options(), || self.has_blob_once(&reference, blob))
-    }
-
-    fn has_blob_once(&self, reference: &Reference, blob: &Descriptor) -> Result<bool, Fault> {
+    fn has_blob(&self, reference: &Reference, blob: &Descriptor) -> Result<bool, Fault> {
         let send = WriteRequest { method: Method::Head, ..WriteRequest::default() };
         let path = format!("blobs/{}", blob.digest);
         let response = self.send(reference, &path, &send)?;
@@ -71,7 +63,7 @@ impl Client {
         let mut upload =
             Upload { client: self, reference: &reference, blob, content, chunked: false };
         let begun = retry::run(self.options(), || {
-            if self.has_blob_once(&reference, blob)? {
+            if self.has_blob(&reference, blob)? {
                 return Ok(Err(Pushed::Present));
             }
             match upload.begin(from) {

@@ -64,19 +64,6 @@ impl Store {
         Ok(others)
     }
 
-    /// As [`Store::save_as`], for an archive of a layout.
-    ///
-    /// # Errors
-    /// As [`Store::save_as`].
-    pub fn save_to_archive(
-        &self,
-        descriptor: &Descriptor,
-        file: &Path,
-        reference: &Reference,
-    ) -> Result<()> {
-        self.save_as(ArchiveFormat::Oci, descriptor, file, reference)
-    }
-
     /// Writes the image with the manifest `descriptor` to the archive `file`, as `reference`. Replaces an existing
     /// file atomically; writes directly to a device or pipe.
     ///

@@ -11,7 +11,7 @@ use svp::import::{ImportOptions, Input, import};
 use svp::oci::{Descriptor, Platform, Reference};
 use svp::progress::Silent;
 use svp::source::{PullOptions, pull};
-use svp::store::Store;
+use svp::store::{ArchiveFormat, Store};
 
 fn reference() -> Reference {
     "team/base:1".parse().unwrap()
@@ -31,7 +31,7 @@ fn world() -> (support::TestEnv, Store, Descriptor, PathBuf) {
 #[test]
 fn it_is_the_same_every_time_and_svp_and_skopeo_read_it() {
     let (place, store, descriptor, archive) = world();
-    store.save_to_archive(&descriptor, &archive, &reference()).unwrap();
+    store.save_as(ArchiveFormat::Oci, &descriptor, &archive, &reference()).unwrap();
     let mut again = Vec::new();
     store.write_archive(&descriptor, &mut again, &reference()).unwrap();
     assert_eq!(fs::read(&archive).unwrap(), again);
@@ -53,7 +53,7 @@ fn it_is_the_same_every_time_and_svp_and_skopeo_read_it() {
 #[test]
 fn podman_loads_and_runs_it() {
     let (place, store, descriptor, archive) = world();
-    store.save_to_archive(&descriptor, &archive, &reference()).unwrap();
+    store.save_as(ArchiveFormat::Oci, &descriptor, &archive, &reference()).unwrap();
     let podman = Podman::new(&place);
     let name = podman.load(&archive);
     assert!(name.ends_with("team/base:1"), "{name}");
@@ -85,7 +85,7 @@ fn a_pipe_is_written_to_and_a_file_is_replaced_when_whole() {
     let mut bad = good.clone();
     bad[100] ^= 1;
     fs::write(&blob, bad).unwrap();
-    let error = store.save_to_archive(&descriptor, &archive, &reference()).unwrap_err();
+    let error = store.save_as(ArchiveFormat::Oci, &descriptor, &archive, &reference()).unwrap_err();
     assert_eq!(error.kind(), Kind::BadInput, "{error}");
     assert_eq!(fs::read(&archive).unwrap(), b"old");
     let dir = archive.parent().unwrap();
@@ -96,7 +96,7 @@ fn a_pipe_is_written_to_and_a_file_is_replaced_when_whole() {
     let fifo = dir.join("fifo");
     support::run("mkfifo", [&fifo]);
     let reader = Command::new("tar").arg("-tf").arg(&fifo).stdout(Stdio::piped()).spawn().unwrap();
-    store.save_to_archive(&descriptor, &fifo, &reference()).unwrap();
+    store.save_as(ArchiveFormat::Oci, &descriptor, &fifo, &reference()).unwrap();
     let listed = String::from_utf8(reader.wait_with_output().unwrap().stdout).unwrap();
     assert!(listed.starts_with("blobs/\nblobs/sha256/\n"), "{listed}");
     assert!(listed.ends_with("index.json\noci-layout\n"), "{listed}");

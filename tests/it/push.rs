@@ -12,7 +12,7 @@ use svp::import::{ImportOptions, Input, import};
 use svp::oci::media_type::MANIFEST;
 use svp::oci::{Descriptor, Platform};
 use svp::progress::Silent;
-use svp::registry::ClientOptions;
+use svp::registry::{Client, ClientOptions};
 use svp::store::Store;
 
 /// Returns a place with busybox as `team/base:1`, and the digest of its manifest.
@@ -293,8 +293,8 @@ fn chunks_are_as_long_as_asked_and_go_on_where_the_registry_stands() {
         _ => obedient(seen),
     });
     let options = ClientOptions { backoff: Duration::from_millis(5), ..ClientOptions::isolated() };
-    let client = svp::registry::Client::new(options).unwrap();
     let name = format!("{}/team/base:1", server.address()).parse().unwrap();
+    let client = Client::for_push(options, &name).unwrap();
     let whole = bytes.clone();
     let content = move |from: u64| -> Result<Box<dyn std::io::Read + Send>, Error> {
         Ok(Box::new(std::io::Cursor::new(whole[from as usize..].to_vec())))

@@ -15,6 +15,11 @@ use svp::registry::{AuthFiles, Client, ClientOptions};
 
 const PASSWORD: &str = "hunter2";
 
+/// A client for the registries of these tests.
+fn connect(options: ClientOptions) -> Result<Client, Error> {
+    Client::for_push(options, &"localhost/any".parse().unwrap())
+}
+
 fn options() -> ClientOptions {
     ClientOptions {
         connect_timeout: Duration::from_secs(10),
@@ -40,7 +45,7 @@ fn client_with(servers: &[&FaultRegistry], entry: serde_json::Value) -> Client {
     std::fs::write(file.path(), serde_json::json!({ "auths": auths }).to_string()).unwrap();
     // The file is read once a registry requires a login: keep it until the temporary directory is removed.
     let (_, path) = file.keep().unwrap();
-    Client::new(ClientOptions { auth_files: AuthFiles::only(path), ..options() }).unwrap()
+    connect(ClientOptions { auth_files: AuthFiles::only(path), ..options() }).unwrap()
 }
 
 fn reference(server: &FaultRegistry) -> Reference {
@@ -136,7 +141,7 @@ fn a_token_is_fetched_with_the_login_and_kept() {
 #[test]
 fn anonymous_tokens_need_no_login() {
     let (server, issued) = token_registry(|_, _| true);
-    let client = Client::new(options()).unwrap();
+    let client = connect(options()).unwrap();
     client.manifest(&reference(&server)).unwrap();
     assert_eq!(issued.load(Ordering::SeqCst), 1);
     assert_eq!(server.seen_at("/token")[0].header("authorization"), None);
@@ -227,7 +232,7 @@ fn a_registry_that_refuses_everything_is_asked_twice() {
     let basic = FaultRegistry::start(|_| challenge("Basic realm=x"));
     assert_error(client_for(&[&basic]).manifest(&reference(&basic)), "refuses the login");
     assert_eq!(basic.seen_at("/v2/team").len(), 2);
-    let anonymous = Client::new(options()).unwrap().manifest(&reference(&basic));
+    let anonymous = connect(options()).unwrap().manifest(&reference(&basic));
     let error = assert_error(anonymous, "wants a login");
     assert!(error.hint_text().unwrap().contains("--authfile"), "{error:?}");
 }
@@ -285,7 +290,7 @@ fn bad_redirects_are_refused() {
         let server =
             FaultRegistry::start(move |_| Reply::status(307).header("Location", location).body(""));
         let started = Instant::now();
-        let result = Client::new(options()).unwrap().manifest(&reference(&server));
+        let result = connect(options()).unwrap().manifest(&reference(&server));
         let error = result.err().unwrap();
         assert_eq!(error.kind(), Kind::Registry);
         let malformed = location == "http://" && error.to_string().contains("malformed");
@@ -295,7 +300,7 @@ fn bad_redirects_are_refused() {
         assert!(started.elapsed() < Duration::from_secs(5));
     }
     let nowhere = FaultRegistry::start(|_| Reply::status(307).body(""));
-    let result = Client::new(options()).unwrap().manifest(&reference(&nowhere));
+    let result = connect(options()).unwrap().manifest(&reference(&nowhere));
     assert_error(result, "says not where");
 }
 

@@ -11,6 +11,11 @@ use svp::oci::media_type::MANIFEST;
 use svp::oci::{Digest, DigestReader, Reference};
 use svp::registry::{Client, ClientOptions, RawManifest, read_error};
 
+/// A client for the registries of these tests.
+fn connect(options: ClientOptions) -> Result<Client, Error> {
+    Client::for_push(options, &"localhost/any".parse().unwrap())
+}
+
 /// Options with timeouts for a busy machine and short waits between attempts.
 fn options() -> ClientOptions {
     ClientOptions {
@@ -35,11 +40,11 @@ fn hasty() -> Client {
         retries: 1,
         ..options()
     };
-    Client::new(options).unwrap()
+    connect(options).unwrap()
 }
 
 fn client() -> Client {
-    Client::new(options()).unwrap()
+    connect(options()).unwrap()
 }
 
 fn reference(server: &FaultRegistry) -> Reference {
@@ -156,7 +161,7 @@ fn a_server_without_ranges_sends_it_all_again() {
 #[test]
 fn many_cuts_are_borne_while_each_connection_brings_a_lot() {
     // Two cuts, where only one consecutive failure is allowed.
-    let client = Client::new(ClientOptions { retries: 1, ..options() }).unwrap();
+    let client = connect(ClientOptions { retries: 1, ..options() }).unwrap();
     let server = FaultRegistry::start(|seen| cut_blob(seen, 1 << 20));
     assert_eq!(get_blob_with(&client, &server).unwrap(), blob_bytes());
     assert_eq!(server.seen_at("blobs").len(), 3);
@@ -336,8 +341,7 @@ fn a_drip_ends() {
 fn a_slow_reader_is_not_the_servers_fault() {
     let server = FaultRegistry::start(|seen| cut_blob(seen, usize::MAX));
     let bytes = blob_bytes();
-    let client =
-        Client::new(ClientOptions { rate_window: Duration::from_millis(100), ..options() });
+    let client = connect(ClientOptions { rate_window: Duration::from_millis(100), ..options() });
     let size = bytes.len() as u64;
     let mut blob = client.unwrap().blob(&reference(&server), &Digest::of(bytes), size).unwrap();
     let mut found = vec![0; 1000];
@@ -415,7 +419,7 @@ fn tls_greetings_that_lead_nowhere_end() {
     for piece in stalling {
         let server =
             FaultRegistry::with_greeting(move || vec![head(), piece()], |_| good_manifest());
-        let client = Client::new(options.clone()).unwrap();
+        let client = connect(options.clone()).unwrap();
         let result = bounded(|| client.manifest(&reference(&server)));
         assert_error(result, "can't be reached in time");
         assert!(server.seen().is_empty());
@@ -441,7 +445,7 @@ fn never_plain_http_past_loopback() {
     });
     let proxies =
         svp::registry::Proxies::new(Some(format!("http://user:hunter2@{}", proxy.address())), "");
-    let client = Client::new(ClientOptions { proxies, ..options() }).unwrap();
+    let client = connect(ClientOptions { proxies, ..options() }).unwrap();
     let reference: Reference = "registry.invalid/a:1".parse().unwrap();
     let error = assert_error(bounded(|| client.manifest(&reference)), "does not speak TLS");
     assert!(error.hint_text().unwrap().contains("loopback"), "{error:?}");
@@ -460,6 +464,6 @@ fn never_plain_http_past_loopback() {
 
     let refusing = FaultRegistry::start(|_| Reply::status(407));
     let proxies = svp::registry::Proxies::new(Some(format!("http://{}", refusing.address())), "");
-    let client = Client::new(ClientOptions { proxies, ..options() }).unwrap();
+    let client = connect(ClientOptions { proxies, ..options() }).unwrap();
     assert_error(bounded(|| client.manifest(&reference)), "the proxy does not connect");
 }

@@ -3,9 +3,14 @@
 use std::io::Read;
 
 use crate::support::real_registry::{RealRegistry, Setup};
-use svp::error::Kind;
+use svp::error::{Error, Kind};
 use svp::oci::{Digest, DigestReader, Reference};
 use svp::registry::{AuthFiles, Client, ClientOptions, read_error};
+
+/// A client for the registries of these tests.
+fn connect(options: ClientOptions) -> Result<Client, Error> {
+    Client::for_push(options, &"localhost/any".parse().unwrap())
+}
 
 fn options() -> ClientOptions {
     ClientOptions { retries: 0, ..ClientOptions::isolated() }
@@ -37,7 +42,7 @@ fn pull(client: &Client, reference: &Reference) -> svp::error::Result<Vec<u8>> {
 fn plain_on_loopback() {
     let registry = RealRegistry::start(&Setup::default());
     let image = registry.push("team/a:1");
-    let client = Client::new(options()).unwrap();
+    let client = connect(options()).unwrap();
     assert_eq!(pull(&client, &reference(&registry, "team/a:1")).unwrap(), image.layer);
     let by_digest = reference(&registry, &format!("team/a@{}", image.manifest));
     assert_eq!(client.manifest(&by_digest).unwrap().digest, image.manifest);
@@ -59,13 +64,13 @@ fn a_password_is_asked_for_and_used() {
     let image = registry.push("a:1");
     let reference = reference(&registry, "a:1");
 
-    let error = Client::new(options()).unwrap().manifest(&reference).unwrap_err();
+    let error = connect(options()).unwrap().manifest(&reference).unwrap_err();
     assert!(error.to_string().contains("wants a login"), "{error}");
     assert!(error.hint_text().unwrap().contains("--authfile"), "{error:?}");
 
     let with = |password: &str| {
         let auth_files = AuthFiles::only(registry.auth_file(password));
-        Client::new(ClientOptions { auth_files, ..options() }).unwrap()
+        connect(ClientOptions { auth_files, ..options() }).unwrap()
     };
     assert_eq!(pull(&with(RealRegistry::PASSWORD), &reference).unwrap(), image.layer);
     let error = pull(&with("hunter2"), &reference).unwrap_err();
@@ -79,12 +84,12 @@ fn tls_needs_a_trusted_authority() {
     let image = registry.push("a:1");
     let reference = reference(&registry, "a:1");
 
-    let error = Client::new(options()).unwrap().manifest(&reference).unwrap_err();
+    let error = connect(options()).unwrap().manifest(&reference).unwrap_err();
     assert!(error.to_string().contains("is not trusted"), "{error}");
     assert!(error.hint_text().unwrap().contains("--cacert"), "{error:?}");
 
     let trusting = ClientOptions { cacert: vec![registry.ca_file()], ..options() };
-    let client = Client::new(trusting).unwrap();
+    let client = connect(trusting).unwrap();
     assert_eq!(pull(&client, &reference).unwrap(), image.layer);
 }
 
@@ -94,7 +99,7 @@ fn threads_share_a_client() {
     let image = registry.push("a:1");
     let reference = reference(&registry, "a:1");
     let auth_files = AuthFiles::only(registry.auth_file(RealRegistry::PASSWORD));
-    let client = Client::new(ClientOptions { auth_files, ..options() }).unwrap();
+    let client = connect(ClientOptions { auth_files, ..options() }).unwrap();
     std::thread::scope(|scope| {
         let pulls: Vec<_> = (0..8).map(|_| scope.spawn(|| pull(&client, &reference))).collect();
         for result in pulls {

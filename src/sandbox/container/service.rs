@@ -225,11 +225,6 @@ impl Service {
         self.user_namespace.as_fd()
     }
 
-    /// Returns the container's network namespace, if svp connects it.
-    pub fn network_namespace(&self) -> Option<BorrowedFd<'_>> {
-        self.network.as_ref().map(|network| network.namespace.as_fd())
-    }
-
     /// Returns the number of processes that the OOM killer ended in the container.
     pub fn memory_kills(&self) -> u64 {
         self.cgroup.memory_kills()

@@ -120,14 +120,6 @@ impl Sandbox {
         Bind { source, at: at.to_owned(), read_only }
     }
 
-    /// Returns the names of all volumes, sorted.
-    ///
-    /// # Errors
-    /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn volumes(&self) -> Result<Vec<String>> {
-        names(&self.layer_store().join(VOLUMES))
-    }
-
     /// Removes a volume.
     ///
     /// # Errors

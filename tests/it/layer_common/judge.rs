@@ -94,11 +94,13 @@ pub fn nothing_more(before: &Snapshot, after: &Snapshot, tar: &[u8], started: Ti
     for (entry, path) in entries.iter().zip(&paths) {
         let name = show(path.as_bytes());
         assert!(seen.insert(path.as_bytes().to_vec()), "{name} comes twice");
-        let Some((parent, last)) = path.split() else {
+        let names: Vec<&[u8]> = path.names().collect();
+        let Some((last, parents)) = names.split_last() else {
             let (a, b) = (&before[&b""[..]], &after[&b""[..]]);
             assert!(!a.is_same(b) && !incidental(Some(a), b, a, started), "the root is no change");
             continue;
         };
+        let parent = &parents.join(&b'/')[..];
         assert!(parent.is_empty() || seen.contains(parent), "{name} comes without its directory");
         if let EntryName::Whiteout(hidden) = classify(last).unwrap() {
             let slash: &[u8] = if parent.is_empty() { b"" } else { b"/" };
