@@ -8,7 +8,7 @@ use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::confine::{confine_fd, own_mounts};
-use super::directories::{VOLUMES, create_owned_dir, names};
+use super::directories::{VOLUMES, create_owned_dir};
 use super::overlay;
 use crate::channel::Channel;
 use crate::error::{Error, IoContext, Result};
