@@ -113,12 +113,12 @@ fn as_root_and_not() {
     }
 }
 
-/// What these digests cover: how layers, configs and manifests are written and compressed. They change with the
-/// compressor's version; anything else that changes them makes users' images new without a reason.
+/// Pins the encoding and compression of layers, configs and manifests. A new version of the compressor may change
+/// these digests; any other change would give users new images for no reason.
 #[test]
 fn the_digests_are_those_of_earlier_versions() {
-    let place = Place::new();
-    let tar = place.path("base.tar");
+    let env = TestEnv::new();
+    let tar = env.path("base.tar");
     let mut archive = tar::Builder::new(std::fs::File::create(&tar).unwrap());
     let mut header = tar::Header::new_ustar();
     header.set_mode(0o644);
@@ -128,23 +128,22 @@ fn the_digests_are_those_of_earlier_versions() {
     archive.finish().unwrap();
     let import = ["import", tar.to_str().unwrap(), "-t", "fixed:1", "--platform", "linux/amd64"];
     assert_eq!(
-        digest_of(&mut place.svp(import)),
+        digest_of(&mut env.svp(import)),
         "sha256:f19c81480278ea72a8b45946051f908d04ded647ae07a74f454eda1a33aa0fdc"
     );
 }
 
-/// As above, of a build. The base's layer, the machine's busybox, is masked, and so is the
-/// architecture.
+/// As above, for a build. Masks the base layer (this machine's busybox) and the architecture.
 #[test]
 fn the_documents_of_a_build_are_those_of_earlier_versions() {
-    let place = Place::new();
-    let pack = clone(&place, "pack", "022", "2020-01-01");
-    let out = place.path("out");
+    let env = TestEnv::new();
+    let pack = clone(&env, "pack", "022", "2020-01-01");
+    let out = env.path("out");
     let base =
-        digest_of(&mut place.svp(["import", busybox_base().to_str().unwrap(), "-t", "busybox"]));
+        digest_of(&mut env.svp(["import", busybox_base().to_str().unwrap(), "-t", "busybox"]));
     let build = ["build", "-b", &pack, "-t", "x", "--base", "busybox", "--network", "none"];
     let layout = ["--oci-dir", out.to_str().unwrap()];
-    let digest = digest_of(place.svp(build).args(layout));
+    let digest = digest_of(env.svp(build).args(layout));
     let text = |digest: &str| {
         std::fs::read_to_string(out.join("blobs").join(digest.replace(':', "/"))).unwrap()
     };
@@ -165,7 +164,7 @@ fn the_documents_of_a_build_are_those_of_earlier_versions() {
     assert_eq!(found, "612edbeca6a5a1af314f61c26df06400b369b6fe1f5b51e94c2bdb5cc9015801", "{both}");
 }
 
-/// What `svp` prints, a digest, with the time fixed.
+/// Runs `svp` with a fixed time and returns the digest that it prints.
 #[track_caller]
 fn digest_of(svp: &mut Command) -> String {
     success(svp.env("SOURCE_DATE_EPOCH", EPOCH)).trim().to_string()
