@@ -1,11 +1,13 @@
 //! `svp index`.
 
+use std::str::FromStr;
+
 use serde_json::json;
 
 use super::args::{RegistryArgs, parsed};
 use super::common::{Context, Format};
 use super::table;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::oci::Reference;
 use crate::pipeline::index::{IndexRequest, Indexed, index};
 use crate::source::{PullOptions, Source};
@@ -20,8 +22,8 @@ pub(super) struct Args {
     #[arg(short, long, value_name = "REPO[:TAG]", value_parser = parsed::<Reference>)]
     tag: Reference,
     /// Add an annotation to the index, such as org.opencontainers.image.description=TEXT
-    #[arg(long, value_name = "NAME=VALUE", value_parser = annotation)]
-    annotation: Vec<(String, String)>,
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parsed::<Annotation>)]
+    annotation: Vec<Annotation>,
     /// Replace an instance of that name
     #[arg(long)]
     force: bool,
@@ -38,7 +40,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     let request = IndexRequest {
         sources: args.images,
         tag: args.tag,
-        annotations: args.annotation.into_iter().collect(),
+        annotations: args.annotation.into_iter().map(|it| (it.name, it.value)).collect(),
         pull,
         force: args.force,
     };
@@ -55,9 +57,22 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     })
 }
 
-fn annotation(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("write it as NAME=VALUE".to_owned()),
+/// An annotation on the command line: `NAME=VALUE`.
+#[derive(Clone, Debug)]
+struct Annotation {
+    name: String,
+    value: String,
+}
+
+impl FromStr for Annotation {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text.split_once('=') {
+            Some((name, value)) if !name.is_empty() => {
+                Ok(Annotation { name: name.to_owned(), value: value.to_owned() })
+            }
+            _ => Err(Error::usage("write it as NAME=VALUE")),
+        }
     }
 }

@@ -3,26 +3,21 @@
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Mutex;
-use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::args::{env_argument, parsed, parsed_by};
+use super::args::{EnvArg, Seconds, parsed};
 use super::common::Context;
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::oci::Reference;
-use crate::pipeline::create_service::{CreateRequest, create_service, parse_publish};
-use crate::sandbox::{
-    Forward, HostAccess, Network, Resources, Stream, parse_cpus, parse_memory, parse_pids,
-};
-use crate::service::record::{LogLimits, Mount, MountSource, Record, Restart};
+use crate::pipeline::create_service::{CreateRequest, create_service};
+use crate::sandbox::{Forward, HostAccess, Memory, MilliCpus, Network, Pids, Resources, Stream};
+use crate::service::mount::Mount;
+use crate::service::record::{LogLimits, Record, Restart};
 use crate::service::service_dir::ServiceDir;
 use crate::service::supervise::Hooks;
-use crate::service::{health, monitor};
-
-/// Default time limit of `--wait`, in seconds.
-const WAIT: u64 = 60;
+use crate::service::{health, lifecycle, monitor};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -35,8 +30,8 @@ pub(super) struct Args {
     #[arg(short, long)]
     detach: bool,
     /// With -d: wait until its ports listen or `query health` passes, at most SECONDS
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, requires = "detach", value_parser = seconds)]
-    wait: Option<Option<u64>>,
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "60", requires = "detach", value_parser = parsed::<Seconds>)]
+    wait: Option<Seconds>,
     /// The name of the service [default: the image's name]
     #[arg(long)]
     name: Option<String>,
@@ -44,16 +39,16 @@ pub(super) struct Args {
     #[arg(long, default_value = "no", value_parser = parsed::<Restart>)]
     restart: Restart,
     /// Set a variable for its scripts; NAME alone passes on svp's own value
-    #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = env_argument)]
-    env: Vec<(String, String)>,
+    #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = parsed::<EnvArg>)]
+    env: Vec<EnvArg>,
     /// Set variables from FILE, one NAME=VALUE per line
     #[arg(long, value_name = "FILE")]
     env_file: Vec<std::path::PathBuf>,
     /// Mount a volume or a host directory at PATH
-    #[arg(short, long, value_name = "NAME|DIR:PATH[:ro]", value_parser = parse_mount)]
+    #[arg(short, long, value_name = "NAME|DIR:PATH[:ro]", value_parser = parsed::<Mount>)]
     volume: Vec<Mount>,
     /// Publish a port on a host address [default address: 127.0.0.1]
-    #[arg(short, long, value_name = "[ADDR:]HOST:PORT", value_parser = parsed_by(parse_publish))]
+    #[arg(short, long, value_name = "[ADDR:]HOST:PORT", value_parser = parsed::<Forward>)]
     publish: Vec<Forward>,
     /// Network: auto is private where pasta can run, else the host's
     #[arg(long, value_enum, default_value = "auto")]
@@ -65,14 +60,14 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME")]
     link: Vec<String>,
     /// Memory limit, such as 512m or 2g; the same amount of swap comes on top
-    #[arg(short, long, value_name = "SIZE", value_parser = parsed_by(parse_memory))]
-    memory: Option<u64>,
+    #[arg(short, long, value_name = "SIZE", value_parser = parsed::<Memory>)]
+    memory: Option<Memory>,
     /// CPU limit, such as 2 or 0.5 processors
-    #[arg(long, value_name = "N", value_parser = parsed_by(parse_cpus))]
-    cpus: Option<u64>,
+    #[arg(long, value_name = "N", value_parser = parsed::<MilliCpus>)]
+    cpus: Option<MilliCpus>,
     /// Limit of processes and threads
-    #[arg(long, visible_alias = "pids-limit", value_name = "N", value_parser = parsed_by(parse_pids))]
-    pids: Option<u64>,
+    #[arg(long, visible_alias = "pids-limit", value_name = "N", value_parser = parsed::<Pids>)]
+    pids: Option<Pids>,
     /// Run this program instead of /service/bin/run
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
@@ -107,74 +102,11 @@ enum AllowArg {
     Gateway,
 }
 
-/// Reads `60` or `60s`.
-pub(super) fn seconds(text: &str) -> Result<u64, String> {
-    let digits = text.strip_suffix('s').unwrap_or(text);
-    digits.parse().map_err(|_| format!("invalid number of seconds: {text}"))
-}
-
-/// Parses mount options as podman has them; returns whether the mount is read-only. SELinux options have no effect.
-fn mount_options(text: &str) -> (&str, bool) {
-    match text.rsplit_once(':') {
-        Some((rest, options))
-            if options.split(',').all(|o| ["ro", "rw", "z", "Z"].contains(&o)) =>
-        {
-            (rest, options.split(',').any(|option| option == "ro"))
-        }
-        _ => (text, false),
-    }
-}
-
-fn parse_mount(text: &str) -> Result<Mount, String> {
-    let (text, read_only) = mount_options(text);
-    let (source, at) = text.split_once(':').ok_or("write NAME:PATH or DIR:PATH")?;
-    if !at.starts_with('/')
-        || at.trim_matches('/').is_empty()
-        || at.split('/').any(|part| part == "..")
-    {
-        return Err(format!(
-            "{at:?} is no place in a container: write an absolute path, not the root"
-        ));
-    }
-    let at = format!("/{}", at.trim_matches('/'));
-    let kernels = ["/proc", "/sys"].iter().any(|dir| std::path::Path::new(&at).starts_with(dir));
-    if kernels || ["/dev", "/service", "/service/bin"].contains(&at.as_str()) {
-        return Err(format!("{at} is reserved in a container: mount at another path"));
-    }
-    let source = if source.starts_with(['/', '.']) {
-        let path = std::path::absolute(source).map_err(|error| error.to_string())?;
-        let path = path.canonicalize().map_err(|error| format!("{source}: {error}"))?;
-        MountSource::Host(
-            path.into_os_string().into_string().map_err(|_| "a path that is not UTF-8")?,
-        )
-    } else {
-        crate::service::record::check_name(source).map_err(|error| error.to_string())?;
-        MountSource::Volume(source.to_owned())
-    };
-    Ok(Mount { source, at, read_only })
-}
-
-/// Parses `NAME=VALUE` lines, skipping empty lines and comments (`#`).
-pub(super) fn env_file(path: &std::path::Path) -> Result<Vec<(String, String)>> {
-    let text = std::fs::read_to_string(path).io("read", path)?;
-    let mut out = Vec::new();
-    for (number, line) in text.lines().enumerate() {
-        let line = line.strip_suffix('\r').unwrap_or(line);
-        if line.trim().is_empty() || line.trim_start().starts_with('#') {
-            continue;
-        }
-        out.push(env_argument(line).map_err(|why| {
-            Error::usage(format!("{}, line {}: {why}", path.display(), number + 1))
-        })?);
-    }
-    Ok(out)
-}
-
 impl Args {
     fn request(&self) -> Result<CreateRequest> {
         let mut env = Vec::new();
         for file in &self.env_file {
-            env.extend(env_file(file)?);
+            env.extend(EnvArg::read_file(file)?);
         }
         env.extend(self.env.iter().cloned());
         Ok(CreateRequest {
@@ -192,9 +124,13 @@ impl Args {
             },
             publish: self.publish.clone(),
             links: self.link.clone(),
-            env,
+            env: EnvArg::pairs(&env),
             mounts: self.volume.clone(),
-            resources: Resources { memory: self.memory, milli_cpus: self.cpus, pids: self.pids },
+            resources: Resources {
+                memory: self.memory.map(|memory| memory.0),
+                milli_cpus: self.cpus.map(|cpus| cpus.0),
+                pids: self.pids.map(|pids| pids.0),
+            },
             restart: self.restart,
             entrypoint: self.entrypoint.clone(),
             remove: self.rm,
@@ -215,12 +151,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
     } else {
         foreground(&root, &service_dir, &record, context)
     };
-    let code = started.inspect_err(|_| {
-        // What never ran leaves nothing.
-        if service_dir.status().is_ok_and(|status| !status.ran()) {
-            super::services::discard(&root, &service_dir, &record);
-        }
-    })?;
+    // A service that never ran leaves nothing.
+    let code = started.inspect_err(|_| lifecycle::discard(&root, &service_dir, &record))?;
     if !args.detach {
         return Ok(code);
     }
@@ -230,8 +162,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
              `svp export --format quadlet` makes a unit that starts it at boot",
         );
     }
-    if let Some(limit) = args.wait {
-        health::wait(&root, &service_dir, Duration::from_secs(limit.unwrap_or(WAIT)))?;
+    if let Some(Seconds(limit)) = args.wait {
+        health::wait(&root, &service_dir, limit)?;
     }
     context.print(&format!("{}\n", record.name))?;
     Ok(ExitCode::SUCCESS)
@@ -308,37 +240,4 @@ pub(super) fn prefixes(names: &[String]) -> Vec<String> {
         false => format!("{name:<width$} | "),
     };
     names.iter().enumerate().map(prefix).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mounts() {
-        let mount = parse_mount("data:/var/lib/x/:ro").unwrap();
-        assert_eq!(mount.source, MountSource::Volume("data".into()));
-        assert_eq!((mount.at.as_str(), mount.read_only), ("/var/lib/x", true));
-        let mount = parse_mount("data:/x:ro,Z").unwrap();
-        assert_eq!((mount.at.as_str(), mount.read_only), ("/x", true));
-        assert!(!parse_mount("data:/x:z").unwrap().read_only);
-        assert_eq!(parse_mount("data:/with:colon").unwrap().at, "/with:colon");
-        assert_eq!(parse_mount("/tmp:/x").unwrap().source, MountSource::Host("/tmp".into()));
-        for text in [
-            "",
-            "data",
-            "data:x",
-            "data:/",
-            "a/b:/x",
-            "/nowhere-at-all:/x",
-            "d:/a/../b",
-            "d:/proc",
-            "d:/sys/x",
-            "d:/dev/",
-            "d:/service",
-            "d:/service/bin",
-        ] {
-            assert!(parse_mount(text).is_err(), "{text:?}");
-        }
-    }
 }

@@ -1,25 +1,21 @@
 //! `svp run`: a service of an instance's image.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-
 use super::image_role::{self, ImageRole};
 use super::query;
 use crate::error::{Context, Error, Result};
 use crate::oci::{Digest, Image, Reference};
 use crate::pack::Answers;
 use crate::pack::query::EnvVar;
-use crate::pack::query::parse_ports;
 use crate::progress::Reporter;
 use crate::sandbox::{Forward, HostAccess, MAX_COMPONENTS, Network, Resources, Sandbox};
 use crate::secret::Secret;
 use crate::service::InstanceState;
-use crate::service::address::transport;
+use crate::service::mount::{Mount, MountSource};
 use crate::service::prepare::{allocate_ports, exposed_ports, unpublished, warn_about_taken_ports};
-use crate::service::record::{
-    FORMAT, LogLimits, Mount, MountSource, Record, Restart, check_name, new_id,
-};
+use crate::service::record::{FORMAT, LogLimits, Record, Restart, check_name, new_id};
 use crate::service::service_dir::ServiceDir;
 use crate::service::status::now;
+use crate::service::stop_signal::StopSignal;
 use crate::store::Store;
 
 /// A request to create a service.
@@ -297,73 +293,13 @@ fn volume_name(service: &str, at: &str, named: &[String]) -> String {
 }
 
 fn stop_signal(image: &Image) -> Result<i32> {
-    let Some(text) = image.config().stop_signal() else {
-        return Ok(libc::SIGTERM);
-    };
-    signal_number(text)
-}
-
-/// The number of a signal, by its number or its name, with SIG or without.
-///
-/// # Errors
-/// [`Kind::Usage`](crate::error::Kind::Usage) if there is no such signal.
-pub fn signal_number(text: &str) -> Result<i32> {
-    let number = text.parse::<i32>().ok().filter(|n| (1..=64).contains(n));
-    let upper = text.to_ascii_uppercase();
-    let name = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
-    let named = || name.parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32);
-    number.or_else(named).ok_or_else(|| Error::usage(format!("{text:?} is no signal")))
-}
-
-/// Parses `[ADDR:]HOST:CONTAINER[/udp]`. Without an address the port is on 127.0.0.1.
-///
-/// # Errors
-/// [`Kind::Usage`](crate::error::Kind::Usage).
-pub fn parse_publish(text: &str) -> Result<Forward> {
-    let bad = || {
-        Error::usage(format!("{text:?} is no port to publish"))
-            .hint("write [ADDRESS:]HOSTPORT:PORT, /udp behind it if it is not tcp, such as 8080:80")
-    };
-    let (numbers, protocol) = match text.rsplit_once('/') {
-        None => (text, "tcp"),
-        Some((numbers, protocol)) => (numbers, protocol),
-    };
-    let (rest, container) = numbers.rsplit_once(':').ok_or_else(bad)?;
-    let port = |container: &str| {
-        let parsed = parse_ports(format!("{container}/{protocol}").as_bytes(), "-p").ok()?;
-        parsed.first().copied()
-    };
-    let container = port(container).ok_or_else(bad)?;
-    let (address, host) = match rest.rsplit_once(':') {
-        None => (IpAddr::V4(Ipv4Addr::LOCALHOST), rest),
-        Some((address, host)) => {
-            let address = address.trim_start_matches('[').trim_end_matches(']');
-            (address.parse().map_err(|_| bad())?, host)
-        }
-    };
-    let host = SocketAddr::new(address, port(host).ok_or_else(bad)?.number);
-    Ok(Forward { host, container: container.number, protocol: transport(container.protocol) })
+    let signal = image.config().stop_signal().map(str::parse::<StopSignal>).transpose()?;
+    Ok(signal.unwrap_or_default().0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::Transport;
-
-    #[test]
-    fn published_ports() {
-        let forward = parse_publish("8080:80").unwrap();
-        assert_eq!((forward.host.to_string().as_str(), forward.container), ("127.0.0.1:8080", 80));
-        let forward = parse_publish("0.0.0.0:53:5353/udp").unwrap();
-        assert_eq!(
-            (forward.host.to_string().as_str(), forward.protocol),
-            ("0.0.0.0:53", Transport::Udp)
-        );
-        assert_eq!(parse_publish("[::1]:1:2").unwrap().host.to_string(), "[::1]:1");
-        for text in ["", "80", "x:80", "0:80", "80:0", "1:2:3:4", "80:80/sctp", "a.b:1:2"] {
-            assert!(parse_publish(text).is_err(), "{text:?}");
-        }
-    }
 
     #[test]
     fn volumes_have_names_of_their_own() {
@@ -374,15 +310,5 @@ mod tests {
         let long = volume_name("web", &format!("/{}", "x".repeat(300)), &[]);
         assert!(long.len() < 200, "{long}");
         crate::service::record::check_name(&second).unwrap();
-    }
-
-    #[test]
-    fn signals() {
-        for (text, number) in [("9", 9), ("SIGTERM", 15), ("term", 15), ("SIGQUIT", 3)] {
-            assert_eq!(signal_number(text).unwrap(), number);
-        }
-        for text in ["", "0", "99", "SIGNOTHING"] {
-            assert!(signal_number(text).is_err(), "{text:?}");
-        }
     }
 }

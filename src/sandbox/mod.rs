@@ -31,7 +31,7 @@ mod stages;
 mod trees;
 mod userns;
 
-pub use cgroup::resources::{Resources, parse_cpus, parse_memory, parse_pids};
+pub use cgroup::resources::{Memory, MilliCpus, Pids, Resources};
 pub use cgroup::why_unbounded;
 pub use container::join::{JoinSpec, Joined, Signaller, Stdio, join};
 pub use container::run::Output;

@@ -12,6 +12,7 @@ use rustix::stdio::{dup2_stderr, dup2_stdout, stderr, stdout};
 use serde::{Deserialize, Serialize};
 
 use super::backup::cutover;
+use super::lifecycle::delete;
 use super::prepare::prepare;
 use super::record::Record;
 use super::service_dir::ServiceDir;
@@ -150,7 +151,7 @@ pub fn run(
     // For waiting commands; the status has it too.
     let _ = write!(lock, "{}", *code.as_ref().unwrap_or(&125));
     if record.remove {
-        super::remove(service_dir, &record, &sandbox, false)?;
+        delete(service_dir, &record, &sandbox, false)?;
     }
     drop(lock);
     code

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use super::address;
 use super::links::{self, Link};
-use super::record::{MountSource, Record};
+use super::mount::MountSource;
+use super::record::Record;
 use super::service_dir::ServiceDir;
 use crate::error::{Error, Result};
 use crate::oci::Image;

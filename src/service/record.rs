@@ -10,6 +10,7 @@ use crate::pack::query::EnvVar;
 use crate::sandbox::{Forward, HostAccess, Network, Resources, Transport};
 use crate::secret::Secret;
 use crate::service::environment;
+use crate::service::mount::{Mount, MountSource};
 
 /// The version of a record's format.
 pub const FORMAT: u32 = 1;
@@ -73,27 +74,6 @@ pub struct Record {
     /// The service that a backup is being restored for, if this is the fresh copy of it.
     #[serde(default, rename = "stands_for", skip_serializing_if = "Option::is_none")]
     pub candidate_for: Option<String>,
-}
-
-/// A mount in a service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mount {
-    /// The source.
-    pub source: MountSource,
-    /// The absolute path in the container.
-    pub at: String,
-    /// Whether the service may only read it.
-    pub read_only: bool,
-}
-
-/// The source of a mount.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum MountSource {
-    /// A volume, by its name.
-    Volume(String),
-    /// A file or directory of the host.
-    Host(String),
 }
 
 /// The restart policy of the components.

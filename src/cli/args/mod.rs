@@ -6,8 +6,10 @@ mod output;
 mod pull;
 mod registry;
 mod script;
+mod seconds;
 mod secrets;
 mod value;
+mod variable;
 
 pub(super) use compression::{CompressionArgs, CompressionFormat, RecompressionArgs};
 pub(super) use environment::{EnvFormat, environment_text};
@@ -15,5 +17,7 @@ pub(super) use output::{OutputArgs, check_metadata, outputs, print_data, push, w
 pub(super) use pull::PullArgs;
 pub(super) use registry::RegistryArgs;
 pub(super) use script::ScriptArgs;
+pub(super) use seconds::Seconds;
 pub(super) use secrets::SecretArgs;
-pub(super) use value::{env_argument, parsed, parsed_by};
+pub(super) use value::parsed;
+pub(super) use variable::EnvArg;

@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-use super::{CompressionArgs, env_argument};
+use super::{CompressionArgs, EnvArg, parsed};
 use crate::cli::common::source_date_epoch;
 use crate::error::Result;
 use crate::pipeline::ScriptOptions;
@@ -15,8 +15,8 @@ pub(in crate::cli) struct ScriptArgs {
     #[arg(long, value_enum, default_value = "auto")]
     network: NetworkArg,
     /// Set a variable for the script; it does not reach the image
-    #[arg(short, long = "env", value_name = "NAME[=VALUE]", value_parser = env_argument)]
-    env: Vec<(String, String)>,
+    #[arg(short, long = "env", value_name = "NAME[=VALUE]", value_parser = parsed::<EnvArg>)]
+    env: Vec<EnvArg>,
     #[command(flatten)]
     pub(in crate::cli) compression: CompressionArgs,
 }
@@ -30,7 +30,7 @@ impl ScriptArgs {
         };
         Ok(ScriptOptions {
             network,
-            env: self.env,
+            env: EnvArg::pairs(&self.env),
             compression: self.compression.settings()?,
             source_date_epoch: source_date_epoch()?,
         })

@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use super::super::args::env_argument;
+use super::super::args::{EnvArg, parsed};
 use super::super::common::Context;
 use super::super::terminal;
 use super::find;
@@ -29,8 +29,8 @@ pub(in crate::cli) struct ExecArgs {
 #[derive(Debug, Default, clap::Args)]
 struct HowArgs {
     /// Set a variable for the command
-    #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = env_argument)]
-    env: Vec<(String, String)>,
+    #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = parsed::<EnvArg>)]
+    env: Vec<EnvArg>,
     /// Working directory
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
@@ -135,7 +135,7 @@ fn spec(store: &Store, record: &Record, argv: Vec<String>, how: &HowArgs) -> Res
     if let (false, Ok(term)) = (how.no_tty, std::env::var("TERM")) {
         environment::set(&mut spec.env, "TERM", &term);
     }
-    for (name, value) in &how.env {
+    for EnvArg { name, value } in &how.env {
         environment::set(&mut spec.env, name, value);
     }
     spec.user.clone_from(&how.user);

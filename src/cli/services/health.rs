@@ -1,10 +1,9 @@
 //! `svp health`.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
+use super::super::args::{Seconds, parsed};
 use super::super::common::{Context, Format};
-use super::super::run::seconds;
 use super::super::table;
 use super::find;
 use crate::error::Result;
@@ -15,8 +14,8 @@ pub(in crate::cli) struct Args {
     /// The name of the service
     name: String,
     /// Wait until it is healthy, at most SECONDS
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, value_parser = seconds)]
-    wait: Option<Option<u64>>,
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "60", value_parser = parsed::<Seconds>)]
+    wait: Option<Seconds>,
     /// Output format
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
@@ -25,10 +24,7 @@ pub(in crate::cli) struct Args {
 pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
     let (root, service_dir) = find(&args.name)?;
     let why = match args.wait {
-        Some(limit) => {
-            let limit = Duration::from_secs(limit.unwrap_or(60));
-            health::wait(&root, &service_dir, limit).map(|()| None)?
-        }
+        Some(Seconds(limit)) => health::wait(&root, &service_dir, limit).map(|()| None)?,
         None => {
             health::check(&root, &service_dir, &service_dir.record()?, health::DEFAULT_TIMEOUT)?
         }

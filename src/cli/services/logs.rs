@@ -3,10 +3,12 @@
 use std::collections::HashSet;
 use std::io::Write;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::Duration;
 
 use jiff::{Timestamp, Zoned};
 
+use super::super::args::parsed;
 use super::super::common::{Context, Format};
 use super::super::run::prefixes;
 use super::find;
@@ -33,11 +35,11 @@ pub(in crate::cli) struct Args {
     #[arg(short = 'n', long, visible_alias = "tail", value_name = "N")]
     lines: Option<usize>,
     /// Only lines after a time (2026-01-31T12:00:00Z, 2026-01-31), seconds since 1970, or a duration ago (10m, 2h)
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    since: Option<Timestamp>,
+    #[arg(long, value_name = "TIME", value_parser = parsed::<Moment>)]
+    since: Option<Moment>,
     /// Only lines before that time
-    #[arg(long, value_name = "TIME", value_parser = time)]
-    until: Option<Timestamp>,
+    #[arg(long, value_name = "TIME", value_parser = parsed::<Moment>)]
+    until: Option<Moment>,
     /// Print the time of each line
     #[arg(short, long)]
     timestamps: bool,
@@ -46,28 +48,34 @@ pub(in crate::cli) struct Args {
     format: Format,
 }
 
-/// A point in time, or a duration before now.
-fn time(text: &str) -> Result<Timestamp, String> {
-    if let Ok(time) = text.parse::<Timestamp>() {
-        return Ok(time);
+/// A point in time on the command line, or a duration before now.
+#[derive(Clone, Copy, Debug)]
+struct Moment(Timestamp);
+
+impl FromStr for Moment {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let invalid = |error: jiff::Error| Error::usage(error.to_string());
+        if let Ok(time) = text.parse::<Timestamp>() {
+            return Ok(Moment(time));
+        }
+        // A date, or a time without a zone, is local time.
+        if let Ok(time) = text.parse::<jiff::civil::DateTime>() {
+            let zoned = time.to_zoned(jiff::tz::TimeZone::system()).map_err(invalid)?;
+            return Ok(Moment(zoned.timestamp()));
+        }
+        if let Ok(seconds) = text.parse::<i64>() {
+            return Timestamp::from_second(seconds).map(Moment).map_err(invalid);
+        }
+        if let Ok(span) = text.parse::<jiff::Span>() {
+            let zoned = Zoned::now().checked_sub(span).map_err(invalid)?;
+            return Ok(Moment(zoned.timestamp()));
+        }
+        Err(Error::usage(format!(
+            "invalid time {text:?}: write a time such as 2026-01-31T12:00:00Z or a duration such as 10m"
+        )))
     }
-    // A date, or a time without a zone, is local time.
-    if let Ok(time) = text.parse::<jiff::civil::DateTime>() {
-        let zoned = time.to_zoned(jiff::tz::TimeZone::system());
-        return zoned.map(|time| time.timestamp()).map_err(|e| e.to_string());
-    }
-    if let Ok(seconds) = text.parse::<i64>() {
-        return Timestamp::from_second(seconds).map_err(|e| e.to_string());
-    }
-    if let Ok(span) = text.parse::<jiff::Span>() {
-        return Zoned::now()
-            .checked_sub(span)
-            .map(|time| time.timestamp())
-            .map_err(|e| e.to_string());
-    }
-    Err(format!(
-        "invalid time {text:?}: write a time such as 2026-01-31T12:00:00Z or a duration such as 10m"
-    ))
 }
 
 pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
@@ -83,7 +91,11 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
     };
     let mut printer =
         Printer { args, prefixes: prefixes(&names), names: &names, in_line: HashSet::new() };
-    let wanted = LogFilter { last: args.lines, since: args.since, until: args.until };
+    let wanted = LogFilter {
+        last: args.lines,
+        since: args.since.map(|it| it.0),
+        until: args.until.map(|it| it.0),
+    };
     let mut followers =
         merged(&service_dir.logs(), &names, &wanted, &mut |line| printer.print(&line))?;
     if args.follow {
@@ -179,7 +191,7 @@ mod tests {
 
     #[test]
     fn times() {
-        let at = |text: &str| time(text).unwrap().as_second();
+        let at = |text: &str| text.parse::<Moment>().unwrap().0.as_second();
         assert_eq!(at("2026-01-31T12:00:00Z"), 1_769_860_800);
         assert_eq!(at("2026-01-31T14:00:00+02:00"), 1_769_860_800);
         assert_eq!(at("1769860800"), 1_769_860_800);
@@ -190,7 +202,7 @@ mod tests {
             assert!(Timestamp::now().as_second().abs_diff(at(span) + seconds) <= 2, "{span}");
         }
         for text in ["", "bogus", "2026-13-01", "10x"] {
-            assert!(time(text).is_err(), "{text:?}");
+            assert!(text.parse::<Moment>().is_err(), "{text:?}");
         }
     }
 }

@@ -8,15 +8,13 @@ pub(super) mod lifecycle;
 pub(super) mod logs;
 pub(super) mod show;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::common::Context;
 use super::progress::Style;
 use super::{error, run};
 use crate::error::Result;
-use crate::sandbox::Sandbox;
-use crate::service::record::Record;
 use crate::service::service_dir::ServiceDir;
 use crate::store::Store;
 
@@ -112,16 +110,4 @@ fn find(name: &str) -> Result<(PathBuf, ServiceDir)> {
     let root = Store::default_root()?;
     let service_dir = ServiceDir::existing(&root, name)?;
     Ok((root, service_dir))
-}
-
-/// Removes a service that could not be started; `svp rm` can remove anything left.
-pub(super) fn discard(root: &Path, service_dir: &ServiceDir, record: &Record) {
-    if let Ok(sandbox) = Sandbox::create(&root.join("trees")) {
-        let _ = crate::service::remove(service_dir, record, &sandbox, false);
-    }
-}
-
-/// Prints a note on standard error.
-fn say(context: &Context, text: &str) {
-    context.reporter().step(text);
 }

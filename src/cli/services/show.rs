@@ -102,8 +102,9 @@ impl ServiceInfo {
     }
 
     fn new(record: &Record, status: Status) -> ServiceInfo {
-        use crate::service::record::{MountSource, Restart};
-        let mount = |mount: &crate::service::record::Mount| ShownMount {
+        use crate::service::mount::MountSource;
+        use crate::service::record::Restart;
+        let mount = |mount: &crate::service::mount::Mount| ShownMount {
             source: match &mount.source {
                 MountSource::Volume(name) | MountSource::Host(name) => name.clone(),
             },

@@ -1,5 +1,7 @@
 //! Parses the resource limits of a service, which `cgroup` enforces.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -34,55 +36,70 @@ impl Resources {
     }
 }
 
+/// An amount of memory; bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory(pub u64);
+
+/// A number of processors; thousandths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MilliCpus(pub u64);
+
+/// A number of processes and threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pids(pub u64);
+
 /// Parses an amount of memory: bytes, or with `k`, `m`, `g` or `t` a multiple of a power of 1024, as podman's
 /// `--memory`. `b` or `iB` may follow.
-///
-/// # Errors
-/// [`Kind::Usage`](crate::error::Kind::Usage) if it is malformed, or too little for a container.
-pub fn parse_memory(text: &str) -> Result<u64> {
-    let lower = text.to_ascii_lowercase();
-    let number = lower.trim_end_matches('b').trim_end_matches('i');
-    let (number, shift) = match number.char_indices().last() {
-        Some((at, 'k')) => (&number[..at], 10),
-        Some((at, 'm')) => (&number[..at], 20),
-        Some((at, 'g')) => (&number[..at], 30),
-        Some((at, 't')) => (&number[..at], 40),
-        _ => (number, 0),
-    };
-    let amount = decimal(number, 1 << shift).filter(|bytes| *bytes <= MOST).ok_or_else(|| {
-        Error::usage(format!("invalid amount of memory: {text:?}"))
-            .hint("give bytes, or an amount such as 512k, 256m or 1.5g")
-    })?;
-    if amount < LEAST_MEMORY {
-        return Err(Error::usage(format!("too little memory for a container: {text:?}"))
-            .hint(format!("give at least {}m", LEAST_MEMORY >> 20)));
+impl FromStr for Memory {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let lower = text.to_ascii_lowercase();
+        let number = lower.trim_end_matches('b').trim_end_matches('i');
+        let (number, shift) = match number.char_indices().last() {
+            Some((at, 'k')) => (&number[..at], 10),
+            Some((at, 'm')) => (&number[..at], 20),
+            Some((at, 'g')) => (&number[..at], 30),
+            Some((at, 't')) => (&number[..at], 40),
+            _ => (number, 0),
+        };
+        let amount =
+            decimal(number, 1 << shift).filter(|bytes| *bytes <= MOST).ok_or_else(|| {
+                Error::usage(format!("invalid amount of memory: {text:?}"))
+                    .hint("give bytes, or an amount such as 512k, 256m or 1.5g")
+            })?;
+        if amount < LEAST_MEMORY {
+            return Err(Error::usage(format!("too little memory for a container: {text:?}"))
+                .hint(format!("give at least {}m", LEAST_MEMORY >> 20)));
+        }
+        Ok(Memory(amount))
     }
-    Ok(amount)
 }
 
-/// Parses a number of processors, such as `2` or `0.5`; returns thousandths.
-///
-/// # Errors
-/// [`Kind::Usage`](crate::error::Kind::Usage) if it is malformed or too small.
-pub fn parse_cpus(text: &str) -> Result<u64> {
-    decimal(text, 1000).filter(|milli| (LEAST_CPU..=1_000_000_000).contains(milli)).ok_or_else(
-        || {
+/// Parses a number of processors, such as `2` or `0.5`.
+impl FromStr for MilliCpus {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let milli = decimal(text, 1000).filter(|milli| (LEAST_CPU..=1_000_000_000).contains(milli));
+        milli.map(MilliCpus).ok_or_else(|| {
             Error::usage(format!("invalid number of processors: {text:?}"))
                 .hint("give a number such as 2, 1.5 or 0.25, at least 0.01")
-        },
-    )
+        })
+    }
 }
 
-/// Parses a number of processes.
-///
-/// # Errors
-/// [`Kind::Usage`](crate::error::Kind::Usage) if it is malformed or out of range.
-pub fn parse_pids(text: &str) -> Result<u64> {
-    // PID_MAX_LIMIT, the kernel's upper bound.
-    text.parse().ok().filter(|pids| (1..=4_194_304).contains(pids)).ok_or_else(|| {
-        Error::usage(format!("invalid number of processes: {text:?}"))
-            .hint("give 1 to 4194304, or omit --pids for no limit")
-    })
+impl FromStr for Pids {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        // PID_MAX_LIMIT, the kernel's upper bound.
+        let pids = text.parse().ok().filter(|pids| (1..=4_194_304).contains(pids));
+        pids.map(Pids).ok_or_else(|| {
+            Error::usage(format!("invalid number of processes: {text:?}"))
+                .hint("give 1 to 4194304, or omit --pids for no limit")
+        })
+    }
 }
 
 /// Returns `text` times `unit`, rounded down. Accepts digits with at most one point among them.
@@ -118,26 +135,26 @@ mod tests {
             ("20000000b", 20_000_000),
         ];
         for (text, bytes) in good {
-            assert_eq!(parse_memory(text).unwrap(), bytes, "{text}");
+            assert_eq!(text.parse::<Memory>().unwrap(), Memory(bytes), "{text}");
         }
         for text in
             ["", "m", "-1m", "64mm", "64 m", "1e9", "1.m", ".5g", "0", "8m", "99999999t", "64x"]
         {
-            assert!(parse_memory(text).is_err(), "{text:?}");
+            assert!(text.parse::<Memory>().is_err(), "{text:?}");
         }
     }
 
     #[test]
     fn processors_and_processes() {
         for (text, milli) in [("2", 2000), ("0.5", 500), ("1.25", 1250), ("0.01", 10)] {
-            assert_eq!(parse_cpus(text).unwrap(), milli, "{text}");
+            assert_eq!(text.parse::<MilliCpus>().unwrap(), MilliCpus(milli), "{text}");
         }
         for text in ["", "0", "0.001", "-1", "1,5", "two", "1.", "inf", "NaN", "50%"] {
-            assert!(parse_cpus(text).is_err(), "{text:?}");
+            assert!(text.parse::<MilliCpus>().is_err(), "{text:?}");
         }
-        assert_eq!(parse_pids("100").unwrap(), 100);
+        assert_eq!("100".parse::<Pids>().unwrap(), Pids(100));
         for text in ["", "0", "-1", "1.5", "99999999999999999999"] {
-            assert!(parse_pids(text).is_err(), "{text:?}");
+            assert!(text.parse::<Pids>().is_err(), "{text:?}");
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::cutover::{CopyLock, RestoreLock, recover_abandoned};
 use super::header::{Content, Header};
-use super::restore::{lock, shared, stop};
+use super::restore::{lock, shared};
 use crate::error::{Error, Kind, Result};
 use crate::interrupt;
 use crate::layer::compress::Encoder;
@@ -18,9 +18,11 @@ use crate::layer::settings::Settings;
 use crate::progress::Reporter;
 use crate::sandbox::{End, Sandbox, Stdio, layer_sources};
 use crate::service::exec::{self, drain, join_container};
+use crate::service::lifecycle::{Stop, stop_if_running};
 use crate::service::links;
 use crate::service::monitor;
-use crate::service::record::{MountSource, Record};
+use crate::service::mount::MountSource;
+use crate::service::record::Record;
 use crate::service::service_dir::ServiceDir;
 use crate::service::status::State;
 use crate::store::Store;
@@ -180,7 +182,7 @@ pub fn export_files(
         false => format!("the pack has no bin/backup: {what}"),
     });
     let copied = (|| {
-        stop(service_dir)?;
+        stop_if_running(service_dir, &Stop::default())?;
         let _lock = lock(service_dir)?;
         let output = Output { to: &mut *to, settings, show };
         copy(root, &service_dir.record()?, &sandbox, output, reporter)

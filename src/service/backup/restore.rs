@@ -13,17 +13,17 @@ use super::create::{RESTORE, Scripts, file};
 use super::cutover::{Cutover, RestoreLock, Winner, recover_abandoned};
 use super::header::{BackupStart, Content, Header};
 use super::stream_to_script::{InterruptibleReader, stream_to_script};
-use crate::error::{Cause, Context, Error, Kind, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::interrupt;
 use crate::oci::media_type::Compression;
 use crate::progress::Reporter;
 use crate::sandbox::{End, Sandbox, Stdio};
-use crate::service::control::{Request, request};
 use crate::service::exec::{self, drain, join_container};
-use crate::service::record::{MountSource, Record};
+use crate::service::lifecycle::{Stop, stop_if_running};
+use crate::service::mount::MountSource;
+use crate::service::record::Record;
 use crate::service::service_dir::ServiceDir;
 use crate::service::status::State;
-use crate::service::supervise::STOP_SECONDS;
 use crate::service::{health, monitor};
 use crate::store::Store;
 
@@ -304,7 +304,7 @@ fn replace(
     let mut cutover = Cutover { old, new, volumes, winner: Winner::New };
     let mut candidate = Some(candidate);
     let result: Result<()> = (|| {
-        stop(service_dir)?;
+        stop_if_running(service_dir, &Stop::default())?;
         let lock = lock(service_dir)?;
         interrupt::check()?;
         cutover.decide(service_dir, Winner::New)?;
@@ -321,7 +321,7 @@ fn replace(
     let Err(error) = result else { return cutover.finish(service_dir, sandbox) };
     let undone: Result<()> = (|| {
         if candidate.is_none() {
-            stop(service_dir)?;
+            stop_if_running(service_dir, &Stop::default())?;
             let _lock = lock(service_dir)?;
             cutover.decide(service_dir, Winner::Old)?;
             cutover.apply(service_dir, sandbox)?;
@@ -338,16 +338,6 @@ fn replace(
         Err(second) => {
             Err(error.also_hint(&format!("and the old one could not be started: {second}")))
         }
-    }
-}
-
-/// Stops a service if it runs, and waits for its end.
-pub(super) fn stop(service_dir: &ServiceDir) -> Result<()> {
-    let monitor = service_dir.monitor();
-    match request(service_dir, &Request::Stop(STOP_SECONDS)) {
-        Ok(_) => service_dir.wait_for_monitor(monitor).map(drop),
-        Err(error) if error.is(Cause::ServiceNotRunning) => Ok(()),
-        Err(error) => Err(error),
     }
 }
 

@@ -22,7 +22,8 @@ pub mod yaml;
 use std::path::PathBuf;
 
 use super::environment;
-use super::record::{Mount, MountSource, Record};
+use super::mount::{Mount, MountSource};
+use super::record::Record;
 use crate::error::{Error, Result};
 use crate::oci::{Image, Reference};
 use crate::pack::query::{Port, Protocol, parse_ports};

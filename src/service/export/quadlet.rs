@@ -3,7 +3,8 @@
 //! The service keeps its address and its ports on the host, so that `%IP` and clients' settings stay valid.
 //! podman makes volumes and fills new ones from the image by itself. Secrets are podman's, by name.
 
-use super::super::record::{Mount, MountSource, Restart};
+use super::super::mount::{Mount, MountSource};
+use super::super::record::Restart;
 use super::unit::{Dollar, Unit, line, word};
 use super::{Exported, File, Model, Secrets, limits, systemctl, unwritable, volumes_note};
 use crate::error::{Error, Result};

@@ -1,6 +1,6 @@
 //! Kubernetes volumes: claims, mounts, and the init container that fills new ones from the image.
 
-use super::super::record::{Mount, MountSource};
+use super::super::mount::{Mount, MountSource};
 use super::Model;
 use super::kube::{argument, container, object};
 use super::names::labels;

@@ -1,0 +1,24 @@
+//! The lifecycle of a service that exists: a request and a function for each step of it.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `start` | starts it, and waits until it is healthy if asked to |
+//! | `stop` | stops it, and waits for its end |
+//! | `restart` | stops and starts it, or some of its components |
+//! | `wait` | waits for its end, and gives its exit code |
+//! | `remove` | removes it |
+
+mod remove;
+mod restart;
+mod start;
+mod stop;
+mod wait;
+
+pub use remove::{Remove, Removed, discard, remove};
+pub use restart::{Restart, restart};
+pub use start::{Start, start};
+pub use stop::{Stop, running, stop};
+pub use wait::wait;
+
+pub(super) use remove::delete;
+pub(super) use stop::stop_if_running;

@@ -1,0 +1,106 @@
+//! Removing a service.
+
+use std::path::Path;
+
+use super::stop::{Stop, refuse_during_copy, stop};
+use crate::error::{Error, Kind, Result};
+use crate::progress::Reporter;
+use crate::sandbox::Sandbox;
+use crate::service::backup::cutover;
+use crate::service::links;
+use crate::service::record::Record;
+use crate::service::service_dir::ServiceDir;
+
+/// How to remove a service.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Remove {
+    /// Stop it first, and remove it even if its record is damaged.
+    pub force: bool,
+    /// Remove its volumes too, but for those that other services have as well.
+    pub volumes: bool,
+}
+
+/// What removing a service has left to tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// The services that are linked to it, and can't start without it.
+    pub linked: Vec<String>,
+    /// The volumes that stay because another service has them too.
+    pub kept_volumes: Vec<String>,
+}
+
+/// Removes a service: what it has written, its logs, its record, and its volumes if told so.
+///
+/// # Errors
+/// [`Kind::Usage`] if it runs, or a backup of it is being made; [`Kind::BadInput`] if its record is damaged and
+/// `force` was not said; [`Kind::Storage`], [`Kind::Sandbox`].
+pub fn remove(
+    root: &Path,
+    service_dir: &ServiceDir,
+    request: &Remove,
+    reporter: &dyn Reporter,
+) -> Result<Removed> {
+    let name = service_dir.name();
+    refuse_during_copy(service_dir)?;
+    if request.force {
+        stop(service_dir, &Stop::default(), reporter)?;
+    }
+    let Some(_locked) = service_dir.lock()? else {
+        return Err(Error::usage(format!("the service {name} is running"))
+            .hint(format!("use `svp stop {name}` first, or `svp rm --force {name}`")));
+    };
+    service_dir.wait_for_container()?;
+    let sandbox = Sandbox::create(&root.join("trees"))?;
+    if request.force
+        && let Err(error) = service_dir.record()
+        && error.kind() == Kind::BadInput
+    {
+        reporter.warning(&format!("{error}; `svp prune` removes its files"));
+        service_dir.remove()?;
+        return Ok(Removed::default());
+    }
+    cutover::recover_and_collect(root, service_dir, &sandbox)?;
+    let record = service_dir.record()?;
+    let linked = links::dependents(root, name)?;
+    let kept_volumes = delete(service_dir, &record, &sandbox, request.volumes)?;
+    Ok(Removed { linked, kept_volumes })
+}
+
+/// Removes a service that could not be started, if nothing of it ever ran. What can't be removed stays for
+/// `svp rm`.
+pub fn discard(root: &Path, service_dir: &ServiceDir, record: &Record) {
+    if !service_dir.status().is_ok_and(|status| !status.ran()) {
+        return;
+    }
+    if let Ok(sandbox) = Sandbox::create(&root.join("trees")) {
+        // The error that is told is why it could not be started.
+        let _ = delete(service_dir, record, &sandbox, false);
+    }
+}
+
+/// Deletes all that a service which doesn't run has, its volumes too if told so, but for those that other
+/// services have as well. Gives the names of these.
+///
+/// # Errors
+/// [`Kind::Storage`], [`Kind::Sandbox`].
+pub(in crate::service) fn delete(
+    service_dir: &ServiceDir,
+    record: &Record,
+    sandbox: &Sandbox,
+    volumes: bool,
+) -> Result<Vec<String>> {
+    sandbox.remove_service(&record.id)?;
+    let mut kept = Vec::new();
+    if volumes {
+        let others = service_dir.other_records()?;
+        for name in record.volume_names() {
+            if others.iter().any(|other| other.volume_names().any(|theirs| theirs == name)) {
+                kept.push(name.to_owned());
+            } else {
+                sandbox.remove_volume(name)?;
+            }
+        }
+    }
+    service_dir.remove()?;
+    Ok(kept)
+}

@@ -1,0 +1,118 @@
+//! Stopping a service, and waiting for its end.
+
+use std::path::Path;
+
+use crate::error::{Cause, Error, Result};
+use crate::progress::Reporter;
+use crate::service::backup::cutover;
+use crate::service::control::{self, Request};
+use crate::service::service_dir::ServiceDir;
+use crate::service::status::State;
+use crate::service::supervise::STOP_SECONDS;
+
+/// How to stop a service.
+#[derive(Clone, Copy, Debug)]
+pub struct Stop {
+    /// How many seconds it has after its stop signal before it is killed.
+    pub seconds: u32,
+}
+
+impl Default for Stop {
+    fn default() -> Self {
+        Stop { seconds: STOP_SECONDS }
+    }
+}
+
+/// The services that `stop --all` means: those that run, and those that a backup has stopped for the moment.
+///
+/// # Errors
+/// [`Kind::Storage`](crate::error::Kind::Storage).
+pub fn running(root: &Path) -> Result<Vec<ServiceDir>> {
+    let mut service_dirs = ServiceDir::all(root)?;
+    let runs =
+        |service_dir: &ServiceDir| service_dir.status().is_ok_and(|s| s.state == State::Running);
+    service_dirs.retain(|service_dir| {
+        runs(service_dir) || cutover::is_being_copied(service_dir).unwrap_or(false)
+    });
+    Ok(service_dirs)
+}
+
+/// Stops a service and waits for its end. One that does not run is stopped.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::error::Kind::Usage) while a backup of it is made or restored; what its monitor says;
+/// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if the monitor does not answer.
+pub fn stop(service_dir: &ServiceDir, request: &Stop, reporter: &dyn Reporter) -> Result<()> {
+    refuse_during_copy(service_dir)?;
+    if stop_if_running(service_dir, request)? {
+        return Ok(());
+    }
+    // A backup or a restore may have stopped it temporarily.
+    if cutover::is_locked(service_dir)? {
+        return Err(at_work(service_dir));
+    }
+    reporter.step(&format!("{} is not running", service_dir.name()));
+    Ok(())
+}
+
+/// Stops a service if it runs, whoever works on it; whether it ran.
+pub(in crate::service) fn stop_if_running(
+    service_dir: &ServiceDir,
+    request: &Stop,
+) -> Result<bool> {
+    let monitor = service_dir.monitor();
+    match control::request(service_dir, &Request::Stop(request.seconds)) {
+        Ok(_) => service_dir.wait_for_monitor(monitor).map(|_| true),
+        Err(error) if error.is(Cause::ServiceNotRunning) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Refuses to touch a service that is stopped for a backup's copy: it is started again whatever is done to it.
+pub(super) fn refuse_during_copy(service_dir: &ServiceDir) -> Result<()> {
+    if cutover::is_being_copied(service_dir)? { Err(at_work(service_dir)) } else { Ok(()) }
+}
+
+fn at_work(service_dir: &ServiceDir) -> Error {
+    Error::usage(format!("a backup of {} is being created or restored", service_dir.name()))
+        .hint("wait until it is done, or interrupt it, which leaves the service as it was")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Silent;
+    use crate::service::control::Listener;
+
+    /// The directory of a service without a record, which is enough for its socket.
+    fn service_dir(root: &Path) -> ServiceDir {
+        std::fs::create_dir_all(root.join("services/a")).unwrap();
+        ServiceDir::of(root, "a").unwrap()
+    }
+
+    #[test]
+    fn a_service_without_a_monitor_is_not_running() {
+        let root = tempfile::tempdir().unwrap();
+        let service_dir = service_dir(root.path());
+        assert!(!stop_if_running(&service_dir, &Stop::default()).unwrap());
+        stop(&service_dir, &Stop::default(), &Silent).unwrap();
+    }
+
+    #[test]
+    fn a_monitor_that_refuses_is_not_taken_for_one_that_is_gone() {
+        let root = tempfile::tempdir().unwrap();
+        let service_dir = service_dir(root.path());
+        let listener = Listener::bind(&service_dir).unwrap();
+        let monitor = std::thread::spawn(move || {
+            loop {
+                if let Some((asker, _)) = listener.next() {
+                    return asker.answer(Err(Error::usage("it can't be stopped now")), &[]);
+                }
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        });
+        let error = stop(&service_dir, &Stop::default(), &Silent).unwrap_err();
+        monitor.join().unwrap();
+        assert_eq!(error.to_string(), "it can't be stopped now");
+    }
+}

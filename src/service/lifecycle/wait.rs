@@ -1,0 +1,16 @@
+//! Waiting for a service's end.
+
+use crate::error::Result;
+use crate::service::service_dir::ServiceDir;
+
+/// The exit code of a service that was killed with its monitor, so that nobody wrote one down.
+const KILLED: i32 = 137;
+
+/// Waits until a service has ended; its exit code, as a shell has it.
+///
+/// # Errors
+/// [`Kind::Storage`](crate::error::Kind::Storage).
+pub fn wait(service_dir: &ServiceDir) -> Result<i32> {
+    let left = service_dir.wait_for_monitor(service_dir.monitor())?;
+    Ok(left.or(service_dir.status()?.exit_code).unwrap_or(KILLED))
+}
