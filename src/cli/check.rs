@@ -57,7 +57,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         return check_the_store(args, context);
     }
     let root = Store::default_root()?;
-    let sandbox = context.store().and_then(|store| Sandbox::create(&store.root().join("trees")));
+    let sandbox = context.store().and_then(|store| Sandbox::create(&store.layout().trees()));
     let network = match why_no_private_network() {
         None => Ok("pasta, a private network for builds".to_owned()),
         Some(why) => Err(Error::sandbox(format!("{why}: builds use the host's network"))),

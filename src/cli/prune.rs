@@ -7,7 +7,7 @@ use super::table::{self, Table};
 use crate::error::Result;
 use crate::sandbox::Sandbox;
 use crate::service::backup::cutover;
-use crate::store::Store;
+use crate::store::{Store, StoreLayout};
 use crate::upkeep::{ItemKind, Pruning, inventory, mark_for_removal, prune};
 
 #[derive(Debug, clap::Args)]
@@ -78,7 +78,11 @@ fn copies(dry_run: bool, context: &Context) -> Result<()> {
     for service_dir in cutover::abandoned_by_restore(&root)? {
         let (would, name) = (if dry_run { "would be " } else { "" }, service_dir.name());
         if !dry_run {
-            cutover::collect(&root, &service_dir, &Sandbox::create(&root.join("trees"))?)?;
+            cutover::collect(
+                &root,
+                &service_dir,
+                &Sandbox::create(&StoreLayout::new(&root).trees())?,
+            )?;
         }
         context
             .reporter()

@@ -60,7 +60,7 @@ pub fn build(request: &BuildRequest, store: &Store, reporter: &dyn Reporter) -> 
     let pack = Pack::open(&request.pack)?;
     check(request, store)?;
     let pack_layer = PackLayer::new(&pack)?;
-    let sandbox = Sandbox::create(&store.root().join("trees"))?;
+    let sandbox = Sandbox::create(&store.layout().trees())?;
     let answers = query::all_on_host(&sandbox, &pack_layer, reporter)?;
     let secrets = match request.phase {
         Phase::All => request.secrets.provide(&answers.secrets, store, &request.tag)?,

@@ -69,7 +69,7 @@ pub fn create_service(
     check_image(&image, &request.image, request)?;
     check_mounts(&request.mounts)?;
     check_network(request, reporter)?;
-    let sandbox = Sandbox::create(&store.root().join("trees"))?;
+    let sandbox = Sandbox::create(&store.layout().trees())?;
     let mut answers = query::all_in_image(store, &sandbox, &image, None, reporter)?;
     let state = InstanceState::load(store, &found.manifest)?;
     if let Some(state) = &state {

@@ -169,7 +169,7 @@ struct Finished {
 
 impl Log {
     fn create(store: &Store, name: &str) -> Result<Log> {
-        let dir = store.root().join("logs");
+        let dir = store.layout().logs();
         prune(&dir);
         let name: String =
             name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();

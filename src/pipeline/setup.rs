@@ -79,7 +79,7 @@ pub fn setup(request: &SetupRequest, store: &Store, reporter: &dyn Reporter) -> 
     check(request, store, &base, &tag)?;
     let pack = request.pack.as_deref().map(Pack::open).transpose()?;
     let update = pack_update(request, pack.as_ref(), &image, reporter)?;
-    let sandbox = Sandbox::create(&store.root().join("trees"))?;
+    let sandbox = Sandbox::create(&store.layout().trees())?;
     let answers = query::all_in_image(store, &sandbox, &image, update.as_ref(), reporter)?;
     let secrets = request.secrets.provide(&answers.secrets, store, &tag)?;
     let mut build_rootfs =
@@ -313,7 +313,7 @@ fn claim(
     (tag, descriptor): (&Reference, &Descriptor),
     state: Option<InstanceState>,
 ) -> Result<Option<SavedInstanceState>> {
-    let dir = store.root().join("instances");
+    let dir = store.layout().instances();
     let lock = File::open(&dir).io("open", &dir)?;
     lock.lock().io("lock", &dir)?;
     image_role::check_for_instance(store, tag, false)?;

@@ -61,7 +61,7 @@ impl InstanceState {
     /// [`Kind::Storage`](crate::error::Kind::Storage).
     pub fn save(&self, store: &Store, image: &Image) -> Result<SavedInstanceState> {
         let path = path(store, image.encode().config_descriptor.digest);
-        let dir = store.root().join("instances");
+        let dir = store.layout().instances();
         let previous = std::fs::read(&path).ok();
         let staging = store.stage()?;
         let mut file =
@@ -99,7 +99,7 @@ impl InstanceState {
 /// [`Kind::Storage`](crate::error::Kind::Storage).
 pub fn unreferenced_states(store: &Store, reach: &Marked) -> Result<Vec<PathBuf>> {
     let reached: HashSet<PathBuf> = reach.configs.iter().map(|id| path(store, *id)).collect();
-    let dir = store.root().join("instances");
+    let dir = store.layout().instances();
     let mut files = Vec::new();
     for entry in std::fs::read_dir(&dir).io("list", &dir)? {
         let file = entry.io("list", &dir)?.path();
@@ -123,5 +123,5 @@ impl SavedInstanceState {
 }
 
 fn path(store: &Store, config: Digest) -> PathBuf {
-    store.root().join("instances").join(format!("{}.json", config.hex()))
+    store.layout().instance(&config)
 }

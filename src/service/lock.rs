@@ -140,11 +140,12 @@ pub(super) fn container_still_exists(name: &str, init: &Process) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::StoreLayout;
 
     #[test]
     fn those_who_only_look_are_waited_for_and_a_monitor_is_not() {
         let root = tempfile::tempdir().unwrap();
-        let dir = root.path().join("services/a");
+        let dir = StoreLayout::new(root.path()).service("a");
         fs::create_dir_all(&dir).unwrap();
         let service_dir = ServiceDir::of(root.path(), "a").unwrap();
         let looks = File::create(dir.join(LOCK)).unwrap();

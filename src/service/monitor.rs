@@ -21,7 +21,7 @@ use crate::error::{Error, Result, WireError};
 use crate::interrupt;
 use crate::progress::{Event, Reporter};
 use crate::sandbox::{self, Sandbox};
-use crate::store::Store;
+use crate::store::{Store, StoreLayout};
 
 /// The name that a monitor is started under; `main` looks for it.
 const MONITOR_NAME: &str = "svp-monitor";
@@ -127,7 +127,7 @@ pub fn run(
             .hint(format!("`svp restart {name}` starts it anew"))
     })?;
     service_dir.wait_for_container()?;
-    let sandbox = Sandbox::create(&root.join("trees"))?;
+    let sandbox = Sandbox::create(&StoreLayout::new(root).trees())?;
     match service_dir.record()?.candidate_for {
         None => cutover::recover_and_collect(root, service_dir, &sandbox)?,
         Some(_) => cutover::recover(service_dir, &sandbox)?,

@@ -24,6 +24,7 @@ use super::record::{FORMAT, Record, check_name};
 use super::status::{State, Status};
 use crate::error::{Cause, Error, IoContext, Kind, Result};
 use crate::remove_tree;
+use crate::store::{SERVICE_RECORD, StoreLayout};
 
 const STATUS: &str = "status.json";
 /// A status takes whole blocks of this size, so that a longer one fits in the space of a shorter one; bytes.
@@ -45,7 +46,7 @@ impl ServiceDir {
     /// [`Kind::Usage`](crate::error::Kind::Usage) if no service can have that name.
     pub fn of(root: &Path, name: &str) -> Result<ServiceDir> {
         check_name(name)?;
-        Ok(ServiceDir { dir: root.join("services").join(name), name: name.to_owned() })
+        Ok(ServiceDir { dir: StoreLayout::new(root).service(name), name: name.to_owned() })
     }
 
     /// The place of a service that exists.
@@ -83,7 +84,7 @@ impl ServiceDir {
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
     pub fn all(root: &Path) -> Result<Vec<ServiceDir>> {
-        let dir = root.join("services");
+        let dir = StoreLayout::new(root).services();
         let entries = match fs::read_dir(&dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             other => other.io("list", &dir)?,
@@ -124,7 +125,7 @@ impl ServiceDir {
             .io("make a directory in", parent)?;
         let new = ServiceDir { dir: staging.path().to_owned(), name: self.name.clone() };
         builder.recursive(false).create(new.logs()).io("make", new.logs())?;
-        new.write("service.json", record, true)?;
+        new.write(SERVICE_RECORD, record, true)?;
         if self.dir.exists()
             && self.is_partly_removed()
             && let Some(_lock) = self.lock()?
@@ -158,7 +159,7 @@ impl ServiceDir {
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
     pub fn save(&self, record: &Record) -> Result<()> {
-        self.write("service.json", record, true)
+        self.write(SERVICE_RECORD, record, true)
     }
 
     /// Reads the record.
@@ -173,7 +174,7 @@ impl ServiceDir {
             )),
             _ => error,
         };
-        let record: Record = self.read("service.json").map_err(damaged)?;
+        let record: Record = self.read(SERVICE_RECORD).map_err(damaged)?;
         if record.format == FORMAT {
             return Ok(record);
         }
@@ -278,12 +279,12 @@ impl ServiceDir {
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
     pub(super) fn sweep(root: &Path, prefix: &str) -> Result<()> {
-        let services = root.join("services");
+        let services = StoreLayout::new(root).services();
         let dir = File::open(&services).io("open", &services)?;
         for entry in fs::read_dir(&services).io("list", &services)? {
             let name = entry.io("list", &services)?.file_name().to_string_lossy().into_owned();
             let unmade = name.strip_prefix(".new-").is_some_and(|name| name.starts_with(prefix));
-            let unremoved = || !services.join(&name).join("service.json").exists();
+            let unremoved = || !StoreLayout::service_record(&services.join(&name)).exists();
             if unmade || (name.starts_with(prefix) && unremoved()) {
                 let path = services.join(&name);
                 remove_tree::remove_tree(std::os::fd::AsFd::as_fd(&dir), &name)
@@ -314,7 +315,7 @@ impl ServiceDir {
     }
 
     fn record_path(&self) -> PathBuf {
-        self.dir.join("service.json")
+        StoreLayout::service_record(&self.dir)
     }
 
     /// Reads a file of the place.

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
 
 use tempfile::NamedTempFile;
 
@@ -16,7 +15,7 @@ const MOST: usize = 8;
 impl Store {
     /// Returns the repositories that had the blob when it was pulled or pushed, the most recent first.
     pub fn blob_locations(&self, blob: &Digest) -> Vec<Reference> {
-        let text = fs::read_to_string(self.blob_locations_path(blob)).unwrap_or_default();
+        let text = fs::read_to_string(self.layout.blob_location(blob)).unwrap_or_default();
         let locations = text.lines().filter_map(|line| line.parse::<Reference>().ok());
         locations.filter(|location| location.registry().is_some()).take(MOST).collect()
     }
@@ -37,18 +36,14 @@ impl Store {
     }
 
     fn write_blob_locations(&self, blob: &Digest, text: &str) -> Result<()> {
-        let path = self.blob_locations_path(blob);
+        let path = self.layout.blob_location(blob);
         let mut file = NamedTempFile::new_in(self.shared_staging()?).io("write", &path)?;
         file.write_all(text.as_bytes()).io("write", &path)?;
         file.persist(&path).map(drop).map_err(|error| error.error).io("write", &path)
     }
 
     pub(super) fn remove_blob_locations(&self, blob: &Digest) {
-        let _ = fs::remove_file(self.blob_locations_path(blob));
-    }
-
-    fn blob_locations_path(&self, blob: &Digest) -> PathBuf {
-        self.root.join("homes").join(blob.hex())
+        let _ = fs::remove_file(self.layout.blob_location(blob));
     }
 }
 
@@ -72,7 +67,7 @@ mod tests {
             .map(|location| location.repository().to_owned())
             .collect();
         assert_eq!(locations, [9, 8, 7, 6, 5, 4, 3, 1].map(|n| format!("team/{n}")));
-        fs::write(store.blob_locations_path(&blob), "no registry\n/\nlocalhost:1/a\n").unwrap();
+        fs::write(store.layout().blob_location(&blob), "no registry\n/\nlocalhost:1/a\n").unwrap();
         assert_eq!(store.blob_locations(&blob).len(), 1);
     }
 }

@@ -19,7 +19,7 @@ impl Store {
     pub fn blob_writer(&self) -> Result<BlobWriter> {
         let staging = self.shared_staging()?;
         let file = NamedTempFile::new_in(staging).io("create a file in", staging)?;
-        Ok(BlobWriter { inner: DigestWriter::new(file), blobs: self.blobs_dir() })
+        Ok(BlobWriter { inner: DigestWriter::new(file), blobs: self.layout.sha256() })
     }
 
     /// Stores `bytes` as a blob and returns the digest.
@@ -28,13 +28,13 @@ impl Store {
     /// [`Kind::Storage`](crate::error::Kind::Storage).
     pub fn put_blob(&self, bytes: &[u8]) -> Result<Digest> {
         let mut writer = self.blob_writer()?;
-        writer.write_all(bytes).io("write a blob to", &self.root)?;
+        writer.write_all(bytes).io("write a blob to", self.root())?;
         Ok(writer.finish()?.0)
     }
 
     /// Returns the path of the blob `digest`, whether it exists or not.
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
-        self.blobs_dir().join(digest.hex())
+        self.layout.blob(digest)
     }
 
     /// Returns whether the blob exists; its content is not verified.
@@ -54,7 +54,7 @@ impl Store {
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
     pub fn blobs(&self) -> Result<impl Iterator<Item = Result<(Digest, u64)>> + use<>> {
-        let dir = self.blobs_dir();
+        let dir = self.layout.sha256();
         let entries = fs::read_dir(&dir).io("list", &dir)?;
         Ok(entries.filter_map(move |entry| {
             let found = entry.and_then(|entry| match digest_named(&entry.file_name()) {
@@ -115,10 +115,6 @@ impl Store {
             "remove that file, then pull, import or build the image again; `svp check --store` lists \
              all other damage",
         )
-    }
-
-    pub(super) fn blobs_dir(&self) -> PathBuf {
-        self.root.join("blobs/sha256")
     }
 }
 

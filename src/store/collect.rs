@@ -105,7 +105,7 @@ impl Store {
         wait: Duration,
         work: impl FnOnce(&Store) -> Result<T>,
     ) -> Result<Option<T>> {
-        let path = self.root.join("lock");
+        let path = self.layout.lock();
         let since = Instant::now();
         loop {
             interrupt::check()?;
@@ -152,7 +152,7 @@ impl Store {
             collected.blobs += 1;
             collected.bytes += found.blocks() * 512;
         }
-        sync_dir(&self.blobs_dir())?;
+        sync_dir(&self.layout.sha256())?;
         Ok(collected)
     }
 }

@@ -9,7 +9,7 @@ use crate::oci::Digest;
 impl Store {
     /// Returns the cached diff ID of the blob `layer`; `None` if there is none.
     pub fn noted_diff_id(&self, layer: &Digest) -> Option<Digest> {
-        let text = fs::read_to_string(self.root.join("diff-ids").join(layer.hex())).ok()?;
+        let text = fs::read_to_string(self.layout.diff_id(layer)).ok()?;
         text.parse().ok()
     }
 
@@ -18,12 +18,12 @@ impl Store {
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
     pub fn note_diff_id(&self, layer: &Digest, diff_id: &Digest) -> Result<()> {
-        let path = self.root.join("diff-ids").join(layer.hex());
+        let path = self.layout.diff_id(layer);
         // No temporary file: a write of this size is atomic, and a lost diff ID is computed again.
         fs::write(&path, diff_id.to_string()).io("write", &path)
     }
 
     pub(super) fn forget_diff_id(&self, layer: &Digest) {
-        let _ = fs::remove_file(self.root.join("diff-ids").join(layer.hex()));
+        let _ = fs::remove_file(self.layout.diff_id(layer));
     }
 }

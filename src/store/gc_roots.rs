@@ -6,7 +6,7 @@ use std::io;
 
 use serde::Deserialize;
 
-use super::Store;
+use super::{Store, StoreLayout};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::Descriptor;
 
@@ -72,7 +72,7 @@ impl Store {
     /// [`Kind::Storage`](crate::error::Kind::Storage) if the services can't be listed; an item is
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if that service's file is damaged.
     pub fn service_pins(&self) -> Result<Vec<(String, Result<ServicePin>)>> {
-        let dir = self.root().join("services");
+        let dir = self.layout().services();
         let entries = match fs::read_dir(&dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             other => other.io("list", &dir)?,
@@ -81,7 +81,7 @@ impl Store {
         for entry in entries {
             let entry = entry.io("list", &dir)?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            let path = entry.path().join("service.json");
+            let path = StoreLayout::service_record(&entry.path());
             let text = match fs::read(&path) {
                 // The service is being removed.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,

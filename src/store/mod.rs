@@ -24,6 +24,7 @@ mod gc_roots;
 mod history;
 mod images;
 mod info;
+mod layout;
 mod mark;
 pub(crate) mod parallel;
 mod staging;
@@ -46,6 +47,7 @@ pub use export::ArchiveFormat;
 pub use gc_roots::RootOwner;
 pub use history::HistoryEntry;
 pub use info::{Document, InspectedIndex, InspectedLayer, Inspection, ListedImage};
+pub use layout::{SERVICE_RECORD, StoreLayout};
 pub use mark::Marked;
 pub use staging::Staging;
 pub use tags::TagRecord;
@@ -55,7 +57,7 @@ const FORMAT: &[u8] = b"1\n";
 /// An open store. It holds the store's shared lock for its lifetime.
 #[derive(Debug)]
 pub struct Store {
-    root: PathBuf,
+    layout: StoreLayout,
     lock: File,
     staging: OnceLock<Staging>,
 }
@@ -91,7 +93,8 @@ impl Store {
     /// [`Kind::Storage`] if it can't be created or locked.
     pub fn open(root: &Path) -> Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(root).io("create", root)?;
-        let lock_path = root.join("lock");
+        let layout = StoreLayout::new(root);
+        let lock_path = layout.lock();
         if !lock_path.exists()
             && fs::read_dir(root).io("list", root)?.next().is_some()
             // Another process may be creating the store since the first look.
@@ -105,10 +108,7 @@ impl Store {
             fs::set_permissions(root, Permissions::from_mode(0o700)).io("protect", root)?;
         }
         let lock = open_lock(&lock_path)?;
-        for dir in
-            ["blobs", "blobs/sha256", "diff-ids", "homes", "tags", "tmp", "instances", "logs"]
-        {
-            let path = root.join(dir);
+        for path in layout.initial() {
             match DirBuilder::new().mode(0o700).create(&path) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(Error::io("create", &path, error));
@@ -116,14 +116,18 @@ impl Store {
                 _ => {}
             }
         }
-        let store = Store { root: root.to_owned(), lock, staging: OnceLock::new() };
-        staging::sweep(&store.root.join("tmp"));
-        Ok(store)
+        staging::sweep(&layout.tmp());
+        Ok(Store { layout, lock, staging: OnceLock::new() })
     }
 
     /// Returns the store's directory.
     pub fn root(&self) -> &Path {
-        &self.root
+        self.layout.root()
+    }
+
+    /// Where everything in it is.
+    pub fn layout(&self) -> &StoreLayout {
+        &self.layout
     }
 
     /// Creates a private directory on the store's file system, removed when dropped.
@@ -131,7 +135,7 @@ impl Store {
     /// # Errors
     /// [`Kind::Storage`].
     pub fn stage(&self) -> Result<Staging> {
-        Staging::new(&self.root.join("tmp"))
+        Staging::new(&self.layout.tmp())
     }
 
     /// Returns the staging directory that all blob writers of this process share.

@@ -45,7 +45,7 @@ impl Store {
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the tag's file is damaged.
     pub fn tag(&self, reference: &Reference) -> Result<Option<TagRecord>> {
         let name = reference.tagged();
-        Ok(read(&self.tags_dir().join(file_name(&name)))?.filter(|record| record.name == name))
+        Ok(read(&self.layout.tags().join(file_name(&name)))?.filter(|record| record.name == name))
     }
 
     /// Finds the image that `reference` names: by its digest if it has one or is one (`sha256:HEX` under any name,
@@ -111,7 +111,7 @@ impl Store {
     ) -> Result<()> {
         let (file, target) = self.tag_file(reference, manifest, created)?;
         file.persist(&target).map_err(|error| Error::io("write", &target, error.error))?;
-        sync_dir(&self.tags_dir())
+        sync_dir(&self.layout.tags())
     }
 
     /// Creates the tag of `reference`; returns `false` if it exists already. Of several concurrent calls, exactly
@@ -127,7 +127,7 @@ impl Store {
     ) -> Result<bool> {
         let (file, target) = self.tag_file(reference, manifest, created)?;
         match file.persist_noclobber(&target) {
-            Ok(_) => sync_dir(&self.tags_dir()).map(|()| true),
+            Ok(_) => sync_dir(&self.layout.tags()).map(|()| true),
             Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
             Err(error) => Err(Error::io("write", &target, error.error)),
         }
@@ -149,7 +149,7 @@ impl Store {
             manifest: manifest.clone(),
             created: created.map(str::to_owned),
         };
-        let target = self.tags_dir().join(file_name(&record.name));
+        let target = self.layout.tags().join(file_name(&record.name));
         let bytes = serde_json::to_vec(&record).expect("a record serialises");
         let mut file =
             tempfile::NamedTempFile::new_in(self.shared_staging()?).io("make", &target)?;
@@ -163,7 +163,7 @@ impl Store {
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
     pub fn remove_tag(&self, reference: &Reference) -> Result<bool> {
-        let dir = self.tags_dir();
+        let dir = self.layout.tags();
         let path = dir.join(file_name(&reference.tagged()));
         match fs::remove_file(&path) {
             Ok(()) => sync_dir(&dir).map(|()| true),
@@ -178,7 +178,7 @@ impl Store {
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage) if the directory can't be listed.
     pub fn tag_files(&self) -> Result<Vec<(String, Result<TagRecord>, bool)>> {
-        let dir = self.tags_dir();
+        let dir = self.layout.tags();
         let entries = fs::read_dir(&dir).io("list", &dir)?;
         let mut names = (entries.map(|entry| Ok(entry?.file_name())))
             .collect::<io::Result<Vec<_>>>()
@@ -198,17 +198,13 @@ impl Store {
     /// [`Kind::Storage`](crate::error::Kind::Storage) if the directory can't be listed; an item is
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if its file is damaged.
     pub fn tags(&self) -> Result<impl Iterator<Item = Result<TagRecord>> + use<>> {
-        let dir = self.tags_dir();
+        let dir = self.layout.tags();
         let entries = fs::read_dir(&dir).io("list", &dir)?;
         let paths = entries
             .map(|entry| entry.map(|entry| entry.path()).io("list", &dir))
             .collect::<Result<Vec<PathBuf>>>()?;
         let records = parallel::map(&paths, |path| read(path).transpose());
         Ok(records.into_iter().flatten())
-    }
-
-    fn tags_dir(&self) -> PathBuf {
-        self.root.join("tags")
     }
 }
 

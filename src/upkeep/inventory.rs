@@ -99,8 +99,8 @@ pub(super) fn items(store: &Store, reach: &Marked) -> Result<Vec<Item>> {
         items.push(Item { kind: ItemKind::Blob, path, bytes, needed, tree: None });
     }
     let unreferenced_states = unreferenced_states(store, reach)?;
-    let mut files = |kind, dir: &str, needed: &dyn Fn(&Path) -> bool| -> Result<()> {
-        let dir = root.join(dir);
+    let layout = store.layout();
+    let mut files = |kind, dir: PathBuf, needed: &dyn Fn(&Path) -> bool| -> Result<()> {
         for entry in fs::read_dir(&dir).io("list", &dir)? {
             let entry = entry.io("list", &dir)?;
             let path = entry.path();
@@ -111,16 +111,16 @@ pub(super) fn items(store: &Store, reach: &Marked) -> Result<Vec<Item>> {
         }
         Ok(())
     };
-    files(ItemKind::Instance, "instances", &|path| {
+    files(ItemKind::Instance, layout.instances(), &|path| {
         !unreferenced_states.iter().any(|gone| gone == path)
     })?;
-    files(ItemKind::Tag, "tags", &|_| true)?;
-    if root.join("services").is_dir() {
-        files(ItemKind::Service, "services", &|path| !ServiceDir::is_abandoned(path))?;
+    files(ItemKind::Tag, layout.tags(), &|_| true)?;
+    if layout.services().is_dir() {
+        files(ItemKind::Service, layout.services(), &|path| !ServiceDir::is_abandoned(path))?;
     }
-    files(ItemKind::Log, "logs", &|_| false)?;
-    files(ItemKind::Staging, "tmp", &|path| !is_dead(path))?;
-    for notes in ["diff-ids", "homes"] {
+    files(ItemKind::Log, layout.logs(), &|_| false)?;
+    files(ItemKind::Staging, layout.tmp(), &|path| !is_dead(path))?;
+    for notes in [layout.diff_ids(), layout.blob_locations()] {
         files(ItemKind::Note, notes, &|path| is_noted(store, path))?;
     }
     items.extend(trees(store, reach)?);
@@ -130,7 +130,7 @@ pub(super) fn items(store: &Store, reach: &Marked) -> Result<Vec<Item>> {
 
 /// Lists the tree area: unpacked layers, and the scratch directories of running commands.
 fn trees(store: &Store, reach: &Marked) -> Result<Vec<Item>> {
-    let trees = store.root().join("trees");
+    let trees = store.layout().trees();
     let mut found = Sandbox::cached_trees(&trees)?;
     let (layers, kept) = (found.len(), Sandbox::persistent_trees(&trees)?);
     found.extend(kept);

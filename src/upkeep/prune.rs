@@ -103,7 +103,7 @@ fn remove(store: &Store, reach: &Marked, items: &[Item]) -> Result<()> {
     }
     let trees: Vec<CachedTree> = items.iter().filter_map(|item| item.tree.clone()).collect();
     if !trees.is_empty() {
-        Sandbox::create(&store.root().join("trees"))?.remove_cached(&trees)?;
+        Sandbox::create(&store.layout().trees())?.remove_cached(&trees)?;
     }
     store.collect(reach, None).map(drop)
 }

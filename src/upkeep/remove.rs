@@ -24,7 +24,7 @@ fn forget(store: &Store, reach: &Marked) -> Result<()> {
     for state in unreferenced_states(store, reach)? {
         fs::remove_file(&state).io("remove", &state)?;
     }
-    let trees = store.root().join("trees");
+    let trees = store.layout().trees();
     let mut layers = Sandbox::cached_trees(&trees)?;
     layers.retain(|tree| !tree.is_build_rootfs());
     if layers.is_empty() {

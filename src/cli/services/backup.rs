@@ -21,7 +21,7 @@ use crate::service::backup::restore::{self, Outcome, RestoreRequest};
 use crate::service::record::Record;
 use crate::service::service_dir::ServiceDir;
 use crate::service::status::shell_code;
-use crate::store::Store;
+use crate::store::{Store, StoreLayout};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct BackupArgs {
@@ -245,7 +245,7 @@ impl Target {
         if !needed || matches!(&self, Target::File(new) if new.is_regular()) {
             return Ok(self);
         }
-        let dir = root.join("tmp");
+        let dir = StoreLayout::new(root).tmp();
         Ok(Target::Spool(tempfile::tempfile_in(&dir).io("make a file in", &dir)?, Box::new(self)))
     }
 
@@ -310,7 +310,7 @@ impl Source {
         let record = service_dir.record()?;
         let scripts = {
             let store = Store::open(&root)?;
-            let sandbox = Sandbox::create(&root.join("trees"))?;
+            let sandbox = Sandbox::create(&StoreLayout::new(&root).trees())?;
             Scripts::of(&store, &sandbox, &record, context.reporter())?
         };
         Ok(Source { root, service_dir, record, scripts })

@@ -25,7 +25,7 @@ use crate::service::mount::MountSource;
 use crate::service::record::Record;
 use crate::service::service_dir::ServiceDir;
 use crate::service::status::State;
-use crate::store::Store;
+use crate::store::{Store, StoreLayout};
 
 /// The script that prints a backup.
 pub const BACKUP: &str = "/service/bin/backup";
@@ -172,7 +172,7 @@ pub fn export_files(
     if runs {
         links::resolve(root, &service_dir.record()?)?;
     }
-    let sandbox = Sandbox::create(&root.join("trees"))?;
+    let sandbox = Sandbox::create(&StoreLayout::new(root).trees())?;
     recover_abandoned(root, service_dir, &sandbox, &restore_lock)?;
     // It is to run again before svp ends.
     let _cleaning = interrupt::cleaning();

@@ -299,11 +299,12 @@ pub(super) fn remove_trees(copy: &Record, sandbox: &Sandbox) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::StoreLayout;
 
     #[test]
     fn one_command_restores_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
-        fs::create_dir_all(dir.path().join("services/a")).unwrap();
+        fs::create_dir_all(StoreLayout::new(dir.path()).service("a")).unwrap();
         let service_dir = ServiceDir::of(dir.path(), "a").unwrap();
         let held = RestoreLock::take(&service_dir).unwrap();
         assert!(RestoreLock::take(&service_dir).is_err());

@@ -25,7 +25,7 @@ use crate::service::record::Record;
 use crate::service::service_dir::ServiceDir;
 use crate::service::status::State;
 use crate::service::{health, monitor};
-use crate::store::Store;
+use crate::store::{Store, StoreLayout};
 
 /// The state of a service after a failed restore.
 const UNCHANGED: &str = "not restored, everything is as it was";
@@ -72,7 +72,7 @@ pub fn restore(request: RestoreRequest<'_>) -> Result<Outcome> {
         return Err(Error::usage(format!("{} goes when it stops: it was run with --rm", old.name))
             .hint("run it without --rm, then restore"));
     }
-    let sandbox = Sandbox::create(&root.join("trees"))?;
+    let sandbox = Sandbox::create(&StoreLayout::new(root).trees())?;
     let restore_lock = RestoreLock::take(service_dir)?;
     recover_abandoned(root, service_dir, &sandbox, &restore_lock)?;
     let old = service_dir.record()?;
@@ -122,7 +122,7 @@ pub(super) fn shared(root: &Path, record: &Record) -> Result<Option<(String, Str
 /// As [`restore`].
 pub fn verify(request: RestoreRequest<'_>) -> Result<Outcome> {
     let (root, service_dir) = (request.root, request.service_dir);
-    let sandbox = Sandbox::create(&root.join("trees"))?;
+    let sandbox = Sandbox::create(&StoreLayout::new(root).trees())?;
     let restore_lock = RestoreLock::take(service_dir)?;
     recover_abandoned(root, service_dir, &sandbox, &restore_lock)?;
     let mut candidate = Candidate::create(root, &sandbox, &service_dir.record()?)?;

@@ -10,6 +10,7 @@ use crate::service::backup::cutover;
 use crate::service::links;
 use crate::service::record::Record;
 use crate::service::service_dir::ServiceDir;
+use crate::store::StoreLayout;
 
 /// How to remove a service.
 #[derive(Clone, Copy, Debug, Default)]
@@ -50,7 +51,7 @@ pub fn remove(
             .hint(format!("use `svp stop {name}` first, or `svp rm --force {name}`")));
     };
     service_dir.wait_for_container()?;
-    let sandbox = Sandbox::create(&root.join("trees"))?;
+    let sandbox = Sandbox::create(&StoreLayout::new(root).trees())?;
     if request.force
         && let Err(error) = service_dir.record()
         && error.kind() == Kind::BadInput
@@ -72,7 +73,7 @@ pub fn discard(root: &Path, service_dir: &ServiceDir, record: &Record) {
     if !service_dir.status().is_ok_and(|status| !status.ran()) {
         return;
     }
-    if let Ok(sandbox) = Sandbox::create(&root.join("trees")) {
+    if let Ok(sandbox) = Sandbox::create(&StoreLayout::new(root).trees()) {
         // The error that is told is why it could not be started.
         let _ = delete(service_dir, record, &sandbox, false);
     }

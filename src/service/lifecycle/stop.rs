@@ -83,10 +83,11 @@ mod tests {
     use super::*;
     use crate::progress::Silent;
     use crate::service::control::Listener;
+    use crate::store::StoreLayout;
 
     /// The directory of a service without a record, which is enough for its socket.
     fn service_dir(root: &Path) -> ServiceDir {
-        std::fs::create_dir_all(root.join("services/a")).unwrap();
+        std::fs::create_dir_all(StoreLayout::new(root).service("a")).unwrap();
         ServiceDir::of(root, "a").unwrap()
     }
 

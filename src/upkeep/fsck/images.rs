@@ -17,7 +17,7 @@ static ZSTD: Mutex<()> = Mutex::new(());
 impl Check<'_> {
     pub(super) fn blobs(&mut self) -> Result<()> {
         let mut digests = Vec::new();
-        for name in names(&self.store.root().join("blobs/sha256"))? {
+        for name in names(&self.store.layout().sha256())? {
             let what = format!("blobs/sha256/{name}");
             match format!("sha256:{name}").parse::<Digest>() {
                 Err(_) => self.fault(what, "is not named as a blob", REMOVE),

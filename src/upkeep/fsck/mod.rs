@@ -19,7 +19,7 @@ use crate::error::{IoContext, Result};
 use crate::oci::{Descriptor, Digest};
 use crate::progress::Reporter;
 use crate::service::InstanceState;
-use crate::store::{Staging, Store};
+use crate::store::{Staging, Store, StoreLayout};
 
 /// A fault in the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -31,10 +31,6 @@ pub struct Fault {
     /// The way to repair it.
     pub remedy: &'static str,
 }
-
-/// The valid names in the store's directory.
-const NAMES: [&str; 10] =
-    ["lock", "blobs", "diff-ids", "homes", "tags", "tmp", "instances", "logs", "services", "trees"];
 
 const STRAY: &str = "does not belong in a store";
 
@@ -87,16 +83,16 @@ impl Check<'_> {
     /// Reports files that don't belong in the store, and a store that other users can read.
     fn strays(&mut self) -> Result<()> {
         for name in names(self.store.root())? {
-            if !NAMES.contains(&&*name) {
+            if !StoreLayout::NAMES.contains(&&*name) {
                 self.fault(name, STRAY, REMOVE);
             }
         }
-        for name in names(&self.store.root().join("blobs"))? {
+        for name in names(&self.store.layout().blobs())? {
             if name != "sha256" {
                 self.fault(format!("blobs/{name}"), STRAY, REMOVE);
             }
         }
-        let tmp = self.store.root().join("tmp");
+        let tmp = self.store.layout().tmp();
         for name in names(&tmp)? {
             let path = tmp.join(&name);
             let what = format!("tmp/{name}");
@@ -123,10 +119,13 @@ impl Check<'_> {
     }
 
     fn notes(&mut self) -> Result<()> {
-        for notes in ["diff-ids", "homes"] {
-            for name in names(&self.store.root().join(notes))? {
+        let layout = self.store.layout();
+        for dir in [layout.diff_ids(), layout.blob_locations()] {
+            for name in names(&dir)? {
                 if format!("sha256:{name}").parse::<Digest>().is_err() {
-                    self.fault(format!("{notes}/{name}"), "is not named as a blob", PRUNE);
+                    let path = dir.join(name);
+                    let what = path.strip_prefix(layout.root()).unwrap_or(&path);
+                    self.fault(what.display().to_string(), "is not named as a blob", PRUNE);
                 }
             }
         }
@@ -135,7 +134,7 @@ impl Check<'_> {
 
     fn instances(&mut self) -> Result<()> {
         const SET_UP: &str = "`svp setup --force` recreates the instance, with new secrets";
-        let dir = self.store.root().join("instances");
+        let dir = self.store.layout().instances();
         for name in names(&dir)? {
             let what = format!("instances/{name}");
             let path = dir.join(&name);

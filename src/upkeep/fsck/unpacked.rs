@@ -11,7 +11,7 @@ use crate::sandbox::{AlteredLayer, CachedTree, Sandbox};
 impl Check<'_> {
     /// Checks that every unpacked layer is complete, and compares those of `images` with their blobs.
     pub(super) fn unpacked(&mut self, images: &[Reached]) -> Result<()> {
-        let trees = self.store.root().join("trees");
+        let trees = self.store.layout().trees();
         for stray in Sandbox::strays(&trees)? {
             let what = stray.strip_prefix(self.store.root()).unwrap_or(&stray).display();
             self.fault(what.to_string(), STRAY, REMOVE);

@@ -1,0 +1,166 @@
+//! Where everything in a store is: the one place that knows the names in its directory.
+
+use std::path::{Path, PathBuf};
+
+use crate::oci::Digest;
+
+const LOCK: &str = "lock";
+const BLOBS: &str = "blobs";
+const DIFF_IDS: &str = "diff-ids";
+const BLOB_LOCATIONS: &str = "homes";
+const TAGS: &str = "tags";
+const TMP: &str = "tmp";
+const INSTANCES: &str = "instances";
+const LOGS: &str = "logs";
+const SERVICES: &str = "services";
+const TREES: &str = "trees";
+
+/// The file of a service's directory that makes it a service.
+pub const SERVICE_RECORD: &str = "service.json";
+
+/// The paths of a store. They are names only: nothing says that they exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreLayout {
+    root: PathBuf,
+}
+
+impl StoreLayout {
+    /// The names in a store's directory. There are no others.
+    pub const NAMES: [&str; 10] =
+        [LOCK, BLOBS, DIFF_IDS, BLOB_LOCATIONS, TAGS, TMP, INSTANCES, LOGS, SERVICES, TREES];
+
+    /// The paths of the store at `root`.
+    pub fn new(root: impl Into<PathBuf>) -> StoreLayout {
+        StoreLayout { root: root.into() }
+    }
+
+    /// The store's directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The lock: shared by whoever uses the store, exclusive to collect.
+    pub fn lock(&self) -> PathBuf {
+        self.root.join(LOCK)
+    }
+
+    /// The directory of the blobs' algorithms, as in an OCI layout.
+    pub fn blobs(&self) -> PathBuf {
+        self.root.join(BLOBS)
+    }
+
+    /// The directory of all blobs.
+    pub fn sha256(&self) -> PathBuf {
+        self.blobs().join("sha256")
+    }
+
+    /// A blob.
+    pub fn blob(&self, digest: &Digest) -> PathBuf {
+        self.sha256().join(digest.hex())
+    }
+
+    /// The directory of the diff IDs of verified layers.
+    pub fn diff_ids(&self) -> PathBuf {
+        self.root.join(DIFF_IDS)
+    }
+
+    /// The note of a layer's diff ID.
+    pub fn diff_id(&self, layer: &Digest) -> PathBuf {
+        self.diff_ids().join(layer.hex())
+    }
+
+    /// The directory of the repositories that had blobs.
+    pub fn blob_locations(&self) -> PathBuf {
+        self.root.join(BLOB_LOCATIONS)
+    }
+
+    /// The note of the repositories that had a blob.
+    pub fn blob_location(&self, blob: &Digest) -> PathBuf {
+        self.blob_locations().join(blob.hex())
+    }
+
+    /// The directory of the tags.
+    pub fn tags(&self) -> PathBuf {
+        self.root.join(TAGS)
+    }
+
+    /// The directory of staging.
+    pub fn tmp(&self) -> PathBuf {
+        self.root.join(TMP)
+    }
+
+    /// The directory of instances' secrets and environments.
+    pub fn instances(&self) -> PathBuf {
+        self.root.join(INSTANCES)
+    }
+
+    /// The state of the instance whose image has the config `config`.
+    pub fn instance(&self, config: &Digest) -> PathBuf {
+        self.instances().join(format!("{}.json", config.hex()))
+    }
+
+    /// The directory of the full output of scripts.
+    pub fn logs(&self) -> PathBuf {
+        self.root.join(LOGS)
+    }
+
+    /// The directory of the services.
+    pub fn services(&self) -> PathBuf {
+        self.root.join(SERVICES)
+    }
+
+    /// The directory of a service.
+    pub fn service(&self, name: &str) -> PathBuf {
+        self.services().join(name)
+    }
+
+    /// The record in a service's directory.
+    pub fn service_record(service: &Path) -> PathBuf {
+        service.join(SERVICE_RECORD)
+    }
+
+    /// The directory of the tree areas.
+    pub fn trees(&self) -> PathBuf {
+        self.root.join(TREES)
+    }
+
+    /// The directories that a store has from its beginning, each after its parent.
+    pub(super) fn initial(&self) -> [PathBuf; 8] {
+        [
+            self.blobs(),
+            self.sha256(),
+            self.diff_ids(),
+            self.blob_locations(),
+            self.tags(),
+            self.tmp(),
+            self.instances(),
+            self.logs(),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_is_below_one_of_the_names() {
+        let layout = StoreLayout::new("/s");
+        let digest = Digest::of("x");
+        let mut paths = vec![
+            layout.lock(),
+            layout.blob(&digest),
+            layout.diff_id(&digest),
+            layout.blob_location(&digest),
+            layout.instance(&digest),
+            layout.service("a"),
+            layout.trees(),
+        ];
+        paths.extend(layout.initial());
+        for path in paths {
+            let below = path.strip_prefix("/s").unwrap();
+            let first = below.iter().next().unwrap().to_str().unwrap();
+            assert!(StoreLayout::NAMES.contains(&first), "{}", path.display());
+        }
+    }
+}
