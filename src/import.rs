@@ -16,7 +16,7 @@ use crate::layer::settings::Settings;
 use crate::oci::config::timestamp;
 use crate::oci::media_type::Compression;
 use crate::oci::{Descriptor, Digest, History, Image, Platform, Reference};
-use crate::progress::Reporter;
+use crate::progress::{Reporter, Step};
 use crate::source::tee::{Failure, Tee, decompress};
 use crate::store::Store;
 
@@ -79,7 +79,7 @@ pub fn import(
 ) -> Result<Descriptor> {
     let Input { mut reader, name } = input;
     let created = timestamp(options.created)?;
-    reporter.step(&format!("importing {name} as {}", reference.tagged()));
+    reporter.step(Step::Import { input: name.clone(), reference: reference.tagged() });
     let mut head = [0; 6];
     let length = read_full(&mut reader, &mut head).io("read", &name)?;
     let reader = Box::new(io::Cursor::new(head[..length].to_vec()).chain(reader));

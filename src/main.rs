@@ -4,6 +4,6 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     svp::sandbox::run_if_stage()
-        .or_else(svp::service::monitor::run_if_monitor)
+        .or_else(|| svp::service::monitor::run_if_monitor(svp::cli::line))
         .unwrap_or_else(svp::cli::main)
 }

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::oci::Reference;
 use crate::pipeline::output::check_compression;
 use crate::pipeline::{self, BuildRequest, Phase};
+use crate::progress::Step;
 use crate::source::Source;
 
 #[derive(Debug, clap::Args)]
@@ -65,7 +66,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     check_compression(&outputs, args.run.compression.asked()?)?;
     check_metadata(&args.output)?;
     args.output.check_push(&args.tag, phase == Phase::All)?;
-    let pull = args.pull.options();
+    let pull = args.pull.options(context);
     let client = pull.client.clone();
     let request = BuildRequest {
         pack: args.pack,
@@ -84,7 +85,8 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     let digest = format!("{}\n", built.descriptor.digest);
     let text = match built.environment {
         Some(environment) => {
-            context.reporter().step(&format!("built {} {}", args.tag.tagged(), digest.trim()));
+            let (reference, digest) = (args.tag.tagged(), built.descriptor.digest.to_string());
+            context.reporter().step(Step::Built { reference, digest });
             environment_text(&environment, args.env_format)
         }
         None => digest,

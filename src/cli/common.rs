@@ -1,6 +1,7 @@
 //! Shared by all commands: global options, the store, printing data.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use clap::ValueEnum;
 
@@ -16,6 +17,9 @@ pub(super) struct GlobalArgs {
     /// Progress output, on standard error
     #[arg(long, global = true, value_enum, default_value = "auto")]
     progress: Style,
+    /// Print errors alone on standard error: no progress, no notes, no warnings
+    #[arg(long, global = true)]
+    quiet: bool,
 }
 
 impl GlobalArgs {
@@ -36,16 +40,21 @@ pub(super) enum Format {
 
 /// The context of a command: store, reporter, output.
 pub(super) struct Context {
-    reporter: progress::Terminal,
+    reporter: Arc<progress::Terminal>,
 }
 
 impl Context {
     pub(super) fn new(args: &GlobalArgs) -> Self {
-        Context { reporter: progress::Terminal::new(args.progress) }
+        Context { reporter: Arc::new(progress::Terminal::new(args.progress, args.quiet)) }
     }
 
     pub(super) fn reporter(&self) -> &dyn Reporter {
-        &self.reporter
+        &*self.reporter
+    }
+
+    /// The same, for what may outlive a call.
+    pub(super) fn shared_reporter(&self) -> Arc<dyn Reporter> {
+        self.reporter.clone()
     }
 
     /// Opens the store, creating it if it does not exist.

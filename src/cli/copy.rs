@@ -107,7 +107,7 @@ pub(super) fn pull(args: PullCommand, context: &Context) -> Result<()> {
         CopyRequest {
             source,
             destination: Destination::Local(name),
-            pull: args.pull.options(),
+            pull: args.pull.options(context),
             compression: None,
             force: args.force,
             allow_secrets: false,
@@ -132,7 +132,7 @@ pub(super) fn push(args: PushArgs, context: &Context) -> Result<()> {
         other => other,
     };
     let mut pull = PullOptions { whole: args.platform.is_none(), ..PullOptions::default() };
-    args.registry.apply(&mut pull.client);
+    args.registry.apply(&mut pull.client, context);
     pull.platform = args.platform.unwrap_or(pull.platform);
     run(
         CopyRequest {
@@ -152,7 +152,7 @@ pub(super) fn copy(args: CopyArgs, context: &Context) -> Result<()> {
         CopyRequest {
             source: args.source,
             destination: args.destination,
-            pull: args.pull.whole_options(),
+            pull: args.pull.whole_options(context),
             compression: args.compression.asked()?,
             force: args.force,
             allow_secrets: args.allow_secrets,

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::common::{Context, Format};
 use super::table::{self, Table};
 use crate::error::Result;
+use crate::progress::Warning;
 use crate::upkeep::{ImageUse, Inventory, ItemKind, images, inventory};
 
 #[derive(Debug, clap::Args)]
@@ -59,7 +60,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let store = context.store()?;
     let inventory = inventory(&store)?;
     for (holder, error) in &inventory.damaged {
-        context.reporter().warning(&format!("{holder} can't be read: {error}"));
+        let (holder, reason) = (holder.to_string(), error.to_string());
+        context.reporter().warning(Warning::Unreadable { holder, reason });
     }
     let images = if args.verbose { Some(images(&store)?) } else { None };
     let kinds =

@@ -53,7 +53,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode> {
     let store = context.store()?;
-    let options = args.pull.options();
+    let options = args.pull.options(context);
     let whole = |source: &Source| {
         Stack::whole(&store, &pull(source, &store, &options, context.reporter())?)
     };

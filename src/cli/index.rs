@@ -36,7 +36,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     let mut pull = PullOptions::default();
-    args.registry.apply(&mut pull.client);
+    args.registry.apply(&mut pull.client, context);
     let request = IndexRequest {
         sources: args.images,
         tag: args.tag,

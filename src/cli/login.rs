@@ -11,6 +11,7 @@ use super::common::Context;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::interrupt;
 use crate::oci::Reference;
+use crate::progress::Step;
 use crate::registry::{ClientOptions, CredentialStore, Password, remove_logins, try_login};
 
 /// Maximum length of a name or password, in bytes.
@@ -47,7 +48,7 @@ pub(super) fn login(args: LoginArgs, context: &Context) -> Result<()> {
     let (registry, key) = registry_of(&args.registry)?;
     let mut options = ClientOptions::default();
     let file = args.how.login_file();
-    args.how.apply(&mut options);
+    args.how.apply(&mut options, context);
     let credential_store = CredentialStore::of(&options, file, &key)?;
     credential_store.check()?;
     let terminal = std::io::stdin().is_terminal();
@@ -70,17 +71,18 @@ pub(super) fn login(args: LoginArgs, context: &Context) -> Result<()> {
     let password = Password::new(password);
     try_login(&registry, &user, &password, &options)?;
     credential_store.save(&user, &password)?;
-    context.reporter().step(&format!("logged in to {key}; saved in {credential_store}"));
+    let keeper = credential_store.to_string();
+    context.reporter().step(Step::LoggedIn { registry: key, keeper });
     Ok(())
 }
 
 pub(super) fn logout(args: LogoutArgs, context: &Context) -> Result<()> {
     let mut options = ClientOptions::default();
     let named = args.how.login_file();
-    args.how.apply(&mut options);
+    args.how.apply(&mut options, context);
     let Some(text) = &args.registry else {
         let file = remove_logins(&options, named)?;
-        context.reporter().step(&format!("removed all logins from {}", file.display()));
+        context.reporter().step(Step::LoginsRemoved { file: file.display().to_string() });
         return Ok(());
     };
     let (registry, key) = registry_of(text)?;
@@ -98,7 +100,7 @@ pub(super) fn logout(args: LogoutArgs, context: &Context) -> Result<()> {
     if !removed {
         return Err(Error::usage(format!("no login for {key} in {credential_store}")));
     }
-    context.reporter().step(&format!("logged out of {key}"));
+    context.reporter().step(Step::LoggedOut { registry: key });
     Ok(())
 }
 

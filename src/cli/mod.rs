@@ -38,6 +38,7 @@ use clap::{Parser, Subcommand};
 
 use crate::interrupt;
 use common::Context;
+pub use progress::line;
 
 /// Builds servicepacks into OCI images and sets up instances of them, without root and without a daemon.
 #[derive(Debug, Parser)]

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::common::Context;
 use crate::error::Result;
 use crate::pack::scaffold;
+use crate::progress::ImageNote;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -15,7 +16,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let dir = scaffold(&args.name, Path::new(""))?;
     context.print(&format!("{}\n", dir.display()))?;
-    let (dir, name) = (dir.display(), &args.name);
-    context.reporter().note(&format!("build it with `svp build -b {dir} -t {name}`"));
+    let (directory, name) = (dir.display().to_string(), args.name.clone());
+    context.reporter().note(ImageNote::PackCreated { directory, name }.into());
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::common::{Context, Format};
 use super::table::{self, Table};
 use crate::error::Result;
+use crate::progress::{BackupNote, ImageNote, Warning};
 use crate::sandbox::Sandbox;
 use crate::service::backup::cutover;
 use crate::store::{Store, StoreLayout};
@@ -37,9 +38,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         let mut inventory = inventory(&store)?;
         mark_for_removal(&store, wanted, &mut inventory.items)?;
         for (holder, error) in &inventory.damaged {
-            context
-                .reporter()
-                .warning(&format!("{holder} can't be read, so nothing can be pruned: {error}"));
+            let (holder, reason) = (holder.to_string(), error.to_string());
+            context.reporter().warning(Warning::PruneBlocked { holder, reason });
         }
         inventory.items
     } else {
@@ -66,9 +66,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         table.row([what.into(), table::size(item.bytes), item.path.display().to_string()]);
     }
     let bytes = items.iter().map(|item| item.bytes).sum();
-    let done = if args.dry_run { "would be freed" } else { "freed" };
     context.print(&table.to_string())?;
-    context.reporter().note(&format!("{} {done}", table::size(bytes)));
+    context.reporter().note(ImageNote::Freed { bytes, dry_run: args.dry_run }.into());
     Ok(())
 }
 
@@ -76,7 +75,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
 fn copies(dry_run: bool, context: &Context) -> Result<()> {
     let root = Store::default_root()?;
     for service_dir in cutover::abandoned_by_restore(&root)? {
-        let (would, name) = (if dry_run { "would be " } else { "" }, service_dir.name());
+        let service = service_dir.name().to_owned();
         if !dry_run {
             cutover::collect(
                 &root,
@@ -84,9 +83,7 @@ fn copies(dry_run: bool, context: &Context) -> Result<()> {
                 &Sandbox::create(&StoreLayout::new(&root).trees())?,
             )?;
         }
-        context
-            .reporter()
-            .note(&format!("{would}removed: leftovers of a killed restore of {name}"));
+        context.reporter().note(BackupNote::CopyRemoved { service, dry_run }.into());
     }
     Ok(())
 }

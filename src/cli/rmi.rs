@@ -4,6 +4,7 @@ use super::args::parsed;
 use super::common::Context;
 use crate::error::Result;
 use crate::oci::Reference;
+use crate::progress::ImageNote;
 use crate::upkeep::remove;
 
 #[derive(Debug, clap::Args)]
@@ -17,8 +18,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     let mut store = context.store()?;
     let removed = remove(&mut store, &args.images)?;
     if removed.collected.is_none() {
-        let stay = "the layers stay for now: the store is in use or another image is damaged";
-        context.reporter().note(stay);
+        context.reporter().note(ImageNote::LayersKept.into());
     }
     context.print(&removed.tags.iter().map(|tag| format!("{tag}\n")).collect::<String>())
 }

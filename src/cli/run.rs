@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::oci::Reference;
 use crate::pipeline::create_service::{CreateRequest, create_service};
+use crate::progress::ServiceNote;
 use crate::sandbox::{Forward, HostAccess, Memory, MilliCpus, Network, Pids, Resources, Stream};
 use crate::service::mount::Mount;
 use crate::service::record::{LogLimits, Record, Restart};
@@ -157,10 +158,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
         return Ok(code);
     }
     if record.restart != Restart::No {
-        context.reporter().note(
-            "it is started again as long as this machine runs; \
-             `svp export --format quadlet` makes a unit that starts it at boot",
-        );
+        context.reporter().note(ServiceNote::NotAtBoot.into());
     }
     if let Some(Seconds(limit)) = args.wait {
         health::wait(&root, &service_dir, limit)?;

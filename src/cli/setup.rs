@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::oci::Reference;
 use crate::pipeline::output::check_compression;
 use crate::pipeline::{self, SetupRequest};
+use crate::progress::Step;
 use crate::registry::ClientOptions;
 
 #[derive(Debug, clap::Args)]
@@ -61,10 +62,11 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     let store = context.store()?;
     let made = pipeline::setup(&request, &store, context.reporter())?;
     write_metadata(&args.output, &made.descriptor, &made.tag)?;
-    context.reporter().step(&format!("set up {} {}", made.tag.tagged(), made.descriptor.digest));
+    let (reference, digest) = (made.tag.tagged(), made.descriptor.digest.to_string());
+    context.reporter().step(Step::SetUp { reference, digest });
     let text = environment_text(&made.environment, args.env_format);
     print_data(context, &store, &request.outputs, (&made.descriptor, &made.tag), &text)?;
     let mut client = ClientOptions::default();
-    args.registry.apply(&mut client);
+    args.registry.apply(&mut client, context);
     push(&args.output, (&made.descriptor, &made.tag), &store, &client, context)
 }

@@ -9,7 +9,7 @@ use super::common::Context;
 use crate::error::{Error, IoContext, Result};
 use crate::layer::path::show;
 use crate::layer::unpack::{Loss, UnpackReport};
-use crate::progress::Reporter;
+use crate::progress::{ImageNote, Reporter, Step};
 use crate::sandbox::layer_sources;
 use crate::sandbox::unpack_into;
 use crate::source::{Source, pull};
@@ -33,13 +33,13 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     check_target(&args.dir)?;
     let reporter = context.reporter();
     let store = context.store()?;
-    let descriptor = pull(&args.image, &store, &args.pull.options(), reporter)?;
+    let descriptor = pull(&args.image, &store, &args.pull.options(context), reporter)?;
     let image = store.load_image(&descriptor)?;
     let made = !args.dir.exists();
     fs::create_dir_all(&args.dir).io("make", &args.dir)?;
     let layers = layer_sources(&store, &image);
     let result = unpack_into(&args.dir, layers, &mut |layer| {
-        reporter.step(&format!("unpacking {}", layer.digest.short()));
+        reporter.step(Step::UnpackLayer { digest: layer.digest.to_string() });
     });
     if result.is_err() && made {
         // It is empty again.
@@ -69,17 +69,15 @@ fn tell(reports: &[UnpackReport], reporter: &dyn Reporter) {
     let unmade = reports.iter().flat_map(|report| &report.unmade);
     for unmade in unmade.take(MOST_NAMED) {
         let path = show(&unmade.path);
-        reporter.note(&match &unmade.loss {
-            Loss::Device { major, minor } => {
-                format!("{path}: no permission to create the device {major}:{minor}")
-            }
-            Loss::Owner { uid, gid } => {
-                format!("{path}: no permission to change its owner to {uid}:{gid}")
-            }
-            Loss::Xattr { name } => format!("{path}: can't set the attribute {name}"),
-        });
+        let note = match unmade.loss.clone() {
+            Loss::Device { major, minor } => ImageNote::DeviceNotCreated { path, major, minor },
+            Loss::Owner { uid, gid } => ImageNote::OwnerNotSet { path, uid, gid },
+            Loss::Xattr { name } => ImageNote::XattrNotSet { path, name },
+        };
+        reporter.note(note.into());
     }
     if count > MOST_NAMED as u64 {
-        reporter.note(&format!("and {} more", count - MOST_NAMED as u64));
+        let count = count - MOST_NAMED as u64;
+        reporter.note(ImageNote::MoreNotSet { count }.into());
     }
 }

@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::error::{Context, Result};
 use crate::oci::{Descriptor, Image};
 use crate::pack::query::Os;
-use crate::progress::Reporter;
+use crate::progress::{Reporter, Step};
 use crate::source::{PullOptions, Source, pull};
 use crate::store::Store;
 
@@ -49,7 +49,7 @@ pub(super) fn provide(
     options: &PullOptions,
     reporter: &dyn Reporter,
 ) -> Result<Base> {
-    reporter.step(&format!("base image {source}"));
+    reporter.step(Step::BaseImage { source: source.to_string() });
     let descriptor = pull(source, store, options, reporter)
         .context(format!("the base image for the pack's os {os}"))
         .map_err(|error| error.also_hint("or name another source of it with --base"))?;

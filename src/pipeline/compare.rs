@@ -10,7 +10,7 @@ use crate::layer::file_tree::FileTree;
 use crate::layer::verify::read_verified;
 use crate::oci::media_type::Compression;
 use crate::oci::{Descriptor, Digest, Layer};
-use crate::progress::Reporter;
+use crate::progress::{Reporter, Step};
 use crate::store::Store;
 
 pub use crate::layer::compare::Difference;
@@ -155,7 +155,7 @@ fn add_layer(
     reporter: &dyn Reporter,
 ) -> Result<()> {
     let Descriptor { digest, size, media_type, .. } = &layer.descriptor;
-    reporter.step(&format!("reading {}", digest.short()));
+    reporter.step(Step::ReadLayer { digest: digest.to_string() });
     let compression = Compression::of_layer(media_type)?;
     let blob = store.open_blob(digest)?;
     read_verified(blob, (*digest, *size), compression, layer.diff_id, |tar| index.add_layer(tar))

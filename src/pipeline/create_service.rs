@@ -6,7 +6,7 @@ use crate::error::{Context, Error, Result};
 use crate::oci::{Digest, Image, Reference};
 use crate::pack::Answers;
 use crate::pack::query::EnvVar;
-use crate::progress::Reporter;
+use crate::progress::{Reporter, ServiceNote};
 use crate::sandbox::{Forward, HostAccess, MAX_COMPONENTS, Network, Resources, Sandbox};
 use crate::secret::Secret;
 use crate::service::InstanceState;
@@ -180,10 +180,7 @@ fn check_network(request: &CreateRequest, reporter: &dyn Reporter) -> Result<()>
             .hint("with --network host the service reaches all of the host, with none nothing"));
     }
     if !private && !request.publish.is_empty() {
-        reporter.note(
-            "-p leads nowhere without a private network: with --network host the service \
-                       listens on the host by itself",
-        );
+        reporter.note(ServiceNote::PublishedWithoutNetwork.into());
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::layer::settings::Settings;
 use crate::oci::media_type::Compression;
 use crate::oci::{Descriptor, Reference, layout_writer};
-use crate::progress::Reporter;
+use crate::progress::{ImageNote, Reporter, Step};
 use crate::store::{ArchiveFormat, Store};
 
 /// A place for an image.
@@ -136,22 +136,20 @@ pub(super) fn write(
     reporter: &dyn Reporter,
 ) -> Result<()> {
     let name = descriptor.ref_name().map_or_else(|| reference.tagged(), str::to_owned);
+    let step = |destination| Step::Write { reference: name.clone(), destination };
     for output in outputs {
         match output {
             Output::Layout(dir) => {
-                reporter.step(&format!("writing {name} to oci:{}", dir.display()));
+                reporter.step(step(format!("oci:{}", dir.display())));
                 let others = store.save_to_layout(descriptor, dir, reference)?;
                 if others > 0 {
-                    let dir = dir.display();
-                    reporter.note(&format!(
-                        "{dir} has several images: `podman load` can't tell them apart; use \
-                         `skopeo copy oci:{dir}:{name} containers-storage:{name}`"
-                    ));
+                    let (directory, reference) = (dir.display().to_string(), name.clone());
+                    reporter.note(ImageNote::SeveralImages { directory, reference }.into());
                 }
             }
             Output::Stdout(_) => {}
             Output::Archive(format, file) => {
-                reporter.step(&format!("writing {name} to {format}:{}", file.display()));
+                reporter.step(step(format!("{format}:{}", file.display())));
                 store.save_as(*format, descriptor, file, reference)?;
             }
         }

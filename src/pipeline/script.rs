@@ -11,7 +11,7 @@ use crate::error::{Error, IoContext, Kind, Result};
 use crate::layer::settings::Settings;
 use crate::oci::image::chain_ids;
 use crate::oci::{Descriptor, Image, Reference};
-use crate::progress::{Event, Reporter};
+use crate::progress::{Event, ImageNote, Reporter, Step};
 use crate::sandbox::{
     BuildRootfs, DiffOptions, End, Limits, Network, RunSpec, Sandbox, Stream, layer_sources,
 };
@@ -57,7 +57,7 @@ pub(super) fn build_rootfs<'s>(
 ) -> Result<BuildRootfs<'s>> {
     let layers = layer_sources(store, image);
     let mut build_rootfs = sandbox.build_rootfs(layers, &mut |layer| {
-        reporter.step(&format!("unpacking layer {}", layer.digest.short()));
+        reporter.step(Step::UnpackLayer { digest: layer.digest.to_string() });
     })?;
     if let Some(pack) = pack {
         let ids = image.layers().iter().map(|layer| layer.diff_id).chain([pack.digest()]);
@@ -81,7 +81,8 @@ pub(super) fn run(
     reporter: &dyn Reporter,
 ) -> Result<NewLayer> {
     let Script { phase, tag, env, secrets } = script;
-    reporter.step(&format!("running /service/bin/build {phase}"));
+    let script = "/service/bin/build".to_owned();
+    reporter.step(Step::RunScript { script, phase: Some(phase.to_string()) });
     let mut log = Log::create(store, &tag.tagged())?;
     let spec = RunSpec {
         rootfs: build_rootfs.rootfs(),
@@ -109,14 +110,14 @@ pub(super) fn run(
     if end != End::Exited(0) {
         return Err(failure(phase, end, &log));
     }
-    reporter.step("writing the layer");
+    reporter.step(Step::WriteLayer);
     let writer = store.blob_writer()?;
     let written = build_rootfs.diff(
         writer.as_file(),
         DiffOptions { compression: options.compression, clamp_mtime: options.source_date_epoch },
     )?;
     for socket in &written.sockets {
-        reporter.note(&format!("left out the socket /{socket}: a layer can't hold one"));
+        reporter.note(ImageNote::SocketSkipped { path: format!("/{socket}") }.into());
     }
     let media_type = options.compression.compression().layer_media_type();
     let descriptor = Descriptor::new(media_type, written.digest, written.size);

@@ -13,7 +13,7 @@ use crate::error::{Error, IoContext, Kind, Result};
 use crate::oci::{Descriptor, Image, Reference};
 use crate::pack::Pack;
 use crate::pack::query::EnvVar;
-use crate::progress::Reporter;
+use crate::progress::{ImageNote, Reporter, Warning};
 use crate::sandbox::Sandbox;
 use crate::secret::Secret;
 use crate::service::{InstanceState, SavedInstanceState};
@@ -133,15 +133,8 @@ fn order(
     if !swapped {
         return Ok((image.clone(), tag.clone()));
     }
-    reporter.note(&format!(
-        "there is no image {}, and {} is a base image: setting up {} on it, \
-         as `-i {} -t {}` would say",
-        image.tagged(),
-        tag.tagged(),
-        image.tagged(),
-        tag,
-        image,
-    ));
+    let (told, base) = (image.tagged(), tag.tagged());
+    reporter.note(ImageNote::ArgumentsSwapped { image: told, base }.into());
     Ok((tag.clone(), image.clone()))
 }
 
@@ -218,11 +211,7 @@ fn pack_update(
     if request.update_pack {
         return Ok(Some(pack_layer));
     }
-    reporter.warning(&format!(
-        "{} is not the pack that the base image was built with; the image's own is used \
-         (--update-pack lays yours over it, `svp build` makes a new base)",
-        pack.path().display()
-    ));
+    reporter.warning(Warning::PackDiffers { pack: pack.path().display().to_string() });
     Ok(None)
 }
 

@@ -7,6 +7,7 @@ use rand::RngExt as _;
 use super::fault::{Fault, Retry};
 use super::options::ClientOptions;
 use crate::error::Result;
+use crate::progress::{Event, Retry as Retried};
 
 /// Runs `attempt` until it succeeds, fails for good, or has failed `options.retries` times more.
 pub(super) fn run<T>(
@@ -37,8 +38,12 @@ pub(super) fn pause(options: &ClientOptions, fault: Fault, failures: &mut u32) -
     let wait = delay(options, *failures, asked);
     *failures += 1;
     if let Some(reporter) = &options.reporter {
-        let seconds = wait.as_secs_f32();
-        reporter.note(&format!("{}: trying again in {seconds:.1} s", fault.error));
+        reporter.event(Event::Retry(Retried {
+            reason: fault.error.to_string(),
+            attempt: *failures,
+            attempts: options.retries + 1,
+            delay: wait,
+        }));
     }
     std::thread::sleep(wait);
     Ok(())

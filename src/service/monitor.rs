@@ -19,7 +19,7 @@ use super::service_dir::ServiceDir;
 use super::supervise::{Hooks, Job, supervise};
 use crate::error::{Error, Result, WireError};
 use crate::interrupt;
-use crate::progress::{Event, Reporter};
+use crate::progress::{Event, Note, Reporter, Step, Warning};
 use crate::sandbox::{self, Sandbox};
 use crate::store::{Store, StoreLayout};
 
@@ -32,8 +32,9 @@ const LONGEST_LOG: u64 = 1 << 20;
 /// Messages of a monitor to the command that started it, one per line.
 #[derive(Serialize, Deserialize)]
 enum MonitorEvent {
-    Step(String),
-    Note(String),
+    Step(Step),
+    Note(Note),
+    Warning(Warning),
     Started,
     Failed(WireError),
 }
@@ -62,8 +63,9 @@ pub fn start(root: &Path, service_dir: &ServiceDir, reporter: &dyn Reporter) -> 
     );
     for line in lines.lines() {
         match serde_json::from_str(&line.map_err(failed)?) {
-            Ok(MonitorEvent::Step(text)) => reporter.step(&text),
-            Ok(MonitorEvent::Note(text)) => reporter.note(&text),
+            Ok(MonitorEvent::Step(step)) => reporter.step(step),
+            Ok(MonitorEvent::Note(note)) => reporter.note(note),
+            Ok(MonitorEvent::Warning(warning)) => reporter.warning(warning),
             Ok(MonitorEvent::Started) => return Ok(()),
             Ok(MonitorEvent::Failed(error)) => {
                 let _ = child.wait();
@@ -77,8 +79,11 @@ pub fn start(root: &Path, service_dir: &ServiceDir, reporter: &dyn Reporter) -> 
         .hint(format!("what it said is in {}", service_dir.monitor_log().display())))
 }
 
-/// Is a monitor if this process was started as one; `main` calls it first.
-pub fn run_if_monitor() -> Option<ExitCode> {
+/// An event as a line for people, if it is one.
+pub type Words = fn(&Event<'_>) -> Option<String>;
+
+/// Is a monitor if this process was started as one; `main` calls it first. Its log is in these words.
+pub fn run_if_monitor(words: Words) -> Option<ExitCode> {
     let mut arguments = std::env::args_os();
     if arguments.next()? != MONITOR_NAME {
         return None;
@@ -90,12 +95,12 @@ pub fn run_if_monitor() -> Option<ExitCode> {
     interrupt::install();
     let _ = nix::unistd::setsid();
     let log = ServiceDir::of(&root, &name).ok()?.monitor_log();
-    let sender = EventSender { started: Mutex::new(false), log };
+    let sender = EventSender { started: Mutex::new(false), log, words };
     let result = monitor(&root, &name, &sender);
     Some(match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            sender.log("error", &error.to_string());
+            sender.log(&format!("error: {error}"));
             sender.send(&MonitorEvent::Failed(error.into()));
             ExitCode::FAILURE
         }
@@ -162,6 +167,7 @@ struct EventSender {
     started: Mutex<bool>,
     /// The destination of its standard error.
     log: PathBuf,
+    words: Words,
 }
 
 impl EventSender {
@@ -187,10 +193,10 @@ impl EventSender {
         }
     }
 
-    fn log(&self, what: &str, text: &str) {
+    fn log(&self, text: &str) {
         self.rotate();
         let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
-        let _ = write_line(stderr(), &format!("{time} {what}: {text}"));
+        let _ = write_line(stderr(), &format!("{time} {text}"));
     }
 }
 
@@ -215,15 +221,13 @@ fn write_line(fd: BorrowedFd<'_>, text: &str) -> std::io::Result<()> {
 
 impl Reporter for EventSender {
     fn event(&self, event: Event<'_>) {
+        if let Some(line) = (self.words)(&event) {
+            self.log(&line);
+        }
         match event {
-            Event::Step(text) => {
-                self.log("step", text);
-                self.send(&MonitorEvent::Step(text.to_owned()));
-            }
-            Event::Note(text) | Event::Warning(text) => {
-                self.log("note", text);
-                self.send(&MonitorEvent::Note(text.to_owned()));
-            }
+            Event::Step(step) => self.send(&MonitorEvent::Step(step)),
+            Event::Note(note) => self.send(&MonitorEvent::Note(note)),
+            Event::Warning(warning) => self.send(&MonitorEvent::Warning(warning)),
             _ => {}
         }
     }

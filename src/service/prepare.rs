@@ -13,7 +13,7 @@ use super::service_dir::ServiceDir;
 use crate::error::{Error, Result};
 use crate::oci::Image;
 use crate::pack::query::{Port, Protocol, parse_ports};
-use crate::progress::Reporter;
+use crate::progress::{PortReason, Reporter, ServiceNote, Step};
 use crate::sandbox::{
     Bind, Forward, HostAccess, Network, Overlay, Sandbox, ServiceSpec, Transport, layer_sources,
     why_no_private_network,
@@ -44,7 +44,7 @@ pub fn prepare(
     let image = store.load_image(&record.manifest)?;
     let overlay =
         sandbox.service_overlay(&record.id, layer_sources(store, &image), &mut |layer| {
-            reporter.step(&format!("unpacking layer {}", layer.digest.short()));
+            reporter.step(Step::UnpackLayer { digest: layer.digest.to_string() });
         })?;
     let linked = links::resolve(store.root(), record)?;
     let binds = binds(sandbox, record, &overlay, reporter)?;
@@ -82,7 +82,8 @@ fn binds(
             }
             MountSource::Volume(name) => {
                 if sandbox.create_volume(name, overlay, &mount.at)? {
-                    reporter.step(&format!("made the volume {name} for {}", mount.at));
+                    let (volume, at) = (name.clone(), mount.at.clone());
+                    reporter.step(Step::CreateVolume { volume, at });
                 }
                 Sandbox::volume_bind(name, &mount.at, mount.read_only)
             }
@@ -128,17 +129,16 @@ pub fn allocate_ports(root: &Path, record: &mut Record, reporter: &dyn Reporter)
     let old = record.address.replace(address);
     let changed = old != Some(address) || forwards != record.ports;
     if let Some(old) = old.filter(|old| *old != address) {
-        reporter.note(&format!(
-            "another has taken {old}: {} has the address {address} now",
-            record.name
-        ));
+        let service = record.name.clone();
+        reporter.note(ServiceNote::AddressMoved { service, from: old, to: address }.into());
     }
     for forward in forwards.iter().filter(|forward| forward.host.port() != forward.container) {
-        let why = match forward.container < address::unprivileged_start() {
-            true => "takes privilege on this host",
-            false => "belongs to another program on all of this host's addresses",
+        let reason = match forward.container < address::unprivileged_start() {
+            true => PortReason::Privileged,
+            false => PortReason::InUse,
         };
-        reporter.note(&format!("port {} {why}: it is {} here", forward.container, forward.host));
+        let (port, to) = (forward.container, forward.host);
+        reporter.note(ServiceNote::PortMoved { port, to, reason }.into());
     }
     record.ports = forwards;
     Ok(changed)
@@ -168,10 +168,7 @@ pub fn warn_about_taken_ports(ports: &[Forward], reporter: &dyn Reporter) {
         listened.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
     };
     for port in ports.iter().filter(taken) {
-        reporter.note(&format!(
-            "another program has port {} on this host already: `ss -lnp` tells which",
-            port.container
-        ));
+        reporter.note(ServiceNote::PortTaken { port: port.container }.into());
     }
 }
 

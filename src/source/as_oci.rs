@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::oci::json::{MAX_MANIFEST, canonical, parse};
 use crate::oci::media_type::{CONFIG, Compression, DOCKER_MANIFEST, INDEX, MANIFEST, MediaType};
 use crate::oci::{Descriptor, Document, Manifest};
-use crate::progress::Reporter;
+use crate::progress::{ImageNote, Reporter};
 use crate::store::Store;
 
 /// Gives an image of the store, or an index with all its images, with manifests of OCI's: their own, unless those
@@ -54,10 +54,8 @@ fn image_as_oci(
     }
     let bytes = renamed(manifest, &store.load_manifest(descriptor)?)?;
     let digest = store.put_blob(&bytes)?;
-    reporter.note(&format!(
-        "the manifest {} is Docker's: an image layout gets one of OCI's, {digest}, with the same config and layers",
-        descriptor.digest
-    ));
+    let (digest_told, docker_digest) = (digest.to_string(), descriptor.digest.to_string());
+    reporter.note(ImageNote::OciManifest { digest: digest_told, docker_digest }.into());
     Ok(Descriptor {
         platform: descriptor.platform.clone(),
         ..Descriptor::new(MANIFEST, digest, bytes.len() as u64)

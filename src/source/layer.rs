@@ -12,7 +12,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::interrupt;
 use crate::oci::media_type::Compression;
 use crate::oci::{Descriptor, Digest, Layer};
-use crate::progress::{Event, Reporter};
+use crate::progress::{Direction, Event, Reporter, Transfer};
 use crate::store::{BlobWriter, Store};
 
 /// Maximum size of a layer's tar, in bytes; a larger one is an attack.
@@ -70,9 +70,10 @@ impl Transfers<'_> {
 
     fn transfer(&self, layer: &Layer) -> Result<Fetched> {
         let descriptor = &layer.descriptor;
-        let id = descriptor.digest.short();
+        let digest = &descriptor.digest.to_string();
         let tell = |done| {
-            self.reporter.event(Event::Transfer { id: &id, done, total: Some(descriptor.size) });
+            let (direction, total) = (Direction::Pull, Some(descriptor.size));
+            self.reporter.event(Event::Transfer(Transfer { digest, direction, done, total }));
         };
         tell(0);
         let tee = Tee::new(self.image_source.blob(descriptor)?, self.store.blob_writer()?);
@@ -99,7 +100,7 @@ impl Transfers<'_> {
             None => result?,
         };
         check(layer, diff_id)?;
-        self.reporter.event(Event::TransferDone(&id));
+        self.reporter.event(Event::Transferred { digest });
         Ok(Fetched { writer: tee.output, descriptor: descriptor.clone(), diff_id })
     }
 }

@@ -10,7 +10,7 @@ use super::tarball::{ARCHIVES, Tarball};
 use crate::error::{Context, Error, Result};
 use crate::oci::descriptor::CONTAINERD_NAME;
 use crate::oci::{Descriptor, Reference};
-use crate::progress::Reporter;
+use crate::progress::{Reporter, Step};
 use crate::store::Store;
 
 /// An image that was brought into the store.
@@ -35,7 +35,7 @@ pub fn load(
     options: &PullOptions,
     reporter: &dyn Reporter,
 ) -> Result<Vec<Loaded>> {
-    reporter.step(&format!("loading {}", file.display()));
+    reporter.step(Step::Load { file: file.display().to_string() });
     let tar = Tarball::open(file, store)?;
     let mut loaded = Vec::new();
     let path = || file.to_owned();

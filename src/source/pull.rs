@@ -16,7 +16,7 @@ use super::tarball::Tarball;
 use crate::error::{Context, Error, Kind, Result};
 use crate::oci::json::{MAX_CONFIG, MAX_MANIFEST};
 use crate::oci::{Descriptor, Digest, Document, Image, Layer, Manifest, Platform, Reference};
-use crate::progress::Reporter;
+use crate::progress::{ImageNote, Reporter, Step, Warning};
 use crate::registry::{ClientOptions, Remote};
 use crate::store::Store;
 
@@ -81,7 +81,7 @@ pub fn pull(
 ) -> Result<Descriptor> {
     let bring = |image_source: &dyn ImageSource| {
         options.signature_policy.check(source, reporter)?;
-        reporter.step(&format!("pulling {source}"));
+        reporter.step(Step::Pull { source: source.to_string() });
         from_image_source(image_source, store, &options.platform, reporter).context(source)
     };
     match source {
@@ -100,7 +100,7 @@ pub fn pull(
                 .hint(format!("pull it first: `svp pull docker://{reference}`"))),
                 (PullPolicy::Newer, Some(held)) => match remote() {
                     Err(error) if error.kind() == Kind::Registry => {
-                        reporter.warning(&format!("{error}; taking the image of the store"));
+                        reporter.warning(Warning::StoredImageUsed { reason: error.to_string() });
                         Ok(held)
                     }
                     other => other,
@@ -177,7 +177,7 @@ pub fn pull_all(
     }
     let all = |image_source: &dyn ImageSource| {
         options.signature_policy.check(source, reporter)?;
-        reporter.step(&format!("pulling {source}"));
+        reporter.step(Step::Pull { source: source.to_string() });
         let root = image_source.root(&options.platform)?;
         let mut images = Vec::new();
         all_from(image_source, store, root, MAX_DEPTH, reporter, &mut images)?;
@@ -207,7 +207,7 @@ fn all_from(
             }
             let others = index.manifests.len() - index.images().count();
             if others > 0 {
-                reporter.note(&format!("{others} of the index are no images and are left out"));
+                reporter.note(ImageNote::EntriesSkipped { count: others }.into());
             }
         }
     }
@@ -301,7 +301,8 @@ fn bring_image(
 
 fn warn_of_another(offered: &Platform, wanted: &Platform, reporter: &dyn Reporter) {
     if wanted.rank(offered).is_none() {
-        reporter.warning(&format!("the image is for {offered}, not for {wanted}"));
+        let (offered, wanted) = (offered.to_string(), wanted.to_string());
+        reporter.warning(Warning::OtherPlatform { offered, wanted });
     }
 }
 

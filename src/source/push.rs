@@ -10,7 +10,7 @@ use crate::interrupt;
 use crate::oci::json::MAX_MANIFEST;
 use crate::oci::media_type::INDEX;
 use crate::oci::{Descriptor, Digest, Document, Image, Reference};
-use crate::progress::{Event, Reporter};
+use crate::progress::{Direction, Event, Reporter, Step, Transfer};
 use crate::registry::{Client, ClientOptions, Pushed, RawManifest};
 use crate::store::Store;
 
@@ -38,7 +38,8 @@ pub fn push(
     reporter: &dyn Reporter,
 ) -> Result<()> {
     let reference = reference.clone().with_default_registry();
-    reporter.step(&format!("pushing {} to docker://{reference}", descriptor.digest));
+    let (digest, destination) = (descriptor.digest.to_string(), format!("docker://{reference}"));
+    reporter.step(Step::Push { digest, destination });
     for blob in store.image_blobs(descriptor)? {
         check_size(store, &blob)?;
     }
@@ -190,9 +191,10 @@ impl Push<'_> {
     }
 
     fn one(&self, blob: &Descriptor) -> Result<()> {
-        let id = blob.digest.short();
+        let digest = &blob.digest.to_string();
         let tell = |done| {
-            self.reporter.event(Event::Transfer { id: &id, done, total: Some(blob.size) });
+            let (direction, total) = (Direction::Push, Some(blob.size));
+            self.reporter.event(Event::Transfer(Transfer { digest, direction, done, total }));
         };
         let begun = AtomicBool::new(false);
         let content = |from: u64| -> Result<Box<dyn Read + Send>> {
@@ -211,14 +213,14 @@ impl Push<'_> {
                 if begun.into_inner() && self.is_damaged(blob) {
                     return Err(self.store.damaged(&blob.digest));
                 }
-                return Err(error.context(format!("blob {id}")));
+                return Err(error.context(format!("blob {}", blob.digest.short())));
             }
             other => other?,
         };
         if pushed != Pushed::Sent {
             tell(blob.size);
         }
-        self.reporter.event(Event::TransferDone(&id));
+        self.reporter.event(Event::Transferred { digest });
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ use crate::layer::settings::Settings;
 use crate::oci::json::{MAX_MANIFEST, canonical, parse};
 use crate::oci::media_type::{Compression, DOCKER_MANIFEST, INDEX};
 use crate::oci::{Descriptor, Digest, Document, Layer};
-use crate::progress::Reporter;
+use crate::progress::{Reporter, Step};
 use crate::store::{BlobWriter, Store};
 
 /// Annotations that describe the structure of a layer's blob, and so do not apply to another blob: zstd:chunked's,
@@ -84,9 +84,10 @@ fn recompress_image(
         if written.contains_key(&digest) {
             continue;
         }
-        reporter.step(&match format {
-            Compression::None => format!("decompressing layer {}", digest.short()),
-            _ => format!("compressing layer {} with {format}", digest.short()),
+        let layer_digest = digest.to_string();
+        reporter.step(match format {
+            Compression::None => Step::DecompressLayer { digest: layer_digest },
+            _ => Step::CompressLayer { digest: layer_digest, compression: format.to_string() },
         });
         written.insert(digest, write(layer, settings, store)?);
     }

@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::Source;
 use crate::error::{Error, IoContext, Result};
 use crate::oci::Reference;
-use crate::progress::Reporter;
+use crate::progress::{Reporter, Warning};
 use crate::registry::{SYSTEM, user_directories};
 
 const NAME: &str = "policy.json";
@@ -62,10 +62,8 @@ impl SignaturePolicy {
         }
         if requirements.contains(&Requirement::Signed) && !self.warned.swap(true, Ordering::Relaxed)
         {
-            reporter.warning(&format!(
-                "the policy {} wants {source} signed; svp verifies no signatures and takes it without",
-                path.display()
-            ));
+            let policy = path.display().to_string();
+            reporter.warning(Warning::NotVerified { policy, source: source.to_string() });
         }
         Ok(())
     }

@@ -317,6 +317,61 @@ fn each_fault_ends_well_or_with_a_sentence() {
 }
 
 #[test]
+fn a_retry_is_told_with_its_number_and_its_delay() {
+    let image = Image::new();
+    let served = image.clone();
+    let server = FaultRegistry::start(move |seen| match seen.before {
+        0 | 1 if of_manifest(seen) => Reply::status(503).body(""),
+        _ => served.honest(seen),
+    });
+    let source = format!("docker://{}/team/a:1", server.address());
+    let place = Place::new();
+    let pull = |progress: &[&str]| {
+        let mut pull = place.svp([&["pull", &source][..], progress].concat());
+        let result = output(&mut pull);
+        assert!(result.status.success(), "{}", told(&pull, &result));
+        String::from_utf8(result.stderr).unwrap()
+    };
+    let said = pull(&["--progress", "json"]);
+    let events: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |kind: &str| -> Vec<&Value> {
+        events.iter().filter(|event| event["event"] == kind).collect()
+    };
+    let retries = of("retry");
+    assert_eq!(retries.len(), 2, "{said}");
+    for (n, retry) in retries.iter().enumerate() {
+        assert_eq!((&retry["attempt"], &retry["attempts"]), (&json!(n + 1), &json!(5)), "{said}");
+        assert!(retry["delayMs"].as_u64().is_some_and(|delay| delay > 0), "{said}");
+        assert!(retry["reason"].as_str().unwrap().contains("503"), "{said}");
+    }
+    assert_eq!(of("step"), [&json!({"event": "step", "code": "pull", "source": source})], "{said}");
+    let transfers = of("transfer");
+    let layer = transfers.iter().find(|event| event["digest"] == image.layer).unwrap();
+    let size = image.blob(&image.layer).len();
+    assert_eq!((&layer["done"], &layer["total"]), (&json!(0), &json!(size)), "{said}");
+    assert!(of("transferred").iter().any(|event| event["digest"] == image.layer), "{said}");
+    assert!(events.iter().all(|event| event.get("text").is_none()), "{said}");
+}
+
+#[test]
+fn a_retry_in_words() {
+    let image = Image::new();
+    let served = image.clone();
+    let server = FaultRegistry::start(move |seen| match seen.before {
+        0 if of_manifest(seen) => Reply::status(429).header("Retry-After", "1").body(""),
+        _ => served.honest(seen),
+    });
+    let place = Place::new();
+    let source = format!("docker://{}/team/a:1", server.address());
+    let mut pull = place.svp(["pull", &source]);
+    let said = told(&pull, &output(&mut pull));
+    assert!(said.contains("(attempt 1 of 5): trying again in 1.0 s"), "{said}");
+    let mut quiet = place.svp(["pull", &source, "--quiet"]);
+    let result = output(&mut quiet);
+    assert!(result.status.success() && result.stderr.is_empty(), "{}", told(&quiet, &result));
+}
+
+#[test]
 fn a_redirect_to_another_host_takes_no_credentials_along() {
     let image = Image::new();
     let served = image.clone();

@@ -15,7 +15,7 @@ use svp::layer::compress::Encoder;
 use svp::oci::json::canonical;
 use svp::oci::media_type::{Compression, INDEX};
 use svp::oci::{Descriptor, Digest, History, Image, Layout, LayoutWriter, Platform, Reference};
-use svp::progress::{Event, Reporter, Silent};
+use svp::progress::{Event, Reporter, Silent, Transfer, Warning};
 use svp::registry::ClientOptions;
 use svp::source::{PullOptions, Source, pull};
 use svp::store::{ArchiveFormat, Store};
@@ -31,14 +31,16 @@ struct World {
 #[derive(Default)]
 struct Watch {
     begun: Mutex<Vec<String>>,
-    warnings: Mutex<Vec<String>>,
+    warnings: Mutex<Vec<Warning>>,
 }
 
 impl Reporter for Watch {
     fn event(&self, event: Event<'_>) {
         match event {
-            Event::Transfer { id, done: 0, .. } => self.begun.lock().unwrap().push(id.to_owned()),
-            Event::Warning(text) => self.warnings.lock().unwrap().push(text.to_owned()),
+            Event::Transfer(Transfer { digest, done: 0, .. }) => {
+                self.begun.lock().unwrap().push(digest.to_owned());
+            }
+            Event::Warning(warning) => self.warnings.lock().unwrap().push(warning),
             _ => {}
         }
     }
@@ -315,7 +317,8 @@ fn an_image_for_another_platform_is_warned_about() {
     let watch = Watch::default();
     pull(&source, &world.store, &options(), &watch).unwrap();
     let warnings = watch.warnings.lock().unwrap();
-    assert!(warnings.len() == 1 && warnings[0].contains("linux/s390x"), "{warnings:?}");
+    let [Warning::OtherPlatform { offered, .. }] = &warnings[..] else { panic!("{warnings:?}") };
+    assert_eq!(offered, "linux/s390x");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use super::super::table;
 use super::find;
 use crate::error::{Error, IoContext, Result};
 use crate::layer::settings::Settings;
+use crate::progress::{BackupNote, Warning};
 use crate::sandbox::{End, Sandbox};
 use crate::service::backup::create::{Output, Scripts, Sink, export_files, run_backup_script};
 use crate::service::backup::header::BackupStart;
@@ -108,11 +109,11 @@ pub(in crate::cli) fn backup(args: &BackupArgs, context: &Context) -> Result<Exi
     let mut target = target.spooled(args.verify || !source.scripts.backup, &source.root)?;
     let end = source.write(&mut target, settings, context)?;
     if end != End::Exited(0) {
-        let kept = path.map_or(String::new(), |path| match path.exists() {
-            true => format!(": {} is as it was", path.display()),
-            false => format!(": {} was not written", path.display()),
-        });
-        return ended("bin/backup", end, &kept, context);
+        let exit_code = shell_code(end);
+        let file = path.map(|path| path.display().to_string());
+        let file_kept = path.is_some_and(Path::exists);
+        context.reporter().warning(Warning::BackupFailed { exit_code, file, file_kept });
+        return Ok(own_code(exit_code));
     }
     if args.verify {
         let (root, service_dir) = (&source.root, &source.service_dir);
@@ -140,9 +141,7 @@ pub(in crate::cli) fn restore(args: &RestoreArgs, context: &Context) -> Result<E
             context.print(&format!("{}\n", args.name))?;
             Ok(ExitCode::SUCCESS)
         }
-        Outcome::Failed(end) => {
-            ended("bin/restore", end, ": not restored, everything is as it was", context)
-        }
+        Outcome::Failed(end) => Ok(failed_restore(end, false, context)),
     }
 }
 
@@ -160,18 +159,23 @@ fn tell(path: &Path, context: &Context) -> Result<ExitCode> {
 fn verified(outcome: Outcome, context: &Context) -> Result<ExitCode> {
     match outcome {
         Outcome::Done => {
-            context.reporter().note("verified: a copy restored from this backup is healthy");
+            context.reporter().note(BackupNote::Verified.into());
             Ok(ExitCode::SUCCESS)
         }
-        Outcome::Failed(end) => ended("bin/restore", end, ": the backup is no good", context),
+        Outcome::Failed(end) => Ok(failed_restore(end, true, context)),
     }
 }
 
-/// Reports a failed script; returns the script's exit code.
-fn ended(script: &str, end: End, what: &str, context: &Context) -> Result<ExitCode> {
-    let code = shell_code(end);
-    context.reporter().warning(&format!("{script} ended with {code}{what}"));
-    Ok(ExitCode::from(u8::try_from(code).unwrap_or(255)))
+/// Tells that `bin/restore` failed; its own exit code.
+fn failed_restore(end: End, verifying: bool, context: &Context) -> ExitCode {
+    let exit_code = shell_code(end);
+    context.reporter().warning(Warning::RestoreFailed { exit_code, verifying });
+    own_code(exit_code)
+}
+
+/// A script's exit code, as ours.
+fn own_code(code: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(code).unwrap_or(255))
 }
 
 fn request<'a>(
@@ -324,14 +328,12 @@ impl Source {
             return Ok(End::Exited(0));
         }
         if !self.scripts.restore {
-            context
-                .reporter()
-                .note("the pack has no bin/restore, so svp can't restore this backup");
+            context.reporter().note(BackupNote::NoRestoreScript.into());
         }
         context.finish();
         let (end, any) = run_backup_script(&self.root, &self.service_dir, &self.record, output)?;
         if end == End::Exited(0) && !any {
-            context.reporter().warning("the backup is empty: bin/backup printed nothing");
+            context.reporter().warning(Warning::BackupEmpty);
         }
         Ok(end)
     }

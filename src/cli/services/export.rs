@@ -13,6 +13,7 @@ use super::super::common::Context;
 use super::find;
 use crate::error::{Error, IoContext, Result};
 use crate::oci::Reference;
+use crate::progress::ServiceNote;
 use crate::service::export::{self, Exported, File, Format, Request, Secrets};
 use crate::store::Store;
 
@@ -77,8 +78,8 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
         }
         None => context.print(&joined(&exported, request.format))?,
     }
-    for note in &exported.notes {
-        context.reporter().note(note);
+    for message in exported.notes {
+        context.reporter().note(ServiceNote::Export { message }.into());
     }
     Ok(ExitCode::SUCCESS)
 }

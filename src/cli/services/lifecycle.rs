@@ -10,6 +10,7 @@ use super::super::table;
 use super::find;
 use super::show::ServiceInfo;
 use crate::error::{Error, Result};
+use crate::progress::ServiceNote;
 use crate::service::lifecycle::{self, Remove, Removed, Restart, Start, Stop};
 use crate::service::service_dir::ServiceDir;
 use crate::service::supervise::STOP_SECONDS;
@@ -185,10 +186,11 @@ pub(in crate::cli) fn remove(args: &RemoveArgs, context: &Context) -> Result<Exi
 fn note_what_stays(name: &str, left: &Removed, context: &Context) {
     let reporter = context.reporter();
     if !left.linked.is_empty() {
-        let users = left.linked.join(", ");
-        reporter.note(&format!("linked to {name}, and can't start without it: {users}"));
+        let (service, users) = (name.to_owned(), left.linked.clone());
+        reporter.note(ServiceNote::LinkedBy { service, users }.into());
     }
     for volume in &left.kept_volumes {
-        reporter.note(&format!("keeping the volume {volume}: another service uses it"));
+        let volume = volume.clone();
+        reporter.note(ServiceNote::VolumeShared { volume }.into());
     }
 }

@@ -10,6 +10,7 @@ use super::super::common::{Context, Format};
 use super::super::table::{self, Table};
 use super::find;
 use crate::error::Result;
+use crate::progress::{ServiceNote, Warning};
 use crate::sandbox::{Forward, HostAccess, Network, Resources, Transport};
 use crate::service::record::Record;
 use crate::service::service_dir::ServiceDir;
@@ -232,7 +233,10 @@ pub(in crate::cli) fn ps(args: &PsArgs, context: &Context) -> Result<ExitCode> {
                 // A candidate of a restore.
                 Ok(record) if record.candidate_for.is_some() && !args.all => {}
                 Ok(record) => shown.push(ServiceInfo::new(&record, status)),
-                Err(error) => context.reporter().warning(&error.to_string()),
+                Err(error) => {
+                    let reason = error.to_string();
+                    context.reporter().warning(Warning::ServiceUnreadable { reason });
+                }
             }
         }
     }
@@ -323,9 +327,7 @@ pub(in crate::cli) fn env(args: &EnvArgs, context: &Context) -> Result<ExitCode>
         for (_, value) in environment.iter_mut().take(record.secrets.len()) {
             "********".clone_into(value);
         }
-        context
-            .reporter()
-            .note("secrets are hidden on a terminal; add --show-secrets to print them");
+        context.reporter().note(ServiceNote::SecretsHidden.into());
     }
     context.print(&environment_text(&environment, args.format))?;
     Ok(ExitCode::SUCCESS)

@@ -12,7 +12,7 @@ use super::create;
 use super::init::InitRequest;
 use crate::channel::Channel;
 use crate::error::{Error, Result};
-use crate::progress::Reporter;
+use crate::progress::{Reporter, ServiceNote};
 use crate::sandbox::create::Sandbox;
 use crate::sandbox::network::attach::{AttachError, attach};
 use crate::sandbox::network::availability::available;
@@ -70,7 +70,7 @@ impl Sandbox {
         let network = available(spec.network, reporter);
         match self.run_in(spec, network, pack, limits, output) {
             Err(AttachError::NoPasta(error)) => {
-                reporter.note(&format!("{error}: using the host's network"));
+                reporter.note(ServiceNote::HostNetwork { reason: error.to_string() }.into());
                 self.run_in(spec, Network::Host, pack, limits, output)
                     .map_err(AttachError::into_error)
             }

@@ -17,7 +17,7 @@ use super::mknod;
 use super::rootfs::{create_root, pivot};
 use crate::channel::Channel;
 use crate::error::{Error, Result};
-use crate::progress::Reporter;
+use crate::progress::{Reporter, ServiceNote};
 use crate::sandbox::cgroup::Cgroup;
 use crate::sandbox::cgroup::resources::Resources;
 use crate::sandbox::create::Sandbox;
@@ -140,7 +140,7 @@ impl Sandbox {
             Err(AttachError::NoPasta(error))
                 if spec.forwards.is_empty() && spec.listen.is_empty() =>
             {
-                reporter.note(&format!("{error}: using the host's network"));
+                reporter.note(ServiceNote::HostNetwork { reason: error.to_string() }.into());
                 self.service_in(spec, Network::Host, reporter).map_err(AttachError::into_error)
             }
             other => other.map_err(AttachError::into_error),
@@ -174,7 +174,7 @@ impl Sandbox {
         // Before the stage starts anything, so that all processes are created in the cgroup.
         let (cgroup, unbounded) = Cgroup::make(&spec.id, &spec.own_and_theirs(), stage.pid());
         if let Some(unbounded) = unbounded {
-            reporter.note(&unbounded.to_string());
+            reporter.note(ServiceNote::NoLimits { reason: unbounded.to_string() }.into());
         }
         stage.send_request(&ServiceRequest(request), &fds)?;
         drop(theirs);

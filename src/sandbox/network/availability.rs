@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use super::resolver::read_bounded;
-use crate::progress::Reporter;
+use crate::progress::{Reporter, ServiceNote};
 use crate::sandbox::programs::find_program;
 use crate::sandbox::spec::Network;
 
@@ -59,7 +59,7 @@ pub(in crate::sandbox) fn available(wanted: Network, reporter: &dyn Reporter) ->
     if wanted == Network::Private
         && let Some(why) = why_not_private()
     {
-        reporter.note(&format!("{why}: using the host's network"));
+        reporter.note(ServiceNote::HostNetwork { reason: why.to_string() }.into());
         return Network::Host;
     }
     wanted

@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::interrupt;
 use crate::layer::compress::Encoder;
 use crate::layer::settings::Settings;
-use crate::progress::Reporter;
+use crate::progress::{BackupNote, Reporter, Step, Warning};
 use crate::sandbox::{End, Sandbox, Stdio, layer_sources};
 use crate::service::exec::{self, drain, join_container};
 use crate::service::lifecycle::{Stop, stop_if_running};
@@ -56,7 +56,7 @@ impl Scripts {
     ) -> Result<Scripts> {
         let image = store.load_image(&record.manifest)?;
         let scratch = sandbox.build_rootfs(layer_sources(store, &image), &mut |layer| {
-            reporter.step(&format!("unpacking layer {}", layer.digest.short()));
+            reporter.step(Step::UnpackLayer { digest: layer.digest.to_string() });
         })?;
         let found = sandbox.present(&scratch, &[BACKUP, RESTORE])?;
         Ok(Scripts { backup: found.first() == Some(&true), restore: found.get(1) == Some(&true) })
@@ -176,11 +176,7 @@ pub fn export_files(
     recover_abandoned(root, service_dir, &sandbox, &restore_lock)?;
     // It is to run again before svp ends.
     let _cleaning = interrupt::cleaning();
-    let what = "its volumes and what else it has written are copied";
-    reporter.note(&match runs {
-        true => format!("the pack has no bin/backup: {name} is stopped while {what}"),
-        false => format!("the pack has no bin/backup: {what}"),
-    });
+    reporter.note(BackupNote::CopiesFiles { service: name.to_owned(), stopped: runs }.into());
     let copied = (|| {
         stop_if_running(service_dir, &Stop::default())?;
         let _lock = lock(service_dir)?;
@@ -223,13 +219,12 @@ fn copy(
 ) -> Result<()> {
     for mount in record.mounts.iter() {
         if let MountSource::Host(path) = &mount.source {
-            reporter.note(&format!("not in the backup: {path} of the host, at {}", mount.at));
+            let (path, at) = (path.clone(), mount.at.clone());
+            reporter.note(BackupNote::HostPathSkipped { path, at }.into());
         }
     }
     if let Some((name, volume)) = shared(root, record)? {
-        reporter.warning(&format!(
-            "{name} runs with the same volume, {volume}: its files may change while they are copied"
-        ));
+        reporter.warning(Warning::SharedVolume { service: name, volume });
     }
     let failed = |error| Error::new(Kind::Storage, "can't make a pipe").source(error);
     let overlay = {

@@ -16,7 +16,7 @@ use super::stream_to_script::{InterruptibleReader, stream_to_script};
 use crate::error::{Context, Error, Kind, Result};
 use crate::interrupt;
 use crate::oci::media_type::Compression;
-use crate::progress::Reporter;
+use crate::progress::{BackupNote, Reporter, Step, Warning};
 use crate::sandbox::{End, Sandbox, Stdio};
 use crate::service::exec::{self, drain, join_container};
 use crate::service::lifecycle::{Stop, stop_if_running};
@@ -88,7 +88,7 @@ pub fn restore(request: RestoreRequest<'_>) -> Result<Outcome> {
     if let failed @ Outcome::Failed(_) = read.context(UNCHANGED)? {
         return Ok(failed);
     }
-    reporter.step("it is well: it takes the old one's place");
+    reporter.step(Step::Cutover);
     replace(root, service_dir, candidate, &sandbox, limit, reporter).map(|()| Outcome::Done)
 }
 
@@ -147,9 +147,9 @@ fn read_into(
     };
     match content {
         Content::Script => {
-            reporter.step("starting a fresh copy");
+            reporter.step(Step::StartCopy);
             candidate.start(request.limit)?;
-            reporter.step(&format!("running {RESTORE} in it"));
+            reporter.step(Step::RunScript { script: RESTORE.to_owned(), phase: None });
             let end = run_script(candidate, start, &mut request)?;
             if end != End::Exited(0) {
                 return Ok(Outcome::Failed(end));
@@ -157,7 +157,7 @@ fn read_into(
             candidate.wait(request.limit)?;
         }
         Content::Files => {
-            reporter.step("unpacking the backup into a fresh copy");
+            reporter.step(Step::UnpackBackup);
             unpack(candidate, start, &request)?;
             candidate.start(request.limit)?;
         }
@@ -174,20 +174,20 @@ fn check(
     reporter: &dyn Reporter,
 ) -> Result<()> {
     let Some(header) = header else {
-        reporter.note("the backup has no header");
+        reporter.note(BackupNote::NoHeader.into());
         return Ok(());
     };
-    reporter
-        .step(&format!("a backup of {} ({}) of {}", header.service, header.image, header.created));
+    reporter.step(Step::ReadBackup {
+        service: header.service.clone(),
+        image: header.image.clone(),
+        created: header.created.to_string(),
+    });
     let same = header.digest == record.manifest.digest;
     // A copy by svp consists of changes to that exact image.
     let fits = same || (header.image == record.image && header.content == Content::Script);
     if fits && !same {
-        reporter.warning(&format!(
-            "it was made with another image of the name {}: {}",
-            header.image,
-            header.digest.short()
-        ));
+        let (image, digest) = (header.image.clone(), header.digest.to_string());
+        reporter.warning(Warning::OtherImage { image, digest });
     }
     if fits || force {
         return Ok(());

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::stop::{Stop, refuse_during_copy, stop};
 use crate::error::{Error, Kind, Result};
-use crate::progress::Reporter;
+use crate::progress::{Reporter, Warning};
 use crate::sandbox::Sandbox;
 use crate::service::backup::cutover;
 use crate::service::links;
@@ -56,7 +56,7 @@ pub fn remove(
         && let Err(error) = service_dir.record()
         && error.kind() == Kind::BadInput
     {
-        reporter.warning(&format!("{error}; `svp prune` removes its files"));
+        reporter.warning(Warning::ServiceDiscarded { reason: error.to_string() });
         service_dir.remove()?;
         return Ok(Removed::default());
     }

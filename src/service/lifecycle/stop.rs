@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::error::{Cause, Error, Result};
-use crate::progress::Reporter;
+use crate::progress::{Reporter, Step};
 use crate::service::backup::cutover;
 use crate::service::control::{self, Request};
 use crate::service::service_dir::ServiceDir;
@@ -51,7 +51,7 @@ pub fn stop(service_dir: &ServiceDir, request: &Stop, reporter: &dyn Reporter) -
     if cutover::is_locked(service_dir)? {
         return Err(at_work(service_dir));
     }
-    reporter.step(&format!("{} is not running", service_dir.name()));
+    reporter.step(Step::NotRunning { service: service_dir.name().to_owned() });
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use component::SupervisedComponent;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::error::{Error, IoContext, Result};
-use crate::progress::Reporter;
+use crate::progress::{Reporter, ServiceNote};
 use crate::sandbox::{Component, End, Event, Sandbox, Service, ServiceSpec, Stream, serve};
 use crate::service::control::{Listener, Request};
 use crate::service::links::Link;
@@ -141,11 +141,14 @@ impl Supervisor<'_> {
                     if self.run_container(service, components, hooks)? == ContainerEnd::Done {
                         return Ok(());
                     }
-                    hooks.reporter.note("the container was killed");
+                    hooks.reporter.note(ServiceNote::ContainerKilled.into());
                 }
                 Err(error) if self.status.state == State::Starting => return Err(error),
                 // A container ran before, so the failure may be temporary.
-                Err(error) => hooks.reporter.note(&error.to_string()),
+                Err(error) => {
+                    let reason = error.to_string();
+                    hooks.reporter.note(ServiceNote::ContainerNotStarted { reason }.into());
+                }
             }
             let killed = End::Signaled(libc::SIGKILL);
             self.code = shell_code(killed);
@@ -154,7 +157,8 @@ impl Supervisor<'_> {
             let requested = self.components.iter().any(|component| component.restart_requested);
             let pause = if requested { Some(Duration::ZERO) } else { pause };
             let Some(pause) = pause.filter(|_| !self.stopping) else { return Ok(()) };
-            hooks.reporter.note(&format!("another container is made in {pause:.1?}"));
+            let delay_ms = milliseconds(pause);
+            hooks.reporter.note(ServiceNote::ContainerRestart { delay_ms }.into());
             self.status.init_pid = None;
             for component_status in &mut self.status.components {
                 component_status.running = false;
@@ -216,7 +220,8 @@ impl Supervisor<'_> {
         if log_failure == self.log_failure {
             return;
         }
-        hooks.reporter.note(log_failure.as_deref().unwrap_or("the logs are written again"));
+        let note = |reason| ServiceNote::LogLost { reason };
+        hooks.reporter.note(log_failure.clone().map_or(ServiceNote::LogsWritten, note).into());
         self.status.error = None;
         self.log_failure = log_failure;
         self.write_status();
@@ -312,7 +317,7 @@ impl Supervisor<'_> {
             }
             if !self.enforce() {
                 // Not even a kill ended it: the container's end will.
-                hooks.reporter.note("what was killed does not end: the whole container is killed");
+                hooks.reporter.note(ServiceNote::ComponentStuck.into());
                 return Ok(self.give_up_on_components());
             }
             if looked.elapsed() > TICK {
@@ -320,11 +325,12 @@ impl Supervisor<'_> {
                 self.report_oom_kills(&service, hooks);
                 self.check_logs(hooks);
                 match service.reconnect_network() {
-                    Ok(true) => hooks
-                        .reporter
-                        .note("the network was connected again: what carries it had died"),
+                    Ok(true) => hooks.reporter.note(ServiceNote::NetworkRestored.into()),
                     Ok(false) => {}
-                    Err(error) => hooks.reporter.note(&format!("the network is lost: {error}")),
+                    Err(error) => {
+                        let reason = error.to_string();
+                        hooks.reporter.note(ServiceNote::NetworkLost { reason }.into());
+                    }
                 }
             }
         }
@@ -335,10 +341,7 @@ impl Supervisor<'_> {
         let kills = self.earlier_oom_kills + service.memory_kills();
         if kills > self.status.memory_kills {
             self.status.memory_kills = kills;
-            hooks.reporter.note(
-                "its memory was used up, and the kernel has killed a process: \
-                 give it more with --memory",
-            );
+            hooks.reporter.note(ServiceNote::OutOfMemory.into());
             self.write_status();
         }
     }
@@ -362,7 +365,8 @@ impl Supervisor<'_> {
                     self.start_error = Some(error);
                 } else {
                     // It started before, so the failure may be temporary.
-                    hooks.reporter.note(&error.to_string());
+                    let reason = error.to_string();
+                    hooks.reporter.note(ServiceNote::ComponentNotStarted { reason }.into());
                     self.ended(number, End::Exited(127), hooks);
                 }
             }
@@ -381,8 +385,10 @@ impl Supervisor<'_> {
         match self.components[number].ended(end, self.stopping) {
             Some(pause) => {
                 component_status.restarts += 1;
-                let what = format!("{} {}", component_status.name, ending(end));
-                hooks.reporter.note(&format!("{what}; it starts again in {pause:.1?}"));
+                let (component, end) = (component_status.name.clone(), ending(end));
+                let delay_ms = milliseconds(pause);
+                let note = ServiceNote::ComponentRestart { component, end, delay_ms };
+                hooks.reporter.note(note.into());
             }
             None if self.code == 0 => self.code = shell_code(end),
             None => {}
@@ -431,6 +437,10 @@ struct Ready {
     signal: bool,
     container: bool,
     components: Vec<bool>,
+}
+
+fn milliseconds(pause: Duration) -> u64 {
+    u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn ending(end: End) -> String {

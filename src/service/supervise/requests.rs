@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::{ContainerEnd, Hooks, STOP_SECONDS, Supervisor};
 use crate::error::{Cause, Error, Result};
 use crate::interrupt;
+use crate::progress::Step;
 use crate::sandbox::{End, Service};
 use crate::service::control::{Connection, Request};
 use crate::service::status::{State, now, shell_code};
@@ -26,7 +27,7 @@ impl Supervisor<'_> {
         } else if self.stopping {
             self.components.iter_mut().for_each(|component| component.stop(None));
         } else {
-            hooks.reporter.step("stopping");
+            hooks.reporter.step(Step::StopService);
             self.stop(STOP_SECONDS);
         }
     }

@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::error::{IoContext, Result};
 use crate::oci::{Descriptor, Digest};
-use crate::progress::Reporter;
+use crate::progress::{Reporter, Step};
 use crate::service::InstanceState;
 use crate::store::{Staging, Store, StoreLayout};
 
@@ -49,11 +49,11 @@ const UNPACK: &str = "`svp prune --unpacked`: layers are unpacked again when the
 pub fn check_store(store: &Store, quick: bool, reporter: &dyn Reporter) -> Result<Vec<Fault>> {
     let mut check = Check { store, reporter, faults: Vec::new(), whole: HashSet::new() };
     check.strays()?;
-    reporter.step("checking the blobs");
+    reporter.step(Step::CheckBlobs);
     check.blobs()?;
-    reporter.step("checking the images");
+    reporter.step(Step::CheckImages);
     let images = check.tags()?;
-    reporter.step("checking what belongs to the images");
+    reporter.step(Step::CheckImageFiles);
     check.notes()?;
     check.instances()?;
     check.unpacked(if quick { &[] } else { &images })?;

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::{Check, REMOVE, Reached, STRAY, UNPACK};
 use crate::error::{Kind, Result};
 use crate::interrupt;
+use crate::progress::{Step, Warning};
 use crate::sandbox::layer_sources;
 use crate::sandbox::{AlteredLayer, CachedTree, Sandbox};
 
@@ -32,12 +33,13 @@ impl Check<'_> {
         }
         let sandbox = match Sandbox::create(&trees) {
             Err(error) if error.kind() == Kind::Sandbox => {
-                self.reporter.warning(&format!("can't check unpacked layers: {error}"));
+                let reason = error.to_string();
+                self.reporter.warning(Warning::LayersUnreadable { reason });
                 return Ok(());
             }
             other => other?,
         };
-        self.reporter.step("checking the unpacked layers");
+        self.reporter.step(Step::CheckUnpackedLayers);
         // Trees of other id maps can't be recreated for comparison.
         whole.retain(|tree| sandbox.holds(tree));
         let known: HashMap<String, String> =

@@ -1,16 +1,19 @@
 //! Progress on standard error: bars on a terminal, plain lines elsewhere, JSON lines for programs.
 
+mod words;
+
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::error::printable;
-use crate::progress::{Event, Reporter};
+use crate::progress::{Event, Reporter, Transfer};
+pub use words::line;
 
 /// Progress output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -28,25 +31,45 @@ pub(super) enum Style {
 /// Draws the events that the library reports.
 pub(super) struct Terminal {
     style: Style,
+    amount: Amount,
     state: Mutex<State>,
+}
+
+/// What is told at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Amount {
+    /// Errors, which are no events: `--quiet`.
+    Nothing,
+    Warnings,
+    All,
 }
 
 #[derive(Default)]
 struct State {
     bars: Option<MultiProgress>,
+    /// The bars, by the digests of the blobs.
     transfers: HashMap<String, ProgressBar>,
+    /// When each transfer was last told of to a program.
+    told: HashMap<String, Instant>,
     /// Output of a script after its last newline.
     partial: Vec<u8>,
 }
 
 /// Longer lines of a script are printed in pieces of this many bytes.
 const MAX_LINE: usize = 4096;
+/// How often a program is told of a transfer.
+const TOLD_EVERY: Duration = Duration::from_millis(250);
 
 impl Terminal {
-    pub(super) fn new(style: Style) -> Self {
-        let bars = style == Style::Auto && std::io::stderr().is_terminal();
+    pub(super) fn new(style: Style, quiet: bool) -> Self {
+        let amount = match style {
+            _ if quiet => Amount::Nothing,
+            Style::Quiet => Amount::Warnings,
+            _ => Amount::All,
+        };
+        let bars = amount == Amount::All && style == Style::Auto && std::io::stderr().is_terminal();
         let state = State { bars: bars.then(MultiProgress::new), ..State::default() };
-        Terminal { style, state: Mutex::new(state) }
+        Terminal { style, amount, state: Mutex::new(state) }
     }
 
     pub(super) fn finish(&self) {
@@ -58,21 +81,27 @@ impl Terminal {
         }
     }
 
-    fn say(&self, state: &mut State, kind: &str, text: &str) {
-        // Whole lines move past the script's half-written one.
-        self.flush_partial(state);
-        let line = match (self.style, kind) {
-            (Style::Json, _) => json!({"event": kind, "text": text}).to_string(),
-            (Style::Quiet, "step" | "note") => return,
-            (_, "warning") => format!("svp: warning: {}", printable(text)),
-            (_, "note") => format!("svp: note: {}", printable(text)),
-            _ => format!("svp: {}", printable(text)),
+    fn say(&self, state: &mut State, event: &Event<'_>) {
+        let least = match event {
+            Event::Warning(_) => Amount::Warnings,
+            _ => Amount::All,
         };
-        put(state, &line);
+        if self.amount < least {
+            return;
+        }
+        let line = match self.style {
+            Style::Json => serde_json::to_string(event).ok(),
+            _ => words::line(event).map(|line| format!("svp: {}", printable(&line))),
+        };
+        if let Some(line) = line {
+            // Whole lines move past the script's half-written one.
+            self.flush_partial(state);
+            put(state, &line);
+        }
     }
 
     fn script(&self, state: &mut State, bytes: &[u8]) {
-        if self.style == Style::Quiet {
+        if self.amount < Amount::All {
             return;
         }
         for &byte in bytes {
@@ -103,22 +132,37 @@ impl Terminal {
         put(state, &shown);
     }
 
-    fn transfer(&self, state: &mut State, id: &str, done: u64, total: Option<u64>) {
+    fn transfer(&self, state: &mut State, event: &Event<'_>, transfer: Transfer<'_>) {
+        let Transfer { digest, done, total, .. } = transfer;
         if self.style == Style::Json {
+            // Programs want to see it move, not every piece.
+            let last = state.told.get(digest);
+            if done == 0 || last.is_none_or(|last| last.elapsed() >= TOLD_EVERY) {
+                state.told.insert(digest.to_owned(), Instant::now());
+                self.say(state, event);
+            }
             return;
         }
         let Some(bars) = &state.bars else { return };
-        let bar = state.transfers.entry(id.to_owned()).or_insert_with(|| {
+        let bar = state.transfers.entry(digest.to_owned()).or_insert_with(|| {
             let bar = bars.add(ProgressBar::new(total.unwrap_or(0)));
             let template = "  {prefix:12} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}";
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
             }
-            bar.set_prefix(id.to_owned());
+            bar.set_prefix(words::short(digest).to_owned());
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
         bar.set_position(done);
+    }
+
+    fn transferred(&self, state: &mut State, event: &Event<'_>, digest: &str) {
+        state.told.remove(digest);
+        if let Some(bar) = state.transfers.remove(digest) {
+            bar.finish_and_clear();
+        }
+        self.say(state, event);
     }
 }
 
@@ -138,18 +182,10 @@ impl Reporter for Terminal {
     fn event(&self, event: Event<'_>) {
         let Ok(mut state) = self.state.lock() else { return };
         match event {
-            Event::Step(text) => self.say(&mut state, "step", text),
-            Event::Note(text) => self.say(&mut state, "note", text),
-            Event::Warning(text) => self.say(&mut state, "warning", text),
             Event::ScriptOutput(bytes) => self.script(&mut state, bytes),
-            Event::Transfer { id, done, total } => self.transfer(&mut state, id, done, total),
-            Event::TransferDone(id) => {
-                if let Some(bar) = state.transfers.remove(id) {
-                    bar.finish_and_clear();
-                } else if self.style == Style::Json {
-                    put(&state, &json!({"event": "transferred", "text": id}).to_string());
-                }
-            }
+            Event::Transfer(transfer) => self.transfer(&mut state, &event, transfer),
+            Event::Transferred { digest } => self.transferred(&mut state, &event, digest),
+            _ => self.say(&mut state, &event),
         }
     }
 }

@@ -1,0 +1,260 @@
+//! Events in words.
+
+use std::time::Duration;
+
+use super::super::table::size;
+use crate::progress::{BackupNote, Event, ImageNote, Note, PortReason, ServiceNote, Step, Warning};
+
+/// An event as a line for people; none for those that are no line.
+pub fn line(event: &Event<'_>) -> Option<String> {
+    Some(match event {
+        Event::Step(step) => self::step(step),
+        Event::Note(note) => format!("note: {}", self::note(note)),
+        Event::Warning(warning) => format!("warning: {}", self::warning(warning)),
+        Event::Retry(retry) => format!(
+            "note: {} (attempt {} of {}): trying again in {}",
+            retry.reason,
+            retry.attempt,
+            retry.attempts,
+            seconds(retry.delay)
+        ),
+        Event::Transfer(_) | Event::Transferred { .. } | Event::ScriptOutput(_) => return None,
+    })
+}
+
+fn seconds(delay: Duration) -> String {
+    format!("{:.1} s", delay.as_secs_f32())
+}
+
+/// The first characters of a digest, as tables show them.
+pub(super) fn short(digest: &str) -> &str {
+    let hex = digest.split_once(':').map_or(digest, |(_, hex)| hex);
+    hex.get(..12).unwrap_or(hex)
+}
+
+fn step(step: &Step) -> String {
+    match step {
+        Step::Pull { source } => format!("pulling {source}"),
+        Step::Push { digest, destination } => format!("pushing {digest} to {destination}"),
+        Step::Load { file } => format!("loading {file}"),
+        Step::Import { input, reference } => format!("importing {input} as {reference}"),
+        Step::Write { reference, destination } => format!("writing {reference} to {destination}"),
+        Step::BaseImage { source } => format!("base image {source}"),
+        Step::ReadLayer { digest } => format!("reading layer {}", short(digest)),
+        Step::UnpackLayer { digest } => format!("unpacking layer {}", short(digest)),
+        Step::CompressLayer { digest, compression } => {
+            format!("compressing layer {} with {compression}", short(digest))
+        }
+        Step::DecompressLayer { digest } => format!("decompressing layer {}", short(digest)),
+        Step::RunScript { script, phase: Some(phase) } => format!("running {script} {phase}"),
+        Step::RunScript { script, phase: None } => format!("running {script}"),
+        Step::WriteLayer => "writing the layer".into(),
+        Step::Built { reference, digest } => format!("built {reference} {digest}"),
+        Step::SetUp { reference, digest } => format!("set up {reference} {digest}"),
+        Step::LoggedIn { registry, keeper } => {
+            format!("logged in to {registry}; saved in {keeper}")
+        }
+        Step::LoggedOut { registry } => format!("logged out of {registry}"),
+        Step::LoginsRemoved { file } => format!("removed all logins from {file}"),
+        Step::CreateVolume { volume, at } => format!("creating volume {volume} for {at}"),
+        Step::StopService => "stopping".into(),
+        Step::NotRunning { service } => format!("{service} is not running"),
+        Step::ReadBackup { service, image, created } => {
+            format!("a backup of {service} ({image}) of {created}")
+        }
+        Step::StartCopy => "starting a fresh copy of the service".into(),
+        Step::UnpackBackup => "unpacking the backup into a fresh copy of the service".into(),
+        Step::Cutover => "the fresh copy is healthy: it takes the old one's place".into(),
+        Step::CheckBlobs => "checking the blobs".into(),
+        Step::CheckImages => "checking the images".into(),
+        Step::CheckImageFiles => "checking what belongs to the images".into(),
+        Step::CheckUnpackedLayers => "checking the unpacked layers".into(),
+    }
+}
+
+fn note(note: &Note) -> String {
+    match note {
+        Note::Image(note) => image_note(note),
+        Note::Service(note) => service_note(note),
+        Note::Backup(note) => backup_note(note),
+    }
+}
+
+fn image_note(note: &ImageNote) -> String {
+    match note {
+        ImageNote::OciManifest { digest, docker_digest } => format!(
+            "the manifest {docker_digest} is Docker's: an image layout gets one of OCI's, {digest}, with the \
+             same config and layers"
+        ),
+        ImageNote::EntriesSkipped { count } => {
+            format!("{count} entries of the index are not images and are left out")
+        }
+        ImageNote::SeveralImages { directory, reference } => format!(
+            "{directory} has several images: `podman load` can't tell them apart; use \
+             `skopeo copy oci:{directory}:{reference} containers-storage:{reference}`"
+        ),
+        ImageNote::SocketSkipped { path } => {
+            format!("left out the socket {path}: a layer can't hold one")
+        }
+        ImageNote::ArgumentsSwapped { image, base } => format!(
+            "there is no image {image}, and {base} is a base image: setting up {image} on it, \
+             as `-i {base} -t {image}` would say"
+        ),
+        ImageNote::DeviceNotCreated { path, major, minor } => {
+            format!("{path}: no permission to create the device {major}:{minor}")
+        }
+        ImageNote::OwnerNotSet { path, uid, gid } => {
+            format!("{path}: no permission to change its owner to {uid}:{gid}")
+        }
+        ImageNote::XattrNotSet { path, name } => {
+            format!("{path}: can't set the attribute {name}")
+        }
+        ImageNote::MoreNotSet { count } => format!("and {count} more"),
+        ImageNote::PackCreated { directory, name } => {
+            format!("build it with `svp build -b {directory} -t {name}`")
+        }
+        ImageNote::LayersKept => {
+            "the layers stay for now: the store is in use or another image is damaged".into()
+        }
+        ImageNote::Freed { bytes, dry_run: true } => format!("{} would be freed", size(*bytes)),
+        ImageNote::Freed { bytes, dry_run: false } => format!("{} freed", size(*bytes)),
+    }
+}
+
+fn service_note(note: &ServiceNote) -> String {
+    match note {
+        ServiceNote::HostNetwork { reason } => format!("{reason}: using the host's network"),
+        ServiceNote::PublishedWithoutNetwork => {
+            "-p has no effect without a private network: with --network host the service listens on the \
+             host itself"
+                .into()
+        }
+        ServiceNote::AddressMoved { service, from, to } => {
+            format!("{from} is taken by another service: {service} has the address {to} now")
+        }
+        ServiceNote::PortMoved { port, to, reason: PortReason::Privileged } => {
+            format!("port {port} takes privilege on this host: it is {to} here")
+        }
+        ServiceNote::PortMoved { port, to, reason: PortReason::InUse } => format!(
+            "port {port} belongs to another program on all of this host's addresses: it is {to} here"
+        ),
+        ServiceNote::PortTaken { port } => format!(
+            "another program has port {port} on this host already: `ss -lnp` tells which"
+        ),
+        ServiceNote::ContainerKilled => "the container was killed".into(),
+        ServiceNote::NoLimits { reason }
+        | ServiceNote::ContainerNotStarted { reason }
+        | ServiceNote::ComponentNotStarted { reason }
+        | ServiceNote::LogLost { reason } => reason.clone(),
+        ServiceNote::ContainerRestart { delay_ms } => {
+            format!("restarting the container in {}", milliseconds(*delay_ms))
+        }
+        ServiceNote::ComponentRestart { component, end, delay_ms } => {
+            format!("{component} {end}; restarting in {}", milliseconds(*delay_ms))
+        }
+        ServiceNote::ComponentStuck => {
+            "a killed component does not end: killing the whole container".into()
+        }
+        ServiceNote::LogsWritten => "the logs are written again".into(),
+        ServiceNote::NetworkRestored => {
+            "the network was connected again: its helper process had died".into()
+        }
+        ServiceNote::NetworkLost { reason } => format!("the network is lost: {reason}"),
+        ServiceNote::OutOfMemory => {
+            "out of memory: the kernel has killed a process of the service; allow more with --memory"
+                .into()
+        }
+        ServiceNote::NotAtBoot => {
+            "it is restarted as long as this machine runs; `svp export --format quadlet` makes a unit \
+             that starts it at boot"
+                .into()
+        }
+        ServiceNote::LinkedBy { service, users } => {
+            format!("linked to {service}, and can't start without it: {}", users.join(", "))
+        }
+        ServiceNote::VolumeShared { volume } => {
+            format!("keeping the volume {volume}: another service uses it")
+        }
+        ServiceNote::SecretsHidden => {
+            "secrets are hidden on a terminal; add --show-secrets to print them".into()
+        }
+        ServiceNote::Export { message } => message.clone(),
+    }
+}
+
+fn milliseconds(delay: u64) -> String {
+    seconds(Duration::from_millis(delay))
+}
+
+fn backup_note(note: &BackupNote) -> String {
+    match note {
+        BackupNote::CopiesFiles { service, stopped } => {
+            let stopped =
+                if *stopped { format!("{service} is stopped while ") } else { String::new() };
+            format!(
+                "the pack has no bin/backup: {stopped}its volumes and its other files are copied"
+            )
+        }
+        BackupNote::HostPathSkipped { path, at } => {
+            format!("not in the backup: {path} of the host, at {at}")
+        }
+        BackupNote::NoHeader => "the backup has no header".into(),
+        BackupNote::NoRestoreScript => {
+            "the pack has no bin/restore, so svp can't restore this backup".into()
+        }
+        BackupNote::Verified => "verified: a copy restored from this backup is healthy".into(),
+        BackupNote::CopyRemoved { service, dry_run } => {
+            let done = if *dry_run { "would be removed" } else { "removed" };
+            format!("{done}: leftovers of a killed restore of {service}")
+        }
+    }
+}
+
+fn warning(warning: &Warning) -> String {
+    match warning {
+        Warning::StoredImageUsed { reason } => format!("{reason}; using the image of the store"),
+        Warning::OtherPlatform { offered, wanted } => {
+            format!("the image is for {offered}, not for {wanted}")
+        }
+        Warning::NotVerified { policy, source } => format!(
+            "the policy {policy} wants {source} signed; svp verifies no signatures and takes it without"
+        ),
+        Warning::PackDiffers { pack } => format!(
+            "{pack} is not the pack that the base image was built with; the image's own is used \
+             (--update-pack lays yours over it, `svp build` makes a new base)"
+        ),
+        Warning::Unreadable { holder, reason } => {
+            format!("{holder} can't be read: {reason}")
+        }
+        Warning::PruneBlocked { holder, reason } => {
+            format!("{holder} can't be read, so nothing can be pruned: {reason}")
+        }
+        Warning::LayersUnreadable { reason } => {
+            format!("can't check the unpacked layers: {reason}")
+        }
+        Warning::ServiceUnreadable { reason } => reason.clone(),
+        Warning::ServiceDiscarded { reason } => {
+            format!("{reason}; `svp prune` removes its files")
+        }
+        Warning::SharedVolume { service, volume } => format!(
+            "{service} runs with the same volume, {volume}: its files may change while they are copied"
+        ),
+        Warning::OtherImage { image, digest } => {
+            format!("it was made with another image of the name {image}: {}", short(digest))
+        }
+        Warning::BackupEmpty => "the backup is empty: bin/backup printed nothing".into(),
+        Warning::BackupFailed { exit_code, file, file_kept } => {
+            let kept = file.as_ref().map_or(String::new(), |file| match file_kept {
+                true => format!(": {file} is as it was"),
+                false => format!(": {file} was not written"),
+            });
+            format!("bin/backup ended with {exit_code}{kept}")
+        }
+        Warning::RestoreFailed { exit_code, verifying: true } => {
+            format!("bin/restore ended with {exit_code}: the backup can't be restored")
+        }
+        Warning::RestoreFailed { exit_code, verifying: false } => {
+            format!("bin/restore ended with {exit_code}: not restored, everything is as it was")
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What the user should see, though nothing is wrong with it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+/// A note, by what it is about. In JSON there is no such level: each code is of one enum alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Note {
+    /// About images and the store.
+    Image(ImageNote),
+    /// About services.
+    Service(ServiceNote),
+    /// About backups.
+    Backup(BackupNote),
+}
+
+impl From<ImageNote> for Note {
+    fn from(note: ImageNote) -> Self {
+        Note::Image(note)
+    }
+}
+
+impl From<ServiceNote> for Note {
+    fn from(note: ServiceNote) -> Self {
+        Note::Service(note)
+    }
+}
+
+impl From<BackupNote> for Note {
+    fn from(note: BackupNote) -> Self {
+        Note::Backup(note)
+    }
+}
+
+/// Notes about images and the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "code", rename_all = "kebab-case", rename_all_fields = "camelCase")]
+#[allow(missing_docs, reason = "docs/progress.md says what each field holds")]
+pub enum ImageNote {
+    OciManifest { digest: String, docker_digest: String },
+    EntriesSkipped { count: usize },
+    SeveralImages { directory: String, reference: String },
+    SocketSkipped { path: String },
+    ArgumentsSwapped { image: String, base: String },
+    DeviceNotCreated { path: String, major: u32, minor: u32 },
+    OwnerNotSet { path: String, uid: u32, gid: u32 },
+    XattrNotSet { path: String, name: String },
+    MoreNotSet { count: u64 },
+    PackCreated { directory: String, name: String },
+    LayersKept,
+    Freed { bytes: u64, dry_run: bool },
+}
+
+/// Notes about services and containers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "code", rename_all = "kebab-case", rename_all_fields = "camelCase")]
+#[allow(missing_docs, reason = "docs/progress.md says what each field holds")]
+pub enum ServiceNote {
+    HostNetwork { reason: String },
+    NoLimits { reason: String },
+    PublishedWithoutNetwork,
+    AddressMoved { service: String, from: Ipv4Addr, to: Ipv4Addr },
+    PortMoved { port: u16, to: SocketAddr, reason: PortReason },
+    PortTaken { port: u16 },
+    ContainerKilled,
+    ContainerNotStarted { reason: String },
+    ContainerRestart { delay_ms: u64 },
+    ComponentNotStarted { reason: String },
+    ComponentRestart { component: String, end: String, delay_ms: u64 },
+    ComponentStuck,
+    LogLost { reason: String },
+    LogsWritten,
+    NetworkRestored,
+    NetworkLost { reason: String },
+    OutOfMemory,
+    NotAtBoot,
+    LinkedBy { service: String, users: Vec<String> },
+    VolumeShared { volume: String },
+    SecretsHidden,
+    Export { message: String },
+}
+
+/// Why a port of a service is another one on this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PortReason {
+    /// It takes privilege to listen on it.
+    Privileged,
+    /// Another program listens on it, on all addresses.
+    InUse,
+}
+
+/// Notes about backups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "code", rename_all = "kebab-case", rename_all_fields = "camelCase")]
+#[allow(missing_docs, reason = "docs/progress.md says what each field holds")]
+pub enum BackupNote {
+    CopiesFiles { service: String, stopped: bool },
+    HostPathSkipped { path: String, at: String },
+    NoHeader,
+    NoRestoreScript,
+    Verified,
+    CopyRemoved { service: String, dry_run: bool },
+}

@@ -1,0 +1,40 @@
+//! The steps of the work.
+
+use serde::{Deserialize, Serialize};
+
+/// A step of the work that begins, or the one that is its end.
+///
+/// Digests are whole, names as the user writes them, paths as they are shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "code", rename_all = "kebab-case", rename_all_fields = "camelCase")]
+#[allow(missing_docs, reason = "docs/progress.md says what each field holds")]
+pub enum Step {
+    Pull { source: String },
+    Push { digest: String, destination: String },
+    Load { file: String },
+    Import { input: String, reference: String },
+    Write { reference: String, destination: String },
+    BaseImage { source: String },
+    ReadLayer { digest: String },
+    UnpackLayer { digest: String },
+    CompressLayer { digest: String, compression: String },
+    DecompressLayer { digest: String },
+    RunScript { script: String, phase: Option<String> },
+    WriteLayer,
+    Built { reference: String, digest: String },
+    SetUp { reference: String, digest: String },
+    LoggedIn { registry: String, keeper: String },
+    LoggedOut { registry: String },
+    LoginsRemoved { file: String },
+    CreateVolume { volume: String, at: String },
+    StopService,
+    NotRunning { service: String },
+    ReadBackup { service: String, image: String, created: String },
+    StartCopy,
+    UnpackBackup,
+    Cutover,
+    CheckBlobs,
+    CheckImages,
+    CheckImageFiles,
+    CheckUnpackedLayers,
+}

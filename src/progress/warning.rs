@@ -1,0 +1,24 @@
+//! What is probably not as the user means it.
+
+use serde::{Deserialize, Serialize};
+
+/// A warning; the work goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "code", rename_all = "kebab-case", rename_all_fields = "camelCase")]
+#[allow(missing_docs, reason = "docs/progress.md says what each field holds")]
+pub enum Warning {
+    StoredImageUsed { reason: String },
+    OtherPlatform { offered: String, wanted: String },
+    NotVerified { policy: String, source: String },
+    PackDiffers { pack: String },
+    Unreadable { holder: String, reason: String },
+    PruneBlocked { holder: String, reason: String },
+    LayersUnreadable { reason: String },
+    ServiceUnreadable { reason: String },
+    ServiceDiscarded { reason: String },
+    SharedVolume { service: String, volume: String },
+    OtherImage { image: String, digest: String },
+    BackupEmpty,
+    BackupFailed { exit_code: i32, file: Option<String>, file_kept: bool },
+    RestoreFailed { exit_code: i32, verifying: bool },
+}
