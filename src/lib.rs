@@ -15,11 +15,13 @@
 //! | [`secret`], [`config`] | secrets; the configuration file |
 //! | [`oci`], [`rootfs`] | the image format; paths inside a container's root |
 //! | [`progress`], [`error`], [`interrupt`] | progress events, errors, interruption |
+//! | `diagnostics` | log lines about what svp and its stages do |
 
 pub mod atomic_file;
 mod channel;
 pub mod cli;
 pub mod config;
+mod diagnostics;
 pub mod error;
 pub mod import;
 pub mod interrupt;

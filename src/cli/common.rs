@@ -6,6 +6,7 @@ use std::sync::Arc;
 use clap::ValueEnum;
 
 use super::progress::{self, Style};
+use super::volume::Volume;
 use crate::error::{Error, Kind, Result};
 use crate::oci::config::timestamp;
 use crate::progress::Reporter;
@@ -17,9 +18,6 @@ pub(super) struct GlobalArgs {
     /// Progress output, on standard error
     #[arg(long, global = true, value_enum, default_value = "auto")]
     progress: Style,
-    /// Print errors alone on standard error: no progress, no notes, no warnings
-    #[arg(long, global = true)]
-    quiet: bool,
 }
 
 impl GlobalArgs {
@@ -44,8 +42,11 @@ pub(super) struct Context {
 }
 
 impl Context {
-    pub(super) fn new(args: &GlobalArgs) -> Self {
-        Context { reporter: Arc::new(progress::Terminal::new(args.progress, args.quiet)) }
+    /// `diagnosed`: lines of diagnostics come to standard error, too.
+    pub(super) fn new(style: Style, volume: Volume, diagnosed: bool) -> Self {
+        // Bars would be drawn over the lines of stages.
+        let style = if diagnosed && style == Style::Auto { Style::Plain } else { style };
+        Context { reporter: Arc::new(progress::Terminal::new(style, volume.quiet)) }
     }
 
     pub(super) fn reporter(&self) -> &dyn Reporter {

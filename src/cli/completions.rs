@@ -1,9 +1,7 @@
 //! `svp completions`: prints the completion script for bash, zsh or fish.
 
-use clap::CommandFactory;
-
-use super::Cli;
 use super::common::Context;
+use super::volume::command;
 use crate::error::Result;
 
 #[derive(Debug, clap::Args)]
@@ -28,6 +26,6 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         Shell::Fish => aot::Shell::Fish,
     };
     let mut script = Vec::new();
-    aot::generate(shell, &mut Cli::command(), "svp", &mut script);
+    aot::generate(shell, &mut command(), "svp", &mut script);
     context.print(&String::from_utf8_lossy(&script))
 }

@@ -2,9 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::CommandFactory;
-
-use super::Cli;
+use super::volume::command;
 use crate::error::{Error, Result};
 
 #[derive(Debug, clap::Args)]
@@ -15,6 +13,6 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<()> {
     std::fs::create_dir_all(&args.dir)
-        .and_then(|()| clap_mangen::generate_to(Cli::command(), &args.dir))
+        .and_then(|()| clap_mangen::generate_to(command(), &args.dir))
         .map_err(|error| Error::io("write manual pages to", &args.dir, error))
 }

@@ -31,6 +31,7 @@ mod table;
 mod tag;
 mod terminal;
 mod unpack;
+mod volume;
 
 use std::process::ExitCode;
 
@@ -54,6 +55,10 @@ const AFTER_HELP: &str = "\
 Places:
   the store          SVP_ROOT, else $XDG_DATA_HOME/svp, else ~/.local/share/svp
   the configuration  $XDG_CONFIG_HOME/svp/config.toml, else ~/.config/svp/config.toml
+
+Diagnostics, on standard error:
+  -v, -vv            what svp does, step by step; before the command where -v has another meaning there
+  SVP_LOG            the same, by module: debug, svp::registry=trace
 
 Exit codes:
   0   done
@@ -131,16 +136,19 @@ enum Command {
 /// Parses the command line, runs the command, and returns the exit code.
 pub fn main() -> ExitCode {
     interrupt::install();
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let (cli, volume) = match volume::parse() {
+        Ok(parsed) => parsed,
         Err(error) => {
             let code = if error.use_stderr() { 2 } else { 0 };
             let _ = error.print();
             return ExitCode::from(code);
         }
     };
-    let context = Context::new(&cli.global);
     let style = cli.global.style();
+    let context = match volume.start(style) {
+        Ok(diagnosed) => Context::new(style, volume, diagnosed),
+        Err(error) => return error::report(&error, style),
+    };
     let mut done = ExitCode::SUCCESS;
     let result = match cli.command {
         Command::Build(args) => build::run(args, &context),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::Agent;
 use ureq::http::HeaderMap;
@@ -16,6 +16,7 @@ use super::fault::{Fault, printable};
 use super::options::ClientOptions;
 use super::proxy::Proxies;
 use super::tls::{self, Trust};
+use super::trace;
 use super::url::{Scheme, Url};
 use crate::error::{Error, Kind, Result};
 
@@ -70,6 +71,18 @@ pub(super) enum Method {
     Post,
     Patch,
     Put,
+}
+
+impl Method {
+    fn name(self) -> &'static str {
+        match self {
+            Method::Head => "HEAD",
+            Method::Get => "GET",
+            Method::Post => "POST",
+            Method::Patch => "PATCH",
+            Method::Put => "PUT",
+        }
+    }
 }
 
 /// A request's body. It may be sent several times.
@@ -168,7 +181,10 @@ impl Http {
                 Some(time) => config.timeout_recv_body(Some(time)),
                 None => config.timeout_global(Some(self.request_timeout)),
             };
+            let since = Instant::now();
             let answer = config.build().call();
+            let status = answer.as_ref().ok().map(|answer| answer.status().as_u16());
+            trace::request("GET", &at, since, status);
             let answer = answer.map_err(|error| Fault::of_transport(&self.peer(&at), error))?;
             let response = Response::new(at, answer)?;
             match response.redirect()? {
@@ -192,7 +208,10 @@ impl Http {
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header(ACCEPT_ENCODING, "identity");
         let request = request.config().timeout_global(Some(self.request_timeout)).build();
+        let since = Instant::now();
         let answer = request.send(form);
+        let status = answer.as_ref().ok().map(|answer| answer.status().as_u16());
+        trace::request("POST", url, since, status);
         Response::new(
             url.clone(),
             answer.map_err(|error| Fault::of_transport(&self.peer(url), error))?,
@@ -213,7 +232,11 @@ impl Http {
         let mut at = url.clone();
         for _ in 0..=REDIRECTS {
             let authorization = sent.authorization.filter(|_| at.same_origin(url));
-            let response = self.send_once(&at, sent, authorization)?;
+            let since = Instant::now();
+            let response = self.send_once(&at, sent, authorization);
+            let status = response.as_ref().ok().map(|response| response.status);
+            trace::request(sent.method.name(), &at, since, status);
+            let response = response?;
             let with_body = !matches!(sent.method, Method::Head | Method::Get);
             if with_body && !matches!(response.status, 307 | 308) {
                 return Ok(response);

@@ -29,6 +29,7 @@ mod server_verifier;
 mod status;
 mod tls;
 mod token;
+mod trace;
 mod upload;
 mod url;
 
@@ -50,6 +51,8 @@ pub use registries_conf::Registries;
 pub(crate) use registries_conf::{SYSTEM, user_directories};
 pub use remote::Remote;
 pub use upload::Pushed;
+
+use log::debug;
 
 use crate::error::{Error, Result};
 use crate::oci::{Digest, Reference};
@@ -221,9 +224,15 @@ impl Client {
             let values = response.headers.get_all("www-authenticate");
             let parsed = challenge::parse(values.iter().filter_map(|v| v.to_str().ok()));
             response.discard();
+            let (host, asks) = (url.authority(), parsed.len());
+            debug!("{host} wants a login for {:?}: {asks} challenges", place.1);
             let authorizer = &self.0.authorizer;
             let (granted, asked) =
                 authorizer.answer(&self.0.http, url, place, &parsed, header.as_ref())?;
+            match authorizer.source(place) {
+                Some(from) => debug!("{host}: authorized by the login of {from:?}"),
+                None => debug!("{host}: authorized without a login"),
+            }
             header = Some(granted);
             // A token obtained by another thread may have expired already.
             answered += u32::from(asked);

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use log::debug;
 use rand::RngExt as _;
 
 use super::fault::{Fault, Retry};
@@ -37,11 +38,13 @@ pub(super) fn pause(options: &ClientOptions, fault: Fault, failures: &mut u32) -
     }
     let wait = delay(options, *failures, asked);
     *failures += 1;
+    let (attempt, attempts, error) = (*failures, options.retries + 1, &fault.error);
+    debug!("attempt {attempt} of {attempts} failed ({error}): the next one in {wait:.1?}");
     if let Some(reporter) = &options.reporter {
         reporter.event(Event::Retry(Retried {
             reason: fault.error.to_string(),
-            attempt: *failures,
-            attempts: options.retries + 1,
+            attempt,
+            attempts,
             delay: wait,
         }));
     }

@@ -8,6 +8,7 @@ use super::stage::process::{check_parent, close_inherited, die_with_parent};
 use super::stage::protocol::{Descriptors, Received, Request, receive_request, reply_error, serve};
 use super::{container, network, trees, userns};
 use crate::channel::Channel;
+use crate::diagnostics;
 use crate::error::{Error, Result};
 
 type Serve = fn(&Channel, Received, Descriptors) -> Result<()>;
@@ -56,6 +57,7 @@ pub fn run_if_stage() -> Option<ExitCode> {
 
 fn run() -> Result<(), ()> {
     close_inherited();
+    diagnostics::start_as_told();
     die_with_parent();
     fd_limit::lower_limit();
     // A new session: the container gets no controlling terminal, and svp alone handles Ctrl-C.

@@ -6,6 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use log::trace;
+
 use super::process::Process;
 use super::service_dir::ServiceDir;
 use crate::error::{Error, IoContext, Result};
@@ -32,6 +34,7 @@ impl ServiceDir {
             if try_to(lock.try_lock(), &path)? {
                 if is_same_file(&lock, &path) {
                     lock.set_len(0).io("write", &path)?;
+                    trace!("{}: lock taken after {:.1?}", self.name(), since.elapsed());
                     return Ok(Some(lock));
                 }
                 // The service was removed meanwhile, and perhaps created again.

@@ -17,6 +17,7 @@ use super::prepare::prepare;
 use super::record::Record;
 use super::service_dir::ServiceDir;
 use super::supervise::{Hooks, Job, supervise};
+use crate::diagnostics;
 use crate::error::{Error, Result, WireError};
 use crate::interrupt;
 use crate::progress::{Event, Note, Reporter, Step, Warning};
@@ -57,6 +58,7 @@ pub fn start(root: &Path, service_dir: &ServiceDir, reporter: &dyn Reporter) -> 
     let mut command = Command::new("/proc/self/exe");
     command.arg0(MONITOR_NAME).arg(root).arg(service_dir.name()).current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).process_group(0);
+    command.envs(diagnostics::environment());
     let mut child = command.spawn().map_err(failed)?;
     let lines = BufReader::new(
         child.stdout.take().ok_or_else(|| Error::sandbox("a monitor without standard output"))?,
@@ -92,6 +94,7 @@ pub fn run_if_monitor(words: Words) -> Option<ExitCode> {
     sandbox::close_inherited();
     let root = PathBuf::from(arguments.next()?);
     let name = arguments.next()?.into_string().ok()?;
+    diagnostics::start_as_told();
     interrupt::install();
     let _ = nix::unistd::setsid();
     let log = ServiceDir::of(&root, &name).ok()?.monitor_log();

@@ -5,6 +5,9 @@ use std::io::{self, Read};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use log::debug;
 
 use super::image_source::ImageSource;
 use super::tee::{Failure, Handle, Tee, decompress, undecodable};
@@ -56,6 +59,7 @@ impl Transfers<'_> {
         let Descriptor { digest, size, .. } = layer.descriptor;
         if self.store.blob_size(&digest) == Some(size) {
             if self.store.noted_diff_id(&digest) == Some(layer.diff_id) {
+                debug!("layer {digest}: the store has it");
                 return Ok(None);
             }
             // One that is damaged is fetched again.
@@ -76,6 +80,7 @@ impl Transfers<'_> {
             self.reporter.event(Event::Transfer(Transfer { digest, direction, done, total }));
         };
         tell(0);
+        let since = Instant::now();
         let tee = Tee::new(self.image_source.blob(descriptor)?, self.store.blob_writer()?);
         let tee = Rc::new(RefCell::new(tee));
         let mut reported = 0;
@@ -100,6 +105,7 @@ impl Transfers<'_> {
             None => result?,
         };
         check(layer, diff_id)?;
+        debug!("layer {digest}: {} bytes in {:.1?}", descriptor.size, since.elapsed());
         self.reporter.event(Event::Transferred { digest });
         Ok(Fetched { writer: tee.output, descriptor: descriptor.clone(), diff_id })
     }

@@ -5,6 +5,8 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use log::debug;
+
 use crate::error::{Context, Error, IoContext, Kind, Result};
 use crate::interrupt;
 use crate::oci::json::MAX_MANIFEST;
@@ -217,6 +219,7 @@ impl Push<'_> {
             }
             other => other?,
         };
+        debug!("blob {digest}: {pushed:?}");
         if pushed != Pushed::Sent {
             tell(blob.size);
         }

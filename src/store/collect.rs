@@ -5,6 +5,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
+use log::{debug, trace};
+
 use super::mark::Depth;
 use super::{Marked, Store, TagRecord, sync_dir};
 use crate::error::{Error, IoContext, Kind, Result};
@@ -114,6 +116,7 @@ impl Store {
                 // A failed upgrade may have released the shared lock.
                 Err(fs::TryLockError::WouldBlock) if since.elapsed() >= wait => {
                     self.lock.lock_shared().io("lock", &path)?;
+                    debug!("others use the store after {wait:.1?}: nothing is removed");
                     return Ok(None);
                 }
                 Err(fs::TryLockError::WouldBlock) => {
@@ -123,6 +126,7 @@ impl Store {
                 Err(fs::TryLockError::Error(error)) => return Err(Error::io("lock", &path, error)),
             }
         }
+        trace!("the store is ours alone after {:.1?}", since.elapsed());
         let done = work(self);
         self.lock.lock_shared().io("lock", &path)?;
         done.map(Some)
@@ -139,6 +143,8 @@ impl Store {
             None => (self.blobs()?).map(|blob| Ok(blob?.0)).collect::<Result<_>>()?,
         };
         unreached.retain(|digest| !reach.blobs.contains(digest));
+        let (kept, gone) = (reach.blobs.len(), unreached.len());
+        debug!("collection: {kept} blobs are reached, {gone} are not");
         let mut collected = Collected::default();
         for digest in unreached {
             let path = self.blob_path(&digest);
@@ -147,6 +153,7 @@ impl Store {
             let removed =
                 if found.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             removed.io("remove", &path)?;
+            debug!("removed blob {digest}: no tag reaches it");
             self.forget_diff_id(&digest);
             self.remove_blob_locations(&digest);
             collected.blobs += 1;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 /// A module of the crate and the modules that it may import. Every module must be listed here.
 const ARROWS: &[(&str, &[&[&str]])] = &[
     ("error", &[]),
+    ("diagnostics", &[]),
     ("progress", &[]),
     ("sys", &[GROUND]),
     ("interrupt", &[GROUND, &["sys"]]),
@@ -28,7 +29,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("pipeline", &[GROUND, PURE, PARTS, &["service", "config"]]),
 ];
 
-const GROUND: &[&str] = &["error", "progress"];
+const GROUND: &[&str] = &["error", "progress", "diagnostics"];
 const PURE: &[&str] =
     &["sys", "interrupt", "remove_tree", "channel", "atomic_file", "oci", "rootfs"];
 const PARTS: &[&str] =

@@ -51,6 +51,24 @@ fn what_a_script_says_of_a_secret_is_not_kept() {
 }
 
 #[test]
+fn diagnostics_show_stages_and_no_secret() {
+    let place = place("#!/bin/sh\n:\n");
+    std::fs::write(place.path("pw"), "correct horse\n").unwrap();
+    let mut command =
+        place.svp([&["-vv"][..], &build(&["--phase", "all", "--secret", "PW=@pw"])].concat());
+    let said = output(&mut command);
+    let said = transcript(&command, &said);
+    for expected in ["svp::sandbox", "stage run: ", "stage diff: ", "mount proc on "] {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+    // The command prints the secret as data; diagnostics don't.
+    let stderr = said.lines().filter(|line| line.contains(" svp::"));
+    assert!(stderr.clone().count() > 10, "{said}");
+    assert!(stderr.into_iter().all(|line| !line.contains("correct horse")), "{said}");
+    place.assert_nothing_left();
+}
+
+#[test]
 fn what_can_not_be_written_is_refused_before_any_work() {
     let place = place("#!/bin/sh\n:\n");
     std::fs::create_dir(place.path("dir")).unwrap();

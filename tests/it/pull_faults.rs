@@ -325,11 +325,11 @@ fn a_retry_is_told_with_its_number_and_its_delay() {
         _ => served.honest(seen),
     });
     let source = format!("docker://{}/team/a:1", server.address());
-    let place = Place::new();
+    let place = TestEnv::new();
     let pull = |progress: &[&str]| {
         let mut pull = place.svp([&["pull", &source][..], progress].concat());
         let result = output(&mut pull);
-        assert!(result.status.success(), "{}", told(&pull, &result));
+        assert!(result.status.success(), "{}", transcript(&pull, &result));
         String::from_utf8(result.stderr).unwrap()
     };
     let said = pull(&["--progress", "json"]);
@@ -361,14 +361,61 @@ fn a_retry_in_words() {
         0 if of_manifest(seen) => Reply::status(429).header("Retry-After", "1").body(""),
         _ => served.honest(seen),
     });
-    let place = Place::new();
+    let place = TestEnv::new();
     let source = format!("docker://{}/team/a:1", server.address());
     let mut pull = place.svp(["pull", &source]);
-    let said = told(&pull, &output(&mut pull));
+    let result = output(&mut pull);
+    let said = transcript(&pull, &result);
     assert!(said.contains("(attempt 1 of 5): trying again in 1.0 s"), "{said}");
     let mut quiet = place.svp(["pull", &source, "--quiet"]);
     let result = output(&mut quiet);
-    assert!(result.status.success() && result.stderr.is_empty(), "{}", told(&quiet, &result));
+    assert!(result.status.success() && result.stderr.is_empty(), "{}", transcript(&quiet, &result));
+}
+
+/// Tokens, passwords, signatures in queries: none may be in what `-vv` shows.
+#[test]
+fn diagnostics_show_requests_and_nothing_secret() {
+    let image = Image::new();
+    let served = image.clone();
+    let server =
+        FaultRegistry::start(move |seen| match (seen.path(), seen.header("authorization")) {
+            ("/token", Some(_)) => Reply::status(200).body("{\"token\":\"tok3n-of-ours\"}"),
+            ("/token", None) => Reply::status(401).body(""),
+            (path, Some("Bearer tok3n-of-ours")) if path.ends_with("/signed") => {
+                Reply::status(200).body(served.blob(&served.layer))
+            }
+            (_, Some("Bearer tok3n-of-ours")) if of_layer(&served, seen) => Reply::status(307)
+                .header("Location", "/v2/team/a/blobs/signed?X-Signature=s1gnature")
+                .body(""),
+            (_, Some("Bearer tok3n-of-ours")) => served.honest(seen),
+            _ => token(seen),
+        });
+    let place = TestEnv::new();
+    let auth = place.path("auth.json");
+    let auths = json!({"auths": {(server.address()): {"auth": "dXNlcjpodW50ZXIy"}}});
+    std::fs::write(&auth, auths.to_string()).unwrap();
+    let source = format!("docker://{}/team/a:1", server.address());
+    for (arguments, variable) in
+        [(&["-vv"][..], ""), (&[], "trace"), (&["-vv", "--progress", "json"], "")]
+    {
+        let all = [arguments, &["pull", &source, "--authfile", auth.to_str().unwrap()]].concat();
+        std::fs::remove_dir_all(place.store()).unwrap_or_default();
+        let mut pull = place.svp(all);
+        let result = output(pull.env("SVP_LOG", variable));
+        let stderr = String::from_utf8_lossy(&result.stderr);
+        assert!(result.status.success(), "{stderr}");
+        assert!(stderr.contains("svp::registry") && stderr.contains("status 307"), "{stderr}");
+        assert!(stderr.contains(&format!("GET http://{}/v2/team/a/manifests/1", server.address())));
+        for secret in ["hunter2", "dXNlcjpodW50ZXIy", "tok3n", "s1gnature", "Bearer", "Basic "] {
+            assert!(!stderr.contains(secret), "{secret}: {stderr}");
+        }
+        if arguments.contains(&"json") {
+            assert!(stderr.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()));
+        }
+    }
+    let mut wrong = place.svp(["images"]);
+    let result = output(wrong.env("SVP_LOG", "ureq=trace"));
+    assert_eq!(result.status.code(), Some(2), "{}", transcript(&wrong, &result));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::{RegistryArgs, parsed};
+use crate::cli::common::Context;
 use crate::oci::Platform;
 use crate::source::{PullOptions, PullPolicy, SignaturePolicy};
 
@@ -41,13 +42,13 @@ enum PolicyArg {
 
 impl PullArgs {
     /// As [`PullArgs::options`], for commands that copy a whole index unless a platform is given.
-    pub(in crate::cli) fn whole_options(self) -> PullOptions {
-        PullOptions { whole: self.platform.is_none(), ..self.options() }
+    pub(in crate::cli) fn whole_options(self, context: &Context) -> PullOptions {
+        PullOptions { whole: self.platform.is_none(), ..self.options(context) }
     }
 
-    pub(in crate::cli) fn options(self) -> PullOptions {
+    pub(in crate::cli) fn options(self, context: &Context) -> PullOptions {
         let mut options = PullOptions::default();
-        self.registry.apply(&mut options.client);
+        self.registry.apply(&mut options.client, context);
         options.signature_policy = SignaturePolicy::from_env(self.policy_file);
         options.policy = match self.policy {
             _ if self.offline => PullPolicy::Never,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::cli::common::Context;
 use crate::registry::{AuthFiles, CertDirs, ClientOptions};
 
 /// Options for connections to registries.
@@ -27,7 +28,8 @@ impl RegistryArgs {
         self.authfile.clone()
     }
 
-    pub(in crate::cli) fn apply(self, options: &mut ClientOptions) {
+    pub(in crate::cli) fn apply(self, options: &mut ClientOptions, context: &Context) {
+        options.reporter = Some(context.shared_reporter());
         options.cacert = self.cacert;
         options.tls_verify = self.tls_verify;
         options.cert_dirs = CertDirs::from_env(self.cert_dir.as_deref());

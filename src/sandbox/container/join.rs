@@ -111,7 +111,7 @@ pub fn join(
     let request = JoinRequest(JoinExecRequest { spec: spec.clone(), terminal });
     let mut fds = vec![user_namespace, init];
     fds.extend(pipes.iter().flatten().map(AsFd::as_fd));
-    let mut stage = Stage::spawn(Path::new("/"))?;
+    let mut stage = Stage::spawn(Path::new("/"), "join")?;
     if spec.bounded
         && let Some(init) = pid_of(init)
     {

@@ -8,6 +8,7 @@ use std::io::{ErrorKind, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use log::trace;
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, openat2};
 use rustix::mount::{MountFlags, mount, mount_bind_recursive, mount_remount};
 
@@ -76,9 +77,11 @@ fn one(root: BorrowedFd<'_>, step: &Step) -> Result<(), StepError> {
         Step::Mount(path, kind, flags, options) => {
             let target = target(root, path).map_err(at(path))?;
             let options = std::ffi::CString::new(options.as_str()).expect("no NUL in our options");
+            trace!("mount {kind} on {path}");
             mount(*kind, fd_path(&target), *kind, *flags, options.as_c_str()).map_err(at(path))
         }
         Step::Bind { source, at: path, read_only } => {
+            trace!("bind {source} on {path}");
             bind(root, source, path).map_err(at(path))?;
             if *read_only { make_read_only(root, path).map_err(at(path)) } else { Ok(()) }
         }

@@ -170,7 +170,7 @@ impl Sandbox {
         fds.extend(theirs.iter().map(AsFd::as_fd));
         let request =
             ServiceInitRequest { container: container.clone(), components: spec.components };
-        let mut stage = Stage::spawn(self.layer_store())?;
+        let mut stage = Stage::spawn(self.layer_store(), ServiceRequest::NAME)?;
         // Before the stage starts anything, so that all processes are created in the cgroup.
         let (cgroup, unbounded) = Cgroup::make(&spec.id, &spec.own_and_theirs(), stage.pid());
         if let Some(unbounded) = unbounded {

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use log::debug;
 use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
 
@@ -183,6 +184,7 @@ fn run_pasta(channel: &Channel, request: &PastaInitRequest, network: &OwnedFd) -
     reset_signals();
     command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(failed)?;
+    debug!("pasta runs as process {}", child.id());
     let message = child.stderr.take().map(last_line).unwrap_or_default();
     let status = child.wait().map_err(failed)?;
     // Not earlier: pasta opens the pipe through this descriptor. Closing it reports pasta's end to svp.

@@ -12,7 +12,9 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
+use std::time::Instant;
 
+use log::{debug, trace};
 use rustix::fs::{MemfdFlags, SealFlags};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -20,6 +22,7 @@ use serde::de::DeserializeOwned;
 use super::fd_limit;
 use super::protocol::{Request, receive_answer, send_request};
 use crate::channel::Channel;
+use crate::diagnostics;
 use crate::error::{Error, Kind, Result};
 use crate::interrupt;
 use crate::sandbox::spec::End;
@@ -31,6 +34,9 @@ static SEALED: OnceLock<OwnedFd> = OnceLock::new();
 
 /// A running stage, and the socket to it. Dropping it kills and reaps the stage.
 pub(in crate::sandbox) struct Stage<R> {
+    /// Its request's name, for diagnostics.
+    name: &'static str,
+    since: Instant,
     child: Child,
     channel: Channel,
     request: PhantomData<fn(R)>,
@@ -55,7 +61,7 @@ impl<R: Request> Stage<R> {
         request: &R,
         fds: &[BorrowedFd<'_>],
     ) -> Result<Stage<R>> {
-        let stage = Stage::spawn_cleanup(dir)?;
+        let stage = Stage::spawn_cleanup(dir, R::NAME)?;
         stage.send_request(request, fds)?;
         Ok(stage)
     }
@@ -86,14 +92,14 @@ impl<R: Request> Stage<R> {
 
 impl<R> Stage<R> {
     /// Starts a stage that waits for [`Stage::send_request`]. An interrupt kills it.
-    pub(in crate::sandbox) fn spawn(dir: &Path) -> Result<Stage<R>> {
+    pub(in crate::sandbox) fn spawn(dir: &Path, name: &'static str) -> Result<Stage<R>> {
         interrupt::check()?;
-        let stage = Stage::spawn_cleanup(dir)?;
+        let stage = Stage::spawn_cleanup(dir, name)?;
         interrupt::watch_child(stage.child.id());
         Ok(stage)
     }
 
-    fn spawn_cleanup(dir: &Path) -> Result<Stage<R>> {
+    fn spawn_cleanup(dir: &Path, name: &'static str) -> Result<Stage<R>> {
         let failed = |error: io::Error| Error::sandbox("can't start an svp stage").source(error);
         let (channel, theirs) = Channel::pair().map_err(failed)?;
         let mut command = Command::new(executable().map_err(|error| {
@@ -106,8 +112,10 @@ impl<R> Stage<R> {
         }
         // A stage has no use for standard output: its answers go to the channel.
         command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::inherit());
+        command.envs(diagnostics::environment());
         let child = command.spawn().map_err(failed)?;
-        Ok(Stage { child, channel, request: PhantomData })
+        trace!("stage {name}: started as process {}", child.id());
+        Ok(Stage { name, since: Instant::now(), child, channel, request: PhantomData })
     }
 
     /// Sends a further message to the stage.
@@ -178,7 +186,9 @@ impl<R> Stage<R> {
 
     fn reap(&mut self) -> io::Result<ExitStatus> {
         interrupt::forget_child(self.child.id());
-        self.child.wait()
+        let status = self.child.wait()?;
+        debug!("stage {}: {status} after {:.1?}", self.name, self.since.elapsed());
+        Ok(status)
     }
 
     fn death(&mut self) -> Error {

@@ -3,6 +3,9 @@
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use log::{debug, trace};
 
 use super::directories::{LAYERS, LOCKS, create_owned_dir, key};
 use super::unpack::UnpackRequest;
@@ -60,14 +63,18 @@ impl Sandbox {
         let key = key(&layer.chain_id);
         let published = self.layer_store().join(LAYERS).join(&key);
         if published.join("report").exists() {
+            trace!("layer {}: unpacked already", layer.digest);
             return Ok(());
         }
         let lock_path = self.layer_store().join(LOCKS).join(&key);
         let lock = File::create(&lock_path).io("open", &lock_path)?;
+        let since = Instant::now();
         lock.lock().io("lock", &lock_path)?;
+        trace!("layer {}: lock taken after {:.1?}", layer.digest, since.elapsed());
         if published.join("report").exists() {
             return Ok(());
         }
+        debug!("layer {}: not unpacked yet", layer.digest);
         unpacking(layer);
         let (place, report) = self.unpack(below, layer, "unpack")?;
         publish(&place, &published, &report)

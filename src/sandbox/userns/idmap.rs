@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use log::debug;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, IoContext, Result};
@@ -188,6 +189,7 @@ fn run_helper(name: &str, pid: u32, extents: &[Extent], file: &str) -> Result<()
     for extent in extents {
         command.args([extent.inside, extent.outside, extent.count].map(|n| n.to_string()));
     }
+    debug!("running {} for process {pid}", path.display());
     let output = command.output().map_err(|error| {
         Error::sandbox(format!("can't run {}", path.display()))
             .source(error)
