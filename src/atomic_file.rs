@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use crate::error::{Error, IoContext, Result};
 use crate::interrupt;
+use crate::random_name::random_name;
 
 /// The prefix of temporary names, if one is needed.
 const TEMPORARY: &str = ".svp-";
@@ -141,7 +142,7 @@ pub fn directory(path: &Path) -> &Path {
 
 /// A name of our own in the same directory.
 fn temporary_path(path: &Path) -> PathBuf {
-    directory(path).join(format!("{TEMPORARY}{:016x}", rand::random::<u64>()))
+    directory(path).join(format!("{TEMPORARY}{}", random_name()))
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ pub mod oci;
 pub mod pack;
 pub mod pipeline;
 pub mod progress;
+mod random_name;
 pub mod registry;
 mod remove_tree;
 pub mod rootfs;

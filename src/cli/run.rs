@@ -6,14 +6,14 @@ use std::sync::Mutex;
 
 use clap::ValueEnum;
 
-use super::args::{EnvArg, Seconds, parsed};
+use super::args::{EnvArg, NetworkArg, Seconds, parsed};
 use super::common::Context;
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::oci::Reference;
 use crate::pipeline::create_service::{CreateRequest, create_service};
 use crate::progress::ServiceNote;
-use crate::sandbox::{Forward, HostAccess, Memory, MilliCpus, Network, Pids, Resources, Stream};
+use crate::sandbox::{Forward, HostAccess, Memory, MilliCpus, Pids, Resources, Stream};
 use crate::service::mount::Mount;
 use crate::service::record::{LogLimits, Record, Restart};
 use crate::service::service_dir::ServiceDir;
@@ -83,17 +83,6 @@ pub(super) struct Args {
     log_size: u64,
 }
 
-/// The network given on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum NetworkArg {
-    /// Private where pasta can run, else the host's
-    Auto,
-    /// The host's
-    Host,
-    /// Only a loopback interface
-    None,
-}
-
 /// Parts of the host that a service may be allowed to reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum AllowArg {
@@ -114,11 +103,7 @@ impl Args {
             image: self.image.clone(),
             components: self.components.clone(),
             name: self.name.clone(),
-            network: match self.network {
-                NetworkArg::Auto => Network::Private,
-                NetworkArg::Host => Network::Host,
-                NetworkArg::None => Network::None,
-            },
+            network: self.network.into(),
             host_access: HostAccess {
                 gateway: self.allow.contains(&AllowArg::Gateway),
                 host: self.allow.contains(&AllowArg::Host),

@@ -14,9 +14,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat};
 
 use crate::error::{Error, Result};
-use crate::layer::diff::changes::{Change, Changes, comparable_upper, take_records};
+use crate::layer::diff::changes::{Change, Changes, comparable_upper};
 use crate::layer::entry::{Entry, EntryKind, Timestamp, Xattrs};
-use crate::layer::meta::{self, Ownership};
+use crate::layer::meta;
 use crate::layer::path::{MAX_PATH, show};
 use crate::layer::unpack::tree::failure;
 use crate::layer::write::TarWriter;
@@ -168,32 +168,11 @@ impl<W: Write> Emitter<W> {
 
     /// Returns the entry with a file's intended metadata.
     fn entry(&self, path: Vec<u8>, kind: EntryKind, stat: &Stat, raw: Xattrs) -> Entry {
-        let mut xattrs = comparable_upper(raw);
-        let (owner, node) = take_records(&mut xattrs);
-        let found = Ownership::of(stat);
-        let meant = owner.map_or(found, |record| found.meant(&record));
-        let mut entry = Entry::new(path, kind, meant.mode);
-        (entry.uid, entry.gid) = (meant.uid, meant.gid);
-        entry.mtime = meta::mtime(stat);
+        let mut entry = meta::entry(path, kind, stat, comparable_upper(raw));
         if let Some(clamp) = self.clamp
             && entry.mtime > (Timestamp { seconds: clamp, nanoseconds: 0 })
         {
             entry.mtime = Timestamp { seconds: clamp, nanoseconds: 0 };
-        }
-        entry.xattrs = xattrs;
-        match kind {
-            EntryKind::File => {
-                entry.size = stat.st_size as u64;
-                let device = node.and_then(|record| meta::parse_node(&record));
-                if let (0, Some((kind, major, minor))) = (entry.size, device) {
-                    (entry.kind, entry.major, entry.minor) = (kind, major, minor);
-                }
-            }
-            EntryKind::CharDevice | EntryKind::BlockDevice => {
-                entry.major = rustix::fs::major(stat.st_rdev);
-                entry.minor = rustix::fs::minor(stat.st_rdev);
-            }
-            _ => {}
         }
         entry
     }

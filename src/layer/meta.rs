@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::fs::{Mode, OFlags, Stat, openat};
 use rustix::io::Errno;
 
-use crate::layer::entry::{EntryKind, Timestamp, Xattrs};
+use crate::layer::entry::{Entry, EntryKind, Timestamp, Xattrs};
 
 /// The attribute that records a device.
 pub const NODE: &[u8] = b"user.svp.node";
@@ -180,6 +180,32 @@ pub fn mtime(stat: &Stat) -> Timestamp {
 /// Returns the ctime, which no process can set.
 pub fn ctime(stat: &Stat) -> Timestamp {
     Timestamp { seconds: stat.st_ctime, nanoseconds: stat.st_ctime_nsec as u32 }
+}
+
+/// Returns the entry of a file as the layer meant it: applies svp's records of owner and device, and leaves them out.
+pub fn entry(path: impl Into<Vec<u8>>, kind: EntryKind, stat: &Stat, mut xattrs: Xattrs) -> Entry {
+    let (owner, device) = (xattrs.remove(OWNER), xattrs.remove(NODE));
+    xattrs.retain(|name, _| !name.starts_with(OWN_PREFIX));
+    let found = Ownership::of(stat);
+    let meant = owner.map_or(found, |record| found.meant(&record));
+    let mut entry = Entry::new(path, kind, meant.mode);
+    (entry.uid, entry.gid) = (meant.uid, meant.gid);
+    (entry.mtime, entry.xattrs) = (mtime(stat), xattrs);
+    match kind {
+        EntryKind::File => {
+            entry.size = stat.st_size as u64;
+            let device = device.and_then(|record| parse_node(&record));
+            if let (0, Some((kind, major, minor))) = (entry.size, device) {
+                (entry.kind, entry.major, entry.minor) = (kind, major, minor);
+            }
+        }
+        EntryKind::CharDevice | EntryKind::BlockDevice => {
+            entry.major = rustix::fs::major(stat.st_rdev);
+            entry.minor = rustix::fs::minor(stat.st_rdev);
+        }
+        _ => {}
+    }
+    entry
 }
 
 /// Reads all extended attributes of an open file or directory, under their names in the file system.

@@ -10,9 +10,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat};
 
 use crate::error::{IoContext, Result};
-use crate::layer::diff::changes::take_records;
 use crate::layer::entry::{Entry, EntryKind, Timestamp, Xattrs};
-use crate::layer::meta::{self, Ownership};
+use crate::layer::meta;
 use crate::layer::path::show;
 use crate::layer::unpack::tree::failure;
 use crate::oci::{Digest, DigestReader};
@@ -114,26 +113,7 @@ fn digest(file: File, path: &[u8]) -> Result<Digest> {
 
 fn node(path: &[u8], kind: EntryKind, stat: &Stat, mut xattrs: Xattrs) -> Node {
     xattrs.retain(|name, _| meta::is_portable(name));
-    let (owner, device) = take_records(&mut xattrs);
-    let found = Ownership::of(stat);
-    let meant = owner.map_or(found, |record| found.meant(&record));
-    let mut entry = Entry::new(path, kind, meant.mode);
-    (entry.uid, entry.gid) = (meant.uid, meant.gid);
-    (entry.mtime, entry.xattrs) = (meta::mtime(stat), xattrs);
-    match kind {
-        EntryKind::File => {
-            entry.size = stat.st_size as u64;
-            let device = device.and_then(|record| meta::parse_node(&record));
-            if let (0, Some((kind, major, minor))) = (entry.size, device) {
-                (entry.kind, entry.major, entry.minor) = (kind, major, minor);
-            }
-        }
-        EntryKind::CharDevice | EntryKind::BlockDevice => {
-            entry.major = rustix::fs::major(stat.st_rdev);
-            entry.minor = rustix::fs::minor(stat.st_rdev);
-        }
-        _ => {}
-    }
+    let entry = meta::entry(path, kind, stat, xattrs);
     let inode = (stat.st_dev, stat.st_ino);
     Node { entry, content: None, inode, ctime: meta::ctime(stat) }
 }

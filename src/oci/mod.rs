@@ -13,6 +13,7 @@ pub mod manifest;
 pub mod media_type;
 pub mod platform;
 pub mod reference;
+pub mod transport;
 
 pub use config::{Config, History};
 pub use descriptor::Descriptor;
@@ -23,3 +24,4 @@ pub use layout_writer::LayoutWriter;
 pub use manifest::{Document, Index, Manifest};
 pub use platform::Platform;
 pub use reference::Reference;
+pub use transport::Transport;

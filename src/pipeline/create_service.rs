@@ -7,12 +7,13 @@ use crate::oci::{Digest, Image, Reference};
 use crate::pack::Answers;
 use crate::pack::query::EnvVar;
 use crate::progress::{Reporter, ServiceNote};
+use crate::random_name::random_name;
 use crate::sandbox::{Forward, HostAccess, MAX_COMPONENTS, Network, Resources, Sandbox};
 use crate::secret::Secret;
 use crate::service::InstanceState;
 use crate::service::mount::{Mount, MountSource};
 use crate::service::prepare::{allocate_ports, exposed_ports, unpublished, warn_about_taken_ports};
-use crate::service::record::{FORMAT, LogLimits, Record, Restart, check_name, new_id};
+use crate::service::record::{FORMAT, LogLimits, Record, Restart, check_name};
 use crate::service::service_dir::ServiceDir;
 use crate::service::status::now;
 use crate::service::stop_signal::StopSignal;
@@ -85,7 +86,7 @@ pub fn create_service(
     let env = answers.env.iter().map(pair).collect();
     let mut record = Record {
         format: FORMAT,
-        id: new_id(),
+        id: random_name(),
         name: name.clone(),
         image: found.name.clone(),
         manifest: found.manifest,

@@ -163,41 +163,40 @@ impl Http {
 
     /// GETs `url`, following redirects as far as [`Url::may_send_to`] allows.
     pub(super) fn get(&self, url: &Url, get: GetOptions<'_>) -> Result<Response, Fault> {
-        let mut at = url.clone();
-        for _ in 0..=REDIRECTS {
-            let mut request = self.agent_for(&at)?.get(at.full());
-            request = request.header(ACCEPT_ENCODING, "identity");
-            if let Some(accept) = get.accept {
-                request = request.header(ACCEPT, accept);
-            }
-            if let Some(authorization) = get.authorization.filter(|_| at.same_origin(url)) {
-                request = request.header(AUTHORIZATION, authorization);
-            }
-            if let Some(from) = get.from {
-                request = request.header(RANGE, format!("bytes={from}-"));
-            }
-            let config = request.config();
-            let config = match get.body_time {
-                Some(time) => config.timeout_recv_body(Some(time)),
-                None => config.timeout_global(Some(self.request_timeout)),
-            };
-            let since = Instant::now();
-            let answer = config.build().call();
-            let status = answer.as_ref().ok().map(|answer| answer.status().as_u16());
-            trace::request("GET", &at, since, status);
-            let answer = answer.map_err(|error| Fault::of_transport(&self.peer(&at), error))?;
-            let response = Response::new(at, answer)?;
-            match response.redirect()? {
-                Some(next) => {
-                    response.discard();
-                    at = next;
-                }
-                None => return Ok(response),
-            }
+        follow_redirects(url, |at| {
+            let authorization = get.authorization.filter(|_| at.same_origin(url));
+            Ok((self.get_once(at, &get, authorization)?, true))
+        })
+    }
+
+    fn get_once(
+        &self,
+        at: &Url,
+        get: &GetOptions<'_>,
+        authorization: Option<&str>,
+    ) -> Result<Response, Fault> {
+        let mut request = self.agent_for(at)?.get(at.full());
+        request = request.header(ACCEPT_ENCODING, "identity");
+        if let Some(accept) = get.accept {
+            request = request.header(ACCEPT, accept);
         }
-        Err(Fault::permanent(Error::registry(format!(
-            "{url} redirects more than {REDIRECTS} times"
-        ))))
+        if let Some(authorization) = authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        if let Some(from) = get.from {
+            request = request.header(RANGE, format!("bytes={from}-"));
+        }
+        let config = request.config();
+        let config = match get.body_time {
+            Some(time) => config.timeout_recv_body(Some(time)),
+            None => config.timeout_global(Some(self.request_timeout)),
+        };
+        let since = Instant::now();
+        let answer = config.build().call();
+        let status = answer.as_ref().ok().map(|answer| answer.status().as_u16());
+        trace::request("GET", at, since, status);
+        let answer = answer.map_err(|error| Fault::of_transport(&self.peer(at), error))?;
+        Response::new(at.clone(), answer)
     }
 
     /// POSTs a form to `url`; a redirect is not followed, for the form may hold a token.
@@ -229,29 +228,17 @@ impl Http {
     /// Sends a request, following redirects as far as [`Url::may_send_to`] allows; one with a body follows those
     /// alone that keep the method.
     pub(super) fn send(&self, url: &Url, sent: &WriteRequest<'_>) -> Result<Response, Fault> {
-        let mut at = url.clone();
-        for _ in 0..=REDIRECTS {
+        let with_body = !matches!(sent.method, Method::Head | Method::Get);
+        follow_redirects(url, |at| {
             let authorization = sent.authorization.filter(|_| at.same_origin(url));
             let since = Instant::now();
-            let response = self.send_once(&at, sent, authorization);
+            let response = self.send_once(at, sent, authorization);
             let status = response.as_ref().ok().map(|response| response.status);
-            trace::request(sent.method.name(), &at, since, status);
+            trace::request(sent.method.name(), at, since, status);
             let response = response?;
-            let with_body = !matches!(sent.method, Method::Head | Method::Get);
-            if with_body && !matches!(response.status, 307 | 308) {
-                return Ok(response);
-            }
-            match response.redirect()? {
-                Some(next) => {
-                    response.discard();
-                    at = next;
-                }
-                None => return Ok(response),
-            }
-        }
-        Err(Fault::permanent(Error::registry(format!(
-            "{url} redirects more than {REDIRECTS} times"
-        ))))
+            let keeps_method = !with_body || matches!(response.status, 307 | 308);
+            Ok((response, keeps_method))
+        })
     }
 
     fn send_once(
@@ -345,6 +332,29 @@ impl Http {
     fn goes_by_proxy(&self, url: &Url) -> bool {
         url.scheme() == Scheme::Https && self.proxies.applies_to(url.host(), url.port())
     }
+}
+
+/// Sends a request to `url` and to where it redirects, as far as [`Url::may_send_to`] allows. `send` returns the
+/// response, and whether its redirect may be followed.
+fn follow_redirects(
+    url: &Url,
+    send: impl Fn(&Url) -> Result<(Response, bool), Fault>,
+) -> Result<Response, Fault> {
+    let mut at = url.clone();
+    for _ in 0..=REDIRECTS {
+        let (response, may_follow) = send(&at)?;
+        if !may_follow {
+            return Ok(response);
+        }
+        match response.redirect()? {
+            Some(next) => {
+                response.discard();
+                at = next;
+            }
+            None => return Ok(response),
+        }
+    }
+    Err(Fault::permanent(Error::registry(format!("{url} redirects more than {REDIRECTS} times"))))
 }
 
 /// Keeps the failure of a body's source, which a transport would blame on the connection.

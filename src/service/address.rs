@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::error::{Error, Result};
 use crate::oci::Digest;
-use crate::pack::query::{Port, Protocol};
+use crate::pack::query::Port;
 use crate::sandbox::{Forward, Transport, open_socket};
 
 /// The first unprivileged port, if the host does not report one.
@@ -40,7 +40,7 @@ pub fn allocate(
     let nth = |n: u32| Ipv4Addr::from(0x7f53_0001 + (start + n) % 0xfffe);
     let first_free = unprivileged_start();
     let nowhere = |port: &Port| {
-        let protocol = transport(port.protocol);
+        let protocol = port.protocol;
         port.number < first_free
             || [FIRST_ADDRESS, LAST_ADDRESS].iter().all(|at| !is_free(*at, port.number, protocol))
     };
@@ -59,7 +59,7 @@ pub fn allocate(
 fn forwards(address: Ipv4Addr, ports: &[Port], moved: &[bool]) -> Option<Vec<Forward>> {
     let mut out: Vec<Forward> = Vec::new();
     for (port, moved) in ports.iter().zip(moved) {
-        let protocol = transport(port.protocol);
+        let protocol = port.protocol;
         let wanted = port.number;
         let number = if *moved {
             let named = |n: u16| ports.iter().any(|other| other.number == n);
@@ -73,14 +73,6 @@ fn forwards(address: Ipv4Addr, ports: &[Port], moved: &[bool]) -> Option<Vec<For
         out.push(Forward { host, container: wanted, protocol });
     }
     Some(out)
-}
-
-/// The transport of a pack's port.
-pub fn transport(protocol: Protocol) -> Transport {
-    match protocol {
-        Protocol::Tcp => Transport::Tcp,
-        Protocol::Udp => Transport::Udp,
-    }
 }
 
 /// Whether one could listen there.
@@ -113,12 +105,12 @@ mod tests {
     use std::net::TcpListener;
 
     fn tcp(number: u16) -> Port {
-        Port { number, protocol: Protocol::Tcp }
+        Port { number, protocol: Transport::Tcp }
     }
 
     #[test]
     fn a_taken_address_is_left_alone_and_the_kept_one_comes_first() {
-        let ports = [tcp(43_806), Port { number: 43_806, protocol: Protocol::Udp }];
+        let ports = [tcp(43_806), Port { number: 43_806, protocol: Transport::Udp }];
         let (first, forwards) = allocate("a", None, &HashSet::new(), &ports).unwrap();
         assert_eq!(first.octets()[..2], [127, 83]);
         assert_eq!(forwards.len(), 2);

@@ -12,10 +12,10 @@ use super::record::Record;
 use super::service_dir::ServiceDir;
 use crate::error::{Error, Result};
 use crate::oci::Image;
-use crate::pack::query::{Port, Protocol, parse_ports};
+use crate::pack::query::{Port, parse_ports};
 use crate::progress::{PortReason, Reporter, ServiceNote, Step};
 use crate::sandbox::{
-    Bind, Forward, HostAccess, Network, Overlay, Sandbox, ServiceSpec, Transport, layer_sources,
+    Bind, Forward, HostAccess, Network, Overlay, Sandbox, ServiceSpec, layer_sources,
     why_no_private_network,
 };
 use crate::store::Store;
@@ -105,7 +105,7 @@ pub fn exposed_ports(image: &Image) -> Result<Vec<Forward>> {
 /// A port that is not led to from anywhere yet.
 pub fn unpublished(port: Port) -> Forward {
     let host = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-    Forward { host, container: port.number, protocol: address::transport(port.protocol) }
+    Forward { host, container: port.number, protocol: port.protocol }
 }
 
 /// Makes sure that the service's ports on the host are free; whether the record has changed.
@@ -123,7 +123,7 @@ pub fn allocate_ports(root: &Path, record: &mut Record, reporter: &dyn Reporter)
     }
     check_published(&record.published)?;
     let ports: Vec<Port> =
-        record.ports.iter().map(|forward| port(forward.container, forward.protocol)).collect();
+        record.ports.iter().map(|f| Port { number: f.container, protocol: f.protocol }).collect();
     let taken = addresses_in_use(root, &record.name)?;
     let (address, forwards) = address::allocate(&record.id, record.address, &taken, &ports)?;
     let old = record.address.replace(address);
@@ -201,14 +201,6 @@ fn check_published(published: &[Forward]) -> Result<()> {
         return Err(Error::sandbox(format!("can't listen on {host}")).source(error).hint(hint));
     }
     Ok(())
-}
-
-fn port(number: u16, protocol: Transport) -> Port {
-    let protocol = match protocol {
-        Transport::Tcp => Protocol::Tcp,
-        Transport::Udp => Protocol::Udp,
-    };
-    Port { number, protocol }
 }
 
 /// The addresses of the other services.

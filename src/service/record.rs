@@ -122,12 +122,6 @@ impl std::str::FromStr for Restart {
     }
 }
 
-/// A fresh name for a service's place in the tree area.
-pub fn new_id() -> String {
-    let id: [u8; 12] = rand::random();
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 impl Record {
     /// The host name that the service sees.
     pub fn hostname(&self) -> &str {

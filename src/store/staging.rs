@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{IoContext, Result};
 use crate::interrupt;
+use crate::random_name::random_name;
 
 /// A private directory (0700) that is removed when dropped, or swept by the next svp if its owner was killed.
 /// The owner holds the directory's `flock` while it lives.
@@ -31,8 +32,7 @@ impl Staging {
     /// removes it.
     pub(crate) fn lock_new(tmp: &Path) -> Result<(String, File)> {
         loop {
-            let name: [u8; 12] = rand::random();
-            let name: String = name.iter().map(|b| format!("{b:02x}")).collect();
+            let name = random_name();
             let path = tmp.join(&name);
             fs::DirBuilder::new().mode(0o700).create(&path).io("make", &path)?;
             // Before it is locked, a sweeper may take it for an orphan; then create another.

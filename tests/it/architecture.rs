@@ -10,9 +10,10 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("progress", &[]),
     ("sys", &[GROUND]),
     ("interrupt", &[GROUND, &["sys"]]),
+    ("random_name", &[]),
     ("remove_tree", &[]),
     ("channel", &[]),
-    ("atomic_file", &[GROUND, &["interrupt"]]),
+    ("atomic_file", &[GROUND, &["interrupt", "random_name"]]),
     ("oci", &[GROUND]),
     ("rootfs", &[GROUND]),
     ("layer", &[GROUND, PURE]),
@@ -31,7 +32,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
 
 const GROUND: &[&str] = &["error", "progress", "diagnostics"];
 const PURE: &[&str] =
-    &["sys", "interrupt", "remove_tree", "channel", "atomic_file", "oci", "rootfs"];
+    &["sys", "interrupt", "random_name", "remove_tree", "channel", "atomic_file", "oci", "rootfs"];
 const PARTS: &[&str] =
     &["layer", "secret", "registry", "store", "pack", "sandbox", "source", "import"];
 

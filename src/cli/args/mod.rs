@@ -16,7 +16,7 @@ pub(super) use environment::{EnvFormat, environment_text};
 pub(super) use output::{OutputArgs, check_metadata, outputs, print_data, push, write_metadata};
 pub(super) use pull::PullArgs;
 pub(super) use registry::RegistryArgs;
-pub(super) use script::ScriptArgs;
+pub(super) use script::{NetworkArg, ScriptArgs};
 pub(super) use seconds::Seconds;
 pub(super) use secrets::SecretArgs;
 pub(super) use value::parsed;

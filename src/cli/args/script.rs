@@ -23,13 +23,8 @@ pub(in crate::cli) struct ScriptArgs {
 
 impl ScriptArgs {
     pub(in crate::cli) fn options(self) -> Result<ScriptOptions> {
-        let network = match self.network {
-            NetworkArg::Auto => Network::Private,
-            NetworkArg::Host => Network::Host,
-            NetworkArg::None => Network::None,
-        };
         Ok(ScriptOptions {
-            network,
+            network: self.network.into(),
             env: EnvArg::pairs(&self.env),
             compression: self.compression.settings()?,
             source_date_epoch: source_date_epoch()?,
@@ -37,9 +32,23 @@ impl ScriptArgs {
     }
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum NetworkArg {
+/// The network given on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum NetworkArg {
+    /// Private where pasta can run, else the host's
     Auto,
+    /// The host's
     Host,
+    /// Only a loopback interface
     None,
+}
+
+impl From<NetworkArg> for Network {
+    fn from(asked: NetworkArg) -> Self {
+        match asked {
+            NetworkArg::Auto => Network::Private,
+            NetworkArg::Host => Network::Host,
+            NetworkArg::None => Network::None,
+        }
+    }
 }

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use crate::error::{Error, IoContext, Result};
 use crate::layer::compress::read_full;
 use crate::layer::entry::{EntryKind, Timestamp, Xattrs};
-use crate::layer::meta::{self, OPAQUE, OWN_PREFIX, Ownership};
+use crate::layer::meta::{self, OPAQUE, Ownership};
 use crate::layer::path::{is_reserved, show, whiteout_of};
 use crate::layer::unpack::tree::failure;
 use crate::layer::unpack::whiteout::is_whiteout;
@@ -398,11 +398,4 @@ fn meant(stat: &Stat, mut xattrs: Xattrs) -> (Ownership, Xattrs) {
     let found = Ownership::of(stat);
     let record = xattrs.remove(meta::OWNER);
     (record.map_or(found, |record| found.meant(&record)), xattrs)
-}
-
-/// Removes svp's records from `xattrs` and returns them.
-pub(in crate::layer) fn take_records(xattrs: &mut Xattrs) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
-    let records = (xattrs.remove(meta::OWNER), xattrs.remove(meta::NODE));
-    xattrs.retain(|name, _| !name.starts_with(OWN_PREFIX));
-    records
 }

@@ -13,7 +13,7 @@ use crate::error::{Context, Error, Result};
 use crate::layer::entry::{Entry, EntryKind};
 use crate::layer::meta::{self, Ownership};
 use crate::layer::path::{EntryPath, is_reserved, show};
-use crate::layer::unpack::tree::{Found, Tree, copied, failure};
+use crate::layer::unpack::tree::{Detour, Found, Tree, copied, failure};
 
 impl Tree {
     /// Creates `name` in the current directory as a hard link to `target`.
@@ -63,32 +63,13 @@ impl Tree {
 
     /// Goes to the directory `names`, following links that this layer created; returns false if it doesn't exist.
     fn find_parent(&mut self, names: &[&[u8]]) -> Result<bool> {
-        let common = self.ascend_to_common(names)?;
-        let mut todo: Vec<Vec<u8>> =
-            names[common..].iter().rev().map(|name| name.to_vec()).collect();
-        let mut links = 0;
-        while let Some(name) = todo.pop() {
-            match self.push(&name)? {
-                Ok(()) => {}
-                Err(Errno::NOENT) => return Ok(false),
-                Err(Errno::NOTDIR) => {
-                    let path = self.cursor.path_of(&name);
-                    if !self.is_own(&path) {
-                        return Ok(false);
-                    }
-                    let Ok(target) = readlinkat(self.cursor.dir(), &*name, Vec::new()) else {
-                        return Ok(false);
-                    };
-                    links += 1;
-                    if links > super::tree::MOST_LINKS {
-                        return Err(Error::bad_input("too many symbolic links lead to its target"));
-                    }
-                    self.follow_link(target.as_bytes(), &mut todo)?;
-                }
-                Err(error) => return Err(failure("open", &self.cursor.path_of(&name), error)),
+        self.walk(names, |tree, name, error| {
+            if error == Errno::NOENT || !tree.is_own(&tree.cursor.path_of(name)) {
+                return Ok(Detour::End);
             }
-        }
-        Ok(true)
+            let target = readlinkat(tree.cursor.dir(), name, Vec::new());
+            Ok(target.map_or(Detour::End, |target| Detour::Follow(target.into_bytes())))
+        })
     }
 
     /// Copies `name` in the directory `parents` from the lower layers to this one, and stays in that directory; returns

@@ -60,6 +60,16 @@ pub(super) enum Found {
     File(Box<Stat>),
 }
 
+/// How a walk continues at a name that is not a directory.
+pub(super) enum Detour {
+    /// The name is a directory now, and entered.
+    Entered,
+    /// The name is a symbolic link with this target; follow it.
+    Follow(Vec<u8>),
+    /// The walk ends.
+    End,
+}
+
 impl Tree {
     pub fn new(root: BorrowedFd<'_>, options: &UnpackOptions<'_>) -> Result<Self> {
         let cursor = Cursor::new(root).map_err(|error| failure("open", b"", error))?;
@@ -181,32 +191,50 @@ impl Tree {
     /// Goes to the directory `names`, creating missing ones. Follows links that this layer created, inside the root;
     /// replaces those of lower layers by directories, as in an overlay.
     pub fn go_to_parent(&mut self, names: &[&[u8]]) -> Result<()> {
+        let exists = self.walk(names, |tree, name, error| match error {
+            Errno::NOTDIR => tree.enter_other(name),
+            _ => tree.make_parent(name, false).map(|()| Detour::Entered),
+        })?;
+        debug_assert!(exists);
+        Ok(())
+    }
+
+    /// Goes to the directory `names`. Calls `detour` for a name that is missing (`NOENT`) or not a directory
+    /// (`NOTDIR`). Returns false if it ends the walk.
+    pub fn walk(
+        &mut self,
+        names: &[&[u8]],
+        mut detour: impl FnMut(&mut Self, &[u8], Errno) -> Result<Detour>,
+    ) -> Result<bool> {
         let common = self.ascend_to_common(names)?;
         // The remaining names, the next one last.
         let mut todo: Vec<Vec<u8>> =
             names[common..].iter().rev().map(|name| name.to_vec()).collect();
         let mut links = 0;
         while let Some(name) = todo.pop() {
-            match self.push(&name)? {
-                Ok(()) => {}
-                Err(Errno::NOENT) => self.make_parent(&name, false)?,
-                Err(Errno::NOTDIR) => {
-                    let Some(target) = self.enter_other(&name)? else { continue };
+            let error = match self.push(&name)? {
+                Ok(()) => continue,
+                Err(error @ (Errno::NOENT | Errno::NOTDIR)) => error,
+                Err(error) => return Err(failure("open", &self.cursor.path_of(&name), error)),
+            };
+            match detour(self, &name, error)? {
+                Detour::Entered => {}
+                Detour::Follow(target) => {
                     links += 1;
                     if links > MOST_LINKS {
                         return Err(Error::bad_input("too many symbolic links lead there"));
                     }
                     self.follow_link(&target, &mut todo)?;
                 }
-                Err(error) => return Err(failure("open", &self.cursor.path_of(&name), error)),
+                Detour::End => return Ok(false),
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Enters `name`, which is not a directory: returns the target of a link to follow, otherwise replaces it by a
     /// directory and enters that.
-    fn enter_other(&mut self, name: &[u8]) -> Result<Option<Vec<u8>>> {
+    fn enter_other(&mut self, name: &[u8]) -> Result<Detour> {
         let path = self.cursor.path_of(name);
         match self.stat(name)? {
             Found::File(stat) if self.is_own(&path) => {
@@ -218,19 +246,19 @@ impl Tree {
                 }
                 let target = rustix::fs::readlinkat(self.cursor.dir(), name, Vec::new())
                     .map_err(|error| failure("read", &path, error))?;
-                Ok(Some(target.into_bytes()))
+                Ok(Detour::Follow(target.into_bytes()))
             }
             found => {
                 let hidden = matches!(found, Found::Whiteout);
                 self.remove_existing(name)?;
                 self.make_parent(name, hidden)?;
-                Ok(None)
+                Ok(Detour::Entered)
             }
         }
     }
 
     /// Prepends a link's target to the remaining names.
-    pub fn follow_link(&mut self, target: &[u8], todo: &mut Vec<Vec<u8>>) -> Result<()> {
+    fn follow_link(&mut self, target: &[u8], todo: &mut Vec<Vec<u8>>) -> Result<()> {
         debug_assert!(target.len() <= MAX_TARGET);
         let LinkTarget { absolute, up, down } = parse_link_target(target);
         if absolute {

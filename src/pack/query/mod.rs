@@ -11,7 +11,7 @@ mod values;
 
 pub use lines::{MAX_ANSWER, MAX_LINE, MAX_LINES};
 pub use names::{NameProblem, check_name, why_refused};
-pub use ports::{Port, Protocol, parse_ports, ports_from_env};
+pub use ports::{Port, parse_ports, ports_from_env};
 pub use runner::{Answers, Key, QueryRunner, RawAnswer, query_all, run_query, validate};
 pub use values::{
     EnvVar, Os, parse_components, parse_env, parse_health, parse_os, parse_secrets, parse_version,

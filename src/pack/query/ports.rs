@@ -5,15 +5,7 @@ use std::fmt;
 use super::lines::{Source, lines};
 use super::values::{EnvVar, unique};
 use crate::error::Result;
-
-/// The transport of a [`Port`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Protocol {
-    /// TCP, the default.
-    Tcp,
-    /// UDP.
-    Udp,
-}
+use crate::oci::Transport;
 
 /// A port that the service listens on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,17 +13,13 @@ pub struct Port {
     /// The number, 1 to 65535.
     pub number: u16,
     /// tcp or udp.
-    pub protocol: Protocol,
+    pub protocol: Transport,
 }
 
 impl fmt::Display for Port {
     /// Formats it as a config's ExposedPorts does: `3306/tcp`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let protocol = match self.protocol {
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
-        };
-        write!(f, "{}/{protocol}", self.number)
+        write!(f, "{}/{}", self.number, self.protocol)
     }
 }
 
@@ -43,8 +31,8 @@ fn number(text: &str) -> Option<u16> {
 
 fn port(text: &str) -> Option<Port> {
     let (digits, protocol) = match text.split_once('/') {
-        None | Some((_, "tcp")) => (text.split('/').next()?, Protocol::Tcp),
-        Some((digits, "udp")) => (digits, Protocol::Udp),
+        None | Some((_, "tcp")) => (text.split('/').next()?, Transport::Tcp),
+        Some((digits, "udp")) => (digits, Transport::Udp),
         Some(_) => return None,
     };
     Some(Port { number: number(digits)?, protocol })
@@ -66,7 +54,7 @@ pub fn ports_from_env(env: &[EnvVar]) -> Vec<Port> {
     let mut out: Vec<Port> = Vec::new();
     for var in env.iter().filter(|var| var.name == "PORT" || var.name.ends_with("_PORT")) {
         if let Some(number) = number(&var.value) {
-            let port = Port { number, protocol: Protocol::Tcp };
+            let port = Port { number, protocol: Transport::Tcp };
             if !out.contains(&port) {
                 out.push(port);
             }

@@ -20,13 +20,12 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
-use super::exec::cannot_run;
-use super::{capabilities, mknod, seccomp};
+use super::exec::{cannot_run, confine};
 use crate::channel::Channel;
 use crate::error::{Error, Result, WireError};
 use crate::sandbox::spec::End;
-use crate::sandbox::stage::process::{die_with_parent, reset_signals, timespec};
-use crate::sandbox::stage::protocol::{Descriptors, Request, reply, reply_with};
+use crate::sandbox::stage::process::timespec;
+use crate::sandbox::stage::protocol::{Descriptors, Request, reply};
 
 /// The interval of checks for processes that were killed.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -84,11 +83,7 @@ fn keep(channel: &Channel, ends: &Ends) -> Result<()> {
     if !matches!(channel.recv::<()>(), Ok(Some(_))) {
         return Ok(());
     }
-    seccomp::install()?;
-    reply_with(channel, &(), &Vec::from_iter(mknod::install()))?;
-    capabilities::drop_capabilities()?;
-    die_with_parent();
-    reset_signals();
+    confine(channel)?;
     // A service that signals every process that it sees must not kill this one.
     crate::sys::survive_signals();
     ComponentInit { ends, command: None, ended: None }.serve()

@@ -40,11 +40,7 @@ fn exec(channel: &Channel, request: ExecRequest, stdout: OwnedFd, stderr: OwnedF
     if go.is_none() {
         return Ok(());
     }
-    seccomp::install()?;
-    reply_with(channel, &(), &Vec::from_iter(mknod::install()))?;
-    capabilities::drop_capabilities()?;
-    die_with_parent();
-    reset_signals();
+    confine(channel)?;
     let program = &request.argv[0];
     let error = Command::new(program)
         .args(&request.argv[1..])
@@ -56,6 +52,16 @@ fn exec(channel: &Channel, request: ExecRequest, stdout: OwnedFd, stderr: OwnedF
         .stderr(stderr)
         .exec();
     Err(cannot_run(program, &request.cwd, error))
+}
+
+/// Confines this process as a component's, and sends the listener for `mknod` over `channel`.
+pub(super) fn confine(channel: &Channel) -> Result<()> {
+    seccomp::install()?;
+    reply_with(channel, &(), &Vec::from_iter(mknod::install()))?;
+    capabilities::drop_capabilities()?;
+    die_with_parent();
+    reset_signals();
+    Ok(())
 }
 
 /// Returns the reason why the command could not be run: ENOENT may concern the script, its interpreter or the

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+pub use crate::oci::Transport;
 
 /// A port of the host that is forwarded to a port of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,28 +17,6 @@ pub struct Forward {
     pub container: u16,
     /// The protocol.
     pub protocol: Transport,
-}
-
-/// A transport protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Transport {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-}
-
-impl FromStr for Transport {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "tcp" => Ok(Transport::Tcp),
-            "udp" => Ok(Transport::Udp),
-            _ => Err(Error::usage(format!("unknown protocol: {text:?}")).hint("write tcp or udp")),
-        }
-    }
 }
 
 /// Parses `[ADDR:]HOST:CONTAINER[/udp]`. The default address is 127.0.0.1.

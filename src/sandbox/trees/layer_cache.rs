@@ -16,6 +16,7 @@ use crate::error::{IoContext, Result};
 use crate::interrupt;
 use crate::layer::unpack::UnpackReport;
 use crate::oci::Digest;
+use crate::random_name::random_name;
 use crate::rootfs::{self, Cursor};
 use crate::sandbox::create::Sandbox;
 use crate::sandbox::stage::launch::Stage;
@@ -176,8 +177,7 @@ impl Sandbox {
                     paths.push(format!("{TMP}/{}", layer.key));
                     continue;
                 }
-                let name: [u8; 12] = rand::random();
-                let name: String = name.iter().map(|b| format!("{b:02x}")).collect();
+                let name = random_name();
                 let away = format!("{TMP}/{name}");
                 fs::rename(layer.path(), layer_store.join(&away)).io("remove", layer.path())?;
                 paths.extend([away, format!("{LOCKS}/{}", layer.key)]);

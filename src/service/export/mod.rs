@@ -26,7 +26,7 @@ use super::mount::{Mount, MountSource};
 use super::record::Record;
 use crate::error::{Error, Result};
 use crate::oci::{Image, Reference};
-use crate::pack::query::{Port, Protocol, parse_ports};
+use crate::pack::query::{Port, parse_ports};
 use crate::sandbox::Transport;
 
 /// Whose files to write.
@@ -231,10 +231,7 @@ impl<'a> Model<'a> {
 }
 
 fn plain_port(port: Port) -> (u16, Transport) {
-    match port.protocol {
-        Protocol::Tcp => (port.number, Transport::Tcp),
-        Protocol::Udp => (port.number, Transport::Udp),
-    }
+    (port.number, port.protocol)
 }
 
 /// The `systemctl` command, with --user for user units.
