@@ -1,7 +1,8 @@
 //! `svp completions`: prints the completion script for bash, zsh or fish.
 
+use clap::Command;
+
 use super::common::Context;
-use super::volume::command;
 use crate::error::Result;
 
 #[derive(Debug, clap::Args)]
@@ -18,7 +19,7 @@ enum Shell {
     Fish,
 }
 
-pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
+pub(super) fn run(args: &Args, mut command: Command, context: &Context) -> Result<()> {
     use clap_complete::aot;
     let shell = match args.shell {
         Shell::Bash => aot::Shell::Bash,
@@ -26,6 +27,6 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         Shell::Fish => aot::Shell::Fish,
     };
     let mut script = Vec::new();
-    aot::generate(shell, &mut command(), "svp", &mut script);
+    aot::generate(shell, &mut command, "svp", &mut script);
     context.print(&String::from_utf8_lossy(&script))
 }

@@ -1,23 +1,19 @@
 //! `svp diff`.
 
 mod json;
+mod summary;
 
 use std::process::ExitCode;
-
-use serde::Serialize;
 
 use super::args::{PullArgs, parsed};
 use super::common::{Context, Format};
 use super::table;
 use crate::error::Result;
-use crate::layer::compare::{Aspect, Difference, aspects};
-use crate::layer::file_tree::{FileKind, Inode};
+use crate::layer::compare::{Aspect, Difference};
 use crate::layer::path::quoted;
 use crate::pipeline::compare::{LayerChoice, Stack, read};
 use crate::source::{Source, pull};
-
-/// Size of the output buffer, in bytes.
-const PRINTED: usize = 64 << 10;
+use summary::{Change, Printer, Sums, changed, size};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -74,52 +70,6 @@ pub(super) fn run(args: Args, context: &Context) -> Result<ExitCode> {
     Ok(if found { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
 
-/// Prints a long text in pieces.
-struct Printer<'a> {
-    context: &'a Context,
-    text: String,
-}
-
-impl Printer<'_> {
-    fn line(&mut self, line: &str) -> Result<()> {
-        self.text.push_str(line);
-        self.text.push('\n');
-        if self.text.len() < PRINTED { Ok(()) } else { self.flush() }
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        self.context.print(&std::mem::take(&mut self.text))
-    }
-}
-
-/// The change of a path.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Change {
-    Added,
-    Changed,
-    Removed,
-}
-
-impl Change {
-    fn of(difference: &Difference<'_>) -> Self {
-        match (difference.before, difference.after) {
-            (None, _) => Change::Added,
-            (_, None) => Change::Removed,
-            _ => Change::Changed,
-        }
-    }
-
-    /// The letter that podman and docker print.
-    fn letter(self) -> char {
-        match self {
-            Change::Added => 'A',
-            Change::Changed => 'C',
-            Change::Removed => 'D',
-        }
-    }
-}
-
 fn print_lines(
     out: &mut Printer<'_>,
     differences: &[Difference<'_>],
@@ -157,22 +107,6 @@ fn signed(after: u64, before: u64) -> String {
     }
 }
 
-/// Bytes of content; none for a path that does not exist or is not a regular file.
-fn size(inode: Option<&Inode>) -> u64 {
-    match inode.map(|inode| &inode.kind) {
-        Some(FileKind::File { size, .. }) => *size,
-        _ => 0,
-    }
-}
-
-/// The changed attributes of a path; none if it was added or removed.
-fn changed(difference: &Difference<'_>) -> Vec<Aspect> {
-    match (difference.before, difference.after) {
-        (Some(before), Some(after)) => aspects(before, after),
-        _ => Vec::new(),
-    }
-}
-
 fn word(aspect: Aspect) -> &'static str {
     match aspect {
         Aspect::Type => "type",
@@ -183,33 +117,5 @@ fn word(aspect: Aspect) -> &'static str {
         Aspect::Owner => "owner",
         Aspect::Xattrs => "xattrs",
         Aspect::Time => "time",
-    }
-}
-
-/// Totals of the differences.
-#[derive(Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Sums {
-    added: u64,
-    changed: u64,
-    removed: u64,
-    /// Counts only paths that differ.
-    bytes_before: u64,
-    bytes_after: u64,
-}
-
-impl Sums {
-    fn of(differences: &[Difference<'_>]) -> Self {
-        let mut sums = Sums::default();
-        for difference in differences {
-            match Change::of(difference) {
-                Change::Added => sums.added += 1,
-                Change::Changed => sums.changed += 1,
-                Change::Removed => sums.removed += 1,
-            }
-            sums.bytes_before = sums.bytes_before.saturating_add(size(difference.before));
-            sums.bytes_after = sums.bytes_after.saturating_add(size(difference.after));
-        }
-        sums
     }
 }

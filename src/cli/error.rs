@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
+use super::escape::printable;
 use super::progress::Style;
 use crate::error::{Cause, Error, Kind};
 
@@ -35,17 +36,4 @@ pub(super) fn own_code(error: &Error) -> ExitCode {
         Kind::Interrupted => 130,
         _ => 125,
     })
-}
-
-/// Errors quote untrusted names and output: control characters must not reach the terminal.
-pub(super) fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() && c != '\n' && c != '\t' {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
-        }
-    }
-    out
 }

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::volume::command;
+use clap::Command;
+
 use crate::error::{Error, Result};
 
 #[derive(Debug, clap::Args)]
@@ -11,8 +12,8 @@ pub(super) struct Args {
     dir: PathBuf,
 }
 
-pub(super) fn run(args: &Args) -> Result<()> {
+pub(super) fn run(args: &Args, command: Command) -> Result<()> {
     std::fs::create_dir_all(&args.dir)
-        .and_then(|()| clap_mangen::generate_to(command(), &args.dir))
+        .and_then(|()| clap_mangen::generate_to(command, &args.dir))
         .map_err(|error| Error::io("write manual pages to", &args.dir, error))
 }

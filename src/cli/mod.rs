@@ -10,6 +10,7 @@ mod copy;
 mod df;
 mod diff;
 mod error;
+mod escape;
 mod field;
 mod history;
 mod images;
@@ -136,7 +137,7 @@ enum Command {
 /// Parses the command line, runs the command, and returns the exit code.
 pub fn main() -> ExitCode {
     interrupt::install();
-    let (cli, volume) = match volume::parse() {
+    let (cli, volume) = match volume::parse::<Cli>() {
         Ok(parsed) => parsed,
         Err(error) => {
             let code = if error.use_stderr() { 2 } else { 0 };
@@ -176,8 +177,8 @@ pub fn main() -> ExitCode {
         Command::Import(args) => import::run(args, &context),
         Command::Unpack(args) => unpack::run(args, &context),
         Command::Check(args) => check::run(&args, &context),
-        Command::Completions(args) => completions::run(&args, &context),
-        Command::Man(args) => man::run(&args),
+        Command::Completions(args) => completions::run(&args, volume::command::<Cli>(), &context),
+        Command::Man(args) => man::run(&args, volume::command::<Cli>()),
         Command::Service(command) => return command.run(&context, style),
     };
     context.finish();

@@ -5,7 +5,6 @@
 
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches};
 
-use super::Cli;
 use super::progress::Style;
 use crate::diagnostics::{self, Filter};
 use crate::error::{Error, Result};
@@ -48,8 +47,8 @@ impl Volume {
 }
 
 /// The whole command line, as it is parsed.
-pub(super) fn command() -> clap::Command {
-    let command = Cli::command();
+pub(super) fn command<C: CommandFactory>() -> clap::Command {
+    let command = C::command();
     let names: Vec<_> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
     let command =
         names.into_iter().fold(command, |command, name| command.mut_subcommand(name, with));
@@ -81,31 +80,32 @@ fn add(command: clap::Command, mut arg: Arg, short: char, long: &'static str) ->
 }
 
 /// Parses the command line.
-pub(super) fn parse() -> Result<(Cli, Volume), clap::Error> {
+pub(super) fn parse<C: CommandFactory + FromArgMatches>() -> Result<(C, Volume), clap::Error> {
     parse_from(std::env::args_os())
 }
 
-fn parse_from(
+fn parse_from<C: CommandFactory + FromArgMatches>(
     arguments: impl IntoIterator<Item = std::ffi::OsString>,
-) -> Result<(Cli, Volume), clap::Error> {
-    let mut command = command();
+) -> Result<(C, Volume), clap::Error> {
+    let mut command = command::<C>();
     let matches = command.try_get_matches_from_mut(arguments)?;
-    let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    let cli = C::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
     Ok((cli, Volume::of(&matches)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::Cli;
 
     fn volume(line: &str) -> Option<Volume> {
-        let parsed = parse_from(line.split(' ').map(Into::into));
+        let parsed = parse_from::<Cli>(line.split(' ').map(Into::into));
         parsed.ok().map(|(_, volume)| volume)
     }
 
     #[test]
     fn the_command_line_is_sound() {
-        command().debug_assert();
+        command::<Cli>().debug_assert();
     }
 
     #[test]

@@ -12,8 +12,9 @@ use crate::sandbox::{Forward, HostAccess, MAX_COMPONENTS, Network, Resources, Sa
 use crate::secret::Secret;
 use crate::service::InstanceState;
 use crate::service::mount::{Mount, MountSource};
+use crate::service::name::check_name;
 use crate::service::prepare::{allocate_ports, exposed_ports, unpublished, warn_about_taken_ports};
-use crate::service::record::{FORMAT, LogLimits, Record, Restart, check_name};
+use crate::service::record::{FORMAT, LogLimits, Record, Restart};
 use crate::service::service_dir::ServiceDir;
 use crate::service::status::now;
 use crate::service::stop_signal::StopSignal;
@@ -307,6 +308,6 @@ mod tests {
         assert!(second.starts_with("web.a-b-") && second != first, "{second}");
         let long = volume_name("web", &format!("/{}", "x".repeat(300)), &[]);
         assert!(long.len() < 200, "{long}");
-        crate::service::record::check_name(&second).unwrap();
+        check_name(&second).unwrap();
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -12,6 +11,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 
 use super::credential_helper;
+use super::credentials::{Login, Password};
 use crate::error::{Error, IoContext, Result};
 
 /// The most that an auth file may hold.
@@ -22,45 +22,6 @@ pub(super) const THE_FILES: &str = "containers-auth.json";
 
 /// The origin of a login that is not stored yet.
 pub(super) const GIVEN: &str = "";
-
-/// A secret string, redacted in Debug output.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct Password(String);
-
-impl Password {
-    /// Hides `text`.
-    pub fn new(text: impl Into<String>) -> Self {
-        Password(text.into())
-    }
-
-    /// The text, for the wire alone.
-    pub(super) fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("…")
-    }
-}
-
-/// The credentials for a registry from an auth file or a credential helper.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Login {
-    /// A name and its password.
-    Basic {
-        /// The user's name.
-        username: String,
-        /// The user's password.
-        password: Password,
-    },
-    /// An OAuth2 refresh token, to be exchanged at the token server.
-    IdentityToken(Password),
-    /// A token that the registry takes as it is.
-    RegistryToken(Password),
-}
 
 /// The files that credentials are looked up in, in this order.
 #[derive(Clone, Debug)]
@@ -268,10 +229,10 @@ impl AuthFile {
 impl Entry {
     /// The login; none for the empty entries that docker leaves beside a credential store.
     fn login(&self) -> Result<Option<Login>, &'static str> {
-        if let Some(token) = self.identitytoken.clone().filter(|t| !t.0.is_empty()) {
+        if let Some(token) = self.identitytoken.clone().filter(|t| !t.reveal().is_empty()) {
             return Ok(Some(Login::IdentityToken(token)));
         }
-        if let Some(token) = self.registrytoken.clone().filter(|t| !t.0.is_empty()) {
+        if let Some(token) = self.registrytoken.clone().filter(|t| !t.reveal().is_empty()) {
             return Ok(Some(Login::RegistryToken(token)));
         }
         if let (Some(username), Some(password)) = (&self.username, &self.password) {
@@ -280,9 +241,11 @@ impl Entry {
                 password: password.clone(),
             }));
         }
-        let Some(auth) = self.auth.as_ref().filter(|a| !a.0.is_empty()) else { return Ok(None) };
+        let Some(auth) = self.auth.as_ref().filter(|a| !a.reveal().is_empty()) else {
+            return Ok(None);
+        };
         let bad = "does not hold base64 of USER:PASSWORD";
-        let decoded = BASE64_STANDARD.decode(auth.0.trim()).map_err(|_| bad)?;
+        let decoded = BASE64_STANDARD.decode(auth.reveal().trim()).map_err(|_| bad)?;
         let decoded = String::from_utf8(decoded).map_err(|_| bad)?;
         let (username, password) = decoded.split_once(':').ok_or(bad)?;
         // Old docker padded the password with NULs.

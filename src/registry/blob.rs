@@ -31,13 +31,22 @@ pub struct BlobReader {
     delivered: u64,
 }
 
+impl Client {
+    /// The blob `digest` of `size` bytes in the repository that `reference` names.
+    ///
+    /// The first answer is awaited here, so that a missing blob is an error of this call. The reader's own
+    /// errors are turned into this library's by [`read_error`].
+    ///
+    /// # Errors
+    /// As [`Client::manifest`].
+    pub fn blob(&self, reference: &Reference, digest: &Digest, size: u64) -> Result<BlobReader> {
+        let reference = reference.clone().with_default_registry();
+        BlobReader::open(self.clone(), reference, *digest, size)
+    }
+}
+
 impl BlobReader {
-    pub(super) fn open(
-        client: Client,
-        reference: Reference,
-        digest: Digest,
-        size: u64,
-    ) -> Result<Self> {
+    fn open(client: Client, reference: Reference, digest: Digest, size: u64) -> Result<Self> {
         let mut reader = BlobReader {
             client,
             reference,

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use ureq::tls::{Certificate, PrivateKey};
 
+use super::pem;
 use super::registries_conf::{SYSTEM, user_directories};
-use super::tls;
 use super::url::Url;
 use crate::error::{Context, Error, IoContext, Result};
 
@@ -92,7 +92,7 @@ impl HostCertificates {
         };
         let mut own = HostCertificates::default();
         for path in of_kind("crt") {
-            own.authorities.extend(tls::read(path)?);
+            own.authorities.extend(pem::read(path)?);
         }
         let missing = |path: &Path, other: &Path| {
             Error::bad_input(format!("{} is there without {}", path.display(), other.display()))
@@ -114,7 +114,7 @@ impl HostCertificates {
             let key = PrivateKey::from_pem(&pem).map_err(bad)?;
             own.clients.push(ClientCertificate {
                 path: path.clone(),
-                chain: tls::read(path)?,
+                chain: pem::read(path)?,
                 key,
             });
         }

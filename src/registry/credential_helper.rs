@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::auth::{Login, Password};
+use super::credentials::{Login, Password};
 use super::fault::printable;
 use crate::error::{Error, Result};
 

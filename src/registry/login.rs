@@ -10,10 +10,9 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::auth::{
-    self, AuthFiles, LARGEST_FILE, Login, Password, THE_FILES, canonical, server_name,
-};
+use super::auth::{self, AuthFiles, LARGEST_FILE, THE_FILES, canonical, server_name};
 use super::credential_helper;
+use super::credentials::{Login, Password};
 use super::http::{Method, WriteRequest};
 use super::{Client, ClientOptions, retry, status};
 use crate::error::{Error, IoContext, Result};

@@ -16,11 +16,13 @@ mod certs;
 mod challenge;
 mod client_certificate;
 mod credential_helper;
+mod credentials;
 mod fault;
 mod http;
 mod login;
 mod manifest;
 mod options;
+mod pem;
 mod proxy;
 mod registries_conf;
 mod remote;
@@ -39,9 +41,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Deserialize;
 
-pub use auth::{AuthFiles, Login, Password};
+pub use auth::AuthFiles;
 pub use blob::{BlobReader, read_error};
 pub use certs::CertDirs;
+pub use credentials::{Login, Password};
 pub use http::Reopen;
 pub use login::{CredentialStore, remove_logins, try_login};
 pub use manifest::{LARGEST_MANIFEST, RawManifest};
@@ -55,7 +58,7 @@ pub use upload::Pushed;
 use log::debug;
 
 use crate::error::{Error, Result};
-use crate::oci::{Digest, Reference};
+use crate::oci::Reference;
 use fault::{Fault, FaultKind, printable};
 use http::{GetOptions, Http, Method, Response, WriteRequest};
 use url::{Scheme, Url};
@@ -138,18 +141,6 @@ impl Client {
             )))),
             None => Ok(found),
         }
-    }
-
-    /// The blob `digest` of `size` bytes in the repository that `reference` names.
-    ///
-    /// The first answer is awaited here, so that a missing blob is an error of this call. The reader's own
-    /// errors are turned into this library's by [`read_error`].
-    ///
-    /// # Errors
-    /// As [`Client::manifest`].
-    pub fn blob(&self, reference: &Reference, digest: &Digest, size: u64) -> Result<BlobReader> {
-        let reference = reference.clone().with_default_registry();
-        BlobReader::open(self.clone(), reference, *digest, size)
     }
 
     fn options(&self) -> &ClientOptions {

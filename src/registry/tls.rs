@@ -1,21 +1,22 @@
 //! TLS: the crypto provider and the trusted authorities.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 use ureq::Agent;
 use ureq::config::ConfigBuilder;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider};
+use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 use ureq::typestate::AgentScope;
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnector};
 
 use super::certs::{CertDirs, HostCertificates};
 use super::client_certificate::Tls;
+use super::pem;
 use super::server_verifier::ExpectedServer;
 use super::url::Url;
-use crate::error::{Context, Error, IoContext, Result};
+use crate::error::{Error, Result};
 
 /// Whom a connection trusts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -55,7 +56,7 @@ impl Maker {
         let system = system.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
         let mut named = Vec::new();
         for path in cacert {
-            named.extend(read(path)?);
+            named.extend(pem::read(path)?);
         }
         Ok(Maker { provider, system, named })
     }
@@ -88,24 +89,6 @@ impl Maker {
             .build();
         Ok(config.tls_config(tls).build().new_agent())
     }
-}
-
-/// The certificates in a PEM file.
-pub(super) fn read(path: &Path) -> Result<Vec<Certificate<'static>>> {
-    let pem = std::fs::read(path)
-        .io("read the certificate file", path)
-        .hint("check the file that --cacert names")?;
-    let bad = || {
-        Error::bad_input(format!("{} holds no PEM certificate", path.display()))
-            .hint("certificates are between -----BEGIN CERTIFICATE----- and its END")
-    };
-    let mut found = Vec::new();
-    for item in ureq::tls::parse_pem(&pem) {
-        if let PemItem::Certificate(certificate) = item.map_err(|_| bad())? {
-            found.push(certificate);
-        }
-    }
-    if found.is_empty() { Err(bad()) } else { Ok(found) }
 }
 
 /// graviola if the processor supports it, else ring, each if compiled in.

@@ -12,8 +12,9 @@ use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::auth::{AuthFiles, GIVEN, Login, Password};
+use super::auth::{AuthFiles, GIVEN};
 use super::challenge::Challenge;
+use super::credentials::{Login, Password};
 use super::fault::Fault;
 use super::http::{GetOptions, Http, Response};
 use super::status;

@@ -3,7 +3,7 @@
 //! | file | job |
 //! |---|---|
 //! | `instance_state` | the state that an instance's image does not have: its secrets |
-//! | `mount`, `stop_signal` | parts of a record that are parsed from command lines |
+//! | `name`, `mount`, `stop_signal` | parts of a record that are parsed from command lines |
 //! | `record`, `status`, `service_dir`, `lock` | the description, state and directory of a service |
 //! | `process` | whether a process that was written down is still there |
 //! | `supervise`, `control` | restarts components, and takes requests meanwhile |
@@ -30,6 +30,7 @@ mod lock;
 pub mod log;
 pub mod monitor;
 pub mod mount;
+pub mod name;
 pub mod prepare;
 mod process;
 pub mod record;

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::record::check_name;
+use super::name::check_name;
 use crate::error::{Error, Result};
 
 /// A mount in a service.

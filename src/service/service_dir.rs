@@ -20,7 +20,8 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::record::{FORMAT, Record, check_name};
+use super::name::check_name;
+use super::record::{FORMAT, Record};
 use super::status::{State, Status};
 use crate::error::{Cause, Error, IoContext, Kind, Result};
 use crate::remove_tree;

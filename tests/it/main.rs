@@ -5,6 +5,7 @@
 //! such a test runs svp, or itself again as `layer_common::inside` does.
 
 mod architecture;
+mod architecture_cycles;
 mod archive;
 mod certs;
 mod cli_images;

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
-use super::{Change, Printer, Sums, changed};
+use super::summary::{Change, Printer, Sums, changed};
 use crate::error::Result;
 use crate::layer::compare::{Aspect, Difference};
 use crate::layer::entry::Timestamp;

@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::error::printable;
+use super::escape::printable;
 use crate::progress::{Event, Reporter, Transfer};
 pub use words::line;
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::super::args::CompressionFormat;
 use super::super::common::Context;
 use super::super::table;
-use super::find;
+use super::find::find;
 use crate::error::{Error, IoContext, Result};
 use crate::layer::settings::Settings;
 use crate::progress::{BackupNote, Warning};

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use super::super::args::{EnvArg, parsed};
 use super::super::common::Context;
 use super::super::terminal;
-use super::find;
+use super::find::find;
 use crate::error::{Cause, Error, Result};
 use crate::sandbox::JoinSpec;
 use crate::service::record::Record;

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use super::super::args::parsed;
 use super::super::common::Context;
-use super::find;
+use super::find::find;
 use crate::error::{Error, IoContext, Result};
 use crate::oci::Reference;
 use crate::progress::ServiceNote;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::super::args::{Seconds, parsed};
 use super::super::common::{Context, Format};
 use super::super::table;
-use super::find;
+use super::find::find;
 use crate::error::Result;
 use crate::service::health;
 

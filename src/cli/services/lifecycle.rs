@@ -7,7 +7,7 @@ use super::super::args::{Seconds, parsed};
 use super::super::common::{Context, Format};
 use super::super::run::foreground;
 use super::super::table;
-use super::find;
+use super::find::find;
 use super::show::ServiceInfo;
 use crate::error::{Error, Result};
 use crate::progress::ServiceNote;

@@ -11,7 +11,7 @@ use jiff::{Timestamp, Zoned};
 use super::super::args::parsed;
 use super::super::common::{Context, Format};
 use super::super::run::prefixes;
-use super::find;
+use super::find::find;
 use crate::error::{Error, Kind, Result};
 use crate::interrupt;
 use crate::sandbox::Stream;

@@ -3,20 +3,18 @@
 pub(super) mod backup;
 pub(super) mod exec;
 pub(super) mod export;
+mod find;
 pub(super) mod health;
 pub(super) mod lifecycle;
 pub(super) mod logs;
 pub(super) mod show;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::common::Context;
 use super::progress::Style;
 use super::{error, run};
 use crate::error::Result;
-use crate::service::service_dir::ServiceDir;
-use crate::store::Store;
 
 /// The commands that start services and act on them.
 #[derive(Debug, clap::Subcommand)]
@@ -103,11 +101,4 @@ impl Command {
             Command::Export(args) => export::run(&args, context),
         }
     }
-}
-
-/// Opens an existing service; returns it with the root of its store.
-fn find(name: &str) -> Result<(PathBuf, ServiceDir)> {
-    let root = Store::default_root()?;
-    let service_dir = ServiceDir::existing(&root, name)?;
-    Ok((root, service_dir))
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::super::args::{EnvFormat, environment_text};
 use super::super::common::{Context, Format};
 use super::super::table::{self, Table};
-use super::find;
+use super::find::find;
 use crate::error::Result;
 use crate::progress::{ServiceNote, Warning};
 use crate::sandbox::{Forward, HostAccess, Network, Resources, Transport};

@@ -13,7 +13,6 @@ use crate::error::{Error, Kind, Result};
 use crate::layer::entry::{Timestamp, Xattrs};
 use crate::layer::meta::{self, IdRanges, Ownership};
 use crate::layer::path::{LinkTarget, parse_link_target, show};
-use crate::layer::unpack::whiteout::is_whiteout;
 use crate::layer::unpack::{Mode, UnpackOptions, UnpackReport};
 use crate::rootfs::{self, Cursor};
 
@@ -371,4 +370,10 @@ pub(in crate::layer) fn failure(what: &str, path: &[u8], error: Errno) -> Error 
     };
     let path = if path.is_empty() { "the root".to_owned() } else { show(path) };
     Error::io(what, path, error).with_kind(error_kind)
+}
+
+/// Returns whether a file of an unpacked layer is a whiteout.
+pub(in crate::layer) fn is_whiteout(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+        && stat.st_rdev == rustix::fs::makedev(0, 0)
 }

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use rustix::fs::{FileType, Mode as Permissions, Stat, XattrFlags};
+use rustix::fs::{FileType, Mode as Permissions, XattrFlags};
 
 use super::Mode;
 use super::tree::{Found, Tree, failure};
@@ -66,10 +66,4 @@ impl Tree {
         rustix::fs::fsetxattr(self.cursor.dir().as_fd(), OPAQUE, b"y", XattrFlags::empty())
             .map_err(|error| failure("mark as opaque", &self.cursor.path_of(b""), error))
     }
-}
-
-/// Returns whether a file of an unpacked layer is a whiteout.
-pub(in crate::layer) fn is_whiteout(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
-        && stat.st_rdev == rustix::fs::makedev(0, 0)
 }

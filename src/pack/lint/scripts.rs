@@ -17,6 +17,15 @@ const MAX_FILES: usize = 500;
 const PATH: [&str; 6] =
     ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
+/// The optional scripts: severity and effect of their absence.
+pub(super) const OPTIONAL: [(&str, Severity, &str); 5] = [
+    ("bin/run", Severity::Error, "the service can't be run"),
+    ("bin/client", Severity::Note, "`svp client` has nothing to run"),
+    ("bin/extra", Severity::Note, "`svp extra` has nothing to run"),
+    ("bin/backup", Severity::Note, "`svp backup` stops the service and copies what it has written"),
+    ("bin/restore", Severity::Note, "`svp restore` accepts only such copies"),
+];
+
 /// Checks one of the pack's scripts; returns whether the host could start it.
 pub(super) fn check(pack: &Pack, script: &str, problems: &mut Problems) -> bool {
     let Some(text) = read(pack, script) else {
@@ -72,7 +81,7 @@ fn missing(interpreter: &str, argument: Option<&str>) -> Option<String> {
 
 /// Reports CRLF in sourced scripts: files in `bin/` and `lib/` that are not scripts of the API.
 pub(super) fn check_others(pack: &Pack, problems: &mut Problems) {
-    let known = super::REQUIRED.into_iter().chain(super::OPTIONAL.map(|(script, ..)| script));
+    let known = super::REQUIRED.into_iter().chain(OPTIONAL.map(|(script, ..)| script));
     let known: Vec<&str> = known.collect();
     for name in ["bin", "lib"] {
         let mut files: Vec<PathBuf> = fs::read_dir(pack.path().join(name))

@@ -7,7 +7,7 @@ use rstest::rstest;
 
 use super::answers::unknown_keys;
 use super::*;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::pack::query::RawAnswer;
 use crate::pack::testing::{dir, pack, write};
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Mirror, Registry, Use};
+use super::registry::{Mirror, Registry, Use};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::Reference;
 

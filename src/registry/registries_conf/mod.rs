@@ -4,6 +4,7 @@
 //! Short names are ignored: in svp a name without a registry is local.
 
 mod file;
+mod registry;
 
 use std::collections::BTreeMap;
 use std::env;
@@ -15,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::Reference;
 use file::ParsedFile;
+use registry::{Mirror, Registry, Use};
 
 const FILE: &str = "registries.conf";
 const DROP_INS: &str = "registries.conf.d";
@@ -41,35 +43,6 @@ struct Places {
 pub(super) struct Conf {
     registries: BTreeMap<String, Registry>,
     helpers: Option<Vec<String>>,
-}
-
-/// A `[[registry]]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Registry {
-    prefix: String,
-    /// The replacement of the prefix; none if names are not rewritten.
-    location: Option<String>,
-    pub(super) insecure: bool,
-    blocked: bool,
-    mirrors: Vec<Mirror>,
-    /// The file that defines it.
-    file: PathBuf,
-}
-
-/// A `[[registry.mirror]]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Mirror {
-    location: String,
-    insecure: bool,
-    used: Use,
-}
-
-/// The requests that a mirror is used for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Use {
-    All,
-    Digests,
-    Tags,
 }
 
 /// A place that an image may be pulled from.
@@ -237,46 +210,6 @@ impl Conf {
                 .map(|reference| Endpoint { reference, insecure: registry.insecure })
         };
         mirrors.chain([own]).collect()
-    }
-}
-
-impl Registry {
-    /// Returns the rest of `name` after the prefix, if it has it.
-    fn rest<'a>(&self, name: &'a str) -> Option<&'a str> {
-        if let Some(domain) = self.prefix.strip_prefix('*') {
-            let (host, rest) = name.split_at(name.find(['/', '@']).unwrap_or(name.len()));
-            let bare = host.rsplit_once(':').map_or(host, |(bare, _)| bare);
-            // The dot is part of the domain.
-            return bare.ends_with(domain).then_some(rest);
-        }
-        let rest = name.strip_prefix(&self.prefix)?;
-        // A colon after a host begins a port: another registry.
-        let of_repository = self.prefix.contains('/');
-        let separated = rest.is_empty()
-            || rest.starts_with('/')
-            || (of_repository && rest.starts_with([':', '@']));
-        separated.then_some(rest)
-    }
-
-    /// `name` with `location` in the prefix's place.
-    fn rewritten(&self, name: &str, location: Option<&str>) -> Result<Reference> {
-        let text = match (location, self.rest(name)) {
-            (Some(location), Some(rest)) => format!("{location}{rest}"),
-            _ => name.to_owned(),
-        };
-        let bad = |error: Error| {
-            Error::bad_input(format!(
-                "{} makes {text:?} of {name}, which is no image's name",
-                self.file.display()
-            ))
-            .source(error)
-        };
-        text.parse::<Reference>().map(Reference::with_default_registry).map_err(bad)
-    }
-
-    fn refusal(&self, name: &str) -> Error {
-        Error::registry(format!("{name} is blocked by {}", self.file.display()))
-            .hint(format!("its [[registry]] of {} says `blocked = true`", self.prefix))
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::cutover::{CopyLock, RestoreLock, recover_abandoned};
 use super::header::{Content, Header};
-use super::restore::{lock, shared};
+use super::quiesce::{lock, shared};
 use crate::error::{Error, Kind, Result};
 use crate::interrupt;
 use crate::layer::compress::Encoder;

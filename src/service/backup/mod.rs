@@ -8,6 +8,7 @@
 //! | `create` | making one |
 //! | `stream_to_script` | reading one, whole and in bounded memory |
 //! | `restore` | restoring one, or only trying to |
+//! | `quiesce` | keeps a service from starting meanwhile |
 //! | `candidate` | the fresh copy of a service |
 //! | `cutover` | putting that in the old one's place |
 
@@ -16,5 +17,6 @@ pub mod create;
 pub mod cutover;
 pub mod header;
 pub mod output_file;
+mod quiesce;
 pub mod restore;
 mod stream_to_script;

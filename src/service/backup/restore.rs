@@ -12,6 +12,7 @@ use super::candidate::Candidate;
 use super::create::{RESTORE, Scripts, file};
 use super::cutover::{Cutover, RestoreLock, Winner, recover_abandoned};
 use super::header::{BackupStart, Content, Header};
+use super::quiesce::{lock, shared};
 use super::stream_to_script::{InterruptibleReader, stream_to_script};
 use crate::error::{Context, Error, Kind, Result};
 use crate::interrupt;
@@ -20,7 +21,6 @@ use crate::progress::{BackupNote, Reporter, Step, Warning};
 use crate::sandbox::{End, Sandbox, Stdio};
 use crate::service::exec::{self, drain, join_container};
 use crate::service::lifecycle::{Stop, stop_if_running};
-use crate::service::mount::MountSource;
 use crate::service::record::Record;
 use crate::service::service_dir::ServiceDir;
 use crate::service::status::State;
@@ -97,23 +97,6 @@ fn refuse_shared(root: &Path, record: &Record) -> Result<()> {
     let Some((name, volume)) = shared(root, record)? else { return Ok(()) };
     Err(Error::usage(format!("{name} runs with the same volume, {volume}"))
         .hint(format!("stop it first: `svp stop {name}`; it finds the restored data then")))
-}
-
-/// Another service that runs with a volume that this one writes, and the volume.
-pub(super) fn shared(root: &Path, record: &Record) -> Result<Option<(String, String)>> {
-    for other in ServiceDir::all(root)?.iter().filter(|other| other.name() != record.name) {
-        let Ok(theirs) = other.record() else { continue };
-        let shared = record.own_volumes().find(|(name, _)| {
-            let volume = MountSource::Volume((*name).clone());
-            theirs.mounts.iter().any(|mount| mount.source == volume)
-        });
-        if let Some((volume, _)) = shared
-            && !matches!(other.status()?.state, State::Created | State::Exited | State::Dead)
-        {
-            return Ok(Some((other.name().to_owned(), volume.clone())));
-        }
-    }
-    Ok(None)
 }
 
 /// Restores a backup in a fresh copy of the service, and removes it again.
@@ -339,13 +322,4 @@ fn replace(
             Err(error.also_hint(&format!("and the old one could not be started: {second}")))
         }
     }
-}
-
-/// Keeps others from starting a service.
-pub(super) fn lock(service_dir: &ServiceDir) -> Result<File> {
-    let lock = service_dir.lock()?.ok_or_else(|| {
-        Error::usage(format!("somebody has started {} meanwhile", service_dir.name()))
-    })?;
-    service_dir.wait_for_container()?;
-    Ok(lock)
 }

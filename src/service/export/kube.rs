@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::names::{label, labels};
+use super::objects::{app_label, argument, container, object};
 use super::volumes::{Claims, init_container, volume_mount, volumes};
 use super::yaml::Yaml;
 use super::{Exported, File, Model, Secrets, limits, volumes_note};
@@ -105,16 +106,6 @@ fn notes(model: &Model<'_>, name: &str, secrets: Secrets) -> Vec<String> {
     notes
 }
 
-/// Metadata common to all objects.
-pub(super) fn object(api: &str, kind: &str, name: &str, app: &str) -> Yaml {
-    let metadata = Yaml::from([("name", name.into()), ("labels", app_label(app))]);
-    [("apiVersion", api.into()), ("kind", kind.into()), ("metadata", metadata)].into()
-}
-
-fn app_label(app: &str) -> Yaml {
-    [("app.kubernetes.io/name", app.into())].into()
-}
-
 fn secret(model: &Model<'_>, name: &str, masked: bool) -> Yaml {
     let data = model.record.secrets.iter().map(|(variable, secret)| {
         // stringData, not base64, so that people can read and edit it.
@@ -179,21 +170,6 @@ fn pod(model: &Model<'_>, name: &str, claims: &Claims<'_>, config: Option<&Yaml>
     spec = spec.with("containers", containers).with("restartPolicy", "Always");
     let volumes = volumes(model, claims);
     spec.with_some("volumes", (!volumes.is_empty()).then_some(volumes))
-}
-
-pub(super) fn container(model: &Model<'_>, name: &str) -> Yaml {
-    let policy = if model.in_registry { "IfNotPresent" } else { "Never" };
-    [
-        ("name", name.into()),
-        ("image", model.image.as_str().into()),
-        ("imagePullPolicy", policy.into()),
-    ]
-    .into()
-}
-
-/// An argument of a command, in which Kubernetes would fill in `$(NAME)` and make `$$` one.
-pub(super) fn argument(text: &str) -> String {
-    text.replace("$$", "$$$$")
 }
 
 fn containers(

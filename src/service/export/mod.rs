@@ -8,18 +8,23 @@
 //! | `systemd` | a unit that runs the service with svp itself |
 //! | `limits` | resource limits |
 //! | `names` | names that they take |
+//! | `objects` | the parts of Kubernetes' objects |
 //! | `yaml`, `unit` | how their files are written |
 
 mod kube;
 mod limits;
 mod names;
+mod objects;
 mod quadlet;
 mod systemd;
 mod unit;
 mod volumes;
+mod write;
 pub mod yaml;
 
 use std::path::PathBuf;
+
+pub use write::export;
 
 use super::environment;
 use super::mount::{Mount, MountSource};
@@ -90,21 +95,6 @@ pub struct File {
     pub text: String,
     /// Whether secrets are.
     pub secret: bool,
-}
-
-/// Writes a service as others run it.
-///
-/// # Errors
-/// [`Kind::Usage`](crate::error::Kind::Usage) if the format can't express the service.
-pub fn export(record: &Record, image: &Image, request: &Request) -> Result<Exported> {
-    if request.format == Format::Systemd {
-        return systemd::export(record, request);
-    }
-    let model = Model::new(record, image, request)?;
-    match request.format {
-        Format::Kube => kube::export(&model, request.secrets),
-        _ => quadlet::export(&model, request.secrets),
-    }
 }
 
 /// A service, in terms that all engines have.

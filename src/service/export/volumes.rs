@@ -2,8 +2,8 @@
 
 use super::super::mount::{Mount, MountSource};
 use super::Model;
-use super::kube::{argument, container, object};
 use super::names::labels;
+use super::objects::{argument, container, object};
 use super::yaml::Yaml;
 use crate::oci::Digest;
 
