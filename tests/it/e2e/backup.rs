@@ -206,7 +206,7 @@ fn every_compression_gives_the_scripts_bytes_and_says_whose_they_are() {
     run("sh", ["-c", &format!("cd {} && zstd -dc b.zst | gzip >b.gz", service.path("").display())]);
     service.set("else");
     let printed = code(&service.restore(&service.path("b.gz"), &[]), 0);
-    assert!(printed.contains("doesn't say what it is a backup of"), "{printed}");
+    assert!(printed.contains("the backup has no header"), "{printed}");
     assert_eq!(service.get(), "some data\n");
     service.assert_alone();
 }
@@ -550,7 +550,7 @@ fn the_copy_of_a_killed_restore_goes() {
         let copy = all.lines().find(|name| name.starts_with("one.restore-")).unwrap();
         until("it has ended", || !stays());
         let printed = service.place.fails(2, ["start", copy]);
-        assert!(printed.contains("restore of one that was killed"), "{printed}");
+        assert!(printed.contains("leftovers of a killed restore of one"), "{printed}");
         let printed = output(&mut service.place.svp(["prune", "--dry-run"]));
         assert!(code(&printed, 0).contains("would be removed"));
         assert_eq!(service.place.ok(["ps", "-a", "-q"]), all);
