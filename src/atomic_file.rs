@@ -20,7 +20,7 @@ const TEMPORARY: &str = ".svp-";
 /// A file being written. Dropping it removes it; a killed writer leaves nothing if the file system has
 /// files without a name, else a `.svp-` file.
 #[derive(Debug)]
-pub struct AtomicFile {
+pub(crate) struct AtomicFile {
     file: File,
     target: PathBuf,
     /// Its name for the time being, if it has one.
@@ -32,7 +32,7 @@ impl AtomicFile {
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn create(target: &Path, mode: Mode) -> Result<AtomicFile> {
+    pub(crate) fn create(target: &Path, mode: Mode) -> Result<AtomicFile> {
         let dir = directory(target);
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         match openat(CWD, dir, flags, mode) {
@@ -56,7 +56,7 @@ impl AtomicFile {
     }
 
     /// The file, to be written or read.
-    pub fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &File {
         &self.file
     }
 
@@ -64,7 +64,7 @@ impl AtomicFile {
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn finish(mut self) -> Result<()> {
+    pub(crate) fn finish(mut self) -> Result<()> {
         self.file.sync_all().io("sync", &self.target)?;
         if self.temporary.is_none() && self.link_to_target().io("write", &self.target)? {
             return sync_directory(directory(&self.target));
@@ -111,6 +111,7 @@ impl Write for AtomicFile {
 impl Drop for AtomicFile {
     fn drop(&mut self) {
         if let Some(name) = &self.temporary {
+            // Best effort: a later command removes the rest.
             let _ = fs::remove_file(name);
             interrupt::forget_temporary(name);
         }
@@ -136,7 +137,7 @@ fn sync_directory(dir: &Path) -> Result<()> {
 }
 
 /// The directory of a path.
-pub fn directory(path: &Path) -> &Path {
+pub(crate) fn directory(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 

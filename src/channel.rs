@@ -51,6 +51,7 @@ impl Channel {
 
     /// Shuts the connection down for both sides, even if other processes hold copies of an end.
     pub(crate) fn shut(&self) {
+        // ENOTCONN: the peer closed it already.
         let _ = self.0.shutdown(std::net::Shutdown::Both);
     }
 

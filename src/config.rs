@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 
 /// The configuration, and the path that it was read from.
 #[derive(Clone, Debug, Default)]
-pub struct Config {
+pub(crate) struct Config {
     path: PathBuf,
     file: File,
 }
@@ -28,7 +28,7 @@ struct File {
 
 impl Config {
     /// `$XDG_CONFIG_HOME/svp/config.toml`, else `~/.config/svp/config.toml`.
-    pub fn default_path() -> Option<PathBuf> {
+    pub(crate) fn default_path() -> Option<PathBuf> {
         let dir = std::env::var_os("XDG_CONFIG_HOME")
             .map(PathBuf::from)
             .filter(|path| path.is_absolute())
@@ -41,7 +41,7 @@ impl Config {
     /// # Errors
     /// [`Kind::Usage`](crate::error::Kind::Usage) if the file is invalid,
     /// [`Kind::Storage`](crate::error::Kind::Storage) if it can't be read.
-    pub fn load() -> Result<Config> {
+    pub(crate) fn load() -> Result<Config> {
         let Some(path) = Config::default_path() else { return Ok(Config::default()) };
         match std::fs::read_to_string(&path) {
             Ok(text) => Config::parse(path, &text),
@@ -60,12 +60,12 @@ impl Config {
     }
 
     /// Returns the image source for an operating system, given as `NAME/VERSION`.
-    pub fn os(&self, os: &str) -> Option<&str> {
+    pub(crate) fn os(&self, os: &str) -> Option<&str> {
         self.file.os.get(os).map(String::as_str)
     }
 
     /// Returns the configuration file's path, whether it exists or not.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }

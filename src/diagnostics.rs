@@ -11,20 +11,20 @@ use log::{LevelFilter, Log, Metadata, Record};
 use serde_json::json;
 
 /// The environment variable with the filter.
-pub const VARIABLE: &str = "SVP_LOG";
+pub(crate) const VARIABLE: &str = "SVP_LOG";
 /// Says to a process that svp starts of itself that its lines are to be JSON.
 const JSON: &str = "SVP_LOG_JSON";
 
 /// Which lines are wanted: a level, and levels of modules, such as `debug` or `svp::registry=trace,info`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Filter {
+pub(crate) struct Filter {
     level: LevelFilter,
     modules: Vec<(String, LevelFilter)>,
 }
 
 impl Filter {
     /// No lines at all.
-    pub fn off() -> Self {
+    pub(crate) fn off() -> Self {
         Filter { level: LevelFilter::Off, modules: Vec::new() }
     }
 
@@ -32,7 +32,7 @@ impl Filter {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn from_env() -> Result<Option<Self>, String> {
+    pub(crate) fn from_env() -> Result<Option<Self>, String> {
         match std::env::var(VARIABLE) {
             Ok(text) if !text.is_empty() => text.parse().map(Some),
             _ => Ok(None),
@@ -40,7 +40,7 @@ impl Filter {
     }
 
     /// The same, with everything that so many `-v` show.
-    pub fn raised(self, count: u8) -> Self {
+    pub(crate) fn raised(self, count: u8) -> Self {
         let least = match count {
             0 => LevelFilter::Off,
             1 => LevelFilter::Debug,
@@ -51,7 +51,7 @@ impl Filter {
     }
 
     /// Whether any line can pass.
-    pub fn is_on(&self) -> bool {
+    pub(crate) fn is_on(&self) -> bool {
         self.most() != LevelFilter::Off
     }
 
@@ -111,7 +111,7 @@ struct Logger {
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
 /// Starts diagnostics in this process; `write` gets a line at a time, without its end. Only the first call counts.
-pub fn start(filter: Filter, json: bool, write: fn(&str)) {
+pub(crate) fn start(filter: Filter, json: bool, write: fn(&str)) {
     let most = filter.most();
     if most == LevelFilter::Off {
         return;
@@ -123,21 +123,21 @@ pub fn start(filter: Filter, json: bool, write: fn(&str)) {
 }
 
 /// Starts them as the svp that has started this process has them; to standard error.
-pub fn start_as_told() {
+pub(crate) fn start_as_told() {
     if let Ok(Some(filter)) = Filter::from_env() {
         start(filter, std::env::var_os(JSON).is_some(), write_stderr);
     }
 }
 
 /// The variables that tell a process that svp starts of itself.
-pub fn environment() -> Vec<(&'static str, String)> {
+pub(crate) fn environment() -> Vec<(&'static str, String)> {
     let Some(logger) = LOGGER.get() else { return Vec::new() };
     let json = logger.json.then(|| (JSON, "1".to_owned()));
     std::iter::once((VARIABLE, logger.filter.text())).chain(json).collect()
 }
 
 /// Writes a line to standard error at once: several processes write to it.
-pub fn write_stderr(line: &str) {
+pub(crate) fn write_stderr(line: &str) {
     // Standard error may be closed: that is no reason to fail.
     let _ = rustix::io::write(rustix::stdio::stderr(), format!("{line}\n").as_bytes());
 }

@@ -46,22 +46,22 @@ const HANDED_ON: [Signal; 3] = [Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Returns whether the user interrupted svp.
-pub fn requested() -> bool {
+pub(crate) fn requested() -> bool {
     REQUESTED.load(Ordering::SeqCst)
 }
 
 /// Fails with [`Kind::Interrupted`] if the user interrupted svp.
-pub fn check() -> Result<()> {
+pub(crate) fn check() -> Result<()> {
     if requested() { Err(error()) } else { Ok(()) }
 }
 
 /// Returns the error of an interrupted command.
-pub fn error() -> Error {
+pub(crate) fn error() -> Error {
     Error::new(Kind::Interrupted, "interrupted")
 }
 
 /// Starts the signal thread. Call once, before any other thread exists: threads inherit the mask.
-pub fn install() {
+pub(crate) fn install() {
     let mut signals = SigSet::empty();
     for signal in ENDING.into_iter().chain(HANDED_ON) {
         signals.add(signal);
@@ -105,7 +105,7 @@ pub fn install() {
 ///
 /// # Errors
 /// If no pipe can be created.
-pub fn signals_to_pipe() -> std::io::Result<OwnedFd> {
+pub(crate) fn signals_to_pipe() -> std::io::Result<OwnedFd> {
     let (read, write) = std::io::pipe()?;
     ON_TERMINAL.store(File::open("/dev/tty").is_ok(), Ordering::SeqCst);
     if let Ok(mut diverted) = DIVERTED.lock() {
@@ -116,7 +116,7 @@ pub fn signals_to_pipe() -> std::io::Result<OwnedFd> {
 
 /// Returns whether a diverted signal requests svp to end; the others go to the service. SIGHUP means that the
 /// terminal is gone; without a terminal it requests a service to reload its configuration.
-pub fn is_termination(signal: i32) -> bool {
+pub(crate) fn is_termination(signal: i32) -> bool {
     match Signal::try_from(signal) {
         Ok(Signal::SIGINT | Signal::SIGTERM) => true,
         Ok(Signal::SIGHUP) => ON_TERMINAL.load(Ordering::SeqCst),
@@ -132,6 +132,7 @@ fn forward_to_pipe(signal: Signal) -> bool {
 fn kill_children() {
     if let Ok(children) = CHILDREN.lock() {
         for pid in children.iter() {
+            // ESRCH: the process is gone already.
             let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
         }
     }
@@ -141,6 +142,7 @@ fn kill_children() {
 }
 
 fn cut(line: &OwnedFd) {
+    // ENOTCONN: the peer closed it already.
     let _ = rustix::net::shutdown(line, rustix::net::Shutdown::Both);
 }
 
@@ -164,6 +166,7 @@ pub(crate) fn watch_child(pid: u32) {
         children.insert(pid);
     }
     if requested() {
+        // ESRCH: the process is gone already.
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
 }

@@ -116,6 +116,7 @@ fn open_dir(parent: BorrowedFd<'_>, name: impl Arg + Copy) -> rustix::io::Result
             openat(parent, name, flags, Mode::empty())
         }
         Ok(fd) => {
+            // Without the right to, the following call reports it.
             let _ = rustix::fs::fchmod(&fd, Mode::RWXU);
             Ok(fd)
         }

@@ -8,14 +8,14 @@ use rand::rngs::SysRng;
 use crate::error::{Error, Kind, Result};
 
 /// The length of a generated secret, in characters.
-pub const LENGTH: usize = 24;
+pub(crate) const LENGTH: usize = 24;
 
 const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
 
 /// A secret's value. It has no `Display`, and its `Debug` is redacted; [`Secret::expose`] reads it.
 #[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
-pub struct Secret(String);
+pub(crate) struct Secret(String);
 
 impl Secret {
     /// Wraps a secret that the user supplies.
@@ -23,7 +23,7 @@ impl Secret {
     /// # Errors
     /// [`Kind::Usage`] if it is empty or contains a NUL byte or a line end, and so could not be an environment
     /// variable or be printed as a line.
-    pub fn new(name: &str, value: String) -> Result<Self> {
+    pub(crate) fn new(name: &str, value: String) -> Result<Self> {
         let why = if value.is_empty() {
             "is empty"
         } else if value.contains(['\0', '\n', '\r']) {
@@ -39,7 +39,7 @@ impl Secret {
     ///
     /// # Errors
     /// [`Kind::Storage`] if the operating system returns no random bytes.
-    pub fn generate() -> Result<Self> {
+    pub(crate) fn generate() -> Result<Self> {
         let mut value = String::with_capacity(LENGTH);
         let mut bytes = [0u8; 64];
         while value.len() < LENGTH {
@@ -57,7 +57,7 @@ impl Secret {
     }
 
     /// Returns the secret in plain text.
-    pub fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         &self.0
     }
 }
@@ -72,7 +72,7 @@ impl fmt::Debug for Secret {
 const SHORTEST: usize = 4;
 
 /// Removes secrets from a byte stream, even when one is split across chunks.
-pub struct Redactor {
+pub(crate) struct Redactor {
     /// Longest first, since one may be a prefix of another.
     secrets: Vec<Secret>,
     held: Vec<u8>,
@@ -80,23 +80,23 @@ pub struct Redactor {
 
 impl Redactor {
     /// The replacement for a secret.
-    pub const MARK: &[u8] = b"***";
+    pub(crate) const MARK: &[u8] = b"***";
 
     /// Creates a redactor for `secrets`.
-    pub fn new<'a>(secrets: impl Iterator<Item = &'a Secret>) -> Self {
+    pub(crate) fn new<'a>(secrets: impl Iterator<Item = &'a Secret>) -> Self {
         let mut secrets: Vec<_> = secrets.filter(|s| s.0.len() >= SHORTEST).cloned().collect();
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.0.len()));
         Redactor { secrets, held: Vec::new() }
     }
 
     /// Takes the next chunk and passes on the bytes that are safe to show.
-    pub fn pass(&mut self, bytes: &[u8], show: &mut dyn FnMut(&[u8])) {
+    pub(crate) fn pass(&mut self, bytes: &[u8], show: &mut dyn FnMut(&[u8])) {
         self.held.extend_from_slice(bytes);
         self.show(false, show);
     }
 
     /// Passes on the bytes held back because they could have begun a secret.
-    pub fn finish(&mut self, show: &mut dyn FnMut(&[u8])) {
+    pub(crate) fn finish(&mut self, show: &mut dyn FnMut(&[u8])) {
         self.show(true, show);
     }
 

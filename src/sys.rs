@@ -9,13 +9,13 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 /// One instruction of classic BPF.
-pub use libc::sock_filter as BpfInstruction;
+pub(crate) use libc::sock_filter as BpfInstruction;
 
 /// Installs a seccomp filter for this thread and its children.
 ///
 /// # Errors
 /// The kernel's errors; EACCES without CAP_SYS_ADMIN.
-pub fn install_seccomp_filter(program: &[BpfInstruction]) -> io::Result<()> {
+pub(crate) fn install_seccomp_filter(program: &[BpfInstruction]) -> io::Result<()> {
     install(program, 0).map(drop)
 }
 
@@ -23,7 +23,7 @@ pub fn install_seccomp_filter(program: &[BpfInstruction]) -> io::Result<()> {
 ///
 /// # Errors
 /// The kernel's errors; EBUSY if another filter of this process has a listener.
-pub fn install_seccomp_listener(program: &[BpfInstruction]) -> io::Result<OwnedFd> {
+pub(crate) fn install_seccomp_listener(program: &[BpfInstruction]) -> io::Result<OwnedFd> {
     let fd = install(program, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
     // SAFETY: with this flag the call returns a new descriptor that nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -47,7 +47,7 @@ fn install(program: &[BpfInstruction], flags: libc::c_ulong) -> io::Result<i32> 
 
 /// A system call that waits for the supervisor's response.
 #[derive(Clone, Copy, Debug)]
-pub struct Notification {
+pub(crate) struct Notification {
     id: u64,
     /// The caller's pid in this process's pid namespace.
     pub pid: u32,
@@ -61,7 +61,7 @@ pub struct Notification {
 ///
 /// # Errors
 /// The kernel's errors; ENOENT if the caller was killed meanwhile.
-pub fn receive_notification(listener: impl AsFd) -> io::Result<Notification> {
+pub(crate) fn receive_notification(listener: impl AsFd) -> io::Result<Notification> {
     // SAFETY: all-zero bytes are a valid value of this structure of integers, and the kernel requires them;
     // the kernel writes no more than the structure.
     let (result, notification) = unsafe {
@@ -84,7 +84,7 @@ pub fn receive_notification(listener: impl AsFd) -> io::Result<Notification> {
 
 /// Returns whether the call still waits. Check after opening anything by the caller's pid, which the kernel
 /// may have reused.
-pub fn still_waits(listener: impl AsFd, notification: &Notification) -> bool {
+pub(crate) fn still_waits(listener: impl AsFd, notification: &Notification) -> bool {
     let fd = listener.as_fd().as_raw_fd();
     // SAFETY: the kernel reads eight bytes.
     let result = unsafe {
@@ -97,7 +97,7 @@ pub fn still_waits(listener: impl AsFd, notification: &Notification) -> bool {
 ///
 /// # Errors
 /// The kernel's errors; ENOENT if the caller was killed meanwhile.
-pub fn answer_notification(
+pub(crate) fn answer_notification(
     listener: impl AsFd,
     notification: &Notification,
     errno: i32,
@@ -113,7 +113,7 @@ pub fn answer_notification(
 
 /// Resets every signal to its default disposition: a signal that svp's caller ignores (`nohup`, a shell's
 /// `&`) would stay ignored in every program that this process starts.
-pub fn default_signals() {
+pub(crate) fn default_signals() {
     for signal in 1..=libc::SIGRTMAX() {
         // SAFETY: SIG_DFL installs no handler, so no code of this process can run in one. The call fails
         // harmlessly for signals that can't be set (SIGKILL, the C library's own).
@@ -122,7 +122,7 @@ pub fn default_signals() {
 }
 
 /// Returns whether this process inherited the signal as ignored.
-pub fn is_ignored(signal: i32) -> bool {
+pub(crate) fn is_ignored(signal: i32) -> bool {
     // SAFETY: an all-zero action is valid to overwrite; with a null new action the call changes nothing.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
@@ -133,7 +133,7 @@ pub fn is_ignored(signal: i32) -> bool {
 
 /// Copies the resource limits of another process to this one, capped at this process's hard limits. A limit
 /// stays unchanged if the other process is gone or the kernel refuses.
-pub fn take_limits_of(pid: u32) {
+pub(crate) fn take_limits_of(pid: u32) {
     // RLIMIT_CPU to RLIMIT_RTTIME: all of them.
     for resource in 0..16 {
         let mut theirs = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
@@ -156,7 +156,7 @@ extern "C" fn nothing(_: libc::c_int) {}
 
 /// Installs a no-op handler for every signal that would end this process, so that signals only interrupt its
 /// system calls; fault signals keep their defaults. A program that it starts gets the defaults again.
-pub fn survive_signals() {
+pub(crate) fn survive_signals() {
     const FAULTS: [i32; 7] = [
         libc::SIGSEGV,
         libc::SIGBUS,

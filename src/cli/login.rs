@@ -168,6 +168,7 @@ impl Silenced {
 
 impl Drop for Silenced {
     fn drop(&mut self) {
+        // The terminal may be gone.
         let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &self.0);
     }
 }

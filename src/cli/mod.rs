@@ -9,7 +9,6 @@ mod completions;
 mod copy;
 mod df;
 mod diff;
-mod error;
 mod escape;
 mod field;
 mod history;
@@ -24,6 +23,7 @@ mod new;
 mod progress;
 mod prune;
 mod query;
+mod report_error;
 mod rmi;
 mod run;
 mod services;
@@ -40,7 +40,7 @@ use clap::{Parser, Subcommand};
 
 use crate::interrupt;
 use common::Context;
-pub use progress::line;
+pub(crate) use progress::line;
 
 /// Builds servicepacks into OCI images and sets up instances of them, without root and without a daemon.
 #[derive(Debug, Parser)]
@@ -135,12 +135,13 @@ enum Command {
 }
 
 /// Parses the command line, runs the command, and returns the exit code.
-pub fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     interrupt::install();
     let (cli, volume) = match volume::parse::<Cli>() {
         Ok(parsed) => parsed,
         Err(error) => {
             let code = if error.use_stderr() { 2 } else { 0 };
+            // The reader may be gone.
             let _ = error.print();
             return ExitCode::from(code);
         }
@@ -148,7 +149,7 @@ pub fn main() -> ExitCode {
     let style = cli.global.style();
     let context = match volume.start(style) {
         Ok(diagnosed) => Context::new(style, volume, diagnosed),
-        Err(error) => return error::report(&error, style),
+        Err(error) => return report_error::report(&error, style),
     };
     let mut done = ExitCode::SUCCESS;
     let result = match cli.command {
@@ -184,6 +185,6 @@ pub fn main() -> ExitCode {
     context.finish();
     match result {
         Ok(()) => done,
-        Err(error) => error::report(&error, style),
+        Err(error) => report_error::report(&error, style),
     }
 }

@@ -51,6 +51,7 @@ pub(super) fn with_terminal(start: &mut Start<'_>) -> Result<End> {
     };
     let end = joined.wait();
     ended.store(true, Ordering::SeqCst);
+    // A panic of the thread changes nothing here.
     let _ = printed.join();
     end
 }
@@ -80,6 +81,7 @@ pub(super) fn with_pipes(start: &mut Start<'_>) -> Result<End> {
     let end = joined.wait();
     ended.store(true, Ordering::SeqCst);
     for thread in printed {
+        // A panic of the thread changes nothing here.
         let _ = thread.join();
     }
     end
@@ -123,6 +125,7 @@ fn in_foreground(terminal: impl AsFd) -> bool {
 /// left behind may print for ever.
 fn copy(from: &File, to: &File, ended: &AtomicBool) {
     let mut late = 0;
+    // The exit status is known already; output is optional.
     let _ = exec::drain(from, ended, Duration::ZERO, &mut |bytes| -> io::Result<()> {
         if ended.load(Ordering::SeqCst) {
             late += bytes.len();
@@ -150,6 +153,7 @@ fn write_all(mut to: &File, mut bytes: &[u8]) -> io::Result<()> {
 }
 
 fn wait_for(file: &File, what: PollFlags) {
+    // A spurious wake-up only repeats the loop.
     let _ = poll(&mut [PollFd::new(file, what)], None);
 }
 
@@ -172,6 +176,7 @@ impl Raw {
 
 impl Drop for Raw {
     fn drop(&mut self) {
+        // The terminal may be gone.
         let _ = tcsetattr(&self.terminal, OptionalActions::Drain, &self.before);
     }
 }
@@ -187,6 +192,7 @@ fn follow_size(ours: &OwnedFd, theirs: &File) -> Result<()> {
     std::thread::spawn(move || {
         while resized.wait().is_ok() {
             if let Ok(size) = tcgetwinsize(ours.as_fd()) {
+                // The terminal may be gone.
                 let _ = tcsetwinsize(theirs.as_fd(), size);
             }
         }

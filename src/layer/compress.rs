@@ -320,6 +320,7 @@ impl<W: Write> Gzip<W> {
         }
         drop(self.jobs.take());
         for worker in self.workers.drain(..) {
+            // A panic of the thread changes nothing here.
             let _ = worker.join();
         }
         self.output.write_all(&self.crc.sum().to_le_bytes())?;

@@ -182,6 +182,7 @@ impl Undo {
 impl Drop for Undo {
     fn drop(&mut self) {
         for path in self.0.iter().rev() {
+            // Best effort: a later command removes the rest.
             let _ = fs::remove_file(path).or_else(|_| fs::remove_dir(path));
         }
     }
@@ -247,6 +248,7 @@ fn sweep(path: &Path) -> Result<()> {
     for entry in fs::read_dir(path).io("list", path)? {
         let entry = entry.io("list", path)?;
         if is_temporary(&entry.file_name()) {
+            // Best effort: a later command removes the rest.
             let _ = fs::remove_file(entry.path());
         }
     }

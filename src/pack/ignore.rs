@@ -24,12 +24,12 @@ struct Rule {
 
 impl Rules {
     /// Parses the patterns in `text`; there are no syntax errors.
-    pub fn parse(text: &[u8]) -> Rules {
+    pub(super) fn parse(text: &[u8]) -> Rules {
         Rules(text.split(|&byte| byte == b'\n').filter_map(rule).collect())
     }
 
     /// Returns whether `path` is excluded. It is relative to the pack, and no parent of it is excluded.
-    pub fn excludes(&self, path: &[u8], is_dir: bool) -> bool {
+    pub(super) fn excludes(&self, path: &[u8], is_dir: bool) -> bool {
         let names: Vec<&[u8]> = path.split(|&byte| byte == b'/').collect();
         let found = self
             .0
@@ -40,7 +40,7 @@ impl Rules {
     }
 
     /// Returns whether the file `path` is excluded, directly or with one of its parents.
-    pub fn excludes_file(&self, path: &str) -> bool {
+    pub(super) fn excludes_file(&self, path: &str) -> bool {
         let parents = path.match_indices('/').map(|(at, _)| &path[..at]);
         parents.into_iter().any(|dir| self.excludes(dir.as_bytes(), true))
             || self.excludes(path.as_bytes(), false)

@@ -7,7 +7,7 @@ use std::path::Path;
 use tempfile::TempDir;
 
 /// Writes `text` to the file `path` in `dir`, with mode 0755 below `bin/` and 0644 elsewhere.
-pub fn write(dir: &Path, path: &str, text: &str) {
+pub(crate) fn write(dir: &Path, path: &str, text: &str) {
     let mode = if path.starts_with("bin/") { 0o755 } else { 0o644 };
     let full = dir.join(path);
     fs::create_dir_all(full.parent().unwrap()).unwrap();
@@ -16,7 +16,7 @@ pub fn write(dir: &Path, path: &str, text: &str) {
 }
 
 /// Creates a directory with these files.
-pub fn dir(files: &[(&str, &str)]) -> TempDir {
+pub(crate) fn dir(files: &[(&str, &str)]) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     for (path, text) in files {
         write(dir.path(), path, text);
@@ -25,7 +25,7 @@ pub fn dir(files: &[(&str, &str)]) -> TempDir {
 }
 
 /// Creates a minimal pack with these additional files.
-pub fn pack(files: &[(&str, &str)]) -> TempDir {
+pub(crate) fn pack(files: &[(&str, &str)]) -> TempDir {
     let dir = dir(&[("bin/query", "#!/bin/sh\n"), ("bin/build", "#!/bin/sh\n")]);
     for (path, text) in files {
         write(dir.path(), path, text);

@@ -20,7 +20,7 @@ use crate::store::Store;
 
 /// A request to build an image.
 #[derive(Debug)]
-pub struct BuildRequest {
+pub(crate) struct BuildRequest {
     /// The pack's directory.
     pub pack: PathBuf,
     /// The tag.
@@ -43,7 +43,7 @@ pub struct BuildRequest {
 
 /// The result of a build.
 #[derive(Debug)]
-pub struct Built {
+pub(crate) struct Built {
     /// The manifest.
     pub descriptor: Descriptor,
     /// The instance's environment, secrets first; of [`Phase::All`] alone.
@@ -56,7 +56,11 @@ pub struct Built {
 ///
 /// # Errors
 /// Of every kind; each names the operation that failed.
-pub fn build(request: &BuildRequest, store: &Store, reporter: &dyn Reporter) -> Result<Built> {
+pub(crate) fn build(
+    request: &BuildRequest,
+    store: &Store,
+    reporter: &dyn Reporter,
+) -> Result<Built> {
     let pack = Pack::open(&request.pack)?;
     check(request, store)?;
     let pack_layer = PackLayer::new(&pack)?;

@@ -13,11 +13,11 @@ use crate::oci::{Descriptor, Digest, Layer};
 use crate::progress::{Reporter, Step};
 use crate::store::Store;
 
-pub use crate::layer::compare::Difference;
+pub(crate) use crate::layer::compare::Difference;
 
 /// Which layer of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LayerChoice {
+pub(crate) enum LayerChoice {
     /// The topmost.
     Top,
     /// Counted from the lowest, which is 1.
@@ -50,7 +50,7 @@ impl FromStr for LayerChoice {
 
 /// Some of an image's layers, the lowest first.
 #[derive(Clone, Debug)]
-pub struct Stack {
+pub(crate) struct Stack {
     /// The image's manifest.
     pub manifest: Digest,
     layers: Vec<Layer>,
@@ -61,13 +61,13 @@ impl Stack {
     ///
     /// # Errors
     /// As [`Store::load_image`].
-    pub fn whole(store: &Store, descriptor: &Descriptor) -> Result<Self> {
+    pub(crate) fn whole(store: &Store, descriptor: &Descriptor) -> Result<Self> {
         let layers = store.load_image(descriptor)?.layers().to_vec();
         Ok(Stack { manifest: descriptor.digest, layers })
     }
 
     /// The number of layers.
-    pub fn height(&self) -> usize {
+    pub(crate) fn height(&self) -> usize {
         self.layers.len()
     }
 
@@ -75,7 +75,7 @@ impl Stack {
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is no such layer, or if several are.
-    pub fn split(&self, choice: &LayerChoice) -> Result<(Self, Self)> {
+    pub(crate) fn split(&self, choice: &LayerChoice) -> Result<(Self, Self)> {
         let numbers = 1..=self.height();
         let has = |number: usize, hex: &str| {
             let Layer { descriptor, diff_id } = &self.layers[number - 1];
@@ -109,14 +109,14 @@ impl Stack {
 }
 
 /// Two trees, to be compared.
-pub struct Compared {
+pub(crate) struct Compared {
     before: FileTree,
     after: FileTree,
 }
 
 impl Compared {
     /// All that differs, sorted by path; a time alone does only if `times`.
-    pub fn differences(&self, times: bool) -> Vec<Difference<'_>> {
+    pub(crate) fn differences(&self, times: bool) -> Vec<Difference<'_>> {
         compare::compare(&self.before, &self.after, times)
     }
 }
@@ -126,7 +126,7 @@ impl Compared {
 /// # Errors
 /// [`Kind::BadInput`](crate::error::Kind::BadInput) for a layer that is missing or damaged, or can't be unpacked;
 /// [`Kind::Storage`](crate::error::Kind::Storage).
-pub fn read(
+pub(crate) fn read(
     before: &Stack,
     after: &Stack,
     store: &Store,

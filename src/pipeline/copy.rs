@@ -19,7 +19,7 @@ use crate::store::Store;
 
 /// The destination of an image, in skopeo's notation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Destination {
+pub(crate) enum Destination {
     /// A name in the store.
     Local(Reference),
     /// A registry.
@@ -67,7 +67,7 @@ impl FromStr for Destination {
 
 /// A request to copy an image.
 #[derive(Debug)]
-pub struct CopyRequest {
+pub(crate) struct CopyRequest {
     /// The image.
     pub source: Source,
     /// The destination.
@@ -84,7 +84,7 @@ pub struct CopyRequest {
 
 /// The result of a copy.
 #[derive(Debug)]
-pub struct Copied {
+pub(crate) struct Copied {
     /// The manifest, as it is at the destination.
     pub descriptor: Descriptor,
     /// The name at the destination.
@@ -96,7 +96,11 @@ pub struct Copied {
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage) for an instance's image that may not leave, or a name that is
 /// missing or taken; otherwise the errors of [`source::pull()`] and of writing to the destination.
-pub fn copy(request: &CopyRequest, store: &Store, reporter: &dyn Reporter) -> Result<Copied> {
+pub(crate) fn copy(
+    request: &CopyRequest,
+    store: &Store,
+    reporter: &dyn Reporter,
+) -> Result<Copied> {
     let CopyRequest { source, destination, .. } = request;
     let name = name_at(source, destination)?;
     match destination {
@@ -147,7 +151,7 @@ pub fn copy(request: &CopyRequest, store: &Store, reporter: &dyn Reporter) -> Re
 ///
 /// # Errors
 /// As [`source::load()`]; [`Kind::Usage`](crate::error::Kind::Usage) for a name that is lacking or taken.
-pub fn load(
+pub(crate) fn load(
     file: &Path,
     given: Option<&Reference>,
     force: bool,
@@ -192,7 +196,7 @@ pub fn load(
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage) if it has none.
-pub fn own_name(source: &Source) -> Result<Reference> {
+pub(crate) fn own_name(source: &Source) -> Result<Reference> {
     let text = match source {
         Source::Local(reference) | Source::Docker(reference) => {
             // A digest is not a tag, but `NAME@DIGEST` is found through the tags of that digest.
@@ -258,7 +262,12 @@ fn check_secrets(store: &Store, descriptor: &Descriptor, source: &Source) -> Res
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage) if an instance has it, unless `force` is given;
 /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the image is damaged.
-pub fn tag(store: &Store, name: &Reference, descriptor: &Descriptor, force: bool) -> Result<()> {
+pub(crate) fn tag(
+    store: &Store,
+    name: &Reference,
+    descriptor: &Descriptor,
+    force: bool,
+) -> Result<()> {
     image_role::check_tag(name)?;
     refuse_instance_tag(store, name, descriptor, force)?;
     store.set_tag(name, descriptor, created(store, descriptor)?.as_deref())

@@ -22,7 +22,7 @@ use crate::store::Store;
 
 /// A request to create a service.
 #[derive(Debug)]
-pub struct CreateRequest {
+pub(crate) struct CreateRequest {
     /// The image.
     pub image: Reference,
     /// The components to run; all if none.
@@ -59,7 +59,7 @@ pub struct CreateRequest {
 ///
 /// # Errors
 /// Of every kind; each names the operation that failed.
-pub fn create_service(
+pub(crate) fn create_service(
     request: &CreateRequest,
     store: &Store,
     reporter: &dyn Reporter,

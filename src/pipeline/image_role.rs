@@ -54,7 +54,7 @@ pub(super) fn role_of_descriptor(store: &Store, descriptor: &Descriptor) -> Resu
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage), unless `force` is given.
-pub fn refuse_instance_tag(
+pub(super) fn refuse_instance_tag(
     store: &Store,
     name: &Reference,
     image: &Descriptor,
@@ -68,7 +68,11 @@ pub fn refuse_instance_tag(
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage), unless `force` is given.
-pub fn refuse_instance_name(store: &Store, reference: &Reference, force: bool) -> Result<()> {
+pub(crate) fn refuse_instance_name(
+    store: &Store,
+    reference: &Reference,
+    force: bool,
+) -> Result<()> {
     if !force && role_of_tag(store, reference)? == Some(ImageRole::Instance) {
         return Err(Error::usage(format!(
             "{} is an instance, which has secrets",

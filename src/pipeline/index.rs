@@ -13,7 +13,7 @@ use crate::store::Store;
 
 /// The images of a new index.
 #[derive(Debug)]
-pub struct IndexRequest {
+pub(crate) struct IndexRequest {
     /// The images, or indexes whose images they are.
     pub sources: Vec<Source>,
     /// The tag.
@@ -28,7 +28,7 @@ pub struct IndexRequest {
 
 /// A new index.
 #[derive(Debug)]
-pub struct Indexed {
+pub(crate) struct Indexed {
     /// The index.
     pub descriptor: Descriptor,
     /// Its images, with their platforms.
@@ -40,7 +40,11 @@ pub struct Indexed {
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage) if two images are for the same platform, or an instance has the name;
 /// else as [`pull_all`].
-pub fn index(request: &IndexRequest, store: &Store, reporter: &dyn Reporter) -> Result<Indexed> {
+pub(crate) fn index(
+    request: &IndexRequest,
+    store: &Store,
+    reporter: &dyn Reporter,
+) -> Result<Indexed> {
     image_role::check_tag(&request.tag)?;
     image_role::refuse_instance_name(store, &request.tag, request.force)?;
     let mut images: Vec<(Descriptor, &Source)> = Vec::new();

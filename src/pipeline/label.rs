@@ -9,13 +9,13 @@ use crate::oci::{Digest, Image, Reference};
 use crate::pack::{Answers, Pack};
 
 /// Which phase of `bin/build` made the image.
-pub const LABEL_PHASE: &str = "dev.servicepack.phase";
+pub(crate) const LABEL_PHASE: &str = "dev.servicepack.phase";
 /// The content digest of the pack in the image.
 pub(super) const LABEL_PACK: &str = "dev.servicepack.pack";
 
 /// A phase of `bin/build`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// The image of a service type, without secrets.
     Base,
     /// The image of one instance.

@@ -17,24 +17,24 @@
 //! | `compare` | the differences between two images, or of one layer |
 //! | `image_role` | the role of an image in svp, and the tags that may be overwritten |
 
-pub mod base;
-pub mod build;
-pub mod compare;
-pub mod copy;
-pub mod create_service;
-pub mod environment;
+pub(crate) mod base;
+pub(crate) mod build;
+pub(crate) mod compare;
+pub(crate) mod copy;
+pub(crate) mod create_service;
+pub(crate) mod environment;
 mod image_role;
-pub mod index;
+pub(crate) mod index;
 mod label;
 mod new_layer;
-pub mod output;
+pub(crate) mod output;
 mod pack_layer;
-pub mod query;
+pub(crate) mod query;
 mod script;
-pub mod setup;
+pub(crate) mod setup;
 
-pub use build::{BuildRequest, Built, build};
-pub use image_role::refuse_instance_name;
-pub use label::{LABEL_PHASE, Phase};
-pub use script::ScriptOptions;
-pub use setup::{SetUp, SetupRequest, setup};
+pub(crate) use build::{BuildRequest, build};
+pub(crate) use image_role::refuse_instance_name;
+pub(crate) use label::Phase;
+pub(crate) use script::ScriptOptions;
+pub(crate) use setup::{SetupRequest, setup};

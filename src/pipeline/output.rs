@@ -15,7 +15,7 @@ use crate::store::{ArchiveFormat, Store};
 
 /// A place for an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
+pub(crate) enum Output {
     /// An OCI image layout, in which other tags stay.
     Layout(PathBuf),
     /// An archive with this image alone.
@@ -93,7 +93,7 @@ pub(super) fn check(outputs: &[Output]) -> Result<()> {
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage).
-pub fn check_compression(outputs: &[Output], asked: Option<Settings>) -> Result<()> {
+pub(crate) fn check_compression(outputs: &[Output], asked: Option<Settings>) -> Result<()> {
     match asked.map(|settings| settings.compression()) {
         None | Some(Compression::None) => Ok(()),
         Some(compression) if outputs.iter().any(Output::is_docker_archive) => Err(Error::usage(format!(
@@ -111,7 +111,7 @@ pub fn check_compression(outputs: &[Output], asked: Option<Settings>) -> Result<
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage), naming the file.
-pub fn check_file(file: &Path) -> Result<()> {
+pub(crate) fn check_file(file: &Path) -> Result<()> {
     let parent = match file.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),

@@ -21,7 +21,7 @@ const LIMITS: Limits = Limits { time: Some(Duration::from_secs(20)), output: Som
 const TAIL: usize = 4096;
 
 /// A pack prepared for queries on the host.
-pub struct HostPack {
+pub(crate) struct HostPack {
     sandbox: Sandbox,
     tar: OwnedFd,
 }
@@ -32,7 +32,7 @@ impl HostPack {
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the pack can't be read,
     /// [`Kind::Sandbox`](crate::error::Kind::Sandbox).
-    pub fn new(pack: &Pack) -> Result<HostPack> {
+    pub(crate) fn new(pack: &Pack) -> Result<HostPack> {
         let tar = PackLayer::new(pack)?.tar()?;
         Ok(HostPack { sandbox: Sandbox::without_layer_store()?, tar })
     }
@@ -42,7 +42,7 @@ impl HostPack {
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the script hangs, prints without end or can't
     /// be run, [`Kind::Sandbox`](crate::error::Kind::Sandbox).
-    pub fn query(&self, key: Key, reporter: &dyn Reporter) -> Result<RawAnswer> {
+    pub(crate) fn query(&self, key: Key, reporter: &dyn Reporter) -> Result<RawAnswer> {
         query_on_host(&self.sandbox, &self.tar, key, reporter)
     }
 }

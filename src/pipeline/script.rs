@@ -26,7 +26,7 @@ const LOGS: usize = 50;
 
 /// Options for a build's script and for its layer.
 #[derive(Clone, Debug)]
-pub struct ScriptOptions {
+pub(crate) struct ScriptOptions {
     /// The script's network.
     pub network: Network,
     /// Variables for the script alone.
@@ -212,6 +212,7 @@ fn prune(dir: &std::path::Path) {
     logs.sort();
     let old = logs.len().saturating_sub(LOGS - 1);
     for path in &logs[..old] {
+        // Best effort: a later command removes the rest.
         let _ = std::fs::remove_file(path);
     }
 }

@@ -21,7 +21,7 @@ use crate::store::{Store, TagRecord};
 
 /// A request to set up an instance.
 #[derive(Debug)]
-pub struct SetupRequest {
+pub(crate) struct SetupRequest {
     /// The pack's directory, if given; the pack in the image is the one that runs.
     pub pack: Option<PathBuf>,
     /// The base image, as `-i` gave it.
@@ -49,7 +49,7 @@ impl SetupRequest {
 
 /// Secrets that are not made afresh.
 #[derive(Debug, Default)]
-pub struct SecretOptions {
+pub(crate) struct SecretOptions {
     /// Those that the user brought.
     pub own: Vec<(String, Secret)>,
     /// Take those of the instance that has the tag now.
@@ -58,7 +58,7 @@ pub struct SecretOptions {
 
 /// The result of a setup.
 #[derive(Debug)]
-pub struct SetUp {
+pub(crate) struct SetUp {
     /// The manifest.
     pub descriptor: Descriptor,
     /// The tag that the instance has.
@@ -73,7 +73,11 @@ pub struct SetUp {
 ///
 /// # Errors
 /// Of every kind; each names the operation that failed.
-pub fn setup(request: &SetupRequest, store: &Store, reporter: &dyn Reporter) -> Result<SetUp> {
+pub(crate) fn setup(
+    request: &SetupRequest,
+    store: &Store,
+    reporter: &dyn Reporter,
+) -> Result<SetUp> {
     let (base, tag) = order(request, store, reporter)?;
     let (found, mut image) = base_image(request, store, &base)?;
     check(request, store, &base, &tag)?;
@@ -284,6 +288,7 @@ pub(super) fn publish(
     if let Err(error) = finish() {
         // Report this error, even if the clean-up fails too.
         if !replace {
+            // Best effort: a later command removes the rest.
             let _ = store.remove_tag(tag);
         }
         if let Some(saved) = saved {

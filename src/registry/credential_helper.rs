@@ -139,6 +139,7 @@ fn run(
     thread::spawn(move || {
         let mut text = Vec::new();
         let read = stdout.take(LARGEST_ANSWER).read_to_end(&mut text);
+        // The peer may be gone.
         let _ = sender.send(read.map(|_| text));
     });
     let deadline = Instant::now() + timeout;

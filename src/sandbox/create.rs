@@ -11,7 +11,7 @@ use crate::error::Result;
 
 /// A user namespace and the layer store whose trees belong to its root.
 #[derive(Debug)]
-pub struct Sandbox {
+pub(crate) struct Sandbox {
     namespace: OwnedFd,
     map: IdMap,
     layer_store: PathBuf,
@@ -24,7 +24,7 @@ impl Sandbox {
     /// # Errors
     /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) with a hint, if this host does not let the caller create
     /// a user namespace; [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn create(trees: &Path) -> Result<Sandbox> {
+    pub(crate) fn create(trees: &Path) -> Result<Sandbox> {
         let map = IdMap::for_caller()?;
         let layer_store = create_store(trees, &map)?;
         let namespace = namespace::create(&map)?;
@@ -36,14 +36,14 @@ impl Sandbox {
     ///
     /// # Errors
     /// As [`Sandbox::create`].
-    pub fn without_layer_store() -> Result<Sandbox> {
+    pub(crate) fn without_layer_store() -> Result<Sandbox> {
         let map = IdMap::for_caller()?;
         let namespace = namespace::create(&map)?;
         Ok(Sandbox { namespace, map, layer_store: PathBuf::from("/") })
     }
 
     /// Returns the id map: the host ids that the container's ids map to.
-    pub fn map(&self) -> &IdMap {
+    pub(crate) fn map(&self) -> &IdMap {
         &self.map
     }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// A command and the container to run it in.
 #[derive(Clone, Serialize, Deserialize)]
-pub struct RunSpec {
+pub(crate) struct RunSpec {
     /// The root file system.
     pub rootfs: Rootfs,
     /// The command and its arguments; the command is an absolute path in the container.
@@ -36,7 +36,7 @@ impl std::fmt::Debug for RunSpec {
 
 /// The root file system of a container.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum Rootfs {
+pub(crate) enum Rootfs {
     /// An overlay: unpacked layers as lower directories, a build directory with the upper one.
     Layers(Overlay),
     /// The host's programs, read-only, and a pack at /service; nothing else of the host.
@@ -46,7 +46,7 @@ pub enum Rootfs {
 
 /// The directories of an overlay, relative to the layer store.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Overlay {
+pub(crate) struct Overlay {
     /// Unpacked layers, the topmost first.
     pub lowers: Vec<String>,
     /// The directory that holds the upper directory, the work directory and the mount point; created on demand.
@@ -57,7 +57,7 @@ pub struct Overlay {
 
 /// A bind mount: a file or directory shown inside a container.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Bind {
+pub(crate) struct Bind {
     /// The source: a path of the host, or one relative to the layer store.
     pub source: PathBuf,
     /// The destination, absolute in the container; created if it is missing.
@@ -68,7 +68,7 @@ pub struct Bind {
 
 /// The network of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Network {
+pub(crate) enum Network {
     /// A private network, connected by pasta; falls back to the host's network, with a note, if pasta fails.
     #[serde(rename = "Auto")]
     Private,
@@ -80,7 +80,7 @@ pub enum Network {
 
 /// The host addresses that a private network leads to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HostAccess {
+pub(crate) struct HostAccess {
     /// The gateway.
     pub gateway: bool,
     /// The host's loopback, at an address of the network.
@@ -89,7 +89,7 @@ pub struct HostAccess {
 
 /// Limits of a command.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// How long it may run.
     pub time: Option<Duration>,
     /// The bytes that it may print on standard output and standard error together.
@@ -98,7 +98,7 @@ pub struct Limits {
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum End {
+pub(crate) enum End {
     /// Exited with this code.
     Exited(i32),
     /// Killed by this signal.
@@ -111,7 +111,7 @@ pub enum End {
 
 /// Names one of a command's output streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Stream {
+pub(crate) enum Stream {
     /// Standard output.
     Stdout,
     /// Standard error.

@@ -45,7 +45,7 @@ const fn stage<R: Request>() -> (&'static str, Serve) {
 }
 
 /// Runs the stage if this process was started as one; `main` calls it before anything else.
-pub fn run_if_stage() -> Option<ExitCode> {
+pub(crate) fn run_if_stage() -> Option<ExitCode> {
     if std::env::args_os().next()? != STAGE_NAME {
         return None;
     }
@@ -67,6 +67,7 @@ fn run() -> Result<(), ()> {
     let (request, fds) = receive_request(&channel).map_err(drop)?.ok_or(())?;
     check_parent(&channel).map_err(drop)?;
     dispatch(&channel, request, fds).map_err(|error| {
+        // The peer may be gone.
         let _ = reply_error(&channel, error);
     })
 }

@@ -28,7 +28,7 @@ const LAST_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 83, 255, 255);
 ///
 /// # Errors
 /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if no address is free.
-pub fn allocate(
+pub(crate) fn allocate(
     seed: &str,
     kept: Option<Ipv4Addr>,
     taken: &HashSet<Ipv4Addr>,
@@ -76,7 +76,7 @@ fn forwards(address: Ipv4Addr, ports: &[Port], moved: &[bool]) -> Option<Vec<For
 }
 
 /// Whether one could listen there.
-pub fn is_free(address: impl Into<IpAddr>, port: u16, protocol: Transport) -> bool {
+pub(crate) fn is_free(address: impl Into<IpAddr>, port: u16, protocol: Transport) -> bool {
     try_listen(SocketAddr::from((address.into(), port)), protocol).is_ok()
 }
 
@@ -84,7 +84,7 @@ pub fn is_free(address: impl Into<IpAddr>, port: u16, protocol: Transport) -> bo
 ///
 /// # Errors
 /// The kernel's error.
-pub fn try_listen(at: SocketAddr, protocol: Transport) -> io::Result<()> {
+pub(crate) fn try_listen(at: SocketAddr, protocol: Transport) -> io::Result<()> {
     open_socket(at, protocol)?;
     // Of root's privilege pasta has none.
     match at.port() < unprivileged_start() {
@@ -94,7 +94,7 @@ pub fn try_listen(at: SocketAddr, protocol: Transport) -> io::Result<()> {
 }
 
 /// The first port that anyone may listen on.
-pub fn unprivileged_start() -> u16 {
+pub(crate) fn unprivileged_start() -> u16 {
     let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
     text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(DEFAULT_UNPRIVILEGED_START)
 }

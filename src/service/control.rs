@@ -25,7 +25,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A request to a monitor.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum Request {
+pub(crate) enum Request {
     /// Stop the service: with its signal first, by force after so many seconds.
     Stop(u32),
     /// Stop one component in the same way, and start it again.
@@ -36,19 +36,20 @@ pub enum Request {
 
 /// The listening end.
 #[derive(Debug)]
-pub struct Listener(UnixListener);
+pub(crate) struct Listener(UnixListener);
 
 /// A connected client.
 #[derive(Debug)]
-pub struct Connection(Channel);
+pub(crate) struct Connection(Channel);
 
 impl Listener {
     /// Makes the socket; one that a killed monitor left is replaced.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn bind(service_dir: &ServiceDir) -> Result<Listener> {
+    pub(crate) fn bind(service_dir: &ServiceDir) -> Result<Listener> {
         let path = service_dir.dir().join("control");
+        // Best effort: a later command removes the rest.
         let _ = fs::remove_file(&path);
         let dir = File::open(service_dir.dir()).io("open", service_dir.dir())?;
         let listener = UnixListener::bind(short_path(&dir)).io("make the socket", &path)?;
@@ -57,7 +58,7 @@ impl Listener {
     }
 
     /// Accepts the next request, if any.
-    pub fn next(&self) -> Option<(Connection, Request)> {
+    pub(crate) fn next(&self) -> Option<(Connection, Request)> {
         let (stream, _) = match self.0.accept() {
             Ok(connection) => connection,
             Err(error) => {
@@ -85,7 +86,8 @@ impl AsFd for Listener {
 
 impl Connection {
     /// Sends the answer. The client may be gone.
-    pub fn answer(&self, answer: Result<()>, fds: &[BorrowedFd<'_>]) {
+    pub(crate) fn answer(&self, answer: Result<()>, fds: &[BorrowedFd<'_>]) {
+        // The peer may be gone.
         let _ = self.0.send(&answer.map_err(WireError::from), fds);
     }
 }
@@ -94,7 +96,7 @@ impl Connection {
 ///
 /// # Errors
 /// [`Cause::ServiceNotRunning`] if the service isn't running; the monitor's error.
-pub fn request(service_dir: &ServiceDir, request: &Request) -> Result<Vec<OwnedFd>> {
+pub(crate) fn request(service_dir: &ServiceDir, request: &Request) -> Result<Vec<OwnedFd>> {
     let name = service_dir.name();
     let not_running = || {
         Error::usage(format!("the service {name} does not run"))

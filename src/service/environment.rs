@@ -6,12 +6,12 @@ use crate::oci::Image;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The least environment: PATH and HOME.
-pub fn plain() -> Vec<(String, String)> {
+pub(crate) fn plain() -> Vec<(String, String)> {
     vec![("PATH".into(), PATH.into()), ("HOME".into(), "/root".into())]
 }
 
 /// Returns an image's environment: its config's Env on top of a minimal one.
-pub fn of_image(image: &Image) -> Vec<(String, String)> {
+pub(crate) fn of_image(image: &Image) -> Vec<(String, String)> {
     let mut env = plain();
     for variable in image.config().env() {
         let (name, value) = variable.split_once('=').unwrap_or((&variable, ""));
@@ -21,7 +21,7 @@ pub fn of_image(image: &Image) -> Vec<(String, String)> {
 }
 
 /// Sets a variable, which may be there already.
-pub fn set(env: &mut Vec<(String, String)>, name: &str, value: &str) {
+pub(crate) fn set(env: &mut Vec<(String, String)>, name: &str, value: &str) {
     // An image's config may have anything in it; execve can't pass these.
     if name.is_empty() || name.contains('\0') || value.contains('\0') {
         return;

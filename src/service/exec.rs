@@ -25,7 +25,7 @@ const TICK: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 /// [`Kind::BadInput`] if the service's image is damaged or gone.
-pub fn spec(store: &Store, record: &Record, argv: Vec<String>) -> Result<JoinSpec> {
+pub(crate) fn spec(store: &Store, record: &Record, argv: Vec<String>) -> Result<JoinSpec> {
     let image = store.load_image(&record.manifest)?;
     let linked = links::existing(store.root(), record);
     let env = record.environment(&image, links::environment(record, &linked));
@@ -43,7 +43,11 @@ pub fn spec(store: &Store, record: &Record, argv: Vec<String>) -> Result<JoinSpe
 /// # Errors
 /// [`Kind::Usage`] if the service doesn't run, [`Kind::Sandbox`], [`Kind::BadInput`] if the command can't
 /// be executed.
-pub fn join_container(service_dir: &ServiceDir, spec: &JoinSpec, stdio: Stdio) -> Result<Joined> {
+pub(crate) fn join_container(
+    service_dir: &ServiceDir,
+    spec: &JoinSpec,
+    stdio: Stdio,
+) -> Result<Joined> {
     let fds = request(service_dir, &Request::Join)?;
     let [user_namespace, process_1] = &fds[..] else {
         return Err(Error::sandbox("the monitor gave no container"));
@@ -56,7 +60,7 @@ pub fn join_container(service_dir: &ServiceDir, spec: &JoinSpec, stdio: Stdio) -
 ///
 /// # Errors
 /// As [`enter`].
-pub fn run_captured(
+pub(crate) fn run_captured(
     store: &Store,
     service_dir: &ServiceDir,
     record: &Record,
@@ -110,7 +114,7 @@ pub fn run_captured(
 ///
 /// # Errors
 /// Those of `sink`, which end it.
-pub fn drain<E>(
+pub(crate) fn drain<E>(
     mut from: &File,
     ended: &AtomicBool,
     timeout: Duration,

@@ -17,13 +17,13 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// How long one gets at least, however soon the wait is over.
 const MIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a health command may take, as docker and podman have it.
-pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Waits until a service is healthy.
 ///
 /// # Errors
 /// [`Kind::Script`] if it ends first, or is not healthy in time.
-pub fn wait(root: &Path, service_dir: &ServiceDir, limit: Duration) -> Result<()> {
+pub(crate) fn wait(root: &Path, service_dir: &ServiceDir, limit: Duration) -> Result<()> {
     let record = service_dir.record()?;
     let since = Instant::now();
     let name = service_dir.name();
@@ -66,7 +66,7 @@ fn has_ended(error: &Error) -> bool {
 ///
 /// # Errors
 /// Those of running its health command.
-pub fn check(
+pub(crate) fn check(
     root: &Path,
     service_dir: &ServiceDir,
     record: &Record,

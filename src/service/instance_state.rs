@@ -18,7 +18,7 @@ use crate::store::{Marked, Store};
 
 /// The state of an instance.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct InstanceState {
+pub(crate) struct InstanceState {
     /// The version of this file's format.
     pub format: u32,
     /// The tag that the instance was set up as.
@@ -33,14 +33,14 @@ pub struct InstanceState {
 
 /// A written state, which is rolled back if the operation fails.
 #[derive(Debug)]
-pub struct SavedInstanceState {
+pub(crate) struct SavedInstanceState {
     path: PathBuf,
     previous: Option<Vec<u8>>,
 }
 
 impl InstanceState {
     /// The state of an instance that has just been set up.
-    pub fn new(
+    pub(crate) fn new(
         tag: &Reference,
         answers: &Answers,
         secrets: Vec<(String, Secret)>,
@@ -59,7 +59,7 @@ impl InstanceState {
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn save(&self, store: &Store, image: &Image) -> Result<SavedInstanceState> {
+    pub(crate) fn save(&self, store: &Store, image: &Image) -> Result<SavedInstanceState> {
         let path = path(store, image.encode().config_descriptor.digest);
         let dir = store.layout().instances();
         let previous = std::fs::read(&path).ok();
@@ -78,7 +78,7 @@ impl InstanceState {
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the image or the state is damaged.
-    pub fn load(store: &Store, descriptor: &Descriptor) -> Result<Option<InstanceState>> {
+    pub(crate) fn load(store: &Store, descriptor: &Descriptor) -> Result<Option<InstanceState>> {
         let manifest = store.load_manifest(descriptor)?;
         let path = path(store, manifest.config.digest);
         let text = match std::fs::read(&path) {
@@ -97,7 +97,7 @@ impl InstanceState {
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage).
-pub fn unreferenced_states(store: &Store, reach: &Marked) -> Result<Vec<PathBuf>> {
+pub(crate) fn unreferenced_states(store: &Store, reach: &Marked) -> Result<Vec<PathBuf>> {
     let reached: HashSet<PathBuf> = reach.configs.iter().map(|id| path(store, *id)).collect();
     let dir = store.layout().instances();
     let mut files = Vec::new();
@@ -113,7 +113,7 @@ pub fn unreferenced_states(store: &Store, reach: &Marked) -> Result<Vec<PathBuf>
 
 impl SavedInstanceState {
     /// Rolls back to the previous state.
-    pub fn undo(self) {
+    pub(crate) fn undo(self) {
         // Another failure led here, and that is the one to report.
         let _ = match self.previous {
             None => std::fs::remove_file(self.path),

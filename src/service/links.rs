@@ -16,7 +16,7 @@ use crate::sandbox::{
 
 /// A port of a service that another is linked to.
 #[derive(Debug)]
-pub struct Link {
+pub(crate) struct Link {
     root: PathBuf,
     name: String,
     port: u16,
@@ -37,10 +37,10 @@ impl Link {
 }
 
 /// A linked service, and the index of the link.
-pub type Linked = (usize, Record);
+pub(crate) type Linked = (usize, Record);
 
 /// Returns the linked services that still exist: a running service continues without the others.
-pub fn existing(root: &Path, record: &Record) -> Vec<Linked> {
+pub(crate) fn existing(root: &Path, record: &Record) -> Vec<Linked> {
     let find = |link: &String| ServiceDir::existing(root, link)?.record();
     let found = record.links.iter().map(find).enumerate();
     found.filter_map(|(link, other)| Some((link, other.ok()?))).collect()
@@ -50,7 +50,7 @@ pub fn existing(root: &Path, record: &Record) -> Vec<Linked> {
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage).
-pub fn dependents(root: &Path, name: &str) -> Result<Vec<String>> {
+pub(crate) fn dependents(root: &Path, name: &str) -> Result<Vec<String>> {
     let records =
         ServiceDir::all(root)?.into_iter().filter_map(|service_dir| service_dir.record().ok());
     let users = records.filter(|other| other.name != name && other.links.iter().any(|l| l == name));
@@ -61,7 +61,7 @@ pub fn dependents(root: &Path, name: &str) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage) if there is no such service any more.
-pub fn resolve(root: &Path, record: &Record) -> Result<Vec<Linked>> {
+pub(crate) fn resolve(root: &Path, record: &Record) -> Result<Vec<Linked>> {
     let find = |(number, link): (usize, &String)| {
         let service_dir = ServiceDir::existing(root, link).map_err(|_| {
             let name = &record.name;
@@ -79,7 +79,7 @@ pub fn resolve(root: &Path, record: &Record) -> Result<Vec<Linked>> {
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage) if there are too many links.
-pub fn listeners(
+pub(crate) fn listeners(
     root: &Path,
     record: &Record,
     linked: &[Linked],
@@ -112,7 +112,7 @@ pub fn listeners(
 }
 
 /// Returns the environment from the links, with addresses that are valid inside the service.
-pub fn environment(record: &Record, linked: &[Linked]) -> Vec<(String, String)> {
+pub(crate) fn environment(record: &Record, linked: &[Linked]) -> Vec<(String, String)> {
     let private = match record.network {
         Network::Host => false,
         Network::None => true,

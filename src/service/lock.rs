@@ -25,7 +25,7 @@ impl ServiceDir {
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn lock(&self) -> Result<Option<File>> {
+    pub(crate) fn lock(&self) -> Result<Option<File>> {
         let path = self.dir().join(LOCK);
         let mut lock = self.open_to_append(LOCK)?;
         let since = Instant::now();
@@ -58,7 +58,7 @@ impl ServiceDir {
     ///
     /// # Errors
     /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if they are still there after a while.
-    pub fn wait_for_container(&self) -> Result<()> {
+    pub(crate) fn wait_for_container(&self) -> Result<()> {
         match self.last_status().and_then(|status| status.container) {
             Some(init) if !init.wait(CONTAINER_EXIT_TIMEOUT) => {
                 Err(container_still_exists(self.name(), &init))
@@ -68,7 +68,7 @@ impl ServiceDir {
     }
 
     /// The process of the monitor that last ran the service.
-    pub fn monitor(&self) -> Option<u32> {
+    pub(crate) fn monitor(&self) -> Option<u32> {
         self.last_status()?.monitor
     }
 
@@ -78,7 +78,7 @@ impl ServiceDir {
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn wait_for_monitor(&self, of: Option<u32>) -> Result<Option<i32>> {
+    pub(crate) fn wait_for_monitor(&self, of: Option<u32>) -> Result<Option<i32>> {
         let path = self.dir().join(LOCK);
         let mut lock = match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -96,6 +96,7 @@ impl ServiceDir {
             std::thread::sleep(Duration::from_millis(if patient { 200 } else { 10 }));
         }
         let mut code = String::new();
+        // Parse the part that could be read.
         let _ = lock.read_to_string(&mut code);
         Ok(code.trim().parse().ok())
     }
@@ -104,7 +105,7 @@ impl ServiceDir {
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn is_running(&self) -> Result<bool> {
+    pub(crate) fn is_running(&self) -> Result<bool> {
         let path = self.dir().join(LOCK);
         let lock = match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),

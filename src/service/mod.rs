@@ -16,27 +16,27 @@
 //! | `environment` | the environment of its scripts |
 //! | `export` | a service as other engines run it |
 
-pub mod address;
-pub mod backup;
-pub mod control;
-pub mod environment;
-pub mod exec;
-pub mod export;
-pub mod health;
+pub(crate) mod address;
+pub(crate) mod backup;
+pub(crate) mod control;
+pub(crate) mod environment;
+pub(crate) mod exec;
+pub(crate) mod export;
+pub(crate) mod health;
 mod instance_state;
-pub mod lifecycle;
-pub mod links;
+pub(crate) mod lifecycle;
+pub(crate) mod links;
 mod lock;
-pub mod log;
-pub mod monitor;
-pub mod mount;
-pub mod name;
-pub mod prepare;
+pub(crate) mod log;
+pub(crate) mod monitor;
+pub(crate) mod mount;
+pub(crate) mod name;
+pub(crate) mod prepare;
 mod process;
-pub mod record;
-pub mod service_dir;
-pub mod status;
-pub mod stop_signal;
-pub mod supervise;
+pub(crate) mod record;
+pub(crate) mod service_dir;
+pub(crate) mod status;
+pub(crate) mod stop_signal;
+pub(crate) mod supervise;
 
-pub use instance_state::{InstanceState, SavedInstanceState, unreferenced_states};
+pub(crate) use instance_state::{InstanceState, SavedInstanceState, unreferenced_states};

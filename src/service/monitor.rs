@@ -45,7 +45,7 @@ enum MonitorEvent {
 /// # Errors
 /// Those of starting the service; [`Kind::Usage`](crate::error::Kind::Usage) if it runs, or is what a
 /// restore that was killed has left.
-pub fn start(root: &Path, service_dir: &ServiceDir, reporter: &dyn Reporter) -> Result<()> {
+pub(crate) fn start(root: &Path, service_dir: &ServiceDir, reporter: &dyn Reporter) -> Result<()> {
     if let Some(name) = service_dir.record()?.candidate_for {
         return Err(Error::usage(format!(
             "{} is what a restore of {name} that was killed has left",
@@ -70,6 +70,7 @@ pub fn start(root: &Path, service_dir: &ServiceDir, reporter: &dyn Reporter) -> 
             Ok(MonitorEvent::Warning(warning)) => reporter.warning(warning),
             Ok(MonitorEvent::Started) => return Ok(()),
             Ok(MonitorEvent::Failed(error)) => {
+                // Only reaps.
                 let _ = child.wait();
                 return Err(error.into());
             }
@@ -82,10 +83,10 @@ pub fn start(root: &Path, service_dir: &ServiceDir, reporter: &dyn Reporter) -> 
 }
 
 /// An event as a line for people, if it is one.
-pub type Words = fn(&Event<'_>) -> Option<String>;
+pub(crate) type Words = fn(&Event<'_>) -> Option<String>;
 
 /// Is a monitor if this process was started as one; `main` calls it first. Its log is in these words.
-pub fn run_if_monitor(words: Words) -> Option<ExitCode> {
+pub(crate) fn run_if_monitor(words: Words) -> Option<ExitCode> {
     let mut arguments = std::env::args_os();
     if arguments.next()? != MONITOR_NAME {
         return None;
@@ -96,6 +97,7 @@ pub fn run_if_monitor(words: Words) -> Option<ExitCode> {
     let name = arguments.next()?.into_string().ok()?;
     diagnostics::start_as_told();
     interrupt::install();
+    // EPERM: it leads a session already.
     let _ = nix::unistd::setsid();
     let log = ServiceDir::of(&root, &name).ok()?.monitor_log();
     let sender = EventSender { started: Mutex::new(false), log, words };
@@ -123,7 +125,7 @@ fn monitor(root: &Path, name: &str, sender: &EventSender) -> Result<()> {
 ///
 /// # Errors
 /// Those of starting it; [`Kind::Usage`](crate::error::Kind::Usage) if it runs already.
-pub fn run(
+pub(crate) fn run(
     root: &Path,
     service_dir: &ServiceDir,
     signals: std::os::fd::OwnedFd,
@@ -192,6 +194,7 @@ impl EventSender {
         // A reader waiting for end of file must not wait for the service to end.
         let null = File::options().write(true).open("/dev/null");
         if let Ok(null) = null {
+            // The old descriptor stays usable.
             let _ = dup2_stdout(&null);
         }
     }
@@ -199,6 +202,7 @@ impl EventSender {
     fn log(&self, text: &str) {
         self.rotate();
         let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
+        // The reader may be gone.
         let _ = write_line(stderr(), &format!("{time} {text}"));
     }
 }
@@ -210,8 +214,10 @@ impl EventSender {
         if !self.log.metadata().is_ok_and(|log| log.len() > LONGEST_LOG) {
             return;
         }
+        // Without the old log the new one begins anyway.
         let _ = std::fs::rename(&self.log, self.log.with_extension("log.1"));
         if let Ok(log) = File::options().create(true).append(true).open(&self.log) {
+            // The old descriptor stays usable.
             let _ = dup2_stderr(&log);
         }
     }

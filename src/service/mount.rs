@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 
 /// A mount in a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mount {
+pub(crate) struct Mount {
     /// The source.
     pub source: MountSource,
     /// The absolute path in the container.
@@ -22,7 +22,7 @@ pub struct Mount {
 /// The source of a mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum MountSource {
+pub(crate) enum MountSource {
     /// A volume, by its name.
     Volume(String),
     /// A file or directory of the host.

@@ -21,7 +21,7 @@ use crate::sandbox::{
 use crate::store::Store;
 
 /// Everything that a supervisor needs to run a service.
-pub struct Prepared {
+pub(crate) struct Prepared {
     /// The container.
     pub spec: ServiceSpec,
     /// The target of each link listener.
@@ -34,7 +34,7 @@ pub struct Prepared {
 ///
 /// # Errors
 /// Those of unpacking; [`Kind::Sandbox`](crate::error::Kind::Sandbox) if no address is free.
-pub fn prepare(
+pub(crate) fn prepare(
     store: &Store,
     sandbox: &Sandbox,
     service_dir: &ServiceDir,
@@ -96,14 +96,14 @@ fn binds(
 ///
 /// # Errors
 /// [`Kind::BadInput`](crate::error::Kind::BadInput) if they are no ports.
-pub fn exposed_ports(image: &Image) -> Result<Vec<Forward>> {
+pub(crate) fn exposed_ports(image: &Image) -> Result<Vec<Forward>> {
     let text = image.config().exposed_ports().join("\n");
     let ports = parse_ports(text.as_bytes(), "the image's ExposedPorts")?;
     Ok(ports.into_iter().map(unpublished).collect())
 }
 
 /// A port that is not led to from anywhere yet.
-pub fn unpublished(port: Port) -> Forward {
+pub(crate) fn unpublished(port: Port) -> Forward {
     let host = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     Forward { host, container: port.number, protocol: port.protocol }
 }
@@ -114,7 +114,11 @@ pub fn unpublished(port: Port) -> Forward {
 ///
 /// # Errors
 /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if they can't be had.
-pub fn allocate_ports(root: &Path, record: &mut Record, reporter: &dyn Reporter) -> Result<bool> {
+pub(crate) fn allocate_ports(
+    root: &Path,
+    record: &mut Record,
+    reporter: &dyn Reporter,
+) -> Result<bool> {
     if record.network != Network::Private {
         return Ok(false);
     }
@@ -161,7 +165,7 @@ fn use_host_network(record: &mut Record, why: &str, reporter: &dyn Reporter) -> 
 
 /// Says which ports of a service in the host's network another program has: it may not start, and who looks for it
 /// finds the other.
-pub fn warn_about_taken_ports(ports: &[Forward], reporter: &dyn Reporter) {
+pub(crate) fn warn_about_taken_ports(ports: &[Forward], reporter: &dyn Reporter) {
     let everywhere = std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let taken = |port: &&Forward| {
         let listened = address::try_listen((everywhere, port.container).into(), port.protocol);

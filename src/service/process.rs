@@ -11,7 +11,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// A process, for good: a number alone is another's in time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Process {
+pub(crate) struct Process {
     /// Its number on the host.
     pub number: u32,
     /// When it began, in the kernel's ticks since the host's start.
@@ -22,18 +22,18 @@ pub struct Process {
 
 impl Process {
     /// The process that has this number now.
-    pub fn of(number: u32) -> Option<Process> {
+    pub(crate) fn of(number: u32) -> Option<Process> {
         Some(Process { number, began: start_time(number)?, boot: boot() })
     }
 
     /// Whether anything of it is left. For a container's process 1 that means: of the container. The kernel
     /// ends it, and tells its parent, after all others in there.
-    pub fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&self) -> bool {
         start_time(self.number) == Some(self.began) && boot() == self.boot
     }
 
     /// Waits until nothing of it is left, so long at most; whether that is so.
-    pub fn wait(&self, limit: Duration) -> bool {
+    pub(crate) fn wait(&self, limit: Duration) -> bool {
         let since = Instant::now();
         while self.is_alive() {
             if since.elapsed() >= limit {

@@ -13,11 +13,11 @@ use crate::service::environment;
 use crate::service::mount::{Mount, MountSource};
 
 /// The version of a record's format.
-pub const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 1;
 
 /// A service made by `svp run`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Record {
+pub(crate) struct Record {
     /// The version of this file's format.
     pub format: u32,
     /// The name of its directory in the layer store.
@@ -79,7 +79,7 @@ pub struct Record {
 /// The restart policy of the components.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Restart {
+pub(crate) enum Restart {
     /// Nothing.
     #[default]
     No,
@@ -91,7 +91,7 @@ pub enum Restart {
 
 /// How much of a component's output is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogLimits {
+pub(crate) struct LogLimits {
     /// Files, with the one that is written to.
     pub files: u32,
     /// The size at which the next file is begun; bytes.
@@ -124,17 +124,17 @@ impl std::str::FromStr for Restart {
 
 impl Record {
     /// The host name that the service sees.
-    pub fn hostname(&self) -> &str {
+    pub(crate) fn hostname(&self) -> &str {
         self.candidate_for.as_ref().unwrap_or(&self.name)
     }
 
     /// The names of its components for display: the service's own name if its single process is unnamed.
-    pub fn component_names(&self) -> Vec<String> {
+    pub(crate) fn component_names(&self) -> Vec<String> {
         if self.components.is_empty() { vec![self.name.clone()] } else { self.components.clone() }
     }
 
     /// The names of the volumes that are shown in it.
-    pub fn volume_names(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn volume_names(&self) -> impl Iterator<Item = &str> {
         self.mounts.iter().filter_map(|mount| match &mount.source {
             MountSource::Volume(name) => Some(name.as_str()),
             MountSource::Host(_) => None,
@@ -142,7 +142,7 @@ impl Record {
     }
 
     /// The command of each component, in the same order.
-    pub fn commands(&self) -> Vec<Vec<String>> {
+    pub(crate) fn commands(&self) -> Vec<Vec<String>> {
         if self.components.is_empty() {
             return vec![self.entrypoint.clone()];
         }
@@ -151,12 +151,12 @@ impl Record {
     }
 
     /// The address that `%IP` stands for, on the host as in the service.
-    pub fn ip(&self) -> IpAddr {
+    pub(crate) fn ip(&self) -> IpAddr {
         IpAddr::V4(self.address.unwrap_or(Ipv4Addr::LOCALHOST))
     }
 
     /// Returns the environment for clients: the secrets, then the pack's variables with `ip` for `%IP`.
-    pub fn client_environment(&self, ip: &str) -> Vec<(String, String)> {
+    pub(crate) fn client_environment(&self, ip: &str) -> Vec<(String, String)> {
         let secrets =
             self.secrets.iter().map(|(name, secret)| (name.clone(), secret.expose().to_owned()));
         secrets.chain(self.env_with_ip(ip)).collect()
@@ -164,7 +164,7 @@ impl Record {
 
     /// The same for a client on the host: a port that could not be had there under its own number has the number
     /// that it got, in `PORT`, in `*_PORT` and behind `%IP:`.
-    pub fn host_environment(&self) -> Vec<(String, String)> {
+    pub(crate) fn host_environment(&self) -> Vec<(String, String)> {
         let mut here = self.clone();
         let moved = |forward: &&Forward| forward.host.port() != forward.container;
         for forward in self.ports.iter().filter(moved) {
@@ -183,7 +183,7 @@ impl Record {
     }
 
     /// The pack's environment with `ip` for `%IP`.
-    pub fn env_with_ip(&self, ip: &str) -> impl Iterator<Item = (String, String)> {
+    pub(crate) fn env_with_ip(&self, ip: &str) -> impl Iterator<Item = (String, String)> {
         self.env.iter().map(move |(name, value)| {
             let variable = EnvVar { name: name.clone(), value: value.clone() };
             (name.clone(), variable.with_ip(ip))
@@ -192,7 +192,7 @@ impl Record {
 
     /// Returns the environment of every script in the service: the image's, that of the services it is
     /// linked to, its own, and the user's.
-    pub fn environment(
+    pub(crate) fn environment(
         &self,
         image: &Image,
         links: Vec<(String, String)>,

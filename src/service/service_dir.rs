@@ -35,7 +35,7 @@ const STATUS_LOOKS: u32 = 5;
 
 /// The directory of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServiceDir {
+pub(crate) struct ServiceDir {
     dir: PathBuf,
     name: String,
 }
@@ -45,7 +45,7 @@ impl ServiceDir {
     ///
     /// # Errors
     /// [`Kind::Usage`](crate::error::Kind::Usage) if no service can have that name.
-    pub fn of(root: &Path, name: &str) -> Result<ServiceDir> {
+    pub(crate) fn of(root: &Path, name: &str) -> Result<ServiceDir> {
         check_name(name)?;
         Ok(ServiceDir { dir: StoreLayout::new(root).service(name), name: name.to_owned() })
     }
@@ -54,7 +54,7 @@ impl ServiceDir {
     ///
     /// # Errors
     /// [`Kind::Usage`](crate::error::Kind::Usage) if there is none.
-    pub fn existing(root: &Path, name: &str) -> Result<ServiceDir> {
+    pub(crate) fn existing(root: &Path, name: &str) -> Result<ServiceDir> {
         let service_dir = ServiceDir::of(root, name)?;
         if service_dir.record_path().exists() {
             Ok(service_dir)
@@ -84,7 +84,7 @@ impl ServiceDir {
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn all(root: &Path) -> Result<Vec<ServiceDir>> {
+    pub(crate) fn all(root: &Path) -> Result<Vec<ServiceDir>> {
         let dir = StoreLayout::new(root).services();
         let entries = match fs::read_dir(&dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -104,7 +104,7 @@ impl ServiceDir {
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn other_records(&self) -> Result<Vec<Record>> {
+    pub(crate) fn other_records(&self) -> Result<Vec<Record>> {
         let root = self.dir.parent().and_then(Path::parent).unwrap_or(&self.dir);
         let other_records =
             ServiceDir::all(root)?.into_iter().filter(|other| other.name != self.name);
@@ -115,7 +115,7 @@ impl ServiceDir {
     ///
     /// # Errors
     /// [`Kind::Usage`](crate::error::Kind::Usage), [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn create(&self, record: &Record) -> Result<()> {
+    pub(crate) fn create(&self, record: &Record) -> Result<()> {
         let parent = self.dir.parent().unwrap_or(&self.dir);
         let mut builder = DirBuilder::new();
         builder.mode(0o700).recursive(true).create(parent).io("make", parent)?;
@@ -159,7 +159,7 @@ impl ServiceDir {
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn save(&self, record: &Record) -> Result<()> {
+    pub(crate) fn save(&self, record: &Record) -> Result<()> {
         self.write(SERVICE_RECORD, record, true)
     }
 
@@ -167,7 +167,7 @@ impl ServiceDir {
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if it is damaged.
-    pub fn record(&self) -> Result<Record> {
+    pub(crate) fn record(&self) -> Result<Record> {
         let damaged = |error: Error| match error.kind() {
             Kind::BadInput => error.hint(format!(
                 "`svp rm --force {}` removes what is left of the service; its volumes stay",
@@ -193,7 +193,7 @@ impl ServiceDir {
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn set_status(&self, status: &Status) -> Result<()> {
+    pub(crate) fn set_status(&self, status: &Status) -> Result<()> {
         let path = self.dir.join(STATUS);
         let mut text = serde_json::to_vec_pretty(status).expect("plain data");
         text.resize(text.len().next_multiple_of(STATUS_BLOCK), b'\n');
@@ -225,7 +225,7 @@ impl ServiceDir {
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn status(&self) -> Result<Status> {
+    pub(crate) fn status(&self) -> Result<Status> {
         // In this order: a monitor that ends in between has written its status.
         let alive = self.is_running()?;
         let mut status = match self.last_status() {
@@ -248,7 +248,7 @@ impl ServiceDir {
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn remove(&self) -> Result<()> {
+    pub(crate) fn remove(&self) -> Result<()> {
         // Remove the record first: an interrupted removal then leaves no service.
         let _ = fs::remove_file(self.record_path());
         let parent = self.dir.parent().unwrap_or(&self.dir);
@@ -257,7 +257,7 @@ impl ServiceDir {
     }
 
     /// Whether a restore was interrupted during its cutover.
-    pub fn has_cutover_journal(&self) -> bool {
+    pub(crate) fn has_cutover_journal(&self) -> bool {
         self.dir.join("swap.json").exists()
     }
 
@@ -268,7 +268,7 @@ impl ServiceDir {
 
     /// Whether a directory of a service was left by a command that was killed while it made or removed it.
     /// Only if no other process uses it.
-    pub fn is_abandoned(path: &Path) -> bool {
+    pub(crate) fn is_abandoned(path: &Path) -> bool {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let service_dir = ServiceDir { dir: path.to_owned(), name };
         service_dir.name.starts_with(".new-") || service_dir.is_partly_removed()
@@ -296,22 +296,22 @@ impl ServiceDir {
     }
 
     /// The service's name.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// The directory itself.
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
     /// The directory of the logs.
-    pub fn logs(&self) -> PathBuf {
+    pub(crate) fn logs(&self) -> PathBuf {
         self.dir.join("logs")
     }
 
     /// The path of the monitor's own log.
-    pub fn monitor_log(&self) -> PathBuf {
+    pub(crate) fn monitor_log(&self) -> PathBuf {
         self.dir.join("monitor.log")
     }
 

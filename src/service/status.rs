@@ -8,7 +8,7 @@ use crate::sandbox::{End, Network};
 /// How a service is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Status {
+pub(crate) struct Status {
     /// In a word.
     #[serde(rename = "standing")]
     pub state: State,
@@ -41,7 +41,7 @@ pub struct Status {
 /// How a service is, in a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub(crate) enum State {
     /// It was never started.
     Created,
     /// Its container is being made.
@@ -59,7 +59,7 @@ pub enum State {
 /// How one component is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ComponentStatus {
+pub(crate) struct ComponentStatus {
     /// Its name.
     pub name: String,
     /// Whether it runs.
@@ -74,14 +74,14 @@ pub struct ComponentStatus {
 
 impl Status {
     /// Whether anything of the service has ever run.
-    pub fn ran(&self) -> bool {
+    pub(crate) fn ran(&self) -> bool {
         self.components.iter().any(|component| component.running || component.end.is_some())
     }
 }
 
 impl State {
     /// Whether there is a monitor while it is so.
-    pub fn needs_monitor(self) -> bool {
+    pub(crate) fn needs_monitor(self) -> bool {
         matches!(self, State::Created | State::Starting | State::Running | State::Stopping)
     }
 }
@@ -101,7 +101,7 @@ impl std::fmt::Display for State {
 
 impl Status {
     /// Of a service that never ran.
-    pub fn new(components: &[String]) -> Status {
+    pub(crate) fn new(components: &[String]) -> Status {
         let component = |name: &String| ComponentStatus {
             name: name.clone(),
             running: false,
@@ -126,12 +126,12 @@ impl Status {
 }
 
 /// The time; seconds since 1970.
-pub fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     jiff::Timestamp::now().as_second()
 }
 
 /// Returns the exit code that a shell reports.
-pub fn shell_code(end: End) -> i32 {
+pub(crate) fn shell_code(end: End) -> i32 {
     match end {
         End::Exited(code) => code,
         End::Signaled(signal) => 128 + signal,

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 
 /// A signal's number. The default is SIGTERM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StopSignal(pub i32);
+pub(crate) struct StopSignal(pub i32);
 
 impl Default for StopSignal {
     fn default() -> Self {

@@ -32,6 +32,7 @@ impl Store {
         let others = known.into_iter().filter(|known| *known != location).take(MOST - 1);
         let lines: String =
             std::iter::once(location.clone()).chain(others).map(|l| l + "\n").collect();
+        // A cache: a lost entry costs an upload.
         let _ = self.write_blob_locations(blob, &lines);
     }
 
@@ -43,6 +44,7 @@ impl Store {
     }
 
     pub(super) fn remove_blob_locations(&self, blob: &Digest) {
+        // Best effort: a later command removes the rest.
         let _ = fs::remove_file(self.layout.blob_location(blob));
     }
 }

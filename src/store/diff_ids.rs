@@ -24,6 +24,7 @@ impl Store {
     }
 
     pub(super) fn forget_diff_id(&self, layer: &Digest) {
+        // Best effort: a later command removes the rest.
         let _ = fs::remove_file(self.layout.diff_id(layer));
     }
 }

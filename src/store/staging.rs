@@ -23,6 +23,7 @@ impl Staging {
         let (name, dir) = Staging::lock_new(tmp)?;
         let path = tmp.join(name);
         interrupt::watch_temporary(&path, |path| {
+            // Best effort: a later command removes the rest.
             let _ = fs::remove_dir_all(path);
         });
         Ok(Staging { path, _dir: dir })
@@ -68,6 +69,7 @@ pub(super) fn sweep(tmp: &Path) {
     for entry in entries.flatten() {
         let path = entry.path();
         if let Ok(Some(_held)) = lock(&path) {
+            // Best effort: a later command removes the rest.
             let _ = fs::remove_dir_all(&path);
         }
     }

@@ -17,7 +17,7 @@ use crate::store::{Marked, RootOwner, Staging, Store, parallel};
 /// The kind of an item in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum ItemKind {
+pub(crate) enum ItemKind {
     /// A blob: a manifest, a config or a compressed layer.
     Blob,
     /// A layer unpacked for containers.
@@ -42,7 +42,7 @@ pub enum ItemKind {
 
 /// An item in the store.
 #[derive(Clone, Debug, Serialize)]
-pub struct Item {
+pub(crate) struct Item {
     /// The kind.
     pub kind: ItemKind,
     /// The path, relative to the store's directory.
@@ -58,7 +58,7 @@ pub struct Item {
 
 /// The disk use of one image.
 #[derive(Clone, Debug, Serialize)]
-pub struct ImageUse {
+pub(crate) struct ImageUse {
     /// The digest of its manifest or index.
     pub digest: Digest,
     /// Its tags, sorted.
@@ -71,7 +71,7 @@ pub struct ImageUse {
 
 /// The content of the store.
 #[derive(Debug)]
-pub struct Inventory {
+pub(crate) struct Inventory {
     /// All items, each once.
     pub items: Vec<Item>,
     /// Unreadable images, each with its owner and the error. Items that only they need count as not needed.
@@ -83,7 +83,7 @@ pub struct Inventory {
 /// # Errors
 /// [`Kind::BadInput`] if a tag's file is damaged, [`Kind::Storage`], [`Kind::Sandbox`] if there are unpacked
 /// layers but no sandbox can be created.
-pub fn inventory(store: &Store) -> Result<Inventory> {
+pub(crate) fn inventory(store: &Store) -> Result<Inventory> {
     let reach = store.mark()?;
     let items = items(store, &reach)?;
     Ok(Inventory { items, damaged: reach.damaged })
@@ -187,7 +187,7 @@ fn relative(root: &Path, path: &Path) -> PathBuf {
 ///
 /// # Errors
 /// [`Kind::BadInput`] if a tag's file is damaged, [`Kind::Storage`].
-pub fn images(store: &Store) -> Result<Vec<ImageUse>> {
+pub(crate) fn images(store: &Store) -> Result<Vec<ImageUse>> {
     let sizes: HashMap<Digest, u64> = store.blobs()?.collect::<Result<_>>()?;
     let mut tags: HashMap<Digest, Vec<String>> = HashMap::new();
     let mut manifests = Vec::new();

@@ -12,7 +12,7 @@ mod inventory;
 mod prune;
 mod remove;
 
-pub use fsck::{Fault, check_store};
-pub use inventory::{ImageUse, Inventory, Item, ItemKind, images, inventory};
-pub use prune::{Pruning, mark_for_removal, prune};
-pub use remove::remove;
+pub(crate) use fsck::{Fault, check_store};
+pub(crate) use inventory::{ImageUse, Inventory, ItemKind, images, inventory};
+pub(crate) use prune::{Pruning, mark_for_removal, prune};
+pub(crate) use remove::remove;

@@ -14,7 +14,7 @@ use crate::store::{Marked, Store};
 
 /// Items that pruning removes besides unneeded ones.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Pruning {
+pub(crate) struct Pruning {
     /// All unpacked layers.
     pub unpacked: bool,
     /// Volumes that no service uses, with their data.
@@ -27,7 +27,7 @@ pub struct Pruning {
 /// # Errors
 /// [`Kind::BadInput`] if an image is damaged, since its needs are unknown; [`Kind::Storage`], also if the store
 /// is still in use. An item that can't be removed stays for the next run.
-pub fn prune(store: &mut Store, wanted: Pruning, wait: Duration) -> Result<Vec<Item>> {
+pub(crate) fn prune(store: &mut Store, wanted: Pruning, wait: Duration) -> Result<Vec<Item>> {
     let pruned = store.with_exclusive_lock(wait, |store| {
         let reach = store.mark()?.whole()?;
         let mut items = items(store, &reach)?;
@@ -47,7 +47,7 @@ pub fn prune(store: &mut Store, wanted: Pruning, wait: Duration) -> Result<Vec<I
 /// # Errors
 /// [`Kind::Storage`] if a command or service runs on unpacked layers; [`Kind::BadInput`] if a service is damaged,
 /// since its volumes are unknown.
-pub fn mark_for_removal(store: &Store, wanted: Pruning, items: &mut [Item]) -> Result<()> {
+pub(crate) fn mark_for_removal(store: &Store, wanted: Pruning, items: &mut [Item]) -> Result<()> {
     if wanted.unpacked {
         mark_unpacked_layers(store, items)?;
     }

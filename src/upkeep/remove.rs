@@ -16,7 +16,7 @@ use crate::store::{Marked, Removed, Store};
 ///
 /// # Errors
 /// [`Kind::BadInput`] for a missing image, without removing anything; [`Kind::Storage`].
-pub fn remove(store: &mut Store, references: &[Reference]) -> Result<Removed> {
+pub(crate) fn remove(store: &mut Store, references: &[Reference]) -> Result<Removed> {
     store.remove_images(references, forget)
 }
 

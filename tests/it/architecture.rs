@@ -123,7 +123,8 @@ fn imports_follow_the_arrows() {
 fn only_the_command_line_prints() {
     let mut wrong = Vec::new();
     for (module, path) in sources() {
-        if ["cli", "main"].contains(&module.as_str()) {
+        // Diagnostics are of each process, stages included, so they go to its standard error (decision 070).
+        if ["cli", "main", "diagnostics"].contains(&module.as_str()) {
             continue;
         }
         for word in
@@ -142,4 +143,27 @@ fn the_reader_of_imports_reads_imports() {
     let text = "use crate::error::Error;\nuse crate::{oci::{Digest, Reference}, store};\nlet x = crate::layer::f();";
     let found = imports(text).into_iter().collect::<Vec<_>>();
     assert_eq!(found, ["error", "layer", "oci", "store"]);
+}
+
+/// A result that is ignored says why, on its line or the one before. Writing to a `String` can't fail.
+#[test]
+fn ignored_results_say_why() {
+    let mut silent = Vec::new();
+    for (_, path) in sources() {
+        let text = std::fs::read_to_string(&path).expect("a source file");
+        let text = text.split("#[cfg(test)]").next().expect("a first part");
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        for (n, line) in lines.iter().enumerate() {
+            let ignores = line.starts_with("let _ = ")
+                && !line.contains("write!(")
+                && !line.contains("writeln!(");
+            let before = n.checked_sub(1).map_or("", |n| lines[n]);
+            let explained =
+                line.contains("//") || before.starts_with("//") || before.starts_with("let _ = ");
+            if ignores && !explained && !path.ends_with("tests.rs") {
+                silent.push(format!("{}:{}: {line}", path.display(), n + 1));
+            }
+        }
+    }
+    assert!(silent.is_empty(), "these ignore a result without a reason:\n{}", silent.join("\n"));
 }

@@ -4,6 +4,9 @@
 //! Tests share this process, so none may change process-wide state (environment, working directory, umask, limits):
 //! such a test runs svp, or itself again as `layer_common::inside` does.
 
+// Long tests print their figures, and a test program has no interface.
+#![allow(clippy::print_stdout, clippy::print_stderr, unreachable_pub)]
+
 mod architecture;
 mod architecture_cycles;
 mod archive;

@@ -89,7 +89,7 @@ fn names_without_a_registry_and_instances_are_refused() {
     let store = Store::open(&place.store()).unwrap();
     let record = store.resolve(&"team/base:1".parse().unwrap()).unwrap();
     let mut image = store.load_image(&record.manifest).unwrap();
-    image.config_mut().set_label(svp::pipeline::LABEL_PHASE, "setup");
+    image.config_mut().set_label("dev.servicepack.phase", "setup");
     store.insert_image(&image, &"one:1".parse().unwrap()).unwrap();
     drop(store);
     let file = place.path("one.tar");

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::escape::printable;
 use crate::progress::{Event, Reporter, Transfer};
-pub use words::line;
+pub(crate) use words::line;
 
 /// Progress output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

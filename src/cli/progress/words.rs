@@ -6,7 +6,7 @@ use super::super::table::size;
 use crate::progress::{BackupNote, Event, ImageNote, Note, PortReason, ServiceNote, Step, Warning};
 
 /// An event as a line for people; none for those that are no line.
-pub fn line(event: &Event<'_>) -> Option<String> {
+pub(crate) fn line(event: &Event<'_>) -> Option<String> {
     Some(match event {
         Event::Step(step) => self::step(step),
         Event::Note(note) => format!("note: {}", self::note(note)),

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use super::common::Context;
 use super::progress::Style;
-use super::{error, run};
+use super::{report_error, run};
 use crate::error::Result;
 
 /// The commands that start services and act on them.
@@ -74,8 +74,8 @@ impl Command {
         let result = self.dispatch(context);
         context.finish();
         result.unwrap_or_else(|error| {
-            let code = error::report(&error, style);
-            if is_script { error::own_code(&error) } else { code }
+            let code = report_error::report(&error, style);
+            if is_script { report_error::own_code(&error) } else { code }
         })
     }
 

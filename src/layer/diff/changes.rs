@@ -65,7 +65,7 @@ const MOST_LISTED: usize = 1000;
 
 impl Changes {
     /// Returns the names from the root to an item.
-    pub fn names(&self, index: usize) -> Vec<&[u8]> {
+    pub(super) fn names(&self, index: usize) -> Vec<&[u8]> {
         let mut names = Vec::new();
         let mut at = index;
         while at != 0 {

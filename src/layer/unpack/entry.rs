@@ -22,7 +22,7 @@ const HOLE: usize = 64 * 1024;
 
 impl Tree {
     /// Creates `entry` as `name` in the current directory, replacing an existing file.
-    pub fn write_entry(
+    pub(super) fn write_entry(
         &mut self,
         name: &[u8],
         entry: &Entry,
@@ -48,7 +48,7 @@ impl Tree {
     }
 
     /// Runs `make`; if the name exists, removes it and tries again.
-    pub fn make<T>(
+    pub(super) fn make<T>(
         &mut self,
         name: &[u8],
         make: impl Fn(BorrowedFd<'_>, &[u8]) -> Result<T, Errno>,
@@ -61,7 +61,7 @@ impl Tree {
         made.map_err(|error| failure("create", &self.cursor.path_of(name), error))
     }
 
-    pub fn create_file(&mut self, name: &[u8]) -> Result<OwnedFd> {
+    pub(super) fn create_file(&mut self, name: &[u8]) -> Result<OwnedFd> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         self.make(name, |dir, name| openat(dir, name, flags, Permissions::from_raw_mode(0o600)))
@@ -92,12 +92,12 @@ impl Tree {
     }
 
     /// Replaces the metadata of the current directory with that of `entry`.
-    pub fn directory_metadata(&mut self, entry: &Entry) -> Result<()> {
+    pub(super) fn directory_metadata(&mut self, entry: &Entry) -> Result<()> {
         let (ownership, xattrs) = self.representable(b"", entry, Xattrs::new());
         self.set_directory_metadata(ownership, entry.mtime, &xattrs, true)
     }
 
-    pub fn set_directory_metadata(
+    pub(super) fn set_directory_metadata(
         &mut self,
         ownership: Ownership,
         mtime: Timestamp,
@@ -162,7 +162,7 @@ impl Tree {
         self.set_file_metadata(file, name, ownership, entry.mtime, &xattrs)
     }
 
-    pub fn set_file_metadata(
+    pub(super) fn set_file_metadata(
         &mut self,
         file: BorrowedFd<'_>,
         name: &[u8],
@@ -206,7 +206,7 @@ impl Tree {
     }
 
     /// Reports an attribute that the caller may not set or the file system can't store.
-    pub fn check_xattr(
+    pub(super) fn check_xattr(
         &mut self,
         set: Result<(), Errno>,
         file: BorrowedFd<'_>,
@@ -232,7 +232,7 @@ impl Tree {
         Ok(())
     }
 
-    pub fn make_fifo(&mut self, name: &[u8], entry: &Entry) -> Result<()> {
+    pub(super) fn make_fifo(&mut self, name: &[u8], entry: &Entry) -> Result<()> {
         self.make(name, |dir, name| {
             mknodat(dir, name, FileType::Fifo, Permissions::from_raw_mode(0o600), 0)
         })?;
@@ -243,7 +243,7 @@ impl Tree {
         self.file_metadata(fifo.as_fd(), name, entry, Xattrs::new())
     }
 
-    pub fn make_symlink(&mut self, name: &[u8], entry: &Entry) -> Result<()> {
+    pub(super) fn make_symlink(&mut self, name: &[u8], entry: &Entry) -> Result<()> {
         if entry.link.is_empty() || entry.link.len() >= 4096 || entry.link.contains(&0) {
             return Err(Error::bad_input("its target is not a valid path"));
         }
@@ -333,7 +333,7 @@ impl Tree {
     }
 
     /// Copies `from` to `to`, with long runs of zeros as holes.
-    pub fn copy_content(&mut self, from: &File, to: &File, path: &[u8]) -> Result<()> {
+    pub(super) fn copy_content(&mut self, from: &File, to: &File, path: &[u8]) -> Result<()> {
         let mut buffer = std::mem::take(&mut self.buffer);
         let read = |buf: &mut [u8]| {
             std::io::Read::read(&mut &*from, buf)

@@ -17,7 +17,7 @@ use crate::layer::unpack::tree::{Detour, Found, Tree, copied, failure};
 
 impl Tree {
     /// Creates `name` in the current directory as a hard link to `target`.
-    pub fn link(&mut self, name: &[u8], target: &[u8]) -> Result<()> {
+    pub(super) fn link(&mut self, name: &[u8], target: &[u8]) -> Result<()> {
         let target = EntryPath::parse(target).context("its target")?;
         let parents = target.names().collect::<Vec<_>>();
         let Some((&last, parents)) = parents.split_last() else {

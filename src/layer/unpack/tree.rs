@@ -70,7 +70,7 @@ pub(super) enum Detour {
 }
 
 impl Tree {
-    pub fn new(root: BorrowedFd<'_>, options: &UnpackOptions<'_>) -> Result<Self> {
+    pub(super) fn new(root: BorrowedFd<'_>, options: &UnpackOptions<'_>) -> Result<Self> {
         let cursor = Cursor::new(root).map_err(|error| failure("open", b"", error))?;
         let lower = options.lower.map(Cursor::new).transpose();
         let mut tree = Tree {
@@ -92,14 +92,14 @@ impl Tree {
     }
 
     /// Leaves all directories and returns the report.
-    pub fn finish(mut self) -> Result<UnpackReport> {
+    pub(super) fn finish(mut self) -> Result<UnpackReport> {
         self.ascend(0)?;
         self.finish_directory()?;
         Ok(self.report)
     }
 
     /// Descends into the directory `name`.
-    pub fn push(&mut self, name: &[u8]) -> Result<Result<(), Errno>> {
+    pub(super) fn push(&mut self, name: &[u8]) -> Result<Result<(), Errno>> {
         match self.cursor.push(name) {
             Ok(()) => self.enter().map(Ok),
             Err(error) => Ok(Err(error)),
@@ -107,7 +107,7 @@ impl Tree {
     }
 
     /// Ascends to `depth` levels below the root.
-    pub fn ascend(&mut self, depth: usize) -> Result<()> {
+    pub(super) fn ascend(&mut self, depth: usize) -> Result<()> {
         while self.cursor.depth() > depth {
             self.finish_directory()?;
             self.cursor.pop().map_err(|error| failure("open", b"", error))?;
@@ -116,7 +116,7 @@ impl Tree {
     }
 
     /// Ascends to the deepest directory on the path `names`; returns its depth.
-    pub fn ascend_to_common(&mut self, names: &[&[u8]]) -> Result<usize> {
+    pub(super) fn ascend_to_common(&mut self, names: &[&[u8]]) -> Result<usize> {
         let common = self.cursor.common(names);
         self.ascend(common).map(|()| common)
     }
@@ -165,7 +165,7 @@ impl Tree {
     }
 
     /// Stores the final metadata of the current directory.
-    pub fn set_deferred(&mut self, deferred: Deferred) {
+    pub(super) fn set_deferred(&mut self, deferred: Deferred) {
         if let Some(slot) = self.deferred.last_mut() {
             *slot = deferred;
         }
@@ -176,12 +176,12 @@ impl Tree {
     }
 
     /// Returns whether this layer created the file at `path`.
-    pub fn is_own(&self, path: &[u8]) -> bool {
+    pub(super) fn is_own(&self, path: &[u8]) -> bool {
         self.mode == Mode::Overlay || self.created.contains(&self.hash(path))
     }
 
     /// Records that this layer created `name` in the current directory.
-    pub fn mark_created(&mut self, name: &[u8]) {
+    pub(super) fn mark_created(&mut self, name: &[u8]) {
         if self.mode == Mode::Plain {
             self.created.insert(self.hash(&self.cursor.path_of(name)));
         }
@@ -189,7 +189,7 @@ impl Tree {
 
     /// Goes to the directory `names`, creating missing ones. Follows links that this layer created, inside the root;
     /// replaces those of lower layers by directories, as in an overlay.
-    pub fn go_to_parent(&mut self, names: &[&[u8]]) -> Result<()> {
+    pub(super) fn go_to_parent(&mut self, names: &[&[u8]]) -> Result<()> {
         let exists = self.walk(names, |tree, name, error| match error {
             Errno::NOTDIR => tree.enter_other(name),
             _ => tree.make_parent(name, false).map(|()| Detour::Entered),
@@ -200,7 +200,7 @@ impl Tree {
 
     /// Goes to the directory `names`. Calls `detour` for a name that is missing (`NOENT`) or not a directory
     /// (`NOTDIR`). Returns false if it ends the walk.
-    pub fn walk(
+    pub(super) fn walk(
         &mut self,
         names: &[&[u8]],
         mut detour: impl FnMut(&mut Self, &[u8], Errno) -> Result<Detour>,
@@ -299,7 +299,7 @@ impl Tree {
         self.set_directory_metadata(ownership, mtime, &xattrs, false)
     }
 
-    pub fn stat(&self, name: &[u8]) -> Result<Found> {
+    pub(super) fn stat(&self, name: &[u8]) -> Result<Found> {
         match statat(self.cursor.dir(), name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) if self.mode == Mode::Overlay && is_whiteout(&stat) => Ok(Found::Whiteout),
             Ok(stat) => Ok(Found::File(Box::new(stat))),
@@ -309,7 +309,7 @@ impl Tree {
     }
 
     /// Removes the file at `name`; returns whether it was a whiteout.
-    pub fn remove_existing(&mut self, name: &[u8]) -> Result<bool> {
+    pub(super) fn remove_existing(&mut self, name: &[u8]) -> Result<bool> {
         let whiteout = matches!(self.stat(name)?, Found::Whiteout);
         self.remove(name, false)?;
         Ok(whiteout)

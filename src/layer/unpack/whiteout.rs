@@ -12,7 +12,7 @@ use crate::rootfs;
 
 impl Tree {
     /// Hides the lower layers' `name`. Keeps a file that this layer created there.
-    pub fn apply_whiteout(&mut self, name: &[u8]) -> Result<()> {
+    pub(super) fn apply_whiteout(&mut self, name: &[u8]) -> Result<()> {
         if self.mode == Mode::Plain {
             return self.remove(name, true);
         }
@@ -35,7 +35,7 @@ impl Tree {
     }
 
     /// Hides all lower entries of the current directory.
-    pub fn apply_opaque_whiteout(&mut self) -> Result<()> {
+    pub(super) fn apply_opaque_whiteout(&mut self) -> Result<()> {
         if self.mode == Mode::Overlay && self.cursor.depth() > 0 {
             return self.set_opaque();
         }
@@ -59,7 +59,7 @@ impl Tree {
     }
 
     /// Makes the current directory opaque.
-    pub fn set_opaque(&mut self) -> Result<()> {
+    pub(super) fn set_opaque(&mut self) -> Result<()> {
         if self.mode == Mode::Plain {
             return Ok(());
         }

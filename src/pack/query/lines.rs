@@ -27,7 +27,7 @@ pub(super) struct Source<'a> {
 
 impl Source<'_> {
     /// Creates an error about the whole answer.
-    pub fn bad(&self, why: impl std::fmt::Display) -> Error {
+    pub(super) fn bad(&self, why: impl std::fmt::Display) -> Error {
         Error::bad_input(format!("`{} {}` {why}", self.script, self.key))
     }
 
@@ -39,7 +39,7 @@ impl Source<'_> {
 
 impl Line<'_> {
     /// Creates an error about this line: "`bin/query env`, line 2: "x": why".
-    pub fn bad(&self, why: impl std::fmt::Display) -> Error {
+    pub(super) fn bad(&self, why: impl std::fmt::Display) -> Error {
         self.source.bad_line(self.number, self.text.as_bytes(), why)
     }
 }

@@ -201,7 +201,7 @@ pub(super) fn join(init: u32, process: u32) -> Result<()> {
 ///
 /// # Errors
 /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if the test can't run.
-pub fn why_unbounded() -> Result<Option<Error>> {
+pub(crate) fn why_unbounded() -> Result<Option<Error>> {
     // The stage waits for its request, which never comes.
     let stage = Stage::<()>::spawn(Path::new("/"), "cgroup")?;
     let resources = Resources { memory: Some(64 << 20), milli_cpus: Some(1000), pids: Some(100) };

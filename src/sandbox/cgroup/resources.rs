@@ -17,7 +17,7 @@ const MOST: u64 = 1 << 50;
 /// its processes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Resources {
+pub(crate) struct Resources {
     /// Memory; bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,
@@ -31,22 +31,22 @@ pub struct Resources {
 
 impl Resources {
     /// Whether no limit is set.
-    pub fn is_unbounded(&self) -> bool {
+    pub(crate) fn is_unbounded(&self) -> bool {
         *self == Resources::default()
     }
 }
 
 /// An amount of memory; bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Memory(pub u64);
+pub(crate) struct Memory(pub u64);
 
 /// A number of processors; thousandths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MilliCpus(pub u64);
+pub(crate) struct MilliCpus(pub u64);
 
 /// A number of processes and threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pids(pub u64);
+pub(crate) struct Pids(pub u64);
 
 /// Parses an amount of memory: bytes, or with `k`, `m`, `g` or `t` a multiple of a power of 1024, as podman's
 /// `--memory`. `b` or `iB` may follow.

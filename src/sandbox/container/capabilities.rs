@@ -53,6 +53,7 @@ pub(in crate::sandbox) fn drop_capabilities() -> Result<()> {
             Err(_) => break,
         }
     }
+    // Kernels without ambient capabilities have none to clear.
     let _ = clear_ambient_capability_set();
     let sets =
         CapabilitySets { effective: KEPT, permitted: KEPT, inheritable: CapabilitySet::empty() };

@@ -136,6 +136,7 @@ impl ComponentInit<'_> {
                 if let (Some((_, command)), Some(signal)) =
                     (&self.command, rustix::process::Signal::from_named_raw(signal))
                 {
+                    // ESRCH: the process is gone already.
                     let _ = pidfd_send_signal(command, signal);
                 }
             }

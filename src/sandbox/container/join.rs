@@ -33,7 +33,7 @@ use crate::sandbox::userns::namespace;
 
 /// A command to run in a running container.
 #[derive(Clone, Serialize, Deserialize)]
-pub struct JoinSpec {
+pub(crate) struct JoinSpec {
     /// The command, absolute in the container or searched for in the PATH of `env`, and its arguments.
     pub argv: Vec<String>,
     /// The whole environment.
@@ -48,7 +48,7 @@ pub struct JoinSpec {
 
 /// The standard streams of a command.
 #[derive(Debug)]
-pub enum Stdio {
+pub(crate) enum Stdio {
     /// A terminal of the container, with this number of rows and columns.
     Terminal(u16, u16),
     /// The command's standard input, output and error.
@@ -57,7 +57,7 @@ pub enum Stdio {
 
 /// A running command. Dropping it kills the command.
 #[derive(Debug)]
-pub struct Joined {
+pub(crate) struct Joined {
     stage: Stage<JoinRequest>,
     terminal: Option<File>,
 }
@@ -98,7 +98,7 @@ impl Request for JoinExecRequest {
 /// # Errors
 /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if the container can't be joined,
 /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the command can't be executed.
-pub fn join(
+pub(crate) fn join(
     user_namespace: BorrowedFd<'_>,
     init: BorrowedFd<'_>,
     spec: &JoinSpec,
@@ -130,7 +130,7 @@ pub fn join(
 
 impl Joined {
     /// Returns svp's end of the terminal.
-    pub fn terminal(&self) -> Option<&File> {
+    pub(crate) fn terminal(&self) -> Option<&File> {
         self.terminal.as_ref()
     }
 
@@ -138,7 +138,7 @@ impl Joined {
     ///
     /// # Errors
     /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if no descriptors are left.
-    pub fn signaller(&self) -> Result<Signaller> {
+    pub(crate) fn signaller(&self) -> Result<Signaller> {
         let channel = self.stage.channel().as_fd().try_clone_to_owned();
         channel
             .map(|fd| Signaller(Channel::from_fd(fd)))
@@ -149,18 +149,19 @@ impl Joined {
     ///
     /// # Errors
     /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if the container ends first.
-    pub fn wait(self) -> Result<End> {
+    pub(crate) fn wait(self) -> Result<End> {
         self.stage.finish()
     }
 }
 
 /// Sends signals to a command.
 #[derive(Debug)]
-pub struct Signaller(Channel);
+pub(crate) struct Signaller(Channel);
 
 impl Signaller {
     /// Sends a signal to the command's process group, as a terminal does. The command may have ended.
-    pub fn signal(&self, signal: i32) {
+    pub(crate) fn signal(&self, signal: i32) {
+        // The peer may be gone.
         let _ = self.0.send(&signal, &[]);
     }
 }
@@ -178,6 +179,7 @@ fn stage(
         spaces |= CloneFlags::CLONE_NEWNET;
     }
     setns(&init, spaces).map_err(gone)?;
+    // A kernel without cgroup namespaces needs none.
     let _ = setns(&init, CloneFlags::CLONE_NEWCGROUP);
     if let Some(number) = pid_of(&init) {
         be_limited_as(number);
@@ -219,10 +221,12 @@ fn attend(channel: &Channel, command: Stage<JoinExecRequest>) -> Result<End> {
             Ok(_) => {}
         }
         let Ok(Some((signal, _))) = channel.recv::<i32>() else {
+            // ESRCH: the process is gone already.
             let _ = killpg(group, Signal::SIGKILL);
             return Err(Error::sandbox("svp has ended"));
         };
         if let Ok(signal) = Signal::try_from(signal) {
+            // ESRCH: the process is gone already.
             let _ = killpg(group, signal);
         }
     }
@@ -278,6 +282,7 @@ fn exec(
         // The container's files are untrusted: parse them with the container's rights.
         let user = User::find(user)?;
         if request.terminal.is_some() {
+            // The command's user may not own a file of another file system; reading still works.
             let _ = rustix::fs::fchown(&stdin, Some(rustix::fs::Uid::from_raw(user.uid)), None);
         }
         user.set_home(&mut env);

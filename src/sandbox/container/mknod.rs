@@ -44,6 +44,7 @@ pub(in crate::sandbox) fn serve(listener: &OwnedFd) {
         // Fails if the caller has been killed meanwhile.
         let Ok(call) = receive_notification(listener) else { continue };
         let errno = make(listener, &call).err().map_or(0, Errno::raw_os_error);
+        // ENOENT: the calling process is gone.
         let _ = answer_notification(listener, &call, errno);
     }
 }
@@ -88,6 +89,7 @@ fn make(listener: &OwnedFd, call: &Notification) -> rustix::io::Result<()> {
         rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777 & !caller.umask))
     };
     finish().inspect_err(|_| {
+        // Undo, as far as possible; the original error is the one to report.
         let _ = rustix::fs::unlinkat(&parent, &name, AtFlags::empty());
     })
 }

@@ -48,7 +48,7 @@ impl Request for RunRequest {
 }
 
 /// Receives a command's output, piece by piece as it arrives.
-pub type Output<'a> = dyn FnMut(Stream, &[u8]) + 'a;
+pub(crate) type Output<'a> = dyn FnMut(Stream, &[u8]) + 'a;
 
 impl Sandbox {
     /// Runs a command in a container and waits for its end. On return, all its processes have ended.
@@ -59,7 +59,7 @@ impl Sandbox {
     /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if the container can't be created,
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the command can't be executed,
     /// [`Kind::Interrupted`](crate::error::Kind::Interrupted) on Ctrl-C. A command that fails is not an error.
-    pub fn run(
+    pub(crate) fn run(
         &self,
         spec: &RunSpec,
         pack: Option<&OwnedFd>,

@@ -35,13 +35,13 @@ use crate::sandbox::stage::protocol::{Descriptors, Request, reply, reply_with};
 use crate::sandbox::userns::namespace;
 
 /// The maximum of components in a service: each needs descriptors, all of which are sent in one message.
-pub const MAX_COMPONENTS: usize = 32;
+pub(crate) const MAX_COMPONENTS: usize = 32;
 /// The time limit of a message to or from a component init, which the service may have stopped.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A service's container.
 #[derive(Clone, Debug)]
-pub struct ServiceSpec {
+pub(crate) struct ServiceSpec {
     /// The upper directory for the service's writes, and the layers below.
     pub overlay: Overlay,
     /// Volumes and other bind mounts.
@@ -87,7 +87,7 @@ pub(in crate::sandbox) struct ServiceInitRequest {
 
 /// A running container of a service. Dropping it kills the container and waits for its end.
 #[derive(Debug)]
-pub struct Service {
+pub(crate) struct Service {
     // Order of dropping: the processes in the network before the network.
     stage: Option<Stage<ServiceRequest>>,
     init: OwnedFd,
@@ -103,7 +103,7 @@ pub struct Service {
 
 /// svp's connection to one component.
 #[derive(Debug)]
-pub struct Component {
+pub(crate) struct Component {
     control: Channel,
     /// The read end of its standard output, until the container has ended.
     pub stdout: Option<File>,
@@ -113,7 +113,7 @@ pub struct Component {
 
 /// A change in a component's state.
 #[derive(Debug)]
-pub enum Event {
+pub(crate) enum Event {
     /// Its first process has started.
     Started,
     /// It could not be started.
@@ -130,7 +130,7 @@ impl Sandbox {
     /// # Errors
     /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if it can't be created,
     /// [`Kind::Interrupted`](crate::error::Kind::Interrupted).
-    pub fn start_service(
+    pub(crate) fn start_service(
         &self,
         spec: &ServiceSpec,
         reporter: &dyn Reporter,
@@ -211,22 +211,22 @@ impl Sandbox {
 
 impl Service {
     /// Returns a pidfd of init: readable once the container has ended.
-    pub fn init_pidfd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn init_pidfd(&self) -> BorrowedFd<'_> {
         self.init.as_fd()
     }
 
     /// Returns the PID of init in this process's PID namespace.
-    pub fn init_pid(&self) -> Option<u32> {
+    pub(crate) fn init_pid(&self) -> Option<u32> {
         pid_of(&self.init)
     }
 
     /// Returns the user namespace.
-    pub fn user_namespace(&self) -> BorrowedFd<'_> {
+    pub(crate) fn user_namespace(&self) -> BorrowedFd<'_> {
         self.user_namespace.as_fd()
     }
 
     /// Returns the number of processes that the OOM killer ended in the container.
-    pub fn memory_kills(&self) -> u64 {
+    pub(crate) fn memory_kills(&self) -> u64 {
         self.cgroup.memory_kills()
     }
 
@@ -235,7 +235,7 @@ impl Service {
     ///
     /// # Errors
     /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if reconnecting fails.
-    pub fn reconnect_network(&mut self) -> Result<bool> {
+    pub(crate) fn reconnect_network(&mut self) -> Result<bool> {
         let Some(network) = &mut self.network else { return Ok(false) };
         if !network.backoff.is_due() {
             return Ok(false);
@@ -273,22 +273,22 @@ impl Component {
     }
 
     /// Starts the component; [`Event::Started`] or [`Event::NotStarted`] follows. It must not be running.
-    pub fn start(&self, argv: Vec<String>, env: Vec<(String, String)>, cwd: &str) {
+    pub(crate) fn start(&self, argv: Vec<String>, env: Vec<(String, String)>, cwd: &str) {
         self.order(&Order::Start { argv, env, cwd: cwd.to_owned() });
     }
 
     /// Sends a signal to its first process.
-    pub fn signal(&self, signal: i32) {
+    pub(crate) fn signal(&self, signal: i32) {
         self.order(&Order::Signal(signal));
     }
 
     /// Kills all its processes; [`Event::Ended`] follows.
-    pub fn kill(&self) {
+    pub(crate) fn kill(&self) {
         self.order(&Order::Kill);
     }
 
     /// Waits for the next event.
-    pub fn event(&self) -> Event {
+    pub(crate) fn event(&self) -> Event {
         match self.control.recv::<Report>() {
             Ok(Some((Report::Started, _))) => Event::Started,
             Ok(Some((Report::NotStarted(error), _))) => Event::NotStarted(error.into()),

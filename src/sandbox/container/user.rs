@@ -118,6 +118,7 @@ fn read(path: &str) -> String {
         return String::new();
     }
     let mut bytes = Vec::new();
+    // Parse the part that could be read.
     let _ = file.take(MOST).read_to_end(&mut bytes);
     String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -9,7 +9,7 @@ use crate::sandbox::programs::find_program;
 use crate::sandbox::spec::Network;
 
 /// Returns why this host can't create a private network; `None` if it can.
-pub fn why_not_private() -> Option<&'static str> {
+pub(crate) fn why_not_private() -> Option<&'static str> {
     if find_program("pasta").is_none() {
         return Some("pasta is not installed (package passt)");
     }

@@ -96,6 +96,7 @@ fn install(request: &EgressFilterRequest, network: OwnedFd) -> Result<()> {
         // Without support for rules, fall back to routes, which block all but sockets bound to an interface. An
         // error in a network without IPv6 is harmless.
         if netlink::refuse(*network, ORDER).is_err() {
+            // The unreachable route is the second best; rules could not be set.
             let _ = netlink::refuse_route_to(*network);
         }
         if let (IpAddr::V4(address), bits) = *network {
@@ -162,6 +163,7 @@ fn default_gateways() -> Vec<IpAddr> {
 fn read(path: &str) -> String {
     let mut text = String::new();
     if let Ok(file) = File::open(path) {
+        // Parse the part that could be read.
         let _ = file.take(1 << 20).read_to_string(&mut text);
     }
     text

@@ -21,11 +21,11 @@ pub(in crate::sandbox) const HERE: &str = "links";
 const BESIDE: &str = "service";
 
 /// The maximum of services that one can be linked to.
-pub const MAX_LINKS: usize = 200;
+pub(crate) const MAX_LINKS: usize = 200;
 
 /// A listener in a service's network that leads to a linked service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LinkListener {
+pub(crate) struct LinkListener {
     /// The index of the link.
     pub link: usize,
     /// The port.
@@ -35,7 +35,7 @@ pub struct LinkListener {
 }
 
 /// Returns the address at which a service reaches the link with this index.
-pub fn link_address(link: usize) -> Ipv4Addr {
+pub(crate) fn link_address(link: usize) -> Ipv4Addr {
     let number = u8::try_from(link + 2).unwrap_or(u8::MAX);
     Ipv4Addr::new(169, 254, 83, number)
 }

@@ -6,11 +6,11 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-pub use crate::oci::Transport;
+pub(crate) use crate::oci::Transport;
 
 /// A port of the host that is forwarded to a port of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Forward {
+pub(crate) struct Forward {
     /// The address on which the host listens.
     pub host: SocketAddr,
     /// The port in the container.

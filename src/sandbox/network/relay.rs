@@ -36,10 +36,10 @@ const TICK: Duration = Duration::from_millis(500);
 const NO_ROOM: Duration = Duration::from_millis(20);
 
 /// Returns the targets to try, in order, for a peer's address. Called for each connection.
-pub type Leads<'a> = dyn Fn(IpAddr) -> Vec<SocketAddr> + Sync + 'a;
+pub(crate) type Leads<'a> = dyn Fn(IpAddr) -> Vec<SocketAddr> + Sync + 'a;
 
 /// Relays one port until `over` returns true.
-pub fn serve(socket: &RelaySocket, to: &Leads<'_>, over: &dyn Fn() -> bool) {
+pub(crate) fn serve(socket: &RelaySocket, to: &Leads<'_>, over: &dyn Fn() -> bool) {
     match socket {
         RelaySocket::Tcp(listener) => serve_tcp(listener, to, over),
         RelaySocket::Udp(socket) => serve_udp(socket, to, over),
@@ -135,6 +135,7 @@ fn carry(near: &TcpStream, to: &[SocketAddr]) -> io::Result<()> {
     }
     let far = far?;
     for stream in [near, &far] {
+        // An optimisation: the connection works without it.
         let _ = stream.set_nodelay(true);
         notice_death(stream);
     }
@@ -150,6 +151,7 @@ fn carry(near: &TcpStream, to: &[SocketAddr]) -> io::Result<()> {
 
 /// Enables keepalive: the kernel detects within two minutes that the peer has vanished.
 fn notice_death(stream: &TcpStream) {
+    // An optimisation: the connection works without it.
     let _ = sockopt::set_tcp_keepidle(stream, Duration::from_secs(60))
         .and_then(|()| sockopt::set_tcp_keepintvl(stream, Duration::from_secs(15)))
         .and_then(|()| sockopt::set_tcp_keepcnt(stream, 4))
@@ -182,6 +184,7 @@ struct Sender {
 fn serve_udp(near: &UdpSocket, to: &Leads<'_>, over: &dyn Fn() -> bool) {
     let mut senders: Vec<Sender> = Vec::new();
     let mut buffer = vec![0; 64 << 10];
+    // An optimisation: the connection works without it.
     let _ = near.set_nonblocking(true);
     while !over() {
         senders.retain(|sender| !sender.refused && sender.heard.elapsed() < SILENT);
@@ -192,6 +195,7 @@ fn serve_udp(near: &UdpSocket, to: &Leads<'_>, over: &dyn Fn() -> bool) {
                 match sender.far.recv(&mut buffer) {
                     Ok(length) => {
                         sender.heard = Instant::now();
+                        // The peer may be gone.
                         let _ = near.send_to(&buffer[..length], sender.peer);
                     }
                     // No listener at the target any more: resolve the target again for the next datagram.

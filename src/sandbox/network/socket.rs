@@ -10,7 +10,7 @@ use super::ports::Transport;
 
 /// A socket opened by [`open`].
 #[derive(Debug)]
-pub enum RelaySocket {
+pub(crate) enum RelaySocket {
     /// A listener for connections.
     Tcp(TcpListener),
     /// A socket for datagrams.
@@ -19,7 +19,7 @@ pub enum RelaySocket {
 
 impl RelaySocket {
     /// Wraps a descriptor received from another process.
-    pub fn of(fd: OwnedFd, protocol: Transport) -> RelaySocket {
+    pub(crate) fn of(fd: OwnedFd, protocol: Transport) -> RelaySocket {
         match protocol {
             Transport::Tcp => RelaySocket::Tcp(fd.into()),
             Transport::Udp => RelaySocket::Udp(fd.into()),
@@ -31,7 +31,7 @@ impl RelaySocket {
 ///
 /// # Errors
 /// Errors of the kernel.
-pub fn open(at: SocketAddr, protocol: Transport) -> io::Result<OwnedFd> {
+pub(crate) fn open(at: SocketAddr, protocol: Transport) -> io::Result<OwnedFd> {
     let family = if at.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let kind = if protocol == Transport::Tcp { SocketType::STREAM } else { SocketType::DGRAM };
     let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)?;

@@ -23,6 +23,7 @@ pub(in crate::sandbox) fn raise_limit() {
     if let Some(soft) = limits.current.filter(|soft| limits.maximum.is_none_or(|most| most > *soft))
         && setrlimit(Resource::Nofile, raised).is_ok()
     {
+        // Set once; later calls keep the first value.
         let _ = BEFORE.set(soft);
     }
 }
@@ -37,6 +38,7 @@ pub(in crate::sandbox) fn lower_limit() {
     let original = std::env::args().nth(1).and_then(|soft| soft.parse().ok());
     if let Some(soft) = original {
         let maximum = getrlimit(Resource::Nofile).maximum;
+        // The limit is only lowered.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(soft), maximum });
     }
 }

@@ -215,6 +215,7 @@ fn does_not_listen(error: io::Error) -> Error {
 impl<R> Drop for Stage<R> {
     fn drop(&mut self) {
         interrupt::forget_child(self.child.id());
+        // ESRCH: the process is gone already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

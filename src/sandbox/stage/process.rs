@@ -22,12 +22,14 @@ pub(crate) fn close_inherited() {
         .filter(|number| *number > 2)
         .collect();
     for number in numbers {
+        // EBADF: closed already.
         let _ = nix::unistd::close(number);
     }
 }
 
 /// Kills this process when its parent ends. The kernel resets this when credentials change.
 pub(in crate::sandbox) fn die_with_parent() {
+    // Fails only for an invalid signal.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
 }
 
@@ -41,6 +43,7 @@ pub(in crate::sandbox) fn check_parent(channel: &Channel) -> Result<()> {
 /// A stage keeps SIGTERM and the like blocked, because svp must handle them first.
 pub(in crate::sandbox) fn reset_signals() {
     crate::sys::default_signals();
+    // Fails only for an invalid mask.
     let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
 }
 

@@ -17,7 +17,7 @@ use crate::store::Staging;
 
 /// Options of a diff.
 #[derive(Clone, Copy, Debug)]
-pub struct DiffOptions {
+pub(crate) struct DiffOptions {
     /// The compression of the layer.
     pub compression: Settings,
     /// SOURCE_DATE_EPOCH: later modification times are clamped to it; seconds.
@@ -26,7 +26,7 @@ pub struct DiffOptions {
 
 /// A locked build directory in the layer store, for one container. Dropping it removes the directory.
 #[derive(Debug)]
-pub struct BuildRootfs<'a> {
+pub(crate) struct BuildRootfs<'a> {
     sandbox: &'a Sandbox,
     overlay: Overlay,
     started: (i64, u32),
@@ -40,7 +40,7 @@ impl Sandbox {
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) for a layer that doesn't match its digests or is malformed,
     /// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).
-    pub fn build_rootfs(
+    pub(crate) fn build_rootfs(
         &self,
         layers: impl IntoIterator<Item = Result<LayerSource>>,
         unpacking: &mut dyn FnMut(&LayerSource),
@@ -64,6 +64,7 @@ impl Sandbox {
         let namespace = self.namespace_fd().try_clone().io("keep", "the user namespace")?;
         let (layer_store, gone) = (self.layer_store().to_owned(), overlay.dir.clone());
         interrupt::watch_temporary(&path, move |_| {
+            // Best effort: a later command removes the rest.
             let _ = remove(&layer_store, namespace.as_fd(), vec![gone]);
         });
         Ok(BuildRootfs { sandbox: self, overlay, started: (0, 0), _lock: lock })
@@ -75,7 +76,7 @@ impl BuildRootfs<'_> {
     ///
     /// # Errors
     /// As [`Sandbox::build_rootfs`].
-    pub fn add_private_layer(&mut self, layer: &LayerSource) -> Result<()> {
+    pub(crate) fn add_private_layer(&mut self, layer: &LayerSource) -> Result<()> {
         let (place, report) = self.sandbox.unpack(&self.overlay, layer, "own")?;
         write_report(&place, &report)?;
         self.overlay.lowers.insert(0, format!("{}/own/fs", self.overlay.dir));
@@ -100,7 +101,7 @@ impl BuildRootfs<'_> {
 
     /// Returns the root file system to run a command in. Also records the time: a later [`BuildRootfs::diff`]
     /// attributes every later change to the command.
-    pub fn rootfs(&mut self) -> Rootfs {
+    pub(crate) fn rootfs(&mut self) -> Rootfs {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
         self.started = (now.tv_sec, now.tv_nsec as u32);
         Rootfs::Layers(self.overlay.clone())
@@ -111,7 +112,7 @@ impl BuildRootfs<'_> {
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) for a file that no layer can hold,
     /// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).
-    pub fn diff(&self, blob: &File, options: DiffOptions) -> Result<WrittenLayer> {
+    pub(crate) fn diff(&self, blob: &File, options: DiffOptions) -> Result<WrittenLayer> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let request = DiffRequest {
             overlay: self.overlay.clone(),

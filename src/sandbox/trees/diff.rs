@@ -32,7 +32,7 @@ pub(in crate::sandbox) struct DiffRequest {
 
 /// A layer written by a diff.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct WrittenLayer {
+pub(crate) struct WrittenLayer {
     /// The digest of the compressed blob.
     pub digest: Digest,
     /// The size of the compressed blob; bytes.

@@ -30,7 +30,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// [`Kind::Sandbox`](crate::error::Kind::Sandbox).
-    pub fn present(&self, rootfs: &BuildRootfs<'_>, paths: &[&str]) -> Result<Vec<bool>> {
+    pub(crate) fn present(&self, rootfs: &BuildRootfs<'_>, paths: &[&str]) -> Result<Vec<bool>> {
         let paths = paths.iter().map(|path| (*path).to_owned()).collect();
         let request = LookRequest { overlay: rootfs.overlay().clone(), paths };
         Stage::start(self.layer_store(), &request, &[self.namespace()])?.finish()

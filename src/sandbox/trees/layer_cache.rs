@@ -25,7 +25,7 @@ use crate::sandbox::userns::namespace;
 
 /// A tree of a layer store: an unpacked layer, a build directory, a service's writes or a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CachedTree {
+pub(crate) struct CachedTree {
     /// The layer store that contains it.
     layer_store: PathBuf,
     /// The directory of the layer store that contains it, such as [`LAYERS`] or [`TMP`].
@@ -38,40 +38,40 @@ pub struct CachedTree {
 
 impl CachedTree {
     /// Returns the name of the directory of the layer with this chain ID.
-    pub fn key_of(chain_id: &Digest) -> String {
+    pub(crate) fn key_of(chain_id: &Digest) -> String {
         key(chain_id)
     }
 
     /// Whether it is a layer in a format that this version of svp reads, and its [`CachedTree::key_of`] is in
     /// `keys`.
-    pub fn is_among(&self, keys: &HashSet<String>) -> bool {
+    pub(crate) fn is_among(&self, keys: &HashSet<String>) -> bool {
         self.known && self.dir == LAYERS && keys.contains(&self.key)
     }
 
     /// Whether it is a volume.
-    pub fn is_volume(&self) -> bool {
+    pub(crate) fn is_volume(&self) -> bool {
         self.dir == VOLUMES
     }
 
     /// Whether it is a build directory.
-    pub fn is_build_rootfs(&self) -> bool {
+    pub(crate) fn is_build_rootfs(&self) -> bool {
         self.dir == TMP
     }
 
     /// Whether a layer has all parts of a published one. Does not verify the content.
-    pub fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         let report = fs::read(self.path().join("report"));
         let report = report.is_ok_and(|text| serde_json::from_slice::<UnpackReport>(&text).is_ok());
         report && self.path().join("fs").is_dir()
     }
 
     /// Returns the name of its directory.
-    pub fn key(&self) -> &str {
+    pub(crate) fn key(&self) -> &str {
         &self.key
     }
 
     /// Returns its path.
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.layer_store.join(self.dir).join(&self.key)
     }
 }
@@ -82,7 +82,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn cached_trees(trees: &Path) -> Result<Vec<CachedTree>> {
+    pub(crate) fn cached_trees(trees: &Path) -> Result<Vec<CachedTree>> {
         let mut found = Vec::new();
         for layer_store in names(trees)? {
             let known = layer_store.ends_with(&format!("-{FORMAT}"));
@@ -100,7 +100,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn persistent_trees(trees: &Path) -> Result<Vec<CachedTree>> {
+    pub(crate) fn persistent_trees(trees: &Path) -> Result<Vec<CachedTree>> {
         let mut found = Vec::new();
         for layer_store in names(trees)?.into_iter().map(|layer_store| trees.join(layer_store)) {
             for dir in [SERVICES, VOLUMES] {
@@ -121,7 +121,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn strays(trees: &Path) -> Result<Vec<PathBuf>> {
+    pub(crate) fn strays(trees: &Path) -> Result<Vec<PathBuf>> {
         let mut found = Vec::new();
         for layer_store in names(trees)? {
             let path = trees.join(&layer_store);
@@ -140,7 +140,7 @@ impl Sandbox {
     }
 
     /// Whether a layer is unpacked for the current id map.
-    pub fn holds(&self, layer: &CachedTree) -> bool {
+    pub(crate) fn holds(&self, layer: &CachedTree) -> bool {
         layer.layer_store == self.layer_store()
     }
 
@@ -148,7 +148,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).
-    pub fn measure(&self, layers: &[CachedTree]) -> Result<Vec<u64>> {
+    pub(crate) fn measure(&self, layers: &[CachedTree]) -> Result<Vec<u64>> {
         let mut sizes = Vec::with_capacity(layers.len());
         for group in layers.chunk_by(|a, b| a.layer_store == b.layer_store) {
             let paths = group.iter().map(|tree| format!("{}/{}", tree.dir, tree.key)).collect();
@@ -167,7 +167,7 @@ impl Sandbox {
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage), for example if a layer belongs to an id map that the
     /// caller no longer has.
-    pub fn remove_cached(&self, layers: &[CachedTree]) -> Result<()> {
+    pub(crate) fn remove_cached(&self, layers: &[CachedTree]) -> Result<()> {
         let _cleaning = interrupt::cleaning();
         for group in layers.chunk_by(|a, b| a.layer_store == b.layer_store) {
             let layer_store = &group[0].layer_store;

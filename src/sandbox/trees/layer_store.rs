@@ -22,7 +22,7 @@ use crate::store::Store;
 
 /// A layer to unpack, and its blob.
 #[derive(Debug)]
-pub struct LayerSource {
+pub(crate) struct LayerSource {
     /// The blob, read from its start.
     pub blob: File,
     /// The blob's digest.
@@ -38,7 +38,10 @@ pub struct LayerSource {
 }
 
 /// Opens the layers of an image of the store for unpacking, the lowest first.
-pub fn layer_sources(store: &Store, image: &Image) -> impl Iterator<Item = Result<LayerSource>> {
+pub(crate) fn layer_sources(
+    store: &Store,
+    image: &Image,
+) -> impl Iterator<Item = Result<LayerSource>> {
     image.layers().iter().zip(image.chain_ids()).map(|(layer, chain_id)| {
         let descriptor = &layer.descriptor;
         Ok(LayerSource {

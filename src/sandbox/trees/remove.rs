@@ -75,6 +75,7 @@ pub(in crate::sandbox) fn sweep(layer_store: &Path, namespace: BorrowedFd<'_>) {
     }
     if !dead.is_empty() {
         let _cleaning = interrupt::cleaning();
+        // Best effort: a later command removes the rest.
         let _ = remove(layer_store, namespace, dead);
     }
 }

@@ -13,7 +13,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// As [`Sandbox::build_rootfs`].
-    pub fn service_overlay(
+    pub(crate) fn service_overlay(
         &self,
         id: &str,
         layers: impl IntoIterator<Item = Result<LayerSource>>,
@@ -30,7 +30,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).
-    pub fn remove_service(&self, id: &str) -> Result<()> {
+    pub(crate) fn remove_service(&self, id: &str) -> Result<()> {
         cgroup::forget(id);
         self.remove_existing(format!("{SERVICES}/{id}"))
     }

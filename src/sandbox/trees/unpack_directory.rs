@@ -63,7 +63,7 @@ impl Request for ClearRequest {
 /// # Errors
 /// [`Kind::BadInput`](crate::error::Kind::BadInput) for a layer that doesn't match its digests or is malformed,
 /// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).
-pub fn unpack_into(
+pub(crate) fn unpack_into(
     dir: &Path,
     layers: impl IntoIterator<Item = Result<LayerSource>>,
     unpacking: &mut dyn FnMut(&LayerSource),

@@ -24,7 +24,7 @@ const MOST_NAMED: usize = 10;
 
 /// An unpacked layer that differs from its blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AlteredLayer {
+pub(crate) struct AlteredLayer {
     /// The name of its directory, as [`CachedTree::key_of`](crate::sandbox::CachedTree::key_of) gives it.
     pub key: String,
     /// The differences, one line each: at most ten, and the number of the rest.
@@ -39,7 +39,7 @@ impl Sandbox {
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) for a damaged blob,
     /// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).
-    pub fn altered(
+    pub(crate) fn altered(
         &self,
         layers: impl IntoIterator<Item = Result<LayerSource>>,
         seen: &mut HashSet<String>,

@@ -46,7 +46,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// As [`Sandbox::build_rootfs`].
-    pub fn create_volume(&self, name: &str, overlay: &Overlay, from: &str) -> Result<bool> {
+    pub(crate) fn create_volume(&self, name: &str, overlay: &Overlay, from: &str) -> Result<bool> {
         let volume = self.layer_store().join(VOLUMES).join(name);
         if volume.exists() {
             return Ok(false);
@@ -75,7 +75,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn rename_volume(&self, from: &str, to: &str) -> Result<()> {
+    pub(crate) fn rename_volume(&self, from: &str, to: &str) -> Result<()> {
         let volumes = self.layer_store().join(VOLUMES);
         let (from, to) = (volumes.join(from), volumes.join(to));
         if !from.exists() {
@@ -92,7 +92,7 @@ impl Sandbox {
     }
 
     /// Whether there is a volume of this name.
-    pub fn has_volume(&self, name: &str) -> bool {
+    pub(crate) fn has_volume(&self, name: &str) -> bool {
         self.layer_store().join(VOLUMES).join(name).exists()
     }
 
@@ -100,7 +100,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn sync(&self) -> Result<()> {
+    pub(crate) fn sync(&self) -> Result<()> {
         let layer_store = File::open(self.layer_store()).io("open", self.layer_store())?;
         rustix::fs::syncfs(layer_store).io("sync", self.layer_store())
     }
@@ -114,7 +114,7 @@ impl Sandbox {
     }
 
     /// Returns the bind mount of a volume in a service's container.
-    pub fn volume_bind(name: &str, at: &str, read_only: bool) -> Bind {
+    pub(crate) fn volume_bind(name: &str, at: &str, read_only: bool) -> Bind {
         // Relative to the directory in which the container's init starts: PLACE/l.
         let source = PathBuf::from("../../..").join(volume_data(name));
         Bind { source, at: at.to_owned(), read_only }
@@ -124,7 +124,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).
-    pub fn remove_volume(&self, name: &str) -> Result<()> {
+    pub(crate) fn remove_volume(&self, name: &str) -> Result<()> {
         self.remove_existing(format!("{VOLUMES}/{name}"))
     }
 }

@@ -26,7 +26,7 @@ pub(in crate::sandbox) struct ArchiveRequest {
 
 /// A volume and its mount point.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ArchivedVolume {
+pub(crate) struct ArchivedVolume {
     /// Its name.
     pub name: String,
     /// The mount point, absolute in the container.

@@ -44,7 +44,7 @@ impl Sandbox {
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) for a file that no layer can hold,
     /// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).
-    pub fn export_volumes(
+    pub(crate) fn export_volumes(
         &self,
         overlay: &Overlay,
         volumes: &[ArchivedVolume],

@@ -45,7 +45,7 @@ impl Sandbox {
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) for a tar that is damaged or not such an export,
     /// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).
-    pub fn import_volumes(
+    pub(crate) fn import_volumes(
         &self,
         overlay: &Overlay,
         volumes: &[ArchivedVolume],

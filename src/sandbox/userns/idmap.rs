@@ -18,7 +18,7 @@ const ROOT_COUNT: u32 = 0x1000_0000;
 
 /// Maps `count` ids, from `inside` (in the container) on, to the ids from `outside` (on the host) on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Extent {
+pub(crate) struct Extent {
     /// The first id in the container.
     pub inside: u32,
     /// The first id on the host.
@@ -29,7 +29,7 @@ pub struct Extent {
 
 /// The user and group ids of a user namespace, as `user_namespaces(7)` writes them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IdMap {
+pub(crate) struct IdMap {
     /// User ids.
     pub uids: Vec<Extent>,
     /// Group ids.
@@ -40,7 +40,7 @@ pub struct IdMap {
 
 /// The ways to write an id map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum MapMethod {
+pub(crate) enum MapMethod {
     /// svp writes it: it has the privilege over the ids.
     Direct,
     /// The setuid helpers `newuidmap` and `newgidmap` write it, from /etc/subuid and /etc/subgid.
@@ -58,7 +58,7 @@ impl IdMap {
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage) if /proc can't be read.
-    pub fn for_caller() -> Result<IdMap> {
+    pub(crate) fn for_caller() -> Result<IdMap> {
         let uid = rustix::process::geteuid().as_raw();
         let gid = rustix::process::getegid().as_raw();
         if uid == 0 {
@@ -88,12 +88,12 @@ impl IdMap {
     }
 
     /// Returns the host's user and group ids of the container's root.
-    pub fn root(&self) -> (u32, u32) {
+    pub(crate) fn root(&self) -> (u32, u32) {
         (self.uids[0].outside, self.gids[0].outside)
     }
 
     /// Returns a short key of this map, for directory names that depend on it.
-    pub fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         Digest::of(format!("{:?}{:?}", self.uids, self.gids)).hex()[..16].to_owned()
     }
 
@@ -101,7 +101,7 @@ impl IdMap {
     ///
     /// # Errors
     /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) with the message of newuidmap or the kernel.
-    pub fn write(&self, pid: u32) -> Result<()> {
+    pub(crate) fn write(&self, pid: u32) -> Result<()> {
         if self.how == MapMethod::Helpers {
             run_helper("newuidmap", pid, &self.uids, "/etc/subuid")?;
             return run_helper("newgidmap", pid, &self.gids, "/etc/subgid");

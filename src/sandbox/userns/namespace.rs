@@ -73,6 +73,7 @@ pub(in crate::sandbox) fn join(channel: &Channel, namespace: OwnedFd) -> Result<
     let _ = setgroups(&[]);
     setresgid(root.1, root.1, root.1).map_err(failed)?;
     setresuid(root.0, root.0, root.0).map_err(failed)?;
+    // Fails only for an invalid value.
     let _ = set_dumpable_behavior(DumpableBehavior::Dumpable);
     die_with_parent();
     check_parent(channel)

@@ -213,9 +213,11 @@ impl Drop for Candidate<'_> {
             // Twice: nothing in it is worth waiting for.
             let _ = running.stop.write_all(&[libc::SIGTERM as u8]);
         }
+        // Removed below, whatever its end.
         let _ = self.stop();
         // The next restore or `svp rm` removes the rest: its record identifies it.
         if !self.given_away && remove_trees(&self.record, self.sandbox).is_ok() {
+            // Best effort: a later command removes the rest.
             let _ = self.service_dir.remove();
         }
     }

@@ -28,15 +28,15 @@ use crate::service::status::State;
 use crate::store::{Store, StoreLayout};
 
 /// The script that prints a backup.
-pub const BACKUP: &str = "/service/bin/backup";
+pub(crate) const BACKUP: &str = "/service/bin/backup";
 /// The script that reads the output of [`BACKUP`].
-pub const RESTORE: &str = "/service/bin/restore";
+pub(crate) const RESTORE: &str = "/service/bin/restore";
 /// How long processes left behind by `bin/backup` may hold its output open without writing.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Which of the scripts an image has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Scripts {
+pub(crate) struct Scripts {
     /// [`BACKUP`].
     pub backup: bool,
     /// [`RESTORE`].
@@ -48,7 +48,7 @@ impl Scripts {
     ///
     /// # Errors
     /// Those of unpacking it.
-    pub fn of(
+    pub(crate) fn of(
         store: &Store,
         sandbox: &Sandbox,
         record: &Record,
@@ -64,13 +64,13 @@ impl Scripts {
 }
 
 /// A destination for a backup.
-pub trait Sink: Write + Send {
+pub(crate) trait Sink: Write + Send {
     /// Discards the bytes written so far: the backup failed, and its space may be needed.
     fn discard(&mut self);
 }
 
 /// Output settings of a backup.
-pub struct Output<'a> {
+pub(crate) struct Output<'a> {
     /// The destination. After a failure it holds a truncated stream that every decompressor rejects.
     pub to: &'a mut dyn Sink,
     /// How it is compressed.
@@ -85,7 +85,7 @@ pub struct Output<'a> {
 /// # Errors
 /// Those of running it; [`Kind::Storage`] if the output can't be written, [`Kind::Script`] if processes that it
 /// started keep its output open, [`Kind::Interrupted`].
-pub fn run_backup_script(
+pub(crate) fn run_backup_script(
     root: &Path,
     service_dir: &ServiceDir,
     record: &Record,
@@ -117,6 +117,7 @@ pub fn run_backup_script(
             end
         });
         scope.spawn(move || {
+            // The exit status is known already; output is optional.
             let _ = drain(&stderr, ended, Duration::ZERO, &mut |bytes| {
                 show(bytes);
                 Ok::<(), Error>(())
@@ -152,7 +153,7 @@ pub fn run_backup_script(
 /// # Errors
 /// Those of stopping and starting it; [`Kind::Usage`] for one that goes when it stops;
 /// [`Kind::Storage`], [`Kind::Sandbox`], [`Kind::Interrupted`].
-pub fn export_files(
+pub(crate) fn export_files(
     root: &Path,
     service_dir: &ServiceDir,
     output: Output<'_>,

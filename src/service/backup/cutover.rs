@@ -83,7 +83,7 @@ impl CopyLock {
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage).
-pub fn is_being_copied(service_dir: &ServiceDir) -> Result<bool> {
+pub(crate) fn is_being_copied(service_dir: &ServiceDir) -> Result<bool> {
     let path = service_dir.dir().join(COPYING);
     let lock = match File::open(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
@@ -96,7 +96,7 @@ pub fn is_being_copied(service_dir: &ServiceDir) -> Result<bool> {
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage).
-pub fn is_locked(service_dir: &ServiceDir) -> Result<bool> {
+pub(crate) fn is_locked(service_dir: &ServiceDir) -> Result<bool> {
     Ok(service_dir.dir().join(LOCK).exists() && RestoreLock::try_take(service_dir)?.is_none())
 }
 
@@ -189,7 +189,7 @@ impl Cutover {
 ///
 /// # Errors
 /// [`Kind::BadInput`](crate::error::Kind::BadInput) if its journal is damaged, [`Kind::Storage`](crate::error::Kind::Storage).
-pub fn volumes(service_dir: &ServiceDir) -> Result<Vec<String>> {
+pub(crate) fn volumes(service_dir: &ServiceDir) -> Result<Vec<String>> {
     let moved = Cutover::of(service_dir)?.map(|cutover| cutover.volumes).unwrap_or_default();
     Ok(moved.into_iter().flat_map(|moved| [moved.name, moved.new, moved.old]).collect())
 }
@@ -198,7 +198,7 @@ pub fn volumes(service_dir: &ServiceDir) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).
-pub fn recover(service_dir: &ServiceDir, sandbox: &Sandbox) -> Result<()> {
+pub(crate) fn recover(service_dir: &ServiceDir, sandbox: &Sandbox) -> Result<()> {
     let Some(cutover) = Cutover::of(service_dir)? else { return Ok(()) };
     cutover.apply(service_dir, sandbox)?;
     // A running restore may still abort.
@@ -230,7 +230,11 @@ pub(super) fn recover_abandoned(
 ///
 /// # Errors
 /// As [`recover`].
-pub fn recover_and_collect(root: &Path, service_dir: &ServiceDir, sandbox: &Sandbox) -> Result<()> {
+pub(crate) fn recover_and_collect(
+    root: &Path,
+    service_dir: &ServiceDir,
+    sandbox: &Sandbox,
+) -> Result<()> {
     recover(service_dir, sandbox)?;
     match RestoreLock::try_take(service_dir)? {
         Some(lock) => sweep(root, service_dir, sandbox, &lock),
@@ -242,7 +246,7 @@ pub fn recover_and_collect(root: &Path, service_dir: &ServiceDir, sandbox: &Sand
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage).
-pub fn abandoned_by_restore(root: &Path) -> Result<Vec<ServiceDir>> {
+pub(crate) fn abandoned_by_restore(root: &Path) -> Result<Vec<ServiceDir>> {
     let copies = ServiceDir::all(root)?;
     let of = copies.iter().filter_map(|copy| copy.record().ok()?.candidate_for);
     let mut found = Vec::new();
@@ -259,7 +263,7 @@ pub fn abandoned_by_restore(root: &Path) -> Result<Vec<ServiceDir>> {
 ///
 /// # Errors
 /// As [`recover`].
-pub fn collect(root: &Path, service_dir: &ServiceDir, sandbox: &Sandbox) -> Result<()> {
+pub(crate) fn collect(root: &Path, service_dir: &ServiceDir, sandbox: &Sandbox) -> Result<()> {
     match RestoreLock::try_take(service_dir)? {
         Some(lock) => recover_abandoned(root, service_dir, sandbox, &lock),
         None => Ok(()),

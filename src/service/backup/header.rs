@@ -30,7 +30,7 @@ const GZIP_EMPTY: [u8; 10] = [3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 /// The header of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Header {
+pub(crate) struct Header {
     /// The version of the header's format; the field name identifies svp's header.
     pub svp_backup: u32,
     /// The service's name.
@@ -50,7 +50,7 @@ pub struct Header {
 /// The data of a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Content {
+pub(crate) enum Content {
     /// The output of the pack's `bin/backup`.
     Script,
     /// A tar of the service's changed files and volumes, made by svp.
@@ -59,7 +59,7 @@ pub enum Content {
 
 impl Header {
     /// A note of now.
-    pub fn new(service: &str, image: &str, digest: Digest, content: Content) -> Header {
+    pub(crate) fn new(service: &str, image: &str, digest: Digest, content: Content) -> Header {
         Header {
             svp_backup: FORMAT,
             service: service.to_owned(),
@@ -75,7 +75,7 @@ impl Header {
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn write(&self, compression: Compression, output: &mut dyn Write) -> Result<()> {
+    pub(crate) fn write(&self, compression: Compression, output: &mut dyn Write) -> Result<()> {
         let text = serde_json::to_vec(self).expect("plain data");
         let length = text.len();
         if length > LONGEST {
@@ -98,7 +98,7 @@ impl Header {
 
 /// The beginning of a backup: its header, if any, and its compression.
 #[derive(Debug)]
-pub struct BackupStart {
+pub(crate) struct BackupStart {
     /// The note, if there is one.
     pub header: Option<Header>,
     /// How the data is compressed, by its magic number.
@@ -113,7 +113,7 @@ impl BackupStart {
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) for one that has nothing in it, or a note that this
     /// svp can't read; [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn read(input: &mut dyn Read, given: Option<Compression>) -> Result<BackupStart> {
+    pub(crate) fn read(input: &mut dyn Read, given: Option<Compression>) -> Result<BackupStart> {
         let mut head = vec![0; 16];
         let length = read_full(input, &mut head).io("read", "the backup")?;
         head.truncate(length);
@@ -168,7 +168,7 @@ impl BackupStart {
     }
 
     /// The whole backup again.
-    pub fn rejoin<R: Read>(self, rest: R) -> impl Read + use<R> {
+    pub(crate) fn rejoin<R: Read>(self, rest: R) -> impl Read + use<R> {
         Cursor::new(self.read).chain(rest)
     }
 }

@@ -13,10 +13,10 @@
 //! | `cutover` | putting that in the old one's place |
 
 mod candidate;
-pub mod create;
-pub mod cutover;
-pub mod header;
-pub mod output_file;
+pub(crate) mod create;
+pub(crate) mod cutover;
+pub(crate) mod header;
+pub(crate) mod output_file;
 mod quiesce;
-pub mod restore;
+pub(crate) mod restore;
 mod stream_to_script;

@@ -14,7 +14,7 @@ use crate::interrupt;
 
 /// A file that is being written, which others don't see before it is whole. Dropped means gone.
 #[derive(Debug)]
-pub enum OutputFile {
+pub(crate) enum OutputFile {
     /// A regular file.
     Regular(AtomicFile),
     /// A device or a pipe, which is written as it is.
@@ -29,7 +29,7 @@ impl OutputFile {
     /// # Errors
     /// [`Kind::Usage`](crate::error::Kind::Usage) if no file can be there,
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn create(path: &Path) -> Result<OutputFile> {
+    pub(crate) fn create(path: &Path) -> Result<OutputFile> {
         let target = resolve_links(path)?;
         let mode = match fs::symlink_metadata(&target) {
             Ok(found) if found.is_file() && !is_own(&found) => Mode::RUSR | Mode::WUSR,
@@ -59,19 +59,20 @@ impl OutputFile {
     }
 
     /// Discards the bytes written so far.
-    pub fn discard(&mut self) {
+    pub(crate) fn discard(&mut self) {
         if let OutputFile::Regular(file) = self {
+            // The file shrinks at the next write otherwise.
             let _ = file.file().set_len(0);
         }
     }
 
     /// Whether the written bytes can be read back before it is finished.
-    pub fn is_regular(&self) -> bool {
+    pub(crate) fn is_regular(&self) -> bool {
         matches!(self, OutputFile::Regular(_))
     }
 
     /// The file, to be written or read.
-    pub fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &File {
         match self {
             OutputFile::Regular(file) => file.file(),
             OutputFile::Special(file) => file,
@@ -82,7 +83,7 @@ impl OutputFile {
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn finish(self) -> Result<()> {
+    pub(crate) fn finish(self) -> Result<()> {
         let OutputFile::Regular(file) = self else { return Ok(()) };
         interrupt::check()?;
         file.finish()

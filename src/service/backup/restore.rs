@@ -31,7 +31,7 @@ use crate::store::{Store, StoreLayout};
 const UNCHANGED: &str = "not restored, everything is as it was";
 
 /// A request to restore a backup.
-pub struct RestoreRequest<'a> {
+pub(crate) struct RestoreRequest<'a> {
     /// The store's root.
     pub root: &'a Path,
     /// The service.
@@ -52,7 +52,7 @@ pub struct RestoreRequest<'a> {
 
 /// The result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// It is restored.
     Done,
     /// `bin/restore` ended so; everything is as it was.
@@ -64,7 +64,7 @@ pub enum Outcome {
 /// # Errors
 /// [`Kind::BadInput`] for a backup that is damaged or of another service, [`Kind::Script`] if the fresh copy
 /// is not healthy, [`Kind::Usage`], [`Kind::Storage`], [`Kind::Sandbox`], [`Kind::Interrupted`].
-pub fn restore(request: RestoreRequest<'_>) -> Result<Outcome> {
+pub(crate) fn restore(request: RestoreRequest<'_>) -> Result<Outcome> {
     let (root, service_dir, reporter) = (request.root, request.service_dir, request.reporter);
     let limit = request.limit;
     let old = service_dir.record()?;
@@ -103,7 +103,7 @@ fn refuse_shared(root: &Path, record: &Record) -> Result<()> {
 ///
 /// # Errors
 /// As [`restore`].
-pub fn verify(request: RestoreRequest<'_>) -> Result<Outcome> {
+pub(crate) fn verify(request: RestoreRequest<'_>) -> Result<Outcome> {
     let (root, service_dir) = (request.root, request.service_dir);
     let sandbox = Sandbox::create(&StoreLayout::new(root).trees())?;
     let restore_lock = RestoreLock::take(service_dir)?;
@@ -229,6 +229,7 @@ fn run_script(
             end
         });
         scope.spawn(move || {
+            // The exit status is known already; output is optional.
             let _ = drain(&file(output), ended, Duration::ZERO, &mut |bytes| {
                 show(bytes);
                 Ok::<(), Error>(())

@@ -20,11 +20,11 @@ mod systemd;
 mod unit;
 mod volumes;
 mod write;
-pub mod yaml;
+pub(crate) mod yaml;
 
 use std::path::PathBuf;
 
-pub use write::export;
+pub(crate) use write::export;
 
 use super::environment;
 use super::mount::{Mount, MountSource};
@@ -36,7 +36,7 @@ use crate::sandbox::Transport;
 
 /// Whose files to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     /// Kubernetes'.
     Kube,
     /// podman's, for systemd.
@@ -47,7 +47,7 @@ pub enum Format {
 
 /// Treatment of secrets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Secrets {
+pub(crate) enum Secrets {
     /// Write them into the format's own object for secrets.
     With,
     /// Leave them out.
@@ -62,7 +62,7 @@ pub enum Secrets {
 
 /// A request to export.
 #[derive(Debug)]
-pub struct Request {
+pub(crate) struct Request {
     /// Whose files.
     pub format: Format,
     /// Treatment of secrets.
@@ -79,7 +79,7 @@ pub struct Request {
 
 /// The result of an export.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Exported {
+pub(crate) struct Exported {
     /// The files, in the order of reading.
     pub files: Vec<File>,
     /// Notes and steps for the user, one sentence each.
@@ -88,7 +88,7 @@ pub struct Exported {
 
 /// A file that was written.
 #[derive(Debug, PartialEq, Eq)]
-pub struct File {
+pub(crate) struct File {
     /// Its name.
     pub name: String,
     /// Its content.

@@ -9,7 +9,7 @@ use crate::oci::Image;
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage) if the format can't express the service.
-pub fn export(record: &Record, image: &Image, request: &Request) -> Result<Exported> {
+pub(crate) fn export(record: &Record, image: &Image, request: &Request) -> Result<Exported> {
     if request.format == Format::Systemd {
         return systemd::export(record, request);
     }

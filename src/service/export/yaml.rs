@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 /// A document, or a part of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Yaml {
+pub(crate) enum Yaml {
     /// A string.
     Text(String),
     /// A whole number.
@@ -58,7 +58,7 @@ impl<const N: usize> From<[(&str, Yaml); N]> for Yaml {
 
 impl Yaml {
     /// Adds an entry to a mapping; leaves anything else unchanged.
-    pub fn with(mut self, name: &str, value: impl Into<Yaml>) -> Yaml {
+    pub(crate) fn with(mut self, name: &str, value: impl Into<Yaml>) -> Yaml {
         if let Yaml::Map(entries) = &mut self {
             entries.push((name.to_owned(), value.into()));
         }
@@ -66,7 +66,7 @@ impl Yaml {
     }
 
     /// Adds an entry if there is a value.
-    pub fn with_some(self, name: &str, value: Option<impl Into<Yaml>>) -> Yaml {
+    pub(crate) fn with_some(self, name: &str, value: Option<impl Into<Yaml>>) -> Yaml {
         match value {
             Some(value) => self.with(name, value),
             None => self,
@@ -74,7 +74,7 @@ impl Yaml {
     }
 
     /// The text of a document, without `---`; ends with a line end.
-    pub fn document(&self) -> String {
+    pub(crate) fn document(&self) -> String {
         let mut out = String::new();
         match self {
             Yaml::List(list) if !list.is_empty() => block(self, 0, &mut out),
@@ -222,6 +222,9 @@ fn is_plain(text: &str) -> bool {
     let words = !WORDS.contains(&text.to_ascii_lowercase().as_str());
     (first || amount) && last && rest && words && !text.contains(": ") && !text.contains("  ")
 }
+
+#[cfg(test)]
+mod round_trip;
 
 #[cfg(test)]
 mod tests {

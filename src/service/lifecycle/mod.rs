@@ -14,11 +14,11 @@ mod start;
 mod stop;
 mod wait;
 
-pub use remove::{Remove, Removed, discard, remove};
-pub use restart::{Restart, restart};
-pub use start::{Start, start};
-pub use stop::{Stop, running, stop};
-pub use wait::wait;
+pub(crate) use remove::{Remove, Removed, discard, remove};
+pub(crate) use restart::{Restart, restart};
+pub(crate) use start::{Start, start};
+pub(crate) use stop::{Stop, running, stop};
+pub(crate) use wait::wait;
 
 pub(super) use remove::delete;
 pub(super) use stop::stop_if_running;

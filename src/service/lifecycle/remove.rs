@@ -14,7 +14,7 @@ use crate::store::StoreLayout;
 
 /// How to remove a service.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Remove {
+pub(crate) struct Remove {
     /// Stop it first, and remove it even if its record is damaged.
     pub force: bool,
     /// Remove its volumes too, but for those that other services have as well.
@@ -23,7 +23,7 @@ pub struct Remove {
 
 /// What removing a service has left to tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Removed {
+pub(crate) struct Removed {
     /// The services that are linked to it, and can't start without it.
     pub linked: Vec<String>,
     /// The volumes that stay because another service has them too.
@@ -35,7 +35,7 @@ pub struct Removed {
 /// # Errors
 /// [`Kind::Usage`] if it runs, or a backup of it is being made; [`Kind::BadInput`] if its record is damaged and
 /// `force` was not said; [`Kind::Storage`], [`Kind::Sandbox`].
-pub fn remove(
+pub(crate) fn remove(
     root: &Path,
     service_dir: &ServiceDir,
     request: &Remove,
@@ -69,7 +69,7 @@ pub fn remove(
 
 /// Removes a service that could not be started, if nothing of it ever ran. What can't be removed stays for
 /// `svp rm`.
-pub fn discard(root: &Path, service_dir: &ServiceDir, record: &Record) {
+pub(crate) fn discard(root: &Path, service_dir: &ServiceDir, record: &Record) {
     if !service_dir.status().is_ok_and(|status| !status.ran()) {
         return;
     }

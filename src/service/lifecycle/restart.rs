@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// What to restart, and how.
 #[derive(Clone, Debug, Default)]
-pub struct Restart {
+pub(crate) struct Restart {
     /// The components; the whole service if none is named.
     pub components: Vec<String>,
     /// How it is stopped.
@@ -31,7 +31,7 @@ pub struct Restart {
 /// # Errors
 /// Those of stopping and starting it; [`Kind::Usage`] for a service that goes when it stops, and for a component
 /// that there isn't; [`Kind::Script`] if a component does not start again.
-pub fn restart(
+pub(crate) fn restart(
     root: &Path,
     service_dir: &ServiceDir,
     request: &Restart,

@@ -11,7 +11,7 @@ use crate::service::{health, monitor};
 
 /// How to start a service.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Start {
+pub(crate) struct Start {
     /// Wait until it is healthy, for so long at most.
     pub wait: Option<Duration>,
 }
@@ -21,7 +21,7 @@ pub struct Start {
 /// # Errors
 /// Those of starting it; [`Kind::Usage`](crate::error::Kind::Usage) if it runs, or is stopped for a backup's
 /// copy; [`Kind::Script`](crate::error::Kind::Script) if it is not healthy in time.
-pub fn start(
+pub(crate) fn start(
     root: &Path,
     service_dir: &ServiceDir,
     request: &Start,

@@ -12,7 +12,7 @@ use crate::service::supervise::STOP_SECONDS;
 
 /// How to stop a service.
 #[derive(Clone, Copy, Debug)]
-pub struct Stop {
+pub(crate) struct Stop {
     /// How many seconds it has after its stop signal before it is killed.
     pub seconds: u32,
 }
@@ -27,7 +27,7 @@ impl Default for Stop {
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage).
-pub fn running(root: &Path) -> Result<Vec<ServiceDir>> {
+pub(crate) fn running(root: &Path) -> Result<Vec<ServiceDir>> {
     let mut service_dirs = ServiceDir::all(root)?;
     let runs =
         |service_dir: &ServiceDir| service_dir.status().is_ok_and(|s| s.state == State::Running);
@@ -42,7 +42,11 @@ pub fn running(root: &Path) -> Result<Vec<ServiceDir>> {
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage) while a backup of it is made or restored; what its monitor says;
 /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if the monitor does not answer.
-pub fn stop(service_dir: &ServiceDir, request: &Stop, reporter: &dyn Reporter) -> Result<()> {
+pub(crate) fn stop(
+    service_dir: &ServiceDir,
+    request: &Stop,
+    reporter: &dyn Reporter,
+) -> Result<()> {
     refuse_during_copy(service_dir)?;
     if stop_if_running(service_dir, request)? {
         return Ok(());

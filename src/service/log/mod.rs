@@ -7,8 +7,8 @@
 mod read;
 mod rotating_log;
 
-pub use read::{Follower, Line, LogFilter, merged};
-pub use rotating_log::Log;
+pub(crate) use read::{Follower, Line, LogFilter, merged};
+pub(crate) use rotating_log::Log;
 
 use std::path::{Path, PathBuf};
 

@@ -17,7 +17,7 @@ const MOST_FILES: u32 = 1000;
 
 /// A line, or a piece of a very long one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub(crate) struct Line {
     /// When it was printed.
     pub time: Timestamp,
     /// The stream it was printed to.
@@ -32,7 +32,7 @@ pub struct Line {
 
 /// Which lines.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct LogFilter {
+pub(crate) struct LogFilter {
     /// So many of the last.
     pub last: Option<usize>,
     /// Those since then.
@@ -52,7 +52,7 @@ impl LogFilter {
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage); those of `take`.
-pub fn merged(
+pub(crate) fn merged(
     dir: &Path,
     components: &[String],
     wanted: &LogFilter,
@@ -129,7 +129,7 @@ impl Last {
 
 /// Reads one component's log from its oldest line, and resumes at its last position.
 #[derive(Debug)]
-pub struct Follower {
+pub(crate) struct Follower {
     dir: PathBuf,
     component: String,
     number: usize,
@@ -158,7 +158,7 @@ impl Follower {
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn next_line(&mut self) -> Result<Option<Line>> {
+    pub(crate) fn next_line(&mut self) -> Result<Option<Line>> {
         loop {
             if let Some(line) = self.next_of_open()? {
                 return Ok(Some(line));

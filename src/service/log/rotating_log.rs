@@ -15,7 +15,7 @@ const LONGEST: usize = 1 << 20;
 
 /// The log of one component, which its two streams write to.
 #[derive(Debug)]
-pub struct Log {
+pub(crate) struct Log {
     dir: PathBuf,
     component: String,
     limits: LogLimits,
@@ -35,7 +35,7 @@ impl Log {
     ///
     /// # Errors
     /// If the file can't be opened.
-    pub fn open(dir: &Path, component: &str, limits: LogLimits) -> io::Result<Log> {
+    pub(crate) fn open(dir: &Path, component: &str, limits: LogLimits) -> io::Result<Log> {
         let file = open(&file(dir, component, 0))?;
         let size = file.metadata()?.len();
         let state = Mutex::new(State { file, size, failed: None });
@@ -43,7 +43,12 @@ impl Log {
     }
 
     /// Keeps all that comes from `source` until it ends; each line also goes to `show`.
-    pub fn copy_from(&self, stream: Stream, mut source: impl Read, show: &dyn Fn(Stream, &[u8])) {
+    pub(crate) fn copy_from(
+        &self,
+        stream: Stream,
+        mut source: impl Read,
+        show: &dyn Fn(Stream, &[u8]),
+    ) {
         let mut pending = Vec::new();
         let mut buffer = vec![0; 64 << 10];
         loop {
@@ -73,7 +78,7 @@ impl Log {
     }
 
     /// Why writing failed, if it did.
-    pub fn failure(&self) -> Option<String> {
+    pub(crate) fn failure(&self) -> Option<String> {
         self.state.lock().ok()?.failed.clone()
     }
 
@@ -116,6 +121,7 @@ impl Log {
         // The new one is there before an old one moves: who moves them and fails then, time after time, would
         // have lost them all.
         let beside = name(0).with_extension("new");
+        // Best effort: a later command removes the rest.
         let _ = fs::remove_file(&beside);
         let new = open(&beside)?;
         let oldest = if name(0).exists() { self.limits.files.max(1) - 1 } else { 0 };

@@ -28,10 +28,10 @@ use crate::service::status::{State, Status, now, shell_code};
 /// How often to look at the network.
 const TICK: Duration = Duration::from_secs(2);
 /// Seconds between Ctrl-C or SIGTERM and SIGKILL.
-pub const STOP_SECONDS: u32 = 10;
+pub(crate) const STOP_SECONDS: u32 = 10;
 
 /// The events of a supervisor.
-pub struct Hooks<'a> {
+pub(crate) struct Hooks<'a> {
     /// Every component has been started.
     pub started: &'a mut dyn FnMut(),
     /// Output of a component, in whole lines.
@@ -41,7 +41,7 @@ pub struct Hooks<'a> {
 }
 
 /// What to supervise.
-pub struct Job<'a> {
+pub(crate) struct Job<'a> {
     /// The service's place, whose lock the caller holds.
     pub service_dir: &'a ServiceDir,
     /// Its record.
@@ -64,7 +64,7 @@ pub struct Job<'a> {
 /// # Errors
 /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if its container can't be made,
 /// [`Kind::Storage`](crate::error::Kind::Storage).
-pub fn supervise(job: &Job<'_>, hooks: &mut Hooks<'_>) -> Result<i32> {
+pub(crate) fn supervise(job: &Job<'_>, hooks: &mut Hooks<'_>) -> Result<i32> {
     let listener = Listener::bind(job.service_dir)?;
     let mut status = Status::new(&job.record.component_names());
     status.state = State::Starting;
@@ -208,6 +208,7 @@ impl Supervisor<'_> {
         if self.log_failure.is_some() {
             self.status.error.clone_from(&self.log_failure);
         }
+        // The next write includes it.
         let _ = self.job.service_dir.set_status(&self.status);
     }
 

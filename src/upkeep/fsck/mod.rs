@@ -23,7 +23,7 @@ use crate::store::{Staging, Store, StoreLayout};
 
 /// A fault in the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Fault {
+pub(crate) struct Fault {
     /// The tag, or the path relative to the store's directory.
     pub what: String,
     /// The fault.
@@ -46,7 +46,11 @@ const UNPACK: &str = "`svp prune --unpacked`: layers are unpacked again when the
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage) if a directory can't be read.
-pub fn check_store(store: &Store, quick: bool, reporter: &dyn Reporter) -> Result<Vec<Fault>> {
+pub(crate) fn check_store(
+    store: &Store,
+    quick: bool,
+    reporter: &dyn Reporter,
+) -> Result<Vec<Fault>> {
     let mut check = Check { store, reporter, faults: Vec::new(), whole: HashSet::new() };
     check.strays()?;
     reporter.step(Step::CheckBlobs);

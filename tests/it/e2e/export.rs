@@ -6,10 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use proptest::strategy::{Strategy, ValueTree};
-use proptest::test_runner::TestRunner;
 use serde_json::Value;
-use svp::service::export::yaml::Yaml;
 
 use crate::support::machine::file_of_machine;
 use crate::support::podman::Podman;
@@ -113,53 +110,6 @@ fn the_schema_of_kubernetes_is_not_content_with_anything() {
     let deployment =
         serde_json::json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": spec});
     check_kubernetes(&place, &deployment);
-}
-
-#[test]
-fn any_text_is_read_back_from_yaml() {
-    let place = TestEnv::new();
-    let mut runner = TestRunner::deterministic();
-    let texts = proptest::string::string_regex(
-        r#"(\PC|[\x00-\x20\x7f-\xa0]|[-:#'"!|>%@`{}\[\],&*?~=$. \n]|[0-9eE._]{1,5}){0,12}"#,
-    );
-    let texts = texts.unwrap();
-    let mut all: Vec<String> =
-        (0..3000).map(|_| texts.new_tree(&mut runner).unwrap().current()).collect();
-    let known = "y N yes no On OFF true False null ~ 1 1.0 .5 -1 +1 0x1f 0o7 1_000 1e3 12:30 2026-01-01 .inf .nan << = - -- --- ... \u{feff} a: :a \u{85} \u{2028} a\u{2029} | |- > ? ! & * % @ `";
-    all.extend(known.split(' ').map(String::from));
-    all.extend(
-        [
-            "",
-            " ",
-            "a\n",
-            "\na",
-            "a\n\n",
-            " a\nb",
-            "a\n b\n\n  c\n",
-            "a\n\t\nb",
-            "a \nb",
-            "a\r\nb",
-            "#a\nb\n",
-            "---\na\n",
-        ]
-        .map(String::from),
-    );
-    // As keys, as values, in lists, alone, nested.
-    let map: BTreeMap<&String, &String> = all.iter().zip(all.iter().rev()).collect();
-    let entries = map.iter().map(|(key, value)| ((*key).clone(), Yaml::from(value.as_str())));
-    let list: Vec<Yaml> = all.iter().map(|text| Yaml::from(text.as_str())).collect();
-    let nested = Yaml::List(vec![Yaml::List(list.clone()), Yaml::Map(vec![])]);
-    let document = Yaml::from([
-        ("map", Yaml::Map(entries.collect())),
-        ("list", list.into()),
-        ("nested", nested),
-    ]);
-    let expected = serde_json::json!({"map": map, "list": all, "nested": [all, {}]});
-    let read = parse(&place, &document.document());
-    for (n, text) in all.iter().enumerate() {
-        assert_eq!(read[0]["list"][n], *text, "{:?}", Yaml::from(text.as_str()).document());
-    }
-    assert!(read[0] == expected, "keys or nested texts are read otherwise");
 }
 
 #[test]

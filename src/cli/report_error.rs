@@ -1,4 +1,4 @@
-//! Prints errors: the failure, then the hint; chooses the exit code.
+//! Prints errors: the failure, then the hint. [`Kind`] decides the exit code.
 
 use std::io::Write;
 use std::process::ExitCode;
