@@ -1,4 +1,4 @@
-//! Diagnostics: what svp and its stages do, line by line, for whoever looks for a fault. Decision 070.
+//! Diagnostics: log lines about the work of svp and its stages. Decision 070.
 //!
 //! The library writes to the `log` facade. Lines of other crates never appear: an HTTP client's have headers, and
 //! these have credentials. Control characters are escaped: much of what is logged was chosen by others.
@@ -31,7 +31,7 @@ impl Filter {
     /// The filter of the environment; none if there is none.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The fault.
     pub(crate) fn from_env() -> Result<Option<Self>, String> {
         match std::env::var(VARIABLE) {
             Ok(text) if !text.is_empty() => text.parse().map(Some),

@@ -86,7 +86,7 @@ fn print_bytes(bytes: &[u8]) -> Result<()> {
     let written = out.write_all(bytes).and_then(|()| out.flush());
     written.map_err(|error| {
         if error.kind() == std::io::ErrorKind::BrokenPipe {
-            // As a program that SIGPIPE ends: whoever closed the pipe wants no message.
+            // Exit as if by SIGPIPE: the reader closed the pipe and wants no message.
             std::process::exit(141);
         }
         Error::new(Kind::Storage, "can't write to standard output").source(error)

@@ -215,7 +215,7 @@ fn run(mut request: CopyRequest, context: &Context) -> Result<()> {
     if let Source::Local(image) = &mut request.source
         && image.as_digest().is_some()
     {
-        // What is written gets a name, and a digest is none.
+        // An image in a layout needs a name, and a digest is not one.
         *image = store.resolve(image)?.reference()?;
     }
     let copied = copy::copy(&request, &store, context.reporter())?;

@@ -131,7 +131,7 @@ fn read_all() -> Result<String> {
 /// Prompts on the terminal.
 fn prompt(question: &str, echo: bool) -> Result<String> {
     let stdin = std::io::stdin();
-    // Silence comes first: who is asked may answer at once.
+    // Turn the echo off first: the user may type at once.
     let silenced = (!echo).then(Silenced::new).transpose()?;
     write!(std::io::stderr(), "{question}").io("write to", "standard error")?;
     // Waits in small steps, so that an interrupt finds someone to turn the echo on again.

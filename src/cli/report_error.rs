@@ -23,7 +23,7 @@ pub(super) fn report(error: &Error, style: Style) -> ExitCode {
             format!("svp: error: {}{}", printable(&error.to_string()), hint.unwrap_or_default())
         }
     };
-    // Standard error may be closed or full: the exit code tells it still.
+    // Standard error may be closed or full; the exit code still reports the failure.
     let _ = writeln!(std::io::stderr().lock(), "{text}");
     ExitCode::from(code)
 }

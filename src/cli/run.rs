@@ -185,7 +185,7 @@ impl Console {
 
     fn show(&self, component: usize, stream: Stream, lines: &[u8]) {
         let _one_at_a_time = self.lock.lock();
-        // Who reads them may be gone: the log has them.
+        // The reader may be gone; the log has the lines.
         let _ = match stream {
             Stream::Stdout => {
                 write_lines(&mut std::io::stdout().lock(), &self.prefixes[component], lines)

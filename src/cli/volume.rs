@@ -1,4 +1,4 @@
-//! `-v` and `-q`: how much is told on standard error.
+//! `-v` and `-q`: the amount of output on standard error.
 //!
 //! Both may stand before the command, and after it wherever it has no such option of its own (`svp run -v` names a
 //! volume, `svp ps -q` prints names alone).
@@ -12,12 +12,12 @@ use crate::error::{Error, Result};
 const VERBOSE: &str = "diagnostics-level";
 const QUIET: &str = "errors-alone";
 
-/// How much is told.
+/// The verbosity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Volume {
     /// How many `-v` there are.
     verbose: u8,
-    /// Whether errors alone are told.
+    /// Whether only errors are printed.
     pub(super) quiet: bool,
 }
 

@@ -18,9 +18,9 @@ pub const CONTAINERD_NAME: &str = "io.containerd.image.name";
 /// A blob's media type, digest and size in bytes: of oci-spec's descriptor what svp acts upon, in the order in
 /// which it is written.
 ///
-/// A media type that is missing reads as the empty one: entries of layouts lack it, and the manifest tells.
+/// A missing media type reads as empty: entries of layouts may lack it, and the manifest has it.
 /// `urls`, `data` and `artifactType` are neither read nor written: svp takes content by digest from the
-/// place that it was told to use, and from nowhere that an image names.
+/// configured place, never from a place that an image names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
@@ -34,7 +34,7 @@ pub struct Descriptor {
     /// Free-form notes.
     #[serde(default, deserialize_with = "or_null", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// What the content runs on; in indexes.
+    /// The platform of the content; in indexes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
 }

@@ -23,7 +23,7 @@ use crate::error::{Error, IoContext, Result};
 pub(super) const MARKER: &str = "oci-layout";
 /// The file that lists its images.
 pub(super) const INDEX_FILE: &str = "index.json";
-/// What svp writes into [`MARKER`].
+/// The content of [`MARKER`] in new layouts.
 pub(super) const MARKER_CONTENT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 /// The most bytes that `index.json` may have: 50,000 names take 14 MB.
 pub const MAX_INDEX: u64 = 32 << 20;

@@ -45,7 +45,7 @@ pub enum Document {
     Index(Index),
 }
 
-/// What tells manifests and indexes apart. oci-spec's types take either for the other's superset.
+/// The fields that distinguish manifests from indexes. oci-spec's types accept either as the other.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Shape {
@@ -72,7 +72,7 @@ impl Document {
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if it is neither, if it is both (an ambiguous
-    /// document is an attack on whoever reads it the other way), if it contradicts what was announced, or
+    /// document is an attack on readers that choose the other reading), if it contradicts the announced type, or
     /// if its config or a layer has a media type that is no image's.
     pub fn parse(bytes: &[u8], announced: &str) -> Result<Self> {
         let shape: Shape = parse(bytes, "the manifest")?;

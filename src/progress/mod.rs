@@ -1,6 +1,6 @@
-//! What the library tells of its work, as data. The library reports; only the command line makes words of it.
+//! Progress events as data. The library reports them; only the command line turns them into words.
 //!
-//! Each event serializes to what `--progress json` prints: docs/progress.md is the table of them.
+//! Each event serializes to a line of `--progress json`: docs/progress.md has the table.
 
 mod note;
 mod step;
@@ -14,7 +14,7 @@ pub use note::{BackupNote, ImageNote, Note, PortReason, ServiceNote};
 pub use step::Step;
 pub use warning::Warning;
 
-/// One thing worth telling the user while work goes on.
+/// An event worth reporting to the user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case", rename_all_fields = "camelCase")]
 pub enum Event<'a> {
@@ -43,15 +43,15 @@ pub enum Event<'a> {
 pub struct Transfer<'a> {
     /// The blob's digest.
     pub digest: &'a str,
-    /// Where its bytes go.
+    /// Its direction.
     pub direction: Direction,
     /// Bytes done so far.
     pub done: u64,
-    /// Bytes in all, where known.
+    /// Total bytes, if known.
     pub total: Option<u64>,
 }
 
-/// Where the bytes of a transfer go.
+/// The direction of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Direction {
@@ -64,7 +64,7 @@ pub enum Direction {
 /// A failed attempt that is not the last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Retry {
-    /// What failed: an error's message.
+    /// The message of the error.
     pub reason: String,
     /// Which attempt failed; the first is 1.
     pub attempt: u32,

@@ -1,10 +1,10 @@
-//! What the user should see, though nothing is wrong with it.
+//! Notes: facts that the user should know, without being faults.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-/// A note, by what it is about. In JSON there is no such level: each code is of one enum alone.
+/// A note, grouped by subject. JSON has no such level: each code belongs to one enum.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Note {

@@ -1,4 +1,4 @@
-//! What `--progress json` prints of each kind of event, and that its documentation has all of them.
+//! Tests of the JSON of each kind of event, and of its documentation.
 
 use super::*;
 
@@ -101,7 +101,7 @@ fn every_code_is_documented() {
         let (name, fields) = variant.split_once(" { ").unwrap_or((variant, ""));
         let is_name = name.starts_with(|c: char| c.is_ascii_uppercase())
             && name.bytes().all(|b| b.is_ascii_alphanumeric());
-        // What a port moved for is a field's value.
+        // The reason for a moved port is the value of a field.
         if !is_name || ["Privileged", "InUse"].contains(&name) {
             continue;
         }

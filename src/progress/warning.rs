@@ -1,4 +1,4 @@
-//! What is probably not as the user means it.
+//! Warnings: conditions that the user probably does not intend.
 
 use serde::{Deserialize, Serialize};
 

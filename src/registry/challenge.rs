@@ -37,7 +37,7 @@ pub(super) fn parse<'a>(headers: impl IntoIterator<Item = &'a str>) -> Vec<Chall
 type Parameters = Vec<(String, String)>;
 
 /// `scheme [token68 | name=value, …], scheme …`: a comma separates both parameters and challenges, and only
-/// what follows a word tells which it was.
+/// the following character decides which it was.
 fn split(header: &str) -> Vec<(String, Parameters)> {
     let mut challenges: Vec<(String, Parameters)> = Vec::new();
     let mut rest = header;

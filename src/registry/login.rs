@@ -198,7 +198,7 @@ fn host_of(key: &str) -> &str {
     key.split('/').next().unwrap_or(key)
 }
 
-/// Takes logins out of the auth file at `path`; false if there was none. What docker leaves as the mark of a login that
+/// Removes logins from the auth file at `path`; false if there was none. The mark that docker leaves for a login that
 /// a helper keeps is none.
 fn remove_from(path: &Path, which: impl Fn(&str) -> bool) -> Result<bool> {
     let mut file = read(path)?;

@@ -44,7 +44,7 @@ pub struct ClientOptions {
     pub backoff: Duration,
     /// Maximum pause between attempts, even if a server asks for more.
     pub longest_wait: Duration,
-    /// Is told when svp waits to try again.
+    /// Receives an event before each retry.
     pub reporter: Option<Arc<dyn Reporter>>,
 }
 

@@ -1,4 +1,4 @@
-//! What requests say to diagnostics. Queries of URLs and headers, which have credentials, are never in it.
+//! Diagnostics of requests. Never includes URL queries and headers, which may have credentials.
 
 use std::time::Instant;
 

@@ -19,8 +19,7 @@ use crate::error::{Cause, Error, IoContext, Result, WireError};
 const IO_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a monitor may take to answer.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long to leave who asks alone when the kernel can't hand him over: without a pause this would be asked
-/// for again and again.
+/// The pause after a failed `accept()`: without it the loop would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A request to a monitor.

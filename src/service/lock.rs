@@ -15,7 +15,7 @@ use crate::error::{Error, IoContext, Result};
 const LOCK: &str = "lock";
 /// Attempts before the lock counts as taken: its holder may be about to exit.
 const LOCK_ATTEMPTS: u32 = 10;
-/// How long to wait for holders of the shared lock, who only test it.
+/// How long to wait for holders of the shared lock, which only test it.
 const SHARED_LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long to wait for the processes of a killed container.
 const CONTAINER_EXIT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -72,8 +72,8 @@ impl ServiceDir {
         self.last_status()?.monitor
     }
 
-    /// Waits until the monitor `of` lives no more, whoever starts the service next; the exit code that it left
-    /// in its lock, which who waits has open: the status of a service that is removed when it has ended goes
+    /// Waits until the monitor `of` has exited, even if the service restarts meanwhile; returns the exit code that it left
+    /// in its lock, which the caller has open: the status of a service that is removed at its end goes
     /// with it.
     ///
     /// # Errors

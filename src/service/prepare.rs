@@ -163,8 +163,8 @@ fn use_host_network(record: &mut Record, why: &str, reporter: &dyn Reporter) -> 
     Ok(changed)
 }
 
-/// Says which ports of a service in the host's network another program has: it may not start, and who looks for it
-/// finds the other.
+/// Warns about ports of a service in the host's network that another program has: the service may fail to start, and
+/// clients reach the other program.
 pub(crate) fn warn_about_taken_ports(ports: &[Forward], reporter: &dyn Reporter) {
     let everywhere = std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let taken = |port: &&Forward| {

@@ -27,7 +27,7 @@ impl Process {
     }
 
     /// Whether anything of it is left. For a container's process 1 that means: of the container. The kernel
-    /// ends it, and tells its parent, after all others in there.
+    /// ends it, after all other processes in there, and notifies its parent.
     pub(crate) fn is_alive(&self) -> bool {
         start_time(self.number) == Some(self.began) && boot() == self.boot
     }

@@ -141,7 +141,7 @@ fn mounts(
             }
         }
     }
-    // The base may have come straight from its registry. Its layers are the lowest; how many isn't told.
+    // The base may have come straight from its registry. Its layers are the lowest; their number is unknown.
     let base = image.config().label(BASE_NAME).and_then(|name| name.parse::<Reference>().ok());
     if let Some(base) = base.map(Reference::with_default_registry).filter(elsewhere) {
         for layer in image.layers() {

@@ -39,7 +39,7 @@ impl StoreLayout {
         &self.root
     }
 
-    /// The lock: shared by whoever uses the store, exclusive to collect.
+    /// The lock: shared by users of the store, exclusive for garbage collection.
     pub fn lock(&self) -> PathBuf {
         self.root.join(LOCK)
     }

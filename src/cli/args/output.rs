@@ -1,4 +1,4 @@
-//! Where an image goes beside the store, and what is printed of it.
+//! Destinations of an image besides the store, and the output of a build.
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;

@@ -35,7 +35,7 @@ pub(super) struct Terminal {
     state: Mutex<State>,
 }
 
-/// What is told at all.
+/// The minimum importance of an event that is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Amount {
     /// Errors, which are no events: `--quiet`.
@@ -49,7 +49,7 @@ struct State {
     bars: Option<MultiProgress>,
     /// The bars, by the digests of the blobs.
     transfers: HashMap<String, ProgressBar>,
-    /// When each transfer was last told of to a program.
+    /// The time of the last JSON event of each transfer.
     told: HashMap<String, Instant>,
     /// Output of a script after its last newline.
     partial: Vec<u8>,
@@ -57,7 +57,7 @@ struct State {
 
 /// Longer lines of a script are printed in pieces of this many bytes.
 const MAX_LINE: usize = 4096;
-/// How often a program is told of a transfer.
+/// Interval between JSON events of one transfer.
 const TOLD_EVERY: Duration = Duration::from_millis(250);
 
 impl Terminal {
@@ -123,7 +123,7 @@ impl Terminal {
     fn flush_line(&self, state: &mut State) {
         let line = std::mem::take(&mut state.partial);
         let line = String::from_utf8_lossy(&line);
-        // A progress bar of the script's: what it drew last is what a person would see.
+        // A progress bar of the script: keep its last state.
         let line = line.trim_end_matches('\r').rsplit('\r').next().unwrap_or_default();
         let shown = match self.style {
             Style::Json => json!({"event": "output", "text": line}).to_string(),

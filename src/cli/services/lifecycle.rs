@@ -161,7 +161,7 @@ pub(in crate::cli) fn wait(args: &WaitArgs, context: &Context) -> Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-/// The service_dirs of services, all of which exist: a wrong name is told before anything is done.
+/// Opens all named services, so that a wrong name is reported before anything changes.
 fn existing(root: &Path, names: &[String]) -> Result<Vec<ServiceDir>> {
     names.iter().map(|name| ServiceDir::existing(root, name)).collect()
 }

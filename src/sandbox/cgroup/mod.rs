@@ -5,7 +5,7 @@
 //! containers and small systems, svp creates the directories itself where permitted. Nothing else in svp needs
 //! cgroups: if none is available, the service runs without limits, and svp warns the user.
 //!
-//! | file | what it does |
+//! | file | job |
 //! |---|---|
 //! | `hierarchy` | the host's cgroups, version 1 and 2 |
 //! | `resources` | parses the requested limits |

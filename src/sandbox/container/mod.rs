@@ -1,6 +1,6 @@
 //! Containers and their processes.
 //!
-//! | file | what it does |
+//! | file | job |
 //! |---|---|
 //! | `create` | describes a container; creates its namespaces |
 //! | `rootfs`, `mounts` | assembles its root file system; applies its mounts |

@@ -1,6 +1,6 @@
 //! The networks of containers.
 //!
-//! | file | what it does |
+//! | file | job |
 //! |---|---|
 //! | `availability` | checks whether this host supports private networks |
 //! | `attach`, `plan` | connects a network namespace; describes its connections |

@@ -1,6 +1,6 @@
 //! Stages: new single-threaded processes of svp, each doing one task in namespaces.
 //!
-//! | file | what it does |
+//! | file | job |
 //! |---|---|
 //! | `protocol` | requests, descriptors and answers |
 //! | `launch` | starts a stage and exchanges messages with it |

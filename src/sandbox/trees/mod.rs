@@ -1,6 +1,6 @@
 //! Trees: unpacked layers, the root file systems of builds and services, volumes. The containers' root owns them.
 //!
-//! | file | what it does |
+//! | file | job |
 //! |---|---|
 //! | `directories` | creates and names the directories of the layer store |
 //! | `overlay`, `confine` | mounts an overlay; confines a stage to a tree |

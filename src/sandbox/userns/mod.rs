@@ -1,6 +1,6 @@
 //! User namespaces and their id maps.
 //!
-//! | file | what it does |
+//! | file | job |
 //! |---|---|
 //! | `idmap` | the id map; newuidmap, newgidmap |
 //! | `namespace` | creates the user namespace and joins it |

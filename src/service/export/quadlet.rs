@@ -92,7 +92,7 @@ fn directory(model: &Model<'_>) -> &'static str {
     if model.system { "/etc/containers/systemd" } else { "~/.config/containers/systemd" }
 }
 
-/// What starts the service once its units are there. At boot the generator's link to `WantedBy=` does, and `enable`
+/// The command that starts the service once its units exist. At boot the generator's `WantedBy=` link does; `enable`
 /// takes no unit that a generator made.
 fn start_command(model: &Model<'_>) -> String {
     let control = systemctl(model.system);

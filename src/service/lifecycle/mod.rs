@@ -1,6 +1,6 @@
 //! The lifecycle of a service that exists: a request and a function for each step of it.
 //!
-//! | file | what it does |
+//! | file | job |
 //! |---|---|
 //! | `start` | starts it, and waits until it is healthy if asked to |
 //! | `stop` | stops it, and waits for its end |

@@ -17,11 +17,11 @@ use crate::store::StoreLayout;
 pub(crate) struct Remove {
     /// Stop it first, and remove it even if its record is damaged.
     pub force: bool,
-    /// Remove its volumes too, but for those that other services have as well.
+    /// Remove its volumes too, except those that other services use.
     pub volumes: bool,
 }
 
-/// What removing a service has left to tell.
+/// The result of a removal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Removed {
     /// The services that are linked to it, and can't start without it.
@@ -30,11 +30,11 @@ pub(crate) struct Removed {
     pub kept_volumes: Vec<String>,
 }
 
-/// Removes a service: what it has written, its logs, its record, and its volumes if told so.
+/// Removes a service: its files, logs and record, and on request its volumes.
 ///
 /// # Errors
 /// [`Kind::Usage`] if it runs, or a backup of it is being made; [`Kind::BadInput`] if its record is damaged and
-/// `force` was not said; [`Kind::Storage`], [`Kind::Sandbox`].
+/// `force` was not given; [`Kind::Storage`], [`Kind::Sandbox`].
 pub(crate) fn remove(
     root: &Path,
     service_dir: &ServiceDir,
@@ -67,20 +67,20 @@ pub(crate) fn remove(
     Ok(Removed { linked, kept_volumes })
 }
 
-/// Removes a service that could not be started, if nothing of it ever ran. What can't be removed stays for
+/// Removes a service that could not be started, if nothing of it ever ran. Anything left is for
 /// `svp rm`.
 pub(crate) fn discard(root: &Path, service_dir: &ServiceDir, record: &Record) {
     if !service_dir.status().is_ok_and(|status| !status.ran()) {
         return;
     }
     if let Ok(sandbox) = Sandbox::create(&StoreLayout::new(root).trees()) {
-        // The error that is told is why it could not be started.
+        // Report why it could not be started.
         let _ = delete(service_dir, record, &sandbox, false);
     }
 }
 
-/// Deletes all that a service which doesn't run has, its volumes too if told so, but for those that other
-/// services have as well. Gives the names of these.
+/// Deletes everything that a stopped service has; on request its volumes too, except those that other
+/// services use. Returns the names of these.
 ///
 /// # Errors
 /// [`Kind::Storage`], [`Kind::Sandbox`].

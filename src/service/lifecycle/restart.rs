@@ -1,4 +1,4 @@
-//! Restarting a service, or some of its components while the others go on.
+//! Restarts a service, or some of its components while the others keep running.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::service::supervise::STOP_SECONDS;
 /// Interval at which a restarting component is polled.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What to restart, and how.
+/// A request to restart.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Restart {
     /// The components; the whole service if none is named.
@@ -62,7 +62,7 @@ fn restart_service(
     start(root, service_dir, &Start::default(), reporter)
 }
 
-/// Has one component started anew, and waits until it is.
+/// Restarts one component, and waits until it runs again.
 fn restart_component(service_dir: &ServiceDir, name: &str, seconds: u32) -> Result<()> {
     let look = || -> Result<Option<ComponentStatus>> {
         let status = service_dir.status()?;

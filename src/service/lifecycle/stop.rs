@@ -40,7 +40,7 @@ pub(crate) fn running(root: &Path) -> Result<Vec<ServiceDir>> {
 /// Stops a service and waits for its end. One that does not run is stopped.
 ///
 /// # Errors
-/// [`Kind::Usage`](crate::error::Kind::Usage) while a backup of it is made or restored; what its monitor says;
+/// [`Kind::Usage`](crate::error::Kind::Usage) while a backup of it is created or restored; its monitor's errors;
 /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if the monitor does not answer.
 pub(crate) fn stop(
     service_dir: &ServiceDir,
@@ -59,7 +59,7 @@ pub(crate) fn stop(
     Ok(())
 }
 
-/// Stops a service if it runs, whoever works on it; whether it ran.
+/// Stops a service if it is running, even during a backup; returns whether it was running.
 pub(in crate::service) fn stop_if_running(
     service_dir: &ServiceDir,
     request: &Stop,
@@ -72,7 +72,7 @@ pub(in crate::service) fn stop_if_running(
     }
 }
 
-/// Refuses to touch a service that is stopped for a backup's copy: it is started again whatever is done to it.
+/// Refuses to change a service that is stopped while its files are copied: the backup starts it again.
 pub(super) fn refuse_during_copy(service_dir: &ServiceDir) -> Result<()> {
     if cutover::is_being_copied(service_dir)? { Err(at_work(service_dir)) } else { Ok(()) }
 }

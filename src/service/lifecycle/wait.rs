@@ -3,10 +3,10 @@
 use crate::error::Result;
 use crate::service::service_dir::ServiceDir;
 
-/// The exit code of a service that was killed with its monitor, so that nobody wrote one down.
+/// The exit code of a service that was killed together with its monitor, which recorded none.
 const KILLED: i32 = 137;
 
-/// Waits until a service has ended; its exit code, as a shell has it.
+/// Waits until a service ends; returns its exit code, as a shell reports it.
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage).

@@ -118,7 +118,7 @@ impl Log {
             return Ok(());
         }
         let name = |age| file(&self.dir, &self.component, age);
-        // The new one is there before an old one moves: who moves them and fails then, time after time, would
+        // Create the new file before renaming an old one: renaming first and then failing, again and again, would
         // have lost them all.
         let beside = name(0).with_extension("new");
         // Best effort: a later command removes the rest.

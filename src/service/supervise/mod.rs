@@ -1,5 +1,5 @@
-//! Keeping a service running: starting its components, starting them again, stopping them, answering
-//! those who ask. One process does it, until the service has ended: the monitor, or `svp run` itself.
+//! Supervises a service: starts, restarts and stops its components, and answers requests. One process does so until
+//! the service ends: the monitor, or `svp run` itself.
 
 mod backoff;
 mod component;
@@ -40,7 +40,7 @@ pub(crate) struct Hooks<'a> {
     pub reporter: &'a dyn Reporter,
 }
 
-/// What to supervise.
+/// The service to supervise.
 pub(crate) struct Job<'a> {
     /// The service's place, whose lock the caller holds.
     pub service_dir: &'a ServiceDir,
