@@ -167,8 +167,8 @@ fn check_image(image: &Image, reference: &Reference, request: &CreateRequest) ->
 fn check_mounts(mounts: &[Mount]) -> Result<()> {
     for (n, mount) in mounts.iter().enumerate() {
         if mounts[..n].iter().any(|other| other.at == mount.at) {
-            return Err(Error::usage(format!("two volumes are to be shown at {}", mount.at))
-                .hint("each needs a place of its own"));
+            return Err(Error::usage(format!("two mounts have the path {}", mount.at))
+                .hint("mount each at a path of its own"));
         }
     }
     Ok(())

@@ -387,11 +387,14 @@ fn volumes_that_no_service_has_go_when_that_is_wanted() {
     assert_eq!(place.ok(["exec", "a", "ls", "/data"]), "");
     // Names that can't be shown are printed as the user typed them.
     let text = place.fails(125, ["run", "-d", "--name", "bad", "-v", "v:/etc/passwd", "one"]);
-    assert!(text.contains("the volume v at") && text.contains("has a file"), "{text}");
+    assert!(
+        text.contains("the volume v at") && text.contains("the image has the other kind"),
+        "{text}"
+    );
     let text = place.fails(2, ["run", "-d", "--name", "bad", "-v", "v:/proc/x", "one"]);
     assert!(text.contains("/proc/x is reserved in a container"), "{text}");
     let twice = ["run", "-d", "--name", "bad", "-v", "v:/data", "-v", "w:/data/", "one"];
-    assert!(place.fails(125, twice).contains("two volumes are to be shown at /data"));
+    assert!(place.fails(125, twice).contains("two mounts have the path /data"));
     place.ok(["rm", "--force", "a", "b"]);
     place.assert_nothing_left();
 }
