@@ -189,7 +189,7 @@ fn a_login_is_kept_by_the_credential_helper_that_is_named() {
         let output = with_input(svp(&login), RealRegistry::PASSWORD);
         let printed = support::transcript(&svp(&login), &output);
         assert!(
-            output.status.success() && printed.contains("docker-credential-mine has the login"),
+            output.status.success() && printed.contains("saved in docker-credential-mine"),
             "{printed}"
         );
         let entry: serde_json::Value =

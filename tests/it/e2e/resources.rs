@@ -140,7 +140,7 @@ fn memory(place: &TestEnv) {
     until("it goes on", || place.ok(["logs", "s"]).contains("memory "));
     let log = std::fs::read_to_string(place.store().join("services/s/monitor.log")).unwrap();
     assert!(log.contains("--memory"), "{log}");
-    assert!(place.ok(["info", "s"]).contains("its memory was used up"));
+    assert!(place.ok(["info", "s"]).contains("out of memory"));
 }
 
 #[test]
