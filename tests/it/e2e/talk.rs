@@ -216,7 +216,7 @@ fn arguments_arrive_as_they_are_and_slips_have_a_way_out() {
     let printed = place.fails(127, ["exec", "h", "bin"]);
     assert!(printed.contains("can't run bin in the container: no such file"), "{printed}");
     let printed = place.fails(126, ["exec", "-w", "/nowhere", "h", "pwd"]);
-    assert!(printed.contains("no directory /nowhere"), "{printed}");
+    assert!(printed.contains("the directory /nowhere does not exist"), "{printed}");
     // Users, as with podman exec --user.
     place.ok([
         "exec",
