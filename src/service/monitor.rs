@@ -48,7 +48,7 @@ enum MonitorEvent {
 pub(crate) fn start(root: &Path, service_dir: &ServiceDir, reporter: &dyn Reporter) -> Result<()> {
     if let Some(name) = service_dir.record()?.candidate_for {
         return Err(Error::usage(format!(
-            "{} is what a restore of {name} that was killed has left",
+            "{} was left by a killed restore of {name}",
             service_dir.name()
         ))
         .hint("`svp prune` removes it, and so does the next start of the service"));

@@ -550,7 +550,7 @@ fn the_copy_of_a_killed_restore_goes() {
         let copy = all.lines().find(|name| name.starts_with("one.restore-")).unwrap();
         until("it has ended", || !stays());
         let printed = service.place.fails(2, ["start", copy]);
-        assert!(printed.contains("leftovers of a killed restore of one"), "{printed}");
+        assert!(printed.contains("a killed restore of one"), "{printed}");
         let printed = output(&mut service.place.svp(["prune", "--dry-run"]));
         assert!(code(&printed, 0).contains("would be removed"));
         assert_eq!(service.place.ok(["ps", "-a", "-q"]), all);
