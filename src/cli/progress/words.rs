@@ -86,6 +86,9 @@ fn image_note(note: &ImageNote) -> String {
             "the manifest {docker_digest} is Docker's: an image layout gets one of OCI's, {digest}, with the \
              same config and layers"
         ),
+        ImageNote::EntriesSkipped { count: 1 } => {
+            "1 entry of the index is not an image and is left out".into()
+        }
         ImageNote::EntriesSkipped { count } => {
             format!("{count} entries of the index are not images and are left out")
         }
