@@ -36,13 +36,12 @@ case ${1:-} in
     list | sort >"$file"
     ;;
   compare)
-    left=$(list | sort | comm -13 "$file" -)
-    if [[ -n $left ]]; then
-      # Killed processes take a moment to end.
-      sleep 3
+    # Processes that are being killed take a moment to end, on a busy machine a long one.
+    for _ in {1..15}; do
       left=$(list | sort | comm -13 "$file" -)
-    fi
-    [[ -n $left ]] || exit 0
+      [[ -n $left ]] || exit 0
+      sleep 2
+    done
     printf 'test: appeared on this host since the tests began:\n%s\n' "$left" >&2
     [[ -z ${CI:-} ]]
     ;;
