@@ -35,8 +35,7 @@ impl<const N: usize> fmt::Display for Table<N> {
     }
 }
 
-/// Returns `text` on one line, with terminal control sequences escaped: names and labels come
-/// from untrusted images.
+/// Returns `text` on one line, with control characters replaced: names and labels come from untrusted images.
 pub(super) fn printable(text: &str) -> String {
     let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
     text.chars().map(shown).collect()

@@ -3,6 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use crate::support::repo;
+use crate::support::sources::rust_files;
+
 /// A module of the crate and the modules that it may import. Every module must be listed here.
 const ARROWS: &[(&str, &[&[&str]])] = &[
     ("error", &[]),
@@ -39,23 +42,14 @@ const PARTS: &[&str] =
 /// The command line and the crate's root, which may import every module.
 const ABOVE: &[&str] = &["cli", "lib", "main"];
 
+/// Returns the source files, each with its top-level module.
 fn sources() -> Vec<(String, PathBuf)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut pending = vec![root.clone()];
-    let mut found = Vec::new();
-    while let Some(dir) = pending.pop() {
-        for entry in std::fs::read_dir(&dir).expect("src") {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() {
-                pending.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let below = path.strip_prefix(&root).expect("below src");
-                let first = below.components().next().expect("a name");
-                let module = Path::new(first.as_os_str()).with_extension("");
-                found.push((module.display().to_string(), path));
-            }
-        }
-    }
+    let root = repo().join("src");
+    let module = |path: PathBuf| {
+        let first = path.strip_prefix(&root).expect("below src").iter().next().expect("a name");
+        (Path::new(first).with_extension("").display().to_string(), path.clone())
+    };
+    let found: Vec<_> = rust_files(&root).into_iter().map(module).collect();
     assert!(found.len() > 5, "no sources found below {}", root.display());
     found
 }

@@ -4,7 +4,10 @@
 //! dependency. So a `mod.rs` may re-export the children that use what it defines, as long as it does not use them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use crate::support::repo;
+use crate::support::sources::rust_files;
 
 type Module = Vec<String>;
 
@@ -35,19 +38,11 @@ enum Found {
 
 impl Crate {
     fn read() -> Crate {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-        let mut pending = vec![root.clone()];
+        let root = repo().join("src");
         let mut files = Crate::default();
-        while let Some(dir) = pending.pop() {
-            for entry in std::fs::read_dir(&dir).expect("src") {
-                let path = entry.expect("an entry").path();
-                if path.is_dir() {
-                    pending.push(path);
-                } else if path.extension().is_some_and(|extension| extension == "rs") {
-                    let text = std::fs::read_to_string(&path).expect("a source file");
-                    files.add(path.strip_prefix(&root).expect("below src"), &text);
-                }
-            }
+        for path in rust_files(&root) {
+            let text = std::fs::read_to_string(&path).expect("a source file");
+            files.add(path.strip_prefix(&root).expect("below src"), &text);
         }
         assert!(files.0.len() > 50, "no sources found below {}", root.display());
         files
@@ -318,7 +313,7 @@ fn no_two_files_depend_on_each_other() {
 fn cycles_are_found_and_re_exports_are_not_cycles() {
     let files = |all: &[(&str, &str)]| {
         let mut files = Crate::default();
-        all.iter().for_each(|(path, text)| files.add(&PathBuf::from(path), text));
+        all.iter().for_each(|(path, text)| files.add(Path::new(path), text));
         let graph = files.graph();
         cycles(&graph).into_iter().map(|group| group.join(" ")).collect::<Vec<_>>()
     };

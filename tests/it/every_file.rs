@@ -4,18 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::support::repo;
-
-/// Returns the Rust files below `dir`.
-fn files(dir: &Path, found: &mut BTreeSet<PathBuf>) {
-    for entry in std::fs::read_dir(dir).expect("a directory") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            files(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.insert(path);
-        }
-    }
-}
+use crate::support::sources::rust_files;
 
 /// Returns `file` and every module declared in it or below it. The modules of `file` are in `dir`.
 fn declared(file: &Path, dir: &Path, found: &mut BTreeSet<PathBuf>) {
@@ -39,8 +28,7 @@ fn modules(text: &str) -> impl Iterator<Item = &str> {
 #[test]
 fn every_file_is_part_of_this_program() {
     let tests = repo().join("tests");
-    let mut there = BTreeSet::new();
-    files(&tests, &mut there);
+    let mut there = rust_files(&tests);
     there.retain(|path| !path.starts_with(tests.join("conformance")));
     let mut used = BTreeSet::new();
     declared(&tests.join("it/main.rs"), &tests.join("it"), &mut used);

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::fault_registry::{FaultRegistry, Piece, Reply, Seen};
+use crate::support::registry::connect;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use svp::error::{Error, Kind};
@@ -14,11 +15,6 @@ use svp::oci::{Digest, Reference};
 use svp::registry::{AuthFiles, Client, ClientOptions};
 
 const PASSWORD: &str = "hunter2";
-
-/// A client for the registries of these tests.
-fn connect(options: ClientOptions) -> Result<Client, Error> {
-    Client::for_push(options, &"localhost/any".parse().unwrap())
-}
 
 fn options() -> ClientOptions {
     ClientOptions {

@@ -6,15 +6,11 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::support::fault_registry::{FaultRegistry, Piece, Reply, Seen};
+use crate::support::registry::connect;
 use svp::error::{Error, Kind};
 use svp::oci::media_type::MANIFEST;
 use svp::oci::{Digest, DigestReader, Reference};
 use svp::registry::{Client, ClientOptions, RawManifest, read_error};
-
-/// A client for the registries of these tests.
-fn connect(options: ClientOptions) -> Result<Client, Error> {
-    Client::for_push(options, &"localhost/any".parse().unwrap())
-}
 
 /// Options with timeouts for a busy machine and short waits between attempts.
 fn options() -> ClientOptions {

@@ -3,14 +3,10 @@
 use std::io::Read;
 
 use crate::support::real_registry::{RealRegistry, Setup};
-use svp::error::{Error, Kind};
+use crate::support::registry::connect;
+use svp::error::Kind;
 use svp::oci::{Digest, DigestReader, Reference};
 use svp::registry::{AuthFiles, Client, ClientOptions, read_error};
-
-/// A client for the registries of these tests.
-fn connect(options: ClientOptions) -> Result<Client, Error> {
-    Client::for_push(options, &"localhost/any".parse().unwrap())
-}
 
 fn options() -> ClientOptions {
     ClientOptions { retries: 0, ..ClientOptions::isolated() }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::support::{TestEnv, run};
+use crate::support::{TestEnv, pack, run};
 
 /// A query script that answers only `os`.
 pub const QUERY: &str = "#!/bin/sh\nif [ \"$1\" = os ]; then echo busybox/1; fi\n";
@@ -79,4 +79,14 @@ pub fn snapshot(dir: &Path) -> String {
     let mut lines: Vec<_> = found.lines().collect();
     lines.sort_unstable();
     lines.join("\n")
+}
+
+/// Builds the hello pack, and runs an instance of it as the service h.
+pub fn hello_service(place: &TestEnv) {
+    place.import_busybox();
+    let hello = pack("hello");
+    let hello = hello.to_str().unwrap();
+    place.ok(["build", "-b", hello, "-t", "hello", "--base", "busybox", "--network", "none"]);
+    place.ok(["setup", "-i", "hello", "-t", "h", "--network", "none"]);
+    place.ok(["run", "-d", "--wait", "h"]);
 }

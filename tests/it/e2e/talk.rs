@@ -9,17 +9,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::{TestEnv, output, pack, success, transcript};
-
-/// Runs the hello pack's service as h.
-fn hello(place: &TestEnv) {
-    place.import_busybox();
-    let hello = pack("hello");
-    let hello = hello.to_str().unwrap();
-    place.ok(["build", "-b", hello, "-t", "hello", "--base", "busybox", "--network", "none"]);
-    place.ok(["setup", "-i", "hello", "-t", "h", "--network", "none"]);
-    place.ok(["run", "-d", "--wait", "h"]);
-}
+use super::common::hello_service;
+use crate::support::{TestEnv, output, success, transcript};
 
 /// Starts a shell script in the service; returns once it has printed "ready".
 fn begin(place: &TestEnv, script: &str) -> Child {
@@ -64,7 +55,7 @@ fn nothing_runs(place: &TestEnv, text: &str) {
 #[test]
 fn a_service_finds_no_file_of_the_hosts_at_svps_processes() {
     let place = TestEnv::new();
-    hello(&place);
+    hello_service(&place);
     place.ok(["stop", "h"]);
     // In the foreground svp's standard error is the caller's: a terminal, which the service could read.
     let log = place.path("stderr");
@@ -102,7 +93,7 @@ fn a_service_finds_no_file_of_the_hosts_at_svps_processes() {
 #[test]
 fn a_signal_to_svp_reaches_all_of_the_command() {
     let place = TestEnv::new();
-    hello(&place);
+    hello_service(&place);
     let script = "sleep 4711; true";
     for (signal, expected) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130), (Signal::SIGHUP, 129)]
     {
@@ -138,7 +129,7 @@ fn a_signal_to_svp_reaches_all_of_the_command() {
 #[test]
 fn pipes_end_when_either_side_does() {
     let place = TestEnv::new();
-    hello(&place);
+    hello_service(&place);
     let big = place.path("big");
     std::fs::write(&big, vec![b'x'; 8 << 20]).unwrap();
     let svp = env!("CARGO_BIN_EXE_svp");
@@ -199,7 +190,7 @@ fn pipes_end_when_either_side_does() {
 #[test]
 fn arguments_arrive_as_they_are_and_slips_have_a_way_out() {
     let place = TestEnv::new();
-    hello(&place);
+    hello_service(&place);
     let each = "for a; do echo \"[$a]\"; done";
     let said =
         place.ok(["exec", "h", "--", "sh", "-c", each, "sh", "a b", "", "--help", "-e", "*"]);
@@ -258,7 +249,7 @@ fn arguments_arrive_as_they_are_and_slips_have_a_way_out() {
 #[test]
 fn the_callers_environment_and_settings_stay_outside() {
     let place = TestEnv::new();
-    hello(&place);
+    hello_service(&place);
     let script = "env | sort; umask; cat /proc/self/oom_score_adj; id -G; tty; ls /proc/self/fd";
     let exec = place.svp(["exec", "h", "sh", "-c", script]);
     let mut wrapped = place.command("bash");

@@ -4,8 +4,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use super::common::hello_service;
 use crate::support::podman::{Container, Podman};
-use crate::support::{TestEnv, pack, success};
+use crate::support::{TestEnv, success};
 
 /// A tmux terminal with one window.
 struct Screen<'a> {
@@ -325,12 +326,7 @@ fn terminals_behave_as_podmans_do() {
 #[test]
 fn a_terminal_that_goes_takes_what_ran_on_it_along() {
     let place = TestEnv::new();
-    place.import_busybox();
-    let hello = pack("hello");
-    let hello = hello.to_str().unwrap();
-    place.ok(["build", "-b", hello, "-t", "hello", "--base", "busybox", "--network", "none"]);
-    place.ok(["setup", "-i", "hello", "-t", "h", "--network", "none"]);
-    place.ok(["run", "-d", "--wait", "h"]);
+    hello_service(&place);
     let nothing_runs = || {
         let since = Instant::now();
         loop {
@@ -373,12 +369,7 @@ fn a_terminal_that_goes_takes_what_ran_on_it_along() {
 #[test]
 fn a_job_in_the_background_goes_on() {
     let place = TestEnv::new();
-    place.import_busybox();
-    let hello = pack("hello");
-    let hello = hello.to_str().unwrap();
-    place.ok(["build", "-b", hello, "-t", "hello", "--base", "busybox", "--network", "none"]);
-    place.ok(["setup", "-i", "hello", "-t", "h", "--network", "none"]);
-    place.ok(["run", "-d", "--wait", "h"]);
+    hello_service(&place);
     // Its output goes to a file; its input is the terminal.
     let screen = Screen::run(&place, "bash --norc");
     let svp = env!("CARGO_BIN_EXE_svp");
@@ -412,12 +403,7 @@ fn a_job_in_the_background_goes_on() {
 #[test]
 fn a_shell_has_the_callers_terminal() {
     let place = TestEnv::new();
-    place.import_busybox();
-    let hello = pack("hello");
-    let hello = hello.to_str().unwrap();
-    place.ok(["build", "-b", hello, "-t", "hello", "--base", "busybox", "--network", "none"]);
-    place.ok(["setup", "-i", "hello", "-t", "h", "--network", "none"]);
-    place.ok(["run", "-d", "--wait", "h"]);
+    hello_service(&place);
     let screen = Screen::run(&place, "svp shell h");
     screen.type_line("echo $((40 + 2)) on $(tty)");
     screen.shows("42 on /dev/pts/0");

@@ -9,6 +9,7 @@ pub mod ordinary_user;
 pub mod podman;
 pub mod real_registry;
 pub mod registry;
+pub mod sources;
 pub mod tree;
 
 use std::ffi::OsStr;

@@ -6,6 +6,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use svp::error::Error;
+use svp::registry::{Client, ClientOptions};
+
 /// A running registry.
 pub struct Registry {
     child: Child,
@@ -115,4 +118,9 @@ fn answers(port: u16) -> std::io::Result<String> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)
+}
+
+/// Returns a client of the library, for any loopback registry.
+pub fn connect(options: ClientOptions) -> Result<Client, Error> {
+    Client::for_push(options, &"localhost/any".parse().unwrap())
 }
