@@ -47,8 +47,9 @@ type_command() {
     sleep 0.3
   done
 }
-type_command 'svp build -b redis -t redis --base debian:12'
-type_command 'svp setup -b redis -i redis -t mysvc'
+# -q: apt's output would fill the picture.
+type_command 'svp -q build -b redis -t redis --base debian:12'
+type_command 'svp -q setup -b redis -i redis -t mysvc'
 type_command 'svp run -d --wait mysvc'
 type_command 'svp ps'
 type_command 'svp client mysvc set greeting hello'

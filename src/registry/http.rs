@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ureq::Agent;
 use ureq::http::HeaderMap;
@@ -191,10 +191,8 @@ impl Http {
             Some(time) => config.timeout_recv_body(Some(time)),
             None => config.timeout_global(Some(self.request_timeout)),
         };
-        let since = Instant::now();
-        let answer = config.build().call();
-        let status = answer.as_ref().ok().map(|answer| answer.status().as_u16());
-        trace::request("GET", at, since, status);
+        let request = config.build();
+        let answer = trace::request("GET", at, http_status, || request.call());
         let answer = answer.map_err(|error| Fault::of_transport(&self.peer(at), error))?;
         Response::new(at.clone(), answer)
     }
@@ -207,14 +205,9 @@ impl Http {
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header(ACCEPT_ENCODING, "identity");
         let request = request.config().timeout_global(Some(self.request_timeout)).build();
-        let since = Instant::now();
-        let answer = request.send(form);
-        let status = answer.as_ref().ok().map(|answer| answer.status().as_u16());
-        trace::request("POST", url, since, status);
-        Response::new(
-            url.clone(),
-            answer.map_err(|error| Fault::of_transport(&self.peer(url), error))?,
-        )
+        let answer = trace::request("POST", url, http_status, || request.send(form));
+        let answer = answer.map_err(|error| Fault::of_transport(&self.peer(url), error))?;
+        Response::new(url.clone(), answer)
     }
 
     /// Names the peer for `url` in messages: a proxy in between may be the one that fails.
@@ -231,11 +224,12 @@ impl Http {
         let with_body = !matches!(sent.method, Method::Head | Method::Get);
         follow_redirects(url, |at| {
             let authorization = sent.authorization.filter(|_| at.same_origin(url));
-            let since = Instant::now();
-            let response = self.send_once(at, sent, authorization);
-            let status = response.as_ref().ok().map(|response| response.status);
-            trace::request(sent.method.name(), at, since, status);
-            let response = response?;
+            let response = trace::request(
+                sent.method.name(),
+                at,
+                |response: &Response| response.status,
+                || self.send_once(at, sent, authorization),
+            )?;
             let keeps_method = !with_body || matches!(response.status, 307 | 308);
             Ok((response, keeps_method))
         })
@@ -373,6 +367,10 @@ impl Read for Watched {
             kind.into()
         })
     }
+}
+
+fn http_status(answer: &ureq::http::Response<ureq::Body>) -> u16 {
+    answer.status().as_u16()
 }
 
 impl Response {

@@ -6,11 +6,20 @@ use log::debug;
 
 use super::url::Url;
 
-/// One request: its method, its URL without the query, the answer's status if one came, and how long it took.
-pub(super) fn request(method: &str, url: &Url, since: Instant, status: Option<u16>) {
+/// Sends one request by `send` and logs its method, its URL without the query, the status of the answer if one came,
+/// and its duration.
+pub(super) fn request<T, E>(
+    method: &str,
+    url: &Url,
+    status: impl FnOnce(&T) -> u16,
+    send: impl FnOnce() -> Result<T, E>,
+) -> Result<T, E> {
+    let since = Instant::now();
+    let answer = send();
     let took = since.elapsed();
-    match status {
-        Some(status) => debug!("{method} {url}: status {status} after {took:.1?}"),
-        None => debug!("{method} {url}: no proper answer after {took:.1?}"),
+    match &answer {
+        Ok(answer) => debug!("{method} {url}: status {} after {took:.1?}", status(answer)),
+        Err(_) => debug!("{method} {url}: no proper answer after {took:.1?}"),
     }
+    answer
 }
