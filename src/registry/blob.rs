@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::Client;
 use super::fault::{AT_FAULT, Fault};
-use super::http::{GetOptions, Response};
+use super::http::GetOptions;
 use super::options::ClientOptions;
+use super::response::Response;
 use super::{retry, status};
 use crate::error::{Error, Result};
 use crate::oci::{Digest, Reference};

@@ -6,23 +6,20 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ureq::Agent;
-use ureq::http::HeaderMap;
 use ureq::http::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
-    CONTENT_TYPE, LOCATION, RANGE,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE,
 };
 
-use super::fault::{Fault, printable};
+use super::fault::Fault;
 use super::options::ClientOptions;
 use super::proxy::Proxies;
+use super::response::Response;
 use super::tls::{self, Trust};
 use super::trace;
 use super::url::{Scheme, Url};
 use crate::error::{Error, Kind, Result};
 
 const REDIRECTS: usize = 8;
-/// A body that short is worth reading to keep the connection.
-const SHORT: u64 = 16 << 10;
 
 /// The connections of a client.
 pub(super) struct Http {
@@ -101,15 +98,6 @@ pub(super) enum Body<'a> {
 
 /// Opens the bytes of a blob; called for each attempt with the first offset needed.
 pub type Reopen<'a> = dyn Fn(u64) -> Result<Box<dyn Read + Send>> + Sync + 'a;
-
-/// An answer whose body is still to be read.
-pub(super) struct Response {
-    /// The final URL after redirects.
-    pub(super) url: Url,
-    pub(super) status: u16,
-    pub(super) headers: HeaderMap,
-    body: ureq::Body,
-}
 
 impl Http {
     pub(super) fn new(options: &ClientOptions) -> Result<Self> {
@@ -371,95 +359,4 @@ impl Read for Watched {
 
 fn http_status(answer: &ureq::http::Response<ureq::Body>) -> u16 {
     answer.status().as_u16()
-}
-
-impl Response {
-    fn new(url: Url, answer: ureq::http::Response<ureq::Body>) -> Result<Self, Fault> {
-        let (parts, body) = answer.into_parts();
-        let response =
-            Response { url, status: parts.status.as_u16(), headers: parts.headers, body };
-        match response.header(CONTENT_ENCODING.as_str()) {
-            // A digest is over the bytes as sent, so refuse a Content-Encoding.
-            Some(coding) if !coding.eq_ignore_ascii_case("identity") => {
-                Err(Fault::permanent(Error::registry(format!(
-                    "{} sends the content encoding {:?}, which svp did not ask for",
-                    response.url,
-                    printable(coding, 40)
-                ))))
-            }
-            _ => Ok(response),
-        }
-    }
-
-    /// A header's text; none if it is absent or not ASCII.
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok())
-    }
-
-    /// The media type of `Content-Type`, without parameters, in lower case.
-    pub(super) fn content_type(&self) -> Option<String> {
-        let value = self.header(CONTENT_TYPE.as_str())?;
-        Some(value.split(';').next().unwrap_or(value).trim().to_ascii_lowercase())
-    }
-
-    /// The length of the body, if the server sent it.
-    pub(super) fn content_length(&self) -> Option<u64> {
-        self.body.content_length()
-    }
-
-    /// The whole body, which may hold `limit` bytes.
-    pub(super) fn read(self, limit: u64, what: &str) -> Result<Vec<u8>, Fault> {
-        let server = self.url.authority();
-        let too_long = || {
-            let error = format!("{server} sends more than {limit} bytes as {what}");
-            Fault::permanent(Error::registry(error))
-        };
-        if self.content_length().is_some_and(|length| length > limit) {
-            return Err(too_long());
-        }
-        let expected = self.content_length();
-        let mut bytes = Vec::new();
-        self.into_reader()
-            .take(limit + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|error| Fault::of_io(&server, error))?;
-        if bytes.len() as u64 > limit {
-            return Err(too_long());
-        }
-        if expected.is_some_and(|expected| expected != bytes.len() as u64) {
-            return Err(Fault::transient(Error::registry(format!("{server} cut the connection"))));
-        }
-        Ok(bytes)
-    }
-
-    /// The body as it comes, however long.
-    pub(super) fn into_reader(self) -> ureq::BodyReader<'static> {
-        self.body.into_reader()
-    }
-
-    /// Reads a short body to its end, so that the connection can serve the next request.
-    pub(super) fn discard(self) {
-        if self.content_length().is_some_and(|length| length <= SHORT) {
-            // A failure here only costs the connection.
-            let _ = io::copy(&mut self.into_reader().take(SHORT), &mut io::sink());
-        }
-    }
-
-    fn redirect(&self) -> Result<Option<Url>, Fault> {
-        if !matches!(self.status, 301 | 302 | 303 | 307 | 308) {
-            return Ok(None);
-        }
-        let refused = |why: &str| {
-            Fault::permanent(Error::registry(format!("{} redirects, but {why}", self.url)))
-        };
-        let location = self.header(LOCATION.as_str()).ok_or_else(|| refused("says not where"))?;
-        let next = self
-            .url
-            .join(location)
-            .map_err(|why| refused(&format!("not where svp follows: {why}")))?;
-        self.url
-            .may_send_to(&next)
-            .map_err(|why| refused(&format!("to {next}, where svp does not follow: {why}")))?;
-        Ok(Some(next))
-    }
 }

@@ -5,7 +5,7 @@
 //! [`DigestReader`](crate::oci::DigestReader). Plain http is spoken to loopback alone, credentials stay
 //! with the registry that they are for, and nothing waits forever.
 //!
-//! From the lowest: `url`, `certs`, `client_certificate`, `tls` and `proxy`; `http`, one request with its redirects;
+//! From the lowest: `url`, `certs`, `client_certificate`, `tls` and `proxy`; `response` and `http`, one request with its redirects;
 //! `fault` and `status`, the meaning of failures; `retry`; `challenge`, `auth`, `credential_helper` and `token`;
 //! `manifest` and `blob`; `registries_conf`; and `remote`, an image at one of its locations.
 //! The authenticated request ([`Client`] itself) is independent of pulling.
@@ -26,6 +26,7 @@ mod pem;
 mod proxy;
 mod registries_conf;
 mod remote;
+mod response;
 mod retry;
 mod server_verifier;
 mod status;
@@ -60,7 +61,8 @@ use log::debug;
 use crate::error::{Error, Result};
 use crate::oci::Reference;
 use fault::{Fault, FaultKind, printable};
-use http::{GetOptions, Http, Method, Response, WriteRequest};
+use http::{GetOptions, Http, Method, WriteRequest};
+use response::Response;
 use url::{Scheme, Url};
 
 /// The most that a list of tags, shown in a hint, may hold.

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde::Deserialize;
 
 use super::fault::{Fault, FaultKind, Retry, printable};
-use super::http::Response;
+use super::response::Response;
 use super::retry::parse_retry_after;
 use crate::error::Error;
 

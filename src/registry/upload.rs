@@ -4,8 +4,9 @@
 //! connection was cut, it goes in chunks, each of which survives the next cut.
 
 use super::fault::{Fault, Retry};
-use super::http::{Body, Method, Reopen, Response, WriteRequest};
+use super::http::{Body, Method, Reopen, WriteRequest};
 use super::manifest::RawManifest;
+use super::response::Response;
 use super::url::Url;
 use super::{Client, retry, status};
 use crate::error::{Error, Result};

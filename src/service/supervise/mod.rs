@@ -3,19 +3,19 @@
 
 mod backoff;
 mod component;
+mod events;
 mod requests;
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use backoff::Backoff;
 use component::SupervisedComponent;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::error::{Error, IoContext, Result};
 use crate::progress::{Reporter, ServiceNote};
-use crate::sandbox::{Component, End, Event, Sandbox, Service, ServiceSpec, Stream, serve};
+use crate::sandbox::{Component, End, Sandbox, Service, ServiceSpec, Stream, serve};
 use crate::service::control::{Listener, Request};
 use crate::service::links::Link;
 use crate::service::lock::container_still_exists;
@@ -346,108 +346,8 @@ impl Supervisor<'_> {
             self.write_status();
         }
     }
-
-    /// Records the exit of a component; returns whether the container still exists.
-    fn handle_event(&mut self, number: usize, event: Event, hooks: &mut Hooks<'_>) -> bool {
-        self.components[number].starting = false;
-        match event {
-            Event::Started => {
-                let component_status = &mut self.status.components[number];
-                component_status.running = true;
-                component_status.since = now();
-                if self.status.components.iter().all(|component_status| component_status.running) {
-                    self.status.error = None;
-                }
-            }
-            Event::NotStarted(error) => {
-                self.status.error = Some(error.to_string());
-                if self.status.state == State::Starting {
-                    self.components[number].running = false;
-                    self.start_error = Some(error);
-                } else {
-                    // It started before, so the failure may be temporary.
-                    let reason = error.to_string();
-                    hooks.reporter.note(ServiceNote::ComponentNotStarted { reason }.into());
-                    self.ended(number, End::Exited(127), hooks);
-                }
-            }
-            Event::Ended(end) => self.ended(number, end, hooks),
-            Event::Gone => return false,
-        }
-        self.write_status();
-        true
-    }
-
-    fn ended(&mut self, number: usize, end: End, hooks: &mut Hooks<'_>) {
-        let component_status = &mut self.status.components[number];
-        component_status.running = false;
-        component_status.end = Some(end);
-        component_status.since = now();
-        match self.components[number].ended(end, self.stopping) {
-            Some(pause) => {
-                component_status.restarts += 1;
-                let (component, end) = (component_status.name.clone(), ending(end));
-                let delay_ms = milliseconds(pause);
-                let note = ServiceNote::ComponentRestart { component, end, delay_ms };
-                hooks.reporter.note(note.into());
-            }
-            None if self.code == 0 => self.code = shell_code(end),
-            None => {}
-        }
-    }
-
-    /// Waits for the next event, at most until then.
-    fn wait(&self, service: Option<&Service>, until: Option<Instant>) -> Result<Ready> {
-        let fixed: [BorrowedFd<'_>; 2] = [self.listener.as_fd(), self.job.signals.as_fd()];
-        let components = self.components.iter().map(|component| component.component.as_fd());
-        let mut fds: Vec<PollFd<'_>> = fixed
-            .into_iter()
-            .chain(components)
-            .chain(service.map(Service::init_pidfd))
-            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
-            .collect();
-        let times =
-            self.components.iter().flat_map(|component| [component.next_start, component.deadline]);
-        let times = times.chain([until]);
-        let next = times.flatten().min().map(|at| at.saturating_duration_since(Instant::now()));
-        // A deadline that has passed is enforced again and again, not without a pause.
-        let pause = next.unwrap_or(TICK).clamp(Duration::from_millis(10), TICK);
-        let pause =
-            Timespec { tv_sec: pause.as_secs() as i64, tv_nsec: i64::from(pause.subsec_nanos()) };
-        match poll(&mut fds, Some(&pause)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => {
-                let error = std::io::Error::from(error);
-                return Err(Error::sandbox("can't listen to the service").source(error));
-            }
-        }
-        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-        let components = 2..2 + self.components.len();
-        Ok(Ready {
-            control: ready[0],
-            signal: ready[1],
-            container: ready[components.end..].contains(&true),
-            components: ready[components].to_vec(),
-        })
-    }
-}
-
-/// The event sources of a supervisor that are ready.
-struct Ready {
-    control: bool,
-    signal: bool,
-    container: bool,
-    components: Vec<bool>,
 }
 
 fn milliseconds(pause: Duration) -> u64 {
     u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn ending(end: End) -> String {
-    match end {
-        End::Exited(code) => format!("exited with {code}"),
-        End::Signaled(signal) => format!("was killed by signal {signal}"),
-        End::TimedOut | End::TooMuchOutput => "was stopped".to_owned(),
-    }
 }
