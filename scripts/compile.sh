@@ -7,7 +7,7 @@ if [[ -t 2 ]]; then
   exec cargo "$@"
 fi
 edges=normal,build
-[[ $1 != test ]] || edges=all
+[[ $1 != test ]] || edges=normal,build,dev
 total=$(cargo tree --locked --prefix none --edges "$edges" | sed 's/ (.*//' | sort -u | wc -l)
 cargo "$@" --quiet --message-format=json-render-diagnostics |
   awk -v total="$total" '

@@ -5,7 +5,8 @@
 //! [`DigestReader`](crate::oci::DigestReader). Plain http is spoken to loopback alone, credentials stay
 //! with the registry that they are for, and nothing waits forever.
 //!
-//! From the lowest: `url`, `certs`, `client_certificate`, `tls` and `proxy`; `response` and `http`, one request with its redirects;
+//! From the lowest: `url`, `certs`, `client_certificate`, `tls` and `proxy`; `response` and `http`, one request with
+//! its redirects;
 //! `fault` and `status`, the meaning of failures; `retry`; `challenge`, `auth`, `credential_helper` and `token`;
 //! `manifest` and `blob`; `registries_conf`; and `remote`, an image at one of its locations.
 //! The authenticated request ([`Client`] itself) is independent of pulling.
