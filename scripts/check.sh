@@ -17,7 +17,9 @@ if [[ -z $deny ]]; then
   deny=$tools/bin/cargo-deny
   if [[ ! -x $deny ]]; then
     echo "check: building cargo-deny, once, into $tools"
-    cargo install --quiet --locked --root "$tools" --version '^0.18' cargo-deny
+    # Unoptimised: it runs for seconds, and its release build takes minutes.
+    CARGO_PROFILE_DEV_DEBUG=false \
+      cargo install --quiet --debug --locked --root "$tools" --version '^0.18' cargo-deny
   fi
 fi
 echo "check: cargo deny"
