@@ -5,10 +5,12 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::support;
 use crate::support::TestEnv;
 use crate::support::real_registry::{RealRegistry, Setup};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::LocalModes;
 
@@ -268,9 +270,16 @@ fn terminal() -> (File, File) {
     (File::from(person), program)
 }
 
-/// Reads the terminal's output until it contains `text`.
+/// Reads the terminal's output until it contains `text`, for at most half a minute: the terminal outlives svp.
+#[track_caller]
 fn shown_until(person: &mut File, shown: &mut String, text: &str) {
+    let until = Instant::now() + Duration::from_secs(30);
     while !shown.contains(text) {
+        assert!(Instant::now() < until, "no {text:?} in {shown}");
+        let step = Timespec { tv_sec: 1, tv_nsec: 0 };
+        if poll(&mut [PollFd::new(person, PollFlags::IN)], Some(&step)).unwrap() == 0 {
+            continue;
+        }
         let mut buffer = [0; 1000];
         let n = person.read(&mut buffer).unwrap_or_else(|error| panic!("{error}: {shown}"));
         shown.push_str(&String::from_utf8_lossy(&buffer[..n]));
@@ -303,7 +312,7 @@ fn a_terminal_shows_no_password() {
             assert_eq!(child.wait().unwrap().code(), Some(130), "{shown}");
         } else {
             writeln!(person, "{}", RealRegistry::PASSWORD).unwrap();
-            shown_until(&mut person, &mut shown, "has the login");
+            shown_until(&mut person, &mut shown, "logged in to");
             assert!(child.wait().unwrap().success(), "{shown}");
             assert!(shown.contains(RealRegistry::USER) && !shown.contains("pass:"), "{shown}");
         }

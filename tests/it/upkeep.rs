@@ -368,7 +368,7 @@ fn what_is_no_file_is_told_and_never_waited_for() {
     assert_eq!(place.ok(["check", "--store"]), "");
     std::fs::create_dir(root.join("trees")).unwrap();
     std::fs::write(root.join("trees/stray"), "").unwrap();
-    assert!(faults(&place).contains("trees/stray: is nothing"));
+    assert!(faults(&place).contains("trees/stray: does not belong in a store"));
     place.ok(["df"]);
     place.ok(["prune"]);
 }

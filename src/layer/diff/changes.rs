@@ -17,8 +17,7 @@ use crate::layer::compress::read_full;
 use crate::layer::entry::{EntryKind, Timestamp, Xattrs};
 use crate::layer::meta::{self, OPAQUE, Ownership};
 use crate::layer::path::{is_reserved, show, whiteout_of};
-use crate::layer::unpack::tree::failure;
-use crate::layer::unpack::tree::is_whiteout;
+use crate::layer::unpack::tree::{failure, is_whiteout};
 use crate::rootfs::{self, Cursor};
 
 /// The representation of a changed name in the layer.
