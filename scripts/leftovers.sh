@@ -23,7 +23,8 @@ list() {
   for process in svp pasta pasta.avx2 slirp4netns docker-registry dockerd containerd conmon runc redis-server mariadbd postgres; do
     pgrep -x "$process" | sed "s/^/process $process /" || true
   done
-  files /tmp /var/tmp /dev/shm "${XDG_RUNTIME_DIR:-/nonexistent}" -name 'svp*'
+  # Also the default names of Rust's tempfile and of mktemp.
+  files /tmp /var/tmp /dev/shm "${XDG_RUNTIME_DIR:-/nonexistent}" '(' -name 'svp*' -o -name '.tmp*' -o -name 'tmp.*' ')'
   # Except for the documented caches: target/, Cargo's, and the one of scripts/make-base.sh.
   files "$HOME" "$HOME/.config" "$HOME/.local" "$HOME/.local/share" \
     ! -name .cache ! -name .cargo ! -name .rustup ! -name '.*history'

@@ -28,20 +28,34 @@ fn options() -> ClientOptions {
     }
 }
 
+/// A client with an auth file, which it reads once a registry requires a login.
+struct ClientWithLogins {
+    client: Client,
+    _auth_file: tempfile::NamedTempFile,
+}
+
+impl std::ops::Deref for ClientWithLogins {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
 /// Returns a client that holds user and password for each server.
-fn client_for(servers: &[&FaultRegistry]) -> Client {
+fn client_for(servers: &[&FaultRegistry]) -> ClientWithLogins {
     let pair = BASE64_STANDARD.encode(format!("user:{PASSWORD}"));
     client_with(servers, serde_json::json!({"auth": pair}))
 }
 
-fn client_with(servers: &[&FaultRegistry], entry: serde_json::Value) -> Client {
+fn client_with(servers: &[&FaultRegistry], entry: serde_json::Value) -> ClientWithLogins {
     let auths: serde_json::Map<_, _> =
         servers.iter().map(|server| (server.address(), entry.clone())).collect();
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), serde_json::json!({ "auths": auths }).to_string()).unwrap();
-    // The file is read once a registry requires a login: keep it until the temporary directory is removed.
-    let (_, path) = file.keep().unwrap();
-    connect(ClientOptions { auth_files: AuthFiles::only(path), ..options() }).unwrap()
+    let auth_files = AuthFiles::only(file.path().to_owned());
+    let client = connect(ClientOptions { auth_files, ..options() }).unwrap();
+    ClientWithLogins { client, _auth_file: file }
 }
 
 fn reference(server: &FaultRegistry) -> Reference {
