@@ -33,11 +33,29 @@ case ${1:-} in
 esac
 arguments+=("$@")
 
-# Removes the user and the copy that this run created, however it ends.
-copy='' created=''
+# discard DIR: unmounts and removes what an interrupted test left there, while its last processes may still be ending.
+discard() {
+  local mount attempt remove=(rm -rf --one-file-system "$1")
+  # Files of containers belong to subordinate ids.
+  ((EUID == 0)) || remove=(unshare --user --map-root-user --map-auto "${remove[@]}")
+  for attempt in {1..10}; do
+    if ((EUID == 0)); then
+      while IFS= read -r mount; do
+        umount -l "$mount" || true
+      done < <(awk -v dir="$1/" 'index($5, dir) == 1 { print $5 }' /proc/self/mountinfo | sort -r)
+    fi
+    ! "${remove[@]}" 2>/dev/null || return 0
+    sleep 1
+  done
+  echo "test: can't remove $1" >&2
+}
+
+# Removes the user and the directories that this run created, however it ends.
+copy='' created='' temporary=''
 clean() {
   trap '' INT TERM HUP PIPE
-  [[ -z $copy ]] || rm -rf --one-file-system "$copy"
+  [[ -z $temporary ]] || discard "$temporary"
+  [[ -z $copy ]] || discard "$copy"
   [[ -z $created ]] || scripts/ordinary-user.sh remove "$user"
 }
 trap clean EXIT
@@ -77,7 +95,7 @@ run_binary() {
   return "$failed"
 }
 
-# Runs all test binaries, each with the prefix `as`.
+# Runs all test binaries, each with the prefix `as`. The tests' temporary directory must be empty afterwards.
 run_all() {
   local failed=() kind name executable
   while IFS=$'\t' read -r kind name executable; do
@@ -88,13 +106,26 @@ run_all() {
     echo "test: failed: ${failed[*]}" >&2
     return 1
   fi
+  if [[ -n $(ls -A "$TMPDIR") ]]; then
+    echo "test: the tests left files in their temporary directory:" >&2
+    ls -lA "$TMPDIR" >&2
+    return 1
+  fi
 }
 
 echo "test: as $(id -un)"
 # As cargo test sets it.
 export CARGO_MANIFEST_DIR=$repo
+# The path is short, since sockets are made below it.
+temporary=/tmp/svp-t.$$
+mkdir "$temporary"
+chmod 1777 "$temporary"
+export TMPDIR=$temporary
 as=() result=0
 run_all || result=1
+
+discard "$temporary"
+temporary='' && unset TMPDIR
 
 if ((EUID != 0)); then
   scripts/leftovers.sh compare target/before-the-tests || result=1
@@ -132,8 +163,9 @@ run_as_user() {
   fi
   mount --bind "$copy/repo" "$repo"
   cd "$repo"
+  export TMPDIR=$copy/t
   as=(runuser -u "$user" -- env -i HOME="$(getent passwd "$user" | cut -d: -f6)" USER="$user" LOGNAME="$user"
-    PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 TMPDIR="$copy/t"
+    PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 TMPDIR="$TMPDIR"
     XDG_RUNTIME_DIR="$copy/r" CI="${CI:-}"
     CARGO_MANIFEST_DIR="$repo" SVP_TEST_CACHE="$copy/cache" SVP_CONFORMANCE="$copy/svp-conformance"
     SVP_SOAK_ROUNDS="${SVP_SOAK_ROUNDS:-100}")
