@@ -60,6 +60,11 @@ pub(crate) fn error() -> Error {
     Error::new(Kind::Interrupted, "interrupted")
 }
 
+/// Turns an error that an interrupt caused into that of an interrupted command.
+pub(crate) fn or_interrupted(caused: Error) -> Error {
+    if requested() { error() } else { caused }
+}
+
 /// Starts the signal thread. Call once, before any other thread exists: threads inherit the mask.
 pub(crate) fn install() {
     let mut signals = SigSet::empty();

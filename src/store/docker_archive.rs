@@ -9,8 +9,9 @@ use std::io::{self, Read, Write};
 use serde_json::json;
 
 use super::Store;
-use super::export::{Interruptible, or_interrupted};
+use super::export::Interruptible;
 use crate::error::{Context, Error, IoContext, Result};
+use crate::interrupt;
 use crate::layer::compress::decoder;
 use crate::layer::entry::{Entry, EntryKind};
 use crate::layer::write::TarWriter;
@@ -45,8 +46,9 @@ impl Store {
             if !written.insert(layer.diff_id) {
                 continue;
             }
-            let size = self.tar_size(layer).map_err(or_interrupted)?;
-            file(&layer_name(layer), size, &mut self.layer_tar(layer)?).map_err(or_interrupted)?;
+            let size = self.tar_size(layer).map_err(interrupt::or_interrupted)?;
+            file(&layer_name(layer), size, &mut self.layer_tar(layer)?)
+                .map_err(interrupt::or_interrupted)?;
         }
         // docker and podman complete short names differently, so write a complete one.
         let name = reference.clone().with_default_registry().tagged();

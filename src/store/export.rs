@@ -57,7 +57,7 @@ impl Store {
             Ok(())
         };
         write(&mut writer)
-            .map_err(or_interrupted)
+            .map_err(interrupt::or_interrupted)
             .context(format!("can't write {reference} to {}", dir.display()))?;
         let others = writer.other_names(descriptor, reference)?;
         writer.commit(descriptor, reference)?;
@@ -131,7 +131,7 @@ impl Store {
         for blob in &blobs {
             let mut content = Interruptible(self.blob_reader(blob)?);
             file(format!("blobs/sha256/{}", blob.digest.hex()), blob.size, &mut content)
-                .map_err(|error| or_interrupted(self.explain(error, blob)))?;
+                .map_err(|error| interrupt::or_interrupted(self.explain(error, blob)))?;
         }
         for (name, content) in archive_files(descriptor, reference) {
             file(name.to_owned(), content.len() as u64, &mut &content[..])?;
@@ -197,9 +197,4 @@ impl<R: Read> Read for Interruptible<R> {
         interrupt::check().map_err(io::Error::other)?;
         self.0.read(buf)
     }
-}
-
-/// Turns an error that an interrupt caused into [`Kind::Interrupted`](crate::error::Kind::Interrupted).
-pub(super) fn or_interrupted(error: Error) -> Error {
-    if interrupt::requested() { interrupt::error() } else { error }
 }

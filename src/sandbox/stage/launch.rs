@@ -209,7 +209,8 @@ impl<R> std::fmt::Debug for Stage<R> {
 }
 
 fn does_not_listen(error: io::Error) -> Error {
-    Error::sandbox("an svp stage closed its socket").source(error)
+    // An interrupt kills the stages.
+    interrupt::or_interrupted(Error::sandbox("an svp stage closed its socket").source(error))
 }
 
 impl<R> Drop for Stage<R> {

@@ -1,6 +1,7 @@
 //! Id maps: the host ids that a container's user and group ids map to.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -190,6 +191,8 @@ fn run_helper(name: &str, pid: u32, extents: &[Extent], file: &str) -> Result<()
         command.args([extent.inside, extent.outside, extent.count].map(|n| n.to_string()));
     }
     debug!("running {} for process {pid}", path.display());
+    // Ctrl-C on a terminal must not end it.
+    command.process_group(0);
     let output = command.output().map_err(|error| {
         Error::sandbox(format!("can't run {}", path.display()))
             .source(error)

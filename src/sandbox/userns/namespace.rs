@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::idmap::IdMap;
 use crate::channel::Channel;
 use crate::error::{Error, Result};
+use crate::interrupt;
 use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::process::{check_parent, die_with_parent};
 use crate::sandbox::stage::protocol::{Descriptors, Request, reply_with};
@@ -24,7 +25,8 @@ pub(in crate::sandbox) fn create(map: &IdMap) -> Result<OwnedFd> {
     let mut stage = Stage::start(Path::new("/"), &UserNamespaceRequest, &[])?;
     let ((), mut fds) = stage.recv()?;
     let namespace = fds.pop().ok_or_else(|| Error::sandbox("no user namespace"))?;
-    map.write(stage.pid())?;
+    // An interrupt kills the stage that the map is for.
+    map.write(stage.pid()).map_err(interrupt::or_interrupted)?;
     stage.send(&(), &[])?;
     Ok(namespace)
 }

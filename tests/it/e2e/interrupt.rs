@@ -56,6 +56,22 @@ fn ctrl_c_at_any_moment_leaves_nothing() {
 }
 
 #[test]
+fn ctrl_c_while_stages_start_is_an_interrupt_and_no_failure() {
+    let place = TestEnv::new();
+    place.import_busybox();
+    for delay in (10..60).chain(10..60) {
+        let child = start(&place, "sleep 4306");
+        std::thread::sleep(Duration::from_millis(delay));
+        kill_process_group(pid(&child), Signal::INT).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(130), "after {delay} ms: {said}");
+    }
+    wait_until("the scripts end", || processes_with("sleep\x004306\0").is_empty());
+    place.assert_nothing_left();
+}
+
+#[test]
 fn a_killed_svp_takes_its_script_along_and_the_next_sweeps() {
     let place = TestEnv::new();
     place.import_busybox();
