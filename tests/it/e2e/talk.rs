@@ -14,7 +14,13 @@ use crate::support::{TestEnv, output, success, transcript};
 
 /// Starts a shell script in the service; returns once it has printed "ready".
 fn begin(place: &TestEnv, script: &str) -> Child {
-    let mut child = place.svp(["exec", "h", "sh", "-c", &format!("echo ready; {script}")]);
+    begin_with(place, ":", script)
+}
+
+/// Starts `script`; returns when `preparation` is done.
+fn begin_with(place: &TestEnv, preparation: &str, script: &str) -> Child {
+    let script = format!("{preparation}; echo ready; {script}");
+    let mut child = place.svp(["exec", "h", "sh", "-c", &script]);
     let mut child = child.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
     let mut said = [0; 6];
     child.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
@@ -103,7 +109,7 @@ fn a_signal_to_svp_reaches_all_of_the_command() {
         nothing_runs(&place, "4711");
     }
     // A handler in the command decides the exit code.
-    let mut child = begin(&place, "trap 'exit 9' TERM; while :; do sleep 0.1; done");
+    let mut child = begin_with(&place, "trap 'exit 9' TERM", "while :; do sleep 0.1; done");
     send(&child, Signal::SIGTERM);
     assert_eq!(code(&mut child), 9);
     // Killing svp kills the command and the processes that it has started.
