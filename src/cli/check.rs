@@ -1,7 +1,8 @@
 //! `svp check`: tests whether this host can build and run rootless, and prints the fix for each fault.
 
 use super::common::{Context, Format};
-use super::table::{json, printable};
+use super::escape::single_line;
+use super::table::json;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::progress::Silent;
@@ -112,7 +113,7 @@ fn check_the_store(args: &Args, context: &Context) -> Result<()> {
         Format::Json => context.print(&json(&faults))?,
         Format::Table => {
             for Fault { what, problem, remedy } in &faults {
-                let line = printable(&format!("{what}: {problem}: {remedy}"));
+                let line = single_line(&format!("{what}: {problem}: {remedy}"));
                 context.print(&format!("{line}\n"))?;
             }
         }

@@ -1,7 +1,7 @@
-//! Escapes text for the terminal.
+//! Keeps control characters of untrusted names and output from the terminal.
 
-/// Errors quote untrusted names and output: control characters must not reach the terminal.
-pub(super) fn printable(text: &str) -> String {
+/// Escapes all control characters but line ends and tabs.
+pub(super) fn escape_controls(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() && c != '\n' && c != '\t' {
@@ -11,4 +11,10 @@ pub(super) fn printable(text: &str) -> String {
         }
     }
     out
+}
+
+/// Returns `text` on one line, with control characters replaced.
+pub(super) fn single_line(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    text.chars().map(shown).collect()
 }

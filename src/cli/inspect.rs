@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use super::args::parsed;
 use super::common::{Context, Format};
+use super::escape::single_line;
 use super::field;
-use super::table::{self, Table, printable};
+use super::table::{self, Table};
 use crate::error::Result;
 use crate::oci::{Config, Platform, Reference, json};
 use crate::store::{Document, Inspection};
@@ -66,7 +67,7 @@ fn text(inspection: &Inspection) -> Result<String> {
     let mut out = String::new();
     let mut line = |name: &str, value: &str| {
         if !value.is_empty() {
-            let _ = writeln!(out, "{:<12} {}", format!("{name}:"), printable(value));
+            let _ = writeln!(out, "{:<12} {}", format!("{name}:"), single_line(value));
         }
     };
     line("Digest", &inspection.digest.to_string());

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use super::common::{Context, Format};
-use super::table::{json, printable};
+use super::escape::single_line;
+use super::table::json;
 use crate::error::{Error, Result};
 use crate::pack::{Pack, RawAnswer};
 use crate::pack::{Severity, lint};
@@ -43,8 +44,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             .iter()
             .map(|problem| {
                 let hint =
-                    problem.hint.as_deref().map(|hint| format!("\n  hint: {}", printable(hint)));
-                format!("{}{}\n", printable(&problem.to_string()), hint.unwrap_or_default())
+                    problem.hint.as_deref().map(|hint| format!("\n  hint: {}", single_line(hint)));
+                format!("{}{}\n", single_line(&problem.to_string()), hint.unwrap_or_default())
             })
             .collect(),
     };

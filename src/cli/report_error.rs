@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::escape::printable;
+use super::escape::escape_controls;
 use super::progress::Style;
 use crate::error::{Cause, Error, Kind};
 
@@ -19,8 +19,13 @@ pub(super) fn report(error: &Error, style: Style) -> ExitCode {
         }
         (_, Kind::Interrupted) => "svp: interrupted".to_owned(),
         _ => {
-            let hint = error.hint_text().map(|hint| format!("\nsvp: hint: {}", printable(hint)));
-            format!("svp: error: {}{}", printable(&error.to_string()), hint.unwrap_or_default())
+            let hint =
+                error.hint_text().map(|hint| format!("\nsvp: hint: {}", escape_controls(hint)));
+            format!(
+                "svp: error: {}{}",
+                escape_controls(&error.to_string()),
+                hint.unwrap_or_default()
+            )
         }
     };
     // Standard error may be closed or full; the exit code still reports the failure.

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::escape::single_line;
+
 /// A table of text; columns are as wide as their content.
 pub(super) struct Table<const N: usize> {
     rows: Vec<[String; N]>,
@@ -15,7 +17,7 @@ impl<const N: usize> Table<N> {
     }
 
     pub(super) fn row(&mut self, cells: [String; N]) {
-        self.rows.push(cells.map(|cell| printable(&cell)));
+        self.rows.push(cells.map(|cell| single_line(&cell)));
     }
 }
 
@@ -33,12 +35,6 @@ impl<const N: usize> fmt::Display for Table<N> {
         }
         Ok(())
     }
-}
-
-/// Returns `text` on one line, with control characters replaced: names and labels come from untrusted images.
-pub(super) fn printable(text: &str) -> String {
-    let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
-    text.chars().map(shown).collect()
 }
 
 /// JSON for programs, indented, with a newline at the end.

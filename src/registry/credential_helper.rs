@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::credentials::{Login, Password};
-use super::fault::printable;
+use super::fault::excerpt;
 use crate::error::{Error, Result};
 
 /// Long enough for a helper that prompts for a passphrase.
@@ -81,7 +81,7 @@ enum Failure {
 impl Failure {
     fn from_output(words: &[u8]) -> Self {
         let words = String::from_utf8_lossy(words);
-        Failure::Other(format!("failed: {}", printable(&words, 200)))
+        Failure::Other(format!("failed: {}", excerpt(&words, 200)))
     }
 
     fn of(self, program: &str) -> Error {

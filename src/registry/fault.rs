@@ -73,14 +73,14 @@ impl Fault {
             ureq::Error::ConnectProxyFailed(why) => Fault::permanent(
                 Error::registry(format!(
                     "the proxy does not connect to {server}: {}",
-                    printable(&why, 200)
+                    excerpt(&why, 200)
                 ))
                 .hint("check HTTPS_PROXY and NO_PROXY"),
             ),
             ureq::Error::Tls(why) => Fault::permanent(Error::registry(format!("{server}: {why}"))),
             other => Fault::permanent(Error::registry(format!(
                 "{server} does not answer in proper HTTP: {}",
-                printable(&other.to_string(), 200)
+                excerpt(&other.to_string(), 200)
             ))),
         }
     }
@@ -203,8 +203,8 @@ fn way_out(why: &CertificateError) -> &'static str {
     }
 }
 
-/// A server's words, fit for a terminal: one line of at most `limit` characters, no control characters.
-pub(super) fn printable(text: &str, limit: usize) -> String {
+/// Shortens a server's text to one line of at most `limit` characters, without control characters.
+pub(super) fn excerpt(text: &str, limit: usize) -> String {
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let clean = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if clean.chars().count() <= limit {
@@ -218,8 +218,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_servers_words_are_tamed() {
-        assert_eq!(printable("a\n\x1b[31mb\t \u{9b} c\0", 99), "a [31mb c");
-        assert_eq!(printable(&"x".repeat(500), 3), "xxx…");
+    fn excerpts_are_short_and_have_no_control_characters() {
+        assert_eq!(excerpt("a\n\x1b[31mb\t \u{9b} c\0", 99), "a [31mb c");
+        assert_eq!(excerpt(&"x".repeat(500), 3), "xxx…");
     }
 }

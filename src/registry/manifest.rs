@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::fault::printable;
+use super::fault::excerpt;
 use crate::error::{Error, Result};
 use crate::oci::Digest;
 use crate::oci::media_type::{self, MediaType};
@@ -51,7 +51,7 @@ pub(super) fn check(
     bytes: Vec<u8>,
 ) -> Result<RawManifest> {
     let sent = |what: String| Error::registry(format!("{server} sends {what}"));
-    let content_type = content_type.map(|text| printable(text, 80));
+    let content_type = content_type.map(|text| excerpt(text, 80));
     if content_type.as_deref() == Some("text/html") {
         return Err(sent("a web page instead of a manifest".into())
             .hint("is this a registry? a proxy or a login page of the network may be in between"));
@@ -80,13 +80,13 @@ pub(super) fn check(
         (Some(header), Some(own)) if header != own => {
             return Err(sent(format!(
                 "a manifest as {header} that calls itself {:?}",
-                printable(&own, 80)
+                excerpt(&own, 80)
             )));
         }
         (Some(header), _) => header,
         (None, Some(own)) if known(&own) => own,
         (None, Some(own)) => {
-            return Err(sent(format!("a manifest of unknown type {:?}", printable(&own, 80))));
+            return Err(sent(format!("a manifest of unknown type {:?}", excerpt(&own, 80))));
         }
         (None, None) if looks_like_index => media_type::INDEX.to_owned(),
         (None, None) => media_type::MANIFEST.to_owned(),

@@ -61,7 +61,7 @@ use log::debug;
 
 use crate::error::{Error, Result};
 use crate::oci::Reference;
-use fault::{Fault, FaultKind, printable};
+use fault::{Fault, FaultKind, excerpt};
 use http::{GetOptions, Http, Method, WriteRequest};
 use response::Response;
 use url::{Scheme, Url};
@@ -343,7 +343,7 @@ fn tags(list: Response) -> Vec<String> {
     let mut tags: Vec<_> = list.tags.unwrap_or_default();
     let more = tags.len() > 10;
     tags.truncate(10);
-    let mut shown: Vec<_> = tags.iter().map(|tag| printable(tag, 128)).collect();
+    let mut shown: Vec<_> = tags.iter().map(|tag| excerpt(tag, 128)).collect();
     if more {
         shown.push("…".into());
     }

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use ureq::http::HeaderMap;
 use ureq::http::header::{CONTENT_ENCODING, CONTENT_TYPE, LOCATION};
 
-use super::fault::{Fault, printable};
+use super::fault::{Fault, excerpt};
 use super::url::Url;
 use crate::error::Error;
 
@@ -32,7 +32,7 @@ impl Response {
                 Err(Fault::permanent(Error::registry(format!(
                     "{} sends the content encoding {:?}, which svp did not ask for",
                     response.url,
-                    printable(coding, 40)
+                    excerpt(coding, 40)
                 ))))
             }
             _ => Ok(response),

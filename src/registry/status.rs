@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use serde::Deserialize;
 
-use super::fault::{Fault, FaultKind, Retry, printable};
+use super::fault::{Fault, FaultKind, Retry, excerpt};
 use super::response::Response;
 use super::retry::parse_retry_after;
 use crate::error::Error;
@@ -31,7 +31,7 @@ pub(super) fn explanation(response: Response) -> (String, String) {
     let body = response.read(LARGEST_ERROR, "an error message").unwrap_or_default();
     let errors: Errors = serde_json::from_slice(&body).unwrap_or_default();
     let first = errors.errors.into_iter().next().unwrap_or_default();
-    (printable(&first.code, 60), printable(&first.message, 200))
+    (excerpt(&first.code, 60), excerpt(&first.message, 200))
 }
 
 /// Maps a status other than 2xx, 401 and 404 to a fault, for a request for `what`.

@@ -25,7 +25,7 @@ use super::record::{FORMAT, Record};
 use super::status::{State, Status};
 use crate::error::{Cause, Error, IoContext, Kind, Result};
 use crate::remove_tree;
-use crate::store::{SERVICE_RECORD, StoreLayout};
+use crate::store::{SERVICE_RECORD, Staging, StoreLayout};
 
 const STATUS: &str = "status.json";
 /// A status takes whole blocks of this size, so that a longer one fits in the space of a shorter one; bytes.
@@ -105,9 +105,8 @@ impl ServiceDir {
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
     pub(crate) fn other_records(&self) -> Result<Vec<Record>> {
-        let root = self.dir.parent().and_then(Path::parent).unwrap_or(&self.dir);
         let other_records =
-            ServiceDir::all(root)?.into_iter().filter(|other| other.name != self.name);
+            ServiceDir::all(self.root())?.into_iter().filter(|other| other.name != self.name);
         Ok(other_records.filter_map(|other| other.record().ok()).collect())
     }
 
@@ -119,13 +118,10 @@ impl ServiceDir {
         let parent = self.dir.parent().unwrap_or(&self.dir);
         let mut builder = DirBuilder::new();
         builder.mode(0o700).recursive(true).create(parent).io("make", parent)?;
-        // Created under a temporary name and renamed, so that it is never seen half-made.
-        let staging = tempfile::Builder::new()
-            .prefix(&format!(".new-{}-", self.name))
-            .tempdir_in(parent)
-            .io("make a directory in", parent)?;
-        let new = ServiceDir { dir: staging.path().to_owned(), name: self.name.clone() };
-        builder.recursive(false).create(new.logs()).io("make", new.logs())?;
+        // Made elsewhere and renamed, so that no half-made service is ever seen.
+        let staging = Staging::new(&StoreLayout::new(self.root()).tmp())?;
+        let new = ServiceDir { dir: staging.path().join("service"), name: self.name.clone() };
+        builder.create(new.logs()).io("make", new.logs())?;
         new.write(SERVICE_RECORD, record, true)?;
         if self.dir.exists()
             && self.is_partly_removed()
@@ -136,7 +132,7 @@ impl ServiceDir {
         }
         rustix::fs::renameat_with(
             rustix::fs::CWD,
-            staging.path(),
+            &new.dir,
             rustix::fs::CWD,
             &self.dir,
             rustix::fs::RenameFlags::NOREPLACE,
@@ -150,8 +146,6 @@ impl ServiceDir {
             }
             other => Error::io("make", &self.dir, other),
         })?;
-        // A renamed directory needs no clean-up.
-        let _ = staging.keep();
         File::open(parent).and_then(|dir| dir.sync_all()).io("sync", parent)
     }
 
@@ -266,16 +260,14 @@ impl ServiceDir {
         !self.record_path().exists() && matches!(self.is_running(), Ok(false))
     }
 
-    /// Whether a directory of a service was left by a command that was killed while it made or removed it.
+    /// Whether a directory of a service was left by a command that was killed while it removed it.
     /// Only if no other process uses it.
     pub(crate) fn is_abandoned(path: &Path) -> bool {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let service_dir = ServiceDir { dir: path.to_owned(), name };
-        service_dir.name.starts_with(".new-") || service_dir.is_partly_removed()
+        ServiceDir { dir: path.to_owned(), name }.is_partly_removed()
     }
 
-    /// Removes the places whose names begin with `prefix` and that were being made or removed by a command
-    /// that is gone: nobody else may be at it.
+    /// Finishes the interrupted removals of services whose names begin with `prefix`.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -284,15 +276,18 @@ impl ServiceDir {
         let dir = File::open(&services).io("open", &services)?;
         for entry in fs::read_dir(&services).io("list", &services)? {
             let name = entry.io("list", &services)?.file_name().to_string_lossy().into_owned();
-            let unmade = name.strip_prefix(".new-").is_some_and(|name| name.starts_with(prefix));
-            let unremoved = || !StoreLayout::service_record(&services.join(&name)).exists();
-            if unmade || (name.starts_with(prefix) && unremoved()) {
+            if name.starts_with(prefix) && ServiceDir::is_abandoned(&services.join(&name)) {
                 let path = services.join(&name);
                 remove_tree::remove_tree(std::os::fd::AsFd::as_fd(&dir), &name)
                     .io("remove", path)?;
             }
         }
         Ok(())
+    }
+
+    /// The root of the store that it belongs to.
+    fn root(&self) -> &Path {
+        self.dir.parent().and_then(Path::parent).unwrap_or(&self.dir)
     }
 
     /// The service's name.

@@ -19,7 +19,11 @@ pub struct Staging {
 }
 
 impl Staging {
-    pub(super) fn new(tmp: &Path) -> Result<Self> {
+    /// Makes one in `tmp`, the store's directory for them.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`](crate::error::Kind::Storage).
+    pub(crate) fn new(tmp: &Path) -> Result<Self> {
         let (name, dir) = Staging::lock_new(tmp)?;
         let path = tmp.join(name);
         interrupt::watch_temporary(&path, |path| {

@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::escape::printable;
+use super::escape::escape_controls;
 use crate::progress::{Event, Reporter, Transfer};
 pub(crate) use words::line;
 
@@ -91,7 +91,7 @@ impl Terminal {
         }
         let line = match self.style {
             Style::Json => serde_json::to_string(event).ok(),
-            _ => words::line(event).map(|line| format!("svp: {}", printable(&line))),
+            _ => words::line(event).map(|line| format!("svp: {}", escape_controls(&line))),
         };
         if let Some(line) = line {
             // Whole lines move past the script's half-written one.
@@ -127,7 +127,7 @@ impl Terminal {
         let line = line.trim_end_matches('\r').rsplit('\r').next().unwrap_or_default();
         let shown = match self.style {
             Style::Json => json!({"event": "output", "text": line}).to_string(),
-            _ => format!("  | {}", printable(line)),
+            _ => format!("  | {}", escape_controls(line)),
         };
         put(state, &shown);
     }

@@ -5,13 +5,13 @@ use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::e2e::services::instance;
-use crate::support::{TestEnv, output, pack, run, success, transcript};
+use crate::support::{TestEnv, output, pack, run, success, transcript, wait_until};
 
 /// A service with one value in its volume, which controls the behaviour of its scripts.
 const QUERY: &str = "#!/bin/sh\ncase $1 in os) echo busybox/1;; volumes) echo /data; echo /srv/b;;\n\
@@ -118,15 +118,6 @@ fn code(result: &Output, code: i32) -> String {
     let text = String::from_utf8_lossy(&result.stderr).into_owned();
     assert_eq!(result.status.code(), Some(code), "{text}");
     text
-}
-
-#[track_caller]
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let since = Instant::now();
-    while !holds() {
-        assert!(since.elapsed() < Duration::from_secs(30), "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[test]
@@ -278,11 +269,11 @@ fn an_interrupted_backup_leaves_nothing() {
         [(Signal::INT, Some(130)), (Signal::TERM, Some(130)), (Signal::KILL, None)]
     {
         let mut child = spawn(&service, &["backup", "one", "-o", "b"]);
-        until("the script hangs", hangs);
+        wait_until("the script hangs", hangs);
         kill(&child, signal);
         assert_eq!(child.wait().unwrap().code(), expected);
         assert_eq!(std::fs::read(&file).unwrap(), good);
-        until("what the script started ends with it", || !hangs());
+        wait_until("what the script started ends with it", || !hangs());
         assert_eq!(service.status()["status"], "running");
     }
     service.assert_alone();
@@ -363,7 +354,7 @@ fn a_copy_that_is_well_only_elsewhere_is_taken_back() {
     // An interrupt at this point is rolled back too.
     let mut child = spawn(&service, &["restore", "one", "-i", "b"]);
     let journal = service.place.store().join("services/one/swap.json");
-    until("it is swapped", || journal.exists());
+    wait_until("it is swapped", || journal.exists());
     kill(&child, Signal::INT);
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert_eq!(service.status()["status"], "running");
@@ -425,7 +416,7 @@ fn an_interrupted_copy_starts_the_service_again() {
     let fill = "head -c 30000000 /dev/urandom >/data/big; for i in 1 2 3 4; do cat /data/big >>/data/x; done";
     service.place.ok(["exec", "one", "sh", "-c", fill]);
     let mut child = spawn(&service, &["backup", "one", "-o", "b"]);
-    until("it is stopped", || service.status()["status"] != "running");
+    wait_until("it is stopped", || service.status()["status"] != "running");
     for arguments in [
         &["stop", "one"][..],
         &["stop", "--all"],
@@ -458,7 +449,7 @@ fn who_stops_a_service_that_a_backup_is_stopping_is_not_told_that_it_is_stopped(
     place.ok(["setup", "-i", "b", "-t", "slow", "--network", "none"]);
     place.ok(["run", "-d", "slow"]);
     let mut backup = place.svp(["backup", "slow", "-o", "file"]).spawn().unwrap();
-    until("it is being stopped", || {
+    wait_until("it is being stopped", || {
         place.svp(["exec", "slow", "test", "-e", "/stopping"]).output().unwrap().status.success()
     });
     for arguments in [&["stop", "slow"][..], &["restart", "slow"], &["rm", "--force", "slow"]] {
@@ -514,7 +505,7 @@ fn a_restore_that_is_killed_leaves_one_of_the_two() {
             ["running", "exited", "dead", "starting", "stopping"].contains(&&status[..]),
             "{status}"
         );
-        until("it starts or has started", || {
+        wait_until("it starts or has started", || {
             let runs = service.status()["status"] == "running";
             runs || service.place.svp(["start", "one"]).output().unwrap().status.success()
         });
@@ -543,12 +534,12 @@ fn the_copy_of_a_killed_restore_goes() {
     let stays = || !crate::support::processes_with("sleep\x004714\0").is_empty();
     for mend in [&["prune"][..], &["restart", "one", "-t", "0"]] {
         let mut child = spawn(&service, &["restore", "one", "-i", "b"]);
-        until("the script stays", stays);
+        wait_until("the script stays", stays);
         kill(&child, Signal::KILL);
         child.wait().unwrap();
         let all = service.place.ok(["ps", "-a", "-q"]);
         let copy = all.lines().find(|name| name.starts_with("one.restore-")).unwrap();
-        until("it has ended", || !stays());
+        wait_until("it has ended", || !stays());
         let printed = service.place.fails(2, ["start", copy]);
         assert!(printed.contains("a killed restore of one"), "{printed}");
         let printed = output(&mut service.place.svp(["prune", "--dry-run"]));

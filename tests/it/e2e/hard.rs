@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::e2e::run::{code, info, instance, until};
-use crate::support::{TestEnv, as_root, processes_of, success, transcript};
+use crate::e2e::run::{code, info, instance};
+use crate::support::{TestEnv, as_root, processes_of, success, transcript, wait_until};
 
 const QUERY: &str = "#!/bin/sh\n[ $1 = os ] && echo busybox/1\n";
 const BUILD: &str = "#!/bin/sh\n";
@@ -96,7 +96,7 @@ fn one_that_fills_its_disk_is_told_of_truly_and_can_be_helped() {
     disk.ok(&["build", "-b", pack, "-t", "base", "--base", "busybox", "--network", "none"]);
     disk.ok(&["setup", "-i", "base", "-t", "fill", "--network", "none"]);
     disk.ok(&["run", "-d", "fill"]);
-    until("the log can't be written", || !disk.info("fill")["error"].is_null());
+    wait_until("the log can't be written", || !disk.info("fill")["error"].is_null());
     assert_eq!(disk.free(), 0);
     let printed = disk.info("fill");
     assert!(printed["error"].as_str().unwrap().contains("No space left"), "{printed}");
@@ -125,7 +125,7 @@ fn one_that_fills_its_disk_is_told_of_truly_and_can_be_helped() {
     );
     // Its owner can exec into it.
     disk.ok(&["exec", "fill", "sh", "-c", ": >/fill; : >/stop"]);
-    until("it logs again", || {
+    wait_until("it logs again", || {
         disk.ok(&["logs", "fill"]).contains("freed") && disk.info("fill")["error"].is_null()
     });
     assert!(disk.free() > 30 << 20, "{}", disk.free());
@@ -183,10 +183,10 @@ fn signals_are_forwarded_and_those_that_end_svp_stop_it() {
     place.assert_nothing_left();
     // In the background, the monitor forwards the signals.
     place.ok(["run", "-d", "ears"]);
-    until("it is up", || place.ok(["logs", "ears"]) == "up\n");
+    wait_until("it is up", || place.ok(["logs", "ears"]) == "up\n");
     let monitor = info(&place, "ears")["monitor"].as_i64().unwrap();
     kill(Pid::from_raw(monitor as i32), Signal::SIGHUP).unwrap();
-    until("it has heard", || place.ok(["logs", "ears"]) == "up\ngot HUP\n");
+    wait_until("it has heard", || place.ok(["logs", "ears"]) == "up\ngot HUP\n");
     place.ok(["stop", "ears"]);
     assert_eq!(place.ok(["wait", "ears"]), "5\n");
     place.ok(["rm", "ears"]);
@@ -211,9 +211,11 @@ fn a_container_that_is_killed_again_and_again_is_made_anew_with_patience() {
         kill(Pid::from_raw(pid as i32), Signal::SIGKILL).unwrap();
         killed += 1;
         let again = || !info(&place, "sleeper")["pid"].is_null();
-        until("it is counted", || info(&place, "sleeper")["components"][0]["restarts"] == killed);
+        wait_until("it is counted", || {
+            info(&place, "sleeper")["components"][0]["restarts"] == killed
+        });
         if killed < 6 {
-            until("there is another", again);
+            wait_until("there is another", again);
         }
     }
     assert!(std::fs::read_to_string(&monitor_log).unwrap().contains("container was killed"));
@@ -280,7 +282,7 @@ fn who_waits_for_several_gets_each_code_those_of_removed_ones_too() {
     wait.stdout.take().unwrap().read_to_string(&mut codes).unwrap();
     assert!(wait.wait().unwrap().success());
     assert_eq!(codes, "3\n3\n");
-    until("it is removed", || place.ok(["ps", "-a", "-q"]) == "stays\n");
+    wait_until("it is removed", || place.ok(["ps", "-a", "-q"]) == "stays\n");
     place.ok(["rm", "stays"]);
     place.assert_nothing_left();
 }
@@ -353,10 +355,10 @@ fn what_a_kill_left_of_a_service_is_in_nobodys_way() {
     place.import_busybox();
     instance(&place, "one", QUERY, BUILD, "#!/bin/sh\nexec sleep 1000\n");
     let services = place.store().join("services");
-    // As a killed `svp rm` and `svp run` leave it: no record any more, or no name yet.
+    // As a killed `svp rm` and `svp run` leave it: no record any more, or not in its place yet.
     std::fs::create_dir_all(services.join("one/logs")).unwrap();
     std::fs::write(services.join("one/lock"), "").unwrap();
-    std::fs::create_dir_all(services.join(".new-two-abcdef/logs")).unwrap();
+    std::fs::create_dir_all(place.store().join("tmp/abcdef/service/logs")).unwrap();
     std::fs::create_dir_all(services.join("three")).unwrap();
     place.ok(["run", "-d", "one"]);
     assert_eq!(place.ok(["ps", "-a", "-q"]), "one\n");
@@ -413,7 +415,7 @@ fn every_command_of_a_services_life_speaks_json() {
     assert_eq!(json(&["info", "one"])["status"], "running");
     assert_eq!(json(&["health", "one"])["healthy"], true);
     assert!(json(&["env", "one"]).is_object() && json(&["ports", "one"]).is_array());
-    until("it is up", || !place.ok(["logs", "one"]).is_empty());
+    wait_until("it is up", || !place.ok(["logs", "one"]).is_empty());
     assert_eq!(json(&["logs", "one"])["text"], "up");
     assert_eq!(json(&["restart", "one"])[0]["status"], "running");
     let stopped = &json(&["stop", "one"])[0];

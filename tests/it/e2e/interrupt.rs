@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::e2e::common::{build, pack_with};
 use crate::support::{
-    TestEnv, as_root, busybox_base, output, processes_of, processes_with, transcript,
+    TestEnv, as_root, busybox_base, output, processes_of, processes_with, transcript, wait_until,
 };
 
 /// Starts a build in its own process group, as a terminal would.
@@ -21,15 +21,6 @@ fn start(place: &TestEnv, script: &str) -> Child {
 
 fn pid(child: &Child) -> Pid {
     Pid::from_child(child)
-}
-
-#[track_caller]
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(30);
-    while !holds() {
-        assert!(Instant::now() < until, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[test]

@@ -11,8 +11,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::e2e::run::{TWO_QUERY, TWO_RUN, info, instance, until};
-use crate::support::{TestEnv, debian_base, output, pack, processes_of, transcript};
+use crate::e2e::run::{TWO_QUERY, TWO_RUN, info, instance};
+use crate::support::{TestEnv, debian_base, output, pack, processes_of, transcript, wait_until};
 
 const QUERY: &str = "#!/bin/sh\n[ $1 = os ] && echo busybox/1\n";
 
@@ -34,14 +34,14 @@ fn kill_a_component(rounds: u64) {
         let of = |line: &&str| line.contains(&format!("/service/bin/run {component}"));
         Some(list.lines().find(of)?.split_whitespace().next()?.to_owned())
     };
-    until("both run", || first("one").is_some() && first("two").is_some());
+    wait_until("both run", || first("one").is_some() && first("two").is_some());
     let two = first("two");
     for round in 1..=rounds {
         std::thread::sleep(Duration::from_millis(10_050));
         let one = first("one").unwrap();
         place.ok(["exec", "two", "kill", "-9", &one]);
         let since = Instant::now();
-        until("it came back", || {
+        wait_until("it came back", || {
             let printed = info(&place, "two");
             let one = &printed["components"][0];
             one["restarts"] == round && one["running"] == true
@@ -301,7 +301,7 @@ fn kill_all_ways(place: &TestEnv) {
         pause();
         for name in ["m1", "p1"] {
             kill_9(&info(place, name)["monitor"]);
-            until("it is dead", || info(place, name)["status"] == "dead");
+            wait_until("it is dead", || info(place, name)["status"] == "dead");
             place.ok(["start", "--wait=120", name]);
         }
         pause();
@@ -312,7 +312,7 @@ fn kill_all_ways(place: &TestEnv) {
             let first = "for p in /proc/[0-9]*; do read -r _ _ _ q _ <$p/stat; \
                  [ \"$q\" = 2 ] && kill -9 ${p#/proc/}; done; true";
             place.ok(["exec", name, "--", "bash", "-c", first]);
-            until("it came back", || {
+            wait_until("it came back", || {
                 let printed = info(place, name);
                 let component = &printed["components"][0];
                 component["restarts"].as_i64() > Some(before) && component["running"] == true
@@ -328,7 +328,7 @@ fn kill_all_ways(place: &TestEnv) {
             }
         }
         for name in ["m1", "m2", "p1", "p2"] {
-            until("it is dead", || info(place, name)["status"] == "dead");
+            wait_until("it is dead", || info(place, name)["status"] == "dead");
         }
         for name in ["m1", "m2", "p1", "p2"] {
             place.ok(["start", "--wait=120", name]);

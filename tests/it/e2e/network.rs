@@ -4,12 +4,12 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::TestEnv;
 use crate::support::registry::free_port;
+use crate::support::{TestEnv, wait_until};
 
 const BUILD: &str = "#!/bin/sh\nset -eu\nmkdir -p /data\necho page >/data/index.html\n";
 /// Answers datagrams and connections on PORT with its name and the sender's address.
@@ -120,15 +120,6 @@ fn udp(at: impl Into<SocketAddr>, said: &str) -> String {
     }
 }
 
-#[track_caller]
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let since = Instant::now();
-    while !done() {
-        assert!(since.elapsed() < Duration::from_secs(30), "still not: {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
 /// Returns the host's gateway, or a stand-in if it has none.
 fn gateway() -> String {
     let routes = std::fs::read_to_string("/proc/net/route").unwrap();
@@ -191,9 +182,9 @@ fn a_private_network_leads_to_the_host_and_the_gateway_only_if_that_is_allowed()
     assert_eq!(tcp(own(&place, "echo", 0)), "echo 127.0.0.1");
     // The routes persist, and come back with pasta.
     place.ok(["restart", "echo"]);
-    until("it reaches the host again", reaches_host);
+    wait_until("it reaches the host again", reaches_host);
     kill_pasta(&place, "echo");
-    until("the network is mended", reaches_host);
+    wait_until("the network is mended", reaches_host);
     assert_eq!(open_ways(&place, "echo"), ["host"]);
     place.ok(["rm", "--force", "echo"]);
     place.assert_nothing_left();
@@ -226,9 +217,9 @@ fn a_network_that_was_mended_leads_out_as_before() {
     let before = routes();
     assert!(!before.is_empty(), "this test needs a host with a gateway");
     kill_pasta(&place, "echo");
-    until("the ways out are there again", || routes() == before);
+    wait_until("the ways out are there again", || routes() == before);
     assert_eq!(open_ways(&place, "echo"), [""; 0]);
-    until("its port is, too", || tcp(own(&place, "echo", 0)) == "echo 127.0.0.1");
+    wait_until("its port is, too", || tcp(own(&place, "echo", 0)) == "echo 127.0.0.1");
     place.ok(["rm", "--force", "echo"]);
     place.assert_nothing_left();
 }
@@ -257,13 +248,13 @@ fn what_carries_a_port_is_started_again_though_it_failed_once() {
     kill(carrier.expect("a carrier"));
     // Another process takes the port first.
     let mut held = None;
-    until("the port is free", || {
+    wait_until("the port is free", || {
         held = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).ok();
         held.is_some()
     });
     std::thread::sleep(Duration::from_secs(5));
     drop(held);
-    until("it is carried again", || tcp((Ipv4Addr::LOCALHOST, port)) == "echo 127.0.0.1");
+    wait_until("it is carried again", || tcp((Ipv4Addr::LOCALHOST, port)) == "echo 127.0.0.1");
     place.ok(["rm", "--force", "echo"]);
     place.assert_nothing_left();
 }
@@ -286,7 +277,7 @@ fn a_service_may_have_more_ports_than_descriptors_go_at_once() {
     runs(&place, &arguments);
     for port in [21000, 21139] {
         let at = (Ipv4Addr::new(127, 0, 0, 78), port);
-        until("it is carried", || tcp(at) == "many 127.0.0.1");
+        wait_until("it is carried", || tcp(at) == "many 127.0.0.1");
     }
     runs(&place, &["--wait", "--link", "many", "user"]);
     let script = "import os, socket\n\
@@ -317,7 +308,7 @@ fn kill(pid: u64) {
     nix::sys::signal::kill(number, nix::sys::signal::Signal::SIGKILL).unwrap();
     // Its memory is freed before its descriptors are closed.
     let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    until("it is dead", || {
+    wait_until("it is dead", || {
         stat().rsplit(") ").next().is_none_or(|rest| "ZX".contains(&rest[..rest.len().min(1)]))
     });
 }
@@ -434,7 +425,7 @@ fn connections_by_a_link_leave_a_service_what_it_is_stopped_by() {
     let first = limit();
     assert!(first.starts_with("300\n") && first != "300\n300\n", "{first}");
     kill(info(&place, "user")["pid"].as_u64().unwrap());
-    until("there is another container", || {
+    wait_until("there is another container", || {
         let probe = place.svp(["exec", "user", "sh", "-c", "ulimit -Sn; ulimit -Hn"]).output();
         probe.unwrap().stdout == first.as_bytes()
     });
@@ -451,7 +442,7 @@ fn connections_by_a_link_leave_a_service_what_it_is_stopped_by() {
         .collect();
     let monitor = info(&place, "user")["monitor"].as_u64().unwrap();
     let open = || std::fs::read_dir(format!("/proc/{monitor}/fd")).unwrap().count();
-    until("they are carried", || open() > 150);
+    wait_until("they are carried", || open() > 150);
     std::thread::sleep(Duration::from_secs(1));
     assert!(open() < 250, "{} descriptors", open());
     assert_eq!(place.ok(["exec", "user", "echo", "still here"]), "still here\n");

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::e2e::run::{info, instance, until};
-use crate::support::{TestEnv, as_root, output, transcript};
+use crate::e2e::run::{info, instance};
+use crate::support::{TestEnv, as_root, output, transcript, wait_until};
 
 const QUERY: &str = "#!/bin/sh\n[ $1 = os ] && echo busybox/1\n";
 /// Runs each word that it reads from the pipe as a task.
@@ -94,7 +94,7 @@ fn a_service_is_held_to_what_it_may_use_or_its_user_hears_why_not() {
         let monitor = info(&place, "s")["monitor"].as_i64().unwrap();
         let monitor = nix::unistd::Pid::from_raw(i32::try_from(monitor).unwrap());
         nix::sys::signal::kill(monitor, nix::sys::signal::Signal::SIGKILL).unwrap();
-        until("it is dead", || info(&place, "s")["status"] == "dead");
+        wait_until("it is dead", || info(&place, "s")["status"] == "dead");
         place.ok(last);
         if last[0] == "start" {
             place.ok(["stop", "-t", "0", "s"]);
@@ -113,7 +113,7 @@ fn processes(place: &TestEnv) {
     // The shell may exit when it can't fork.
     let count = String::from_utf8_lossy(&said.stdout).trim().parse::<u32>().unwrap_or(10);
     assert!((10..=20).contains(&count), "{}", transcript(&exec, &said));
-    until("they have ended", || {
+    wait_until("they have ended", || {
         let mut count = place.svp(["exec", "s", "sh", "-c", "ps | grep -c '[s]leep 2'"]);
         output(&mut count).stdout == b"0\n"
     });
@@ -136,8 +136,8 @@ fn processor_time(place: &TestEnv) {
 /// The kernel kills a process over the memory limit, svp reports it, and the service goes on.
 fn memory(place: &TestEnv) {
     place.ok(["exec", "s", "sh", "-c", "echo memory >/task"]);
-    until("it was killed", || info(place, "s")["memoryKills"].as_u64() > Some(0));
-    until("it goes on", || place.ok(["logs", "s"]).contains("memory "));
+    wait_until("it was killed", || info(place, "s")["memoryKills"].as_u64() > Some(0));
+    wait_until("it goes on", || place.ok(["logs", "s"]).contains("memory "));
     let log = std::fs::read_to_string(place.store().join("services/s/monitor.log")).unwrap();
     assert!(log.contains("--memory"), "{log}");
     assert!(place.ok(["info", "s"]).contains("out of memory"));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{TestEnv, pack, processes_of};
+use crate::support::{TestEnv, pack, processes_of, wait_until};
 
 /// A service of one process: a web server on PORT, whose page is in its volume.
 const WEB_QUERY: &str = "#!/bin/sh\ncase $1 in os) echo busybox/1;; secrets) echo WEB_PASSWORD;;\n\
@@ -54,16 +54,6 @@ fn get(address: SocketAddr, path: &str) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer
-}
-
-/// Waits until `done` returns true.
-#[track_caller]
-pub fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let since = Instant::now();
-    while !done() {
-        assert!(since.elapsed() < Duration::from_secs(30), "still not: {what}");
-        std::thread::sleep(Duration::from_millis(30));
-    }
 }
 
 /// Returns the exit code of svp with these arguments.
@@ -206,12 +196,12 @@ fn a_component_that_dies_comes_back_and_the_other_never_notices() {
         let line = list.lines().find(of)?;
         line.split_whitespace().next().map(str::to_owned)
     };
-    until("both run", || first("one").is_some() && first("two").is_some());
+    wait_until("both run", || first("one").is_some() && first("two").is_some());
     let two = first("two");
     for n in 1..=3 {
         let one = first("one").unwrap();
         place.ok(["exec", "two", "kill", "-9", &one]);
-        until("it came back", || {
+        wait_until("it came back", || {
             info(&place, "two")["components"][0]["restarts"] == n
                 && first("one").is_some_and(|now| now != one)
         });
@@ -258,15 +248,15 @@ fn whoever_is_killed_the_truth_is_told_and_start_recovers() {
         assert!(killed, "kill {pid}");
     };
     kill(&info(&place, "web")["monitor"]);
-    until("it is dead", || info(&place, "web")["status"] == "dead");
+    wait_until("it is dead", || info(&place, "web")["status"] == "dead");
     place.assert_nothing_left();
-    until("nothing listens", || TcpStream::connect(at).is_err());
+    wait_until("nothing listens", || TcpStream::connect(at).is_err());
     assert_eq!(code(&place, &["exec", "web", "true"]), 125);
     place.ok(["start", "web", "--wait"]);
     assert!(get(at, "/").ends_with("page\n"));
     // The container's process 1, from outside.
     kill(&info(&place, "web")["pid"]);
-    until("it has ended", || info(&place, "web")["status"] == "exited");
+    wait_until("it has ended", || info(&place, "web")["status"] == "exited");
     place.assert_nothing_left();
     place.ok(["start", "web", "--wait"]);
     // Every process of svp.
@@ -274,8 +264,8 @@ fn whoever_is_killed_the_truth_is_told_and_start_recovers() {
         let pid = printed.split([' ', ':']).nth(1).unwrap().parse().unwrap();
         nix_kill(pid);
     }
-    until("it is dead", || info(&place, "web")["status"] == "dead");
-    until("nothing listens", || TcpStream::connect(at).is_err());
+    wait_until("it is dead", || info(&place, "web")["status"] == "dead");
+    wait_until("nothing listens", || TcpStream::connect(at).is_err());
     place.ok(["start", "web", "--wait"]);
     assert!(get(at, "/").ends_with("page\n"));
     place.ok(["rm", "--force", "web"]);
@@ -304,33 +294,33 @@ fn hard_services() {
     make("daemon", "(setsid httpd -f -p 7000 -h / &); echo up; sleep 0.3; exit 1");
     for name in ["deaf", "zombies"] {
         place.ok(["run", "-d", name]);
-        until("it is up", || place.ok(["logs", name]) == "up\n");
+        wait_until("it is up", || place.ok(["logs", name]) == "up\n");
     }
     let since = Instant::now();
     place.ok(["stop", "--time", "1", "deaf"]);
     assert!(since.elapsed() < Duration::from_secs(8), "{:?}", since.elapsed());
     assert_eq!(info(&place, "deaf")["exitCode"], 137);
-    until("the dead are buried", || {
+    wait_until("the dead are buried", || {
         place.ok(["exec", "zombies", "sh", "-c", "ps -o stat | grep -c Z || true"]) == "0\n"
     });
     place.ok(["run", "-d", "--restart", "always", "brief"]);
-    until("it began again", || {
+    wait_until("it began again", || {
         info(&place, "brief")["components"][0]["restarts"].as_u64() > Some(2)
     });
     // There is a back-off between two starts.
     assert!(place.ok(["logs", "brief"]).lines().count() < 50);
-    until("it is down between two starts", || {
+    wait_until("it is down between two starts", || {
         info(&place, "brief")["components"][0]["running"] == false
     });
     place.ok(["stop", "brief"]);
     assert_eq!(info(&place, "brief")["exitCode"], 3);
     place.ok(["run", "-d", "--restart", "on-failure:2", "--name", "twice", "brief"]);
-    until("it gave up", || info(&place, "twice")["status"] == "exited");
+    wait_until("it gave up", || info(&place, "twice")["status"] == "exited");
     assert_eq!(info(&place, "twice")["exitCode"], 3);
     assert_eq!(place.ok(["logs", "twice"]), "again\nagain\nagain\n");
     // Its daemon no longer holds the port when it starts again.
     place.ok(["run", "-d", "--restart", "always", "daemon"]);
-    until("it began again", || {
+    wait_until("it began again", || {
         info(&place, "daemon")["components"][0]["restarts"].as_u64() > Some(1)
     });
     assert!(!place.ok(["logs", "daemon"]).contains("in use"));

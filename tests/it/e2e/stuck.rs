@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::e2e::run::{info, instance, until};
-use crate::support::{TestEnv, processes_of, success};
+use crate::e2e::run::{info, instance};
+use crate::support::{TestEnv, processes_of, success, wait_until};
 
 const QUERY: &str = "#!/bin/sh\n[ $1 = os ] && echo busybox/1\n";
 const BUILD: &str = "#!/bin/sh\n";
@@ -77,7 +77,7 @@ fn a_monitor_without_descriptors_is_told_of_and_hears_signals() {
     assert!(spent < 100, "{spent}");
     let mut kill = place.command("kill");
     assert!(kill.args(["-TERM", &monitor]).status().unwrap().success());
-    until("it has stopped", || place.ok(["ps", "-q"]).is_empty());
+    wait_until("it has stopped", || place.ok(["ps", "-q"]).is_empty());
     place.ok(["start", "sleeper"]);
     place.ok(["rm", "--force", "sleeper"]);
     place.assert_nothing_left();
@@ -97,7 +97,7 @@ fn two_containers_never_have_the_same_files() {
     // The container can't end before this command's parent, which is outside it, has reaped the command.
     let mut inside = place.svp(["exec", "sleeper", "sleep", "1000"]).spawn().unwrap();
     let mut parent = 0;
-    until("the command runs", || {
+    wait_until("the command runs", || {
         let of_svp = children_of(inside.id());
         let has_started = |stage: &&u32| !children_of(**stage).is_empty();
         parent = of_svp.iter().find(has_started).copied().unwrap_or_default();
@@ -108,7 +108,7 @@ fn two_containers_never_have_the_same_files() {
     let init_pid = printed["pid"].as_i64().unwrap();
     signal(parent.into(), Signal::SIGSTOP);
     signal(printed["monitor"].as_i64().unwrap(), Signal::SIGKILL);
-    until("it is dead", || info(&place, "sleeper")["status"] == "dead");
+    wait_until("it is dead", || info(&place, "sleeper")["status"] == "dead");
     for command in [&["start", "sleeper"][..], &["rm", "sleeper"]] {
         assert!(std::fs::exists(format!("/proc/{init_pid}")).unwrap());
         let mut waits = place.svp(command).stdout(Stdio::null()).spawn().unwrap();

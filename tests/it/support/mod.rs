@@ -18,6 +18,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 /// Returns the repository.
 pub fn repo() -> &'static Path {
@@ -51,6 +52,16 @@ pub fn debian_base() -> PathBuf {
 fn base(name: &str) -> PathBuf {
     let script = repo().join("scripts/make-base.sh");
     PathBuf::from(run(script, [name]).trim())
+}
+
+/// Waits until `holds` returns true; panics if it doesn't in 30 seconds.
+#[track_caller]
+pub fn wait_until(condition: &str, mut holds: impl FnMut() -> bool) {
+    let since = Instant::now();
+    while !holds() {
+        assert!(since.elapsed() < Duration::from_secs(30), "waited in vain: {condition}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Runs another program to its end; returns its stdout. Panics with its output if it fails.
