@@ -204,6 +204,9 @@ fn a_container_that_is_killed_again_and_again_is_made_anew_with_patience() {
     std::fs::write(&monitor_log, vec![b'x'; 2 << 20]).unwrap();
     let mut killed = 0;
     while killed < 6 {
+        // Killed earlier, it would not have printed its line, which is counted below.
+        let lines = || place.ok(["logs", "sleeper"]).lines().count();
+        wait_until("it has printed its line", || lines() as i64 == killed + 1);
         let printed = info(&place, "sleeper");
         assert_eq!(printed["status"], "running");
         assert_eq!(printed["components"][0]["restarts"].as_i64().unwrap(), killed);
