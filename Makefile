@@ -1,4 +1,4 @@
-# Two commands do everything on a fresh Debian or Ubuntu with Rust:
+# The two main targets, on a fresh Debian or Ubuntu with Rust:
 #   make demo    build, set up and run real services, showing each step
 #   make test    the whole suite, as root and as an ordinary user
 export PREFIX DESTDIR
@@ -24,7 +24,7 @@ deps-%:
 quick: ## check formatting and lints, run the unit tests: under a minute after a small change
 	@scripts/quick.sh
 
-build: ## make a debug build
+build: ## compile a debug build
 	cargo build --locked
 
 check: ## check formatting, lints and dependencies
@@ -39,15 +39,15 @@ soak: deps-test ## run the long tests: a hundred rounds of concurrent commands, 
 fresh: ## run demo and test in a new root file system, as on a machine without any trace of svp (as root)
 	@scripts/fresh.sh demo test
 
-static: ## make a static binary as it is shipped, and verify that it is static
+static: ## build the static binary of a release, and verify that it is static
 	@scripts/static.sh
 
-dist: ## make the tarball, the .deb and SHA256SUMS, in target/dist
+dist: ## create the tarball, the .deb and SHA256SUMS, in target/dist
 	@scripts/dist.sh
 
 install: ## install svp, completions and manual pages below $(DESTDIR)$(PREFIX) (default /usr/local)
 	@! command -v cargo >/dev/null || scripts/compile.sh build --locked --release
 	@scripts/install.sh target/release/svp
 
-bench: ## compare the speed of svp with its peers (needs hyperfine)
+bench: ## compare the speed of svp with other tools (needs hyperfine)
 	@benches/bench.sh

@@ -17,7 +17,7 @@ if [[ -z $deny ]]; then
   deny=$tools/bin/cargo-deny
   if [[ ! -x $deny ]]; then
     echo "check: building cargo-deny, once, into $tools"
-    # Unoptimised, which builds sooner: it runs for a second.
+    # Unoptimised: it compiles sooner, and only runs for a second.
     CARGO_PROFILE_DEV_DEBUG=false \
       cargo install --quiet --debug --locked --root "$tools" --version '^0.18' cargo-deny
   fi

@@ -41,7 +41,7 @@ demo() {
     show svp import "$SVP_DEMO_BASE" -t debian:12
     base=(--base debian:12)
   fi
-  step "Build the image of every redis, and of every mariadb" \
+  step "Build the image that all redis instances share, and one for mariadb" \
     "svp takes the base image, runs bin/build base in a sandbox and writes the changed files as a layer." \
     "stdout has the manifest digest only; everything else goes to stderr."
   show svp build -b packs/redis -t redis "${base[@]}" --oci-dir out
@@ -49,7 +49,7 @@ demo() {
 
   step "Set up one of each" \
     "svp generates the secrets, runs bin/build setup in the image and prints the environment that clients need." \
-    "%IP is not replaced yet: the address is known once the service runs."
+    "%IP is not replaced yet: the address is unknown until the service runs."
   show svp setup -b packs/redis -i redis -t cache
   show svp setup -b packs/mariadb -i mariadb -t books
 
@@ -172,7 +172,8 @@ as=()
 if ((EUID == 0)); then
   user=${SVP_DEMO_USER:-svpdemo$$}
   created=$(scripts/ordinary-user.sh add "$user")
-  [[ -z $created ]] || printf '\n   The user %s was created for the remaining steps and will be removed at the end.\n' "$user"
+  [[ -z $created ]] ||
+    printf '\n   The user %s was created for the remaining steps and will be removed at the end.\n' "$user"
   chmod 755 "$work"
   chmod -R go+rX "$work/packs"
   chown -R "$user" "$work"

@@ -21,7 +21,7 @@ test_packages=(
   strace                                                        # kills svp at chosen system calls
   tmux                                                          # an interactive terminal
   zstd attr acl libcap2-bin openssl apache2-utils  # contents of layers, TLS and passwords
-  python3-jsonschema python3-yaml                               # the schemas of OCI and of Kubernetes, and a YAML parser
+  python3-jsonschema python3-yaml                               # the schemas of OCI and Kubernetes, a YAML parser
   catatonit slirp4netns systemd iproute2                        # podman's pods, the verifier of units, networks
   postgresql-client                                             # a client of the services
 )
@@ -44,7 +44,7 @@ commands=()
 
 missing=()
 for package in "${packages[@]}"; do
-  # Docker's own packages do as well, and conflict with Debian's.
+  # Docker's own packages work too, and conflict with Debian's.
   [[ $package == docker.io ]] && command -v dockerd >/dev/null && continue
   status=$(dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null || true)
   [[ $status == ii* ]] || missing+=("$package")

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # usage: scripts/dist.sh
-# Creates the release files in target/dist: for each architecture that this host can build for, a tarball (static binary,
-# completions, manual pages) and a .deb; and SHA256SUMS.
+# Creates the release files in target/dist: SHA256SUMS and, for each architecture that this host can build for, a .deb
+# and a tarball (static binary, completions, manual pages).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}

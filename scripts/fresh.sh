@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # usage: scripts/fresh.sh [--user] TARGET...
-# Runs make with each TARGET (demo, test) in turn in a new root file system: Debian's minbase, Rust, and a clone of HEAD.
+# Runs make with each TARGET (demo, test) in turn in a new root file system: Debian's minbase, Rust and a clone of HEAD.
 #   --user  as an ordinary user without sudo; root first sets up packages and subordinate ids, with the commands that
 #           the targets themselves print
 # Needs root. The root file system is removed at the end; this host is not changed.
@@ -23,7 +23,7 @@ echo "fresh: making a Debian in $root"
 mmdebstrap --quiet --variant=minbase --include=ca-certificates,make,git bookworm "$root" >"$root.log" 2>&1 ||
   { cat "$root.log" >&2; rm -f "$root.log"; exit 1; }
 rm -f "$root.log"
-# Package sources, proxy and name servers are the host's.
+# Use the host's package sources, proxy and name servers.
 cp /etc/resolv.conf "$root/etc/"
 grep -lrs Acquire /etc/apt/apt.conf.d | xargs -r -I{} cp {} "$root/etc/apt/apt.conf.d/"
 if compgen -G '/etc/apt/sources.list.d/*' >/dev/null; then
@@ -33,7 +33,7 @@ fi
 rust=$(rustc --print sysroot)
 mkdir -p "$root/opt/rust" "$root/opt/cargo"
 cp -a "$rust/." "$root/opt/rust/"
-# Cargo's configuration, and the crates that are cached already.
+# Copy Cargo's configuration and its cached crates.
 cp -a "${CARGO_HOME:-$HOME/.cargo}"/{config.toml,registry} "$root/opt/cargo/" 2>/dev/null || true
 git clone --quiet --no-hardlinks . "$root/srv/svp"
 

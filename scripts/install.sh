@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # usage: scripts/install.sh BINARY [--man-from OTHER]
 # Installs svp, its completions, manual pages and licence below $DESTDIR$PREFIX (default /usr/local).
-#   --man-from  a svp that runs on this host, if BINARY is for another architecture
+#   --man-from  an svp that runs on this host, if BINARY is for another architecture
 set -euo pipefail
 binary=$(realpath "$1")
 native=$binary

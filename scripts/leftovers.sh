@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # usage: scripts/leftovers.sh record FILE | compare FILE
 # record: lists the users, mounts, processes and files that a test run could leave on this host.
-# compare: prints those that have appeared since. A failure in CI; elsewhere only a report, since another program of the
-# host may have created them.
+# compare: prints those that have appeared since. They are a failure only in CI: elsewhere another program may have
+# created them.
 set -euo pipefail
 
 # files DIR... TEST...: prints the entries of the existing directories that match find's TEST
@@ -25,7 +25,7 @@ list() {
   done
   # Also the default names of Rust's tempfile and of mktemp.
   files /tmp /var/tmp /dev/shm "${XDG_RUNTIME_DIR:-/nonexistent}" '(' -name 'svp*' -o -name '.tmp*' -o -name 'tmp.*' ')'
-  # Except for the documented caches: target/, Cargo's, and the one of scripts/make-base.sh.
+  # All except the documented caches: target/, Cargo's, and the one of scripts/make-base.sh.
   files "$HOME" "$HOME/.config" "$HOME/.local" "$HOME/.local/share" \
     ! -name .cache ! -name .cargo ! -name .rustup ! -name '.*history'
 }
@@ -37,7 +37,7 @@ case ${1:-} in
     list | sort >"$file"
     ;;
   compare)
-    # Processes that are being killed take a moment to end, on a busy machine a long one.
+    # Killed processes need time to end, especially on a busy machine.
     for _ in {1..15}; do
       left=$(list | sort | comm -13 "$file" -)
       [[ -n $left ]] || exit 0

@@ -89,7 +89,7 @@ case $name in
     exit 2
     ;;
 esac
-# Copied to the file system of its final name first, so that the archive appears atomically.
+# Copy to the cache's file system first: only a rename within one file system is atomic.
 cp "$work/root.tar" "$cache/$name.tar.new"
 chmod 644 "$cache/$name.tar.new"
 mv "$cache/$name.tar.new" "$tar"

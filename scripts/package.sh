@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # usage: scripts/package.sh BINARY DIR [ARCH [NATIVE]]
-# Creates DIR/svp-VERSION-ARCH.tar.gz and DIR/svp_VERSION_DEBARCH.deb from a static svp. NATIVE is a svp that runs on
-# this host, if BINARY is for another architecture. The same binary and SOURCE_DATE_EPOCH (default: the time of the last
-# commit) give the same bytes.
+# Creates DIR/svp-VERSION-ARCH.tar.gz and DIR/svp_VERSION_DEBARCH.deb from a static svp. NATIVE is an svp that runs on
+# this host, if BINARY is for another architecture. The same binary and SOURCE_DATE_EPOCH (default: the time of the
+# last commit) give the same bytes.
 set -euo pipefail
 binary=$(realpath "$1")
 mkdir -p "$2"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Draws docs/images/terminal.svg from a real run: builds, sets up, runs, uses and backs up a redis on a real Debian, in a
-# tmux terminal, with the commands as a reader would type them.
+# Draws docs/images/terminal.svg from a real run: builds, sets up, runs, uses and backs up a redis on a real Debian, in
+# a tmux terminal, with the commands as a reader would type them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 for tool in tmux python3 mmdebstrap; do
@@ -47,7 +47,7 @@ type_command() {
     sleep 0.3
   done
 }
-# -q: apt's output would fill the picture.
+# -q, since apt's output would fill the picture.
 type_command 'svp -q build -b redis -t redis --base debian:12'
 type_command 'svp -q setup -b redis -i redis -t mysvc'
 type_command 'svp run -d --wait mysvc'

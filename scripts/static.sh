@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # usage: scripts/static.sh [ARCH]
-# Builds a static binary as it is shipped (profile `dist`, gnu target) and verifies that it is not linked dynamically.
+# Builds the static binary of a release (profile `dist`, gnu target) and verifies that it is not linked dynamically.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 arch=${1:-$(uname -m)}

@@ -7,7 +7,7 @@
 #   --alone    run each test that FILTER selects in its own process, to show that no test depends on another
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# Independent of the caller's: the other user must be able to read these files.
+# Override the caller's umask: the ordinary user must be able to read these files.
 umask 022
 repo=$PWD
 user=${SVP_TEST_USER:-svptest}
@@ -19,7 +19,7 @@ case ${1:-} in
     shift
     ;;
   --shuffle)
-    # The test harness shuffles only if unstable options are allowed. Cargo must not see this: it would recompile all.
+    # The test harness shuffles only with RUSTC_BOOTSTRAP. If Cargo saw it, Cargo would recompile all crates.
     bootstrap=1
     seed=${SVP_TEST_SEED:-$RANDOM}
     echo "test: random order; SVP_TEST_SEED=$seed repeats it"
@@ -116,7 +116,7 @@ run_all() {
 echo "test: as $(id -un)"
 # As cargo test sets it.
 export CARGO_MANIFEST_DIR=$repo
-# The path is short, since sockets are made below it.
+# A short path: those of the sockets below it are limited to 107 bytes.
 temporary=/tmp/svp-t.$$
 mkdir "$temporary"
 chmod 1777 "$temporary"
@@ -152,7 +152,7 @@ chmod 700 "$copy/r"
 chown -R "$user" "$copy/repo" "$copy/cache" "$copy/t" "$copy/r"
 
 run_as_user() {
-  # In the new mount namespace: cover the directory that the user may not enter, then mount the copy over the repository.
+  # In the new mount namespace: cover the directory that the user may not enter, and mount the copy over the repository.
   local hidden=$repo
   while ! runuser -u "$user" -- test -x "$(dirname "$hidden")"; do
     hidden=$(dirname "$hidden")

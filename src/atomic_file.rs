@@ -1,6 +1,6 @@
-//! A file that is whole and on the disk before it has its name.
+//! Writes a file atomically: it gets its name only once its content is complete and on disk.
 //!
-//! If the file system supports O_TMPFILE, it has no name until then, so that a killed writer leaves nothing.
+//! With O_TMPFILE the file has no name until then, so a killed writer leaves nothing behind.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -14,21 +14,21 @@ use crate::error::{Error, IoContext, Result};
 use crate::interrupt;
 use crate::random_name::random_name;
 
-/// The prefix of temporary names, if one is needed.
+/// The prefix of temporary names.
 const TEMPORARY: &str = ".svp-";
 
-/// A file being written. Dropping it removes it; a killed writer leaves nothing if the file system has
-/// files without a name, else a `.svp-` file.
+/// A file being written. Dropping it discards the file. A killed writer leaves nothing if the file system supports
+/// O_TMPFILE, else a `.svp-` file.
 #[derive(Debug)]
 pub(crate) struct AtomicFile {
     file: File,
     target: PathBuf,
-    /// Its name for the time being, if it has one.
+    /// The temporary name; `None` for an unnamed file.
     temporary: Option<PathBuf>,
 }
 
 impl AtomicFile {
-    /// Creates the future `target`, with `mode` under the umask.
+    /// Creates the file that will become `target`, with `mode` less the umask.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -39,7 +39,7 @@ impl AtomicFile {
             Ok(file) => {
                 Ok(AtomicFile { file: file.into(), target: target.to_owned(), temporary: None })
             }
-            // Errors of file systems and kernels without support.
+            // The file system or the kernel doesn't support O_TMPFILE.
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
                 AtomicFile::create_named(target, mode)
             }
@@ -55,12 +55,12 @@ impl AtomicFile {
         Ok(AtomicFile { file: file.into(), target: target.to_owned(), temporary: Some(name) })
     }
 
-    /// The file, to be written or read.
+    /// Returns the file, for writing or reading.
     pub(crate) fn file(&self) -> &File {
         &self.file
     }
 
-    /// Renames it to its target, replacing an existing file, and fsyncs file and directory.
+    /// Fsyncs the file, gives it the name of its target, replacing an existing file, and fsyncs the directory.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -77,8 +77,8 @@ impl AtomicFile {
         sync_directory(directory(&self.target))
     }
 
-    /// Links an unnamed file to its target. A link replaces nothing, a rename needs a name: where there is
-    /// a file, it gets a temporary name first. Returns whether it has its final name.
+    /// Links an unnamed file to its target; returns whether that succeeded. linkat(2) replaces no file, and
+    /// rename(2) needs a name: if the target exists, links the file to a temporary name instead.
     fn link_to_target(&mut self) -> rustix::io::Result<bool> {
         let unnamed = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         let link = |to: &Path| linkat(CWD, &unnamed, CWD, to, AtFlags::SYMLINK_FOLLOW);
@@ -111,15 +111,15 @@ impl Write for AtomicFile {
 impl Drop for AtomicFile {
     fn drop(&mut self) {
         if let Some(name) = &self.temporary {
-            // Best effort: a later command removes the rest.
+            // Best effort: a later command removes a leftover file.
             let _ = fs::remove_file(name);
             interrupt::forget_temporary(name);
         }
     }
 }
 
-/// Has a new name reach the disk. Not every file system can do that, nor may everybody read a directory that he
-/// writes into: the file is in place nevertheless.
+/// Fsyncs a directory, so that a new name is on disk. Ignores file systems without support and directories that the
+/// caller may write but not read: the file is in place nevertheless.
 fn sync_directory(dir: &Path) -> Result<()> {
     match File::open(dir).and_then(|dir| dir.sync_all()) {
         Err(error)
@@ -136,12 +136,12 @@ fn sync_directory(dir: &Path) -> Result<()> {
     }
 }
 
-/// The directory of a path.
+/// Returns the directory of a path: `.` for a bare name.
 pub(crate) fn directory(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A name of our own in the same directory.
+/// Returns a new temporary path in the directory of `path`.
 fn temporary_path(path: &Path) -> PathBuf {
     directory(path).join(format!("{TEMPORARY}{}", random_name()))
 }
@@ -153,7 +153,7 @@ mod tests {
     const ALL: Mode = Mode::from_raw_mode(0o666);
 
     #[test]
-    fn it_is_there_when_it_is_finished_and_not_before() {
+    fn the_target_appears_only_when_finished() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("x");
         let names = || fs::read_dir(dir.path()).unwrap().count();
@@ -176,14 +176,14 @@ mod tests {
         std::os::unix::fs::symlink("x", &link).unwrap();
         AtomicFile::create(&link, ALL).unwrap().finish().unwrap();
         assert_eq!(fs::read_to_string(&target).unwrap(), "newer");
-        // And a directory is not.
+        // A directory is not replaced.
         fs::create_dir(dir.path().join("dir")).unwrap();
         AtomicFile::create(&dir.path().join("dir"), ALL).unwrap().finish().unwrap_err();
         assert_eq!(names(), 3);
     }
 
     #[test]
-    fn where_files_have_names_it_works_as_well() {
+    fn works_without_o_tmpfile() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("x");
         let names = || fs::read_dir(dir.path()).unwrap().count();

@@ -1,4 +1,4 @@
-//! A socket between two svp processes that carries length-prefixed JSON messages with descriptors attached.
+//! A socket between two svp processes for length-prefixed JSON messages with attached descriptors (SCM_RIGHTS).
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -14,7 +14,7 @@ use rustix::net::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Descriptors per packet; the kernel accepts 253. Each further batch travels with a byte of its own.
+/// Descriptors per packet; the kernel accepts 253. Each further batch is sent with a byte of its own.
 const MAX_FDS: usize = 128;
 /// The maximum message length; no stage sends more. The upper bits of the length hold the number of further
 /// descriptor batches.
@@ -72,10 +72,10 @@ impl Channel {
             return Err(io::Error::other("too many descriptors in one message"));
         }
         let header = (length | more << LENGTH_BITS).to_le_bytes();
-        let mut lots = fds.chunks(MAX_FDS);
-        self.send_part(&header, lots.next().unwrap_or_default())?;
-        for lot in lots {
-            self.send_part(&[0], lot)?;
+        let mut batches = fds.chunks(MAX_FDS);
+        self.send_part(&header, batches.next().unwrap_or_default())?;
+        for batch in batches {
+            self.send_part(&[0], batch)?;
         }
         (&self.0).write_all(&body)
     }
@@ -115,7 +115,7 @@ impl Channel {
         Ok(Some((serde_json::from_slice(&body)?, fds)))
     }
 
-    /// Returns 0 if the peer has closed its end.
+    /// Receives bytes and appends their descriptors to `fds`; returns 0 if the peer has closed its end.
     fn recv_part(&self, bytes: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<usize> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_and_descriptors_arrive_in_order_and_the_end_is_seen() {
+    fn messages_and_descriptors_arrive_in_order_until_hang_up() {
         let (a, b) = Channel::pair().unwrap();
         let b = Channel(UnixStream::from(b));
         let file = tempfile::tempfile().unwrap();
@@ -182,8 +182,8 @@ mod tests {
             let sent: Vec<_> = files.iter().cycle().take(count).map(AsFd::as_fd).collect();
             a.send(&count, &sent).unwrap();
             a.send(&"next", &[]).unwrap();
-            let (said, fds) = b.recv::<usize>().unwrap().unwrap();
-            assert_eq!((said, fds.len()), (count, count));
+            let (number, fds) = b.recv::<usize>().unwrap().unwrap();
+            assert_eq!((number, fds.len()), (count, count));
             assert!(fds.iter().zip(&sent).all(|(got, sent)| inode(got.as_fd()) == inode(*sent)));
             assert!(b.recv::<String>().unwrap().unwrap().1.is_empty());
         }

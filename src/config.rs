@@ -27,7 +27,7 @@ struct File {
 }
 
 impl Config {
-    /// `$XDG_CONFIG_HOME/svp/config.toml`, else `~/.config/svp/config.toml`.
+    /// Returns `$XDG_CONFIG_HOME/svp/config.toml`, else `~/.config/svp/config.toml`.
     pub(crate) fn default_path() -> Option<PathBuf> {
         let dir = std::env::var_os("XDG_CONFIG_HOME")
             .map(PathBuf::from)
@@ -36,7 +36,7 @@ impl Config {
         Some(dir.join("svp/config.toml"))
     }
 
-    /// Reads the configuration; a missing file is an empty one.
+    /// Reads the configuration; a missing file counts as empty.
     ///
     /// # Errors
     /// [`Kind::Usage`](crate::error::Kind::Usage) if the file is invalid,
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_the_os_table_and_refuses_what_it_does_not_know() {
+    fn reads_the_os_table_and_refuses_unknown_keys() {
         let parse = |text| Config::parse("/x".into(), text);
         let config = parse("[os]\n\"debian/12\" = \"oci:/a\"\n").unwrap();
         assert_eq!(config.os("debian/12"), Some("oci:/a"));

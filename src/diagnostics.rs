@@ -1,7 +1,7 @@
-//! Diagnostics: log lines about the work of svp and its stages. Decision 070.
+//! Diagnostics: log lines of svp and its stages (docs/decisions/070-diagnostics.md).
 //!
-//! The library writes to the `log` facade. Lines of other crates never appear: an HTTP client's have headers, and
-//! these have credentials. Control characters are escaped: much of what is logged was chosen by others.
+//! The library writes to the `log` facade. Lines of other crates never appear: an HTTP client logs headers, which
+//! contain credentials. Control characters are escaped, since log lines contain untrusted text.
 
 use std::process;
 use std::str::FromStr;
@@ -12,10 +12,10 @@ use serde_json::json;
 
 /// The environment variable with the filter.
 pub(crate) const VARIABLE: &str = "SVP_LOG";
-/// Says to a process that svp starts of itself that its lines are to be JSON.
+/// Set in the stages and monitors that svp starts if their lines are to be JSON.
 const JSON: &str = "SVP_LOG_JSON";
 
-/// Which lines are wanted: a level, and levels of modules, such as `debug` or `svp::registry=trace,info`.
+/// Selects log lines: a level, and levels of modules, such as `debug` or `svp::registry=trace,info`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Filter {
     level: LevelFilter,
@@ -23,15 +23,15 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    /// No lines at all.
+    /// Returns a filter that passes no lines.
     pub(crate) fn off() -> Self {
         Filter { level: LevelFilter::Off, modules: Vec::new() }
     }
 
-    /// The filter of the environment; none if there is none.
+    /// Reads the filter from [`VARIABLE`]; `None` if it is unset or empty.
     ///
     /// # Errors
-    /// The fault.
+    /// A description of the syntax error.
     pub(crate) fn from_env() -> Result<Option<Self>, String> {
         match std::env::var(VARIABLE) {
             Ok(text) if !text.is_empty() => text.parse().map(Some),
@@ -39,27 +39,27 @@ impl Filter {
         }
     }
 
-    /// The same, with everything that so many `-v` show.
+    /// Raises every level to at least the one that `count` `-v` options select.
     pub(crate) fn raised(self, count: u8) -> Self {
-        let least = match count {
+        let minimum = match count {
             0 => LevelFilter::Off,
             1 => LevelFilter::Debug,
             _ => LevelFilter::Trace,
         };
-        let modules = self.modules.into_iter().map(|(name, level)| (name, level.max(least)));
-        Filter { level: self.level.max(least), modules: modules.collect() }
+        let modules = self.modules.into_iter().map(|(name, level)| (name, level.max(minimum)));
+        Filter { level: self.level.max(minimum), modules: modules.collect() }
     }
 
-    /// Whether any line can pass.
+    /// Returns whether any line can pass.
     pub(crate) fn is_on(&self) -> bool {
-        self.most() != LevelFilter::Off
+        self.max_level() != LevelFilter::Off
     }
 
-    fn most(&self) -> LevelFilter {
+    fn max_level(&self) -> LevelFilter {
         self.modules.iter().map(|(_, level)| *level).fold(self.level, Ord::max)
     }
 
-    /// The level of the longest module that `target` is in.
+    /// Returns the level of the innermost listed module that contains `target`.
     fn level_of(&self, target: &str) -> LevelFilter {
         let within = |name: &str| {
             target.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
@@ -110,35 +110,36 @@ struct Logger {
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
-/// Starts diagnostics in this process; `write` gets a line at a time, without its end. Only the first call counts.
+/// Starts diagnostics in this process; `write` receives one line at a time, without its line end. Later
+/// calls have no effect.
 pub(crate) fn start(filter: Filter, json: bool, write: fn(&str)) {
-    let most = filter.most();
-    if most == LevelFilter::Off {
+    let max_level = filter.max_level();
+    if max_level == LevelFilter::Off {
         return;
     }
     let logger = LOGGER.get_or_init(|| Logger { filter, json, write });
     if log::set_logger(logger).is_ok() {
-        log::set_max_level(most);
+        log::set_max_level(max_level);
     }
 }
 
-/// Starts them as the svp that has started this process has them; to standard error.
+/// Starts diagnostics in a stage or monitor as in the svp that started it, on standard error.
 pub(crate) fn start_as_told() {
     if let Ok(Some(filter)) = Filter::from_env() {
         start(filter, std::env::var_os(JSON).is_some(), write_stderr);
     }
 }
 
-/// The variables that tell a process that svp starts of itself.
+/// Returns the environment variables that pass these settings to a stage or monitor.
 pub(crate) fn environment() -> Vec<(&'static str, String)> {
     let Some(logger) = LOGGER.get() else { return Vec::new() };
     let json = logger.json.then(|| (JSON, "1".to_owned()));
     std::iter::once((VARIABLE, logger.filter.text())).chain(json).collect()
 }
 
-/// Writes a line to standard error at once: several processes write to it.
+/// Writes a line to standard error with one write(2), since several processes share it.
 pub(crate) fn write_stderr(line: &str) {
-    // Standard error may be closed: that is no reason to fail.
+    // Standard error may be closed; the command goes on.
     let _ = rustix::io::write(rustix::stdio::stderr(), format!("{line}\n").as_bytes());
 }
 
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_stays_a_line() {
+    fn control_characters_are_escaped() {
         let record = Record::builder()
             .args(format_args!("a\nb\x1b[31m"))
             .level(log::Level::Debug)

@@ -1,7 +1,7 @@
 //! The one error type: what failed, on which object, and how to fix it.
 //!
 //! [`Kind`] selects the exit code, [`Cause`] is for code that acts on a failure, the message names the object,
-//! the optional hint is the way out, and the source keeps the underlying error. A function either returns an
+//! the optional hint says how to fix it, and the source keeps the underlying error. A function either returns an
 //! error or reports it, never both.
 
 use std::fmt;
@@ -29,19 +29,19 @@ pub enum Kind {
     Interrupted,
 }
 
-/// The precise cause, where code acts on it. Code never matches on messages: they are for people, and partly
+/// The precise cause, for code that acts on it. Code never matches on messages: they are for people, and partly
 /// third-party text.
 ///
-/// A cause crosses processes along with its error.
+/// A cause is sent to other svp processes along with its error: see [`WireError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Cause {
     /// The program to run is not in the container.
     CommandNotFound,
-    /// The program to run is in the container, and can't be executed.
+    /// The program to run is in the container, but can't be executed.
     CommandNotExecutable,
-    /// The service does not run.
+    /// The service is not running.
     ServiceNotRunning,
-    /// The service's container was killed, and another one is about to be created.
+    /// The service's container was killed, and a new one is about to be created.
     ContainerGone,
     /// There is no space left on the disk.
     DiskFull,
@@ -53,7 +53,7 @@ fn is_disk_full(error: &std::io::Error) -> bool {
 }
 
 impl Kind {
-    /// The exit code of build, setup, query and the image commands.
+    /// Returns the exit code of build, setup, query and the image commands.
     pub fn exit_code(self) -> u8 {
         match self {
             Kind::Script => 1,
@@ -126,7 +126,7 @@ impl Error {
         self
     }
 
-    /// Appends another way out to the hint.
+    /// Appends an alternative to the hint.
     #[must_use]
     pub fn also_hint(mut self, hint: &str) -> Self {
         self.0.hint = Some(match self.0.hint.take() {
@@ -288,7 +288,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_names_the_thing_and_its_causes_once() {
+    fn an_error_names_the_object_and_each_source_once() {
         let cause = Error::io("write", "/x/y", std::io::Error::from_raw_os_error(28));
         let error = Error::bad_input("layer 2").source(cause);
         assert_eq!(
@@ -298,14 +298,14 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_has_a_way_out() {
+    fn a_full_disk_has_a_hint() {
         let error = Error::io("write", "/x", std::io::Error::from_raw_os_error(28));
         assert!(error.hint_text().unwrap().contains("svp rmi"));
         assert_eq!(error.kind().exit_code(), 74);
     }
 
     #[test]
-    fn a_cause_crosses_processes_and_outlives_context() {
+    fn a_cause_survives_serialization_and_context() {
         let error = Error::bad_input("can't run x").cause(Cause::CommandNotFound).context("y");
         let sent = serde_json::to_string(&WireError::from(error)).unwrap();
         let error = Error::from(serde_json::from_str::<WireError>(&sent).unwrap());

@@ -1,4 +1,4 @@
-//! `svp import`: turns the tar of a root file system into an image of one layer.
+//! `svp import`: creates an image of one layer from the tar of a root file system.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -34,7 +34,7 @@ pub struct ImportOptions {
     pub threads: usize,
 }
 
-/// A root file system's tar, compressed or not, and its name in messages.
+/// The tar of a root file system, compressed or not, and its name in messages.
 pub struct Input {
     reader: Box<dyn Read + Send>,
     name: String,
@@ -64,8 +64,8 @@ impl Input {
     }
 }
 
-/// Creates and tags an image of a root file system. Keeps the bytes of a gzip or zstd tar; compresses a plain
-/// one with gzip. Leaves the store unchanged on failure.
+/// Creates and tags an image from the tar of a root file system. Keeps the bytes of a gzip or zstd tar;
+/// compresses a plain one with gzip. Leaves the store unchanged on failure.
 ///
 /// # Errors
 /// [`Kind::BadInput`] if the input is not a tar, is damaged or empty, or is an image archive instead of a root
@@ -144,7 +144,7 @@ fn check(mut tar: &mut dyn Read) -> Result<()> {
         (0, ..) => return Err(Error::bad_input("the tar is empty")),
         (_, true, _) => "use it directly, as oci-archive:FILE",
         (_, _, true) => {
-            "it was written by docker save: `skopeo copy docker-archive:FILE oci:DIR:REF`, and name that"
+            "it was written by docker save: convert it with `skopeo copy docker-archive:FILE oci:DIR:REF`"
         }
         _ => return reader.drain(),
     };

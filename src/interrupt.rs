@@ -2,7 +2,7 @@
 //!
 //! The first SIGINT, SIGTERM or SIGHUP sets the flag and kills the running stages. Code that waits for a stage
 //! returns, finds the flag set, and cleans up as after any failure. Code blocked on an unresponsive network
-//! can't check the flag: after a short grace period, the process cleans up and exits on its behalf.
+//! can't check the flag: after a short grace period, the signal thread cleans up and exits instead.
 //!
 //! Commands that run a service or a program divert the signals and forward them to it, along with SIGQUIT,
 //! SIGUSR1 and SIGUSR2.
@@ -26,8 +26,8 @@ type Removal = Box<dyn FnOnce(&Path) + Send>;
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 static DIVERTED: Mutex<Option<PipeWriter>> = Mutex::new(None);
 static CHILDREN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
-/// Children with processes of their own, which they end when their socket to svp is shut down.
-static LINES: Mutex<BTreeMap<i32, OwnedFd>> = Mutex::new(BTreeMap::new());
+/// The sockets of children that end their own processes when the socket is shut down, by pid.
+static SOCKETS: Mutex<BTreeMap<i32, OwnedFd>> = Mutex::new(BTreeMap::new());
 
 /// Directories that must not outlive the process, with the function that removes each.
 static TEMPORARY: Mutex<BTreeMap<PathBuf, Removal>> = Mutex::new(BTreeMap::new());
@@ -39,8 +39,8 @@ static ON_TERMINAL: AtomicBool = AtomicBool::new(false);
 
 /// The signals that end a command.
 const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
-/// The signals that are forwarded to a service; without one, their default action applies.
-const HANDED_ON: [Signal; 3] = [Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2];
+/// Further signals that are forwarded to a service; in other commands their default action applies.
+const FORWARDED: [Signal; 3] = [Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2];
 
 /// How long an interrupted command has to notice the flag.
 const GRACE: Duration = Duration::from_secs(1);
@@ -60,19 +60,19 @@ pub(crate) fn error() -> Error {
     Error::new(Kind::Interrupted, "interrupted")
 }
 
-/// Turns an error that an interrupt caused into that of an interrupted command.
-pub(crate) fn or_interrupted(caused: Error) -> Error {
-    if requested() { error() } else { caused }
+/// Returns the error of an interrupted command if svp was interrupted, else `original`.
+pub(crate) fn or_interrupted(original: Error) -> Error {
+    if requested() { error() } else { original }
 }
 
 /// Starts the signal thread. Call once, before any other thread exists: threads inherit the mask.
 pub(crate) fn install() {
     let mut signals = SigSet::empty();
-    for signal in ENDING.into_iter().chain(HANDED_ON) {
+    for signal in ENDING.into_iter().chain(FORWARDED) {
         signals.add(signal);
     }
     // An ignored SIGHUP is deliberate (`nohup svp …`): leave it ignored. An ignored SIGINT or SIGQUIT only
-    // stems from a shell's `&`: handle it.
+    // comes from a shell's `&`: handle it.
     if crate::sys::is_ignored(libc::SIGHUP) {
         signals.remove(Signal::SIGHUP);
     }
@@ -106,7 +106,7 @@ pub(crate) fn install() {
     });
 }
 
-/// Diverts signals from now on: they end nothing, and their numbers arrive as bytes on the returned pipe.
+/// Diverts signals: from now on they no longer end svp; each arrives on the returned pipe as a byte, its number.
 ///
 /// # Errors
 /// If no pipe can be created.
@@ -119,8 +119,8 @@ pub(crate) fn signals_to_pipe() -> std::io::Result<OwnedFd> {
     Ok(read.into())
 }
 
-/// Returns whether a diverted signal requests svp to end; the others go to the service. SIGHUP means that the
-/// terminal is gone; without a terminal it requests a service to reload its configuration.
+/// Returns whether a diverted signal asks svp to stop; other signals are forwarded to the service. SIGHUP means that
+/// the terminal was closed; without a terminal it asks the service to reload its configuration.
 pub(crate) fn is_termination(signal: i32) -> bool {
     match Signal::try_from(signal) {
         Ok(Signal::SIGINT | Signal::SIGTERM) => true,
@@ -141,25 +141,25 @@ fn kill_children() {
             let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
         }
     }
-    if let Ok(lines) = LINES.lock() {
-        lines.values().for_each(cut);
+    if let Ok(sockets) = SOCKETS.lock() {
+        sockets.values().for_each(shut_down);
     }
 }
 
-fn cut(line: &OwnedFd) {
+fn shut_down(socket: &OwnedFd) {
     // ENOTCONN: the peer closed it already.
-    let _ = rustix::net::shutdown(line, rustix::net::Shutdown::Both);
+    let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
 }
 
-/// Registers a child that ends itself and its processes once `line` is shut down. An interrupt shuts the
-/// socket down and no longer kills the child.
-pub(crate) fn watch_line(pid: u32, line: OwnedFd) {
+/// Registers a child that ends itself and its processes once `socket` is shut down. An interrupt shuts the
+/// socket down instead of killing the child.
+pub(crate) fn watch_line(pid: u32, socket: OwnedFd) {
     let pid = pid as i32;
     if requested() {
-        cut(&line);
+        shut_down(&socket);
     }
-    if let (Ok(mut children), Ok(mut lines)) = (CHILDREN.lock(), LINES.lock()) {
-        lines.insert(pid, line);
+    if let (Ok(mut children), Ok(mut sockets)) = (CHILDREN.lock(), SOCKETS.lock()) {
+        sockets.insert(pid, socket);
         children.remove(&pid);
     }
 }
@@ -181,8 +181,8 @@ pub(crate) fn forget_child(pid: u32) {
     if let Ok(mut children) = CHILDREN.lock() {
         children.remove(&(pid as i32));
     }
-    if let Ok(mut lines) = LINES.lock() {
-        lines.remove(&(pid as i32));
+    if let Ok(mut sockets) = SOCKETS.lock() {
+        sockets.remove(&(pid as i32));
     }
 }
 

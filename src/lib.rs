@@ -1,5 +1,5 @@
 //! svp builds, sets up and runs *servicepacks*: directories of scripts that install, configure and run one
-//! service. docs/architecture.md draws this map with its reasons.
+//! service. docs/architecture.md explains this structure.
 //!
 //! | module | purpose |
 //! |---|---|
@@ -15,7 +15,7 @@
 //! | `secret`, `config` | secrets; the configuration file |
 //! | [`oci`], [`rootfs`] | the image format; paths inside a container's root |
 //! | [`progress`], [`error`], `interrupt` | progress events, errors, interruption |
-//! | `diagnostics` | log lines about the work of svp and its stages |
+//! | `diagnostics` | log lines of svp and its stages |
 //!
 //! The public modules are the interface: reading, writing and moving OCI images, layers and packs. Everything that runs
 //! processes is private and goes through the program, [`main()`] (docs/decisions/072-interface.md).

@@ -1,4 +1,4 @@
-//! Removes directory trees that a hostile script created: of any depth, without recursion and without paths.
+//! Removes directory trees of any depth, without recursion and without paths: a hostile script may have created them.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -6,7 +6,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, renameat, unlinka
 use rustix::io::Errno;
 use rustix::path::Arg;
 
-/// Removes `name` in the directory `parent`, of whatever type; a missing `name` is not an error.
+/// Removes `name`, a file of any type, from the directory `parent`; a missing `name` is not an error.
 ///
 /// Moves each nested directory to the top before emptying it, so that two descriptors suffice at any depth.
 /// Follows no symbolic link.
@@ -36,7 +36,7 @@ pub(crate) fn remove_tree(parent: BorrowedFd<'_>, name: impl Arg + Copy) -> rust
     unlinkat(parent, name, AtFlags::REMOVEDIR)
 }
 
-/// Unlinks the files in `top`; returns its first directory, if any.
+/// Unlinks the files in `top` until it finds a directory; returns that directory's name, `None` if there is none.
 fn empty_of_files(top: BorrowedFd<'_>, moved: &mut u64) -> rustix::io::Result<Option<String>> {
     for entry in Dir::read_from(top)? {
         let entry = entry?;
@@ -49,9 +49,9 @@ fn empty_of_files(top: BorrowedFd<'_>, moved: &mut u64) -> rustix::io::Result<Op
             return match name.to_str() {
                 Ok(name) => Ok(Some(name.to_owned())),
                 Err(_) => {
-                    let own = fresh_name(top, moved)?;
-                    renameat(top, name, top, own.as_str())?;
-                    Ok(Some(own))
+                    let unused = fresh_name(top, moved)?;
+                    renameat(top, name, top, unused.as_str())?;
+                    Ok(Some(unused))
                 }
             };
         }
@@ -72,8 +72,8 @@ fn lift(dir: BorrowedFd<'_>, top: BorrowedFd<'_>, moved: &mut u64) -> rustix::io
             }
             found = true;
             if is_dir(dir, name, entry.file_type())? {
-                let own = fresh_name(top, moved)?;
-                renameat(dir, name, top, own.as_str())?;
+                let unused = fresh_name(top, moved)?;
+                renameat(dir, name, top, unused.as_str())?;
             } else {
                 unlinkat(dir, name, AtFlags::empty())?;
             }
@@ -95,6 +95,7 @@ fn is_dir(dir: BorrowedFd<'_>, name: &std::ffi::CStr, kind: FileType) -> rustix:
     }
 }
 
+/// Returns an unused name in `top`.
 fn fresh_name(top: BorrowedFd<'_>, moved: &mut u64) -> rustix::io::Result<String> {
     loop {
         *moved += 1;
@@ -116,7 +117,7 @@ fn open_dir(parent: BorrowedFd<'_>, name: impl Arg + Copy) -> rustix::io::Result
             openat(parent, name, flags, Mode::empty())
         }
         Ok(fd) => {
-            // Without the right to, the following call reports it.
+            // Ignore a failure: if access is missing, the next call on the directory reports it.
             let _ = rustix::fs::fchmod(&fd, Mode::RWXU);
             Ok(fd)
         }
@@ -130,7 +131,7 @@ mod tests {
     use std::os::unix::ffi::OsStrExt;
 
     #[test]
-    fn removes_what_is_deep_closed_and_oddly_named_and_nothing_else() {
+    fn removes_deep_unreadable_and_oddly_named_trees_and_nothing_else() {
         let tmp = tempfile::tempdir().unwrap();
         std::fs::write(tmp.path().join("canary"), "x").unwrap();
         let tree = tmp.path().join("tree");

@@ -142,7 +142,7 @@ impl Cursor {
     /// Descends into the directory `name`.
     ///
     /// # Errors
-    /// As [`open_dir`]; the cursor does not move then.
+    /// As [`open_dir`]; on failure the cursor does not move.
     pub fn push(&mut self, name: &[u8]) -> Result<(), Errno> {
         let dir = open_dir(self.dir(), name)?;
         self.names.push(name.into());
@@ -184,7 +184,7 @@ impl Cursor {
         Ok(())
     }
 
-    /// Returns how many leading components of `names` are on the path to the current directory.
+    /// Returns the number of leading components that `names` and the path of the current directory share.
     pub fn common(&self, names: &[&[u8]]) -> usize {
         self.names.iter().zip(names).take_while(|(a, b)| ***a == ***b).count()
     }
@@ -192,7 +192,7 @@ impl Cursor {
     /// Moves to the directory at the path `names`, relative to the root.
     ///
     /// # Errors
-    /// As [`Cursor::push`]; the cursor then stays at the last directory that exists.
+    /// As [`Cursor::push`]; on failure the cursor stays at the last directory that exists.
     pub fn go(&mut self, names: &[&[u8]]) -> Result<(), Errno> {
         let common = self.common(names);
         self.truncate(common)?;
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_path_stays_inside() {
+    fn a_container_path_stays_inside_the_root() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join("root/etc")).unwrap();
         std::fs::write(dir.path().join("outside"), "host").unwrap();
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_is_no_limit() {
+    fn depth_is_unlimited() {
         const DEPTH: usize = 3000;
         let dir = tempfile::tempdir().unwrap();
         let root = open(dir.path());
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn removal_keeps_what_is_to_be_kept_and_follows_nothing() {
+    fn removal_keeps_selected_paths_and_follows_no_link() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join("t/keep/x")).unwrap();
         std::fs::create_dir_all(dir.path().join("t/gone/x")).unwrap();

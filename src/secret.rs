@@ -21,8 +21,8 @@ impl Secret {
     /// Wraps a secret that the user supplies.
     ///
     /// # Errors
-    /// [`Kind::Usage`] if it is empty or contains a NUL byte or a line end, and so could not be an environment
-    /// variable or be printed as a line.
+    /// [`Kind::Usage`] if it is empty or contains a NUL byte or a line end: it could not be an environment variable
+    /// or be printed on one line.
     pub(crate) fn new(name: &str, value: String) -> Result<Self> {
         let why = if value.is_empty() {
             "is empty"
@@ -75,6 +75,7 @@ const SHORTEST: usize = 4;
 pub(crate) struct Redactor {
     /// Longest first, since one may be a prefix of another.
     secrets: Vec<Secret>,
+    /// The bytes held back because they could begin a secret.
     held: Vec<u8>,
 }
 
@@ -89,13 +90,13 @@ impl Redactor {
         Redactor { secrets, held: Vec::new() }
     }
 
-    /// Takes the next chunk and passes on the bytes that are safe to show.
+    /// Redacts the next chunk and passes the bytes that are safe to show to `show`.
     pub(crate) fn pass(&mut self, bytes: &[u8], show: &mut dyn FnMut(&[u8])) {
         self.held.extend_from_slice(bytes);
         self.show(false, show);
     }
 
-    /// Passes on the bytes held back because they could have begun a secret.
+    /// Passes the bytes that were held back to `show`; call it at the end of the stream.
     pub(crate) fn finish(&mut self, show: &mut dyn FnMut(&[u8])) {
         self.show(true, show);
     }
@@ -131,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn generated_secrets_are_of_the_alphabet_and_differ() {
+    fn generated_secrets_use_the_whole_alphabet_and_differ() {
         let secrets: Vec<_> = (0..200).map(|_| Secret::generate().unwrap()).collect();
         let mut seen = std::collections::BTreeSet::new();
         for secret in &secrets {
@@ -141,11 +142,11 @@ mod tests {
         }
         let used: std::collections::BTreeSet<u8> =
             secrets.iter().flat_map(|s| s.expose().bytes()).collect();
-        assert_eq!(used.len(), 62, "all of the alphabet is used");
+        assert_eq!(used.len(), 62, "the whole alphabet is used");
     }
 
     #[test]
-    fn debug_is_redacted_and_lines_are_refused() {
+    fn debug_is_redacted_and_invalid_secrets_are_refused() {
         let secret = Secret::new("X", "hunter2".into()).unwrap();
         assert!(!format!("{secret:?}").contains("hunter2"));
         for bad in ["", "a\nb", "a\0b", "a\r"] {
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_taken_out_wherever_the_stream_is_cut() {
+    fn secrets_are_redacted_wherever_the_stream_is_split() {
         let secrets = ["hunter2", "hunter2more", "ab"].map(|s| Secret::new("X", s.into()).unwrap());
         let text = b"ab hunter hunter2 hunter2mor hunter2more huhunter2hunter2 hunt";
         let expected = "ab hunter *** ***mor *** hu****** hunt";

@@ -82,7 +82,7 @@ pub(crate) fn receive_notification(listener: impl AsFd) -> io::Result<Notificati
     })
 }
 
-/// Returns whether the call still waits. Check after opening anything by the caller's pid, which the kernel
+/// Returns whether the call is still waiting. Check after opening anything by the caller's pid, which the kernel
 /// may have reused.
 pub(crate) fn still_waits(listener: impl AsFd, notification: &Notification) -> bool {
     let fd = listener.as_fd().as_raw_fd();
@@ -93,7 +93,7 @@ pub(crate) fn still_waits(listener: impl AsFd, notification: &Notification) -> b
     result == 0
 }
 
-/// Responds to a call: it returns 0, or fails with an errno.
+/// Completes a waiting call: it returns 0 if `errno` is 0, else fails with `errno`.
 ///
 /// # Errors
 /// The kernel's errors; ENOENT if the caller was killed meanwhile.
@@ -155,7 +155,7 @@ pub(crate) fn take_limits_of(pid: u32) {
 extern "C" fn nothing(_: libc::c_int) {}
 
 /// Installs a no-op handler for every signal that would end this process, so that signals only interrupt its
-/// system calls; fault signals keep their defaults. A program that it starts gets the defaults again.
+/// system calls; fault signals keep their defaults. execve(2) resets the handlers.
 pub(crate) fn survive_signals() {
     const FAULTS: [i32; 7] = [
         libc::SIGSEGV,

@@ -28,7 +28,7 @@ pub(super) struct Args {
     /// oci-archive:FILE[:REF], docker-archive:FILE[:REF], or a name in the store
     #[arg(long, value_name = "SOURCE", value_parser = parsed::<Source>)]
     base: Option<Source>,
-    /// The phase to run: `base` for the image of all instances, `all` for one instance at once
+    /// The phase to run: `base` for the image that all instances share, `all` to build one instance directly
     #[arg(long, value_enum, default_value = "base")]
     phase: PhaseArg,
     /// Replace an instance that has this tag

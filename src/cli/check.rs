@@ -69,11 +69,11 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         Finding::of(
             "user namespace",
             true,
-            sandbox.as_ref().map(|_| "can be made".into()).map_err(again),
+            sandbox.as_ref().map(|_| "can be created".into()).map_err(copied),
         ),
         Finding::of("user ids", false, ids()),
-        Finding::of("container", true, sandbox.as_ref().map_err(again).and_then(container)),
-        Finding::of("overlay", true, sandbox.as_ref().map_err(again).and_then(overlay)),
+        Finding::of("container", true, sandbox.as_ref().map_err(copied).and_then(container)),
+        Finding::of("overlay", true, sandbox.as_ref().map_err(copied).and_then(overlay)),
         Finding::of("network", false, network),
         Finding::of("resources", false, resources()),
     ];
@@ -98,8 +98,8 @@ fn line(finding: &Finding) -> String {
     format!("{mark:8}  {:14}  {}\n{}", finding.what, finding.detail, hint.unwrap_or_default())
 }
 
-/// The same failure, for another line of the report.
-fn again(error: &Error) -> Error {
+/// Copies an error, for another line of the report.
+fn copied(error: &Error) -> Error {
     let same = Error::new(error.kind(), error.to_string());
     match error.hint_text() {
         Some(hint) => same.hint(hint),
@@ -128,8 +128,8 @@ fn check_the_store(args: &Args, context: &Context) -> Result<()> {
 
 fn configuration() -> Result<String> {
     let config = Config::load()?;
-    let there = if config.path().exists() { "" } else { " (none, and none is needed)" };
-    Ok(format!("{}{there}", config.path().display()))
+    let missing = if config.path().exists() { "" } else { " (missing, but optional)" };
+    Ok(format!("{}{missing}", config.path().display()))
 }
 
 fn ids() -> Result<String> {
@@ -150,7 +150,7 @@ fn container(sandbox: &Sandbox) -> Result<String> {
 fn overlay(sandbox: &Sandbox) -> Result<String> {
     let mut build_rootfs = sandbox.build_rootfs(std::iter::empty(), &mut |_| {})?;
     match run_true(sandbox, build_rootfs.rootfs(), "/nothing") {
-        // An empty image has no program: that it was looked for is all that was asked.
+        // The empty image has no program; the failed lookup proves that the overlay was mounted.
         Err(error) if error.kind() == Kind::BadInput => Ok("can be mounted in the store".into()),
         other => other.map(|()| "can be mounted in the store".into()),
     }
@@ -158,7 +158,7 @@ fn overlay(sandbox: &Sandbox) -> Result<String> {
 
 fn resources() -> Result<String> {
     match why_unbounded()? {
-        None => Ok("--memory, --cpus and --pids bound services".into()),
+        None => Ok("--memory, --cpus and --pids limit services".into()),
         Some(why) => Err(why),
     }
 }

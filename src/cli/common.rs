@@ -42,9 +42,9 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// `diagnosed`: lines of diagnostics come to standard error, too.
+    /// Creates the context; `diagnosed` means that diagnostics go to standard error, too.
     pub(super) fn new(style: Style, volume: Volume, diagnosed: bool) -> Self {
-        // Bars would be drawn over the lines of stages.
+        // Progress bars would overwrite the log lines of stages.
         let style = if diagnosed && style == Style::Auto { Style::Plain } else { style };
         Context { reporter: Arc::new(progress::Terminal::new(style, volume.quiet)) }
     }
@@ -53,7 +53,7 @@ impl Context {
         &*self.reporter
     }
 
-    /// The same, for what may outlive a call.
+    /// Returns the reporter for an owner that may outlive the call.
     pub(super) fn shared_reporter(&self) -> Arc<dyn Reporter> {
         self.reporter.clone()
     }
@@ -93,14 +93,14 @@ fn print_bytes(bytes: &[u8]) -> Result<()> {
     })
 }
 
-/// SOURCE_DATE_EPOCH, in seconds since 1970, if it is set.
+/// Returns SOURCE_DATE_EPOCH, in seconds since 1970, if it is set.
 pub(super) fn source_date_epoch() -> Result<Option<i64>> {
     let Some(value) = std::env::var_os("SOURCE_DATE_EPOCH").filter(|value| !value.is_empty())
     else {
         return Ok(None);
     };
     let parsed = value.to_str().and_then(|text| text.parse::<i64>().ok()).filter(|n| *n >= 0);
-    // One that an image's config can't say is found before a build, not after.
+    // Refuse a time that an image's config can't represent before the build, not after.
     let parsed = parsed.filter(|seconds| timestamp(*seconds).is_ok());
     parsed.map(Some).ok_or_else(|| {
         Error::usage(format!("SOURCE_DATE_EPOCH={} is not a time", value.to_string_lossy()))

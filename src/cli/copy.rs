@@ -16,7 +16,7 @@ pub(super) struct PullCommand {
     /// docker://REF, oci:DIR[:REF], oci-archive:FILE[:REF] or docker-archive:FILE[:REF]
     #[arg(value_name = "SOURCE")]
     source: String,
-    /// The name in the store, instead of its own
+    /// The name in the store, instead of the image's own name
     #[arg(short, long, value_name = "REPO[:TAG]", value_parser = parsed::<Reference>)]
     tag: Option<Reference>,
     /// Replace an instance of that name
@@ -122,12 +122,12 @@ pub(super) fn push(args: PushArgs, context: &Context) -> Result<()> {
         None => Destination::Local(args.image.clone()),
     };
     let destination = match destination {
-        // A registry's host written out is as good as `docker://`.
+        // A name with a registry's host needs no `docker://`.
         Destination::Local(name) if name.registry().is_some() => Destination::Docker(name),
         Destination::Local(name) => {
-            let far = format!("docker://REGISTRY/{}", name.tagged());
+            let destination = format!("docker://REGISTRY/{}", name.tagged());
             return Err(Error::usage(format!("{name} names no registry to push to"))
-                .hint(format!("name the destination: `svp push {} {far}`", args.image)));
+                .hint(format!("name the destination: `svp push {} {destination}`", args.image)));
         }
         other => other,
     };
@@ -194,9 +194,9 @@ fn source_of(text: &str) -> Result<Source> {
     match text.parse()? {
         Source::Local(name) if name.registry().is_some() => Ok(Source::Docker(name)),
         Source::Local(name) => {
-            let far = name.clone().with_default_registry();
+            let full = name.clone().with_default_registry();
             Err(Error::usage(format!("{name} is a local name: nothing to pull"))
-                .hint(format!("for an image on Docker Hub write docker://{far}")))
+                .hint(format!("for an image on Docker Hub write docker://{full}")))
         }
         other => Ok(other),
     }
@@ -215,7 +215,7 @@ fn run(mut request: CopyRequest, context: &Context) -> Result<()> {
     if let Source::Local(image) = &mut request.source
         && image.as_digest().is_some()
     {
-        // An image in a layout needs a name, and a digest is not one.
+        // An image in a layout needs a name, and a digest is not a name.
         *image = store.resolve(image)?.reference()?;
     }
     let copied = copy::copy(&request, &store, context.reporter())?;

@@ -10,7 +10,7 @@ use crate::upkeep::{ImageUse, Inventory, ItemKind, images, inventory};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Show the space of each image too
+    /// Also show the disk use of each image
     #[arg(short, long)]
     verbose: bool,
     /// Output format
@@ -18,7 +18,7 @@ pub(super) struct Args {
     format: Format,
 }
 
-/// The space used by one kind of object.
+/// The disk use of one kind of item.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Sum {
@@ -84,7 +84,7 @@ fn sum(inventory: &Inventory, wanted: &dyn Fn(ItemKind) -> bool) -> Sum {
 }
 
 fn text(usage: DiskUsage) -> String {
-    let mut table = Table::new(["WHAT", "COUNT", "SIZE", "RECLAIMABLE"]);
+    let mut table = Table::new(["TYPE", "COUNT", "SIZE", "RECLAIMABLE"]);
     let total = Kind { name: "total", sum: usage.total };
     for Kind { name, sum } in usage.kinds.into_iter().chain([total]) {
         let Sum { count, bytes, reclaimable_bytes } = sum;
@@ -94,7 +94,7 @@ fn text(usage: DiskUsage) -> String {
     }
     let mut text = table.to_string();
     if let Some(images) = usage.images {
-        let mut table = Table::new(["IMAGE", "SIZE", "OF IT SHARED", "ITS OWN", "TAGS"]);
+        let mut table = Table::new(["IMAGE", "SIZE", "SHARED", "UNIQUE", "TAGS"]);
         for image in images {
             table.row([
                 image.digest.short(),

@@ -17,9 +17,9 @@ use summary::{Change, Printer, Sums, changed, size};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A line a path: A added, C changed, D removed. A path with what a terminal would not show is in quotes and escaped.
-What counts is the type, the content, the mode, the owner, a link's target, a device's number and the extended
-attributes; the time alone with --times. Whether two names are of one file does not count.")]
+One path per line: A added, C changed, D removed. Paths that a terminal can't show are quoted and escaped.
+The comparison covers type, content, mode, owner, link target, device number and extended attributes; with
+--times also the modification time. It ignores hard links.")]
 pub(super) struct Args {
     /// An image: a name in the store, docker://REF, oci:DIR[:REF], oci-archive:FILE[:REF] or docker-archive:FILE[:REF].
     /// Alone: show the changes of its topmost layer
@@ -98,7 +98,7 @@ fn print_lines(
     out.line(&format!("{added} added, {changed} changed, {removed} removed: {grown}"))
 }
 
-/// The growth from `before` to `after`, in bytes.
+/// Formats the growth from `before` to `after` bytes, with its sign.
 fn signed(after: u64, before: u64) -> String {
     match after.checked_sub(before) {
         Some(0) => "0 B".into(),

@@ -5,8 +5,8 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 
 /// Returns the field `name`: `config.Labels.a.b`, or as a JSON pointer (RFC 6901) `/config/Labels/a.b`.
-/// Keys may contain dots: of several readings the one with the longest key wins, and a quoted
-/// key is taken literally.
+/// Keys may contain dots: if a name is ambiguous, the longest key wins; a quoted key is taken
+/// literally.
 ///
 /// # Errors
 /// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is no such field; the hint lists those that exist.
@@ -29,7 +29,7 @@ pub(super) fn find<'a>(document: &'a Value, name: &str) -> Result<&'a Value> {
 }
 
 fn by_dots<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
-    // A name in quotes is one name, whatever dots are in it.
+    // A quoted name is one key, even if it contains dots.
     if let Some((quoted, rest)) = name.strip_prefix('"').and_then(|rest| rest.split_once('"')) {
         let found = step(value, quoted)?;
         return match rest.strip_prefix('.') {

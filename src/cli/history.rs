@@ -30,20 +30,20 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     }
     let cut = |text: String| if args.no_trunc { text } else { shortened(text) };
     let mut table = Table::new(["#", "LAYER", "CREATED", "SIZE", "CREATED BY", "COMMENT"]);
-    for past in history {
+    for entry in history {
         table.row([
-            past.number.map_or_else(|| "-".into(), |number| number.to_string()),
-            past.layer.map_or_else(|| "-".into(), |layer| layer.short()),
-            table::time(past.created.as_deref()),
-            table::size(past.size),
-            cut(past.created_by),
-            cut(past.comment.unwrap_or_default()),
+            entry.number.map_or_else(|| "-".into(), |number| number.to_string()),
+            entry.layer.map_or_else(|| "-".into(), |layer| layer.short()),
+            table::time(entry.created.as_deref()),
+            table::size(entry.size),
+            cut(entry.created_by),
+            cut(entry.comment.unwrap_or_default()),
         ]);
     }
     context.print(&table.to_string())
 }
 
-/// Maximum width of a column, in characters: a RUN line of a Dockerfile may be pages long.
+/// Maximum width of a column, in characters: a RUN line of a Dockerfile may be very long.
 const WIDTH: usize = 60;
 
 fn shortened(text: String) -> String {

@@ -92,7 +92,7 @@ fn text(inspection: &Inspection) -> Result<String> {
         line("Label", &format!("{name}={value}"));
     }
     if let Some(index) = &inspection.index {
-        let mut table = Table::new(["OF THE INDEX", "PLATFORM"]);
+        let mut table = Table::new(["MANIFEST", "PLATFORM"]);
         for image in &index.manifests {
             let platform = image.platform.as_ref().map_or("-".into(), Platform::to_string);
             table.row([image.digest.to_string(), platform]);

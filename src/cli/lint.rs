@@ -29,7 +29,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             None => host.insert(HostPack::new(&Pack::open(&args.pack)?)?),
         };
         pack.query(key, context.reporter()).inspect_err(|error| {
-            // A host that can't ask says nothing of the pack.
+            // This is a failure of the host, not of the pack.
             if error.kind() != crate::error::Kind::BadInput {
                 failure.get_or_insert_with(|| (error.kind(), error.to_string()));
             }

@@ -104,12 +104,12 @@ pub(super) fn logout(args: LogoutArgs, context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// The host of the registry, and the key of its login.
+/// Returns the host of the registry, and the key of its login.
 fn registry_of(text: &str) -> Result<(String, String)> {
     let text = text.strip_prefix("docker://").unwrap_or(text);
     let text = text.strip_prefix("https://").unwrap_or(text).trim_end_matches('/');
     let host = text.split('/').next().unwrap_or(text);
-    // Whatever may stand before a repository is a registry.
+    // A registry is valid if it can precede a repository in a reference.
     let full = format!("{text}/x");
     let known = full.parse::<Reference>().ok().filter(|name| name.registry() == Some(host));
     let host = if host == "index.docker.io" { "docker.io" } else { host };
@@ -134,7 +134,7 @@ fn prompt(question: &str, echo: bool) -> Result<String> {
     // Turn the echo off first: the user may type at once.
     let silenced = (!echo).then(Silenced::new).transpose()?;
     write!(std::io::stderr(), "{question}").io("write to", "standard error")?;
-    // Waits in small steps, so that an interrupt finds someone to turn the echo on again.
+    // Wait in short steps: after an interrupt, returning turns the echo on again.
     let step = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
     loop {
         interrupt::check()?;
@@ -158,10 +158,11 @@ struct Silenced(Termios);
 
 impl Silenced {
     fn new() -> Result<Self> {
-        let before = tcgetattr(std::io::stdin()).io("look at", "the terminal")?;
+        let before = tcgetattr(std::io::stdin()).io("query", "the terminal")?;
         let mut silent = before.clone();
         silent.local_modes -= LocalModes::ECHO;
-        tcsetattr(std::io::stdin(), OptionalActions::Flush, &silent).io("set", "the terminal")?;
+        tcsetattr(std::io::stdin(), OptionalActions::Flush, &silent)
+            .io("set up", "the terminal")?;
         Ok(Silenced(before))
     }
 }

@@ -53,25 +53,25 @@ struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Places:
+Paths:
   the store          SVP_ROOT, else $XDG_DATA_HOME/svp, else ~/.local/share/svp
   the configuration  $XDG_CONFIG_HOME/svp/config.toml, else ~/.config/svp/config.toml
 
 Diagnostics, on standard error:
-  -v, -vv            what svp does, step by step; before the command where -v has another meaning there
+  -v, -vv            what svp does, step by step; placed before a command whose own -v differs
   SVP_LOG            the same, by module: debug, svp::registry=trace
 
 Exit codes:
   0   done
   1   a script of the pack failed
-  2   the command line is wrong
-  65  bad input: an image, layer, layout or pack is not what it must be
+  2   the command line is invalid
+  65  bad input: an image, layer, layout or pack is invalid
   69  a registry or the network failed
   74  storage: the disk is full, or reading or writing failed
-  77  the sandbox can't be made on this host: see `svp check`
+  77  the sandbox can't be created on this host: see `svp check`
   130 interrupted
-Of run, exec, client, shell, extra, backup and restore: what they run gives the code; 125 if svp itself
-fails, 126 or 127 if the program can't be run.";
+run, exec, client, shell, extra, backup and restore exit with the code of the program that they run; 125 if svp
+itself fails, 126 or 127 if the program can't be run.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -85,7 +85,7 @@ enum Command {
     Ports(query::PortsArgs),
     /// Report every fault of a pack
     Lint(lint::Args),
-    /// Create a new pack that builds as it is
+    /// Create a new pack that builds without changes
     New(new::Args),
     /// List the images of the store
     Images(images::Args),
@@ -97,7 +97,7 @@ enum Command {
     Diff(diff::Args),
     /// Add a tag to an image
     Tag(tag::Args),
-    /// Remove tags, and the images that no other tag has
+    /// Remove tags, and images without any other tag
     Rmi(rmi::Args),
     /// Pull an image from a registry, a layout or an archive into the store
     Pull(copy::PullCommand),
@@ -115,7 +115,7 @@ enum Command {
     Save(copy::SaveArgs),
     /// Load all images of an archive into the store
     Load(copy::LoadArgs),
-    /// Remove unused blobs, unpacked layers, states, logs and staging
+    /// Remove unused blobs, unpacked layers, states, logs and unfinished files
     Prune(prune::Args),
     /// Show the disk use of the store, counting shared blobs once
     Df(df::Args),
@@ -141,7 +141,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(parsed) => parsed,
         Err(error) => {
             let code = if error.use_stderr() { 2 } else { 0 };
-            // The reader may be gone.
+            // The reader may have closed its end.
             let _ = error.print();
             return ExitCode::from(code);
         }

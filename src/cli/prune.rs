@@ -22,7 +22,7 @@ pub(super) struct Args {
     /// Remove volumes that no service uses, with their data
     #[arg(long)]
     volumes: bool,
-    /// How long to wait for other svp processes to leave the store
+    /// Seconds to wait for other svp processes that use the store
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     wait: u64,
     /// Output format
@@ -31,7 +31,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
-    copies(args.dry_run, context)?;
+    collect_copies(args.dry_run, context)?;
     let mut store = context.store()?;
     let wanted = Pruning { unpacked: args.unpacked, volumes: args.volumes };
     let mut items = if args.dry_run {
@@ -49,7 +49,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     if args.format == Format::Json {
         return context.print(&table::json(&items));
     }
-    let mut table = Table::new(["WHAT", "SIZE", "PATH"]);
+    let mut table = Table::new(["TYPE", "SIZE", "PATH"]);
     for item in &items {
         let what = match item.kind {
             ItemKind::Blob => "blob",
@@ -71,8 +71,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Copies left by restores that were killed.
-fn copies(dry_run: bool, context: &Context) -> Result<()> {
+/// Removes the service copies that killed restores left; with `dry_run`, only reports them.
+fn collect_copies(dry_run: bool, context: &Context) -> Result<()> {
     let root = Store::default_root()?;
     for service_dir in cutover::abandoned_by_restore(&root)? {
         let service = service_dir.name().to_owned();

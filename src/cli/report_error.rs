@@ -33,7 +33,7 @@ pub(super) fn report(error: &Error, style: Style) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// The exit code of svp's own failures in commands whose other codes are a script's, as in podman.
+/// Returns the exit code for svp's own failures in commands that otherwise exit with a script's code, as in podman.
 pub(super) fn own_code(error: &Error) -> ExitCode {
     ExitCode::from(match error.kind() {
         _ if error.is(Cause::CommandNotFound) => 127,

@@ -60,7 +60,7 @@ pub(super) struct Args {
     /// Make another service reachable, and pass its environment, secrets included
     #[arg(long, value_name = "NAME")]
     link: Vec<String>,
-    /// Memory limit, such as 512m or 2g; the same amount of swap comes on top
+    /// Memory limit, such as 512m or 2g; the service may use the same amount of swap in addition
     #[arg(short, long, value_name = "SIZE", value_parser = parsed::<Memory>)]
     memory: Option<Memory>,
     /// CPU limit, such as 2 or 0.5 processors
@@ -137,7 +137,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
     } else {
         foreground(&root, &service_dir, &record, context)
     };
-    // A service that never ran leaves nothing.
+    // Remove a service that failed to start.
     let code = started.inspect_err(|_| lifecycle::discard(&root, &service_dir, &record))?;
     if !args.detach {
         return Ok(code);
@@ -185,7 +185,7 @@ impl Console {
 
     fn show(&self, component: usize, stream: Stream, lines: &[u8]) {
         let _one_at_a_time = self.lock.lock();
-        // The reader may be gone; the log has the lines.
+        // The reader may have closed its end; the log has the lines.
         let _ = match stream {
             Stream::Stdout => {
                 write_lines(&mut std::io::stdout().lock(), &self.prefixes[component], lines)
@@ -209,7 +209,7 @@ fn write_lines(out: &mut dyn Write, prefix: &str, lines: &[u8]) -> std::io::Resu
     out.flush()
 }
 
-/// The prefix of each component's lines: empty if there is only one, coloured on a terminal.
+/// Returns the prefix of each component's lines: empty if there is only one, coloured on a terminal.
 pub(super) fn prefixes(names: &[String]) -> Vec<String> {
     use std::io::IsTerminal;
     const COLOURS: [u8; 6] = [36, 33, 32, 35, 34, 31];

@@ -37,7 +37,7 @@ impl<const N: usize> fmt::Display for Table<N> {
     }
 }
 
-/// JSON for programs, indented, with a newline at the end.
+/// Formats a value as indented JSON, with a newline at the end.
 pub(super) fn json(value: &impl Serialize) -> String {
     let mut text = serde_json::to_string_pretty(value).expect("data serialises");
     text.push('\n');

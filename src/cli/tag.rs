@@ -11,7 +11,7 @@ pub(super) struct Args {
     /// An image in the store
     #[arg(value_name = "IMAGE", value_parser = parsed::<Reference>)]
     image: Reference,
-    /// The new name; another image of that name loses it
+    /// The new name; removed from any other image that has it
     #[arg(value_name = "REPO[:TAG]", value_parser = parsed::<Reference>)]
     name: Reference,
     /// Take the name from an instance

@@ -1,6 +1,6 @@
 //! Connects the caller's terminal or pipes to a command in a container.
 //!
-//! The command never receives the caller's own descriptors: with a terminal's it could inject input (TIOCSTI).
+//! The command never receives the caller's own descriptors: with the terminal's it could inject input (TIOCSTI).
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
@@ -20,7 +20,7 @@ use crate::service::exec;
 
 type Start<'a> = dyn FnMut(Stdio) -> Result<Joined> + 'a;
 
-/// Whether standard input and output are a terminal and svp is in its foreground: a background job would
+/// Returns whether standard input and output are a terminal and svp is in its foreground: a background job would
 /// be stopped for changing the terminal's settings.
 pub(super) fn is_ours() -> bool {
     let stdin = rustix::stdio::stdin();
@@ -32,7 +32,7 @@ pub(super) fn is_ours() -> bool {
 /// # Errors
 /// Those of `start`.
 pub(super) fn with_terminal(start: &mut Start<'_>) -> Result<End> {
-    let ours = own_terminal(rustix::stdio::stdin())?;
+    let ours = duplicate(rustix::stdio::stdin())?;
     let size = tcgetwinsize(&ours).map_err(|error| connection_broken(error.into()))?;
     let joined = start(Stdio::Terminal(size.ws_row, size.ws_col))?;
     let theirs = joined.terminal().ok_or_else(|| Error::sandbox("the command has no terminal"))?;
@@ -42,16 +42,16 @@ pub(super) fn with_terminal(start: &mut Start<'_>) -> Result<End> {
     let _raw = Raw::set(&ours)?;
     let ended = Arc::new(AtomicBool::new(false));
     let typed = theirs.try_clone().map_err(connection_broken)?;
-    // It ends with svp: nothing can be taken back from a read.
+    // The thread ends with svp: a blocking read can't be cancelled.
     std::thread::spawn(move || forward_stdin(&File::from(ours), &typed));
-    let stdout = own_terminal(rustix::stdio::stdout())?;
+    let stdout = duplicate(rustix::stdio::stdout())?;
     let printed = {
         let ended = ended.clone();
         std::thread::spawn(move || copy(&theirs, &stdout.into(), &ended))
     };
     let end = joined.wait();
     ended.store(true, Ordering::SeqCst);
-    // A panic of the thread changes nothing here.
+    // Ignore a panic of the thread.
     let _ = printed.join();
     end
 }
@@ -66,7 +66,7 @@ pub(super) fn with_pipes(start: &mut Start<'_>) -> Result<End> {
     let (stderr_end, stderr) = io::pipe().map_err(connection_broken)?;
     let joined = start(Stdio::Pipes([stdin.into(), stdout.into(), stderr.into()]))?;
     forward_signals(joined.signaller()?, false)?;
-    let ours = own_terminal(rustix::stdio::stdin())?;
+    let ours = duplicate(rustix::stdio::stdin())?;
     let typed = File::from(OwnedFd::from(stdin_end));
     std::thread::spawn(move || forward_stdin(&ours.into(), &typed));
     let ended = Arc::new(AtomicBool::new(false));
@@ -75,19 +75,20 @@ pub(super) fn with_pipes(start: &mut Start<'_>) -> Result<End> {
         std::thread::spawn(move || copy(&from.into(), &to.into(), &ended))
     };
     let printed = [
-        pump(stdout_end.into(), own_terminal(rustix::stdio::stdout())?),
-        pump(stderr_end.into(), own_terminal(rustix::stdio::stderr())?),
+        pump(stdout_end.into(), duplicate(rustix::stdio::stdout())?),
+        pump(stderr_end.into(), duplicate(rustix::stdio::stderr())?),
     ];
     let end = joined.wait();
     ended.store(true, Ordering::SeqCst);
     for thread in printed {
-        // A panic of the thread changes nothing here.
+        // Ignore a panic of the thread.
         let _ = thread.join();
     }
     end
 }
 
-fn own_terminal(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+/// Duplicates one of svp's standard streams.
+fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
     fd.try_clone_to_owned().map_err(connection_broken)
 }
 
@@ -99,7 +100,7 @@ fn connection_broken(error: io::Error) -> Error {
 fn forward_stdin(mut from: &File, to: &File) {
     let mut buffer = vec![0; 64 << 10];
     loop {
-        // Read by a job in the background, a terminal would stop svp, and the command's output with it.
+        // Don't read in the background: the terminal would stop svp (SIGTTIN), and the command's output with it.
         if !in_foreground(from) {
             std::thread::sleep(Duration::from_millis(100));
             continue;
@@ -116,13 +117,13 @@ fn forward_stdin(mut from: &File, to: &File) {
     }
 }
 
-/// Whether svp may read standard input now: it is no terminal, or svp is in the foreground.
+/// Returns whether svp may read standard input now: it is not a terminal, or svp is in the foreground.
 fn in_foreground(terminal: impl AsFd) -> bool {
     rustix::termios::tcgetpgrp(terminal).map_or(true, |group| group == rustix::process::getpgrp())
 }
 
 /// Copies until end of file; once the command has `ended`, copies what is buffered and stops, since processes that it
-/// left behind may print for ever.
+/// left behind may print forever.
 fn copy(from: &File, to: &File, ended: &AtomicBool) {
     let mut late = 0;
     // The exit status is known already; output is optional.
@@ -131,12 +132,12 @@ fn copy(from: &File, to: &File, ended: &AtomicBool) {
             late += bytes.len();
         }
         write_all(to, bytes)?;
-        if late > MOST_IN_A_PIPE { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
+        if late > MAX_PIPE { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
     });
 }
 
 /// Maximum capacity of a pipe (the default of `/proc/sys/fs/pipe-max-size`).
-const MOST_IN_A_PIPE: usize = 1 << 20;
+const MAX_PIPE: usize = 1 << 20;
 
 /// Writes everything, even if a peer such as node.js made the file non-blocking.
 fn write_all(mut to: &File, mut bytes: &[u8]) -> io::Result<()> {

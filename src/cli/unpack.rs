@@ -14,7 +14,7 @@ use crate::sandbox::layer_sources;
 use crate::sandbox::unpack_into;
 use crate::source::{Source, pull};
 
-/// The number of skipped files that are named.
+/// The maximum number of files that are reported one by one.
 const MOST_NAMED: usize = 20;
 
 #[derive(Debug, clap::Args)]
@@ -35,17 +35,17 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     let store = context.store()?;
     let descriptor = pull(&args.image, &store, &args.pull.options(context), reporter)?;
     let image = store.load_image(&descriptor)?;
-    let made = !args.dir.exists();
-    fs::create_dir_all(&args.dir).io("make", &args.dir)?;
+    let created = !args.dir.exists();
+    fs::create_dir_all(&args.dir).io("create", &args.dir)?;
     let layers = layer_sources(&store, &image);
     let result = unpack_into(&args.dir, layers, &mut |layer| {
         reporter.step(Step::UnpackLayer { digest: layer.digest.to_string() });
     });
-    if result.is_err() && made {
-        // It is empty again.
+    if result.is_err() && created {
+        // The failed unpacking has emptied the directory.
         let _ = fs::remove_dir(&args.dir);
     }
-    tell(&result?, reporter);
+    report(&result?, reporter);
     context.print(&format!("{}\n", descriptor.digest))
 }
 
@@ -63,8 +63,8 @@ fn check_target(dir: &Path) -> Result<()> {
     }
 }
 
-/// Reports the files that could not be created as the image has them.
-fn tell(reports: &[UnpackReport], reporter: &dyn Reporter) {
+/// Reports the files whose device, owner or attributes could not be created as in the image.
+fn report(reports: &[UnpackReport], reporter: &dyn Reporter) {
     let count: u64 = reports.iter().map(|report| report.unmade_count).sum();
     let unmade = reports.iter().flat_map(|report| &report.unmade);
     for unmade in unmade.take(MOST_NAMED) {

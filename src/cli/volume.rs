@@ -1,7 +1,7 @@
 //! `-v` and `-q`: the amount of output on standard error.
 //!
-//! Both may stand before the command, and after it wherever it has no such option of its own (`svp run -v` names a
-//! volume, `svp ps -q` prints names alone).
+//! Both may precede the command, or follow it if the command has no such option of its own (`svp run -v` names a
+//! volume, `svp ps -q` prints only names).
 
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches};
 
@@ -12,17 +12,17 @@ use crate::error::{Error, Result};
 const VERBOSE: &str = "diagnostics-level";
 const QUIET: &str = "errors-alone";
 
-/// The verbosity.
+/// The verbosity of svp's output on standard error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Volume {
-    /// How many `-v` there are.
+    /// The number of `-v` options.
     verbose: u8,
     /// Whether only errors are printed.
     pub(super) quiet: bool,
 }
 
 impl Volume {
-    /// Starts diagnostics if they are wanted; whether they are.
+    /// Starts diagnostics if `-v` or `SVP_LOG` requests them; returns whether it did.
     ///
     /// # Errors
     /// [`Kind::Usage`](crate::error::Kind::Usage) if `SVP_LOG` is invalid.
@@ -46,23 +46,23 @@ impl Volume {
     }
 }
 
-/// The whole command line, as it is parsed.
+/// Returns the definition of the command line, including `-v` and `-q`.
 pub(super) fn command<C: CommandFactory>() -> clap::Command {
     let command = C::command();
     let names: Vec<_> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
     let command =
-        names.into_iter().fold(command, |command, name| command.mut_subcommand(name, with));
-    with(command)
+        names.into_iter().fold(command, |command, name| command.mut_subcommand(name, add_options));
+    add_options(command)
 }
 
-/// Adds the options, under the names that are free.
-fn with(command: clap::Command) -> clap::Command {
+/// Adds `-v` and `-q` to a command, under the names that it does not use itself.
+fn add_options(command: clap::Command) -> clap::Command {
     let verbose = Arg::new(VERBOSE)
         .action(ArgAction::Count)
         .help("Show what svp does, step by step; twice for more");
     let quiet = Arg::new(QUIET)
         .action(ArgAction::SetTrue)
-        .help("Print errors alone on standard error: no progress, no notes, no warnings");
+        .help("Print only errors on standard error: no progress, notes or warnings");
     let command = add(command, verbose, 'v', "verbose");
     add(command, quiet, 'q', "quiet")
 }
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn the_command_line_is_valid() {
         command::<Cli>().debug_assert();
     }
 
@@ -117,7 +117,7 @@ mod tests {
             ("svp -v images --verbose", 2, false),
             ("svp -q images", 0, true),
             ("svp images --quiet -v", 1, true),
-            // These have options of that name.
+            // These commands have their own option of that name.
             ("svp run -v data:/data one", 0, false),
             ("svp -v run -v data:/data one", 1, false),
             ("svp run --verbose one", 1, false),

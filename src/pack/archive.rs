@@ -1,6 +1,6 @@
-//! Writes the pack as an image layer: the same content gives the same bytes, from any clone.
+//! Writes the pack as an image layer: the same content gives the same bytes in every clone.
 //!
-//! Entries are sorted within each directory, owned by 0:0, with mode 0755 for directories and files that their
+//! Entries are sorted within each directory, owned by 0:0, with mode 0755 for directories and for files that their
 //! owner may execute, otherwise 0644, one fixed mtime and no extended attributes. Symbolic links stay as they
 //! are, hard links become files. `.git` at any depth and the files that `.svpignore` lists are excluded; other
 //! file types are refused.
@@ -76,9 +76,9 @@ impl Pack {
             }
         }
         if text.len() as u64 > ignore::MAX_SIZE {
-            let most = ignore::MAX_SIZE;
+            let limit = ignore::MAX_SIZE;
             return Err(Error::bad_input(format!(
-                "{} is larger than {most} bytes",
+                "{} is larger than {limit} bytes",
                 path.display()
             )));
         }
@@ -103,7 +103,7 @@ fn open_file(dir: BorrowedFd<'_>, name: &CString) -> rustix::io::Result<File> {
     Ok(rustix::fs::openat(dir, name, flags | OFlags::NOCTTY, Mode::empty())?.into())
 }
 
-/// A walk over the pack that holds descriptors.
+/// A recursive walk over the pack, through directory descriptors.
 struct Walk<'a> {
     rules: Rules,
     prefix: &'a str,
@@ -116,7 +116,8 @@ impl Walk<'_> {
     /// Writes the content of the directory at `path` in the pack.
     fn directory(&mut self, dir: BorrowedFd<'_>, path: &[u8]) -> Result<()> {
         if self.depth == MAX_DEPTH {
-            let what = format!("{}: directories nested over {MAX_DEPTH} deep", self.show(path));
+            let what =
+                format!("{}: directories nested more than {MAX_DEPTH} deep", self.show(path));
             return Err(Error::bad_input(what));
         }
         self.depth += 1;
@@ -214,7 +215,7 @@ impl Walk<'_> {
             _ => "not a file",
         };
         Error::bad_input(format!("{} is {what}", self.show(path))).hint(
-            "remove it or list it in .svpignore: a pack has files, directories and symbolic links",
+            "remove it or list it in .svpignore: a pack may have files, directories and links",
         )
     }
 

@@ -1,8 +1,8 @@
-//! `.svpignore`: excludes files of a pack from its layer, in the syntax of `.gitignore`.
+//! `.svpignore`: excludes files of a pack from its layer, with the syntax of `.gitignore`.
 //!
-//! One pattern a line. Empty lines and lines that begin with `#` are ignored; a backslash escapes the next
+//! One pattern per line. Empty lines and lines that begin with `#` are ignored; a backslash escapes the next
 //! character; trailing spaces are trimmed. A leading `!` re-includes files. A trailing `/` matches directories
-//! only. A pattern with any other `/` is relative to the pack, one without matches at any depth. `*`, `?` and
+//! only. A pattern with any other `/` is relative to the pack; one without a `/` matches at any depth. `*`, `?` and
 //! `[a-z]` don't match a `/`; `**/`, `/**` and `/**/` match any number of directories. The last matching
 //! pattern decides, and nothing inside an excluded directory can be re-included. Only the file at the pack's
 //! top counts; `[[:alpha:]]` is not supported.
@@ -28,7 +28,7 @@ impl Rules {
         Rules(text.split(|&byte| byte == b'\n').filter_map(rule).collect())
     }
 
-    /// Returns whether `path` is excluded. It is relative to the pack, and no parent of it is excluded.
+    /// Returns whether `path`, relative to the pack, is excluded. No parent of `path` may be excluded.
     pub(super) fn excludes(&self, path: &[u8], is_dir: bool) -> bool {
         let names: Vec<&[u8]> = path.split(|&byte| byte == b'/').collect();
         let found = self
@@ -39,7 +39,7 @@ impl Rules {
         found.is_some_and(|rule| !rule.negated)
     }
 
-    /// Returns whether the file `path` is excluded, directly or with one of its parents.
+    /// Returns whether the file `path` or one of its parents is excluded.
     pub(super) fn excludes_file(&self, path: &str) -> bool {
         let parents = path.match_indices('/').map(|(at, _)| &path[..at]);
         parents.into_iter().any(|dir| self.excludes(dir.as_bytes(), true))
@@ -244,7 +244,7 @@ mod tests {
     #[case("*\n!bin/", "bin/", false)]
     #[case("a*b*c*d", "aXbYcZd", true)]
     #[case("a*b*c*d", "aXbYcZ", false)]
-    fn patterns_match_as_gits_do(#[case] rules: &str, #[case] path: &str, #[case] out: bool) {
+    fn patterns_match_as_in_git(#[case] rules: &str, #[case] path: &str, #[case] out: bool) {
         let name = path.trim_end_matches('/');
         let is_dir = path.ends_with('/');
         assert_eq!(Rules::parse(rules.as_bytes()).excludes(name.as_bytes(), is_dir), out);
@@ -257,14 +257,14 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_left_out_with_its_directory() {
+    fn a_file_is_excluded_with_its_directory() {
         let rules = Rules::parse(b"bin/\n!bin/query\n");
         assert!(rules.excludes_file("bin/query"));
         assert!(!rules.excludes_file("binary"));
     }
 
     #[test]
-    fn many_stars_take_no_exponential_time() {
+    fn many_stars_do_not_take_exponential_time() {
         let rules = Rules::parse(format!("{}b", "a*".repeat(200)).as_bytes());
         assert!(!rules.excludes("a".repeat(4000).as_bytes(), false));
         let rules = Rules::parse(format!("{}b", "**/a/".repeat(100)).as_bytes());

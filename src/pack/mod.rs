@@ -2,7 +2,7 @@
 //!
 //! [`Pack::open`] validates the directory. [`query`] holds the strict parsers of the output of `bin/query`; the
 //! caller runs the script in a sandbox. [`Pack::write_layer`] writes the pack as an image layer, normalised so
-//! that the same content has the same digest from any clone. `lint` finds all problems of a pack at once,
+//! that the same content has the same digest in every clone. `lint` finds all problems of a pack at once,
 //! `scaffold` creates a new one.
 
 mod archive;
@@ -24,7 +24,7 @@ pub use scaffold::scaffold;
 
 use crate::error::{Error, IoContext, Result};
 
-/// The scripts that every pack needs.
+/// The scripts that every pack must have.
 pub const REQUIRED: [&str; 2] = ["bin/query", "bin/build"];
 
 /// A servicepack's directory.

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_commit_is_found_wherever_git_keeps_it() {
+    fn the_commit_is_found_wherever_git_stores_it() {
         let line = format!("{COMMIT}\n");
         let packed = format!(
             "# pack-refs with: peeled\n{}1 refs/heads/x\n{COMMIT} refs/heads/main\n^{COMMIT}\n",
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_commit_is_not_told() {
+    fn only_a_well_formed_commit_is_returned() {
         let cases: [&[(&str, &str)]; 8] = [
             &[],
             &[(".git/HEAD", "")],
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn gits_own_repositories_are_understood() {
+    fn repositories_that_git_creates_are_supported() {
         let dir = tempfile::tempdir().unwrap();
         let git = |args: &[&str]| {
             let output = Command::new("git")

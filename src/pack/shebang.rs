@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_is_not_seen_whole() {
+    fn a_line_longer_than_255_bytes_is_refused() {
         let line = |n: usize| format!("#!/{}\n", "x".repeat(n));
         assert!(matches!(start(line(251).as_bytes()), Start::Interpreter(..)));
         assert!(matches!(start(line(252).as_bytes()), Start::Bad(why) if why.contains("255")));

@@ -14,7 +14,7 @@ fn refused(dir: &Path) -> String {
 }
 
 #[test]
-fn a_directory_that_is_no_pack_is_refused_with_the_reason() {
+fn a_directory_that_is_not_a_pack_is_refused_with_the_reason() {
     let missing = dir(&[]);
     assert!(refused(&missing.path().join("x")).contains("No such file"));
     assert!(refused(missing.path()).contains("bin/query is missing"));
@@ -82,7 +82,7 @@ fn entries(dir: &Path) -> Vec<String> {
 }
 
 #[test]
-fn the_layer_holds_the_pack_normalised() {
+fn the_layer_contains_the_normalised_pack() {
     let pack = pack(&[
         ("z", "last"),
         ("a/b", "x"),
@@ -172,7 +172,7 @@ fn layer_error(dir: &Path) -> crate::error::Error {
 }
 
 #[test]
-fn what_no_pack_may_hold_is_refused() {
+fn files_that_a_pack_may_not_contain_are_refused() {
     for rule in ["bin\n", "query\n", "*\n"] {
         let pack = pack(&[(".svpignore", rule)]);
         let error = layer_error(pack.path());
@@ -189,7 +189,7 @@ fn what_no_pack_may_hold_is_refused() {
     assert!(layer_error(socket.path()).to_string().contains("s is a socket"));
     let deep = pack(&[]);
     fs::create_dir_all(deep.path().join("d/".repeat(130))).unwrap();
-    assert!(layer_error(deep.path()).to_string().contains("directories nested over"));
+    assert!(layer_error(deep.path()).to_string().contains("directories nested more than"));
 }
 
 #[test]

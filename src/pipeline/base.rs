@@ -38,7 +38,7 @@ pub(super) fn source(os: &Os, asked: Option<&Source>, config: &Config) -> Result
         .context(format!("the pack's os {os}"))
 }
 
-/// Brings the base image into the store.
+/// Pulls the base image into the store.
 ///
 /// # Errors
 /// As [`pull`]; the hint shows how to name another source.
@@ -52,7 +52,7 @@ pub(super) fn provide(
     reporter.step(Step::BaseImage { source: source.to_string() });
     let descriptor = pull(source, store, options, reporter)
         .context(format!("the base image for the pack's os {os}"))
-        .map_err(|error| error.also_hint("or name another source of it with --base"))?;
+        .map_err(|error| error.also_hint("or name another source with --base"))?;
     let image = store.load_image(&descriptor)?;
     if matches!(source, Source::Docker(_)) {
         remember(store, source, &descriptor)?;
@@ -60,13 +60,13 @@ pub(super) fn provide(
     Ok(Base { name: source.image_name(), descriptor, image })
 }
 
-/// Tags a registry's image with its full name, as `svp pull` does: `--pull missing` and `never` find it then, and
-/// `svp prune` leaves it.
+/// Tags a registry's image with its full name, as `svp pull` does, so that `--pull missing` and `never` find it and
+/// `svp prune` keeps it.
 fn remember(store: &Store, source: &Source, descriptor: &Descriptor) -> Result<()> {
     let name = copy::own_name(source)?;
     let held = store.tag(&name)?;
     let same = held.is_some_and(|tag| tag.manifest.digest == descriptor.digest);
-    // The name of an instance, which has secrets, is not taken over for so little.
+    // Never overwrite the tag of an instance, which has secrets.
     if same || image_role::role_of_tag(store, &name)? == Some(ImageRole::Instance) {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! `svp build`: a service type's base image, or with `--phase all` an instance at once.
+//! `svp build`: builds a service type's base image, or, with `--phase all`, an instance at once.
 
 use std::path::PathBuf;
 
@@ -33,7 +33,7 @@ pub(crate) struct BuildRequest {
     pub pull: PullOptions,
     /// How the script runs, and how its layer is written.
     pub script: ScriptOptions,
-    /// Secrets that the user brings, for [`Phase::All`].
+    /// Secrets given by the user, for [`Phase::All`].
     pub secrets: setup::SecretOptions,
     /// Replace an instance of that name.
     pub force: bool,
@@ -46,13 +46,13 @@ pub(crate) struct BuildRequest {
 pub(crate) struct Built {
     /// The manifest.
     pub descriptor: Descriptor,
-    /// The instance's environment, secrets first; of [`Phase::All`] alone.
+    /// The instance's environment, secrets first; only with [`Phase::All`].
     pub environment: Option<Vec<(String, String)>>,
 }
 
 /// Builds an image from a pack.
 ///
-/// On failure there is no image, no tag and no state; a base image that was pulled stays for the next try.
+/// On failure no image, tag or state is left; a base image that was pulled stays for the next attempt.
 ///
 /// # Errors
 /// Of every kind; each names the operation that failed.
@@ -109,7 +109,7 @@ pub(crate) fn build(
     Ok(Built { descriptor, environment })
 }
 
-/// Refuses requests that must fail, before any work.
+/// Refuses requests that can't succeed, before any work is done.
 fn check(request: &BuildRequest, store: &Store) -> Result<()> {
     image_role::check_tag(&request.tag)?;
     output::check(&request.outputs)?;

@@ -1,6 +1,6 @@
 //! Compares two images, or finds the changes of one layer: `svp diff`.
 //!
-//! Nothing is unpacked. The layers are read as they lie in the store, those that both sides have once.
+//! Nothing is unpacked: the layers are read from the store, and those that both sides share only once.
 
 use std::str::FromStr;
 
@@ -15,7 +15,7 @@ use crate::store::Store;
 
 pub(crate) use crate::layer::compare::Difference;
 
-/// Which layer of an image.
+/// Selects a layer of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LayerChoice {
     /// The topmost.
@@ -29,7 +29,7 @@ pub(crate) enum LayerChoice {
 impl FromStr for LayerChoice {
     type Err = Error;
 
-    /// `N`, of at most three digits, or `[sha256:]HEX`, of at least four.
+    /// Parses `N`, of at most three digits, or `[sha256:]HEX`, of at least four.
     fn from_str(text: &str) -> Result<Self> {
         if text.len() <= 3
             && let Ok(number @ 1..) = text.parse()
@@ -41,8 +41,8 @@ impl FromStr for LayerChoice {
         if digits && (4..=64).contains(&hex.len()) {
             return Ok(LayerChoice::Digest(hex.to_owned()));
         }
-        Err(Error::usage(format!("{text:?} names no layer")).hint(
-            "a layer is named by its number, the lowest is 1, or by its digest or the beginning of it: `svp history` \
+        Err(Error::usage(format!("invalid layer: {text:?}")).hint(
+            "name a layer by its number, where the lowest is 1, or by its digest or a prefix of it: `svp history` \
              lists both",
         ))
     }
@@ -71,10 +71,10 @@ impl Stack {
         self.layers.len()
     }
 
-    /// The layers below `choice`, and those with it.
+    /// Returns the layers below `choice`, and the same layers with `choice` on top.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is no such layer, or if several are.
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if no layer or several layers match.
     pub(crate) fn split(&self, choice: &LayerChoice) -> Result<(Self, Self)> {
         let numbers = 1..=self.height();
         let has = |number: usize, hex: &str| {
@@ -93,7 +93,7 @@ impl Stack {
                 _ if self.layers.is_empty() => error("the image has no layer".into()),
                 LayerChoice::Digest(hex) if !found.is_empty() => {
                     let found: Vec<String> = found.iter().map(ToString::to_string).collect();
-                    error(format!("several layers are called {hex}: {}", found.join(", ")))
+                    error(format!("several layers match {hex}: {}", found.join(", ")))
                 }
                 LayerChoice::Digest(hex) => error(format!("the image has no layer {hex}")),
                 LayerChoice::Number(number) => {
@@ -115,7 +115,7 @@ pub(crate) struct Compared {
 }
 
 impl Compared {
-    /// All that differs, sorted by path; a time alone does only if `times`.
+    /// Returns all differences, sorted by path; entries that differ only in time count only if `times` is set.
     pub(crate) fn differences(&self, times: bool) -> Vec<Difference<'_>> {
         compare::compare(&self.before, &self.after, times)
     }
@@ -138,8 +138,8 @@ pub(crate) fn read(
     if shared == before.height() && shared == after.height() {
         return Ok(Compared { before: base.clone(), after: base });
     }
-    let put_on = |index: &mut FileTree, layers: &[Layer]| {
-        layers.iter().try_for_each(|layer| add_layer(index, layer, store, reporter))
+    let put_on = |tree: &mut FileTree, layers: &[Layer]| {
+        layers.iter().try_for_each(|layer| add_layer(tree, layer, store, reporter))
     };
     put_on(&mut base, &before.layers[..shared])?;
     let mut first = base.clone();
@@ -149,7 +149,7 @@ pub(crate) fn read(
 }
 
 fn add_layer(
-    index: &mut FileTree,
+    tree: &mut FileTree,
     layer: &Layer,
     store: &Store,
     reporter: &dyn Reporter,
@@ -158,5 +158,5 @@ fn add_layer(
     reporter.step(Step::ReadLayer { digest: digest.to_string() });
     let compression = Compression::of_layer(media_type)?;
     let blob = store.open_blob(digest)?;
-    read_verified(blob, (*digest, *size), compression, layer.diff_id, |tar| index.add_layer(tar))
+    read_verified(blob, (*digest, *size), compression, layer.diff_id, |tar| tree.add_layer(tar))
 }

@@ -1,4 +1,4 @@
-//! Carrying images about: `svp pull`, `push`, `copy`, `save` and `load`.
+//! Copies images: `svp pull`, `push`, `copy`, `save` and `load`.
 //!
 //! Every copy goes through the store, where it is verified, and from there to its destination.
 
@@ -24,8 +24,8 @@ pub(crate) enum Destination {
     Local(Reference),
     /// A registry.
     Docker(Reference),
-    /// A layout or an archive, and the image's name in it if another than it has: in a layout any text that may be a
-    /// name there, written as it is; in docker's archive a reference.
+    /// A layout or an archive, and the image's name in it if that differs from its own: in a layout any valid ref name,
+    /// written verbatim; in a docker-archive a reference.
     File(Output, Option<String>),
 }
 
@@ -74,7 +74,7 @@ pub(crate) struct CopyRequest {
     pub destination: Destination,
     /// How to talk to registries.
     pub pull: PullOptions,
-    /// Compress the layers so; `None` to keep them as they are.
+    /// How to compress the layers; `None` keeps them unchanged.
     pub compression: Option<Settings>,
     /// Replace an instance that has the name.
     pub force: bool,
@@ -109,13 +109,13 @@ pub(crate) fn copy(
             output::check_compression(outputs, request.compression)?;
             output::check(outputs)?;
         }
-        // A name by digest comes into being by a push.
+        // A digest is the result of a push, not its target.
         Destination::Docker(name) => image_role::check_tag(name)?,
         Destination::Local(_) => {}
     }
     let mut descriptor = source::pull(source, store, &request.pull, reporter)?;
     if takes_one(destination) {
-        // An archive of docker's has no place for an index.
+        // A docker-archive can't contain an index.
         descriptor = store.choose(&descriptor, &request.pull.platform).context(source)?;
     }
     if !matches!(destination, Destination::Local(_)) && !request.allow_secrets {
@@ -147,10 +147,10 @@ pub(crate) fn copy(
     Ok(Copied { descriptor, name })
 }
 
-/// Brings every image of an archive into the store and tags them, `tag` instead of the names there if given.
+/// Loads every image of an archive into the store and tags it, with `given` instead of its names in the archive if set.
 ///
 /// # Errors
-/// As [`source::load()`]; [`Kind::Usage`](crate::error::Kind::Usage) for a name that is lacking or taken.
+/// As [`source::load()`]; [`Kind::Usage`](crate::error::Kind::Usage) for a name that is missing or taken.
 pub(crate) fn load(
     file: &Path,
     given: Option<&Reference>,
@@ -166,7 +166,7 @@ pub(crate) fn load(
     }
     if given.is_some() && loaded.len() > 1 {
         return Err(Error::usage(format!(
-            "{shown} has {} images, and one name is given",
+            "{shown} has {} images, but only one name is given",
             loaded.len()
         ))
         .hint("leave --tag out, or `svp pull` one of them"));
@@ -192,7 +192,7 @@ pub(crate) fn load(
     Ok(tagged)
 }
 
-/// The name in the store of an image from a source: its own.
+/// Returns the name that an image from a source has in the store: its own.
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage) if it has none.
@@ -212,7 +212,7 @@ pub(crate) fn own_name(source: &Source) -> Result<Reference> {
         .filter(|name| name.digest().is_none())
         .map(Reference::without_default_registry)
         .ok_or_else(|| {
-            Error::usage(format!("{source} gives the image no name"))
+            Error::usage(format!("{source} does not name the image"))
                 .hint("name it: --tag with `svp pull`, or :REPO:TAG after a path")
         })
 }
@@ -242,7 +242,7 @@ fn name_in_layout(destination: &Destination) -> BTreeMap<String, String> {
     }
 }
 
-/// Whether the destination can't have an index.
+/// Whether the destination takes a single image and can't have an index.
 fn takes_one(destination: &Destination) -> bool {
     matches!(destination, Destination::File(output, _) if output.is_docker_archive())
 }
@@ -252,12 +252,12 @@ fn check_secrets(store: &Store, descriptor: &Descriptor, source: &Source) -> Res
         ImageRole::Instance => Err(Error::usage(format!(
             "{source} is an instance: its image holds secrets"
         ))
-        .hint("whoever can read the copy can read them; if that is meant, add --allow-secrets")),
+        .hint("all readers of the copy can read them; if that is intended, add --allow-secrets")),
         _ => Ok(()),
     }
 }
 
-/// Gives an image or an index of the store a name.
+/// Tags an image or an index of the store.
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage) if an instance has it, unless `force` is given;
@@ -273,7 +273,7 @@ pub(crate) fn tag(
     store.set_tag(name, descriptor, created(store, descriptor)?.as_deref())
 }
 
-/// When an image was made, or the youngest image of an index.
+/// Returns when an image, or the newest image of an index, was created.
 fn created(store: &Store, descriptor: &Descriptor) -> Result<Option<String>> {
     let mut youngest: Option<(jiff::Timestamp, String)> = None;
     let images = store.images_of(descriptor)?;
@@ -284,7 +284,7 @@ fn created(store: &Store, descriptor: &Descriptor) -> Result<Option<String>> {
             Ok(time) if youngest.as_ref().is_none_or(|(other, _)| time > *other) => {
                 youngest = Some((time, text));
             }
-            // One image alone is quoted as it is.
+            // The time of a single image is returned verbatim.
             Err(_) if images.len() == 1 => return Ok(Some(text)),
             _ => {}
         }

@@ -1,4 +1,4 @@
-//! `svp run`: a service of an instance's image.
+//! `svp run`: creates a service from an instance's image.
 
 use super::image_role::{self, ImageRole};
 use super::query;
@@ -35,7 +35,7 @@ pub(crate) struct CreateRequest {
     pub host_access: HostAccess,
     /// Additional host ports that are forwarded to the service.
     pub publish: Vec<Forward>,
-    /// The services whose environment it has, and whom it reaches.
+    /// The services that it is linked to: it reaches them and has their environment.
     pub links: Vec<String>,
     /// Variables, and the secrets that the store doesn't have.
     pub env: Vec<(String, String)>,
@@ -53,9 +53,9 @@ pub(crate) struct CreateRequest {
     pub logs: LogLimits,
 }
 
-/// Makes a service of an image. It doesn't run yet.
+/// Creates a service from an image without starting it.
 ///
-/// On failure there is no service.
+/// On failure no service is left.
 ///
 /// # Errors
 /// Of every kind; each names the operation that failed.
@@ -136,8 +136,8 @@ fn variable(name: &str, value: &str) -> EnvVar {
     EnvVar { name: name.to_owned(), value: value.to_owned() }
 }
 
-/// A variable of the pack that the user overrides also changes the clients' environment, and the ports
-/// if they follow from it.
+/// Overrides variables of the pack with the user's. This also changes the clients' environment, and the ports derived
+/// from it.
 fn override_env(env: &mut [EnvVar], given: &[(String, String)]) {
     for variable in env {
         if let Some((_, value)) = given.iter().rev().find(|(name, _)| *name == variable.name) {
@@ -163,7 +163,7 @@ fn check_image(image: &Image, reference: &Reference, request: &CreateRequest) ->
     }
 }
 
-/// Refuses two at one place, one of which would hide the other.
+/// Refuses two mounts at the same path, one of which would hide the other.
 fn check_mounts(mounts: &[Mount]) -> Result<()> {
     for (n, mount) in mounts.iter().enumerate() {
         if mounts[..n].iter().any(|other| other.at == mount.at) {
@@ -178,8 +178,9 @@ fn check_mounts(mounts: &[Mount]) -> Result<()> {
 fn check_network(request: &CreateRequest, reporter: &dyn Reporter) -> Result<()> {
     let private = request.network == Network::Private;
     if !private && request.host_access != HostAccess::default() {
-        return Err(Error::usage("--allow is for a private network")
-            .hint("with --network host the service reaches all of the host, with none nothing"));
+        return Err(Error::usage("--allow is for a private network").hint(
+            "the service reaches the whole host with --network host, and nothing with none",
+        ));
     }
     if !private && !request.publish.is_empty() {
         reporter.note(ServiceNote::PublishedWithoutNetwork.into());
@@ -191,7 +192,7 @@ fn check_link(other: &Record) -> Result<()> {
     if other.network == Network::Private {
         return Ok(());
     }
-    Err(Error::usage(format!("{} has no address of its own to be linked to", other.name))
+    Err(Error::usage(format!("can't link to {}: it has no address of its own", other.name))
         .hint("it was run with --network host or none; run it in a private network"))
 }
 
@@ -214,7 +215,7 @@ fn components(answers: &Answers, wanted: &[String]) -> Result<Vec<String>> {
     }
     if answers.components.len() > MAX_COMPONENTS {
         return Err(Error::bad_input(format!(
-            "a service of more than {MAX_COMPONENTS} components"
+            "a service can't have more than {MAX_COMPONENTS} components"
         )));
     }
     let mut names = answers.components.clone();
@@ -226,7 +227,7 @@ fn components(answers: &Answers, wanted: &[String]) -> Result<Vec<String>> {
 
 type Variables = Vec<(String, String)>;
 
-/// The instance's secrets, from its state or else from the user, and the variables that are none.
+/// Returns the instance's secrets, from the user or else from its state, and the user's other variables.
 fn secrets(
     answers: &Answers,
     state: Option<&InstanceState>,
@@ -256,7 +257,7 @@ fn secrets(
         "{} was not set up here: its secrets {missing} are not known",
         request.image
     ))
-    .hint("give them with --env-file FILE, a NAME=VALUE a line, as `svp setup` printed them"))
+    .hint("give them with --env-file FILE, one NAME=VALUE per line, as `svp setup` printed them"))
 }
 
 /// The image's volumes and the user's mounts; the user's take precedence at equal paths.
@@ -272,7 +273,7 @@ fn mounts(name: &str, image: &Image, more: &[Mount]) -> Vec<Mount> {
         named.push(volume.clone());
         mounts.push(Mount { source: MountSource::Volume(volume), at, read_only: false });
     }
-    // A mount below another is made after it.
+    // A mount below another must follow it.
     mounts.sort_by(|a, b| a.at.cmp(&b.at));
     mounts
 }
@@ -301,7 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn volumes_have_names_of_their_own() {
+    fn volume_names_are_unique() {
         let first = volume_name("web", "/a/b", &[]);
         assert_eq!(first, "web.a-b");
         let second = volume_name("web", "/a-b", std::slice::from_ref(&first));

@@ -7,7 +7,7 @@ use crate::pack::query::EnvVar;
 use crate::secret::Secret;
 use crate::service::environment::{of_image, set};
 
-/// Names by which programs know a proxy.
+/// Variables that configure proxies.
 const PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"];
 
 /// Builds the environment of `bin/build`: the image's variables, the pack's except those with an address that is not

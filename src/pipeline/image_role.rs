@@ -1,5 +1,5 @@
-//! Which tags may be written to: an instance has secrets that its image alone knows, and is not replaced
-//! by accident.
+//! The role of an image in svp, and which tags may be overwritten: some secrets exist only in an instance's image, so
+//! an instance is not replaced by accident.
 
 use super::label::{LABEL_PHASE, Phase};
 use crate::error::{Error, Result};
@@ -31,7 +31,7 @@ pub(super) fn role_of(image: &Image) -> ImageRole {
 pub(super) fn role_of_tag(store: &Store, reference: &Reference) -> Result<Option<ImageRole>> {
     match store.tag(reference)? {
         None => Ok(None),
-        // A tag whose image is damaged may be written over.
+        // A tag whose image is damaged may be overwritten.
         Some(tag) => {
             Ok(Some(role_of_descriptor(store, &tag.manifest).unwrap_or(ImageRole::Foreign)))
         }
@@ -64,7 +64,7 @@ pub(super) fn refuse_instance_tag(
     if same { Ok(()) } else { refuse_instance_name(store, name, force) }
 }
 
-/// Refuses to give an instance's name to an image that is not an instance.
+/// Refuses to give an instance's name to a new image.
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage), unless `force` is given.
@@ -83,16 +83,18 @@ pub(crate) fn refuse_instance_name(
     Ok(())
 }
 
-/// Refuses to build on an instance: its secrets would be in a base image, and in all instances of that.
+/// Refuses to build on an instance: its secrets would be in a base image, and in all instances of that base image.
 pub(super) fn refuse_instance_as_base(image: &Image, source: &Source) -> Result<()> {
     if role_of(image) != ImageRole::Instance {
         return Ok(());
     }
-    Err(Error::bad_input(format!("the base image {source} is an instance, whose secrets it holds"))
-        .hint("build on the base image that it was set up on, which its labels name"))
+    Err(Error::bad_input(format!(
+        "the base image {source} is an instance and contains its secrets"
+    ))
+    .hint("build on the base image that it was set up on, which its labels name"))
 }
 
-/// Refuses to set up an instance under a name that exists.
+/// Refuses to set up an instance under an existing name.
 pub(super) fn check_for_instance(store: &Store, reference: &Reference, may: bool) -> Result<()> {
     match !may && role_of_tag(store, reference)?.is_some() {
         true => Err(exists(reference)),
@@ -100,11 +102,11 @@ pub(super) fn check_for_instance(store: &Store, reference: &Reference, may: bool
     }
 }
 
-/// The error that a name which exists is refused with.
+/// The error for a name that exists already.
 pub(super) fn exists(reference: &Reference) -> Error {
-    Error::usage(format!("{} exists", reference.tagged())).hint(
-        "choose another tag; or set it up anew with its secrets by --keep-secrets, \
-         with fresh ones by --force",
+    Error::usage(format!("{} exists already", reference.tagged())).hint(
+        "choose another tag, or replace it: with --keep-secrets it keeps its secrets, \
+         with --force it gets fresh ones",
     )
 }
 

@@ -1,4 +1,4 @@
-//! `svp index`: one name for the images of several platforms.
+//! `svp index`: creates a multi-platform index.
 
 use std::collections::BTreeMap;
 
@@ -11,14 +11,14 @@ use crate::progress::Reporter;
 use crate::source::{PullOptions, Source, pull_all};
 use crate::store::Store;
 
-/// The images of a new index.
+/// A request to create an index.
 #[derive(Debug)]
 pub(crate) struct IndexRequest {
-    /// The images, or indexes whose images they are.
+    /// The images, or indexes whose images to add.
     pub sources: Vec<Source>,
     /// The tag.
     pub tag: Reference,
-    /// Notes for the index.
+    /// Annotations of the index.
     pub annotations: BTreeMap<String, String>,
     /// How to pull.
     pub pull: PullOptions,
@@ -51,7 +51,7 @@ pub(crate) fn index(
     for source in &request.sources {
         let found = pull_all(source, store, &request.pull, reporter)?;
         if found.is_empty() {
-            return Err(Error::bad_input(format!("{source} is an index without an image")));
+            return Err(Error::bad_input(format!("{source} is an index without images")));
         }
         for image in found {
             add(&mut images, image, source)?;
@@ -67,7 +67,7 @@ pub(crate) fn index(
     Ok(Indexed { descriptor, images })
 }
 
-/// Adds an image unless it is present. Two images for one platform would hide each other.
+/// Adds an image unless it is present. Fails for a second image of the same platform, which no client would find.
 fn add<'a>(
     images: &mut Vec<(Descriptor, &'a Source)>,
     image: Descriptor,
@@ -76,8 +76,8 @@ fn add<'a>(
     let platform =
         image.platform.clone().filter(|p| !p.os.is_empty() && !p.architecture.is_empty());
     let platform = platform.ok_or_else(|| {
-        Error::bad_input(format!("{source}: the config doesn't say what the image runs on"))
-            .hint("`svp import --platform` makes an image that does")
+        Error::bad_input(format!("{source}: the image's config has no platform"))
+            .hint("`svp import --platform` creates an image with a platform")
     })?;
     let same = |other: &Platform| platform.rank(other) == Some(0);
     match images.iter().find(|(other, _)| other.platform.as_ref().is_some_and(same)) {

@@ -8,9 +8,9 @@ use crate::oci::config::timestamp;
 use crate::oci::{Digest, Image, Reference};
 use crate::pack::{Answers, Pack};
 
-/// Which phase of `bin/build` made the image.
+/// The label for the phase of `bin/build` that created the image.
 pub(crate) const LABEL_PHASE: &str = "dev.servicepack.phase";
-/// The content digest of the pack in the image.
+/// The label for the content digest of the pack in the image.
 pub(super) const LABEL_PACK: &str = "dev.servicepack.pack";
 
 /// A phase of `bin/build`.
@@ -42,7 +42,7 @@ impl FromStr for Phase {
             "base" => Ok(Phase::Base),
             "setup" => Ok(Phase::Setup),
             "all" => Ok(Phase::All),
-            _ => Err(Error::bad_input(format!("{text:?} is no phase of a build"))),
+            _ => Err(Error::bad_input(format!("invalid build phase: {text:?}"))),
         }
     }
 }
@@ -84,7 +84,7 @@ pub(super) fn configure(image: &mut Image, metadata: &ImageMetadata<'_>) -> Resu
     }
     let (base_name, base_digest) = &metadata.base;
     let base_digest = base_digest.to_string();
-    // The whole name: two instances never have the same config, by which their state is found.
+    // The whole name: no two instances may have the same config, whose digest identifies their state.
     let title = metadata.reference.name();
     for (name, value) in [
         ("created", created.as_str()),

@@ -1,19 +1,20 @@
-//! The pipelines: [`build`](build::build) makes a service type's base image from a pack,
-//! [`setup`](setup::setup) one instance of it, [`create_service`](create_service::create_service) a service of that. The rest of this module is their steps.
+//! The pipelines: [`build`](build::build) builds a service type's base image from a pack, [`setup`](setup::setup) sets
+//! up an instance on that, [`create_service`](create_service::create_service) creates a service from the instance. The
+//! rest of this module is their steps.
 //!
 //! | file | job |
 //! |---|---|
-//! | `build`, `setup`, `create_service` | the recipes |
-//! | `query` | running `bin/query`, on the host or in an image |
+//! | `build`, `setup`, `create_service` | the pipelines |
+//! | `query` | runs `bin/query`, on the host or in an image |
 //! | `base` | finds the source of a base image |
 //! | `pack_layer` | a pack as a layer |
 //! | `script` | runs `bin/build` on an image and writes the changes as a layer |
-//! | `new_layer` | new layers, to be put on an image |
-//! | `label` | the config that an image of ours has |
+//! | `new_layer` | new layers, to be appended to an image |
+//! | `label` | the config of the images that svp builds |
 //! | `environment` | the environment of a script |
 //! | `output` | destinations besides the store |
-//! | `copy` | carrying images about: pull, push, copy, save, load |
-//! | `index` | one name for the images of several platforms |
+//! | `copy` | copies images: pull, push, copy, save, load |
+//! | `index` | creates a multi-platform index |
 //! | `compare` | the differences between two images, or of one layer |
 //! | `image_role` | the role of an image in svp, and the tags that may be overwritten |
 

@@ -5,7 +5,7 @@ use crate::oci::config::{History, timestamp};
 use crate::oci::{Descriptor, Digest, Image};
 use crate::store::BlobWriter;
 
-/// A layer whose blob is written but is not in the store yet; dropped, it is gone.
+/// A layer whose blob is written but is not in the store yet. Dropping it discards the blob.
 pub(super) struct NewLayer {
     pub(super) writer: BlobWriter,
     pub(super) descriptor: Descriptor,
@@ -13,7 +13,7 @@ pub(super) struct NewLayer {
 }
 
 impl NewLayer {
-    /// Puts the layer into the store and on the image. `created` is in seconds since 1970.
+    /// Adds the layer to the store and to the image. `created` is in seconds since 1970.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage); [`Kind::Usage`](crate::error::Kind::Usage) if the

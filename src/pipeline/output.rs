@@ -13,19 +13,19 @@ use crate::oci::{Descriptor, Reference, layout_writer};
 use crate::progress::{ImageNote, Reporter, Step};
 use crate::store::{ArchiveFormat, Store};
 
-/// A place for an image.
+/// A destination of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Output {
-    /// An OCI image layout, in which other tags stay.
+    /// An OCI image layout, whose other tags are kept.
     Layout(PathBuf),
-    /// An archive with this image alone.
+    /// An archive of only this image.
     Archive(ArchiveFormat, PathBuf),
-    /// The same on standard output, which is the command line's to write.
+    /// The same on standard output, which the command line writes.
     Stdout(ArchiveFormat),
 }
 
 impl Output {
-    /// Whether its layers are plain tars in any case.
+    /// Whether its layers must be uncompressed tars.
     pub(super) fn is_docker_archive(&self) -> bool {
         use ArchiveFormat::Docker;
         matches!(self, Output::Archive(Docker, _) | Output::Stdout(Docker))
@@ -37,7 +37,7 @@ impl FromStr for Output {
 
     fn from_str(text: &str) -> Result<Self> {
         let refuse = |why: &str| {
-            Error::usage(format!("{text:?} is no output: {why}")).hint(
+            Error::usage(format!("invalid output {text:?}: {why}")).hint(
                 "write oci-archive:FILE, docker-archive:FILE (- for standard output) or oci:DIR",
             )
         };
@@ -49,8 +49,8 @@ impl FromStr for Output {
         match text.split_once(':') {
             Some((_, "")) => Err(refuse("it names no file")),
             Some(("oci", dir)) if dir.contains(':') => {
-                Err(refuse("the directory of a layout has no colon").hint(
-                    "write oci:DIR: the image in it has the name that it has in the store; \
+                Err(refuse("a layout's directory can't contain a colon").hint(
+                    "write oci:DIR: the image in it gets the name that it has in the store; \
                      `svp copy IMAGE oci:DIR:NAME` gives it another",
                 ))
             }
@@ -58,8 +58,8 @@ impl FromStr for Output {
             Some((transport, file)) => {
                 let format = format(transport).ok_or_else(|| refuse("it names no format"))?;
                 if file.contains(':') {
-                    return Err(refuse("an archive's file name has no colon").hint(format!(
-                        "write {transport}:FILE: the image in it has the name that -t gives"
+                    return Err(refuse("an archive's path can't contain a colon").hint(format!(
+                        "write {transport}:FILE: the image in it gets the name that -t gives"
                     )));
                 }
                 Ok(if file == "-" {
@@ -79,7 +79,7 @@ impl FromStr for Output {
 /// [`Kind::BadInput`](crate::error::Kind::BadInput) for a directory that is neither empty nor a layout.
 pub(super) fn check(outputs: &[Output]) -> Result<()> {
     if outputs.iter().filter(|output| matches!(output, Output::Stdout(_))).count() > 1 {
-        return Err(Error::usage("standard output takes one archive"));
+        return Err(Error::usage("only one archive can go to standard output"));
     }
     outputs.iter().try_for_each(|output| match output {
         Output::Layout(dir) => layout_writer::check_target(dir),
@@ -88,8 +88,7 @@ pub(super) fn check(outputs: &[Output]) -> Result<()> {
     })
 }
 
-/// Refuses a compression that one of the outputs can't have: a docker-archive's layers are
-/// plain tars.
+/// Refuses a compression that one of the outputs can't have: a docker-archive's layers are plain tars.
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage).
@@ -100,7 +99,7 @@ pub(crate) fn check_compression(outputs: &[Output], asked: Option<Settings>) -> 
             "a docker-archive's layers are plain tars, not {compression}"
         ))
         .hint(
-            "write an oci-archive, or the docker-archive without --compression; all of it can be compressed: \
+            "write an oci-archive, or the docker-archive without --compression; to compress the whole archive: \
              `svp save IMAGE -o docker-archive:- | gzip`",
         )),
         Some(_) => Ok(()),

@@ -1,5 +1,5 @@
-//! A pack as a layer: written once as a normalised tar, from which its query answers, its layer is
-//! unpacked, and its blob is made.
+//! A pack as a layer: written once as a normalised tar, which is unpacked for queries and builds, and compressed into
+//! the layer's blob.
 
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, Write};
@@ -15,7 +15,7 @@ use crate::pack::{PREFIX, Pack};
 use crate::sandbox::LayerSource;
 use crate::store::Store;
 
-/// A pack's normalised tar, in a file without a name.
+/// A pack's normalised tar, in an unnamed temporary file.
 pub(super) struct PackLayer {
     tar: File,
     digest: Digest,
@@ -59,7 +59,7 @@ impl PackLayer {
         })
     }
 
-    /// Compresses the tar into a blob that is not in the store before it is finished.
+    /// Compresses the tar into a blob, which [`NewLayer::put_on`] adds to the store.
     pub(super) fn blob(&self, store: &Store, settings: Settings) -> Result<NewLayer> {
         let writer = store.blob_writer()?;
         let file = writer.as_file().try_clone().io("open", "a new blob")?;

@@ -1,5 +1,5 @@
-//! Running `bin/query`: before there is an image on the host, with the host's programs and nothing else of
-//! it; afterwards in the image.
+//! Runs `bin/query`: on the host before there is an image, with access to only the host's programs; afterwards in the
+//! image.
 
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
@@ -37,17 +37,17 @@ impl HostPack {
         Ok(HostPack { sandbox: Sandbox::without_layer_store()?, tar })
     }
 
-    /// Asks one key.
+    /// Queries one key.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the script hangs, prints without end or can't
-    /// be run, [`Kind::Sandbox`](crate::error::Kind::Sandbox).
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the script exceeds a limit of time or output or can't be
+    /// run, [`Kind::Sandbox`](crate::error::Kind::Sandbox).
     pub(crate) fn query(&self, key: Key, reporter: &dyn Reporter) -> Result<RawAnswer> {
         query_on_host(&self.sandbox, &self.tar, key, reporter)
     }
 }
 
-/// Asks a pack all its keys on the host.
+/// Queries all keys of a pack on the host.
 pub(super) fn all_on_host(
     sandbox: &Sandbox,
     pack_layer: &PackLayer,
@@ -64,11 +64,10 @@ fn query_on_host(
     reporter: &dyn Reporter,
 ) -> Result<RawAnswer> {
     let env = environment::plain();
-    one(sandbox, Rootfs::HostTools, env, Some(tar), key, reporter)
+    run_query(sandbox, Rootfs::HostTools, env, Some(tar), key, reporter)
 }
 
-/// Asks a pack all its keys in its image, whose `/service/bin/query` it is, with the layers that
-/// `more` puts on top.
+/// Queries all keys with the `/service/bin/query` of an image, with the pack `more` on top if given.
 pub(super) fn all_in_image(
     store: &Store,
     sandbox: &Sandbox,
@@ -80,11 +79,11 @@ pub(super) fn all_in_image(
         RefCell::new(super::script::build_rootfs(store, sandbox, image, more, reporter)?);
     query::query_all(&mut |key| {
         let rootfs = build_rootfs.borrow_mut().rootfs();
-        one(sandbox, rootfs, environment::of_image(image), None, key, reporter)
+        run_query(sandbox, rootfs, environment::of_image(image), None, key, reporter)
     })
 }
 
-fn one(
+fn run_query(
     sandbox: &Sandbox,
     rootfs: Rootfs,
     env: Vec<(String, String)>,
@@ -112,7 +111,7 @@ fn one(
     })?;
     let refused = |why: String| {
         Error::bad_input(format!("`bin/query {key}` {why}"))
-            .hint("a query prints its answer at once and ends; it has no network and no secrets")
+            .hint("a query must print its answer and exit; it has no network and no secrets")
     };
     let status = match end {
         End::Exited(code) => code,

@@ -43,7 +43,7 @@ pub(super) struct Script<'a> {
     /// The future image; the log is named after it.
     pub(super) tag: &'a Reference,
     pub(super) env: Vec<(String, String)>,
-    /// Those that `env` has: neither log nor terminal shows them.
+    /// The secrets in `env`, redacted in the log and on the terminal.
     pub(super) secrets: &'a [(String, Secret)],
 }
 
@@ -70,8 +70,8 @@ pub(super) fn build_rootfs<'s>(
 /// Runs `bin/build PHASE` on a fresh upper directory and writes the changes.
 ///
 /// # Errors
-/// [`Kind::Script`] with the last lines and the log's path if the script fails; whatever making the
-/// container or the layer may fail with.
+/// [`Kind::Script`] with the last lines and the log's path if the script fails; those of creating the container and the
+/// layer.
 pub(super) fn run(
     store: &Store,
     sandbox: &Sandbox,
@@ -132,9 +132,9 @@ fn failure(phase: Phase, end: End, log: &Finished) -> Error {
     };
     let mut text = format!("the script /service/bin/build {phase} {how}");
     if log.tail.is_empty() {
-        text.push_str(", without a word");
+        text.push_str(", without output");
     } else {
-        text.push_str("; it said last:");
+        text.push_str("; its last output:");
         for line in &log.tail {
             text.push_str("\n  | ");
             text.push_str(line);
@@ -142,9 +142,7 @@ fn failure(phase: Phase, end: End, log: &Finished) -> Error {
     }
     let mut hint = format!("its whole output is in {}", log.path.display());
     if phase == Phase::Base {
-        hint.push_str(
-            "; a pack that knows no phases is built at once with `svp build --phase all`",
-        );
+        hint.push_str("; build a pack without phases with `svp build --phase all`");
     }
     Error::new(Kind::Script, text).hint(hint)
 }
@@ -155,7 +153,7 @@ fn signal_name(signal: i32) -> String {
         .unwrap_or_default()
 }
 
-/// A script's output on its way to the log file, with its last lines at hand.
+/// The log file of a script, and the end of the script's output.
 struct Log {
     path: PathBuf,
     file: File,
@@ -205,7 +203,7 @@ impl Log {
     }
 }
 
-/// Keeps the newest logs; their names begin with the time.
+/// Removes all but the newest logs, whose names begin with the time.
 fn prune(dir: &std::path::Path) {
     let Ok(entries) = std::fs::read_dir(dir) else { return };
     let mut logs: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();

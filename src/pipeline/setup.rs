@@ -1,4 +1,4 @@
-//! `svp setup`: one instance of a service, on a base image, with fresh secrets.
+//! `svp setup`: sets up an instance of a service on a base image, with fresh secrets.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ use crate::store::{Store, TagRecord};
 pub(crate) struct SetupRequest {
     /// The pack's directory, if given; the pack in the image is the one that runs.
     pub pack: Option<PathBuf>,
-    /// The base image, as `-i` gave it.
+    /// The base image, as given with `-i`.
     pub image: Reference,
     /// The tag, as given with `-t`.
     pub tag: Reference,
@@ -34,7 +34,7 @@ pub(crate) struct SetupRequest {
     pub secrets: SecretOptions,
     /// Replace an image of that name.
     pub force: bool,
-    /// Lay the pack over the image's own first.
+    /// Put the pack over the image's own first.
     pub update_pack: bool,
     /// Destinations besides the store.
     pub outputs: Vec<Output>,
@@ -47,12 +47,12 @@ impl SetupRequest {
     }
 }
 
-/// Secrets that are not made afresh.
+/// Secrets to use instead of fresh ones.
 #[derive(Debug, Default)]
 pub(crate) struct SecretOptions {
-    /// Those that the user brought.
+    /// Those given by the user.
     pub own: Vec<(String, Secret)>,
-    /// Take those of the instance that has the tag now.
+    /// Keep those of the instance that has the tag now.
     pub keep: bool,
 }
 
@@ -63,13 +63,13 @@ pub(crate) struct SetUp {
     pub descriptor: Descriptor,
     /// The tag that the instance has.
     pub tag: Reference,
-    /// Secrets first, then the pack's environment, `%IP` as it is.
+    /// Secrets first, then the pack's environment, with `%IP` unexpanded.
     pub environment: Vec<(String, String)>,
 }
 
-/// Sets an instance up.
+/// Sets up an instance.
 ///
-/// On failure there is no image, no tag and no state.
+/// On failure no image, tag or state is left.
 ///
 /// # Errors
 /// Of every kind; each names the operation that failed.
@@ -123,8 +123,8 @@ pub(crate) fn setup(
     Ok(SetUp { descriptor, tag, environment })
 }
 
-/// Which of `-i` and `-t` is the base. The specification's example has them the other way round than its
-/// synopsis; it is accepted where it is unambiguous.
+/// Returns the base image and the tag, in this order. The specification's example swaps `-i` and `-t` with respect to
+/// its synopsis; swapped arguments are accepted where they are unambiguous.
 fn order(
     request: &SetupRequest,
     store: &Store,
@@ -137,12 +137,12 @@ fn order(
     if !swapped {
         return Ok((image.clone(), tag.clone()));
     }
-    let (told, base) = (image.tagged(), tag.tagged());
-    reporter.note(ImageNote::ArgumentsSwapped { image: told, base }.into());
+    let (given, base) = (image.tagged(), tag.tagged());
+    reporter.note(ImageNote::ArgumentsSwapped { image: given, base }.into());
     Ok((tag.clone(), image.clone()))
 }
 
-/// Refuses requests that must fail, before any work.
+/// Refuses requests that can't succeed, before any work is done.
 fn check(request: &SetupRequest, store: &Store, base: &Reference, tag: &Reference) -> Result<()> {
     image_role::check_tag(tag)?;
     if tag.tagged() == base.tagged() && base.digest().is_none() {
@@ -159,7 +159,7 @@ fn check(request: &SetupRequest, store: &Store, base: &Reference, tag: &Referenc
     image_role::check_for_instance(store, tag, request.may_replace())
 }
 
-/// The base image, which `svp build` has made.
+/// Loads the base image, which `svp build` must have built.
 fn base_image(
     request: &SetupRequest,
     store: &Store,
@@ -168,7 +168,7 @@ fn base_image(
     let make = format!("make a base image with `svp build -b PACK -t {base}`");
     let found = store.resolve(base).map_err(|error| match error.kind() {
         Kind::BadInput => error.hint(format!(
-            "{make}; `svp images` lists those there are, and setup asks no registry"
+            "{make}; `svp images` lists the existing ones; setup does not pull images"
         )),
         _ => error,
     })?;
@@ -188,7 +188,7 @@ fn base_image(
         }
         ImageRole::Instance => (
             "is an instance already",
-            "name the base image that it was set up on, which `svp inspect` tells".to_owned(),
+            "name the base image that it was set up on, which `svp inspect` shows".to_owned(),
         ),
         ImageRole::Foreign => (
             "is not a base image that svp built",
@@ -233,8 +233,8 @@ impl SecretOptions {
     ) -> Result<Vec<(String, Secret)>> {
         if let Some((name, _)) = self.own.iter().find(|(name, _)| !names.contains(name)) {
             let list = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-            return Err(Error::usage(format!("the pack asks for no secret {name}"))
-                .hint(format!("it asks for {list}")));
+            return Err(Error::usage(format!("the pack has no secret {name}"))
+                .hint(format!("its secrets are: {list}")));
         }
         let kept = if self.keep { kept(store, tag)? } else { Vec::new() };
         let value = |name: &String| {
@@ -255,7 +255,7 @@ fn kept(store: &Store, tag: &Reference) -> Result<Vec<(String, Secret)>> {
     Ok(state.secrets)
 }
 
-/// The lines that setup prints: secrets first, then the pack's environment as it is.
+/// The lines that setup prints: secrets first, then the pack's environment, with `%IP` unexpanded.
 pub(super) fn environment_lines(
     env: &[EnvVar],
     secrets: &[(String, Secret)],
@@ -264,8 +264,8 @@ pub(super) fn environment_lines(
     secrets.chain(env.iter().map(|v| (v.name.clone(), v.value.clone()))).collect()
 }
 
-/// Writes the image, its state, its tag and its outputs. Unless it may `replace` the tag's image, the first of
-/// several that set up the same name wins, and the others change nothing.
+/// Writes the image, its state, its tag and its outputs. Unless `replace` is set, the first of several concurrent
+/// setups of the same tag wins, and the others change nothing.
 pub(super) fn publish(
     store: &Store,
     image: &Image,
@@ -299,8 +299,8 @@ pub(super) fn publish(
     Ok(descriptor)
 }
 
-/// Tags an image, with its state, which is written before the tag. Instances with identical images
-/// share one state, so a later one must not overwrite it.
+/// Writes an image's state, then its tag. Instances with identical images share one state, so a later one must not
+/// overwrite it.
 fn claim(
     store: &Store,
     image: &Image,

@@ -1,4 +1,4 @@
-//! Progress events as data. The library reports them; only the command line turns them into words.
+//! Progress events as data. The library reports them; only the command line formats them as text.
 //!
 //! Each event serializes to a line of `--progress json`: docs/progress.md has the table.
 
@@ -20,25 +20,25 @@ pub use warning::Warning;
 pub enum Event<'a> {
     /// A step of the work begins.
     Step(Step),
-    /// The user should see it, but it changes nothing, such as a skipped socket.
+    /// A fact that the user should know and that is not a fault, such as a skipped socket.
     Note(Note),
-    /// Something is probably not as the user means it.
+    /// A condition that the user probably does not intend.
     Warning(Warning),
-    /// A blob's transfer goes on.
+    /// A blob's transfer has progressed.
     Transfer(Transfer<'a>),
     /// A blob's transfer is complete.
     Transferred {
         /// Its digest.
         digest: &'a str,
     },
-    /// A request to a registry failed, and is tried again after a delay.
+    /// A request to a registry failed and is retried after a delay.
     Retry(Retry),
-    /// A piece of a script's output, as it came: not necessarily a whole line, nor UTF-8.
+    /// A piece of a script's output, verbatim: not necessarily whole lines or UTF-8.
     #[serde(skip)]
     ScriptOutput(&'a [u8]),
 }
 
-/// How far the transfer of a blob is.
+/// The progress of a blob's transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Transfer<'a> {
     /// The blob's digest.
@@ -66,11 +66,11 @@ pub enum Direction {
 pub struct Retry {
     /// The message of the error.
     pub reason: String,
-    /// Which attempt failed; the first is 1.
+    /// The number of the failed attempt, from 1.
     pub attempt: u32,
-    /// How many attempts there are at most.
+    /// The maximum number of attempts.
     pub attempts: u32,
-    /// How long until the next one.
+    /// The delay before the next attempt.
     #[serde(rename = "delayMs", serialize_with = "milliseconds")]
     pub delay: Duration,
 }
@@ -81,7 +81,7 @@ fn milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::
 
 /// Receives [`Event`]s. Called from several threads at once.
 pub trait Reporter: Send + Sync {
-    /// Takes one event; must not fail and should not block for long.
+    /// Receives one event; must not fail and should not block for long.
     fn event(&self, event: Event<'_>);
 
     /// Shorthand for [`Event::Step`].
@@ -100,7 +100,7 @@ pub trait Reporter: Send + Sync {
     }
 }
 
-/// Drops every event.
+/// Discards every event.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Silent;
 

@@ -1,4 +1,4 @@
-//! Notes: facts that the user should know, without being faults.
+//! Notes: facts that the user should know and that are not faults.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -37,7 +37,7 @@ impl From<BackupNote> for Note {
 /// Notes about images and the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "code", rename_all = "kebab-case", rename_all_fields = "camelCase")]
-#[allow(missing_docs, reason = "docs/progress.md says what each field holds")]
+#[allow(missing_docs, reason = "docs/progress.md documents each field")]
 pub enum ImageNote {
     OciManifest { digest: String, docker_digest: String },
     EntriesSkipped { count: usize },
@@ -56,7 +56,7 @@ pub enum ImageNote {
 /// Notes about services and containers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "code", rename_all = "kebab-case", rename_all_fields = "camelCase")]
-#[allow(missing_docs, reason = "docs/progress.md says what each field holds")]
+#[allow(missing_docs, reason = "docs/progress.md documents each field")]
 pub enum ServiceNote {
     HostNetwork { reason: String },
     NoLimits { reason: String },
@@ -82,20 +82,20 @@ pub enum ServiceNote {
     Export { message: String },
 }
 
-/// Why a port of a service is another one on this host.
+/// The reason why a service's port has another number on this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PortReason {
-    /// It takes privilege to listen on it.
+    /// Listening on the port needs a privilege.
     Privileged,
-    /// Another program listens on it, on all addresses.
+    /// Another program listens on the port, on all addresses.
     InUse,
 }
 
 /// Notes about backups.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "code", rename_all = "kebab-case", rename_all_fields = "camelCase")]
-#[allow(missing_docs, reason = "docs/progress.md says what each field holds")]
+#[allow(missing_docs, reason = "docs/progress.md documents each field")]
 pub enum BackupNote {
     CopiesFiles { service: String, stopped: bool },
     HostPathSkipped { path: String, at: String },

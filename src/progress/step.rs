@@ -1,13 +1,13 @@
-//! The steps of the work.
+//! Steps of a command's work.
 
 use serde::{Deserialize, Serialize};
 
-/// A step of the work that begins, or the one that is its end.
+/// A step that begins, or the result of the work, such as [`Step::Built`].
 ///
-/// Digests are whole, names as the user writes them, paths as they are shown.
+/// Digests are complete, names are as the user writes them, paths as svp prints them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "code", rename_all = "kebab-case", rename_all_fields = "camelCase")]
-#[allow(missing_docs, reason = "docs/progress.md says what each field holds")]
+#[allow(missing_docs, reason = "docs/progress.md documents each field")]
 pub enum Step {
     Pull { source: String },
     Push { digest: String, destination: String },

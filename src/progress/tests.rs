@@ -1,4 +1,4 @@
-//! Tests of the JSON of each kind of event, and of its documentation.
+//! Tests the JSON of each kind of event, and that every code is documented.
 
 use super::*;
 
@@ -59,7 +59,7 @@ fn events_as_json() {
 }
 
 #[test]
-fn notes_survive_the_way_from_a_monitor() {
+fn notes_survive_serialization() {
     for note in [
         Note::from(ServiceNote::OutOfMemory),
         ServiceNote::ContainerRestart { delay_ms: 1000 }.into(),
@@ -71,7 +71,7 @@ fn notes_survive_the_way_from_a_monitor() {
     }
 }
 
-/// `name` as serde writes it, words joined by `-` or as camelCase.
+/// Renames `name` as serde does: to kebab-case or to camelCase.
 fn renamed(name: &str, kebab: bool) -> String {
     let mut out = String::new();
     let mut upper = false;
@@ -95,13 +95,13 @@ fn every_code_is_documented() {
     let sources =
         [include_str!("step.rs"), include_str!("note.rs"), include_str!("warning.rs")].join("\n");
     let mut seen = Vec::new();
-    // A variant's line: four spaces, its name, its fields if it has any.
+    // The line of a variant: four spaces, the name, the fields if there are any.
     for line in sources.lines().filter_map(|line| line.strip_prefix("    ")) {
         let variant = line.trim_end_matches(',').trim_end_matches(" }");
         let (name, fields) = variant.split_once(" { ").unwrap_or((variant, ""));
         let is_name = name.starts_with(|c: char| c.is_ascii_uppercase())
             && name.bytes().all(|b| b.is_ascii_alphanumeric());
-        // The reason for a moved port is the value of a field.
+        // These are values of the field `reason`, not codes.
         if !is_name || ["Privileged", "InUse"].contains(&name) {
             continue;
         }
@@ -112,7 +112,7 @@ fn every_code_is_documented() {
             let field = renamed(field.0, false);
             assert!(row.contains(&format!("`{field}`")), "{code}: no `{field}` in {row}");
         }
-        assert!(!seen.contains(&code), "{code} is there twice");
+        assert!(!seen.contains(&code), "{code} is defined twice");
         seen.push(code);
     }
     assert!(seen.len() > 75, "{}", seen.len());

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A warning; the work goes on.
+/// A warning; the command continues.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "code", rename_all = "kebab-case", rename_all_fields = "camelCase")]
-#[allow(missing_docs, reason = "docs/progress.md says what each field holds")]
+#[allow(missing_docs, reason = "docs/progress.md documents each field")]
 pub enum Warning {
     StoredImageUsed { reason: String },
     OtherPlatform { offered: String, wanted: String },

@@ -1,7 +1,7 @@
-//! An address of a service's own: one of 127.83.0.0/16, so that ten services may all listen on the same port.
+//! Addresses of services: each service has its own one in 127.83.0.0/16, so that several can listen on the same port.
 //!
-//! Other users of the host take addresses from there too, and nobody keeps a list: an address is free if
-//! its ports can be bound.
+//! Other users of the host take addresses from the same range, and there is no common list: an address is free if its
+//! ports can be bound.
 
 use std::collections::HashSet;
 use std::io;
@@ -14,17 +14,17 @@ use crate::sandbox::{Forward, Transport, open_socket};
 
 /// The first unprivileged port, if the host does not report one.
 const DEFAULT_UNPRIVILEGED_START: u16 = 1024;
-/// The start of the range that replaces privileged ports.
+/// Added to the number of a port that can't be bound: 80 becomes 8080.
 const HIGH_PORT_OFFSET: u16 = 8000;
-/// Two addresses that no service gets: a port in use on both is in use on all.
+/// Two addresses that no service gets: a port in use on both is in use on all addresses.
 const FIRST_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 83, 0, 0);
 const LAST_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 83, 255, 255);
 
-/// Finds an address whose ports are free, and forwards each of `ports` there; `seed` says where to begin,
-/// `kept` which address to try first, `taken` which to leave to others.
+/// Finds an address on which `ports` are free; returns it with a forward for each port. Tries `kept` first, then
+/// addresses that are not in `taken`, beginning at one derived from `seed`.
 ///
-/// A port that can't be had on any of them, because it takes privilege or because a program has it on all addresses
-/// of the host, goes to a free high one: as its number and 8000, else the next.
+/// A port that can't be bound on any address, because it is privileged or a program listens on all addresses of the
+/// host, is forwarded from a free high port instead: its number plus 8000, or the next free one.
 ///
 /// # Errors
 /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if no address is free.
@@ -75,25 +75,25 @@ fn forwards(address: Ipv4Addr, ports: &[Port], moved: &[bool]) -> Option<Vec<For
     Some(out)
 }
 
-/// Whether one could listen there.
+/// Whether a socket could listen on an address and port.
 pub(crate) fn is_free(address: impl Into<IpAddr>, port: u16, protocol: Transport) -> bool {
     try_listen(SocketAddr::from((address.into(), port)), protocol).is_ok()
 }
 
-/// Listens there for a moment.
+/// Listens on an address and port for a moment.
 ///
 /// # Errors
-/// The kernel's error.
+/// The kernel's error; `PermissionDenied` for a privileged port, even for root.
 pub(crate) fn try_listen(at: SocketAddr, protocol: Transport) -> io::Result<()> {
     open_socket(at, protocol)?;
-    // Of root's privilege pasta has none.
+    // pasta drops root's privileges.
     match at.port() < unprivileged_start() {
         true => Err(io::ErrorKind::PermissionDenied.into()),
         false => Ok(()),
     }
 }
 
-/// The first port that anyone may listen on.
+/// The first port that needs no privileges.
 pub(crate) fn unprivileged_start() -> u16 {
     let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
     text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(DEFAULT_UNPRIVILEGED_START)
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_address_is_left_alone_and_the_kept_one_comes_first() {
+    fn a_taken_address_is_skipped_and_the_kept_one_comes_first() {
         let ports = [tcp(43_806), Port { number: 43_806, protocol: Transport::Udp }];
         let (first, forwards) = allocate("a", None, &HashSet::new(), &ports).unwrap();
         assert_eq!(first.octets()[..2], [127, 83]);
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_another_has_on_all_addresses_goes_to_a_high_one() {
+    fn a_port_in_use_on_all_addresses_moves_to_a_high_one() {
         let holder = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
         let held = holder.local_addr().unwrap().port();
         let (address, forwards) = allocate("d", None, &HashSet::new(), &[tcp(held)]).unwrap();
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_takes_privilege_goes_to_a_high_one() {
+    fn a_privileged_port_moves_to_a_high_one() {
         let (address, forwards) = allocate("c", None, &HashSet::new(), &[tcp(80)]).unwrap();
         let host = forwards[0].host;
         let expected = if unprivileged_start() > 80 { 8080 } else { 80 };

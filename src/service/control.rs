@@ -1,7 +1,7 @@
 //! The monitor's control socket: requests of other commands to a running service.
 //!
-//! The socket is in the service's place, which is the user's alone. It is reached by a descriptor of the
-//! directory, because a socket's path may have 107 bytes and the store's path may be longer.
+//! The socket is in the service's directory, which only the user can access. Its path goes through a descriptor of
+//! the directory, because a socket's path is limited to 107 bytes and the store's path may be longer.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,7 +15,7 @@ use super::service_dir::ServiceDir;
 use crate::channel::Channel;
 use crate::error::{Cause, Error, IoContext, Result, WireError};
 
-/// Time limit for one message of the peer.
+/// Time limit for sending or receiving one message.
 const IO_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a monitor may take to answer.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,11 +25,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A request to a monitor.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
-    /// Stop the service: with its signal first, by force after so many seconds.
+    /// Stop the service: with its stop signal, and with SIGKILL after this many seconds.
     Stop(u32),
     /// Stop one component in the same way, and start it again.
     Restart(String, u32),
-    /// Hand over the user namespace and process 1, so that a command can join the container.
+    /// Send descriptors of the user namespace and of init, so that a command can join the container.
     Join,
 }
 
@@ -42,13 +42,13 @@ pub(crate) struct Listener(UnixListener);
 pub(crate) struct Connection(Channel);
 
 impl Listener {
-    /// Makes the socket; one that a killed monitor left is replaced.
+    /// Creates the socket, replacing one left by a killed monitor.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
     pub(crate) fn bind(service_dir: &ServiceDir) -> Result<Listener> {
         let path = service_dir.dir().join("control");
-        // Best effort: a later command removes the rest.
+        // Only a killed monitor leaves one.
         let _ = fs::remove_file(&path);
         let dir = File::open(service_dir.dir()).io("open", service_dir.dir())?;
         let listener = UnixListener::bind(short_path(&dir)).io("make the socket", &path)?;
@@ -84,9 +84,9 @@ impl AsFd for Listener {
 }
 
 impl Connection {
-    /// Sends the answer. The client may be gone.
+    /// Sends the answer.
     pub(crate) fn answer(&self, answer: Result<()>, fds: &[BorrowedFd<'_>]) {
-        // The peer may be gone.
+        // The client may be gone.
         let _ = self.0.send(&answer.map_err(WireError::from), fds);
     }
 }
@@ -98,11 +98,9 @@ impl Connection {
 pub(crate) fn request(service_dir: &ServiceDir, request: &Request) -> Result<Vec<OwnedFd>> {
     let name = service_dir.name();
     let not_running = || {
-        Error::usage(format!("the service {name} does not run"))
+        Error::usage(format!("the service {name} is not running"))
             .cause(Cause::ServiceNotRunning)
-            .hint(format!(
-                "`svp start {name}` starts it; `svp logs {name}` tells what it said last"
-            ))
+            .hint(format!("`svp start {name}` starts it; `svp logs {name}` shows its output"))
     };
     let dir = File::open(service_dir.dir()).io("open", service_dir.dir())?;
     let stream = UnixStream::connect(short_path(&dir)).map_err(|error| match error.kind() {
@@ -114,7 +112,7 @@ pub(crate) fn request(service_dir: &ServiceDir, request: &Request) -> Result<Vec
     channel.set_timeout(REPLY_TIMEOUT).io("listen at", socket())?;
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => no_answer(service_dir),
-        // It ended during the request.
+        // The monitor ended during the request.
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => not_running(),
         _ => Error::io("talk to", socket(), error),
     };
@@ -130,11 +128,11 @@ fn no_answer(service_dir: &ServiceDir) -> Error {
     let name = service_dir.name();
     let (process, number) = match service_dir.monitor() {
         Some(number) => (format!(" (process {number})"), number.to_string()),
-        None => (String::new(), "its process".to_owned()),
+        None => (String::new(), "PID".to_owned()),
     };
     let seconds = REPLY_TIMEOUT.as_secs();
     Error::sandbox(format!("the monitor of {name}{process} has not answered for {seconds} s")).hint(format!(
-        "if it is not just busy, `kill -9 {number}` ends it and the service; `svp start {name}` starts that again"
+        "unless it is only busy, `kill -9 {number}` ends it and the service; `svp start {name}` starts both again"
     ))
 }
 

@@ -1,11 +1,11 @@
-//! The environment that the image gives every script of a pack.
+//! The environment that an image gives to the scripts of its pack.
 
 use crate::oci::Image;
 
 /// Docker's and podman's PATH for an image without one.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The least environment: PATH and HOME.
+/// Returns the minimal environment: PATH and HOME.
 pub(crate) fn plain() -> Vec<(String, String)> {
     vec![("PATH".into(), PATH.into()), ("HOME".into(), "/root".into())]
 }
@@ -20,9 +20,9 @@ pub(crate) fn of_image(image: &Image) -> Vec<(String, String)> {
     env
 }
 
-/// Sets a variable, which may be there already.
+/// Sets a variable, replacing its old value if there is one.
 pub(crate) fn set(env: &mut Vec<(String, String)>, name: &str, value: &str) {
-    // An image's config may have anything in it; execve can't pass these.
+    // An image's config may contain such variables, but execve(2) can't pass them.
     if name.is_empty() || name.contains('\0') || value.contains('\0') {
         return;
     }

@@ -1,4 +1,4 @@
-//! A command in the container of a service that runs.
+//! Runs commands in the container of a running service.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -18,10 +18,10 @@ use crate::interrupt;
 use crate::sandbox::{End, JoinSpec, Joined, Stdio, join};
 use crate::store::Store;
 
-/// How often a reader looks whether the command has ended.
+/// Poll interval for the exit of a command.
 const TICK: Duration = Duration::from_millis(50);
 
-/// A command with the environment that every script in the service has.
+/// Describes a command that runs with the environment of the service's scripts.
 ///
 /// # Errors
 /// [`Kind::BadInput`] if the service's image is damaged or gone.
@@ -41,25 +41,25 @@ pub(crate) fn spec(store: &Store, record: &Record, argv: Vec<String>) -> Result<
 /// Starts a command in the container of a service.
 ///
 /// # Errors
-/// [`Kind::Usage`] if the service doesn't run, [`Kind::Sandbox`], [`Kind::BadInput`] if the command can't
-/// be executed.
+/// [`Kind::Usage`] if the service isn't running, [`Kind::BadInput`] if the command can't be executed,
+/// [`Kind::Sandbox`].
 pub(crate) fn join_container(
     service_dir: &ServiceDir,
     spec: &JoinSpec,
     stdio: Stdio,
 ) -> Result<Joined> {
     let fds = request(service_dir, &Request::Join)?;
-    let [user_namespace, process_1] = &fds[..] else {
-        return Err(Error::sandbox("the monitor gave no container"));
+    let [user_namespace, init_pidfd] = &fds[..] else {
+        return Err(Error::sandbox("the monitor did not send the container's descriptors"));
     };
-    join(user_namespace.as_fd(), process_1.as_fd(), spec, stdio)
+    join(user_namespace.as_fd(), init_pidfd.as_fd(), spec, stdio)
 }
 
-/// Runs a command in a service without input, and gives what it printed, the end of it if it is long. After
-/// `limit` it is killed: [`End::TimedOut`].
+/// Runs a command in a service without input; returns how it ended, and the last 64 KiB of its output. After
+/// `limit` the command is killed: [`End::TimedOut`].
 ///
 /// # Errors
-/// As [`enter`].
+/// Those of [`spec`] and [`join_container`]; [`Kind::Storage`], [`Kind::Interrupted`].
 pub(crate) fn run_captured(
     store: &Store,
     service_dir: &ServiceDir,
@@ -67,7 +67,7 @@ pub(crate) fn run_captured(
     argv: Vec<String>,
     limit: Duration,
 ) -> Result<(End, String)> {
-    const MOST: usize = 64 << 10;
+    const MAX_OUTPUT: usize = 64 << 10;
     let failed = |error| Error::new(Kind::Storage, "can't make a pipe").source(error);
     let spec = spec(store, record, argv)?;
     let (output, theirs) = std::io::pipe().map_err(failed)?;
@@ -81,7 +81,7 @@ pub(crate) fn run_captured(
         let mut output = output;
         while let Ok(length @ 1..) = std::io::Read::read(&mut output, &mut buffer) {
             kept.extend_from_slice(&buffer[..length]);
-            let excess = kept.len().saturating_sub(MOST);
+            let excess = kept.len().saturating_sub(MAX_OUTPUT);
             kept.drain(..excess);
         }
         kept
@@ -109,11 +109,12 @@ pub(crate) fn run_captured(
     Ok((end, String::from_utf8_lossy(&kept).into_owned()))
 }
 
-/// Hands on what a command prints: to the end; or, once the command has `ended`, until nothing has come for
-/// `patience`, because what it started may hold the other end for ever. Whether the end was reached.
+/// Copies the output of a command to `sink` until end of file. Once the command has `ended`, stops after `timeout`
+/// without output, because processes that it started may hold the pipe open for ever. Returns whether end of file
+/// was reached.
 ///
 /// # Errors
-/// Those of `sink`, which end it.
+/// Those of `sink`; the first one stops the copy.
 pub(crate) fn drain<E>(
     mut from: &File,
     ended: &AtomicBool,

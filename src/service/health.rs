@@ -1,4 +1,4 @@
-//! Health checks: the health command passes, or without one the ports listen.
+//! Health checks: the health command succeeds, or, without one, something listens on every port.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,15 +14,15 @@ use crate::store::Store;
 
 /// Interval between health checks while waiting.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
-/// How long one gets at least, however soon the wait is over.
+/// Minimum time for one health check, even if less of the time limit is left.
 const MIN_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a health command may take, as docker and podman have it.
+/// Time limit of a health command, the default of docker and podman.
 pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Waits until a service is healthy.
 ///
 /// # Errors
-/// [`Kind::Script`] if it ends first, or is not healthy in time.
+/// [`Kind::Script`] if the service ends first, or is not healthy within `limit`.
 pub(crate) fn wait(root: &Path, service_dir: &ServiceDir, limit: Duration) -> Result<()> {
     let record = service_dir.record()?;
     let since = Instant::now();
@@ -32,13 +32,13 @@ pub(crate) fn wait(root: &Path, service_dir: &ServiceDir, limit: Duration) -> Re
         if !matches!(status.state, State::Starting | State::Running) {
             let code = status.exit_code.map_or(String::new(), |code| format!(" with {code}"));
             return Err(Error::new(Kind::Script, format!("the service {name} has ended{code}"))
-                .hint(format!("`svp logs {name}` tells what it said")));
+                .hint(format!("`svp logs {name}` shows its output")));
         }
         let left = limit.saturating_sub(since.elapsed()).max(MIN_TIMEOUT);
         let why = match check(root, service_dir, &record, left.min(DEFAULT_TIMEOUT)) {
             Ok(None) => return Ok(()),
             Ok(Some(why)) => why,
-            // It may have ended during the health command; the next status check shows it.
+            // The service may have ended during the health command; the next status check shows that.
             Err(error) if has_ended(&error) => error.to_string(),
             Err(error) => return Err(error),
         };
@@ -46,23 +46,23 @@ pub(crate) fn wait(root: &Path, service_dir: &ServiceDir, limit: Duration) -> Re
             let seconds = limit.as_secs();
             return Err(Error::new(
                 Kind::Script,
-                format!("{name} is not well after {seconds} s: {why}"),
+                format!("{name} is not healthy after {seconds} s: {why}"),
             )
-            .hint(format!("it runs on; `svp logs {name}` tells what it said")));
+            .hint(format!("it keeps running; `svp logs {name}` shows its output")));
         }
         interrupt::check()?;
         std::thread::sleep(POLL_INTERVAL);
     }
 }
 
-/// Whether a health command could not be run, or not to its end, because its container is no more.
+/// Whether a health command failed because its container has ended.
 fn has_ended(error: &Error) -> bool {
     error.kind() == Kind::Sandbox
         || error.is(Cause::ServiceNotRunning)
         || error.is(Cause::ContainerGone)
 }
 
-/// Returns why a service is unhealthy, or `None`. Bounds the health command by the time limit.
+/// Returns why a service is unhealthy, or `None`. `timeout` limits the health command.
 ///
 /// # Errors
 /// Those of running its health command.
@@ -95,18 +95,18 @@ pub(crate) fn check(
     }
     let Some(pid) = status.init_pid else { return Ok(None) };
     // In the host's network, other services' listeners on their own addresses don't count.
-    let strangers = status.network == Some(Network::Host);
+    let host_network = status.network == Some(Network::Host);
     let missing = record
         .ports
         .iter()
-        .find(|forward| !listens(pid, forward.container, forward.protocol, strangers));
+        .find(|forward| !listens(pid, forward.container, forward.protocol, host_network));
     Ok(missing.map(|forward| format!("nothing listens on its port {}", forward.container)))
 }
 
-/// Whether something in the network of process `pid` listens on a port; not on a service's address if there are
-/// `strangers`.
-fn listens(pid: u32, port: u16, protocol: Transport, strangers: bool) -> bool {
-    // The states of sockets as include/net/tcp_states.h numbers them: listening, and unconnected for UDP.
+/// Whether something in the network namespace of process `pid` listens on a port. In the host's network, sockets on
+/// addresses of services (127.83.0.0/16) don't count.
+fn listens(pid: u32, port: u16, protocol: Transport, host_network: bool) -> bool {
+    // Socket states of include/net/tcp_states.h: TCP_LISTEN, and TCP_CLOSE for an unconnected UDP socket.
     let (files, state) = match protocol {
         Transport::Tcp => (["tcp", "tcp6"], "0A"),
         Transport::Udp => (["udp", "udp6"], "07"),
@@ -119,7 +119,7 @@ fn listens(pid: u32, port: u16, protocol: Transport, strangers: bool) -> bool {
             let found = local.and_then(|(_, port)| u16::from_str_radix(port, 16).ok());
             let at = local.and_then(|(address, _)| u32::from_str_radix(address, 16).ok());
             let service = at.is_some_and(|at| at.to_ne_bytes()[..2] == [127, 83]);
-            !(strangers && service) && found == Some(port) && words.nth(1) == Some(state)
+            !(host_network && service) && found == Some(port) && words.nth(1) == Some(state)
         })
     })
 }

@@ -1,7 +1,7 @@
-//! The state of an instance: data needed to run it that does not belong into an image, above all secrets.
+//! The state of an instance: data needed to run it that does not belong in an image, above all secrets.
 //!
-//! One file (0600) an instance in the store, named by the digest of the image's config, so that tagging,
-//! saving and loading the image don't lose it.
+//! The store has one file (mode 0600) per instance, named after the digest of the image's config, so that the state is
+//! still found after tagging, saving and loading the image.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -23,11 +23,11 @@ pub(crate) struct InstanceState {
     pub format: u32,
     /// The tag that the instance was set up as.
     pub name: String,
-    /// When; seconds since 1970.
+    /// When the instance was set up; seconds since 1970.
     pub created: i64,
     /// The secrets, in the pack's order.
     pub secrets: Vec<(String, Secret)>,
-    /// The pack's environment, in its order; `%IP` as it is.
+    /// The pack's environment, in its order, with `%IP` unexpanded.
     pub env: Vec<(String, String)>,
 }
 
@@ -55,7 +55,7 @@ impl InstanceState {
         }
     }
 
-    /// Keeps the state for the image.
+    /// Writes the state of the image to the store.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -74,7 +74,7 @@ impl InstanceState {
         Ok(SavedInstanceState { path, previous })
     }
 
-    /// The state of the instance whose image's manifest is `descriptor`, if it has one here.
+    /// Loads the state of the instance whose image's manifest is `descriptor`, if the store has one.
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the image or the state is damaged.
@@ -93,17 +93,17 @@ impl InstanceState {
     }
 }
 
-/// The files of the states of instances that no tag reaches any more: their secrets open nothing.
+/// Lists the state files of instances that no tag refers to any more: their secrets are of no use.
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage).
-pub(crate) fn unreferenced_states(store: &Store, reach: &Marked) -> Result<Vec<PathBuf>> {
-    let reached: HashSet<PathBuf> = reach.configs.iter().map(|id| path(store, *id)).collect();
+pub(crate) fn unreferenced_states(store: &Store, marked: &Marked) -> Result<Vec<PathBuf>> {
+    let referenced: HashSet<PathBuf> = marked.configs.iter().map(|id| path(store, *id)).collect();
     let dir = store.layout().instances();
     let mut files = Vec::new();
     for entry in std::fs::read_dir(&dir).io("list", &dir)? {
         let file = entry.io("list", &dir)?.path();
-        if !reached.contains(&file) {
+        if !referenced.contains(&file) {
             files.push(file);
         }
     }
@@ -114,7 +114,7 @@ pub(crate) fn unreferenced_states(store: &Store, reach: &Marked) -> Result<Vec<P
 impl SavedInstanceState {
     /// Rolls back to the previous state.
     pub(crate) fn undo(self) {
-        // Another failure led here, and that is the one to report.
+        // The caller reports the failure that led here.
         let _ = match self.previous {
             None => std::fs::remove_file(self.path),
             Some(previous) => std::fs::write(self.path, previous),

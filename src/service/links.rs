@@ -1,8 +1,8 @@
-//! Links: the services that one reaches, and whose environment it has.
+//! Links: a service reaches the services that it is linked to, and has their environment.
 //!
-//! In a private network 127.83.x.y is the service's own loopback, so each link has another address there, and svp
-//! listens on it for every port of the other's, and carries what comes to the other's address on the host. It does
-//! not matter which of the two was started first.
+//! In a private network 127.83.x.y is the service's own loopback, so each link has another address there. svp listens
+//! on that address for every port of the linked service, and forwards connections to the linked service's address on
+//! the host. The two services can be started in any order.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::sandbox::{
     Forward, LinkListener, MAX_LINKS, Network, Transport, link_address, why_no_private_network,
 };
 
-/// A port of a service that another is linked to.
+/// A port of a linked service.
 #[derive(Debug)]
 pub(crate) struct Link {
     root: PathBuf,
@@ -24,7 +24,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Its current address: a service may get another one when it starts, and may be removed.
+    /// Returns the port's current addresses: the service may get another address when it starts, or be removed.
     pub(super) fn targets(&self) -> Vec<SocketAddr> {
         let record = ServiceDir::existing(&self.root, &self.name)
             .and_then(|service_dir| service_dir.record());
@@ -46,7 +46,7 @@ pub(crate) fn existing(root: &Path, record: &Record) -> Vec<Linked> {
     found.filter_map(|(link, other)| Some((link, other.ok()?))).collect()
 }
 
-/// The services that are linked to one.
+/// Returns the names of the services that are linked to the service `name`.
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -57,17 +57,17 @@ pub(crate) fn dependents(root: &Path, name: &str) -> Result<Vec<String>> {
     Ok(users.map(|other| other.name).collect())
 }
 
-/// The services that one is linked to, all of which it takes to start.
+/// Returns the services that a service is linked to; it needs all of them to start.
 ///
 /// # Errors
-/// [`Kind::Usage`](crate::error::Kind::Usage) if there is no such service any more.
+/// [`Kind::Usage`](crate::error::Kind::Usage) if one of them no longer exists.
 pub(crate) fn resolve(root: &Path, record: &Record) -> Result<Vec<Linked>> {
     let find = |(number, link): (usize, &String)| {
         let service_dir = ServiceDir::existing(root, link).map_err(|_| {
             let name = &record.name;
-            Error::usage(format!("there is no service {link} any more, which {name} is linked to"))
+            Error::usage(format!("the service {link} no longer exists, but {name} is linked to it"))
                 .hint(format!(
-                    "run it again, or `svp rm {name}` and run {name} without --link {link}"
+                    "run {link} again, or `svp rm {name}` and run {name} without --link {link}"
                 ))
         })?;
         Ok((number, service_dir.record()?))
@@ -75,7 +75,7 @@ pub(crate) fn resolve(root: &Path, record: &Record) -> Result<Vec<Linked>> {
     record.links.iter().enumerate().map(find).collect()
 }
 
-/// The link listeners of a service, and their targets.
+/// Returns the link listeners of a service, and their targets.
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage) if there are too many links.
@@ -85,7 +85,7 @@ pub(crate) fn listeners(
     linked: &[Linked],
 ) -> Result<(Vec<LinkListener>, Vec<Link>)> {
     if linked.len() > MAX_LINKS {
-        return Err(Error::usage(format!("a service of more than {MAX_LINKS} links")));
+        return Err(Error::usage(format!("a service can't have more than {MAX_LINKS} links")));
     }
     let mut listeners = (Vec::new(), Vec::new());
     if record.network == Network::Host {
@@ -94,7 +94,7 @@ pub(crate) fn listeners(
     for (link, other) in linked {
         let link = *link;
         for forward in &other.ports {
-            // The port inside the other service: its environment names that one.
+            // The port inside the linked service, which is the one in its environment.
             listeners.0.push(LinkListener {
                 link,
                 port: forward.container,

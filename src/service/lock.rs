@@ -21,7 +21,7 @@ const SHARED_LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 const CONTAINER_EXIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl ServiceDir {
-    /// Takes the monitor's lock; `None` if another monitor lives.
+    /// Takes the monitor's lock; `None` if another process holds it.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -52,12 +52,12 @@ impl ServiceDir {
         Ok(None)
     }
 
-    /// Waits until the service's last container is gone. After its monitor was killed, the lock is
-    /// free at once, while the container's processes need their time to die: two containers must never have
-    /// the same files. The lock must be held.
+    /// Waits until the service's last container is gone. When a monitor is killed, its lock is free at once, but the
+    /// container's processes take time to exit, and two containers must never use the same files. The caller must
+    /// hold the lock.
     ///
     /// # Errors
-    /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if they are still there after a while.
+    /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if the processes still exist after a time limit.
     pub(crate) fn wait_for_container(&self) -> Result<()> {
         match self.last_status().and_then(|status| status.container) {
             Some(init) if !init.wait(CONTAINER_EXIT_TIMEOUT) => {
@@ -67,14 +67,14 @@ impl ServiceDir {
         }
     }
 
-    /// The process of the monitor that last ran the service.
+    /// The PID of the monitor that last ran the service.
     pub(crate) fn monitor(&self) -> Option<u32> {
         self.last_status()?.monitor
     }
 
-    /// Waits until the monitor `of` has exited, even if the service restarts meanwhile; returns the exit code that it left
-    /// in its lock, which the caller has open: the status of a service that is removed at its end goes
-    /// with it.
+    /// Waits until the monitor `of` has exited, even if the service restarts meanwhile. Returns the exit code that the
+    /// monitor wrote to its lock file, which is opened before the wait: a service that is removed when it ends leaves
+    /// no status.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -101,7 +101,7 @@ impl ServiceDir {
         Ok(code.trim().parse().ok())
     }
 
-    /// Whether its monitor lives.
+    /// Whether the service's monitor is alive.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -115,7 +115,7 @@ impl ServiceDir {
     }
 }
 
-/// Whether a lock was got.
+/// Whether a lock was acquired.
 fn try_to(lock: Result<(), TryLockError>, path: &Path) -> Result<bool> {
     match lock {
         Ok(()) => Ok(true),
@@ -124,7 +124,7 @@ fn try_to(lock: Result<(), TryLockError>, path: &Path) -> Result<bool> {
     }
 }
 
-/// Whether an open file is the one that is found at `path`.
+/// Whether `path` still names an open file.
 fn is_same_file(file: &File, path: &Path) -> bool {
     match (file.metadata(), fs::metadata(path)) {
         (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
@@ -132,13 +132,13 @@ fn is_same_file(file: &File, path: &Path) -> bool {
     }
 }
 
-/// The error of a container that was killed and does not go.
+/// The error for a killed container whose processes still exist.
 pub(super) fn container_still_exists(name: &str, init: &Process) -> Error {
     Error::sandbox(format!(
-        "processes of the last container of {name} were killed and are still there (its process 1 is {})",
+        "the last container of {name} was killed, but its processes still exist (its init is process {})",
         init.number
     ))
-    .hint("one may wait for a disk, or be frozen: `ps -ef` tells; it can be started when they are gone")
+    .hint("a process may be waiting for a disk, or frozen: see `ps -ef`; start the service when all are gone")
 }
 
 #[cfg(test)]
@@ -147,23 +147,23 @@ mod tests {
     use crate::store::StoreLayout;
 
     #[test]
-    fn those_who_only_look_are_waited_for_and_a_monitor_is_not() {
+    fn lock_waits_for_a_shared_lock_but_not_for_a_monitor() {
         let root = tempfile::tempdir().unwrap();
         let dir = StoreLayout::new(root.path()).service("a");
         fs::create_dir_all(&dir).unwrap();
         let service_dir = ServiceDir::of(root.path(), "a").unwrap();
-        let looks = File::create(dir.join(LOCK)).unwrap();
-        looks.lock_shared().unwrap();
+        let shared = File::create(dir.join(LOCK)).unwrap();
+        shared.lock_shared().unwrap();
         let (moved, path) = (dir.join("old"), dir.join(LOCK));
-        let looker = std::thread::spawn(move || {
+        let holder = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(200));
             // A command that waits for the old monitor must not mistake the new one for it.
             fs::rename(&path, moved).unwrap();
             File::create(&path).unwrap();
-            drop(looks);
+            drop(shared);
         });
-        let lock = service_dir.lock().unwrap().expect("it was only looked at");
-        looker.join().unwrap();
+        let lock = service_dir.lock().unwrap().expect("no monitor holds the lock");
+        holder.join().unwrap();
         assert!(is_same_file(&lock, &dir.join(LOCK)) && service_dir.is_running().unwrap());
         let since = Instant::now();
         assert!(service_dir.lock().unwrap().is_none());

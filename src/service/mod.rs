@@ -2,11 +2,11 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `instance_state` | the state that an instance's image does not have: its secrets |
+//! | `instance_state` | the state of an instance that is not in its image: its secrets |
 //! | `name`, `mount`, `stop_signal` | parts of a record that are parsed from command lines |
 //! | `record`, `status`, `service_dir`, `lock` | the description, state and directory of a service |
-//! | `process` | whether a process that was written down is still there |
-//! | `supervise`, `control` | restarts components, and takes requests meanwhile |
+//! | `process` | identifies processes across the reuse of PIDs |
+//! | `supervise`, `control` | runs and restarts components, and answers requests |
 //! | `log` | the output of its components |
 //! | `lifecycle` | starts, stops, restarts and removes services; waits for their end |
 //! | `exec`, `health` | commands in a running service; health checks |
@@ -14,7 +14,7 @@
 //! | `address` | its address on the host |
 //! | `links` | other services that it reaches |
 //! | `environment` | the environment of its scripts |
-//! | `export` | a service as other engines run it |
+//! | `export` | writes a service in the formats of other engines |
 
 pub(crate) mod address;
 pub(crate) mod backup;

@@ -1,4 +1,4 @@
-//! The monitor of a background service: one process for each, as conmon in podman.
+//! The monitor of a background service: one process per service, like podman's conmon.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -24,10 +24,11 @@ use crate::progress::{Event, Note, Reporter, Step, Warning};
 use crate::sandbox::{self, Sandbox};
 use crate::store::{Store, StoreLayout};
 
-/// The name that a monitor is started under; `main` looks for it.
+/// The `argv[0]` of a monitor; see [`run_if_monitor`].
 const MONITOR_NAME: &str = "svp-monitor";
 
-/// The size at which a monitor begins a new log: a service that ends every minute must not fill the disk; bytes.
+/// The size at which a monitor rotates its own log, in bytes: a service that restarts every minute must not fill the
+/// disk.
 const LONGEST_LOG: u64 = 1 << 20;
 
 /// Messages of a monitor to the command that started it, one per line.
@@ -43,8 +44,8 @@ enum MonitorEvent {
 /// Starts a service's monitor, and waits until the service has started.
 ///
 /// # Errors
-/// Those of starting the service; [`Kind::Usage`](crate::error::Kind::Usage) if it runs, or is what a
-/// restore that was killed has left.
+/// Those of starting the service; [`Kind::Usage`](crate::error::Kind::Usage) if it is running already, or is a copy
+/// left by a killed restore.
 pub(crate) fn start(root: &Path, service_dir: &ServiceDir, reporter: &dyn Reporter) -> Result<()> {
     if let Some(name) = service_dir.record()?.candidate_for {
         return Err(Error::usage(format!(
@@ -61,7 +62,7 @@ pub(crate) fn start(root: &Path, service_dir: &ServiceDir, reporter: &dyn Report
     command.envs(diagnostics::environment());
     let mut child = command.spawn().map_err(failed)?;
     let lines = BufReader::new(
-        child.stdout.take().ok_or_else(|| Error::sandbox("a monitor without standard output"))?,
+        child.stdout.take().ok_or_else(|| Error::sandbox("the monitor has no standard output"))?,
     );
     for line in lines.lines() {
         match serde_json::from_str(&line.map_err(failed)?) {
@@ -70,34 +71,35 @@ pub(crate) fn start(root: &Path, service_dir: &ServiceDir, reporter: &dyn Report
             Ok(MonitorEvent::Warning(warning)) => reporter.warning(warning),
             Ok(MonitorEvent::Started) => return Ok(()),
             Ok(MonitorEvent::Failed(error)) => {
-                // Only reaps.
+                // Only reap it: the error is known.
                 let _ = child.wait();
                 return Err(error.into());
             }
-            Err(error) => return Err(Error::sandbox("a monitor talks nonsense").source(error)),
+            Err(error) => return Err(Error::sandbox("invalid monitor message").source(error)),
         }
     }
     let status = child.wait().map_err(failed)?;
     Err(Error::sandbox(format!("the monitor ended: {status}"))
-        .hint(format!("what it said is in {}", service_dir.monitor_log().display())))
+        .hint(format!("its messages are in {}", service_dir.monitor_log().display())))
 }
 
-/// An event as a line for people, if it is one.
+/// Formats an event as a line of text; `None` if the event is not shown.
 pub(crate) type Words = fn(&Event<'_>) -> Option<String>;
 
-/// Is a monitor if this process was started as one; `main` calls it first. Its log is in these words.
+/// Runs the monitor if this process was started as one; `main` calls this first. `words` formats the events in the
+/// monitor's log.
 pub(crate) fn run_if_monitor(words: Words) -> Option<ExitCode> {
     let mut arguments = std::env::args_os();
     if arguments.next()? != MONITOR_NAME {
         return None;
     }
-    // The lock that a script took and left open would be held for the service's life.
+    // A lock file inherited from a calling script would stay locked as long as the service runs.
     sandbox::close_inherited();
     let root = PathBuf::from(arguments.next()?);
     let name = arguments.next()?.into_string().ok()?;
     diagnostics::start_as_told();
     interrupt::install();
-    // EPERM: it leads a session already.
+    // EPERM: it leads a process group already.
     let _ = nix::unistd::setsid();
     let log = ServiceDir::of(&root, &name).ok()?.monitor_log();
     let sender = EventSender { started: Mutex::new(false), log, words };
@@ -134,7 +136,7 @@ pub(crate) fn run(
     let name = service_dir.name();
     let mut lock = service_dir.lock()?.ok_or_else(|| {
         Error::usage(format!("the service {name} is running already"))
-            .hint(format!("`svp restart {name}` starts it anew"))
+            .hint(format!("`svp restart {name}` restarts it"))
     })?;
     service_dir.wait_for_container()?;
     let sandbox = Sandbox::create(&StoreLayout::new(root).trees())?;
@@ -143,7 +145,7 @@ pub(crate) fn run(
         Some(_) => cutover::recover(service_dir, &sandbox)?,
     }
     let mut record: Record = service_dir.record()?;
-    // The store is let go of then: removing images must not wait for services.
+    // Close the store before supervising: removing images must not wait for services.
     let prepared = {
         let store = Store::open(root)?;
         prepare(&store, &sandbox, service_dir, &mut record, hooks.reporter)?
@@ -167,7 +169,8 @@ pub(crate) fn run(
     code
 }
 
-/// A monitor's reporter: to its log always, to the command that started it until the service has started.
+/// A monitor's reporter: writes events to the monitor's log and, until the service has started, to the command that
+/// started the monitor.
 struct EventSender {
     started: Mutex<bool>,
     /// The destination of its standard error.
@@ -208,13 +211,13 @@ impl EventSender {
 }
 
 impl EventSender {
-    /// Begins a new log when it has its size; the old one is kept until the next time. One that can't be
-    /// begun is no reason to be silent.
+    /// Rotates the log when it has reached its maximum size; one old file is kept. If that fails, the current file is
+    /// written on.
     fn rotate(&self) {
         if !self.log.metadata().is_ok_and(|log| log.len() > LONGEST_LOG) {
             return;
         }
-        // Without the old log the new one begins anyway.
+        // If this fails, the same file is opened again.
         let _ = std::fs::rename(&self.log, self.log.with_extension("log.1"));
         if let Ok(log) = File::options().create(true).append(true).open(&self.log) {
             // The old descriptor stays usable.
@@ -223,7 +226,8 @@ impl EventSender {
     }
 }
 
-/// A monitor's standard output goes to the command that started it, its standard error to its log.
+/// Writes a line to a monitor's standard output, which leads to the command that started it, or to its standard error,
+/// which is its log.
 fn write_line(fd: BorrowedFd<'_>, text: &str) -> std::io::Result<()> {
     File::from(fd.try_clone_to_owned()?).write_all(format!("{text}\n").as_bytes())
 }

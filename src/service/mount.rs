@@ -29,14 +29,15 @@ pub(crate) enum MountSource {
     Host(String),
 }
 
-/// The options that podman has. Those of SELinux have no effect.
+/// podman's mount options. Those for SELinux, `z` and `Z`, have no effect.
 const OPTIONS: [&str; 4] = ["ro", "rw", "z", "Z"];
 /// Directories that svp itself mounts in a container.
 const OWN: [&str; 3] = ["/dev", "/service", "/service/bin"];
 /// Mount points of kernel file systems.
 const KERNEL: [&str; 2] = ["/proc", "/sys"];
 
-/// Parses `NAME|DIR:PATH[:ro]`. A source that begins with a slash or a dot is a directory of the host, which must exist.
+/// Parses `NAME|DIR:PATH[:ro]`. A source that begins with a slash or a dot is a directory of the host, which must
+/// exist.
 impl FromStr for Mount {
     type Err = Error;
 

@@ -12,9 +12,9 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
     if first && rest && name.len() <= 63 {
         return Ok(());
     }
-    Err(Error::usage(format!("{name:?} can't be the name of a service")).hint(
-        "a name has letters, digits, '_', '.' and '-', begins with a letter or digit, \
-         and is 63 characters long at most",
+    Err(Error::usage(format!("invalid name: {name:?}")).hint(
+        "a name consists of letters, digits, '_', '.' and '-', begins with a letter or digit, \
+         and has at most 63 characters",
     ))
 }
 

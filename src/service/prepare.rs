@@ -1,4 +1,4 @@
-//! From a record to a container: unpacked layers, volumes, ports that are free.
+//! Prepares a service's container from its record: unpacks layers, creates volumes, allocates ports.
 
 use std::collections::HashSet;
 use std::io;
@@ -30,7 +30,7 @@ pub(crate) struct Prepared {
     pub env: Vec<(String, String)>,
 }
 
-/// Prepares to start a service; its record is written again if its ports had to move.
+/// Prepares to start a service; saves its record again if its address or ports have changed.
 ///
 /// # Errors
 /// Those of unpacking; [`Kind::Sandbox`](crate::error::Kind::Sandbox) if no address is free.
@@ -92,28 +92,29 @@ fn binds(
     Ok(binds)
 }
 
-/// The ports that an image exposes, without forwards.
+/// Returns the ports that an image exposes, not yet forwarded from the host.
 ///
 /// # Errors
-/// [`Kind::BadInput`](crate::error::Kind::BadInput) if they are no ports.
+/// [`Kind::BadInput`](crate::error::Kind::BadInput) if the image's `ExposedPorts` are invalid.
 pub(crate) fn exposed_ports(image: &Image) -> Result<Vec<Forward>> {
     let text = image.config().exposed_ports().join("\n");
     let ports = parse_ports(text.as_bytes(), "the image's ExposedPorts")?;
     Ok(ports.into_iter().map(unpublished).collect())
 }
 
-/// A port that is not led to from anywhere yet.
+/// A port that is not yet forwarded from the host.
 pub(crate) fn unpublished(port: Port) -> Forward {
     let host = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     Forward { host, container: port.number, protocol: port.protocol }
 }
 
-/// Makes sure that the service's ports on the host are free; whether the record has changed.
+/// Allocates the service's ports on the host; returns whether the record has changed.
 ///
-/// Its own address moves if another has taken it; a port that the user has published does not.
+/// The service gets another address if its own is in use. A port that the user has published never moves.
 ///
 /// # Errors
-/// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if they can't be had.
+/// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if no address is free, or a published port can't be bound;
+/// [`Kind::Usage`](crate::error::Kind::Usage) if a port is published twice.
 pub(crate) fn allocate_ports(
     root: &Path,
     record: &mut Record,
@@ -148,11 +149,11 @@ pub(crate) fn allocate_ports(
     Ok(changed)
 }
 
-/// The ports of a service that gets the host's network because a private one can't be had: it listens there itself.
+/// Sets the ports of a service that uses the host's network because it can't have a private one.
 fn use_host_network(record: &mut Record, why: &str, reporter: &dyn Reporter) -> Result<bool> {
     if !record.published.is_empty() || record.host_access != HostAccess::default() {
-        return Err(Error::sandbox(format!("{why}, and -p and --allow take a private network"))
-            .hint("mend that, or run the service without them: it gets the host's network then"));
+        return Err(Error::sandbox(format!("{why}, and -p and --allow need a private network"))
+            .hint("fix that, or run the service without them: it then uses the host's network"));
     }
     warn_about_taken_ports(&record.ports, reporter);
     let mut changed = record.address.take().is_some();
@@ -163,7 +164,7 @@ fn use_host_network(record: &mut Record, why: &str, reporter: &dyn Reporter) -> 
     Ok(changed)
 }
 
-/// Warns about ports of a service in the host's network that another program has: the service may fail to start, and
+/// Warns about ports of a service in the host's network that another program uses: the service may fail to start, and
 /// clients reach the other program.
 pub(crate) fn warn_about_taken_ports(ports: &[Forward], reporter: &dyn Reporter) {
     let everywhere = std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED);
@@ -187,7 +188,7 @@ fn check_published(published: &[Forward]) -> Result<()> {
         let Err(error) = address::try_listen(host, protocol) else { continue };
         let hint = match error.kind() {
             io::ErrorKind::PermissionDenied => format!(
-                "ports below {} take privilege on this host: publish it as another, such as {}",
+                "ports below {} need privileges on this host: publish it on another, such as {}",
                 address::unprivileged_start(),
                 8000_u16.saturating_add(host.port())
             ),
@@ -195,11 +196,11 @@ fn check_published(published: &[Forward]) -> Result<()> {
                 "the host has no such address: `ip address` lists its own".to_owned()
             }
             io::ErrorKind::AddrInUse if host.ip().is_unspecified() => format!(
-                "something has port {} on one of the host's addresses already, it may be a service of svp's \
-                 (`ss -ln` tells): name the address to publish it on, or another port",
+                "port {} is in use on one of the host's addresses already, perhaps by another svp service \
+                 (see `ss -ln`): name the address to publish it on, or another port",
                 host.port()
             ),
-            _ => "another program has that port (`ss -lnp` tells which): publish another with -p"
+            _ => "another program uses that port (`ss -lnp` shows which): publish another with -p"
                 .to_owned(),
         };
         return Err(Error::sandbox(format!("can't listen on {host}")).source(error).hint(hint));

@@ -1,38 +1,38 @@
-//! Whether a process that was written down is still there, or another has its number.
+//! Identifies processes across the reuse of PIDs.
 
 use std::fs;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-/// How often to look.
+/// Poll interval while waiting for a process to exit.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A process, for good: a number alone is another's in time.
+/// A process, identified uniquely: its PID alone may be reused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Process {
-    /// Its number on the host.
+    /// Its PID on the host.
     pub number: u32,
-    /// When it began, in the kernel's ticks since the host's start.
+    /// Its start time, in clock ticks since boot.
     began: u64,
-    /// Which start of the host that was.
+    /// The boot ID of the host.
     boot: String,
 }
 
 impl Process {
-    /// The process that has this number now.
+    /// The process that has this PID now, if any.
     pub(crate) fn of(number: u32) -> Option<Process> {
         Some(Process { number, began: start_time(number)?, boot: boot() })
     }
 
-    /// Whether anything of it is left. For a container's process 1 that means: of the container. The kernel
-    /// ends it, after all other processes in there, and notifies its parent.
+    /// Whether the process still exists. A container's init exists as long as the container: the kernel ends it after
+    /// all other processes of the PID namespace.
     pub(crate) fn is_alive(&self) -> bool {
         start_time(self.number) == Some(self.began) && boot() == self.boot
     }
 
-    /// Waits until nothing of it is left, so long at most; whether that is so.
+    /// Waits until the process is gone, at most for `limit`; returns whether it is gone.
     pub(crate) fn wait(&self, limit: Duration) -> bool {
         let since = Instant::now();
         while self.is_alive() {
@@ -45,16 +45,16 @@ impl Process {
     }
 }
 
-/// When the process began; `None` if there is none, or one that is dead and only waits to be buried, which
-/// the host's own process 1 may never do.
+/// Returns the start time of a process; `None` if it does not exist or is a zombie, which the host's init may never
+/// reap.
 fn start_time(number: u32) -> Option<u64> {
     let stat = fs::read(format!("/proc/{number}/stat")).ok()?;
-    // The name, which is in parentheses, may have anything in it.
+    // The name, in parentheses, may contain any character.
     let name_end = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(&stat[name_end + 1..]).ok()?;
-    // From field 3 on, as proc(5) numbers them: 3 is the state, 20 the threads, 22 the beginning.
+    // Fields as numbered in proc(5): 3 is the state, 20 the number of threads, 22 the start time.
     let field = |number: usize| rest.split_ascii_whitespace().nth(number - 3);
-    // The first thread may be dead while another waits for the rest of the container.
+    // The main thread may be a zombie while another thread waits for the rest of the container.
     let dead = matches!(field(3)?, "Z" | "X") && field(20)?.parse::<u32>().ok()? <= 1;
     if dead { None } else { field(22)?.parse().ok() }
 }
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_waited_for_and_another_of_its_number_is_not() {
+    fn another_process_with_the_same_pid_is_not_waited_for() {
         let mut child = Command::new("sleep").arg("100").spawn().unwrap();
         let process = Process::of(child.id()).unwrap();
         assert!(process.is_alive() && !process.wait(Duration::from_millis(50)));
@@ -84,7 +84,7 @@ mod tests {
             std::thread::spawn(move || process.wait(Duration::from_secs(30)))
         };
         child.kill().unwrap();
-        // It is not buried yet.
+        // A zombie counts as gone.
         assert!(waiting.join().unwrap());
         child.wait().unwrap();
         assert!(!process.is_alive() && Process::of(process.number).is_none());

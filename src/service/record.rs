@@ -15,7 +15,7 @@ use crate::service::mount::{Mount, MountSource};
 /// The version of a record's format.
 pub(crate) const FORMAT: u32 = 1;
 
-/// A service made by `svp run`.
+/// A service created by `svp run`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
     /// The version of this file's format.
@@ -24,11 +24,11 @@ pub(crate) struct Record {
     pub id: String,
     /// Its name.
     pub name: String,
-    /// The image's name when it was made.
+    /// The image's name when the service was created.
     pub image: String,
     /// The image's manifest.
     pub manifest: Descriptor,
-    /// When it was made; seconds since 1970.
+    /// When the service was created; seconds since 1970.
     pub created: i64,
     /// Its components, in the pack's order; empty for a service with a single unnamed process.
     pub components: Vec<String>,
@@ -38,9 +38,9 @@ pub(crate) struct Record {
     pub cwd: String,
     /// The instance's secrets.
     pub secrets: Vec<(String, Secret)>,
-    /// The pack's environment, `%IP` as it is.
+    /// The pack's environment, with `%IP` unexpanded.
     pub env: Vec<(String, String)>,
-    /// The services whose environment it has, and whom it reaches.
+    /// The services that it is linked to: it reaches them and has their environment.
     #[serde(default)]
     pub links: Vec<String>,
     /// The user's variables.
@@ -54,7 +54,7 @@ pub(crate) struct Record {
     pub host_access: HostAccess,
     /// Its address on the host, if its network is private.
     pub address: Option<Ipv4Addr>,
-    /// The ports of that address that lead to it.
+    /// The ports of that address that are forwarded to it.
     pub ports: Vec<Forward>,
     /// Further ports of the host that the user publishes.
     pub published: Vec<Forward>,
@@ -71,7 +71,7 @@ pub(crate) struct Record {
     pub remove: bool,
     /// How much of each component's output is kept.
     pub logs: LogLimits,
-    /// The service that a backup is being restored for, if this is the fresh copy of it.
+    /// The service being restored, if this is a fresh copy of it.
     #[serde(default, rename = "stands_for", skip_serializing_if = "Option::is_none")]
     pub candidate_for: Option<String>,
 }
@@ -80,21 +80,21 @@ pub(crate) struct Record {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Restart {
-    /// Nothing.
+    /// Never restart.
     #[default]
     No,
-    /// Start it again if it failed, so many times at most.
+    /// Restart after a failure, at most this many times in a row.
     OnFailure(Option<u32>),
-    /// Start it again.
+    /// Always restart.
     Always,
 }
 
 /// How much of a component's output is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LogLimits {
-    /// Files, with the one that is written to.
+    /// The number of files, including the one being written.
     pub files: u32,
-    /// The size at which the next file is begun; bytes.
+    /// The size at which a file is rotated; bytes.
     pub size: u64,
 }
 
@@ -116,8 +116,8 @@ impl std::str::FromStr for Restart {
             Some(("on-failure", most)) if count(most).is_some() => {
                 Ok(Restart::OnFailure(count(most)))
             }
-            _ => Err(Error::usage(format!("{text:?} is no restart policy"))
-                .hint("it is one of: no, on-failure, on-failure:N, always")),
+            _ => Err(Error::usage(format!("invalid restart policy: {text:?}"))
+                .hint("write no, on-failure, on-failure:N or always")),
         }
     }
 }
@@ -133,7 +133,7 @@ impl Record {
         if self.components.is_empty() { vec![self.name.clone()] } else { self.components.clone() }
     }
 
-    /// The names of the volumes that are shown in it.
+    /// The names of the volumes that are mounted in it.
     pub(crate) fn volume_names(&self) -> impl Iterator<Item = &str> {
         self.mounts.iter().filter_map(|mount| match &mount.source {
             MountSource::Volume(name) => Some(name.as_str()),
@@ -150,7 +150,7 @@ impl Record {
         self.components.iter().map(command).collect()
     }
 
-    /// The address that `%IP` stands for, on the host as in the service.
+    /// The address that replaces `%IP`, both on the host and in the service.
     pub(crate) fn ip(&self) -> IpAddr {
         IpAddr::V4(self.address.unwrap_or(Ipv4Addr::LOCALHOST))
     }
@@ -162,8 +162,8 @@ impl Record {
         secrets.chain(self.env_with_ip(ip)).collect()
     }
 
-    /// The same for a client on the host: a port that could not be had there under its own number has the number
-    /// that it got, in `PORT`, in `*_PORT` and behind `%IP:`.
+    /// Returns the environment for clients on the host: a port that has another number there appears under that
+    /// number, in `PORT`, in `*_PORT` and after `%IP:`.
     pub(crate) fn host_environment(&self) -> Vec<(String, String)> {
         let mut here = self.clone();
         let moved = |forward: &&Forward| forward.host.port() != forward.container;
@@ -209,7 +209,7 @@ impl Record {
     }
 }
 
-/// Another number for a port behind `%IP:`.
+/// Replaces the port number `inside` by `outside` after `%IP:`.
 fn renumbered(text: &str, inside: &str, outside: &str) -> String {
     let mut parts = text.split("%IP:");
     let mut out = parts.next().unwrap_or_default().to_owned();
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_behind_an_address_get_another_number() {
+    fn ports_after_an_address_are_renumbered() {
         let of = |text: &str| renumbered(text, "80", "8080");
         assert_eq!(of("http://%IP:80/a,%IP:800,%IP:80"), "http://%IP:8080/a,%IP:800,%IP:8080");
         assert_eq!(of("80 %IP"), "80 %IP");

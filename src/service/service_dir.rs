@@ -1,7 +1,7 @@
 //! The directory of a service: its record, state, socket and logs.
 //!
 //! ```text
-//! ROOT/services/NAME/service.json   the record (0600: it has the secrets)
+//! ROOT/services/NAME/service.json   the record (0600: it contains secrets)
 //! ROOT/services/NAME/status.json    state, written by its monitor alone
 //! ROOT/services/NAME/lock           held by the monitor as long as it lives
 //! ROOT/services/NAME/control        the monitor's socket
@@ -9,7 +9,7 @@
 //! ROOT/services/NAME/monitor.log    the monitor's own log
 //! ```
 //!
-//! A killed monitor leaves its socket and the status "running"; the lock decides.
+//! A killed monitor leaves its socket and the status "running": only the lock shows whether it is alive.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
@@ -28,9 +28,10 @@ use crate::remove_tree;
 use crate::store::{SERVICE_RECORD, Staging, StoreLayout};
 
 const STATUS: &str = "status.json";
-/// A status takes whole blocks of this size, so that a longer one fits in the space of a shorter one; bytes.
+/// The status file is padded to a multiple of this size, so that a longer status fits in the space of a shorter one;
+/// bytes.
 const STATUS_BLOCK: usize = 4096;
-/// How often to look at a status that can't be read, which may be one that is being written.
+/// How often to try to read a status, which may be incomplete while it is overwritten in place.
 const STATUS_LOOKS: u32 = 5;
 
 /// The directory of a service.
@@ -41,19 +42,19 @@ pub(crate) struct ServiceDir {
 }
 
 impl ServiceDir {
-    /// The place of the service `name` in the store at `root`.
+    /// The directory of the service `name` in the store at `root`.
     ///
     /// # Errors
-    /// [`Kind::Usage`](crate::error::Kind::Usage) if no service can have that name.
+    /// [`Kind::Usage`](crate::error::Kind::Usage) if the name is invalid.
     pub(crate) fn of(root: &Path, name: &str) -> Result<ServiceDir> {
         check_name(name)?;
         Ok(ServiceDir { dir: StoreLayout::new(root).service(name), name: name.to_owned() })
     }
 
-    /// The place of a service that exists.
+    /// The directory of an existing service.
     ///
     /// # Errors
-    /// [`Kind::Usage`](crate::error::Kind::Usage) if there is none.
+    /// [`Kind::Usage`](crate::error::Kind::Usage) if there is no such service.
     pub(crate) fn existing(root: &Path, name: &str) -> Result<ServiceDir> {
         let service_dir = ServiceDir::of(root, name)?;
         if service_dir.record_path().exists() {
@@ -68,7 +69,7 @@ impl ServiceDir {
             .hint("`svp ps -a` lists the services; `svp run IMAGE` starts one")
     }
 
-    /// Opens a file of the place to write at its end.
+    /// Opens a file of the directory for appending.
     ///
     /// # Errors
     /// [`Kind::Usage`] if the service has been removed meanwhile, [`Kind::Storage`].
@@ -80,7 +81,7 @@ impl ServiceDir {
         }
     }
 
-    /// All services' places, by name.
+    /// The directories of all services, sorted by name.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -93,14 +94,14 @@ impl ServiceDir {
         let mut service_dirs = Vec::new();
         for entry in entries {
             let name = entry.io("list", &dir)?.file_name().to_string_lossy().into_owned();
-            // Others are being made or removed.
+            // Others are being created or removed.
             service_dirs.extend(ServiceDir::existing(root, &name).ok());
         }
         service_dirs.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(service_dirs)
     }
 
-    /// The records of the other services of the store; damaged ones are passed over.
+    /// The records of the other services of the store; damaged ones are skipped.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -110,7 +111,7 @@ impl ServiceDir {
         Ok(other_records.filter_map(|other| other.record().ok()).collect())
     }
 
-    /// Makes the place for a new service; fails if the name is taken.
+    /// Creates the directory of a new service; fails if the name is taken.
     ///
     /// # Errors
     /// [`Kind::Usage`](crate::error::Kind::Usage), [`Kind::Storage`](crate::error::Kind::Storage).
@@ -118,7 +119,7 @@ impl ServiceDir {
         let parent = self.dir.parent().unwrap_or(&self.dir);
         let mut builder = DirBuilder::new();
         builder.mode(0o700).recursive(true).create(parent).io("make", parent)?;
-        // Made elsewhere and renamed, so that no half-made service is ever seen.
+        // Created elsewhere and renamed, so that no incomplete service is ever visible.
         let staging = Staging::new(&StoreLayout::new(self.root()).tmp())?;
         let new = ServiceDir { dir: staging.path().join("service"), name: self.name.clone() };
         builder.create(new.logs()).io("make", new.logs())?;
@@ -164,7 +165,7 @@ impl ServiceDir {
     pub(crate) fn record(&self) -> Result<Record> {
         let damaged = |error: Error| match error.kind() {
             Kind::BadInput => error.hint(format!(
-                "`svp rm --force {}` removes what is left of the service; its volumes stay",
+                "`svp rm --force {}` removes the rest of the service; its volumes stay",
                 self.name
             )),
             _ => error,
@@ -174,13 +175,13 @@ impl ServiceDir {
             return Ok(record);
         }
         Err(Error::bad_input(format!(
-            "the service {} is of a format that this svp doesn't know",
+            "the record of the service {} has a format that this svp doesn't know",
             self.name
         ))
-        .hint("use the svp that made it"))
+        .hint("use the version of svp that created it"))
     }
 
-    /// Says how the service is; its monitor alone does.
+    /// Writes the status of the service; only its monitor does so.
     ///
     /// On ENOSPC (the service may have filled the disk) overwrites the padded status file in place, so that it
     /// never goes stale.
@@ -201,7 +202,7 @@ impl ServiceDir {
         file.write_all(&text).io("write", &path)
     }
 
-    /// Reads the monitor's last status. An in-place write may be seen in part.
+    /// Reads the monitor's last status; retries, because it may see part of an in-place write.
     pub(super) fn last_status(&self) -> Option<Status> {
         (0..STATUS_LOOKS).find_map(|look| {
             if look > 0 {
@@ -220,11 +221,11 @@ impl ServiceDir {
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
     pub(crate) fn status(&self) -> Result<Status> {
-        // In this order: a monitor that ends in between has written its status.
+        // Test the lock first: a monitor that ends in between has written its status.
         let alive = self.is_running()?;
         let mut status = match self.last_status() {
             Some(status) => status,
-            // Nobody knows more than that.
+            // Nothing more is known.
             None if alive => Status { state: State::Running, ..Status::new(&[]) },
             None => Status::new(&[]),
         };
@@ -238,7 +239,7 @@ impl ServiceDir {
         Ok(status)
     }
 
-    /// Removes the place. Its trees must be gone already.
+    /// Removes the directory. The service's trees in the layer store must be gone already.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -260,8 +261,7 @@ impl ServiceDir {
         !self.record_path().exists() && matches!(self.is_running(), Ok(false))
     }
 
-    /// Whether a directory of a service was left by a command that was killed while it removed it.
-    /// Only if no other process uses it.
+    /// Whether a directory was left by a killed removal of a service, and no process uses it.
     pub(crate) fn is_abandoned(path: &Path) -> bool {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         ServiceDir { dir: path.to_owned(), name }.is_partly_removed()
@@ -314,7 +314,7 @@ impl ServiceDir {
         StoreLayout::service_record(&self.dir)
     }
 
-    /// Reads a file of the place.
+    /// Reads a file of the directory.
     pub(super) fn read<T: DeserializeOwned>(&self, file: &str) -> Result<T> {
         let path = self.dir.join(file);
         let text = fs::read(&path).io("read", &path)?;
@@ -323,7 +323,7 @@ impl ServiceDir {
         })
     }
 
-    /// Writes a file of the place, all or nothing; `durable` if it must outlive a crash of the host.
+    /// Writes a file of the directory atomically; `durable` if it must survive a crash of the host.
     pub(super) fn write<T: Serialize>(&self, file: &str, value: &T, durable: bool) -> Result<()> {
         self.write_text(file, &serde_json::to_vec_pretty(value).expect("plain data"), durable)
     }

@@ -5,20 +5,19 @@ use serde::{Deserialize, Serialize};
 use super::process::Process;
 use crate::sandbox::{End, Network};
 
-/// How a service is.
+/// The status of a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Status {
-    /// In a word.
+    /// The state.
     #[serde(rename = "standing")]
     pub state: State,
-    /// Its monitor's process.
+    /// The PID of its monitor.
     pub monitor: Option<u32>,
     /// The container's init, as a PID of the host.
     #[serde(rename = "process1")]
     pub init_pid: Option<u32>,
-    /// The init of its last container, which may outlive the service: a killed one
-    /// needs its time.
+    /// The init of its last container, which may outlive the service: killed processes take time to exit.
     #[serde(default)]
     pub container: Option<Process>,
     /// When it was last started; seconds since 1970.
@@ -27,9 +26,9 @@ pub(crate) struct Status {
     pub ended: Option<i64>,
     /// Its exit code, as a shell reports it.
     pub exit_code: Option<i32>,
-    /// Why it could not go on.
+    /// Why it failed, or what fails at present.
     pub error: Option<String>,
-    /// The network that it got.
+    /// The network that it has.
     pub network: Option<Network>,
     /// Number of OOM kills since its last start.
     #[serde(default)]
@@ -38,13 +37,13 @@ pub(crate) struct Status {
     pub components: Vec<ComponentStatus>,
 }
 
-/// How a service is, in a word.
+/// The state of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum State {
     /// It was never started.
     Created,
-    /// Its container is being made.
+    /// Its container is being created.
     Starting,
     /// It runs.
     Running,
@@ -52,11 +51,11 @@ pub(crate) enum State {
     Stopping,
     /// It has ended, or was stopped.
     Exited,
-    /// Its monitor was killed, and it with it.
+    /// Its monitor was killed, and the service with it.
     Dead,
 }
 
-/// How one component is.
+/// The status of a component.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ComponentStatus {
@@ -64,11 +63,11 @@ pub(crate) struct ComponentStatus {
     pub name: String,
     /// Whether it runs.
     pub running: bool,
-    /// How often it was started again.
+    /// How often it was restarted.
     pub restarts: u32,
     /// How it last ended.
     pub end: Option<End>,
-    /// Since when it runs or doesn't; seconds since 1970.
+    /// When it last started or ended; seconds since 1970.
     pub since: i64,
 }
 
@@ -80,7 +79,7 @@ impl Status {
 }
 
 impl State {
-    /// Whether there is a monitor while it is so.
+    /// Whether the state is valid only while a monitor is alive.
     pub(crate) fn needs_monitor(self) -> bool {
         matches!(self, State::Created | State::Starting | State::Running | State::Stopping)
     }
@@ -100,7 +99,7 @@ impl std::fmt::Display for State {
 }
 
 impl Status {
-    /// Of a service that never ran.
+    /// The status of a service that never ran.
     pub(crate) fn new(components: &[String]) -> Status {
         let component = |name: &String| ComponentStatus {
             name: name.clone(),
@@ -125,7 +124,7 @@ impl Status {
     }
 }
 
-/// The time; seconds since 1970.
+/// The current time; seconds since 1970.
 pub(crate) fn now() -> i64 {
     jiff::Timestamp::now().as_second()
 }

@@ -16,7 +16,7 @@ impl Default for StopSignal {
     }
 }
 
-/// Reads a number, or a name with SIG or without.
+/// Parses a number, or a name with or without `SIG`.
 impl FromStr for StopSignal {
     type Err = Error;
 

@@ -1,4 +1,4 @@
-//! Lists the content of the store with what needs it, and prunes the rest.
+//! Lists the items in the store, and whether each is needed.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -51,7 +51,7 @@ pub(crate) struct Item {
     pub bytes: u64,
     /// Whether an image or a running command needs it.
     pub needed: bool,
-    /// The unpacked tree of an item in the tree area.
+    /// The tree of an item below `trees/`.
     #[serde(skip)]
     pub(super) tree: Option<CachedTree>,
 }
@@ -74,7 +74,8 @@ pub(crate) struct ImageUse {
 pub(crate) struct Inventory {
     /// All items, each once.
     pub items: Vec<Item>,
-    /// Unreadable images, each with its owner and the error. Items that only they need count as not needed.
+    /// Unreadable images, each with its owner and the error. Items that only these images need
+    /// count as unneeded.
     pub damaged: Vec<(RootOwner, Error)>,
 }
 
@@ -84,27 +85,27 @@ pub(crate) struct Inventory {
 /// [`Kind::BadInput`] if a tag's file is damaged, [`Kind::Storage`], [`Kind::Sandbox`] if there are unpacked
 /// layers but no sandbox can be created.
 pub(crate) fn inventory(store: &Store) -> Result<Inventory> {
-    let reach = store.mark()?;
-    let items = items(store, &reach)?;
-    Ok(Inventory { items, damaged: reach.damaged })
+    let marked = store.mark()?;
+    let items = items(store, &marked)?;
+    Ok(Inventory { items, damaged: marked.damaged })
 }
 
-pub(super) fn items(store: &Store, reach: &Marked) -> Result<Vec<Item>> {
+pub(super) fn items(store: &Store, marked: &Marked) -> Result<Vec<Item>> {
     let root = store.root();
     let mut items = Vec::new();
     for blob in store.blobs()? {
         let (digest, bytes) = blob?;
         let path = relative(root, &store.blob_path(&digest));
-        let needed = reach.blobs.contains(&digest);
+        let needed = marked.blobs.contains(&digest);
         items.push(Item { kind: ItemKind::Blob, path, bytes, needed, tree: None });
     }
-    let unreferenced_states = unreferenced_states(store, reach)?;
+    let unreferenced_states = unreferenced_states(store, marked)?;
     let layout = store.layout();
     let mut files = |kind, dir: PathBuf, needed: &dyn Fn(&Path) -> bool| -> Result<()> {
         for entry in fs::read_dir(&dir).io("list", &dir)? {
             let entry = entry.io("list", &dir)?;
             let path = entry.path();
-            // A file that is gone meanwhile uses no space.
+            // A file that was removed meanwhile uses no space.
             let Ok(bytes) = size(&path) else { continue };
             let needed = needed(&path);
             items.push(Item { kind, path: relative(root, &path), bytes, needed, tree: None });
@@ -123,13 +124,13 @@ pub(super) fn items(store: &Store, reach: &Marked) -> Result<Vec<Item>> {
     for notes in [layout.diff_ids(), layout.blob_locations()] {
         files(ItemKind::Note, notes, &|path| is_noted(store, path))?;
     }
-    items.extend(trees(store, reach)?);
+    items.extend(trees(store, marked)?);
     items.sort_by(|a, b| (a.kind, &a.path).cmp(&(b.kind, &b.path)));
     Ok(items)
 }
 
-/// Lists the tree area: unpacked layers, and the scratch directories of running commands.
-fn trees(store: &Store, reach: &Marked) -> Result<Vec<Item>> {
+/// Lists the trees: unpacked layers, the build root file systems of running commands, and the files of services.
+fn trees(store: &Store, marked: &Marked) -> Result<Vec<Item>> {
     let trees = store.layout().trees();
     let mut found = Sandbox::cached_trees(&trees)?;
     let (layers, kept) = (found.len(), Sandbox::persistent_trees(&trees)?);
@@ -138,7 +139,7 @@ fn trees(store: &Store, reach: &Marked) -> Result<Vec<Item>> {
         return Ok(Vec::new());
     }
     let sizes = Sandbox::create(&trees)?.measure(&found)?;
-    let needed: HashSet<String> = reach.chain_ids.iter().map(CachedTree::key_of).collect();
+    let needed: HashSet<String> = marked.chain_ids.iter().map(CachedTree::key_of).collect();
     let services = ids_of_services(store.root())?;
     let is_written = |tree: &CachedTree| {
         let id = tree.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -157,11 +158,12 @@ fn trees(store: &Store, reach: &Marked) -> Result<Vec<Item>> {
     Ok(found.into_iter().zip(sizes).enumerate().map(item).collect())
 }
 
-/// Returns whether the owner of a staging directory is dead.
+/// Returns whether the process that owns a staging directory has ended.
 fn is_dead(path: &Path) -> bool {
     !path.is_dir() || matches!(Staging::lock_dead(path), Ok(Some(_)))
 }
 
+/// Returns whether the store has the blob that a cached fact describes.
 fn is_noted(store: &Store, note: &Path) -> bool {
     let name = note.file_name().unwrap_or_default().to_string_lossy();
     format!("sha256:{name}").parse().is_ok_and(|digest| store.has_blob(&digest))
@@ -199,10 +201,10 @@ pub(crate) fn images(store: &Store) -> Result<Vec<ImageUse>> {
             manifests.push(record.manifest);
         }
     }
-    let reach =
+    let mark =
         |manifest: &Descriptor| Some((manifest.digest, store.mark_image(manifest).ok()?.blobs));
     let blobs: Vec<(Digest, HashSet<Digest>)> =
-        parallel::map(&manifests, reach).into_iter().flatten().collect();
+        parallel::map(&manifests, mark).into_iter().flatten().collect();
     let mut users: HashMap<Digest, u32> = HashMap::new();
     for blob in blobs.iter().flat_map(|(_, blobs)| blobs) {
         *users.entry(*blob).or_default() += 1;
@@ -221,8 +223,8 @@ pub(crate) fn images(store: &Store) -> Result<Vec<ImageUse>> {
     Ok(images)
 }
 
-/// Returns the ids of all services, by which the tree area names their directories. `None` if they are unknown:
-/// a service is damaged, or a restore was interrupted, whose directories no record names.
+/// Returns the ids of all services, which name their directories below `trees/`. `None` if an id is unknown: a
+/// service is damaged, or an interrupted restore left directories that no record names.
 fn ids_of_services(root: &Path) -> Result<Option<HashSet<String>>> {
     let mut ids = HashSet::new();
     for service in ServiceDir::all(root)? {

@@ -3,9 +3,9 @@
 //! | file | purpose |
 //! |---|---|
 //! | `fsck` | verifies the whole store |
-//! | `inventory` | lists the content of the store with what needs it |
-//! | `prune` | removes what nothing needs |
-//! | `remove` | removes an image with everything that no other image shares |
+//! | `inventory` | lists the items in the store, and whether each is needed |
+//! | `prune` | removes unneeded items |
+//! | `remove` | removes an image and everything that only this image uses |
 
 mod fsck;
 mod inventory;

@@ -1,4 +1,4 @@
-//! Pruning: removes what no image and no service needs.
+//! Pruning: removes the items that no image and no service needs.
 
 use std::collections::HashSet;
 use std::fs;
@@ -12,7 +12,7 @@ use crate::service::backup::cutover;
 use crate::service::service_dir::ServiceDir;
 use crate::store::{Marked, Store};
 
-/// Items that pruning removes besides unneeded ones.
+/// Items that pruning removes in addition to unneeded ones.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Pruning {
     /// All unpacked layers.
@@ -22,18 +22,18 @@ pub(crate) struct Pruning {
 }
 
 /// Removes and returns all items that no image needs, and those that `wanted` selects. Waits up to `wait` until
-/// no other process uses the store: a blob that it has written may not be tagged yet.
+/// no other process uses the store, since such a process may have written blobs that are not tagged yet.
 ///
 /// # Errors
-/// [`Kind::BadInput`] if an image is damaged, since its needs are unknown; [`Kind::Storage`], also if the store
-/// is still in use. An item that can't be removed stays for the next run.
+/// [`Kind::BadInput`] if an image is damaged, since the items that it needs are unknown; [`Kind::Storage`], also if
+/// the store is still in use. An item that can't be removed is left to the next run.
 pub(crate) fn prune(store: &mut Store, wanted: Pruning, wait: Duration) -> Result<Vec<Item>> {
     let pruned = store.with_exclusive_lock(wait, |store| {
-        let reach = store.mark()?.whole()?;
-        let mut items = items(store, &reach)?;
+        let marked = store.mark()?.whole()?;
+        let mut items = items(store, &marked)?;
         mark_for_removal(store, wanted, &mut items)?;
         items.retain(|item| !item.needed);
-        remove(store, &reach, &items)?;
+        remove(store, &marked, &items)?;
         Ok(items)
     })?;
     pruned.ok_or_else(|| {
@@ -58,23 +58,23 @@ pub(crate) fn mark_for_removal(store: &Store, wanted: Pruning, items: &mut [Item
 }
 
 fn mark_unused_volumes(store: &Store, items: &mut [Item]) -> Result<()> {
-    let mut had = HashSet::new();
+    let mut used = HashSet::new();
     let services = ServiceDir::all(store.root())?;
     for service in &services {
-        had.extend(service.record()?.volume_names().map(str::to_owned));
+        used.extend(service.record()?.volume_names().map(str::to_owned));
     }
-    // After the records: a restore writes its journal before it removes the record of the candidate.
+    // Read journals after records: a restore writes its journal before it removes the record of the candidate.
     for service in &services {
-        had.extend(cutover::volumes(service)?);
+        used.extend(cutover::volumes(service)?);
     }
     for item in items.iter_mut().filter(|item| item.kind == ItemKind::Volume) {
         let name = item.path.file_name().unwrap_or_default().to_string_lossy();
-        item.needed = had.contains(&*name);
+        item.needed = used.contains(&*name);
     }
     Ok(())
 }
 
-/// Needed layers are unpacked again on their next use.
+/// Marks all unpacked layers for removal: needed ones are unpacked again on their next use.
 fn mark_unpacked_layers(store: &Store, items: &mut [Item]) -> Result<()> {
     let in_use =
         |item: &Item| item.tree.as_ref().is_some_and(CachedTree::is_build_rootfs) && item.needed;
@@ -83,7 +83,7 @@ fn mark_unpacked_layers(store: &Store, items: &mut [Item]) -> Result<()> {
         busy |= service.is_running()?;
     }
     if busy {
-        return Err(Error::new(Kind::Storage, "a service or command runs on the unpacked layers")
+        return Err(Error::new(Kind::Storage, "a service or command is using the unpacked layers")
             .hint("stop it, or omit --unpacked"));
     }
     for item in items.iter_mut().filter(|item| item.kind == ItemKind::Unpacked) {
@@ -92,7 +92,7 @@ fn mark_unpacked_layers(store: &Store, items: &mut [Item]) -> Result<()> {
     Ok(())
 }
 
-fn remove(store: &Store, reach: &Marked, items: &[Item]) -> Result<()> {
+fn remove(store: &Store, marked: &Marked, items: &[Item]) -> Result<()> {
     // Blobs last, in one step: while they exist, everything else can be recreated.
     for item in items.iter().filter(|item| item.kind != ItemKind::Blob && item.tree.is_none()) {
         interrupt::check()?;
@@ -105,5 +105,5 @@ fn remove(store: &Store, reach: &Marked, items: &[Item]) -> Result<()> {
     if !trees.is_empty() {
         Sandbox::create(&store.layout().trees())?.remove_cached(&trees)?;
     }
-    store.collect(reach, None).map(drop)
+    store.collect(marked, None).map(drop)
 }

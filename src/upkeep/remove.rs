@@ -20,8 +20,9 @@ pub(crate) fn remove(store: &mut Store, references: &[Reference]) -> Result<Remo
     store.remove_images(references, forget)
 }
 
-fn forget(store: &Store, reach: &Marked) -> Result<()> {
-    for state in unreferenced_states(store, reach)? {
+/// Removes the unneeded secrets and unpacked layers.
+fn forget(store: &Store, marked: &Marked) -> Result<()> {
+    for state in unreferenced_states(store, marked)? {
         fs::remove_file(&state).io("remove", &state)?;
     }
     let trees = store.layout().trees();
@@ -30,13 +31,13 @@ fn forget(store: &Store, reach: &Marked) -> Result<()> {
     if layers.is_empty() {
         return Ok(());
     }
-    let reach = match store.mark().and_then(Marked::whole) {
+    let marked = match store.mark().and_then(Marked::whole) {
         // Another image's config is damaged, so its layers are unknown: leave them to prune.
         Err(error) if error.kind() == Kind::BadInput => return Ok(()),
         other => other?,
     };
-    let kept: HashSet<String> = reach.chain_ids.iter().map(CachedTree::key_of).collect();
-    // All unneeded layers, not only these images': an earlier removal may have found the store in use.
+    let kept: HashSet<String> = marked.chain_ids.iter().map(CachedTree::key_of).collect();
+    // Remove all unneeded layers, not only those of these images: an earlier removal may have found the store in use.
     layers.retain(|tree| !tree.is_among(&kept));
     if layers.is_empty() {
         return Ok(());

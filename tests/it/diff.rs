@@ -112,7 +112,7 @@ fn a_layer_is_named_by_its_number_and_by_its_digest() {
     for (code, layer, said) in [
         (65, "5", "it has 4"),
         (65, "deadbeef", "no layer deadbeef"),
-        (65, &twice, "several layers are called"),
+        (65, &twice, "several layers match"),
         (2, "0", "svp history"),
         (2, "x", "svp history"),
     ] {

@@ -201,12 +201,12 @@ fn check_store_finds_each_fault_and_nothing_in_a_sound_store() {
     let cases: Vec<(std::path::PathBuf, Option<&str>, &str)> = vec![
         (root.join("blobs/sha256").join(&hex), Some("spoilt"), "is damaged"),
         (root.join("blobs/sha256").join(&hex), None, "base:latest"),
-        (root.join("blobs/sha256/x"), Some("x"), "not named as a blob"),
+        (root.join("blobs/sha256/x"), Some("x"), "not named after a digest"),
         (root.join("blobs/sha256").join(&zeros), Some("x"), "is damaged"),
         (root.join("blobs/md5"), Some("x"), "does not belong in a store"),
         (root.join("stray"), Some("x"), "does not belong in a store"),
         (root.join("tags/base%3Alatest"), Some("{"), "can't be understood"),
-        (root.join("homes/x"), Some("x"), "is not named as a blob"),
+        (root.join("homes/x"), Some("x"), "is not named after a digest"),
         (root.join("diff-ids").join(&hex), Some(&other), "is not the diff ID"),
         (state, Some("{"), "is damaged"),
         (unpacked.join("report"), None, "unpacked layer"),
@@ -398,7 +398,7 @@ fn what_services_run_on_stays_and_what_they_keep_is_counted() {
     place.ok(["rmi", "one", "b", "base"]);
     for more in [&["--dry-run"][..], &[]] {
         let said = place.fails(74, [&["prune", "--unpacked"], more].concat());
-        assert!(said.contains("a service or command runs"), "{said}");
+        assert!(said.contains("a service or command is using"), "{said}");
     }
     place.ok(["prune"]);
     assert_eq!(place.ok(["exec", "s", "--", "cat", "/made-setup"]), "setup\n");

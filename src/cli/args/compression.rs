@@ -18,7 +18,7 @@ pub(in crate::cli) struct CompressionArgs {
 }
 
 impl CompressionArgs {
-    /// The settings to write layers with.
+    /// Returns the settings for writing layers.
     pub(in crate::cli) fn settings(&self) -> Result<Settings> {
         Settings::new(
             self.compression.map_or(Compression::Gzip, Into::into),
@@ -26,7 +26,7 @@ impl CompressionArgs {
         )
     }
 
-    /// The compression given on the command line, if any.
+    /// Returns the compression given on the command line, if any.
     pub(in crate::cli) fn asked(&self) -> Result<Option<Settings>> {
         let any = self.compression.is_some() || self.compression_level.is_some();
         any.then(|| self.settings()).transpose()
@@ -45,7 +45,7 @@ pub(in crate::cli) struct RecompressionArgs {
 }
 
 impl RecompressionArgs {
-    /// The compression given on the command line, if any.
+    /// Returns the compression given on the command line, if any.
     pub(in crate::cli) fn asked(&self) -> Result<Option<Settings>> {
         let settings =
             |format: CompressionFormat| Settings::new(format.into(), self.compression_level);
@@ -55,9 +55,9 @@ impl RecompressionArgs {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(in crate::cli) enum CompressionFormat {
-    /// Every tool reads it
+    /// Supported by every tool
     Gzip,
-    /// Smaller and faster; docker 23, containerd 1.5, podman and skopeo read it
+    /// Smaller and faster; supported by docker 23, containerd 1.5, podman and skopeo
     Zstd,
     /// Uncompressed tar
     None,

@@ -1,4 +1,4 @@
-//! How an instance's environment is printed.
+//! Output formats of an instance's environment.
 
 use clap::ValueEnum;
 

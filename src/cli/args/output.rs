@@ -45,13 +45,15 @@ impl OutputArgs {
         }
         if instance && !self.allow_secrets {
             return Err(Error::usage(format!("{tag} is an instance: its image contains secrets"))
-                .hint("everyone who can pull it can read them; add --allow-secrets to push it all the same"));
+                .hint(
+                    "everyone who can pull it can read them; add --allow-secrets to push it anyway",
+                ));
         }
         Ok(())
     }
 }
 
-/// Pushes the image if `--push` was given: last, so that a failing registry loses neither the image nor the output.
+/// Pushes the image if `--push` was given. Call it last: a failing registry then loses neither image nor output.
 pub(in crate::cli) fn push(
     args: &OutputArgs,
     image: (&Descriptor, &Reference),
@@ -66,7 +68,7 @@ pub(in crate::cli) fn push(
     pushed.hint(format!("the image is in the store; retry with `svp push {}`", image.1.tagged()))
 }
 
-/// The destinations given on the command line.
+/// Returns the destinations given on the command line.
 pub(in crate::cli) fn outputs(args: &OutputArgs) -> Result<Vec<Output>> {
     let mut outputs: Vec<Output> = args.oci_dir.iter().cloned().map(Output::Layout).collect();
     for text in &args.output {

@@ -1,4 +1,4 @@
-//! How to take an image from a registry.
+//! Options for pulling an image: platform, pull policy and signature policy.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use crate::cli::common::Context;
 use crate::oci::Platform;
 use crate::source::{PullOptions, PullPolicy, SignaturePolicy};
 
-/// Options for pulling an image from a registry.
+/// Options for pulling an image.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct PullArgs {
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! How to talk to registries.
+//! Options for connections to registries: certificates and credentials.
 
 use std::path::PathBuf;
 
@@ -23,7 +23,7 @@ pub(in crate::cli) struct RegistryArgs {
 }
 
 impl RegistryArgs {
-    /// The auth file given on the command line; a file to write may not exist yet.
+    /// Returns the auth file given on the command line; the file need not exist yet.
     pub(in crate::cli) fn login_file(&self) -> Option<PathBuf> {
         self.authfile.clone()
     }

@@ -1,4 +1,4 @@
-//! How a script runs, and how its layer is written.
+//! Options for running a script and writing its layer.
 
 use clap::ValueEnum;
 
@@ -14,7 +14,7 @@ pub(in crate::cli) struct ScriptArgs {
     /// Network of the script: auto is private where possible, else the host's
     #[arg(long, value_enum, default_value = "auto")]
     network: NetworkArg,
-    /// Set a variable for the script; it does not reach the image
+    /// Set a variable for the script; the image does not store it
     #[arg(short, long = "env", value_name = "NAME[=VALUE]", value_parser = parsed::<EnvArg>)]
     env: Vec<EnvArg>,
     #[command(flatten)]
@@ -44,8 +44,8 @@ pub(in crate::cli) enum NetworkArg {
 }
 
 impl From<NetworkArg> for Network {
-    fn from(asked: NetworkArg) -> Self {
-        match asked {
+    fn from(arg: NetworkArg) -> Self {
+        match arg {
             NetworkArg::Auto => Network::Private,
             NetworkArg::Host => Network::Host,
             NetworkArg::None => Network::None,

@@ -1,11 +1,11 @@
-//! A number of seconds on the command line.
+//! Durations on the command line.
 
 use std::str::FromStr;
 use std::time::Duration;
 
 use crate::error::Error;
 
-/// How long to wait: `60` or `60s`.
+/// A number of seconds: `60` or `60s`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cli) struct Seconds(pub(in crate::cli) Duration);
 
@@ -15,7 +15,7 @@ impl FromStr for Seconds {
     fn from_str(text: &str) -> Result<Self, Error> {
         let digits = text.strip_suffix('s').unwrap_or(text);
         let seconds = digits.parse().map_err(|_| {
-            Error::usage(format!("invalid number of seconds: {text}")).hint("write such as 60")
+            Error::usage(format!("invalid number of seconds: {text}")).hint("write 60 or 60s")
         })?;
         Ok(Seconds(Duration::from_secs(seconds)))
     }

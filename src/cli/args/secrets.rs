@@ -1,4 +1,4 @@
-//! Secrets from files.
+//! Options for secrets that svp does not generate.
 
 use std::io::Read;
 
@@ -9,7 +9,7 @@ use crate::secret::Secret;
 /// Maximum size of a secret read from a file, in bytes.
 const MAX_SECRET: u64 = 64 << 10;
 
-/// Secrets that are not generated.
+/// Secrets that are read from files, or kept from the replaced instance.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct SecretArgs {
     /// Read the secret NAME from FILE; - is standard input
@@ -21,7 +21,7 @@ pub(in crate::cli) struct SecretArgs {
 }
 
 impl SecretArgs {
-    /// Whether any option for secrets was given.
+    /// Returns whether any option for secrets was given.
     pub(in crate::cli) fn any(&self) -> bool {
         self.keep_secrets || !self.secret.is_empty()
     }
@@ -54,7 +54,7 @@ fn read_secret(name: &str, file: &str) -> Result<Secret> {
     };
     read.io("read the secret from", file).map_err(|error| {
         error.with_kind(Kind::Usage).hint(format!(
-            "--secret {name}=@FILE takes a file that you may read, or {name}=@- standard input"
+            "--secret {name}=@FILE needs a readable file; {name}=@- reads standard input"
         ))
     })?;
     if value.len() as u64 > MAX_SECRET {

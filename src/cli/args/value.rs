@@ -1,4 +1,4 @@
-//! How clap parses an argument into a type of the library.
+//! Parses command-line arguments into types of the library.
 
 use std::str::FromStr;
 

@@ -1,11 +1,11 @@
-//! A variable on the command line and in files of variables.
+//! Environment variables on the command line and in environment files.
 
 use std::path::Path;
 use std::str::FromStr;
 
 use crate::error::{Error, IoContext, Result};
 
-/// A variable as it is given: `NAME=VALUE`, or `NAME` for the value that svp's own environment has.
+/// An environment variable: `NAME=VALUE`, or `NAME` for its value in svp's own environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cli) struct EnvArg {
     pub(in crate::cli) name: String,
@@ -30,18 +30,18 @@ impl FromStr for EnvArg {
             && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
         match valid {
             true => Ok(EnvArg { name: name.to_owned(), value }),
-            false => Err(Error::usage(format!("{name:?} is not a name"))),
+            false => Err(Error::usage(format!("invalid variable name: {name:?}"))),
         }
     }
 }
 
 impl EnvArg {
-    /// As the library takes them.
+    /// Converts variables to pairs of name and value.
     pub(in crate::cli) fn pairs(args: &[EnvArg]) -> Vec<(String, String)> {
         args.iter().map(|arg| (arg.name.clone(), arg.value.clone())).collect()
     }
 
-    /// Reads the variables of a file, one a line; empty lines and those that begin with # are skipped.
+    /// Reads variables from a file, one per line; skips empty lines and lines that begin with `#`.
     pub(in crate::cli) fn read_file(path: &Path) -> Result<Vec<EnvArg>> {
         let text = std::fs::read_to_string(path).io("read", path)?;
         let mut args = Vec::new();

@@ -12,12 +12,12 @@ use crate::layer::file_tree::{FileKind, Inode};
 use crate::oci::Digest;
 use crate::pipeline::compare::Stack;
 
-/// One of the two sides.
+/// One of the two compared images.
 #[derive(Serialize)]
 struct Side {
     /// The image's manifest.
     image: Digest,
-    /// The number of its layers, counted from the lowest.
+    /// The number of compared layers, from the lowest.
     layers: usize,
 }
 
@@ -117,7 +117,7 @@ fn json_difference(difference: &Difference<'_>) -> JsonDifference {
     }
 }
 
-/// Bytes as text, plus the raw bytes where they are not UTF-8.
+/// Returns bytes as text, and in Base64 if they are not UTF-8.
 fn bytes(bytes: &[u8]) -> (String, Option<String>) {
     match std::str::from_utf8(bytes) {
         Ok(text) => (text.to_owned(), None),
@@ -167,7 +167,7 @@ fn file(inode: &Inode) -> File {
 /// Formats a time as RFC 3339, or as `@SECONDS` where RFC 3339 has no form for it.
 fn time(time: Timestamp) -> String {
     let Timestamp { seconds, nanoseconds } = time;
-    // jiff wants the sign of both to be the same.
+    // jiff requires both parts to have the same sign.
     let whole = jiff::Timestamp::from_second(seconds).ok();
     let sum = whole
         .and_then(|at| at.checked_add(jiff::SignedDuration::from_nanos(nanoseconds.into())).ok());

@@ -1,4 +1,4 @@
-//! Differences in words and sums, and their printer.
+//! Classifies and totals differences, and buffers their output.
 
 use serde::Serialize;
 
@@ -10,7 +10,7 @@ use crate::layer::file_tree::{FileKind, Inode};
 /// Size of the output buffer, in bytes.
 const PRINTED: usize = 64 << 10;
 
-/// Prints a long text in pieces.
+/// Buffers lines and prints them in large pieces.
 pub(super) struct Printer<'a> {
     pub(super) context: &'a Context,
     pub(super) text: String,
@@ -46,7 +46,7 @@ impl Change {
         }
     }
 
-    /// The letter that podman and docker print.
+    /// Returns the letter that podman and docker print.
     pub(super) fn letter(self) -> char {
         match self {
             Change::Added => 'A',
@@ -56,7 +56,7 @@ impl Change {
     }
 }
 
-/// Bytes of content; none for a path that does not exist or is not a regular file.
+/// Returns the size of the content in bytes; 0 for a path that does not exist or is not a regular file.
 pub(super) fn size(inode: Option<&Inode>) -> u64 {
     match inode.map(|inode| &inode.kind) {
         Some(FileKind::File { size, .. }) => *size,
@@ -64,7 +64,7 @@ pub(super) fn size(inode: Option<&Inode>) -> u64 {
     }
 }
 
-/// The changed attributes of a path; none if it was added or removed.
+/// Returns the changed attributes of a path; empty if it was added or removed.
 pub(super) fn changed(difference: &Difference<'_>) -> Vec<Aspect> {
     match (difference.before, difference.after) {
         (Some(before), Some(after)) => aspects(before, after),

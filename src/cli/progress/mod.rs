@@ -28,7 +28,7 @@ pub(super) enum Style {
     Quiet,
 }
 
-/// Draws the events that the library reports.
+/// Displays the events that the library reports.
 pub(super) struct Terminal {
     style: Style,
     amount: Amount,
@@ -38,7 +38,7 @@ pub(super) struct Terminal {
 /// The minimum importance of an event that is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Amount {
-    /// Errors, which are no events: `--quiet`.
+    /// Only errors, which are not events: `--quiet`.
     Nothing,
     Warnings,
     All,
@@ -50,7 +50,7 @@ struct State {
     /// The bars, by the digests of the blobs.
     transfers: HashMap<String, ProgressBar>,
     /// The time of the last JSON event of each transfer.
-    told: HashMap<String, Instant>,
+    last_printed: HashMap<String, Instant>,
     /// Output of a script after its last newline.
     partial: Vec<u8>,
 }
@@ -58,7 +58,7 @@ struct State {
 /// Longer lines of a script are printed in pieces of this many bytes.
 const MAX_LINE: usize = 4096;
 /// Interval between JSON events of one transfer.
-const TOLD_EVERY: Duration = Duration::from_millis(250);
+const JSON_INTERVAL: Duration = Duration::from_millis(250);
 
 impl Terminal {
     pub(super) fn new(style: Style, quiet: bool) -> Self {
@@ -81,12 +81,12 @@ impl Terminal {
         }
     }
 
-    fn say(&self, state: &mut State, event: &Event<'_>) {
-        let least = match event {
+    fn print_event(&self, state: &mut State, event: &Event<'_>) {
+        let importance = match event {
             Event::Warning(_) => Amount::Warnings,
             _ => Amount::All,
         };
-        if self.amount < least {
+        if self.amount < importance {
             return;
         }
         let line = match self.style {
@@ -94,13 +94,13 @@ impl Terminal {
             _ => words::line(event).map(|line| format!("svp: {}", escape_controls(&line))),
         };
         if let Some(line) = line {
-            // Whole lines move past the script's half-written one.
+            // Print the script's incomplete line first, so that it doesn't mix with this one.
             self.flush_partial(state);
             put(state, &line);
         }
     }
 
-    fn script(&self, state: &mut State, bytes: &[u8]) {
+    fn script_output(&self, state: &mut State, bytes: &[u8]) {
         if self.amount < Amount::All {
             return;
         }
@@ -123,7 +123,7 @@ impl Terminal {
     fn flush_line(&self, state: &mut State) {
         let line = std::mem::take(&mut state.partial);
         let line = String::from_utf8_lossy(&line);
-        // A progress bar of the script: keep its last state.
+        // Carriage returns redraw a line, such as a progress bar: keep the last state.
         let line = line.trim_end_matches('\r').rsplit('\r').next().unwrap_or_default();
         let shown = match self.style {
             Style::Json => json!({"event": "output", "text": line}).to_string(),
@@ -135,11 +135,11 @@ impl Terminal {
     fn transfer(&self, state: &mut State, event: &Event<'_>, transfer: Transfer<'_>) {
         let Transfer { digest, done, total, .. } = transfer;
         if self.style == Style::Json {
-            // Programs want to see it move, not every piece.
-            let last = state.told.get(digest);
-            if done == 0 || last.is_none_or(|last| last.elapsed() >= TOLD_EVERY) {
-                state.told.insert(digest.to_owned(), Instant::now());
-                self.say(state, event);
+            // Limit the rate: programs don't need an event for every chunk.
+            let last = state.last_printed.get(digest);
+            if done == 0 || last.is_none_or(|last| last.elapsed() >= JSON_INTERVAL) {
+                state.last_printed.insert(digest.to_owned(), Instant::now());
+                self.print_event(state, event);
             }
             return;
         }
@@ -158,11 +158,11 @@ impl Terminal {
     }
 
     fn transferred(&self, state: &mut State, event: &Event<'_>, digest: &str) {
-        state.told.remove(digest);
+        state.last_printed.remove(digest);
         if let Some(bar) = state.transfers.remove(digest) {
             bar.finish_and_clear();
         }
-        self.say(state, event);
+        self.print_event(state, event);
     }
 }
 
@@ -174,7 +174,7 @@ fn put(state: &State, line: &str) {
 }
 
 fn write_line(line: &str) {
-    // Standard error may be closed: that is no reason to fail.
+    // Standard error may be closed; the command goes on.
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
@@ -182,10 +182,10 @@ impl Reporter for Terminal {
     fn event(&self, event: Event<'_>) {
         let Ok(mut state) = self.state.lock() else { return };
         match event {
-            Event::ScriptOutput(bytes) => self.script(&mut state, bytes),
+            Event::ScriptOutput(bytes) => self.script_output(&mut state, bytes),
             Event::Transfer(transfer) => self.transfer(&mut state, &event, transfer),
             Event::Transferred { digest } => self.transferred(&mut state, &event, digest),
-            _ => self.say(&mut state, &event),
+            _ => self.print_event(&mut state, &event),
         }
     }
 }

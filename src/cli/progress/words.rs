@@ -1,11 +1,11 @@
-//! Events in words.
+//! Formats events as text.
 
 use std::time::Duration;
 
 use super::super::table::size;
 use crate::progress::{BackupNote, Event, ImageNote, Note, PortReason, ServiceNote, Step, Warning};
 
-/// An event as a line for people; none for those that are no line.
+/// Formats an event as a line of text; `None` for transfers and script output.
 pub(crate) fn line(event: &Event<'_>) -> Option<String> {
     Some(match event {
         Event::Step(step) => self::step(step),
@@ -26,7 +26,7 @@ fn seconds(delay: Duration) -> String {
     format!("{:.1} s", delay.as_secs_f32())
 }
 
-/// The first characters of a digest, as tables show them.
+/// Returns the first 12 hexadecimal digits of a digest, as in tables.
 pub(super) fn short(digest: &str) -> &str {
     let hex = digest.split_once(':').map_or(digest, |(_, hex)| hex);
     hex.get(..12).unwrap_or(hex)
@@ -64,10 +64,10 @@ fn step(step: &Step) -> String {
         }
         Step::StartCopy => "starting a fresh copy of the service".into(),
         Step::UnpackBackup => "unpacking the backup into a fresh copy of the service".into(),
-        Step::Cutover => "the fresh copy is healthy: it takes the old one's place".into(),
+        Step::Cutover => "the fresh copy is healthy: it replaces the old one".into(),
         Step::CheckBlobs => "checking the blobs".into(),
         Step::CheckImages => "checking the images".into(),
-        Step::CheckImageFiles => "checking what belongs to the images".into(),
+        Step::CheckImageFiles => "checking cached facts and instances".into(),
         Step::CheckUnpackedLayers => "checking the unpacked layers".into(),
     }
 }
@@ -83,25 +83,25 @@ fn note(note: &Note) -> String {
 fn image_note(note: &ImageNote) -> String {
     match note {
         ImageNote::OciManifest { digest, docker_digest } => format!(
-            "the manifest {docker_digest} is Docker's: an image layout gets one of OCI's, {digest}, with the \
-             same config and layers"
+            "the manifest {docker_digest} has Docker's format: the image layout gets an OCI manifest, {digest}, with \
+             the same config and layers"
         ),
         ImageNote::EntriesSkipped { count: 1 } => {
-            "1 entry of the index is not an image and is left out".into()
+            "skipped 1 entry of the index that is not an image".into()
         }
         ImageNote::EntriesSkipped { count } => {
-            format!("{count} entries of the index are not images and are left out")
+            format!("skipped {count} entries of the index that are not images")
         }
         ImageNote::SeveralImages { directory, reference } => format!(
-            "{directory} has several images: `podman load` can't tell them apart; use \
+            "{directory} contains several images: `podman load` can't tell them apart; use \
              `skopeo copy oci:{directory}:{reference} containers-storage:{reference}`"
         ),
         ImageNote::SocketSkipped { path } => {
-            format!("left out the socket {path}: a layer can't hold one")
+            format!("skipped the socket {path}: a layer can't contain sockets")
         }
         ImageNote::ArgumentsSwapped { image, base } => format!(
             "there is no image {image}, and {base} is a base image: setting up {image} on it, \
-             as `-i {base} -t {image}` would say"
+             as with `-i {base} -t {image}`"
         ),
         ImageNote::DeviceNotCreated { path, major, minor } => {
             format!("{path}: no permission to create the device {major}:{minor}")
@@ -133,17 +133,17 @@ fn service_note(note: &ServiceNote) -> String {
                 .into()
         }
         ServiceNote::AddressMoved { service, from, to } => {
-            format!("{from} is taken by another service: {service} has the address {to} now")
+            format!("{from} is used by another service: {service} now has the address {to}")
         }
         ServiceNote::PortMoved { port, to, reason: PortReason::Privileged } => {
-            format!("port {port} takes privilege on this host: it is {to} here")
+            format!("port {port} needs a privilege on this host: using {to} instead")
         }
         ServiceNote::PortMoved { port, to, reason: PortReason::InUse } => format!(
-            "port {port} belongs to another program on all of this host's addresses: it is {to} here"
+            "another program uses port {port} on all of this host's addresses: using {to} instead"
         ),
-        ServiceNote::PortTaken { port } => format!(
-            "another program has port {port} on this host already: `ss -lnp` tells which"
-        ),
+        ServiceNote::PortTaken { port } => {
+            format!("another program already uses port {port} on this host: `ss -lnp` shows it")
+        }
         ServiceNote::ContainerKilled => "the container was killed".into(),
         ServiceNote::NoLimits { reason }
         | ServiceNote::ContainerNotStarted { reason }
@@ -156,20 +156,20 @@ fn service_note(note: &ServiceNote) -> String {
             format!("{component} {end}; restarting in {}", milliseconds(*delay_ms))
         }
         ServiceNote::ComponentStuck => {
-            "a killed component does not end: killing the whole container".into()
+            "a component does not exit after SIGKILL: killing the whole container".into()
         }
-        ServiceNote::LogsWritten => "the logs are written again".into(),
+        ServiceNote::LogsWritten => "the logs can be written again".into(),
         ServiceNote::NetworkRestored => {
-            "the network was connected again: its helper process had died".into()
+            "the network was restored: its helper process had died".into()
         }
         ServiceNote::NetworkLost { reason } => format!("the network is lost: {reason}"),
         ServiceNote::OutOfMemory => {
-            "out of memory: the kernel has killed a process of the service; allow more with --memory"
+            "out of memory: the kernel killed a process of the service; allow more with --memory"
                 .into()
         }
         ServiceNote::NotAtBoot => {
-            "it is restarted as long as this machine runs; `svp export --format quadlet` makes a unit \
-             that starts it at boot"
+            "the service is not started at boot; `svp export --format quadlet` creates a unit that \
+             starts it"
                 .into()
         }
         ServiceNote::LinkedBy { service, users } => {
@@ -199,7 +199,7 @@ fn backup_note(note: &BackupNote) -> String {
             )
         }
         BackupNote::HostPathSkipped { path, at } => {
-            format!("not in the backup: {path} of the host, at {at}")
+            format!("not in the backup: the host directory {path}, mounted at {at}")
         }
         BackupNote::NoHeader => "the backup has no header".into(),
         BackupNote::NoRestoreScript => {
@@ -215,16 +215,16 @@ fn backup_note(note: &BackupNote) -> String {
 
 fn warning(warning: &Warning) -> String {
     match warning {
-        Warning::StoredImageUsed { reason } => format!("{reason}; using the image of the store"),
+        Warning::StoredImageUsed { reason } => format!("{reason}; using the image in the store"),
         Warning::OtherPlatform { offered, wanted } => {
             format!("the image is for {offered}, not for {wanted}")
         }
         Warning::NotVerified { policy, source } => format!(
-            "the policy {policy} wants {source} signed; svp verifies no signatures and takes it without"
+            "the policy {policy} requires {source} to be signed; svp does not verify signatures and accepts it"
         ),
         Warning::PackDiffers { pack } => format!(
             "{pack} is not the pack that the base image was built with; the image's own is used \
-             (--update-pack lays yours over it, `svp build` makes a new base)"
+             (--update-pack replaces it with yours, `svp build` builds a new base)"
         ),
         Warning::Unreadable { holder, reason } => {
             format!("{holder} can't be read: {reason}")
@@ -240,24 +240,24 @@ fn warning(warning: &Warning) -> String {
             format!("{reason}; `svp prune` removes its files")
         }
         Warning::SharedVolume { service, volume } => format!(
-            "{service} runs with the same volume, {volume}: its files may change while they are copied"
+            "{service} is running with the same volume, {volume}: its files may change while they are copied"
         ),
         Warning::OtherImage { image, digest } => {
-            format!("it was made with another image of the name {image}: {}", short(digest))
+            format!("the backup was created with another image named {image}: {}", short(digest))
         }
         Warning::BackupEmpty => "the backup is empty: bin/backup printed nothing".into(),
         Warning::BackupFailed { exit_code, file, file_kept } => {
             let kept = file.as_ref().map_or(String::new(), |file| match file_kept {
-                true => format!(": {file} is as it was"),
+                true => format!(": {file} is unchanged"),
                 false => format!(": {file} was not written"),
             });
-            format!("bin/backup ended with {exit_code}{kept}")
+            format!("bin/backup exited with {exit_code}{kept}")
         }
         Warning::RestoreFailed { exit_code, verifying: true } => {
-            format!("bin/restore ended with {exit_code}: the backup can't be restored")
+            format!("bin/restore exited with {exit_code}: the backup can't be restored")
         }
         Warning::RestoreFailed { exit_code, verifying: false } => {
-            format!("bin/restore ended with {exit_code}: not restored, everything is as it was")
+            format!("bin/restore exited with {exit_code}: not restored, everything is as it was")
         }
     }
 }

@@ -35,7 +35,7 @@ pub(in crate::cli) struct BackupArgs {
     /// The file to write, replaced once the backup is complete [default: standard output, also -]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Compression; decompressed, a backup is exactly the output of bin/backup
+    /// Compression; the decompressed backup is exactly the output of bin/backup
     #[arg(
         long,
         value_enum,
@@ -64,7 +64,7 @@ pub(in crate::cli) struct RestoreArgs {
     /// The backup to read [default: standard input, also -]
     #[arg(short, long, value_name = "FILE")]
     input: Option<PathBuf>,
-    /// Compression, if its first bytes do not identify it
+    /// Compression of the backup, if its first bytes do not identify it
     #[arg(long, value_enum, value_name = "zstd|gzip|none", hide_possible_values = true)]
     compression: Option<CompressionFormat>,
     #[command(flatten)]
@@ -92,7 +92,7 @@ struct Source {
 
 pub(in crate::cli) fn backup(args: &BackupArgs, context: &Context) -> Result<ExitCode> {
     if let Some(path) = &args.show {
-        return tell(path, context);
+        return show_header(path, context);
     }
     let settings = Settings::new(args.compression.into(), args.compression_level)?;
     let (root, service_dir) = find(args.name.as_deref().unwrap_or_default())?;
@@ -118,7 +118,7 @@ pub(in crate::cli) fn backup(args: &BackupArgs, context: &Context) -> Result<Exi
     if args.verify {
         let (root, service_dir) = (&source.root, &source.service_dir);
         let written = target.written()?;
-        // Check first: an uncompressed backup may begin like a compressed one.
+        // Don't detect the compression: an uncompressed backup may begin like a compressed one.
         let compression = Some(args.compression);
         let outcome =
             restore::verify(request(root, service_dir, written, compression, &args.how, context))?;
@@ -146,7 +146,7 @@ pub(in crate::cli) fn restore(args: &RestoreArgs, context: &Context) -> Result<E
 }
 
 /// Prints the header of a backup.
-fn tell(path: &Path, context: &Context) -> Result<ExitCode> {
+fn show_header(path: &Path, context: &Context) -> Result<ExitCode> {
     let mut input = input(Some(path).filter(|path| *path != Path::new("-")))?;
     let header = BackupStart::read(&mut input, None)?.header.ok_or_else(|| {
         Error::bad_input("the backup has no header")
@@ -166,14 +166,14 @@ fn verified(outcome: Outcome, context: &Context) -> Result<ExitCode> {
     }
 }
 
-/// Tells that `bin/restore` failed; its own exit code.
+/// Reports that `bin/restore` failed; returns its exit code.
 fn failed_restore(end: End, verifying: bool, context: &Context) -> ExitCode {
     let exit_code = shell_code(end);
     context.reporter().warning(Warning::RestoreFailed { exit_code, verifying });
     own_code(exit_code)
 }
 
-/// A script's exit code, as ours.
+/// Converts a script's exit code to svp's own.
 fn own_code(code: i32) -> ExitCode {
     ExitCode::from(u8::try_from(code).unwrap_or(255))
 }
@@ -198,7 +198,7 @@ fn request<'a>(
     }
 }
 
-/// The backup to read.
+/// Opens the backup to read.
 fn input(path: Option<&Path>) -> Result<File> {
     if let Some(path) = path {
         return File::open(path).io("open", path);
@@ -261,7 +261,7 @@ impl Target {
         }
     }
 
-    /// The bytes written so far, from the start.
+    /// Returns the bytes written so far, positioned at the start.
     fn written(&self) -> Result<File> {
         let file = match self {
             Target::File(new) => new.file(),

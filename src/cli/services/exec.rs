@@ -40,7 +40,7 @@ struct HowArgs {
     /// Do not allocate a terminal
     #[arg(short = 'T', long)]
     no_tty: bool,
-    // podman's options, accepted for habit: this is the behaviour anyway.
+    // podman's options, accepted for compatibility: this is the default behaviour.
     #[arg(short, hide = true)]
     interactive: bool,
     #[arg(short, hide = true)]
@@ -99,14 +99,14 @@ fn script(script: &str, args: &ScriptArgs, context: &Context) -> Result<ExitCode
     run(name, argv, &HowArgs::default(), context).map_err(|error| {
         or_hint(error, || {
             format!(
-                "the pack has no bin/{script}, or the service has lost it; `svp shell {name}` and \
-                 `svp exec {name} -- COMMAND` need none"
+                "the pack has no bin/{script}, or the service has removed it; `svp shell {name}` and \
+                 `svp exec {name} -- COMMAND` work without it"
             )
         })
     })
 }
 
-/// The hint for a command that does not exist.
+/// Adds a hint to the error of a command that does not exist.
 fn or_hint(error: Error, hint: impl FnOnce() -> String) -> Error {
     let missing = error.hint_text().is_none() && error.is(Cause::CommandNotFound);
     if missing { error.hint(hint()) } else { error }

@@ -132,22 +132,19 @@ fn joined(exported: &Exported, format: Format) -> String {
 
 /// Writes all files or none; files with secrets get mode 0600.
 fn write(files: &[File], dir: &Path, force: bool) -> Result<()> {
-    fs::create_dir_all(dir).io("make", dir)?;
-    // Identical content may stay.
+    fs::create_dir_all(dir).io("create", dir)?;
+    // Ignore files that already have the same content.
     let is_other = |file: &&File| {
         let path = dir.join(&file.name);
-        let there = path.symlink_metadata();
-        there.is_ok_and(|there| {
-            !there.is_file() || fs::read(&path).ok().as_deref() != Some(file.text.as_bytes())
+        let found = path.symlink_metadata();
+        found.is_ok_and(|found| {
+            !found.is_file() || fs::read(&path).ok().as_deref() != Some(file.text.as_bytes())
         })
     };
     let taken = files.iter().find(is_other).map(|file| dir.join(&file.name));
     if let Some(path) = taken.filter(|_| !force) {
-        return Err(Error::usage(format!(
-            "{} is there already and says something else",
-            path.display()
-        ))
-        .hint("add --force to replace it, or choose another directory with --output"));
+        return Err(Error::usage(format!("{} already exists with other content", path.display()))
+            .hint("add --force to replace it, or choose another directory with --output"));
     }
     let mut staged = Vec::new();
     for file in files {

@@ -101,13 +101,13 @@ pub(in crate::cli) fn start(args: &StartArgs, context: &Context) -> Result<ExitC
     let request = Start { wait: args.wait.map(|Seconds(limit)| limit) };
     for service_dir in &service_dirs {
         lifecycle::start(&root, service_dir, &request, context.reporter())?;
-        name_of(service_dir, args.format, context)?;
+        print_name(service_dir, args.format, context)?;
     }
     finish(&service_dirs, args.format, context)
 }
 
-/// Prints the name of each service when it is done; JSON is printed once, at the end.
-fn name_of(service_dir: &ServiceDir, format: Format, context: &Context) -> Result<()> {
+/// Prints the name of a service that is done; JSON is printed once, by [`finish`].
+fn print_name(service_dir: &ServiceDir, format: Format, context: &Context) -> Result<()> {
     match format {
         Format::Table => context.print(&format!("{}\n", service_dir.name())),
         Format::Json => Ok(()),
@@ -129,7 +129,7 @@ pub(in crate::cli) fn stop(args: &StopArgs, context: &Context) -> Result<ExitCod
     let request = Stop { seconds: args.time };
     for service_dir in &service_dirs {
         lifecycle::stop(service_dir, &request, context.reporter())?;
-        name_of(service_dir, args.format, context)?;
+        print_name(service_dir, args.format, context)?;
     }
     // A service run with --rm no longer exists.
     service_dirs.retain(|service_dir| ServiceDir::existing(&root, service_dir.name()).is_ok());
@@ -141,7 +141,7 @@ pub(in crate::cli) fn restart(args: &RestartArgs, context: &Context) -> Result<E
     let request =
         Restart { components: args.components.clone(), stop: Stop { seconds: args.time } };
     lifecycle::restart(&root, &service_dir, &request, context.reporter())?;
-    name_of(&service_dir, args.format, context)?;
+    print_name(&service_dir, args.format, context)?;
     finish(&[service_dir], args.format, context)
 }
 
@@ -173,8 +173,8 @@ pub(in crate::cli) fn remove(args: &RemoveArgs, context: &Context) -> Result<Exi
     for service_dir in existing(&root, &args.names)? {
         let name = service_dir.name();
         let left = lifecycle::remove(&root, &service_dir, &request, context.reporter())?;
-        note_what_stays(name, &left, context);
-        name_of(&service_dir, args.format, context)?;
+        report_leftovers(name, &left, context);
+        print_name(&service_dir, args.format, context)?;
         removed.push(serde_json::json!({ "name": name }));
     }
     if args.format == Format::Json {
@@ -183,7 +183,7 @@ pub(in crate::cli) fn remove(args: &RemoveArgs, context: &Context) -> Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-fn note_what_stays(name: &str, left: &Removed, context: &Context) {
+fn report_leftovers(name: &str, left: &Removed, context: &Context) {
     let reporter = context.reporter();
     if !left.linked.is_empty() {
         let (service, users) = (name.to_owned(), left.linked.clone());

@@ -37,7 +37,7 @@ pub(in crate::cli) struct Args {
     /// Only lines after a time (2026-01-31T12:00:00Z, 2026-01-31), seconds since 1970, or a duration ago (10m, 2h)
     #[arg(long, value_name = "TIME", value_parser = parsed::<Moment>)]
     since: Option<Moment>,
-    /// Only lines before that time
+    /// Only lines before a time, in the same formats
     #[arg(long, value_name = "TIME", value_parser = parsed::<Moment>)]
     until: Option<Moment>,
     /// Print the time of each line

@@ -31,7 +31,7 @@ pub(super) enum Command {
     Stop(lifecycle::StopArgs),
     /// Restart a service, or some of its components
     Restart(lifecycle::RestartArgs),
-    /// Remove services, keeping their volumes unless told otherwise
+    /// Remove services, keeping their volumes unless --volumes is given
     Rm(lifecycle::RemoveArgs),
     /// Wait until services exit, and print their exit codes
     Wait(lifecycle::WaitArgs),

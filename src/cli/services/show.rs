@@ -51,7 +51,7 @@ pub(in crate::cli) struct EnvArgs {
     format: EnvFormat,
 }
 
-/// A service as it is printed, without secrets.
+/// The printed facts about a service, without secrets.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ServiceInfo {
@@ -144,8 +144,8 @@ impl ServiceInfo {
         }
     }
 
-    /// The status as `ps` shows it.
-    fn words(&self) -> String {
+    /// Formats the status for `ps`.
+    fn status_text(&self) -> String {
         let since = |time: Option<i64>| {
             time.map_or(String::new(), |time| format!(" {}", span(now() - time)))
         };
@@ -164,7 +164,7 @@ impl ServiceInfo {
 }
 
 impl ShownPort {
-    /// The suffix of a port that is not TCP.
+    /// Returns the suffix of a port that is not TCP, else an empty string.
     fn suffix(&self) -> &'static str {
         if self.protocol == Transport::Udp { "/udp" } else { "" }
     }
@@ -256,7 +256,7 @@ pub(in crate::cli) fn ps(args: &PsArgs, context: &Context) -> Result<ExitCode> {
                 format!("{}:{}->{}{}", port.host, port.port, port.container_port, port.suffix())
             }
         };
-        let words = one.words();
+        let words = one.status_text();
         let restarts: u32 = one.components.iter().map(|component| component.restarts).sum();
         let ports: Vec<String> = one.ports.iter().map(port).collect();
         table.row([one.name, one.image, words, restarts.to_string(), ports.join(", ")]);
@@ -275,7 +275,7 @@ pub(in crate::cli) fn info(args: &InfoArgs, context: &Context) -> Result<ExitCod
     let mut table = Table::new(["name", &shown.name]);
     let mut row = |what: &str, text: String| table.row([what.to_owned(), text]);
     row("image", format!("{} ({})", shown.image, shown.digest));
-    row("status", shown.words());
+    row("status", shown.status_text());
     if let Some(error) = &shown.error {
         row("error", error.clone());
     }

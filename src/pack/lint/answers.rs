@@ -1,4 +1,4 @@
-//! Checks the pack's answers.
+//! Checks the pack's answers to `bin/query`.
 
 use super::{Key, Problems, QueryRunner, Severity};
 use crate::error::Kind;
@@ -15,7 +15,7 @@ pub(super) fn check(runner: &mut QueryRunner<'_>, problems: &mut Problems) {
             Ok(answer) => answer,
             Err(error) => {
                 problems.error(SCRIPT, &error);
-                // Stop: without a sandbox every key fails alike, and after an interrupt nobody waits for more.
+                // Stop: without a sandbox every key fails in the same way, and an interrupt ends the command.
                 if matches!(error.kind(), Kind::Sandbox | Kind::Interrupted) {
                     return;
                 }
@@ -34,8 +34,8 @@ pub(super) fn check(runner: &mut QueryRunner<'_>, problems: &mut Problems) {
         }
     }
     let env = env.unwrap_or_default();
-    repeated(&secrets.unwrap_or_default(), &env, problems);
-    keys(&env, problems);
+    repeated_secrets(&secrets.unwrap_or_default(), &env, problems);
+    unknown_placeholders(&env, problems);
     if ports.is_some_and(|ports| ports.is_empty()) && ports_from_env(&env).is_empty() {
         let what = "`query ports` prints nothing, and no env variable is named PORT or *_PORT";
         let hint = "the image will expose the base image's ports, if any";
@@ -50,8 +50,8 @@ fn parsed<T>(
     parse(&answer.stdout, SCRIPT).ok()
 }
 
-/// Reports each secret that env repeats.
-fn repeated(secrets: &[String], env: &[EnvVar], problems: &mut Problems) {
+/// Reports each secret that `query env` repeats.
+fn repeated_secrets(secrets: &[String], env: &[EnvVar], problems: &mut Problems) {
     for var in env.iter().filter(|var| secrets.contains(&var.name)) {
         let what = format!("`{SCRIPT} env` repeats the secret {}", var.name);
         let hint = "remove the name from `query env`: svp generates the secret's value";
@@ -59,8 +59,8 @@ fn repeated(secrets: &[String], env: &[EnvVar], problems: &mut Problems) {
     }
 }
 
-/// Reports each unknown `%KEY`, which svp does not replace.
-fn keys(env: &[EnvVar], problems: &mut Problems) {
+/// Reports each unknown placeholder `%KEY`, which svp does not replace.
+fn unknown_placeholders(env: &[EnvVar], problems: &mut Problems) {
     for var in env {
         for key in unknown_keys(&var.value) {
             let what =
@@ -71,8 +71,8 @@ fn keys(env: &[EnvVar], problems: &mut Problems) {
     }
 }
 
-/// Returns the unknown placeholders, written like known ones: `%` and a word in capitals. `%` and two
-/// hexadecimal digits are an encoded byte of a URL.
+/// Returns the unknown placeholders: `%` and a word in capitals. Ignores `%` and two hexadecimal digits, which
+/// encode a byte of a URL.
 pub(super) fn unknown_keys(value: &str) -> Vec<&str> {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let mut out = Vec::new();

@@ -17,7 +17,7 @@ use problem::Problems;
 pub use problem::{Problem, Severity};
 use scripts::OPTIONAL;
 
-/// Returns all problems of the pack in `dir`, worst first. `runner` runs `bin/query`; it is not called if that
+/// Returns all problems of the pack in `dir`, errors first. `runner` runs `bin/query`; it is not called if that
 /// script can't be started.
 pub fn lint(dir: &Path, runner: &mut QueryRunner<'_>) -> Vec<Problem> {
     let mut problems = Problems::default();
@@ -68,7 +68,7 @@ fn check_scripts(pack: &Pack, problems: &mut Problems) -> bool {
     runnable
 }
 
-/// Reports files that a layer can't hold, and a `.svpignore` that excludes too much.
+/// Reports files that a layer can't contain, and a `.svpignore` that excludes too much.
 fn check_layer(pack: &Pack, problems: &mut Problems) {
     if let Err(error) = pack.write_layer(&mut io::sink(), PREFIX) {
         problems.error(".", &error);

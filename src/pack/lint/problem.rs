@@ -1,4 +1,4 @@
-//! A problem of a pack, and the collection of them.
+//! Problems of a pack.
 
 use std::fmt;
 
@@ -6,11 +6,11 @@ use serde::Serialize;
 
 use crate::error::Error;
 
-/// How bad a [`Problem`] is.
+/// The severity of a [`Problem`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Nothing is wrong.
+    /// Not a fault, such as a missing optional script.
     Note,
     /// A probable mistake.
     Warning,
@@ -35,9 +35,9 @@ pub struct Problem {
     pub severity: Severity,
     /// The file, relative to the pack; `.` for the pack itself.
     pub path: String,
-    /// The line of the file, from 1, if the problem is in one line.
+    /// The line number, from 1, if the problem is in one line.
     pub line: Option<usize>,
-    /// The fault.
+    /// The description of the problem.
     pub message: String,
     /// The way to fix it.
     pub hint: Option<String>,
@@ -54,7 +54,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Collects problems.
+/// The problems found so far.
 #[derive(Default)]
 pub(super) struct Problems(pub(super) Vec<Problem>);
 

@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags};
 use super::{Pack, Problems, Severity};
 use crate::pack::shebang::{Start, start};
 
-/// The maximum number of bytes read of a script, 1 MiB.
+/// The maximum number of bytes read from a script, 1 MiB.
 const MAX_READ: u64 = 1 << 20;
 /// The maximum number of files checked in `bin/` and in `lib/`.
 const MAX_FILES: usize = 500;
@@ -22,7 +22,7 @@ pub(super) const OPTIONAL: [(&str, Severity, &str); 5] = [
     ("bin/run", Severity::Error, "the service can't be run"),
     ("bin/client", Severity::Note, "`svp client` has nothing to run"),
     ("bin/extra", Severity::Note, "`svp extra` has nothing to run"),
-    ("bin/backup", Severity::Note, "`svp backup` stops the service and copies what it has written"),
+    ("bin/backup", Severity::Note, "`svp backup` stops the service and copies its files"),
     ("bin/restore", Severity::Note, "`svp restore` accepts only such copies"),
 ];
 
@@ -59,17 +59,17 @@ pub(super) fn check(pack: &Pack, script: &str, problems: &mut Problems) -> bool 
 fn interpreter_missing(script: &str, name: &str, problems: &mut Problems) {
     let problem = if script == "bin/query" {
         let what = format!("its interpreter {name} is not on this host");
-        let hint = "use #!/bin/sh: bin/query runs before there is an image";
+        let hint = "use #!/bin/sh: bin/query runs before the image exists";
         problems.add(Severity::Error, script, what, hint)
     } else {
         let what = format!("its interpreter {name} is not on this host");
-        let hint = "put it into the image: the base must have it for bin/build, which can install it for the others";
+        let hint = "install it in the image: the base needs it for bin/build, which can install it for the others";
         problems.add(Severity::Warning, script, what, hint)
     };
     problem.line = Some(1);
 }
 
-/// Returns the interpreter that the host lacks.
+/// Returns the interpreter if the host lacks it.
 fn missing(interpreter: &str, argument: Option<&str>) -> Option<String> {
     if !Path::new(interpreter).is_file() {
         return Some(interpreter.to_owned());
@@ -105,6 +105,7 @@ pub(super) fn check_others(pack: &Pack, problems: &mut Problems) {
     }
 }
 
+/// Reports lines that end in CRLF.
 fn line_ends(script: &str, text: &[u8], problems: &mut Problems) {
     if text.contains(&0) {
         return;
@@ -115,7 +116,7 @@ fn line_ends(script: &str, text: &[u8], problems: &mut Problems) {
         let more = crlf.count();
         let what = match more {
             0 => "ends in CRLF".to_owned(),
-            _ => format!("ends in CRLF, as do {more} more lines"),
+            _ => format!("ends in CRLF (and {more} more)"),
         };
         let hint = "save the file with LF: sed -i 's/\\r$//' FILE";
         problems.add(Severity::Error, script, what, hint).line = Some(index + 1);

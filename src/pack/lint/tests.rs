@@ -39,7 +39,7 @@ fn whole(files: &[(&str, &str)]) -> tempfile::TempDir {
 }
 
 #[test]
-fn nothing_is_said_of_a_good_pack() {
+fn a_good_pack_has_no_problems() {
     assert_eq!(found(whole(&[]).path()), [""; 0]);
 }
 
@@ -73,7 +73,7 @@ fn every_problem_is_found_at_once() {
 }
 
 #[rstest]
-#[case(&[("bin/build", "#!/bin/sh\n:\r\n:\r\n")], "error: bin/build:2: ends in CRLF, as do 1 more lines")]
+#[case(&[("bin/build", "#!/bin/sh\n:\r\n:\r\n")], "error: bin/build:2: ends in CRLF (and 1 more)")]
 #[case(&[("lib/x.sh", ":\r\n")], "error: lib/x.sh:1: ends in CRLF")]
 #[case(&[("bin/query", "#!/no/sh\n")], "error: bin/query:1: its interpreter /no/sh is not on this host")]
 #[case(&[("bin/run", "#!/usr/bin/env no-such-thing\n")], "warning: bin/run:1: its interpreter no-such-thing is not on this host")]
@@ -95,7 +95,7 @@ fn scripts_that_cannot_start_are_named() {
 }
 
 #[test]
-fn data_and_links_are_left_alone() {
+fn data_and_links_are_not_checked() {
     let pack = whole(&[("lib/table.csv", "a\r\nb\r\n")]);
     symlink("run", pack.path().join("bin/start")).unwrap();
     symlink("/dev/zero", pack.path().join("bin/zero")).unwrap();
@@ -103,26 +103,26 @@ fn data_and_links_are_left_alone() {
 }
 
 #[test]
-fn a_pack_that_is_none_is_one_problem() {
+fn a_missing_pack_is_one_problem() {
     let dir = dir(&[]);
-    let problems = lint(&dir.path().join("x"), &mut |_| panic!("there is nothing to ask"));
+    let problems = lint(&dir.path().join("x"), &mut |_| panic!("there is no script to run"));
     assert_eq!(problems.len(), 1);
     assert_eq!((problems[0].severity, problems[0].path.as_str()), (Severity::Error, "."));
 }
 
 #[test]
-fn a_sandbox_that_cannot_be_made_is_said_once() {
+fn a_sandbox_that_cannot_be_created_is_reported_once() {
     let pack = whole(&[]);
-    let mut asked = 0;
+    let mut queries = 0;
     let problems = lint(pack.path(), &mut |_| {
-        asked += 1;
+        queries += 1;
         Err(Error::sandbox("no user namespaces"))
     });
-    assert_eq!((asked, problems.len()), (1, 1));
+    assert_eq!((queries, problems.len()), (1, 1));
 }
 
 #[test]
-fn a_fifo_is_a_problem_that_nobody_waits_for() {
+fn a_fifo_is_reported_without_blocking() {
     let pack = whole(&[]);
     let path = pack.path().join("bin/pipe");
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -138,6 +138,6 @@ fn a_fifo_is_a_problem_that_nobody_waits_for() {
 #[case("%d %s %Y %H:%M", &[])]
 #[case("a%2Fb%C3%A4%AFX", &[])]
 #[case("%Foo", &[])]
-fn keys_that_svp_does_not_know(#[case] value: &str, #[case] expected: &[&str]) {
+fn unknown_placeholders_are_found(#[case] value: &str, #[case] expected: &[&str]) {
     assert_eq!(unknown_keys(value), expected);
 }

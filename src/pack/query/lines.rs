@@ -44,21 +44,21 @@ impl Line<'_> {
     }
 }
 
-/// Quotes and escapes the text, and truncates it to fit on a terminal line.
+/// Quotes, escapes and truncates `text` to fit on a terminal line.
 pub(super) fn shorten(text: &[u8]) -> String {
-    const MOST: usize = 60;
+    const MAX_SHOWN: usize = 60;
     let mut out = String::from("\"");
     let mut shown = 0;
     for chunk in text.utf8_chunks() {
         for c in chunk.valid().chars() {
-            if shown == MOST {
+            if shown == MAX_SHOWN {
                 return out + "\"…";
             }
             out.extend(c.escape_debug());
             shown += 1;
         }
         for byte in chunk.invalid() {
-            if shown == MOST {
+            if shown == MAX_SHOWN {
                 return out + "\"…";
             }
             out += &format!("\\x{byte:02x}");
@@ -144,7 +144,7 @@ mod tests {
     #[case(b"a\n\n\n", &["a"])]
     #[case(b" a \t\n", &[" a \t"])]
     #[case("\u{e4}\n".as_bytes(), &["\u{e4}"])]
-    fn lines_are_taken_as_they_are(#[case] output: &[u8], #[case] expected: &[&str]) {
+    fn lines_are_kept_verbatim(#[case] output: &[u8], #[case] expected: &[&str]) {
         assert_eq!(texts(output).unwrap(), expected);
     }
 
@@ -157,7 +157,7 @@ mod tests {
     #[case(b"a\xffb\n", "line 1: \"a\\xffb\": not UTF-8")]
     #[case(b"\x1b[31mred\n", "line 1: \"\\u{1b}[31mred\": contains a control character")]
     #[case(b"\xc2\x9b31m\n", "contains a control character")]
-    fn what_no_value_can_hold_is_refused(#[case] output: &[u8], #[case] says: &str) {
+    fn invalid_lines_are_refused(#[case] output: &[u8], #[case] says: &str) {
         let error = texts(output).unwrap_err();
         assert!(error.to_string().contains(says), "{error}");
         assert!(error.to_string().starts_with("`bin/query env`"), "{error}");
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn crlf_has_a_way_out() {
+    fn crlf_has_a_hint() {
         assert!(texts(b"a\r\n").unwrap_err().hint_text().unwrap().contains("LF"));
     }
 

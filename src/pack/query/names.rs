@@ -5,12 +5,12 @@ use std::fmt;
 /// Variables that change how programs load or what a shell runs. A pack's variables reach its scripts, the
 /// service, and every client to which the user passes the environment.
 const REFUSED: &[(&str, &str)] = &[
-    ("PATH", "says where programs are found"),
-    ("HOME", "svp sets it"),
-    ("PWD", "the shell sets it"),
-    ("OLDPWD", "the shell sets it"),
-    ("SHELL", "svp sets it"),
-    ("TERM", "svp sets it"),
+    ("PATH", "determines where programs are found"),
+    ("HOME", "is set by svp"),
+    ("PWD", "is set by the shell"),
+    ("OLDPWD", "is set by the shell"),
+    ("SHELL", "is set by svp"),
+    ("TERM", "is set by svp"),
     ("IFS", "changes how shells read scripts"),
     ("ENV", "names a file that shells run"),
     ("BASH_ENV", "names a file that shells run"),
@@ -68,12 +68,12 @@ const REFUSED_PREFIXES: &[(&str, &str)] = &[
 /// The maximum length of a name, in bytes.
 const MAX_NAME: usize = 255;
 
-/// The reason why a pack can't set a variable.
+/// The reason why a pack may not set a variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameProblem {
-    /// It doesn't match `[A-Za-z_][A-Za-z0-9_]*`, or is longer than 255 bytes.
+    /// The name doesn't match `[A-Za-z_][A-Za-z0-9_]*`, or is longer than 255 bytes.
     Grammar,
-    /// No pack may set it, for this reason.
+    /// No pack may set the variable, for this reason.
     Refused(&'static str),
 }
 
@@ -88,7 +88,7 @@ impl fmt::Display for NameProblem {
     }
 }
 
-/// Checks a variable's name: it matches `[A-Za-z_][A-Za-z0-9_]*`, and [`why_refused`] allows it.
+/// Checks that a variable's name matches `[A-Za-z_][A-Za-z0-9_]*` and that [`why_refused`] allows it.
 pub fn check_name(name: &str) -> Result<(), NameProblem> {
     let mut bytes = name.bytes();
     let first = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
@@ -119,7 +119,7 @@ mod tests {
     #[case("PATHS")]
     #[case("ENVIRONMENT")]
     #[case("path")]
-    fn names_that_are_fine(#[case] name: &str) {
+    fn valid_names(#[case] name: &str) {
         assert_eq!(check_name(name), Ok(()));
     }
 
@@ -134,7 +134,7 @@ mod tests {
     #[case("\u{e4}")]
     #[case("BASH_FUNC_ls%%")]
     #[case("$A")]
-    fn names_that_are_none(#[case] name: &str) {
+    fn invalid_names(#[case] name: &str) {
         assert_eq!(check_name(name), Err(NameProblem::Grammar));
     }
 
@@ -151,7 +151,7 @@ mod tests {
     #[case("NODE_OPTIONS")]
     #[case("SVP_ROOT")]
     #[case("GLIBC_TUNABLES")]
-    fn names_that_change_how_programs_load(#[case] name: &str) {
+    fn refused_names(#[case] name: &str) {
         assert!(matches!(check_name(name), Err(NameProblem::Refused(_))), "{name}");
     }
 

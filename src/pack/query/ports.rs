@@ -17,7 +17,7 @@ pub struct Port {
 }
 
 impl fmt::Display for Port {
-    /// Formats it as a config's ExposedPorts does: `3306/tcp`.
+    /// Formats the port as in a config's ExposedPorts: `3306/tcp`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.number, self.protocol)
     }
@@ -38,7 +38,7 @@ fn port(text: &str) -> Option<Port> {
     Some(Port { number: number(digits)?, protocol })
 }
 
-/// Parses `query ports`: one `NUMBER[/tcp|/udp]` a line, without duplicates.
+/// Parses `query ports`: one `NUMBER[/tcp|/udp]` per line, without duplicates.
 pub fn parse_ports(output: &[u8], script: &str) -> Result<Vec<Port>> {
     let lines = lines(Source { script, key: "ports" }, output)?;
     unique(&lines, |line| {
@@ -48,7 +48,7 @@ pub fn parse_ports(output: &[u8], script: &str) -> Result<Vec<Port>> {
     })
 }
 
-/// Returns the ports that the environment names, for a pack that doesn't answer `ports`: the numeric values of
+/// Returns the ports in the environment, for a pack that doesn't answer `ports`: the numeric values of
 /// `PORT` and `*_PORT`, as tcp, without duplicates, in the environment's order.
 pub fn ports_from_env(env: &[EnvVar]) -> Vec<Port> {
     let mut out: Vec<Port> = Vec::new();
@@ -94,14 +94,14 @@ mod tests {
     #[case("127.0.0.1:80", "invalid port")]
     #[case("99999999999999999999", "invalid port")]
     #[case("80\n81\n80/tcp", "line 3: \"80/tcp\": duplicate")]
-    fn other_ports_are_refused(#[case] output: &str, #[case] says: &str) {
+    fn invalid_ports_are_refused(#[case] output: &str, #[case] says: &str) {
         let error = shown(output).unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
         assert!(error.contains("bin/query ports"), "{error}");
     }
 
     #[test]
-    fn the_environment_names_ports_where_the_pack_does_not() {
+    fn ports_fall_back_to_the_environment() {
         let env = [
             ("MYSQL_PORT", "3306"),
             ("PORT", "80"),

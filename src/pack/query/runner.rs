@@ -12,7 +12,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// A key that `bin/query` can be asked for.
+/// A key of `bin/query`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Key {
     /// The version of the servicepack API.
@@ -99,18 +99,22 @@ impl RawAnswer {
         }
         let source = Source { script, key: key.as_str() };
         let printed = shorten(self.stdout.split(|&b| b == b'\n').next().unwrap_or_default());
-        let error =
-            source.bad(format_args!("prints {printed} but {}{}", ending(self.status), self.said()));
+        let error = source.bad(format_args!(
+            "prints {printed} but {}{}",
+            ending(self.status),
+            self.last_error()
+        ));
         Err(error.hint("print nothing on standard output for a key that the pack doesn't answer, and exit with 0 for one that it does"))
     }
 
     /// Returns ": " and the last line on standard error, or an empty string.
-    fn said(&self) -> String {
+    fn last_error(&self) -> String {
         let last = self.stderr_tail.lines().rev().find(|line| !line.trim().is_empty());
         last.map(|line| format!(": {}", shorten(line.trim().as_bytes()))).unwrap_or_default()
     }
 }
 
+/// Describes how the script ended.
 fn ending(status: i32) -> String {
     match status {
         129..=192 => format!("is killed by signal {}", status - 128),
@@ -156,7 +160,7 @@ pub fn run_query(runner: &mut QueryRunner<'_>, key: Key) -> Result<RawAnswer> {
     answer.checked(key, SCRIPT)?;
     if key == Key::Os && is_empty(&answer.stdout) {
         let source = Source { script: SCRIPT, key: key.as_str() };
-        let how = format!("prints nothing and {}{}", ending(answer.status), answer.said());
+        let how = format!("prints nothing and {}{}", ending(answer.status), answer.last_error());
         return Err(source
             .bad(how)
             .hint("print the operating system as NAME/VERSION, such as debian/12"));
@@ -184,7 +188,7 @@ pub fn query_all(runner: &mut QueryRunner<'_>) -> Result<Answers> {
     })
 }
 
-/// Checks the answer to one key and returns its values, one a line, as `svp query` prints them.
+/// Checks the answer to one key and returns its values, one per line, as `svp query` prints them.
 pub fn validate(key: Key, answer: &RawAnswer, script: &str) -> Result<Vec<String>> {
     fn shown<T: fmt::Display>(values: Vec<T>) -> Vec<String> {
         values.iter().map(T::to_string).collect()
@@ -219,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn the_specifications_own_pack_is_understood() {
+    fn the_example_of_the_specification_is_accepted() {
         let answers = answers(&[
             (Key::Os, "ubuntu/13.04\n", 0),
             (Key::Secrets, "MYSQL_PASSWORD\n", 0),
@@ -235,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_that_are_answered_win_over_the_environments() {
+    fn answered_ports_override_the_environment() {
         let answers = answers(&[
             (Key::Os, "debian/12\n", 0),
             (Key::Env, "A_PORT=1\n", 0),
@@ -253,17 +257,14 @@ mod tests {
     #[case(&[(Key::Version, "1\n", 0)], "unsupported version of the servicepack API")]
     #[case(&[(Key::Os, "debian/12\n", 0), (Key::Health, "usage: query\n", 2)], "`bin/query health` prints \"usage: query\" but exits with 2")]
     #[case(&[(Key::Os, "debian/12\n", 0), (Key::Env, "A=1\n", 0), (Key::Secrets, "A\n", 0)], "repeats the secret A")]
-    fn a_pack_that_answers_badly_is_refused(
-        #[case] table: &[(Key, &str, i32)],
-        #[case] says: &str,
-    ) {
+    fn invalid_answers_are_refused(#[case] table: &[(Key, &str, i32)], #[case] says: &str) {
         let error = answers(table).unwrap_err();
         assert_eq!(error.kind(), crate::error::Kind::BadInput);
         assert!(error.to_string().contains(says), "{error}");
     }
 
     #[test]
-    fn keys_are_read_as_they_are_written() {
+    fn keys_are_parsed_as_they_are_printed() {
         for key in Key::ALL {
             assert_eq!(key.to_string().parse::<Key>().unwrap(), key);
         }
@@ -272,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn one_key_is_checked_and_shown() {
+    fn one_key_is_validated_and_formatted() {
         let answer = |stdout: &str| RawAnswer { stdout: stdout.into(), ..RawAnswer::default() };
         let show = |key, stdout| validate(key, &answer(stdout), SCRIPT);
         assert_eq!(show(Key::Ports, "80\n").unwrap(), ["80/tcp"]);

@@ -12,9 +12,9 @@ const MAX_PATH: usize = 1024;
 /// The operating system that a pack builds on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Os {
-    /// Such as `debian`: the repository of its images.
+    /// The repository of its images, such as `debian`.
     pub name: String,
-    /// Such as `12`: the image's tag.
+    /// The tag of the image, such as `12`.
     pub version: String,
 }
 
@@ -42,7 +42,7 @@ impl EnvVar {
         self.next_ip(0).is_some()
     }
 
-    /// Returns the value with every `%IP` replaced; other text with `%`, such as `%IPX` or `%%`, stays.
+    /// Returns the value with every `%IP` replaced; other text with `%`, such as `%IPX` or `%%`, is kept.
     pub fn with_ip(&self, address: &str) -> String {
         let mut out = String::new();
         let mut rest = 0;
@@ -68,7 +68,7 @@ impl EnvVar {
 }
 
 impl fmt::Display for EnvVar {
-    /// Formats it as `NAME=VALUE`, unquoted.
+    /// Formats the variable as `NAME=VALUE`, unquoted.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}={}", self.name, self.value)
     }
@@ -90,7 +90,7 @@ pub(super) fn unique<'a, T: PartialEq>(
     Ok(out)
 }
 
-/// Returns the line of an answer that has at most one.
+/// Returns the only line of an answer, `None` if it is empty; refuses a second line.
 fn sole<'a>(source: Source<'a>, output: &'a [u8]) -> Result<Option<Line<'a>>> {
     let lines = lines(source, output)?;
     match lines[..] {
@@ -153,7 +153,7 @@ fn is_os_version(version: &str) -> bool {
         && version.bytes().all(|b| word(b) || matches!(b, b'.' | b'-'))
 }
 
-/// Parses `query secrets`: one variable name a line, without duplicates.
+/// Parses `query secrets`: one variable name per line, without duplicates.
 pub fn parse_secrets(output: &[u8], script: &str) -> Result<Vec<String>> {
     unique(&lines(Source { script, key: "secrets" }, output)?, |line| {
         check_name(line.text).map_err(|problem| line.bad(problem))?;
@@ -161,7 +161,7 @@ pub fn parse_secrets(output: &[u8], script: &str) -> Result<Vec<String>> {
     })
 }
 
-/// Parses `query env`: one `NAME=VALUE` a line, without duplicate names. The value is everything after the
+/// Parses `query env`: one `NAME=VALUE` per line, without duplicate names. The value is everything after the
 /// first `=`, verbatim: spaces, quotes and further `=` included.
 pub fn parse_env(output: &[u8], script: &str) -> Result<Vec<EnvVar>> {
     let lines = lines(Source { script, key: "env" }, output)?;
@@ -186,7 +186,7 @@ pub(crate) fn is_component(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
-/// Parses `query components`: one name a line, `[A-Za-z0-9][A-Za-z0-9._-]*`, at most 63 characters, without
+/// Parses `query components`: one name per line, `[A-Za-z0-9][A-Za-z0-9._-]*`, at most 63 characters, without
 /// duplicates.
 pub fn parse_components(output: &[u8], script: &str) -> Result<Vec<String>> {
     unique(&lines(Source { script, key: "components" }, output)?, |line| {
@@ -197,7 +197,7 @@ pub fn parse_components(output: &[u8], script: &str) -> Result<Vec<String>> {
     })
 }
 
-/// Parses `query volumes`: one directory a line, an absolute path without `.`, `..`, `//`, `:`, `,` and trailing
+/// Parses `query volumes`: one directory per line, an absolute path without `.`, `..`, `//`, `:`, `,` and trailing
 /// slash; not `/`, `/service`, or anything below `/proc`, `/sys` and `/dev`.
 pub fn parse_volumes(output: &[u8], script: &str) -> Result<Vec<String>> {
     unique(&lines(Source { script, key: "volumes" }, output)?, |line| {
@@ -230,7 +230,7 @@ fn check_volume(path: &str) -> Result<(), &'static str> {
 }
 
 /// Parses `query health`: one line, a command that `/bin/sh -c` runs in `/service` in the running container;
-/// exit code 0 means healthy. `None` if the pack has none.
+/// exit code 0 means healthy. `None` if the pack has no health check.
 pub fn parse_health(output: &[u8], script: &str) -> Result<Option<String>> {
     let line = sole(Source { script, key: "health" }, output)?;
     match line {

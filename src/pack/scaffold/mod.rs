@@ -1,4 +1,4 @@
-//! Creates a new pack: a small service that builds, sets up and runs without changes.
+//! Creates a new pack: a small service that can be built, set up and run without changes.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
@@ -32,12 +32,12 @@ pub fn scaffold(name: &str, parent: &Path) -> Result<PathBuf> {
     check_name(name)?;
     let dir = parent.join(name);
     DirBuilder::new().mode(0o777).create(&dir).map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => Error::usage(format!("{} exists", dir.display()))
+        io::ErrorKind::AlreadyExists => Error::usage(format!("{} already exists", dir.display()))
             .hint("choose another name: svp new does not change an existing directory"),
         _ => Error::io("create", &dir, error),
     })?;
     fill(&dir, name).inspect_err(|_| {
-        // The directory is new and unknown to others; ignore errors here and report the original one.
+        // Nothing else uses the new directory. Ignore an error here: the original one is returned.
         let _ = fs::remove_dir_all(&dir);
     })?;
     Ok(dir)
@@ -50,7 +50,7 @@ fn fill(dir: &Path, name: &str) -> Result<()> {
         let text = template.replace("@NAME@", name).replace("@VAR@", &variable(name));
         let mut options = OpenOptions::new();
         let mut file =
-            options.write(true).create_new(true).mode(mode).open(&path).io("make", &path)?;
+            options.write(true).create_new(true).mode(mode).open(&path).io("create", &path)?;
         file.write_all(text.as_bytes()).io("write", &path)?;
     }
     Ok(())
@@ -75,7 +75,7 @@ fn check_name(name: &str) -> Result<()> {
     // For example LD_PORT for `ld`.
     if why_refused(&format!("{}_PORT", variable(name))).is_some() {
         return Err(Error::usage(format!("invalid pack name: {name:?}"))
-            .hint("choose another name: a pack may not set the variables of this one"));
+            .hint("choose another name: a pack may not set variables with this prefix"));
     }
     Ok(())
 }
@@ -128,7 +128,7 @@ mod tests {
     #[case("ld")]
     #[case("svp")]
     #[case("abcdefghijklmnopqrstuvwxyzabcde")]
-    fn another_name_is_refused(#[case] name: &str) {
+    fn invalid_names_are_refused(#[case] name: &str) {
         let parent = tempfile::tempdir().unwrap();
         let error = scaffold(name, parent.path()).unwrap_err();
         assert_eq!(error.kind(), crate::error::Kind::Usage);
@@ -136,11 +136,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_is_left_alone() {
+    fn an_existing_directory_is_left_unchanged() {
         let parent = tempfile::tempdir().unwrap();
         fs::create_dir(parent.path().join("x")).unwrap();
         let error = scaffold("x", parent.path()).unwrap_err();
-        assert!(error.to_string().ends_with("x exists"), "{error}");
+        assert!(error.to_string().ends_with("x already exists"), "{error}");
         assert_eq!(fs::read_dir(parent.path().join("x")).unwrap().count(), 0);
     }
 }

@@ -1,7 +1,7 @@
-//! A fresh copy of a service, made from its image beside it, for a backup to be restored in.
+//! A fresh copy of a service, created from its image, in which a backup is restored.
 //!
-//! It runs in this process and dies with it. Its network is a private one that nothing of the host leads
-//! into, or none at all: never the host's, where its scripts would reach the old service at its ports.
+//! This process supervises the copy, which dies with it. Its network is a private one without published ports, or
+//! none: never the host's, where its scripts would reach the old service's ports.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -26,10 +26,11 @@ use crate::service::supervise::Hooks;
 use crate::service::{health, monitor};
 use crate::store::Store;
 
-/// Number of its last lines printed on failure.
+/// How many of the copy's last lines of output are shown on failure.
 const LINES: usize = 20;
 
-/// A fresh copy. Dropped means gone, with all that is in it, unless it was [kept](Candidate::keep).
+/// A fresh copy. Dropping it removes it and its data, unless they were
+/// [left to the service](Candidate::leave_to_service).
 pub(super) struct Candidate<'a> {
     root: PathBuf,
     sandbox: &'a Sandbox,
@@ -58,7 +59,7 @@ impl Record {
         })
     }
 
-    /// The same, for a copy of their content.
+    /// The same volumes, to export or import their content.
     pub(super) fn saved_volumes(&self) -> Vec<ArchivedVolume> {
         let saved =
             |(name, at): (&String, &String)| ArchivedVolume { name: name.clone(), at: at.clone() };
@@ -75,7 +76,7 @@ impl Record {
         candidate.published = Vec::new();
         candidate.restart = Restart::No;
         candidate.remove = false;
-        // Without ports, a service whose network can't be made gets the host's.
+        // Without ports, a service gets the host's network if it can't have a private one.
         let private = self.network == Network::Private
             && !candidate.ports.is_empty()
             && why_no_private_network().is_none();
@@ -86,7 +87,7 @@ impl Record {
                     *name = format!("{name}.restore-{mark}")
                 }
                 MountSource::Volume(_) => {}
-                // The old one is using it.
+                // The old service is using it.
                 MountSource::Host(_) => mount.read_only = true,
             }
         }
@@ -99,7 +100,7 @@ impl Record {
 }
 
 impl<'a> Candidate<'a> {
-    /// Makes the place of a fresh copy; it doesn't run.
+    /// Creates a fresh copy without starting it.
     pub(super) fn create(root: &Path, sandbox: &'a Sandbox, old: &Record) -> Result<Candidate<'a>> {
         let image = Store::open(root)?.load_image(&old.manifest)?;
         let mark = format!("{:04x}", rand::random::<u16>());
@@ -120,7 +121,7 @@ impl<'a> Candidate<'a> {
         })
     }
 
-    /// Fills its place and its volumes with a copy that svp made.
+    /// Unpacks a tar of changed files into the copy and its volumes.
     pub(super) fn import(&self, store: &Store, tar: std::os::fd::OwnedFd) -> Result<()> {
         let image = store.load_image(&self.record.manifest)?;
         let layers = layer_sources(store, &image);
@@ -147,7 +148,7 @@ impl<'a> Candidate<'a> {
         self.running = Some(Running { stop, thread });
         if started.recv().is_err() {
             self.stop()?;
-            return Err(Error::sandbox("the fresh copy has ended at once"));
+            return Err(Error::sandbox("the fresh copy ended at once"));
         }
         self.wait(limit)
     }
@@ -159,7 +160,7 @@ impl<'a> Candidate<'a> {
             let error = Error::new(error.kind(), error.to_string());
             error.context("the fresh copy").hint(match lines.is_empty() {
                 true => "it printed nothing".to_owned(),
-                false => format!("the last that it printed:\n{lines}"),
+                false => format!("its last output:\n{lines}"),
             })
         })
     }
@@ -195,7 +196,7 @@ impl<'a> Candidate<'a> {
         self.service_dir.remove()
     }
 
-    /// Its volumes beside those of the service that it was made of.
+    /// Pairs its volumes with those of the service `old`.
     pub(super) fn moved_volumes(&self, old: &Record) -> Vec<MovedVolume> {
         let pairs = old.own_volumes().zip(self.record.own_volumes());
         let moved_volumes = |((name, _), (new, _)): ((&String, _), (&String, _))| MovedVolume {
@@ -210,10 +211,10 @@ impl<'a> Candidate<'a> {
 impl Drop for Candidate<'_> {
     fn drop(&mut self) {
         if let Some(running) = &mut self.running {
-            // Twice: nothing in it is worth waiting for.
+            // With the SIGTERM of `stop` this makes two, which skip the grace period.
             let _ = running.stop.write_all(&[libc::SIGTERM as u8]);
         }
-        // Removed below, whatever its end.
+        // The copy is removed below, however it ended.
         let _ = self.stop();
         // The next restore or `svp rm` removes the rest: its record identifies it.
         if !self.given_away && remove_trees(&self.record, self.sandbox).is_ok() {

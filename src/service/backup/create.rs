@@ -1,5 +1,5 @@
-//! Creates a backup: the output of the pack's `bin/backup`, streamed; without that script, a copy of what the
-//! service has written.
+//! Creates a backup: the output of the pack's `bin/backup`, streamed; without that script, a copy of the files that the
+//! service has changed.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -44,7 +44,7 @@ pub(crate) struct Scripts {
 }
 
 impl Scripts {
-    /// Looks into a service's image.
+    /// Finds the scripts in a service's image.
     ///
     /// # Errors
     /// Those of unpacking it.
@@ -55,10 +55,10 @@ impl Scripts {
         reporter: &dyn Reporter,
     ) -> Result<Scripts> {
         let image = store.load_image(&record.manifest)?;
-        let scratch = sandbox.build_rootfs(layer_sources(store, &image), &mut |layer| {
+        let rootfs = sandbox.build_rootfs(layer_sources(store, &image), &mut |layer| {
             reporter.step(Step::UnpackLayer { digest: layer.digest.to_string() });
         })?;
-        let found = sandbox.present(&scratch, &[BACKUP, RESTORE])?;
+        let found = sandbox.present(&rootfs, &[BACKUP, RESTORE])?;
         Ok(Scripts { backup: found.first() == Some(&true), restore: found.get(1) == Some(&true) })
     }
 }
@@ -79,8 +79,8 @@ pub(crate) struct Output<'a> {
     pub show: &'a (dyn Fn(&[u8]) + Sync),
 }
 
-/// Runs `bin/backup` in a service and writes its output; returns its exit status and whether it printed
-/// anything. The backup is whole if that is with 0, and there is none else.
+/// Runs `bin/backup` in a service and writes its output; returns its exit status and whether it printed anything. Only
+/// with exit status 0 is the backup complete.
 ///
 /// # Errors
 /// Those of running it; [`Kind::Storage`] if the output can't be written, [`Kind::Script`] if processes that it
@@ -117,7 +117,7 @@ pub(crate) fn run_backup_script(
             end
         });
         scope.spawn(move || {
-            // The exit status is known already; output is optional.
+            // Standard error is only shown: losing some of it is no failure.
             let _ = drain(&stderr, ended, Duration::ZERO, &mut |bytes| {
                 show(bytes);
                 Ok::<(), Error>(())
@@ -147,11 +147,10 @@ pub(crate) fn run_backup_script(
     })
 }
 
-/// Writes a tar of a service's volumes and other changed files; the service is stopped for as long as
-/// that takes.
+/// Writes a tar of a service's volumes and other changed files. The service is stopped meanwhile.
 ///
 /// # Errors
-/// Those of stopping and starting it; [`Kind::Usage`] for one that goes when it stops;
+/// Those of stopping and starting it; [`Kind::Usage`] for a running service that was run with `--rm`;
 /// [`Kind::Storage`], [`Kind::Sandbox`], [`Kind::Interrupted`].
 pub(crate) fn export_files(
     root: &Path,
@@ -169,13 +168,13 @@ pub(crate) fn export_files(
         return Err(Error::usage(format!("{name} can't be stopped: it was run with --rm"))
             .hint("without bin/backup, a copy is made while it is stopped"));
     }
-    // It is to be started again.
+    // The service must be able to start again.
     if runs {
         links::resolve(root, &service_dir.record()?)?;
     }
     let sandbox = Sandbox::create(&StoreLayout::new(root).trees())?;
     recover_abandoned(root, service_dir, &sandbox, &restore_lock)?;
-    // It is to run again before svp ends.
+    // The service must run again before svp exits.
     let _cleaning = interrupt::cleaning();
     reporter.note(BackupNote::CopiesFiles { service: name.to_owned(), stopped: runs }.into());
     let copied = (|| {
@@ -185,7 +184,7 @@ pub(crate) fn export_files(
         copy(root, &service_dir.record()?, &sandbox, output, reporter)
     })();
     if copied.is_err() {
-        // A service needs some space to start, and this may be all that there is.
+        // The service needs disk space to start, and the partial backup may occupy all that is free.
         to.discard();
     }
     if !runs {
@@ -204,7 +203,7 @@ pub(crate) fn export_files(
 /// Unwraps a write error from the compressor's error.
 fn write_error(error: io::Error) -> Error {
     match error.kind() {
-        io::ErrorKind::BrokenPipe => Error::new(Kind::Storage, "nobody reads the backup any more")
+        io::ErrorKind::BrokenPipe => Error::new(Kind::Storage, "the backup's reader has exited")
             .source(io::Error::from(error.kind())),
         io::ErrorKind::StorageFull => Error::io("write", "the backup", rustix::io::Errno::NOSPC),
         _ => Error::io("write", "the backup", error),
@@ -253,9 +252,9 @@ fn copy(
 fn output_still_open() -> Error {
     Error::new(
         Kind::Script,
-        "bin/backup has ended, but something that it started still holds its standard output",
+        "bin/backup has ended, but a process that it started still holds its standard output open",
     )
-    .hint("nobody knows whether the backup is whole: have the script wait for what it starts")
+    .hint("the backup may be incomplete: let the script wait for the processes that it starts")
 }
 
 pub(super) fn file(pipe: impl Into<OwnedFd>) -> File {

@@ -1,15 +1,13 @@
-//! Replaces a service by its restored copy, so that a crash at any instant leaves one of
-//! the two and not a mixture.
+//! Replaces a service by its restored copy, so that a crash at any time leaves one of the two and not a mixture.
 //!
 //! ```text
-//! ROOT/services/NAME/swap.json      which of the two it is to be, as long as both are there
-//! ROOT/services/NAME/restoring      held by the command that restores
+//! ROOT/services/NAME/swap.json      the journal: which of the two is kept, as long as both exist
+//! ROOT/services/NAME/restoring      locked by the command that restores
 //! ```
 //!
-//! A service's place in the tree area is found by its record, so that one rename of the record swaps it.
-//! Volumes keep their names and are renamed one after the other: the journal records the direction,
-//! and [`recover`] completes it, however often it is interrupted. Starting the service recovers
-//! first. The losing side is removed last.
+//! The record names the service's directory in the layer store, so that one rename of the record switches it. Volumes
+//! keep their names and are renamed one after the other: the journal records the direction, and [`recover`] completes
+//! the renames, however often it is interrupted. Starting the service recovers first. The losing side is removed last.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
@@ -28,31 +26,31 @@ const LOCK: &str = "restoring";
 /// The lock of a command that copies the service's files.
 const COPYING: &str = "copying";
 
-/// The journal: two services that want one place.
+/// The journal of a cutover: two versions of a service, one of which is kept.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Cutover {
-    /// The one that was there.
+    /// The service before the restore.
     pub(super) old: Record,
-    /// The one that is to be.
+    /// The restored service.
     pub(super) new: Record,
     /// The volumes that differ.
     pub(super) volumes: Vec<MovedVolume>,
-    /// Which of them is to stay.
+    /// The version that is kept.
     pub(super) winner: Winner,
 }
 
-/// A volume that both have.
+/// A volume that both versions have.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct MovedVolume {
     /// Its name.
     pub(super) name: String,
-    /// The name that the new one's has until it gets there.
+    /// The name of the new version's volume before it is renamed to `name`.
     pub(super) new: String,
-    /// The name that the old one's has from then on.
+    /// The name of the old version's volume after it is renamed from `name`.
     pub(super) old: String,
 }
 
-/// One of two.
+/// The version that is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Winner {
@@ -64,13 +62,13 @@ pub(super) enum Winner {
 #[derive(Debug)]
 pub(super) struct RestoreLock(#[allow(dead_code)] File);
 
-/// The service is stopped while its files are copied, and started again afterwards.
+/// The lock that marks a service as stopped while its files are copied; it is started again afterwards.
 #[derive(Debug)]
 pub(super) struct CopyLock(#[allow(dead_code)] File);
 
 impl CopyLock {
     /// Marks the service until dropped. Meanwhile no other command may stop it, since it is started again anyway.
-    pub(super) fn begin(service_dir: &ServiceDir, _right: &RestoreLock) -> Result<CopyLock> {
+    pub(super) fn begin(service_dir: &ServiceDir, _lock: &RestoreLock) -> Result<CopyLock> {
         let path = service_dir.dir().join(COPYING);
         let lock = File::options().create(true).append(true).open(&path).io("open", &path)?;
         // Others hold it only briefly, to test it.
@@ -79,7 +77,7 @@ impl CopyLock {
     }
 }
 
-/// Whether a service is stopped for a copy just now, and will be started again.
+/// Whether a service is stopped while its files are copied, and will be started again.
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -101,7 +99,7 @@ pub(crate) fn is_locked(service_dir: &ServiceDir) -> Result<bool> {
 }
 
 impl RestoreLock {
-    /// Takes the right.
+    /// Takes the lock; fails if another command holds it.
     pub(super) fn take(service_dir: &ServiceDir) -> Result<RestoreLock> {
         RestoreLock::try_take(service_dir)?.ok_or_else(|| {
             Error::usage(format!(
@@ -132,13 +130,13 @@ impl Cutover {
         service_dir.read(JOURNAL).map(Some)
     }
 
-    /// Records the decision durably: from now on it is carried out.
+    /// Records durably which version is kept: from now on [`recover`] carries that out.
     pub(super) fn decide(&mut self, service_dir: &ServiceDir, winner: Winner) -> Result<()> {
         self.winner = winner;
         service_dir.write(JOURNAL, self, true)
     }
 
-    /// Makes it so. The service must not run.
+    /// Renames the volumes and replaces the record as decided. The service must not run.
     pub(super) fn apply(&self, service_dir: &ServiceDir, sandbox: &Sandbox) -> Result<()> {
         for MovedVolume { name, new, old } in &self.volumes {
             let (from, aside) = match self.winner {
@@ -157,14 +155,14 @@ impl Cutover {
             Winner::New => &self.new,
             Winner::Old => &self.old,
         };
-        // Keep the changes that it made to its own record since.
+        // A record that has the winner's ID already may have changed since: keep it.
         if service_dir.record()?.id != winner.id {
             service_dir.save(winner)?;
         }
         Ok(())
     }
 
-    /// Removes the losing side, then the journal.
+    /// Removes the losing version, then the journal.
     pub(super) fn finish(&self, service_dir: &ServiceDir, sandbox: &Sandbox) -> Result<()> {
         let loser = match self.winner {
             Winner::New => &self.old,
@@ -185,16 +183,17 @@ impl Cutover {
     }
 }
 
-/// The volumes that a restore which was begun, or cut short, has beside the service's own.
+/// Returns the volumes in a service's journal, under all their names; none without a running or interrupted restore.
 ///
 /// # Errors
-/// [`Kind::BadInput`](crate::error::Kind::BadInput) if its journal is damaged, [`Kind::Storage`](crate::error::Kind::Storage).
+/// [`Kind::BadInput`](crate::error::Kind::BadInput) if the journal is damaged,
+/// [`Kind::Storage`](crate::error::Kind::Storage).
 pub(crate) fn volumes(service_dir: &ServiceDir) -> Result<Vec<String>> {
     let moved = Cutover::of(service_dir)?.map(|cutover| cutover.volumes).unwrap_or_default();
     Ok(moved.into_iter().flat_map(|moved| [moved.name, moved.new, moved.old]).collect())
 }
 
-/// Brings a swap that was begun to its end. The service must not run, and its lock must be held.
+/// Completes an interrupted cutover. The service must not run, and its lock must be held.
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).
@@ -208,8 +207,8 @@ pub(crate) fn recover(service_dir: &ServiceDir, sandbox: &Sandbox) -> Result<()>
     }
 }
 
-/// Completes or undoes killed restores, and removes their copies. The service
-/// may run: then it has settled when it started.
+/// Completes or undoes killed restores, and removes their copies. The service may run: then it has recovered at its
+/// start.
 pub(super) fn recover_abandoned(
     root: &Path,
     service_dir: &ServiceDir,
@@ -225,8 +224,8 @@ pub(super) fn recover_abandoned(
     sweep(root, service_dir, sandbox, lock)
 }
 
-/// Settles, and removes the fresh copies that restores which were killed have left. The service must not
-/// run, and its lock must be held.
+/// Completes an interrupted cutover, and removes the copies left by killed restores. The service must not run, and its
+/// lock must be held.
 ///
 /// # Errors
 /// As [`recover`].
@@ -242,7 +241,7 @@ pub(crate) fn recover_and_collect(
     }
 }
 
-/// The services of which restores that were killed have left fresh copies.
+/// Returns the services of which killed restores have left copies.
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -259,7 +258,7 @@ pub(crate) fn abandoned_by_restore(root: &Path) -> Result<Vec<ServiceDir>> {
     Ok(found)
 }
 
-/// Removes their leftovers; the service may be running.
+/// Removes the leftovers of a service's killed restores; the service may be running.
 ///
 /// # Errors
 /// As [`recover`].
@@ -278,7 +277,7 @@ fn sweep(root: &Path, service_dir: &ServiceDir, sandbox: &Sandbox, _: &RestoreLo
             continue;
         }
         let Some(_lock) = copy.lock()? else { continue };
-        // Else it has taken the service's place, and its record alone was left.
+        // With the same ID, the copy has replaced the service, and only the copy's record is left.
         if service_dir.record()?.id != record.id {
             remove_trees(&record, sandbox)?;
         }
@@ -287,14 +286,14 @@ fn sweep(root: &Path, service_dir: &ServiceDir, sandbox: &Sandbox, _: &RestoreLo
     ServiceDir::sweep(root, &candidate_prefix(service_dir.name()))
 }
 
-/// How the names of all fresh copies of a service begin.
+/// The prefix of the names of a service's fresh copies.
 pub(super) fn candidate_prefix(name: &str) -> String {
     // A service's name has 63 characters at most.
     let short: String = name.chars().take(48).collect();
     format!("{short}.restore-")
 }
 
-/// Removes the place and the volumes of a fresh copy; volumes that it shares stay.
+/// Removes the trees and the volumes of a fresh copy; volumes that it shares stay.
 pub(super) fn remove_trees(copy: &Record, sandbox: &Sandbox) -> Result<()> {
     sandbox.remove_service(&copy.id)?;
     copy.own_volumes().try_for_each(|(name, _)| sandbox.remove_volume(name))

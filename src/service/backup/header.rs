@@ -2,8 +2,8 @@
 //!
 //! It precedes the data in a form that decompressors skip, so that `zstd -dc FILE` and
 //! `gzip -dc FILE` print exactly the script's output: in zstd a skippable frame (RFC 8878, 3.1.2),
-//! in gzip a first member without data, with the note in its extra field (RFC 1952, 2.3.1.1). A backup that
-//! isn't compressed has no place for it.
+//! in gzip a first member without data, with the header in its extra field (RFC 1952, 2.3.1.1). An uncompressed backup
+//! has no header.
 
 use std::io::{Cursor, Read, Write};
 
@@ -14,17 +14,17 @@ use crate::layer::compress::{detect, read_full};
 use crate::oci::Digest;
 use crate::oci::media_type::Compression;
 
-/// The version of the note's format.
+/// The version of the header's format.
 const FORMAT: u32 = 1;
-/// The longest note: it has to fit in a gzip header's extra field.
+/// The maximum length of a header, which must fit in the extra field of a gzip header; bytes.
 const LONGEST: usize = 32 << 10;
 /// The magic number of the skippable frame: one of sixteen, of which zstd's own tools use the first ones.
 const SKIPPABLE: [u8; 4] = [0x5b, 0x2a, 0x4d, 0x18];
-/// A gzip header with an extra field alone.
+/// A gzip header with only an extra field.
 const GZIP_EXTRA: [u8; 10] = [0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff];
-/// The extra field's subfield.
+/// The ID of the subfield in the extra field.
 const SUBFIELD: [u8; 2] = *b"SV";
-/// A deflated nothing, its checksum and its length.
+/// An empty deflate stream, its CRC-32 and its length.
 const GZIP_EMPTY: [u8; 10] = [3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// The header of a backup.
@@ -47,7 +47,7 @@ pub(crate) struct Header {
     pub content: Content,
 }
 
-/// The data of a backup.
+/// The kind of data in a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Content {
@@ -58,7 +58,7 @@ pub(crate) enum Content {
 }
 
 impl Header {
-    /// A note of now.
+    /// Creates a header with the current time.
     pub(crate) fn new(service: &str, image: &str, digest: Digest, content: Content) -> Header {
         Header {
             svp_backup: FORMAT,
@@ -99,19 +99,19 @@ impl Header {
 /// The beginning of a backup: its header, if any, and its compression.
 #[derive(Debug)]
 pub(crate) struct BackupStart {
-    /// The note, if there is one.
+    /// The header, if there is one.
     pub header: Option<Header>,
     /// How the data is compressed, by its magic number.
     pub compression: Compression,
-    /// The bytes that were read for it.
+    /// The bytes read so far.
     read: Vec<u8>,
 }
 
 impl BackupStart {
-    /// Reads the beginning of a backup; its compression is `asked`, or detected by magic number.
+    /// Reads the beginning of a backup; its compression is `given`, or detected by magic number.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) for one that has nothing in it, or a note that this
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) for an empty backup, another compression, or a header that this
     /// svp can't read; [`Kind::Storage`](crate::error::Kind::Storage).
     pub(crate) fn read(input: &mut dyn Read, given: Option<Compression>) -> Result<BackupStart> {
         let mut head = vec![0; 16];
@@ -123,26 +123,26 @@ impl BackupStart {
         let begun = [&SKIPPABLE[..], &GZIP_EXTRA].iter().any(|whole| whole.starts_with(&head));
         if begun && given.is_none() {
             return Err(Error::bad_input("the backup is cut off")
-                .hint("if it is not compressed, say so: --compression none"));
+                .hint("if it is not compressed, add --compression none"));
         }
         let found = detect(&head);
         if let Some((what, tool)) = foreign(&head)
             && given.is_none()
         {
             return Err(Error::bad_input(format!("the backup is compressed with {what}")).hint(format!(
-                "`{tool} -dc FILE | svp restore NAME`; if bin/backup itself printed it so: --compression none"
+                "`{tool} -dc FILE | svp restore NAME`; if bin/backup itself compresses, add --compression none"
             )));
         }
         if given.is_some_and(|given| given != Compression::None && given != found) {
             return Err(Error::bad_input(match found {
-                Compression::None => "the backup is not compressed so".to_owned(),
-                _ => format!("the backup is not compressed so, but with {found}"),
+                Compression::None => "the backup is not compressed".to_owned(),
+                _ => format!("the backup is compressed with {found}"),
             })
-            .hint("without --compression svp looks at its first bytes"));
+            .hint("without --compression svp detects the format from the first bytes"));
         }
         let compression = given.unwrap_or(found);
         // Offset and length of the header's text.
-        let service_dir = match (compression, &head[..]) {
+        let position = match (compression, &head[..]) {
             (Compression::Zstd, [a, b, c, d, sizes @ ..])
                 if [*a, *b, *c, *d] == SKIPPABLE && sizes.len() >= 4 =>
             {
@@ -157,7 +157,7 @@ impl BackupStart {
             _ => None,
         };
         let mut header = None;
-        if let Some((start, length)) = service_dir.filter(|(_, length)| *length <= LONGEST) {
+        if let Some((start, length)) = position.filter(|(_, length)| *length <= LONGEST) {
             let mut rest = vec![0; (start + length).saturating_sub(head.len())];
             let found = read_full(input, &mut rest).io("read", "the backup")?;
             head.extend_from_slice(&rest[..found]);
@@ -167,13 +167,13 @@ impl BackupStart {
         Ok(BackupStart { header, compression, read: head })
     }
 
-    /// The whole backup again.
+    /// Returns a reader of the whole backup, with the bytes that were read already.
     pub(crate) fn rejoin<R: Read>(self, rest: R) -> impl Read + use<R> {
         Cursor::new(self.read).chain(rest)
     }
 }
 
-/// Compression that svp doesn't read: its name and tool, by its magic number.
+/// Detects a compression that svp can't read, by its magic number; returns its name and tool.
 fn foreign(head: &[u8]) -> Option<(&'static str, &'static str)> {
     match head {
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(("xz", "xz")),
@@ -193,10 +193,10 @@ fn parse(text: &[u8]) -> Option<Result<Header>> {
         return Some(Err(Error::bad_input("the backup was made by a newer svp")
             .hint("restore it with that version")));
     }
-    let damaged = || Error::bad_input("what the backup says of itself is damaged");
+    let damaged = || Error::bad_input("the header of the backup is damaged");
     let header = serde_json::from_value(value).map_err(|error| damaged().source(error));
     Some(header.and_then(|header: Header| {
-        // They are shown to people.
+        // These are printed to terminals.
         let texts = [&header.service, &header.image, &header.created, &header.svp_version];
         match texts.iter().any(|text| text.chars().any(char::is_control)) {
             true => Err(damaged()),
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_note_is_found_again_and_is_no_part_of_the_data() {
+    fn a_header_is_read_back_and_is_not_part_of_the_data() {
         for compression in [Compression::Zstd, Compression::Gzip] {
             for data in [&b""[..], b"data", &[7; 300_000]] {
                 let bytes = backup(compression, data);
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_note_is_no_error() {
+    fn a_backup_without_a_header_is_accepted() {
         let plain = backup(Compression::None, b"x");
         assert_eq!(plain, b"x");
         let others: [&[u8]; 6] = [
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_note_of_another_version_or_a_damaged_one_is_an_error() {
+    fn a_header_of_another_version_or_a_damaged_one_is_an_error() {
         let mut odd = header();
         odd.service = "\x1b[2J".to_owned();
         let odd = serde_json::to_string(&odd).unwrap();

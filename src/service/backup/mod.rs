@@ -1,16 +1,16 @@
-//! Backups of services: the output of `bin/backup`, compressed, with a header that identifies it; and
-//! restoring them, in a fresh copy first.
+//! Backups of services: the output of `bin/backup`, compressed, with a header that identifies it. A backup is restored
+//! in a fresh copy of the service first.
 //!
 //! | file | job |
 //! |---|---|
 //! | `header` | the header of a backup: image, time, compression |
-//! | `output_file` | the file that one is written to |
-//! | `create` | making one |
-//! | `stream_to_script` | reading one, whole and in bounded memory |
-//! | `restore` | restoring one, or only trying to |
+//! | `output_file` | the file that a backup is written to |
+//! | `create` | creates a backup |
+//! | `stream_to_script` | streams a backup to a script, in bounded memory |
+//! | `restore` | restores a backup, or verifies it |
 //! | `quiesce` | keeps a service from starting meanwhile |
 //! | `candidate` | the fresh copy of a service |
-//! | `cutover` | putting that in the old one's place |
+//! | `cutover` | replaces the service by the copy |
 
 mod candidate;
 pub(crate) mod create;

@@ -12,22 +12,22 @@ use crate::atomic_file::{AtomicFile, directory};
 use crate::error::{Error, IoContext, Result};
 use crate::interrupt;
 
-/// A file that is being written, which others don't see before it is whole. Dropped means gone.
+/// A file being written, which others don't see before it is complete. Dropping it discards it.
 #[derive(Debug)]
 pub(crate) enum OutputFile {
     /// A regular file.
     Regular(AtomicFile),
-    /// A device or a pipe, which is written as it is.
+    /// A device or a pipe, which is written directly.
     Special(File),
 }
 
 impl OutputFile {
-    /// Begins a file that is to be at `path`. It is 0600, because backups have secrets in them, or has the mode
-    /// of the caller's own file that it replaces. In world-writable directories such as /tmp, no other user's
-    /// link, pipe or mode decides its path and its readers.
+    /// Creates a file that will replace `path`. Its mode is 0600, because backups contain secrets, or that of the
+    /// caller's own file that it replaces. In world-writable directories such as /tmp, other users' links, pipes and
+    /// file modes affect neither its path nor who can read it.
     ///
     /// # Errors
-    /// [`Kind::Usage`](crate::error::Kind::Usage) if no file can be there,
+    /// [`Kind::Usage`](crate::error::Kind::Usage) if `path` can't be a file,
     /// [`Kind::Storage`](crate::error::Kind::Storage).
     pub(crate) fn create(path: &Path) -> Result<OutputFile> {
         let target = resolve_links(path)?;
@@ -61,7 +61,7 @@ impl OutputFile {
     /// Discards the bytes written so far.
     pub(crate) fn discard(&mut self) {
         if let OutputFile::Regular(file) = self {
-            // The file shrinks at the next write otherwise.
+            // Best effort: the file is removed later anyway.
             let _ = file.file().set_len(0);
         }
     }
@@ -79,7 +79,7 @@ impl OutputFile {
         }
     }
 
-    /// Puts it in its place, which is as it was until then.
+    /// Moves the file to its path, which is unchanged until then.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -128,7 +128,7 @@ fn is_own(found: &Metadata) -> bool {
 }
 
 /// Refuses another user's entry in a world-writable directory, by the kernel's rule for links
-/// (`fs.protected_symlinks` in proc(5)), which not every host has on.
+/// (`fs.protected_symlinks` in proc(5)), which not every host enables.
 fn refuse_planted(path: &Path, found: &Metadata) -> Result<()> {
     const SHARED: u32 = 0o1002;
     let dir = fs::metadata(directory(path)).io("read", directory(path))?;
@@ -137,7 +137,7 @@ fn refuse_planted(path: &Path, found: &Metadata) -> Result<()> {
     }
     let what = if found.is_symlink() { "link" } else { "pipe or device" };
     Err(Error::usage(format!(
-        "{} is another user's {what}, where everybody can put one",
+        "{} is another user's {what} in a world-writable directory",
         path.display()
     ))
     .hint("name a file in a directory of your own"))
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_whole_or_as_it_was() {
+    fn a_file_is_replaced_whole_or_not_at_all() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("b");
         fs::write(&path, "old").unwrap();
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn its_owner_alone_reads_it_unless_he_has_said_otherwise() {
+    fn the_mode_is_0600_or_that_of_the_replaced_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("b");
         for mode in [0o600, 0o640, 0o400] {
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_put_where_everybody_may_does_not_lead_it() {
+    fn files_of_other_users_in_a_world_writable_directory_have_no_effect() {
         // Only root can create files of another user.
         if !rustix::process::geteuid().is_root() {
             return;
@@ -217,7 +217,7 @@ mod tests {
         OutputFile::create(&file).unwrap().finish().unwrap();
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
         assert_eq!(fs::read(&victim).unwrap(), b"mine");
-        // In a directory of one's own they are as one wants them.
+        // Links in the user's own directory are followed.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         OutputFile::create(&link).unwrap().finish().unwrap();
         assert_eq!(fs::read(&victim).unwrap(), b"");
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_stays_and_what_is_no_file_is_not_replaced() {
+    fn links_stay_and_special_files_are_not_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let (path, link) = (dir.path().join("b"), dir.path().join("l"));
         fs::write(&path, "old").unwrap();

@@ -1,4 +1,4 @@
-//! Checks that no other service uses what a service has written, and keeps that service from starting.
+//! Finds other services that use a service's volumes, and keeps the service itself from starting.
 
 use std::fs::File;
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::service::record::Record;
 use crate::service::service_dir::ServiceDir;
 use crate::service::status::State;
 
-/// Another service that runs with a volume that this one writes, and the volume.
+/// Returns another running service that uses a volume which this one writes, and the volume.
 pub(super) fn shared(root: &Path, record: &Record) -> Result<Option<(String, String)>> {
     for other in ServiceDir::all(root)?.iter().filter(|other| other.name() != record.name) {
         let Ok(theirs) = other.record() else { continue };
@@ -26,10 +26,10 @@ pub(super) fn shared(root: &Path, record: &Record) -> Result<Option<(String, Str
     Ok(None)
 }
 
-/// Keeps others from starting a service.
+/// Locks a service, so that no other command can start it.
 pub(super) fn lock(service_dir: &ServiceDir) -> Result<File> {
     let lock = service_dir.lock()?.ok_or_else(|| {
-        Error::usage(format!("somebody has started {} meanwhile", service_dir.name()))
+        Error::usage(format!("{} was started in the meantime", service_dir.name()))
     })?;
     service_dir.wait_for_container()?;
     Ok(lock)

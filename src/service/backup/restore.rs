@@ -1,5 +1,5 @@
-//! Restores a backup: creates a fresh copy of the service from its image, reads the backup into it, and only if
-//! the copy is healthy replaces the service with it.
+//! Restores a backup: creates a fresh copy of the service from its image, reads the backup into the copy, and replaces
+//! the service by the copy only if the copy is healthy.
 
 use std::fs::File;
 use std::io;
@@ -40,13 +40,13 @@ pub(crate) struct RestoreRequest<'a> {
     pub input: File,
     /// Its compression, unless it is detected from the first bytes.
     pub compression: Option<Compression>,
-    /// Take a backup of another service.
+    /// Accept a backup of another service.
     pub force: bool,
     /// Time limit for the copy to become healthy.
     pub limit: Duration,
     /// Receives the script's output.
     pub show: &'a (dyn Fn(&[u8]) + Sync),
-    /// Everything else.
+    /// Receives all other events.
     pub reporter: &'a dyn Reporter,
 }
 
@@ -55,11 +55,11 @@ pub(crate) struct RestoreRequest<'a> {
 pub(crate) enum Outcome {
     /// It is restored.
     Done,
-    /// `bin/restore` ended so; everything is as it was.
+    /// `bin/restore` failed in this way; the service is unchanged.
     Failed(End),
 }
 
-/// Restores a service. On failure it is as it was, and runs if it did.
+/// Restores a service. On failure the service is unchanged, and runs if it ran before.
 ///
 /// # Errors
 /// [`Kind::BadInput`] for a backup that is damaged or of another service, [`Kind::Script`] if the fresh copy
@@ -69,8 +69,11 @@ pub(crate) fn restore(request: RestoreRequest<'_>) -> Result<Outcome> {
     let limit = request.limit;
     let old = service_dir.record()?;
     if old.remove {
-        return Err(Error::usage(format!("{} goes when it stops: it was run with --rm", old.name))
-            .hint("run it without --rm, then restore"));
+        return Err(Error::usage(format!(
+            "{} was run with --rm: a stop would remove it",
+            old.name
+        ))
+        .hint("run it without --rm, then restore"));
     }
     let sandbox = Sandbox::create(&StoreLayout::new(root).trees())?;
     let restore_lock = RestoreLock::take(service_dir)?;
@@ -95,11 +98,11 @@ pub(crate) fn restore(request: RestoreRequest<'_>) -> Result<Outcome> {
 /// Refuses to replace volumes that another running service uses.
 fn refuse_shared(root: &Path, record: &Record) -> Result<()> {
     let Some((name, volume)) = shared(root, record)? else { return Ok(()) };
-    Err(Error::usage(format!("{name} runs with the same volume, {volume}"))
-        .hint(format!("stop it first: `svp stop {name}`; it finds the restored data then")))
+    Err(Error::usage(format!("{name} is running with the same volume, {volume}"))
+        .hint(format!("stop it first: `svp stop {name}`; then it gets the restored data")))
 }
 
-/// Restores a backup in a fresh copy of the service, and removes it again.
+/// Restores a backup in a fresh copy of the service, and removes the copy again.
 ///
 /// # Errors
 /// As [`restore`].
@@ -112,7 +115,7 @@ pub(crate) fn verify(request: RestoreRequest<'_>) -> Result<Outcome> {
     read_into(&mut candidate, request, &sandbox)
 }
 
-/// Fills a fresh copy from the backup and waits until it is healthy. It keeps running.
+/// Fills a fresh copy from the backup and waits until it is healthy. The copy keeps running.
 fn read_into(
     candidate: &mut Candidate<'_>,
     mut request: RestoreRequest<'_>,
@@ -176,14 +179,14 @@ fn check(
         return Ok(());
     }
     Err(Error::bad_input(format!(
-        "it is a backup of {} with the image {} ({}), and {name} has {} ({})",
+        "the backup is of {} with the image {} ({}), but {name} has {} ({})",
         header.service,
         header.image,
         header.digest.short(),
         record.image,
         record.manifest.digest.short()
     ))
-    .hint("if it is meant for this service all the same, add --force"))
+    .hint("to restore it in this service anyway, add --force"))
 }
 
 /// Determines the kind of data, and whether the pack can read it.
@@ -195,7 +198,7 @@ fn content(header: Option<&Header>, scripts: Scripts, name: &str) -> Result<Cont
     };
     if content == Content::Script && !scripts.restore {
         return Err(Error::usage(format!("the pack of {name} has no bin/restore"))
-            .hint("only the pack knows how to read what its bin/backup wrote"));
+            .hint("only the pack can read the output of its bin/backup"));
     }
     Ok(content)
 }
@@ -229,7 +232,7 @@ fn run_script(
             end
         });
         scope.spawn(move || {
-            // The exit status is known already; output is optional.
+            // The output is only shown: losing some of it is no failure.
             let _ = drain(&file(output), ended, Duration::ZERO, &mut |bytes| {
                 show(bytes);
                 Ok::<(), Error>(())
@@ -238,7 +241,7 @@ fn run_script(
         let mut into = file(into);
         let streamed = stream_to_script(start, input, &mut into, &|| failed.load(Ordering::SeqCst));
         if streamed.is_err() {
-            // Before its input ends: it must not take a part for the whole.
+            // Before its input ends: the script must not mistake a part for the whole backup.
             killer.signal(libc::SIGKILL);
         }
         drop(into);
@@ -248,7 +251,7 @@ fn run_script(
     })
 }
 
-/// Unpacks a copy that svp made into the fresh copy's place.
+/// Unpacks a tar of changed files into the fresh copy.
 fn unpack(
     candidate: &Candidate<'_>,
     start: BackupStart,
@@ -262,7 +265,7 @@ fn unpack(
         let store = &store;
         let filled = scope.spawn(move || candidate.import(store, OwnedFd::from(tar)));
         let mut into = file(into);
-        // It reads to the end, or has failed.
+        // The import reads to the end, or has failed.
         let streamed = stream_to_script(start, input, &mut into, &|| true);
         drop(into);
         let filled = filled.join().unwrap_or_else(|_| Err(Error::sandbox("unpacking panicked")));
@@ -271,7 +274,7 @@ fn unpack(
     })
 }
 
-/// Replaces the service by a copy that was healthy and has been stopped.
+/// Replaces the service by a copy that was healthy and is stopped now.
 fn replace(
     root: &Path,
     service_dir: &ServiceDir,
@@ -292,7 +295,7 @@ fn replace(
         let lock = lock(service_dir)?;
         interrupt::check()?;
         cutover.decide(service_dir, Winner::New)?;
-        // From here on it is the journal that knows whose the trees are.
+        // From here on the journal determines which service owns the trees.
         candidate.take().map_or(Ok(()), Candidate::leave_to_service)?;
         cutover.apply(service_dir, sandbox)?;
         drop(lock);
@@ -320,7 +323,7 @@ fn replace(
     match undone {
         Ok(()) => Err(error.context(UNCHANGED)),
         Err(second) => {
-            Err(error.also_hint(&format!("and the old one could not be started: {second}")))
+            Err(error.also_hint(&format!("and the old service could not run again: {second}")))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Reading a backup: patiently, to its end, and in bounded memory.
+//! Streams a backup to a script: to the end, interruptibly, and in bounded memory.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -13,8 +13,8 @@ use crate::layer::compress::{decoder_within, is_window_too_large};
 /// The largest zstd window: the limit of `zstd -dc` without options.
 const WINDOW: u64 = 128 << 20;
 
-/// Writes the decompressed backup, and reads it to its end even if the script stops reading, because
-/// only there it shows whether all of it is sound; unless the reader has failed.
+/// Writes the decompressed backup to `into`. If the script stops reading, reads on to the end of the backup, because
+/// only the end shows whether all of it is intact; stops early if the script has `failed`.
 pub(super) fn stream_to_script(
     start: BackupStart,
     input: File,
@@ -36,9 +36,9 @@ pub(super) fn stream_to_script(
                     _ => Kind::Storage,
                 };
                 if is_window_too_large(&error) {
-                    return Err(Error::bad_input("the backup takes too much memory to decompress")
+                    return Err(Error::bad_input("the backup needs too much memory to decompress")
                         .source(error)
-                        .hint("`zstd -dc --long=31 FILE | svp restore NAME` has zstd do it"));
+                        .hint("let zstd do it: `zstd -dc --long=31 FILE | svp restore NAME`"));
                 }
                 return Err(Error::new(kind, "the backup is damaged or cut off").source(error));
             }

@@ -1,7 +1,7 @@
 //! Kubernetes objects: ConfigMap, Secret, Deployment and Service.
 //!
-//! The pod's own host name and the Service's name are the same, so that the replacement of `%IP` is right on both
-//! sides.
+//! The pod's host name and the Service's name are the same, so that the name that replaces `%IP` is valid both in the
+//! pod and for its clients.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -40,7 +40,7 @@ pub(super) fn export(model: &Model<'_>, secrets: Secrets) -> Result<Exported> {
     Ok(Exported { files, notes: notes(model, &name, secrets) })
 }
 
-/// The secrets and nothing else.
+/// Exports only the secrets.
 fn secret_alone(model: &Model<'_>, name: &str, secrets: Secrets) -> Result<Exported> {
     if model.record.secrets.is_empty() {
         return Err(Error::usage(format!("{} has no secrets", model.record.name)));
@@ -62,7 +62,7 @@ fn notes(model: &Model<'_>, name: &str, secrets: Secrets) -> Vec<String> {
     let mut notes = vec![model.image_note()];
     if !model.in_registry {
         notes.push(
-            "for a cluster push it to a registry, and say with --image what it is called there"
+            "for a cluster, push the image to a registry, and give its name there with --image"
                 .into(),
         );
     }
@@ -73,7 +73,7 @@ fn notes(model: &Model<'_>, name: &str, secrets: Secrets) -> Vec<String> {
     }
     if !model.record.secrets.is_empty() {
         notes.push(format!(
-            "podman before 4.4 takes no Secret for an environment: make it with svp export {own} --format kube \
+            "podman before 4.4 can't use a Secret for an environment: create it with svp export {own} --format kube \
              --secrets podman-4.3 | podman secret create {name} -, and play the rest, --secrets without"
         ));
     }
@@ -81,26 +81,28 @@ fn notes(model: &Model<'_>, name: &str, secrets: Secrets) -> Vec<String> {
         notes.push("secrets are hidden on a terminal; add --show-secrets to print them".into());
     }
     if model.record.network == Network::None {
-        notes.push("a pod without a network is none of Kubernetes' things: this one has one, and no Service".into());
+        notes.push(
+            "Kubernetes has no pods without a network: this pod has one, but no Service".into(),
+        );
     }
     if model.record.host_access.host {
-        notes.push("--allow host is left out: a pod reaches no loopback of its node".to_owned());
+        notes.push("--allow host is left out: a pod can't reach its node's loopback".to_owned());
     }
     for link in &model.record.links {
         notes.push(format!("it uses {link}: svp export {link} --format kube, too"));
     }
     if !model.record.resources.is_unbounded() && model.record.components.len() > 1 {
         notes.push(
-            "Kubernetes bounds containers: each component may use what all of them may here".into(),
+            "Kubernetes limits each container: every component gets the whole limit here".into(),
         );
     }
     if model.record.resources.pids.is_some() {
         notes.push(
-            "how many processes a pod may have is the cluster's to say: --pids is left out".into(),
+            "--pids is left out: the cluster decides how many processes a pod may have".into(),
         );
     }
     if !model.volumes().is_empty() {
-        notes.push("each volume asks for 1Gi: write what it needs".into());
+        notes.push("each volume requests 1Gi: change that to the size needed".into());
     }
     notes.push(volumes_note(own));
     notes
@@ -108,7 +110,7 @@ fn notes(model: &Model<'_>, name: &str, secrets: Secrets) -> Vec<String> {
 
 fn secret(model: &Model<'_>, name: &str, masked: bool) -> Yaml {
     let data = model.record.secrets.iter().map(|(variable, secret)| {
-        // stringData, not base64, so that people can read and edit it.
+        // Values of `data` are in base64.
         let value = if masked { "********".into() } else { BASE64.encode(secret.expose()) };
         (variable.clone(), value.into())
     });
@@ -122,8 +124,8 @@ fn config_map(name: &str, env: Vec<(String, String)>) -> Yaml {
     object("v1", "ConfigMap", name, name).with("data", Yaml::Map(data.collect()))
 }
 
-/// podman's annotation for init containers: by default it removes them once they have ended, and podman 4.3
-/// fails at that when they take their time.
+/// podman's annotation for init containers: by default podman removes them once they have ended, and podman 4.3 fails
+/// to do so if they run for long.
 const INIT_TYPE: &str = "io.podman.annotations.init.container.type";
 
 fn deployment(model: &Model<'_>, name: &str, claims: &Claims<'_>, config: Option<&Yaml>) -> Yaml {
@@ -133,7 +135,7 @@ fn deployment(model: &Model<'_>, name: &str, claims: &Claims<'_>, config: Option
     ]);
     let spec = Yaml::from([
         ("replicas", 1u16.into()),
-        // Two of it at once would write to the same volumes.
+        // Two pods at once would write to the same volumes.
         ("strategy", [("type", "Recreate".into())].into()),
         ("selector", [("matchLabels", app_label(name))].into()),
         ("template", template),
@@ -157,10 +159,10 @@ fn pod(model: &Model<'_>, name: &str, claims: &Claims<'_>, config: Option<&Yaml>
     };
     spec = spec
         .with("automountServiceAccountToken", false)
-        // As process 1 a component would have to reap orphans, and would ignore SIGTERM without a handler of its own.
+        // As PID 1 a component would have to reap orphans, and would ignore SIGTERM without a handler of its own.
         // svp's own container has an init too.
         .with("shareProcessNamespace", true)
-        // Kubernetes' own REDIS_PORT and the like would be taken for the pack's.
+        // Otherwise Kubernetes' own variables, such as REDIS_PORT, could be mistaken for the pack's.
         .with("enableServiceLinks", false);
     let mounted: Vec<_> = model.volume_mounts().collect();
     if !mounted.is_empty() {
@@ -185,7 +187,7 @@ fn containers(
         labels(&record.components)
     };
     let mut sources: Vec<Yaml> = Vec::new();
-    // Whether those have any, their own export knows.
+    // Optional: a linked service may have no variables or no secrets.
     let optional =
         |name: &String| Yaml::from([("name", label(name).into()), ("optional", true.into())]);
     for link in &record.links {
@@ -220,12 +222,12 @@ fn containers(
     out
 }
 
-/// Returns a container's probes. Health concerns the whole service, so only the first container checks it; only if it
-/// is the only one may a failure restart it.
+/// Returns a container's probes. Health concerns the whole service, so only the first container checks it. A failure
+/// restarts that container only if the pod has no other.
 fn probes(model: &Model<'_>, index: usize) -> Vec<(&'static str, Yaml)> {
     let Some(health) = &model.record.health else {
         let mut tcp = model.ports.iter().filter(|(_, protocol)| *protocol == Transport::Tcp);
-        // A probe has one port: each container looks at one of them.
+        // A probe checks one port: each container checks another one.
         let port = tcp.nth(index).map(|(port, _)| {
             let probe = Yaml::from([("tcpSocket", [("port", (*port).into())].into())]);
             ("readinessProbe", probe.with("periodSeconds", 10u16))
@@ -270,8 +272,8 @@ fn container_ports(model: &Model<'_>) -> Vec<Yaml> {
         let mut published = published.filter(|f| (f.container, f.protocol) == (*port, *protocol));
         out.push(match published.next() {
             Some(forward) => on_host(named, forward),
-            // For podman before 5.0, which publishes it all the same, on all addresses if none is named. Without a
-            // hostPort Kubernetes and later ones don't.
+            // podman before 5.0 publishes the port even without a hostPort, on all addresses if none is named.
+            // Kubernetes and later versions of podman don't.
             None => named.with_some("hostIP", model.record.address.map(|ip| ip.to_string())),
         });
         out.extend(published.map(|forward| on_host(plain(Yaml::Map(Vec::new())), forward)));

@@ -17,7 +17,7 @@ fn decimal(thousandths: u64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// podman's options for memory and processors, which it has for containers and for pods.
+/// podman's options for memory and CPUs, which apply to containers and to pods.
 pub(super) fn podman(resources: &Resources) -> Vec<String> {
     let memory = resources.memory.map(|bytes| {
         let (number, unit) = amount(bytes);
@@ -27,12 +27,12 @@ pub(super) fn podman(resources: &Resources) -> Vec<String> {
     memory.into_iter().chain(cpus).collect()
 }
 
-/// podman's option for processes, which it has for containers alone.
+/// podman's option for the number of processes, which applies to containers only.
 pub(super) fn podman_pids(resources: &Resources) -> Option<String> {
     resources.pids.map(|pids| format!("--pids-limit {pids}"))
 }
 
-/// The `resources` of a container of Kubernetes, which has no bound of processes there.
+/// The `resources` of a Kubernetes container, which can't limit the number of processes.
 pub(super) fn kubernetes(resources: &Resources) -> Option<Yaml> {
     let memory = resources.memory.map(|bytes| {
         let (number, unit) = amount(bytes);

@@ -1,15 +1,15 @@
-//! `svp export`: a service as others' engines run it, written as a person would have written it by hand.
+//! `svp export`: writes a service in the formats of other engines, as a person would write it by hand.
 //!
 //! | file | content |
 //! |---|---|
-//! | `kube` | objects of Kubernetes, which `podman kube play` takes too |
-//! | `volumes` | its volumes for Kubernetes |
-//! | `quadlet` | units of podman's quadlet |
+//! | `kube` | Kubernetes objects, which `podman kube play` accepts too |
+//! | `volumes` | Kubernetes volumes |
+//! | `quadlet` | podman quadlet units |
 //! | `systemd` | a unit that runs the service with svp itself |
 //! | `limits` | resource limits |
-//! | `names` | names that they take |
-//! | `objects` | the parts of Kubernetes' objects |
-//! | `yaml`, `unit` | how their files are written |
+//! | `names` | names that Kubernetes accepts |
+//! | `objects` | parts of Kubernetes objects |
+//! | `yaml`, `unit` | YAML and unit files |
 
 mod kube;
 mod limits;
@@ -34,14 +34,14 @@ use crate::oci::{Image, Reference};
 use crate::pack::query::{Port, parse_ports};
 use crate::sandbox::Transport;
 
-/// Whose files to write.
+/// The format to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// Kubernetes'.
+    /// Kubernetes objects.
     Kube,
-    /// podman's, for systemd.
+    /// Units of podman's systemd generator, quadlet.
     Quadlet,
-    /// systemd's, for svp.
+    /// A systemd unit that runs svp.
     Systemd,
 }
 
@@ -56,24 +56,24 @@ pub(crate) enum Secrets {
     Only,
     /// Write only the Secret, in the form that podman before 4.4 reads.
     PodmanSecret,
-    /// As `With`, but with asterisks for the values: to look at.
+    /// As `With`, but with asterisks for the values, for display.
     Masked,
 }
 
 /// A request to export.
 #[derive(Debug)]
 pub(crate) struct Request {
-    /// Whose files.
+    /// The format.
     pub format: Format,
     /// Treatment of secrets.
     pub secrets: Secrets,
     /// The image's name on the target, if it differs.
     pub image: Option<Reference>,
-    /// svp's own program.
+    /// The path of the svp executable.
     pub program: PathBuf,
     /// The root of the store, if svp doesn't find it by itself.
     pub root: Option<PathBuf>,
-    /// Whether units are the system's, not a user's.
+    /// Whether to write system units, not user units.
     pub system: bool,
 }
 
@@ -93,20 +93,20 @@ pub(crate) struct File {
     pub name: String,
     /// Its content.
     pub text: String,
-    /// Whether secrets are.
+    /// Whether it contains secrets.
     pub secret: bool,
 }
 
-/// A service, in terms that all engines have.
+/// A service, in terms common to all engines.
 struct Model<'a> {
     record: &'a Record,
-    /// The image's name there.
+    /// The image's name on the target.
     image: String,
-    /// Whether that name leads to a registry.
+    /// Whether that name refers to a registry.
     in_registry: bool,
     /// The name with a tag, for push commands.
     pushed: String,
-    /// Whether units are the system's, not a user's.
+    /// Whether to write system units, not user units.
     system: bool,
     /// The program to run instead of the image's entrypoint.
     entrypoint: Option<&'a str>,
@@ -128,7 +128,7 @@ impl<'a> Model<'a> {
             Some(digest) => name.at_digest(digest).to_string(),
             None => name.tagged(),
         };
-        // A name without a registry is local, always: an engine must not fetch a stranger's image of that name.
+        // A name without a registry is always local: an engine must not pull someone else's image of that name.
         let engine_name = match name.registry() {
             Some(_) => engine_name,
             None => format!("localhost/{engine_name}"),
@@ -143,7 +143,7 @@ impl<'a> Model<'a> {
             .map(|f| (f.container, f.protocol))
             .collect();
         if ports.is_empty() {
-            // On the host's network a record has none.
+            // The record of a service in the host's network has no ports.
             let text = config.exposed_ports().join("\n");
             let exposed = parse_ports(text.as_bytes(), "the image's ExposedPorts")?;
             ports = exposed.into_iter().map(plain_port).collect();
@@ -162,7 +162,7 @@ impl<'a> Model<'a> {
         })
     }
 
-    /// The variables that are no secrets, with `ip` for `%IP`.
+    /// The variables that are not secrets, with `ip` for `%IP`.
     fn environment(&self, ip: &str) -> Vec<(String, String)> {
         let mut env = Vec::new();
         for (name, value) in self.record.env_with_ip(ip).chain(self.record.more_env.iter().cloned())
@@ -172,7 +172,7 @@ impl<'a> Model<'a> {
         env
     }
 
-    /// The volumes that are volumes, each once.
+    /// The names of the volumes, without duplicates.
     fn volumes(&self) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();
         for (name, _) in self.volume_mounts() {
@@ -208,7 +208,7 @@ impl<'a> Model<'a> {
         commands
     }
 
-    /// The same as a sentence.
+    /// The same commands as a note.
     fn image_note(&self) -> String {
         let commands = self.image_commands().join(" && ");
         match self.in_registry {
@@ -229,7 +229,7 @@ fn systemctl(system: bool) -> &'static str {
     if system { "systemctl" } else { "systemctl --user" }
 }
 
-/// A path or a command that a format has no way to write.
+/// The error for a path or a command that a format can't express.
 fn unwritable(what: &str, text: &str, format: &str) -> Error {
     Error::usage(format!("{what} {text:?} can't be written for {format}"))
         .hint("run the service without it, or choose another --format")
@@ -238,7 +238,7 @@ fn unwritable(what: &str, text: &str, format: &str) -> Error {
 /// The note about data.
 fn volumes_note(name: &str) -> String {
     format!(
-        "data stays here: new volumes begin as the image has them; and what {name} writes outside its volumes lasts \
-         there as long as its container"
+        "data is not exported: new volumes begin with the image's content; and files that {name} writes outside its \
+         volumes last only as long as its container"
     )
 }

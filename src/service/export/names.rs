@@ -1,9 +1,9 @@
-//! Names that Kubernetes takes.
+//! Names that Kubernetes accepts.
 
 /// The longest name of a Service, a label or a container.
 const LONGEST: usize = 63;
 
-/// The nearest name that is a label of DNS (RFC 1035): a letter first, then letters, digits and '-'.
+/// Converts a name to a DNS label (RFC 1035): a letter first, then letters, digits and '-'.
 pub(super) fn label(name: &str) -> String {
     let mut out: String = name
         .chars()
@@ -20,7 +20,7 @@ pub(super) fn label(name: &str) -> String {
     out.trim_end_matches('-').to_owned()
 }
 
-/// Labels of several names, each another.
+/// Converts several names to labels, all different.
 pub(super) fn labels<N: AsRef<str>>(names: &[N]) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
     for name in names {

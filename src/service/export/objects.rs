@@ -1,4 +1,4 @@
-//! The parts of Kubernetes' objects.
+//! Parts of Kubernetes objects.
 
 use super::Model;
 use super::yaml::Yaml;
@@ -23,7 +23,7 @@ pub(super) fn container(model: &Model<'_>, name: &str) -> Yaml {
     .into()
 }
 
-/// An argument of a command, in which Kubernetes would fill in `$(NAME)` and make `$$` one.
+/// Escapes an argument of a command, in which Kubernetes replaces `$$` by `$`.
 pub(super) fn argument(text: &str) -> String {
     text.replace("$$", "$$$$")
 }

@@ -1,7 +1,7 @@
-//! Units of podman's quadlet: a container, or a pod of containers.
+//! podman quadlet units: a container, or a pod of containers.
 //!
 //! The service keeps its address and its ports on the host, so that `%IP` and clients' settings stay valid.
-//! podman makes volumes and fills new ones from the image by itself. Secrets are podman's, by name.
+//! podman itself creates volumes and fills new ones from the image. Secrets are podman secrets, referenced by name.
 
 use super::super::mount::{Mount, MountSource};
 use super::super::record::Restart;
@@ -46,7 +46,7 @@ fn notes(model: &Model<'_>) -> Vec<String> {
         model.image_note(),
     ];
     if !model.record.secrets.is_empty() {
-        notes.push(format!("podman must know its secrets: {}", secrets_command(model)));
+        notes.push(format!("podman needs its secrets: {}", secrets_command(model)));
     }
     if !model.record.ports.is_empty() {
         notes.push(format!("they take the service's address: svp stop {name}, if it runs now"));
@@ -59,12 +59,12 @@ fn notes(model: &Model<'_>) -> Vec<String> {
     }
     for link in &model.record.links {
         notes.push(format!(
-            "its link to {link} is left out: podman's containers don't reach that address"
+            "its link to {link} is left out: podman's containers can't reach that address"
         ));
     }
     if model.record.resources.pids.is_some() && model.record.components.len() > 1 {
         notes.push(
-            "podman counts processes for each container: each component may have as many".into(),
+            "podman limits processes per container: every component gets the whole limit".into(),
         );
     }
     notes.push(volumes_note(name));
@@ -76,7 +76,7 @@ fn notes(model: &Model<'_>) -> Vec<String> {
     notes
 }
 
-/// The first lines of the unit that is to be started: all that there is to do.
+/// The comments at the top of the unit to start: all commands that are needed.
 fn comments(model: &Model<'_>, podman: &str) -> Vec<String> {
     let mut commands = model.image_commands();
     if !model.record.secrets.is_empty() {
@@ -92,11 +92,11 @@ fn directory(model: &Model<'_>) -> &'static str {
     if model.system { "/etc/containers/systemd" } else { "~/.config/containers/systemd" }
 }
 
-/// The command that starts the service once its units exist. At boot the generator's `WantedBy=` link does; `enable`
-/// takes no unit that a generator made.
+/// The command that starts the service once its units exist. At boot the generator's `WantedBy=` link does so;
+/// `systemctl enable` rejects generated units.
 fn start_command(model: &Model<'_>) -> String {
     let control = systemctl(model.system);
-    // quadlet's services are called after their units, those of pods with an ending.
+    // quadlet names services after their units, and adds a suffix for pods.
     let ending = if model.record.components.len() > 1 { "-pod" } else { "" };
     format!("{control} daemon-reload && {control} start {}{ending}", model.record.name)
 }
@@ -141,7 +141,7 @@ fn network(model: &Model<'_>, unit: &mut Unit) {
     }
 }
 
-/// Options of podman's that quadlet has no key for, or only since lately.
+/// Sets options of podman for which quadlet has no key, or only in recent versions.
 fn podman_arguments(unit: &mut Unit, options: Vec<String>) {
     if !options.is_empty() {
         unit.set("PodmanArgs", options.join(" "));
@@ -158,20 +158,20 @@ fn container(model: &Model<'_>, name: &str, component: Option<&str>) -> Result<F
     let record = model.record;
     let in_pod = record.components.len() > 1;
     let is_first = component.is_none_or(|name| record.components[0] == name);
-    // Entrypoint= is as young as pods are.
+    // Like pods, Entrypoint= needs podman 5.0.
     let podman = if model.entrypoint.is_some() { "5.0" } else { "4.6" };
     let mut unit = Unit::new(&if in_pod { Vec::new() } else { comments(model, podman) });
     let described = description(model, component.filter(|_| in_pod));
     unit.section("Unit").set("Description", described);
     if let Restart::OnFailure(Some(most)) = record.restart {
-        // So many in a time that no run of failures outlasts.
+        // An interval longer than any series of failures.
         unit.set("StartLimitIntervalSec", "1d").set("StartLimitBurst", most.saturating_add(1));
     }
     unit.section("Container").set("ContainerName", name).set("Image", &model.image);
     if !model.in_registry {
         unit.set("Pull", "never");
     }
-    // As process 1 it would have to reap orphans, and would ignore SIGTERM without a handler of its own.
+    // As PID 1 a component would have to reap orphans, and would ignore SIGTERM without a handler of its own.
     unit.set("RunInit", "true");
     if in_pod {
         unit.set("Pod", format!("{}.pod", record.name));
@@ -181,7 +181,7 @@ fn container(model: &Model<'_>, name: &str, component: Option<&str>) -> Result<F
         }
         network(model, &mut unit);
     }
-    // A pod's containers share its memory and its processors; processes podman counts for each.
+    // A pod's containers share its limits of memory and CPUs, but podman limits processes per container.
     let shared = if in_pod { Vec::new() } else { limits::podman(&record.resources) };
     let own = limits::podman_pids(&record.resources);
     podman_arguments(&mut unit, shared.into_iter().chain(own).collect());
@@ -221,8 +221,8 @@ fn variables(model: &Model<'_>, unit: &mut Unit) {
     }
 }
 
-/// A command for a shell: as it is, or as the list that podman takes too, where podman would take its first word for
-/// one of its own, or a line can't express it.
+/// Formats a shell command: verbatim, or as a JSON list if podman would interpret its first word or a line can't
+/// express it.
 fn health_command(health: &str) -> Result<String> {
     let first = health.split_whitespace().next().unwrap_or_default();
     let is_podmans = ["none", "cmd", "cmd-shell"].contains(&first.to_ascii_lowercase().as_str());
@@ -236,12 +236,13 @@ fn health_command(health: &str) -> Result<String> {
     line(&list).ok_or_else(|| unwritable("the health command", health, FORMAT))
 }
 
-/// A volume as podman's `-v` takes it, which has no way to write a colon; quadlet takes what ends in `.volume` for a unit.
+/// Formats a volume for podman's `-v`, which can't express a colon. quadlet interprets a source that ends in `.volume`
+/// as a unit.
 fn volume(mount: &Mount) -> Result<String> {
     let read_only = if mount.read_only { ":ro" } else { "" };
     let source = match &mount.source {
-        // No unit of its own: what needs it would stay down for good if that failed once at boot, which the first
-        // command of podman 5.4 after a power cut does.
+        // No `.volume` unit: if that fails once at boot, as the first command of podman 5.4 after a power cut does,
+        // the units that depend on it never start.
         MountSource::Volume(name) => name.clone(),
         MountSource::Host(path) => path.clone(),
     };
@@ -256,7 +257,8 @@ fn secret_name(model: &Model<'_>, variable: &str) -> String {
     format!("{}-{variable}", model.record.name)
 }
 
-/// Commands that make the secrets known to podman; no value is on a command line, for printf is the shell's own.
+/// Returns shell commands that create the podman secrets. No value appears on a command line, because printf is a
+/// shell builtin.
 fn script(model: &Model<'_>) -> Result<String> {
     if model.record.secrets.is_empty() {
         return Err(Error::usage(format!("{} has no secrets", model.record.name)));

@@ -1,4 +1,4 @@
-//! A unit of systemd's that runs the service with svp itself.
+//! Writes a systemd unit that runs the service with svp itself.
 
 use super::super::record::Record;
 use super::unit::{Dollar, Unit, word};
@@ -8,7 +8,7 @@ use crate::service::supervise::STOP_SECONDS;
 
 pub(super) fn export(record: &Record, request: &Request) -> Result<Exported> {
     if matches!(request.secrets, Secrets::Only | Secrets::PodmanSecret) {
-        return Err(Error::usage("a unit of systemd has no secrets to write")
+        return Err(Error::usage("a systemd unit contains no secrets to export")
             .hint("they stay in svp's own store: leave --secrets out"));
     }
     let name = &record.name;
@@ -25,7 +25,7 @@ pub(super) fn export(record: &Record, request: &Request) -> Result<Exported> {
     ]);
     let what = format!("{name}, a service of {}", record.image);
     unit.section("Unit").set("Description", what.replace('%', "%%"));
-    // Those that it is linked to come first, if they have units.
+    // Linked services start first, if they have units.
     let mut before: Vec<String> =
         record.links.iter().map(|link| format!("svp-{link}.service")).collect();
     if request.system {
@@ -57,7 +57,7 @@ pub(super) fn export(record: &Record, request: &Request) -> Result<Exported> {
     }
     if record.remove {
         notes.push(format!(
-            "{name} was run with --rm: when it ends it is gone, and can't be started again"
+            "{name} was run with --rm: it is removed when it ends, and can't be started again"
         ));
     }
     if !request.system {

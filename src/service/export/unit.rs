@@ -2,14 +2,14 @@
 
 use std::fmt::Write as _;
 
-/// The sections of a unit file, as it is written.
+/// The text of a unit file under construction.
 #[derive(Debug, Default)]
 pub(super) struct Unit {
     text: String,
 }
 
 impl Unit {
-    /// A unit that begins with comments; a line each.
+    /// Creates a unit that begins with comments, one per line.
     pub(super) fn new(comments: &[String]) -> Unit {
         Unit { text: comments.iter().map(|line| format!("# {line}\n")).collect() }
     }
@@ -23,13 +23,13 @@ impl Unit {
         self
     }
 
-    /// Adds a line. The value is written as it is: see [`word`] and [`line`].
+    /// Adds a line. The value is written verbatim; [`word`] and [`line`] escape it.
     pub(super) fn set(&mut self, key: &str, value: impl std::fmt::Display) -> &mut Unit {
         let _ = writeln!(self.text, "{key}={value}");
         self
     }
 
-    /// The file.
+    /// Returns the text of the file.
     pub(super) fn into_text(self) -> String {
         self.text
     }
@@ -38,13 +38,13 @@ impl Unit {
 /// Whether a value is part of a command line, in which systemd expands variables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dollar {
-    /// It does: a dollar sign is doubled.
+    /// Part of a command line: dollar signs are doubled.
     Doubled,
-    /// It doesn't.
+    /// Not part of one: dollar signs are written as they are.
     Plain,
 }
 
-/// A word of a command line or of `Environment=`, quoted if it must be, without specifiers.
+/// Formats a word of a command line or of `Environment=`: quoted if necessary, with specifiers (`%`) escaped.
 pub(super) fn word(text: &str, dollar: Dollar) -> String {
     let plain = |c: char| c.is_alphanumeric() || "_-./:=@,+%$".contains(c);
     let bare = !text.is_empty() && text.chars().all(plain);

@@ -1,11 +1,11 @@
-//! Writes a service in one of the formats.
+//! Exports a service in one of the formats.
 
 use super::super::record::Record;
 use super::{Exported, Format, Model, Request, kube, quadlet, systemd};
 use crate::error::Result;
 use crate::oci::Image;
 
-/// Writes a service as others run it.
+/// Exports a service in the requested format.
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage) if the format can't express the service.

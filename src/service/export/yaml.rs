@@ -73,7 +73,7 @@ impl Yaml {
         }
     }
 
-    /// The text of a document, without `---`; ends with a line end.
+    /// Returns the text of a document, without `---`, ending with a newline.
     pub(crate) fn document(&self) -> String {
         let mut out = String::new();
         match self {
@@ -89,7 +89,7 @@ impl Yaml {
     }
 }
 
-/// Writes a mapping or a list that has something in it, each line `indent` deep.
+/// Writes a non-empty mapping or list, each line indented by `indent`.
 fn block(value: &Yaml, indent: usize, out: &mut String) {
     match value {
         Yaml::Map(entries) => {
@@ -167,11 +167,11 @@ fn is_literal(text: &str) -> bool {
         && !lines.starts_with([' ', '\t', '\n'])
         && !lines.ends_with('\n')
         && lines.chars().all(|c| c == '\n' || is_plain_character(c))
-        // A line of blanks alone might be taken for an empty one.
+        // A line of only blanks might be read as an empty one.
         && lines.split('\n').all(|line| line.is_empty() || !line.trim().is_empty())
 }
 
-/// A text on one line, quoted if it must be.
+/// Formats a text on one line, quoted if necessary.
 fn one_line(text: &str) -> String {
     if is_plain(text) {
         return text.to_owned();
@@ -200,11 +200,11 @@ fn one_line(text: &str) -> String {
     out
 }
 
-/// Whether a character may stand as it is: printable, and no line end or mark to anyone.
+/// Whether a character needs no escape: printable, and neither a line break nor a byte order mark for any reader.
 fn is_plain_character(c: char) -> bool {
     matches!(c, ' '..='~' | '\u{a1}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
         && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}')
-        // Not characters, by Unicode; some readers refuse them.
+        // Unicode noncharacters, which some readers reject.
         && u32::from(c) & 0xfffe != 0xfffe
 }
 
@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_are_quoted_when_they_must_be() {
+    fn texts_are_quoted_if_necessary() {
         for plain in [
             "a",
             "/bin/sh",

@@ -5,7 +5,7 @@
 //! | `start` | starts it, and waits until it is healthy if asked to |
 //! | `stop` | stops it, and waits for its end |
 //! | `restart` | stops and starts it, or some of its components |
-//! | `wait` | waits for its end, and gives its exit code |
+//! | `wait` | waits for its end, and returns its exit code |
 //! | `remove` | removes it |
 
 mod remove;

@@ -1,4 +1,4 @@
-//! Removing a service.
+//! Removes a service.
 
 use std::path::Path;
 
@@ -26,15 +26,15 @@ pub(crate) struct Remove {
 pub(crate) struct Removed {
     /// The services that are linked to it, and can't start without it.
     pub linked: Vec<String>,
-    /// The volumes that stay because another service has them too.
+    /// The volumes that stay because another service uses them too.
     pub kept_volumes: Vec<String>,
 }
 
 /// Removes a service: its files, logs and record, and on request its volumes.
 ///
 /// # Errors
-/// [`Kind::Usage`] if it runs, or a backup of it is being made; [`Kind::BadInput`] if its record is damaged and
-/// `force` was not given; [`Kind::Storage`], [`Kind::Sandbox`].
+/// [`Kind::Usage`] if it is running, or a backup of it is being created; [`Kind::BadInput`] if its record is damaged
+/// and `force` was not given; [`Kind::Storage`], [`Kind::Sandbox`].
 pub(crate) fn remove(
     root: &Path,
     service_dir: &ServiceDir,
@@ -67,20 +67,19 @@ pub(crate) fn remove(
     Ok(Removed { linked, kept_volumes })
 }
 
-/// Removes a service that could not be started, if nothing of it ever ran. Anything left is for
-/// `svp rm`.
+/// Removes a service that could not be started, if no component of it ever ran. `svp rm` removes anything left.
 pub(crate) fn discard(root: &Path, service_dir: &ServiceDir, record: &Record) {
     if !service_dir.status().is_ok_and(|status| !status.ran()) {
         return;
     }
     if let Ok(sandbox) = Sandbox::create(&StoreLayout::new(root).trees()) {
-        // Report why it could not be started.
+        // The caller reports why it could not be started.
         let _ = delete(service_dir, record, &sandbox, false);
     }
 }
 
-/// Deletes everything that a stopped service has; on request its volumes too, except those that other
-/// services use. Returns the names of these.
+/// Deletes all data of a stopped service; on request its volumes too, except those that other services use. Returns
+/// the names of the volumes kept.
 ///
 /// # Errors
 /// [`Kind::Storage`], [`Kind::Sandbox`].

@@ -22,15 +22,15 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(crate) struct Restart {
     /// The components; the whole service if none is named.
     pub components: Vec<String>,
-    /// How it is stopped.
+    /// How to stop it.
     pub stop: Stop,
 }
 
 /// Restarts a service or components of it, and waits until they have started.
 ///
 /// # Errors
-/// Those of stopping and starting it; [`Kind::Usage`] for a service that goes when it stops, and for a component
-/// that there isn't; [`Kind::Script`] if a component does not start again.
+/// Those of stopping and starting it; [`Kind::Usage`] for a service run with `--rm`, or an unknown component;
+/// [`Kind::Script`] if a component does not start again.
 pub(crate) fn restart(
     root: &Path,
     service_dir: &ServiceDir,
@@ -75,8 +75,8 @@ fn restart_component(service_dir: &ServiceDir, name: &str, seconds: u32) -> Resu
     while since.elapsed() < Duration::from_secs(u64::from(seconds) + u64::from(STOP_SECONDS)) {
         let now = look()?.filter(|_| service_dir.is_running().is_ok_and(|runs| runs));
         let Some(now) = now else { break };
-        let is_anew = now.restarts > before.restarts || !before.running;
-        if is_anew && now.running {
+        let restarted = now.restarts > before.restarts || !before.running;
+        if restarted && now.running {
             return Ok(());
         }
         interrupt::check()?;

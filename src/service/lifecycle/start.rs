@@ -1,4 +1,4 @@
-//! Starting a service in the background.
+//! Starts a service in the background.
 
 use std::path::Path;
 use std::time::Duration;
@@ -19,8 +19,8 @@ pub(crate) struct Start {
 /// Starts a service, and leaves it running.
 ///
 /// # Errors
-/// Those of starting it; [`Kind::Usage`](crate::error::Kind::Usage) if it runs, or is stopped for a backup's
-/// copy; [`Kind::Script`](crate::error::Kind::Script) if it is not healthy in time.
+/// Those of starting it; [`Kind::Usage`](crate::error::Kind::Usage) if it is running, or stopped while a backup copies
+/// its files; [`Kind::Script`](crate::error::Kind::Script) if it is not healthy in time.
 pub(crate) fn start(
     root: &Path,
     service_dir: &ServiceDir,

@@ -1,4 +1,4 @@
-//! Stopping a service, and waiting for its end.
+//! Stops a service, and waits for its end.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::service::supervise::STOP_SECONDS;
 /// How to stop a service.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stop {
-    /// How many seconds it has after its stop signal before it is killed.
+    /// Seconds between the stop signal and SIGKILL.
     pub seconds: u32,
 }
 
@@ -23,7 +23,7 @@ impl Default for Stop {
     }
 }
 
-/// The services that `stop --all` means: those that run, and those that a backup has stopped for the moment.
+/// Returns the services that `svp stop --all` stops: those running, and those that a backup has stopped temporarily.
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -37,7 +37,7 @@ pub(crate) fn running(root: &Path) -> Result<Vec<ServiceDir>> {
     Ok(service_dirs)
 }
 
-/// Stops a service and waits for its end. One that does not run is stopped.
+/// Stops a service and waits for its end. Succeeds if it is not running.
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage) while a backup of it is created or restored; its monitor's errors;
@@ -53,7 +53,7 @@ pub(crate) fn stop(
     }
     // A backup or a restore may have stopped it temporarily.
     if cutover::is_locked(service_dir)? {
-        return Err(at_work(service_dir));
+        return Err(busy(service_dir));
     }
     reporter.step(Step::NotRunning { service: service_dir.name().to_owned() });
     Ok(())
@@ -74,10 +74,10 @@ pub(in crate::service) fn stop_if_running(
 
 /// Refuses to change a service that is stopped while its files are copied: the backup starts it again.
 pub(super) fn refuse_during_copy(service_dir: &ServiceDir) -> Result<()> {
-    if cutover::is_being_copied(service_dir)? { Err(at_work(service_dir)) } else { Ok(()) }
+    if cutover::is_being_copied(service_dir)? { Err(busy(service_dir)) } else { Ok(()) }
 }
 
-fn at_work(service_dir: &ServiceDir) -> Error {
+fn busy(service_dir: &ServiceDir) -> Error {
     Error::usage(format!("a backup of {} is being created or restored", service_dir.name()))
         .hint("wait until it is done, or interrupt it, which leaves the service as it was")
 }
@@ -104,14 +104,14 @@ mod tests {
     }
 
     #[test]
-    fn a_monitor_that_refuses_is_not_taken_for_one_that_is_gone() {
+    fn a_refused_stop_is_an_error() {
         let root = tempfile::tempdir().unwrap();
         let service_dir = service_dir(root.path());
         let listener = Listener::bind(&service_dir).unwrap();
         let monitor = std::thread::spawn(move || {
             loop {
-                if let Some((asker, _)) = listener.next() {
-                    return asker.answer(Err(Error::usage("it can't be stopped now")), &[]);
+                if let Some((client, _)) = listener.next() {
+                    return client.answer(Err(Error::usage("it can't be stopped now")), &[]);
                 }
                 std::thread::sleep(std::time::Duration::from_millis(5));
             }

@@ -1,4 +1,4 @@
-//! Waiting for a service's end.
+//! Waits for a service's end.
 
 use crate::error::Result;
 use crate::service::service_dir::ServiceDir;

@@ -1,8 +1,8 @@
-//! Logs of components, in the line format that Kubernetes' container runtimes and podman's
-//! `k8s-file` driver write, `TIME STREAM TAG TEXT`.
+//! Logs of components, in the line format of Kubernetes' container runtimes and podman's `k8s-file` driver:
+//! `TIME STREAM TAG TEXT`.
 //!
-//! `TAG` is `F` for a whole line, `P` for a piece of one that had no end yet when it had to be written.
-//! When a file has reached its size the next is begun, between two lines, and the oldest goes.
+//! `TAG` is `F` for a full line or the last piece of one, `P` for any other piece. A file that has reached its maximum
+//! size is rotated between two entries, and the oldest file is removed.
 
 mod read;
 mod rotating_log;
@@ -12,7 +12,7 @@ pub(crate) use rotating_log::Log;
 
 use std::path::{Path, PathBuf};
 
-/// The file of a component's output; `age` 0 is the one that is written to.
+/// The path of a component's log file; `age` 0 is the file being written.
 fn file(dir: &Path, component: &str, age: u32) -> PathBuf {
     match age {
         0 => dir.join(format!("{component}.log")),

@@ -1,4 +1,4 @@
-//! Reads logs: of one component, or of several merged by time; the last lines; and follows them.
+//! Reads the logs of one component, or of several merged by time: all lines, the last ones, and later ones.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs::File;
@@ -12,8 +12,8 @@ use super::file;
 use crate::error::{IoContext, Result};
 use crate::sandbox::Stream;
 
-/// The most files of one component that are looked for.
-const MOST_FILES: u32 = 1000;
+/// Maximum number of log files of one component.
+const MAX_FILES: u32 = 1000;
 
 /// A line, or a piece of a very long one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,14 +30,14 @@ pub(crate) struct Line {
     pub component: usize,
 }
 
-/// Which lines.
+/// Selects log lines.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LogFilter {
-    /// So many of the last.
+    /// Only this many lines, the last ones.
     pub last: Option<usize>,
-    /// Those since then.
+    /// Only lines from this time on.
     pub since: Option<Timestamp>,
-    /// Those before then.
+    /// Only lines before this time.
     pub until: Option<Timestamp>,
 }
 
@@ -48,7 +48,7 @@ impl LogFilter {
     }
 }
 
-/// Passes the existing lines to `take`, by time; returns a follower for later lines.
+/// Passes the existing lines to `take`, in order of time; returns a follower per component for later lines.
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage); those of `take`.
@@ -70,7 +70,7 @@ pub(crate) fn merged(
     let mut open = None;
     loop {
         let times = heads.iter().enumerate().filter_map(|(n, line)| Some((line.as_ref()?.time, n)));
-        // Nothing of another's comes between the pieces of a line.
+        // Keep the pieces of a line together, without lines of other components in between.
         let open_head = open.filter(|n: &usize| heads[*n].is_some());
         let Some(next) = open_head.or(times.min().map(|(_, next)| next)) else { break };
         open = heads[next].as_ref().filter(|line| !line.whole).map(|_| next);
@@ -85,13 +85,13 @@ pub(crate) fn merged(
     Ok(followers)
 }
 
-/// The last lines. One that was written in pieces counts as one, which nothing is cut off from.
+/// The last lines. A line written in pieces counts as one line, and is kept or dropped whole.
 #[derive(Default)]
 struct Last {
     pieces: VecDeque<Line>,
-    /// How many lines they are.
+    /// How many lines the pieces belong to.
     lines: usize,
-    /// The components and streams of whose line there are only pieces yet.
+    /// The components and streams whose last line is incomplete.
     open: HashSet<(usize, Stream)>,
 }
 
@@ -133,9 +133,9 @@ pub(crate) struct Follower {
     dir: PathBuf,
     component: String,
     number: usize,
-    /// The files that are still to be read, the one being read first.
+    /// The files still to be read; the first one is being read.
     files: VecDeque<BufReader<File>>,
-    /// The inode of the newest of them.
+    /// The inode of the newest file.
     newest: Option<u64>,
     partial: Vec<u8>,
 }
@@ -154,7 +154,7 @@ impl Follower {
         Ok(follower)
     }
 
-    /// The next line, if there is one by now.
+    /// Returns the next line, if one has been written.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -193,7 +193,7 @@ impl Follower {
     fn open_newer(&mut self) -> Result<bool> {
         let mut newer = VecDeque::new();
         let mut newest = None;
-        for age in 0..MOST_FILES {
+        for age in 0..MAX_FILES {
             let path = file(&self.dir, &self.component, age);
             let opened = match File::open(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => break,
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_in_comes_out_whatever_it_is() {
+    fn any_output_is_read_back_unchanged() {
         let dir = tempfile::tempdir().unwrap();
         let log = Log::open(dir.path(), "a", LogLimits::default()).unwrap();
         let long = vec![b'x'; 3 << 20];
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_many_pieces_is_one_line() {
+    fn a_line_in_many_pieces_counts_as_one() {
         let dir = tempfile::tempdir().unwrap();
         let log = Log::open(dir.path(), "a", LogLimits::default()).unwrap();
         let long = vec![b'x'; 5 << 20];
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn where_no_new_file_can_be_begun_the_old_ones_stay() {
+    fn old_files_are_kept_if_no_new_file_can_be_created() {
         let dir = tempfile::tempdir().unwrap();
         let log = Log::open(dir.path(), "a", LogLimits { files: 3, size: 100 }).unwrap();
         let print = |n: u32| log.copy_from(Stream::Stdout, format!("{n}\n").as_bytes(), &|_, _| {});

@@ -1,4 +1,4 @@
-//! Writing a component's log.
+//! Writes a component's log, and rotates its files.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -13,7 +13,7 @@ use crate::service::record::LogLimits;
 /// Longer lines are written in pieces of this many bytes, which readers join again.
 const LONGEST: usize = 1 << 20;
 
-/// The log of one component, which its two streams write to.
+/// The log of one component, shared by its two streams.
 #[derive(Debug)]
 pub(crate) struct Log {
     dir: PathBuf,
@@ -26,7 +26,7 @@ pub(crate) struct Log {
 struct State {
     file: File,
     size: u64,
-    /// Set once writing fails: the service continues without its log, and its status shows the reason.
+    /// Why the last write failed: the service continues without its log, and its status shows the reason.
     failed: Option<String>,
 }
 
@@ -42,7 +42,7 @@ impl Log {
         Ok(Log { dir: dir.to_owned(), component: component.to_owned(), limits, state })
     }
 
-    /// Keeps all that comes from `source` until it ends; each line also goes to `show`.
+    /// Copies `source` to the log until end of file, and passes the output to `show`.
     pub(crate) fn copy_from(
         &self,
         stream: Stream,
@@ -72,18 +72,18 @@ impl Log {
             }
         }
         if !pending.is_empty() {
-            // The stream ended in the middle of a line: there is no more of it.
+            // The stream ended in the middle of a line: complete the line.
             self.lines(stream, &[&pending[..], b"\n"].concat(), show);
         }
     }
 
-    /// Why writing failed, if it did.
+    /// Returns why the last write failed, if it did.
     pub(crate) fn failure(&self) -> Option<String> {
         self.state.lock().ok()?.failed.clone()
     }
 
     fn lines(&self, stream: Stream, lines: &[u8], show: &dyn Fn(Stream, &[u8])) {
-        // They came together, so they have one time.
+        // The lines were read together, so they share one timestamp.
         let head = head(stream, 'F');
         let mut text = Vec::with_capacity(lines.len() * 2);
         for line in lines.split_inclusive(|byte| *byte == b'\n') {
@@ -94,7 +94,7 @@ impl Log {
         show(stream, lines);
     }
 
-    /// Writes whole entries, after a new file was begun if it is time for one.
+    /// Writes whole entries, after rotating the file if it has reached its maximum size.
     fn append(&self, text: &[u8]) {
         let Ok(mut state) = self.state.lock() else { return };
         // If a new file can't be created, keep writing to the old one: nothing is lost.
@@ -106,7 +106,7 @@ impl Log {
                 state.failed = None;
             }
             Err(error) => {
-                // Half an entry would spoil the one that follows when there is space again.
+                // A partial entry would corrupt the next one, once there is space again.
                 let _ = state.file.set_len(state.size);
                 state.failed = Some(error.to_string());
             }
@@ -118,10 +118,10 @@ impl Log {
             return Ok(());
         }
         let name = |age| file(&self.dir, &self.component, age);
-        // Create the new file before renaming an old one: renaming first and then failing, again and again, would
-        // have lost them all.
+        // Create the new file before renaming the old ones: otherwise each attempt that fails to create it would
+        // lose one more of them.
         let beside = name(0).with_extension("new");
-        // Best effort: a later command removes the rest.
+        // Only an interrupted rotation leaves one.
         let _ = fs::remove_file(&beside);
         let new = open(&beside)?;
         let oldest = if name(0).exists() { self.limits.files.max(1) - 1 } else { 0 };

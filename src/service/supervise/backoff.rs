@@ -11,7 +11,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// After this uptime the back-off is reset.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
 
-/// A restart policy at work: how often in a row something has failed, and how long it is left alone.
+/// The state of a restart policy: the number of consecutive failures, and the next pause.
 #[derive(Debug)]
 pub(super) struct Backoff {
     policy: Restart,
@@ -24,7 +24,7 @@ impl Backoff {
         Backoff { policy, pause: FIRST_PAUSE, failures: 0 }
     }
 
-    /// The next failure is a first one.
+    /// Forgets all failures.
     pub(super) fn reset(&mut self) {
         self.pause = FIRST_PAUSE;
         self.failures = 0;

@@ -20,7 +20,7 @@ pub(super) struct SupervisedComponent {
     pub(super) deadline: Option<Instant>,
     /// When it was last killed.
     pub(super) killed: Option<Instant>,
-    /// Start it when it has ended, regardless of the policy.
+    /// Whether to start it again when it ends, regardless of the policy.
     pub(super) restart_requested: bool,
     since: Instant,
     backoff: Backoff,
@@ -50,7 +50,7 @@ impl SupervisedComponent {
         !self.running && self.next_start.is_none()
     }
 
-    /// Starts it if its time has come.
+    /// Starts the component if its start is due.
     pub(super) fn start_if_due(&mut self, env: &[(String, String)], cwd: &str) {
         if self.next_start.is_some_and(|at| at <= Instant::now()) {
             self.next_start = None;
@@ -61,7 +61,7 @@ impl SupervisedComponent {
         }
     }
 
-    /// Asks it to end: with a signal, and by force after so many seconds; at once by force if `None`.
+    /// Sends the component a signal, and schedules SIGKILL after a number of seconds; `None` schedules it at once.
     pub(super) fn stop(&mut self, how: Option<(i32, u32)>) {
         if !self.running {
             return;

@@ -20,7 +20,7 @@ pub(super) struct Ready {
 }
 
 impl Supervisor<'_> {
-    /// Records the exit of a component; returns whether the container still exists.
+    /// Records an event of a component; returns whether the container still exists.
     pub(super) fn handle_event(
         &mut self,
         number: usize,
@@ -74,7 +74,7 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Waits for the next event, at most until then.
+    /// Waits for the next event, at most until `until`.
     pub(super) fn wait(&self, service: Option<&Service>, until: Option<Instant>) -> Result<Ready> {
         let fixed: [BorrowedFd<'_>; 2] = [self.listener.as_fd(), self.job.signals.as_fd()];
         let components = self.components.iter().map(|component| component.component.as_fd());
@@ -88,7 +88,7 @@ impl Supervisor<'_> {
             self.components.iter().flat_map(|component| [component.next_start, component.deadline]);
         let times = times.chain([until]);
         let next = times.flatten().min().map(|at| at.saturating_duration_since(Instant::now()));
-        // A deadline that has passed is enforced again and again, not without a pause.
+        // A deadline in the past must not make the loop spin.
         let pause = next.unwrap_or(TICK).clamp(Duration::from_millis(10), TICK);
         let pause =
             Timespec { tv_sec: pause.as_secs() as i64, tv_nsec: i64::from(pause.subsec_nanos()) };
@@ -96,7 +96,7 @@ impl Supervisor<'_> {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => {
                 let error = std::io::Error::from(error);
-                return Err(Error::sandbox("can't listen to the service").source(error));
+                return Err(Error::sandbox("can't poll the service").source(error));
             }
         }
         let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();

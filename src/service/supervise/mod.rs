@@ -25,24 +25,24 @@ use crate::service::record::Record;
 use crate::service::service_dir::ServiceDir;
 use crate::service::status::{State, Status, now, shell_code};
 
-/// How often to look at the network.
+/// Interval between checks of the network, the logs and OOM kills.
 const TICK: Duration = Duration::from_secs(2);
 /// Seconds between Ctrl-C or SIGTERM and SIGKILL.
 pub(crate) const STOP_SECONDS: u32 = 10;
 
-/// The events of a supervisor.
+/// Callbacks of a supervisor.
 pub(crate) struct Hooks<'a> {
-    /// Every component has been started.
+    /// Called when every component has been started.
     pub started: &'a mut dyn FnMut(),
-    /// Output of a component, in whole lines.
+    /// Receives the output of a component, in whole lines.
     pub show: &'a (dyn Fn(usize, Stream, &[u8]) + Sync),
-    /// Everything else.
+    /// Receives all other events.
     pub reporter: &'a dyn Reporter,
 }
 
 /// The service to supervise.
 pub(crate) struct Job<'a> {
-    /// The service's place, whose lock the caller holds.
+    /// The service's directory, whose lock the caller holds.
     pub service_dir: &'a ServiceDir,
     /// Its record.
     pub record: &'a Record,
@@ -62,7 +62,7 @@ pub(crate) struct Job<'a> {
 /// Runs a service until it ends; returns its exit code.
 ///
 /// # Errors
-/// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if its container can't be made,
+/// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if its container can't be created,
 /// [`Kind::Storage`](crate::error::Kind::Storage).
 pub(crate) fn supervise(job: &Job<'_>, hooks: &mut Hooks<'_>) -> Result<i32> {
     let listener = Listener::bind(job.service_dir)?;
@@ -115,23 +115,23 @@ struct Supervisor<'a> {
     components: Vec<SupervisedComponent>,
     stopping: bool,
     code: i32,
-    /// The processes of earlier containers that were killed because memory was used up.
+    /// Number of OOM kills in earlier containers.
     earlier_oom_kills: u64,
     /// Why a component can't be started at all.
     start_error: Option<Error>,
 }
 
-/// Why a container is no more.
+/// How a container ended.
 #[derive(PartialEq, Eq)]
 enum ContainerEnd {
     /// All its components have ended.
     Done,
-    /// It was killed from outside, or from inside with its keepers.
+    /// It was killed, from outside or by one of its own processes.
     Killed,
 }
 
 impl Supervisor<'_> {
-    /// Runs containers one after another while they die by themselves and the policy restarts them.
+    /// Runs a container, and another one each time it is killed and the restart policy demands it.
     fn run(&mut self, hooks: &mut Hooks<'_>) -> Result<()> {
         let mut backoff = Backoff::new(self.job.record.restart);
         loop {
@@ -173,7 +173,7 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Makes a container, if nothing is left of the one before.
+    /// Creates a container, unless processes of the previous one still exist.
     fn create_container(&self, hooks: &Hooks<'_>) -> Result<(Service, Vec<Component>)> {
         if let Some(before) = self.status.container.as_ref().filter(|before| before.is_alive()) {
             return Err(container_still_exists(self.job.service_dir.name(), before));
@@ -212,7 +212,7 @@ impl Supervisor<'_> {
         let _ = self.job.service_dir.set_status(&self.status);
     }
 
-    /// Tells of logs that can't be written, and when they can be again.
+    /// Reports when logs can't be written, and when they can be written again.
     fn check_logs(&mut self, hooks: &mut Hooks<'_>) {
         let names = self.status.components.iter().map(|component| &component.name);
         let log_failure = names.zip(self.logs).find_map(|(name, log)| {
@@ -236,11 +236,11 @@ impl Supervisor<'_> {
     ) -> Result<ContainerEnd> {
         let show = hooks.show;
         let container_ended = AtomicBool::new(false);
-        let doors = std::mem::take(&mut service.link_listeners);
+        let listeners = std::mem::take(&mut service.link_listeners);
         std::thread::scope(|scope| {
-            for (door, to) in doors.iter().zip(self.job.links) {
+            for (listener, to) in listeners.iter().zip(self.job.links) {
                 scope.spawn(|| {
-                    serve(door, &|_| to.targets(), &|| container_ended.load(Ordering::SeqCst))
+                    serve(listener, &|_| to.targets(), &|| container_ended.load(Ordering::SeqCst))
                 });
             }
             for (number, (component, log)) in components.iter_mut().zip(self.logs).enumerate() {
@@ -265,14 +265,14 @@ impl Supervisor<'_> {
             // Before any process of the service runs: the next start must know which process to wait for.
             self.write_status();
             self.earlier_oom_kills = self.status.memory_kills;
-            // When this returns the container is gone, so that the pipes end and the threads with them.
+            // When this returns the container is gone, so the pipes are closed and the threads end.
             let result = self.supervise_container(service, hooks);
             container_ended.store(true, Ordering::SeqCst);
             result
         })
     }
 
-    /// Runs one container until it is over.
+    /// Runs one container until it ends.
     fn supervise_container(
         &mut self,
         mut service: Service,
@@ -317,7 +317,7 @@ impl Supervisor<'_> {
                 self.handle_request(&connection, request, Some(&service));
             }
             if !self.enforce() {
-                // Not even a kill ended it: the container's end will.
+                // SIGKILL did not end the component; removing the container will.
                 hooks.reporter.note(ServiceNote::ComponentStuck.into());
                 return Ok(self.give_up_on_components());
             }
@@ -337,7 +337,7 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Says so if the kernel has killed processes because the service's memory was used up.
+    /// Reports OOM kills since the last call.
     fn report_oom_kills(&mut self, service: &Service, hooks: &Hooks<'_>) {
         let kills = self.earlier_oom_kills + service.memory_kills();
         if kills > self.status.memory_kills {

@@ -12,14 +12,15 @@ use crate::service::status::{State, now, shell_code};
 
 /// How long to wait for killed processes before the whole container is killed.
 const KILLED: Duration = Duration::from_secs(5);
-/// How long until it is killed again.
+/// Interval between repeated kills.
 const KILL_AGAIN: Duration = Duration::from_secs(1);
 
 impl Supervisor<'_> {
-    /// A signal received by svp: requests a stop, then a quick stop, or is forwarded to the service.
+    /// Handles a signal received by svp: the first termination signal stops the service, the next one kills it; other
+    /// signals are forwarded to the components.
     pub(super) fn handle_signal(&mut self, hooks: &mut Hooks<'_>) {
         let mut byte = [0];
-        // Without a descriptor more: there may be none left.
+        // Reads without duplicating the descriptor: there may be no descriptors left.
         let _ = rustix::io::read(&self.job.signals, &mut byte);
         let signal = i32::from(byte[0]);
         if !interrupt::is_termination(signal) {
@@ -32,7 +33,7 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Asks every component to end, and none to start again.
+    /// Asks every component to end, and cancels pending restarts.
     pub(super) fn stop(&mut self, seconds: u32) {
         self.stopping = true;
         self.status.state = State::Stopping;
@@ -40,7 +41,7 @@ impl Supervisor<'_> {
         let signal = self.job.record.stop_signal;
         for (component, component_status) in self.components.iter_mut().zip(&self.status.components)
         {
-            // Pending restarts are cancelled: the last exit is final.
+            // Without its pending restart, the component's last exit is final.
             if component.next_start.take().is_some() && !component.running && self.code == 0 {
                 self.code = component_status.end.map_or(0, shell_code);
             }
@@ -49,7 +50,7 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Answers a request; between two containers there is no service to pass it to.
+    /// Answers a request. `service` is `None` between two containers.
     pub(super) fn handle_request(
         &mut self,
         connection: &Connection,
@@ -70,7 +71,7 @@ impl Supervisor<'_> {
             (Request::Join, None) => {
                 let error = Error::usage("the service's container was killed")
                     .cause(Cause::ContainerGone)
-                    .hint("another is made in a moment, as its restart policy says");
+                    .hint("its restart policy starts another one in a moment");
                 connection.answer(Err(error), &[]);
             }
         }
@@ -92,7 +93,7 @@ impl Supervisor<'_> {
         Ok(())
     }
 
-    /// Kills those whose time is over; whether they can still be expected to end.
+    /// Kills components whose deadline has passed; returns whether they can still be expected to end.
     pub(super) fn enforce(&mut self) -> bool {
         let now = Instant::now();
         for component in self.components.iter_mut().filter(|component| component.running) {
@@ -109,7 +110,7 @@ impl Supervisor<'_> {
         true
     }
 
-    /// Records the components that will not exit by themselves, and the meaning of their container's end.
+    /// Records the components that did not exit as killed if the service is stopping; returns how the container ends.
     pub(super) fn give_up_on_components(&mut self) -> ContainerEnd {
         if !self.stopping {
             return ContainerEnd::Killed;

@@ -11,7 +11,7 @@ use crate::oci::media_type::Compression;
 use crate::oci::{Descriptor, Digest, DigestReader, Document, Layer, Platform};
 use crate::store::{Store, TagRecord, parallel};
 
-/// Serialises zstd decoding: a window may take 32 MiB, and several would exceed the bound on svp's memory.
+/// Serialises zstd decoding: a window may take 32 MiB, and several would exceed svp's memory bound.
 static ZSTD: Mutex<()> = Mutex::new(());
 
 impl Check<'_> {
@@ -20,7 +20,7 @@ impl Check<'_> {
         for name in names(&self.store.layout().sha256())? {
             let what = format!("blobs/sha256/{name}");
             match format!("sha256:{name}").parse::<Digest>() {
-                Err(_) => self.fault(what, "is not named as a blob", REMOVE),
+                Err(_) => self.fault(what, "is not named after a digest", REMOVE),
                 Ok(digest) if self.store.blob_size(&digest).is_none() => {
                     self.fault(what, "is not a file", REMOVE);
                 }
@@ -46,8 +46,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Verifies the tags, the services' images, and the images of both; returns all images once, including those of
-    /// indexes.
+    /// Verifies the tags and the images of tags and services; returns each image once, including those in indexes.
     pub(super) fn tags(&mut self) -> Result<Vec<Reached>> {
         let mut seen = HashSet::new();
         let mut reached = Vec::new();
@@ -58,7 +57,7 @@ impl Check<'_> {
                     self.fault(what, error.to_string(), "remove it and tag the image again")
                 }
                 Ok(record) if !fits => {
-                    let text = format!("is the file of {:?} under another name", record.name);
+                    let text = format!("is the file of tag {:?} under another name", record.name);
                     self.fault(what, text, REMOVE);
                 }
                 Ok(record) => self.tag(record, &mut seen, &mut reached),
@@ -97,7 +96,7 @@ impl Check<'_> {
         Ok(reached)
     }
 
-    /// Verifies one tag; adds the images that it is the first to reach.
+    /// Verifies one tag; adds the images that no earlier tag has to `reached`.
     fn tag(&mut self, record: TagRecord, seen: &mut HashSet<Digest>, reached: &mut Vec<Reached>) {
         let TagRecord { name, manifest, .. } = record;
         if let Err(error) = name.parse::<crate::oci::Reference>() {
@@ -106,7 +105,7 @@ impl Check<'_> {
         self.image(name, manifest, seen, reached);
     }
 
-    /// Verifies the image of a tag or service called `name`.
+    /// Verifies the image of the tag or service `name`.
     fn image(
         &mut self,
         name: String,
@@ -141,7 +140,7 @@ impl Check<'_> {
     fn has_size(&mut self, what: &str, blob: &str, descriptor: &Descriptor) {
         let Descriptor { digest, size, .. } = descriptor;
         if let Some(found) = self.store.blob_size(digest).filter(|found| found != size) {
-            let text = format!("says that its {blob} {digest} has {size} bytes; it has {found}");
+            let text = format!("its {blob} {digest} has {found} bytes instead of {size}");
             self.fault(what, text, AGAIN);
         }
     }
@@ -154,10 +153,11 @@ impl Check<'_> {
             return false;
         }
         self.has_size(tag, "layer", &layer.descriptor);
-        // A damaged blob is reported already.
+        // A damaged blob is already reported.
         self.whole.contains(&digest)
     }
 
+    /// Compares the diff ID `found` with the config and with the cached diff ID.
     fn diff_id(&mut self, tag: &str, layer: &Layer, found: Result<Digest>) {
         let digest = layer.descriptor.digest;
         match found {
@@ -176,6 +176,7 @@ impl Check<'_> {
     }
 }
 
+/// Decompresses a layer and returns its diff ID.
 fn diff_id(store: &Store, layer: &Layer) -> Result<Digest> {
     let blob = store.blob_reader(&layer.descriptor)?;
     let compression = Compression::of_layer(&layer.descriptor.media_type)?;

@@ -41,8 +41,8 @@ const PRUNE: &str = "`svp prune`";
 const UNPACK: &str = "`svp prune --unpacked`: layers are unpacked again when they are needed";
 
 /// Verifies the whole store and returns all faults. Other processes may use it meanwhile; none can remove a blob
-/// while `store` is open. Unless `quick`, unpacks every unpacked layer again for comparison, which takes the
-/// space of one layer at a time.
+/// while `store` is open. Unless `quick`, unpacks every unpacked layer again for comparison, which needs
+/// space for one layer at a time.
 ///
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage) if a directory can't be read.
@@ -103,10 +103,10 @@ impl Check<'_> {
             if !path.is_dir() {
                 self.fault(what, STRAY, PRUNE);
             } else if matches!(Staging::lock_dead(&path), Ok(Some(_))) {
-                // Opening the store has swept all it could.
+                // Opening the store removed every such directory that it could.
                 self.fault(
                     what,
-                    "is left over from an unfinished command and can't be swept",
+                    "is left over from an unfinished command and was not swept",
                     REMOVE,
                 );
             }
@@ -129,7 +129,7 @@ impl Check<'_> {
                 if format!("sha256:{name}").parse::<Digest>().is_err() {
                     let path = dir.join(name);
                     let what = path.strip_prefix(layout.root()).unwrap_or(&path);
-                    self.fault(what.display().to_string(), "is not named as a blob", PRUNE);
+                    self.fault(what.display().to_string(), "is not named after a digest", PRUNE);
                 }
             }
         }

@@ -53,7 +53,7 @@ impl Check<'_> {
                 continue;
             }
             let altered = match sandbox.altered(layer_sources(self.store, &image), &mut seen) {
-                // The blob is reported already.
+                // The damaged blob is already reported.
                 Err(error) if error.kind() == Kind::BadInput => continue,
                 other => other?,
             };
@@ -66,7 +66,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Returns its path relative to the store's directory.
+    /// Returns the tree's path, relative to the store's directory.
     fn shown(&self, tree: &CachedTree) -> String {
         let path = tree.path();
         path.strip_prefix(self.store.root()).unwrap_or(&path).display().to_string()

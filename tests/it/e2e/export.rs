@@ -355,7 +355,7 @@ fn systemd_runs_a_service_with_svp() {
     place.ok(again);
     std::fs::write(&file, unit + "# mine\n").unwrap();
     let error = place.fails(2, again);
-    assert!(error.contains("is there already") && error.contains("--force"), "{error}");
+    assert!(error.contains("already exists") && error.contains("--force"), "{error}");
     place.ok(again.iter().chain(&["--force"]));
 }
 

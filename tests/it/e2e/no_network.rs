@@ -58,7 +58,7 @@ fn a_port_that_a_program_has_on_all_addresses_is_another_here() {
     let mut run = place.svp(["run", "-d", "--network", "host", "web"]);
     let said = output(&mut run);
     let text = transcript(&run, &said);
-    assert!(text.contains(&format!("another program has port {port}")), "{text}");
+    assert!(text.contains(&format!("another program already uses port {port}")), "{text}");
     place.ok(["rm", "-f", "web"]);
     place.assert_nothing_left();
 }

@@ -19,7 +19,7 @@ fn refused<T: std::fmt::Debug>(result: Result<T>, key: &str, says: &str) {
 #[case("\n")]
 #[case("0")]
 #[case("0\n")]
-fn version_0_is_understood(#[case] output: &str) {
+fn version_0_is_accepted(#[case] output: &str) {
     assert_eq!(parse_version(output.as_bytes(), SCRIPT).unwrap(), 0);
 }
 
@@ -63,7 +63,7 @@ fn an_os_is_a_name_and_a_version(#[case] output: &str, #[case] name: &str, #[cas
 #[case("debian/12@sha256:00", "the version")]
 #[case("debian/12\nubuntu/24.04\n", "line 2")]
 #[case("debian/12\r\n", "carriage return")]
-fn another_os_is_refused(#[case] output: &str, #[case] says: &str) {
+fn an_invalid_os_is_refused(#[case] output: &str, #[case] says: &str) {
     refused(parse_os(output.as_bytes(), SCRIPT), "os", says);
 }
 
@@ -81,7 +81,7 @@ fn secrets_are_names() {
 #[case("A\n B\n", "line 2: \" B\": invalid variable name")]
 #[case("LD_PRELOAD\n", "may not set this variable")]
 #[case("PATH\n", "may not set this variable")]
-fn other_secrets_are_refused(#[case] output: &str, #[case] says: &str) {
+fn invalid_secrets_are_refused(#[case] output: &str, #[case] says: &str) {
     refused(parse_secrets(output.as_bytes(), SCRIPT), "secrets", says);
 }
 
@@ -95,7 +95,7 @@ fn other_secrets_are_refused(#[case] output: &str, #[case] says: &str) {
 #[case("A=tab\there", "A", "tab\there")]
 #[case("A=$HOME `id` %d", "A", "$HOME `id` %d")]
 #[case("A=\u{e4}\u{1f600}", "A", "\u{e4}\u{1f600}")]
-fn env_values_are_taken_as_they_are(#[case] line: &str, #[case] name: &str, #[case] value: &str) {
+fn env_values_are_kept_verbatim(#[case] line: &str, #[case] name: &str, #[case] value: &str) {
     let env = parse_env(line.as_bytes(), SCRIPT).unwrap();
     assert_eq!(env, [EnvVar { name: name.into(), value: value.into() }]);
     assert_eq!(env[0].to_string(), line);
@@ -107,13 +107,13 @@ fn env_values_are_taken_as_they_are(#[case] line: &str, #[case] name: &str, #[ca
 #[case("=1\n", "invalid variable name")]
 #[case("A =1\n", "invalid variable name")]
 #[case("export A=1\n", "invalid variable name")]
-#[case("PATH=/x\n", "may not set this variable: it says where programs are found")]
+#[case("PATH=/x\n", "may not set this variable: it determines where programs are found")]
 #[case("LD_PRELOAD=/x.so\n", "may not set this variable")]
 #[case("BASH_ENV=/x\n", "may not set this variable")]
 #[case("A=1\n\nB=2\n", "line 2")]
 #[case("A=1\r\n", "carriage return")]
 #[case("A=\x1b]0;x\x07\n", "control character")]
-fn other_env_lines_are_refused(#[case] output: &str, #[case] says: &str) {
+fn invalid_env_lines_are_refused(#[case] output: &str, #[case] says: &str) {
     refused(parse_env(output.as_bytes(), SCRIPT), "env", says);
 }
 
@@ -130,7 +130,7 @@ fn other_env_lines_are_refused(#[case] output: &str, #[case] says: &str) {
 #[case("", None)]
 #[case("%%IP", Some("%10.0.0.2"))]
 #[case("%IP\u{e4}", Some("10.0.0.2\u{e4}"))]
-fn the_address_replaces_its_key_alone(#[case] value: &str, #[case] expected: Option<&str>) {
+fn the_address_replaces_only_its_placeholder(#[case] value: &str, #[case] expected: Option<&str>) {
     let var = EnvVar { name: "A".into(), value: value.into() };
     assert_eq!(var.needs_ip(), expected.is_some());
     assert_eq!(var.with_ip("10.0.0.2"), expected.unwrap_or(value));
@@ -147,7 +147,7 @@ fn components_are_names() {
 #[case("a/b\n", "invalid component name")]
 #[case("..\n", "invalid component name")]
 #[case("a b\n", "invalid component name")]
-fn other_components_are_refused(#[case] output: &str, #[case] says: &str) {
+fn invalid_components_are_refused(#[case] output: &str, #[case] says: &str) {
     refused(parse_components(output.as_bytes(), SCRIPT), "components", says);
 }
 
@@ -170,7 +170,7 @@ fn volumes_are_absolute_paths() {
 #[case("/dev", "reserved for the system")]
 #[case("/a:ro", "colon")]
 #[case("/a\n/a", "line 2: \"/a\": duplicate")]
-fn other_volumes_are_refused(#[case] output: &str, #[case] says: &str) {
+fn invalid_volumes_are_refused(#[case] output: &str, #[case] says: &str) {
     refused(parse_volumes(output.as_bytes(), SCRIPT), "volumes", says);
 }
 
@@ -184,7 +184,7 @@ fn health_is_one_command() {
 }
 
 #[test]
-fn a_secret_is_not_repeated_by_env() {
+fn env_may_not_repeat_a_secret() {
     let env = parse_env(b"A=1\nB=2\n", SCRIPT).unwrap();
     assert!(overlap(&["C".into()], &env, SCRIPT).is_ok());
     let error = overlap(&["C".into(), "B".into()], &env, SCRIPT).unwrap_err();

@@ -1,4 +1,4 @@
-//! An independent parser reads back any text.
+//! Tests that an independent parser reads back any text.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
