@@ -59,6 +59,7 @@ for target; do
     echo "fresh: output of make $target as an unprivileged user:"
     if "${as[@]}" make "$target" >/tmp/advice 2>&1 </dev/null; then
       echo "fresh: make $target passed without them"
+      rm -f /tmp/advice
       continue
     fi
     cat /tmp/advice

@@ -5,11 +5,11 @@
 # created them.
 set -euo pipefail
 
-# files DIR... TEST...: prints the entries of the existing directories that match find's TEST
+# files DIR... TEST...: prints the entries of the readable directories that match find's TEST
 files() {
   local dirs=()
   while [[ $1 == /* ]]; do
-    [[ ! -d $1 ]] || dirs+=("$1")
+    [[ ! -d $1 || ! -r $1 ]] || dirs+=("$1")
     shift
   done
   find "${dirs[@]}" -mindepth 1 -maxdepth 1 "$@" | sed 's/^/file /'
@@ -26,7 +26,7 @@ list() {
   # Also the default names of Rust's tempfile and of mktemp.
   files /tmp /var/tmp /dev/shm "${XDG_RUNTIME_DIR:-/nonexistent}" '(' -name 'svp*' -o -name '.tmp*' -o -name 'tmp.*' ')'
   # All except the documented caches: target/, Cargo's, and the one of scripts/make-base.sh.
-  files "$HOME" "$HOME/.config" "$HOME/.local" "$HOME/.local/share" \
+  files "$HOME" "$HOME/.config" "$HOME/.local" "$HOME/.local/share" /var/lib/containers \
     ! -name .cache ! -name .cargo ! -name .rustup ! -name '.*history'
 }
 

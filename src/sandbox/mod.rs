@@ -1,8 +1,8 @@
 //! The sandbox: one user namespace, and stages in it that unpack, run, diff and remove.
 //!
-//! svp itself never enters a namespace, which a multi-threaded program can't. It starts *stages*: new processes
-//! of svp, executed from a sealed copy in memory, that join the user namespace, create the other namespaces and
-//! do one task each. They work in the *layer store*, a directory owned by the container's root, through relative
+//! svp itself never enters a namespace: a multi-threaded process can't join a user namespace. It starts *stages*: new
+//! processes of svp, executed from a sealed copy in memory, that join the user namespace, create the other namespaces
+//! and do one task each. They work in the *layer store*, a directory owned by the container's root, through relative
 //! paths and the descriptors passed to them.
 //!
 //! | module | what it does |

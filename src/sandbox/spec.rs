@@ -39,8 +39,8 @@ impl std::fmt::Debug for RunSpec {
 pub(crate) enum Rootfs {
     /// An overlay: unpacked layers as lower directories, a build directory with the upper one.
     Layers(Overlay),
-    /// The host's programs, read-only, and a pack at /service; nothing else of the host.
-    /// The pack is a tar, read from the descriptor that goes with the request.
+    /// The host's programs, read-only, and a pack at /service; nothing else of the host. The pack is a tar, read from a
+    /// descriptor that is sent with the request.
     HostTools,
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct Overlay {
     pub durable: bool,
 }
 
-/// A bind mount: a file or directory shown inside a container.
+/// A bind mount: a file or directory made visible in a container.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Bind {
     /// The source: a path of the host, or one relative to the layer store.
@@ -74,16 +74,16 @@ pub(crate) enum Network {
     Private,
     /// The host's network.
     Host,
-    /// A private loopback interface alone.
+    /// A private loopback interface only.
     None,
 }
 
-/// The host addresses that a private network leads to.
+/// The host addresses that are reachable from a private network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct HostAccess {
-    /// The gateway.
+    /// Whether the gateway is reachable.
     pub gateway: bool,
-    /// The host's loopback, at an address of the network.
+    /// Whether the host's loopback is reachable, at a link-local address.
     pub host: bool,
 }
 
@@ -92,7 +92,7 @@ pub(crate) struct HostAccess {
 pub(crate) struct Limits {
     /// How long it may run.
     pub time: Option<Duration>,
-    /// The bytes that it may print on standard output and standard error together.
+    /// How much it may print on standard output and standard error together; bytes.
     pub output: Option<u64>,
 }
 

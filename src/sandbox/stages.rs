@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_stage_has_a_name_of_its_own() {
+    fn stage_names_are_unique() {
         let names: std::collections::BTreeSet<_> = STAGES.iter().map(|(name, _)| name).collect();
         assert_eq!(names.len(), STAGES.len());
     }

@@ -94,14 +94,14 @@ fn first_name(text: &str) -> Option<String> {
 }
 
 #[test]
-fn imports_follow_the_arrows() {
+fn imports_are_listed_in_arrows() {
     let mut wrong = Vec::new();
     for (module, path) in sources() {
         if ABOVE.contains(&module.as_str()) {
             continue;
         }
         let Some((_, allowed)) = ARROWS.iter().find(|(name, _)| *name == module) else {
-            wrong.push(format!("{}: the module {module} has no place in ARROWS", path.display()));
+            wrong.push(format!("{}: the module {module} is not listed in ARROWS", path.display()));
             continue;
         };
         for import in imports(&code(&path)) {
@@ -117,7 +117,7 @@ fn imports_follow_the_arrows() {
 fn only_the_command_line_prints() {
     let mut wrong = Vec::new();
     for (module, path) in sources() {
-        // Diagnostics are of each process, stages included, so they go to its standard error (decision 070).
+        // Each process, stages included, writes diagnostics to its own standard error (decision 070).
         if ["cli", "main", "diagnostics"].contains(&module.as_str()) {
             continue;
         }
@@ -133,13 +133,13 @@ fn only_the_command_line_prints() {
 }
 
 #[test]
-fn the_reader_of_imports_reads_imports() {
+fn import_parser_finds_imports() {
     let text = "use crate::error::Error;\nuse crate::{oci::{Digest, Reference}, store};\nlet x = crate::layer::f();";
     let found = imports(text).into_iter().collect::<Vec<_>>();
     assert_eq!(found, ["error", "layer", "oci", "store"]);
 }
 
-/// A result that is ignored says why, on its line or the one before. Writing to a `String` can't fail.
+/// An ignored result needs a comment with the reason, on its line or the one before. Writing to a `String` can't fail.
 #[test]
 fn ignored_results_say_why() {
     let mut silent = Vec::new();

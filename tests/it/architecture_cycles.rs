@@ -11,25 +11,25 @@ use crate::support::sources::rust_files;
 
 type Module = Vec<String>;
 
-/// A source file, read.
+/// A parsed source file.
 #[derive(Debug, Default)]
 struct File {
     name: String,
-    /// The names that it defines, its child modules aside.
+    /// The names that it defines, without its child modules.
     defines: BTreeSet<String>,
-    /// What its `use` declarations call what.
+    /// The names that its `use` declarations bring in, each with its path.
     uses: Vec<(String, Vec<String>)>,
-    /// Those of them that it only re-exports.
+    /// The names among `uses` that it only re-exports.
     re_exports: BTreeSet<String>,
     /// All other paths of more than one name.
     paths: Vec<Vec<String>>,
 }
 
-/// All source files, by their modules.
+/// All source files, by module.
 #[derive(Debug, Default)]
 struct Crate(BTreeMap<Module, File>);
 
-/// What a path leads to.
+/// The target of a path.
 #[derive(Debug, PartialEq, Eq)]
 enum Found {
     Module(Module),
@@ -50,7 +50,7 @@ impl Crate {
 
     fn add(&mut self, path: &Path, text: &str) {
         let name = path.display().to_string();
-        // The program's own root is another crate's.
+        // `main.rs` is the root of another crate.
         if name == "main.rs" {
             return;
         }
@@ -102,7 +102,7 @@ impl Crate {
         Some(Found::Module(at))
     }
 
-    /// Finds what a name means in a module that has no child of that name.
+    /// Resolves a name in a module that has no child of that name.
     fn find(&self, module: &[String], name: &str, depth: usize) -> Option<Found> {
         let file = self.0.get(module)?;
         if file.defines.contains(name) {
@@ -112,7 +112,7 @@ impl Crate {
             file.uses.iter().filter(|(name, _)| name == wanted).map(|(_, path)| path).collect()
         };
         let resolve = |path: &[String]| {
-            // An import that has the name of what it imports from another crate leads back to itself.
+            // An import from another crate under the same name would resolve to itself.
             if depth == 0 || path.first().is_some_and(|first| first == name) && path.len() > 1 {
                 return None;
             }
@@ -134,13 +134,13 @@ impl Crate {
         })
     }
 
-    /// Which files each file depends on.
+    /// Returns the files that each file depends on.
     fn graph(&self) -> BTreeMap<&str, BTreeSet<&str>> {
         let mut graph = BTreeMap::new();
         for (module, file) in &self.0 {
             let imports = file.uses.iter().filter(|(name, _)| !file.re_exports.contains(name));
             let written = imports.map(|(_, path)| path).chain(&file.paths);
-            // A module that is only imported is used by what is named in it.
+            // Importing a module alone is not a dependency: the paths into it are.
             let items = written.filter_map(|path| match self.resolve(module, path, 8)? {
                 Found::Item(module) => self.0.get(&module).map(|file| file.name.as_str()),
                 Found::Module(_) => None,
@@ -160,14 +160,14 @@ fn child(module: &[String], name: &str) -> Module {
     [module, &[name.to_owned()]].concat()
 }
 
-/// The code of a file: no comments, and nothing from its unit tests on (they close a file).
+/// Returns the code of a file, without comments and unit tests (which end a file).
 fn code(text: &str) -> String {
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The names of the items that begin at the start of a line.
+/// Returns the names of the items that begin at the start of a line.
 fn definitions(code: &str) -> BTreeSet<String> {
     let kinds = ["fn", "struct", "enum", "trait", "type", "const", "static", "union"];
     let mut found = BTreeSet::new();
@@ -183,7 +183,7 @@ fn definitions(code: &str) -> BTreeSet<String> {
     found
 }
 
-/// Whether a name stands anywhere outside of `use` declarations.
+/// Returns whether a name occurs outside of `use` declarations.
 fn uses_name(code: &str, name: &str) -> bool {
     let mut rest = String::new();
     let mut within = false;
@@ -199,7 +199,7 @@ fn uses_name(code: &str, name: &str) -> bool {
     rest.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == name)
 }
 
-/// The trees of the `use` declarations, without white space, and whether they are re-exports.
+/// Returns the trees of the `use` declarations without white space, each with whether it is a re-export.
 fn use_trees(code: &str) -> Vec<(bool, String)> {
     let mut found = Vec::new();
     let mut rest = code;
@@ -216,7 +216,7 @@ fn use_trees(code: &str) -> Vec<(bool, String)> {
     found
 }
 
-/// Writes down each name of a tree, and the path that it stands for.
+/// Adds each name of a `use` tree to `found`, with its path.
 fn expand(tree: &str, prefix: &[String], found: &mut Vec<(String, Vec<String>)>) {
     let (path, group) = match tree.split_once('{') {
         Some((path, group)) => (path, group.strip_suffix('}')),
@@ -243,7 +243,7 @@ fn expand(tree: &str, prefix: &[String], found: &mut Vec<(String, Vec<String>)>)
     }
 }
 
-/// The parts of a group, at the commas outside of inner groups.
+/// Splits a group at the commas outside of inner groups.
 fn parts(group: &str) -> Vec<&str> {
     let (mut depth, mut start) = (0, 0);
     let mut found = Vec::new();
@@ -262,7 +262,7 @@ fn parts(group: &str) -> Vec<&str> {
     found.into_iter().filter(|part| !part.is_empty()).collect()
 }
 
-/// All paths of more than one name.
+/// Returns all paths of more than one name.
 fn paths(code: &str) -> Vec<Vec<String>> {
     let part = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
     let lines = code.lines().filter(|line| !line.starts_with("pub") || !line.contains(" use "));
@@ -272,7 +272,7 @@ fn paths(code: &str) -> Vec<Vec<String>> {
     words.map(names).filter(|path: &Vec<String>| path.iter().all(|name| !name.is_empty())).collect()
 }
 
-/// The groups of files that depend on one another.
+/// Returns the groups of files that depend on one another.
 fn cycles<'a>(graph: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> BTreeSet<Vec<&'a str>> {
     let reach = |from: &'a str| {
         let mut seen = BTreeSet::new();
@@ -297,16 +297,16 @@ fn cycles<'a>(graph: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> BTreeSet<Vec<&'a 
 fn no_two_files_depend_on_each_other() {
     let files = Crate::read();
     let graph = files.graph();
-    let mut told = Vec::new();
+    let mut problems = Vec::new();
     for group in cycles(&graph) {
-        told.push(format!("{} files depend on one another:", group.len()));
+        problems.push(format!("{} files depend on one another:", group.len()));
         for name in &group {
             let within: Vec<_> =
                 graph[name].iter().filter(|to| group.contains(to)).copied().collect();
-            told.push(format!("    {name} -> {}", within.join(", ")));
+            problems.push(format!("    {name} -> {}", within.join(", ")));
         }
     }
-    assert!(told.is_empty(), "cycles between files of src:\n{}", told.join("\n"));
+    assert!(problems.is_empty(), "cycles between files of src:\n{}", problems.join("\n"));
 }
 
 #[test]

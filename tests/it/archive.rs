@@ -19,18 +19,18 @@ fn reference() -> Reference {
 
 /// A store with one image, and a path for the archive.
 fn world() -> (support::TestEnv, Store, Descriptor, PathBuf) {
-    let place = support::TestEnv::new();
-    let store = Store::open(&place.path("images")).unwrap();
+    let env = support::TestEnv::new();
+    let store = Store::open(&env.path("images")).unwrap();
     let options = ImportOptions { platform: Platform::host(), created: 0, threads: 2 };
     let input = Input::open(&support::busybox_base()).unwrap();
     let descriptor = import(input, &store, &reference(), &options, &Silent).unwrap();
-    let archive = place.path("image.tar");
-    (place, store, descriptor, archive)
+    let archive = env.path("image.tar");
+    (env, store, descriptor, archive)
 }
 
 #[test]
-fn it_is_the_same_every_time_and_svp_and_skopeo_read_it() {
-    let (place, store, descriptor, archive) = world();
+fn archives_are_reproducible_and_read_by_svp_and_skopeo() {
+    let (env, store, descriptor, archive) = world();
     store.save_as(ArchiveFormat::Oci, &descriptor, &archive, &reference()).unwrap();
     let mut again = Vec::new();
     store.write_archive(&descriptor, &mut again, &reference()).unwrap();
@@ -44,39 +44,39 @@ fn it_is_the_same_every_time_and_svp_and_skopeo_read_it() {
         );
         assert_eq!(digest.trim(), descriptor.digest.to_string());
     }
-    let fresh = Store::open(&place.path("fresh")).unwrap();
+    let fresh = Store::open(&env.path("fresh")).unwrap();
     let source = format!("oci-archive:{shown}:team/base:1").parse().unwrap();
     let pulled = pull(&source, &fresh, &PullOptions::default(), &Silent).unwrap();
     assert_eq!(pulled.digest, descriptor.digest);
 }
 
 #[test]
-fn podman_loads_and_runs_it() {
-    let (place, store, descriptor, archive) = world();
+fn podman_loads_and_runs_an_archive() {
+    let (env, store, descriptor, archive) = world();
     store.save_as(ArchiveFormat::Oci, &descriptor, &archive, &reference()).unwrap();
-    let podman = Podman::new(&place);
+    let podman = Podman::new(&env);
     let name = podman.load(&archive);
     assert!(name.ends_with("team/base:1"), "{name}");
-    let said = podman.run(&["--rm", "--net=none", &name, "/bin/busybox", "echo", "hello"]);
-    assert_eq!(said.trim(), "hello");
+    let stdout = podman.run(&["--rm", "--net=none", &name, "/bin/busybox", "echo", "hello"]);
+    assert_eq!(stdout.trim(), "hello");
 }
 
 #[test]
 fn podman_loads_a_directory_with_one_tag() {
-    let (place, store, descriptor, _) = world();
+    let (env, store, descriptor, _) = world();
     // podman 4.3 names the image after the directory, and an image's name is lower case.
     let number = std::process::id().to_string();
     let out = tempfile::Builder::new().prefix("svp-load-").suffix(&number).rand_bytes(0).tempdir();
     let out = out.unwrap();
     store.save_to_layout(&descriptor, out.path(), &reference()).unwrap();
-    let podman = Podman::new(&place);
+    let podman = Podman::new(&env);
     let name = podman.load(out.path());
-    let said = podman.run(&["--rm", "--net=none", &name, "/bin/busybox", "echo", "hello"]);
-    assert_eq!(said.trim(), "hello");
+    let stdout = podman.run(&["--rm", "--net=none", &name, "/bin/busybox", "echo", "hello"]);
+    assert_eq!(stdout.trim(), "hello");
 }
 
 #[test]
-fn a_pipe_is_written_to_and_a_file_is_replaced_when_whole() {
+fn pipes_are_written_directly_and_files_replaced_atomically() {
     let (_place, store, descriptor, archive) = world();
     fs::write(&archive, "old").unwrap();
     let manifest = store.load_manifest(&descriptor).unwrap();

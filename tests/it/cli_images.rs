@@ -21,56 +21,56 @@ fn import<'a>(file: &'a Path, name: &'a str) -> [&'a std::ffi::OsStr; 4] {
 
 #[test]
 fn images_are_imported_listed_inspected_tagged_and_removed() {
-    let place = TestEnv::new();
-    let digest = place.ok(import(&busybox_base(), "base:1")).trim().to_owned();
-    place.ok(["tag", "base:1", "other"]);
-    let list = place.ok(["images"]);
+    let env = TestEnv::new();
+    let digest = env.ok(import(&busybox_base(), "base:1")).trim().to_owned();
+    env.ok(["tag", "base:1", "other"]);
+    let list = env.ok(["images"]);
     let mut lines = list.lines();
     assert!(lines.next().unwrap().starts_with("REPOSITORY"), "{list}");
     let line = lines.next().unwrap();
     assert!(line.starts_with("base ") && line.contains(&digest[7..19]), "{list}");
-    let list = json(&place.ok(["images", "--format", "json"]));
+    let list = json(&env.ok(["images", "--format", "json"]));
     assert_eq!(list[1]["repository"], "other");
     assert_eq!(list[1]["tag"], "latest");
     assert_eq!(list[1]["digest"], *digest);
 
-    let printed = json(&place.ok(["inspect", "other", "--format", "json"]));
+    let printed = json(&env.ok(["inspect", "other", "--format", "json"]));
     assert_eq!(printed["tags"], serde_json::json!(["base:1", "other:latest"]));
     assert_eq!(printed["config"]["rootfs"]["diff_ids"][0], printed["layers"][0]["diffId"]);
-    assert!(place.ok(["inspect", "base:1"]).contains(&digest));
-    assert!(place.ok(["inspect", &format!("base@{digest}")]).contains("base:1"));
+    assert!(env.ok(["inspect", "base:1"]).contains(&digest));
+    assert!(env.ok(["inspect", &format!("base@{digest}")]).contains("base:1"));
 
-    assert!(place.fails(65, ["rmi", "base:1", "nothing"]).contains("nothing:latest"));
-    assert_eq!(place.ok(["rmi", "base:1"]), "base:1\n");
-    place.ok(["inspect", "other"]);
-    place.ok(["rmi", "other"]);
-    assert_eq!(place.ok(["images"]).lines().count(), 1);
-    assert_eq!(fs::read_dir(place.store().join("blobs/sha256")).unwrap().count(), 0);
-    place.assert_nothing_left();
+    assert!(env.fails(65, ["rmi", "base:1", "nothing"]).contains("nothing:latest"));
+    assert_eq!(env.ok(["rmi", "base:1"]), "base:1\n");
+    env.ok(["inspect", "other"]);
+    env.ok(["rmi", "other"]);
+    assert_eq!(env.ok(["images"]).lines().count(), 1);
+    assert_eq!(fs::read_dir(env.store().join("blobs/sha256")).unwrap().count(), 0);
+    env.assert_nothing_left();
 }
 
 #[test]
 fn the_same_archive_gives_the_same_digest_from_a_file_and_from_stdin() {
-    let place = TestEnv::new();
+    let env = TestEnv::new();
     let import_stdin = |umask: &str| {
         let command = format!("umask {umask}; exec svp import - -t a <\"$BASE\"");
-        let mut shell = place.command("sh");
+        let mut shell = env.command("sh");
         let svp = Path::new(env!("CARGO_BIN_EXE_svp")).parent().unwrap();
         let path = format!("{}:{}", svp.display(), std::env::var("PATH").unwrap());
         shell.env("PATH", path).env("BASE", busybox_base()).env("SOURCE_DATE_EPOCH", "1700000000");
         support::success(shell.args(["-c", &command]))
     };
-    let mut svp = place.svp(import(&busybox_base(), "b"));
+    let mut svp = env.svp(import(&busybox_base(), "b"));
     let digest = support::success(svp.env("SOURCE_DATE_EPOCH", "1700000000"));
     assert_eq!(import_stdin("000"), digest);
     assert_eq!(import_stdin("077"), digest);
-    let printed = json(&place.ok(["inspect", "a", "--format", "json"]));
+    let printed = json(&env.ok(["inspect", "a", "--format", "json"]));
     assert_eq!(printed["created"], "2023-11-14T22:13:20Z");
 }
 
 #[test]
-fn mistakes_on_the_command_line_have_their_codes() {
-    let place = TestEnv::new();
+fn command_line_errors_have_their_exit_codes() {
+    let env = TestEnv::new();
     let file = busybox_base();
     let base = file.to_str().unwrap();
     let cases: [(i32, &[&str], &str); 9] = [
@@ -84,19 +84,19 @@ fn mistakes_on_the_command_line_have_their_codes() {
         (65, &["unpack", "nothing", "dir"], "docker://docker.io/library/nothing"),
         (65, &["unpack", "oci:/does/not/exist", "dir"], "/does/not/exist"),
     ];
-    for (code, arguments, said) in cases {
-        let stderr = place.fails(code, arguments);
-        assert!(stderr.contains(said), "{arguments:?}: {stderr}");
+    for (code, arguments, expected) in cases {
+        let stderr = env.fails(code, arguments);
+        assert!(stderr.contains(expected), "{arguments:?}: {stderr}");
     }
-    assert!(!place.path("dir").exists());
-    place.assert_nothing_left();
+    assert!(!env.path("dir").exists());
+    env.assert_nothing_left();
 }
 
 #[test]
-fn an_import_that_is_killed_leaves_nothing_that_the_next_command_does_not_sweep() {
-    let place = TestEnv::new();
+fn leftovers_of_a_killed_import_are_swept() {
+    let env = TestEnv::new();
     for signal in ["KILL", "INT", "TERM"] {
-        let mut child = place
+        let mut child = env
             .svp(["import", "-", "-t", "a"])
             .stdin(Stdio::piped())
             .stderr(Stdio::null())
@@ -107,7 +107,7 @@ fn an_import_that_is_killed_leaves_nothing_that_the_next_command_does_not_sweep(
         let mut some = vec![0; 4 << 20];
         std::io::Read::read_exact(&mut tar, &mut some).unwrap();
         stdin.write_all(&some).unwrap();
-        let busy = place.store().join("tmp");
+        let busy = env.store().join("tmp");
         assert!(fs::read_dir(&busy).unwrap().count() > 0, "nothing in staging");
         support::run("kill", [&format!("-{signal}"), &child.id().to_string()]);
         // svp checks for an interrupt at its next read: send it more input.
@@ -117,38 +117,38 @@ fn an_import_that_is_killed_leaves_nothing_that_the_next_command_does_not_sweep(
         let status = child.wait().unwrap();
         let code = if signal == "KILL" { None } else { Some(130) };
         assert_eq!(status.code(), code, "{signal}");
-        assert_eq!(place.ok(["images"]).lines().count(), 1, "{signal}");
-        assert_eq!(fs::read_dir(place.store().join("blobs/sha256")).unwrap().count(), 0);
-        place.assert_nothing_left();
+        assert_eq!(env.ok(["images"]).lines().count(), 1, "{signal}");
+        assert_eq!(fs::read_dir(env.store().join("blobs/sha256")).unwrap().count(), 0);
+        env.assert_nothing_left();
     }
 }
 
 #[test]
-fn unpack_gives_the_tree_that_umoci_gives() {
-    let place = TestEnv::new();
-    place.ok(import(&debian_base(), "debian"));
-    let ours = place.path("ours");
-    let said = support::output(&mut place.svp(["unpack", "debian", ours.to_str().unwrap()]));
-    assert!(said.status.success());
-    let stderr = String::from_utf8_lossy(&said.stderr);
+fn unpack_and_umoci_produce_the_same_tree() {
+    let env = TestEnv::new();
+    env.ok(import(&debian_base(), "debian"));
+    let ours = env.path("ours");
+    let result = support::output(&mut env.svp(["unpack", "debian", ours.to_str().unwrap()]));
+    assert!(result.status.success());
+    let stderr = String::from_utf8_lossy(&result.stderr);
     assert_eq!(stderr.contains("no permission to"), !support::as_root(), "{stderr}");
 
-    let printed = json(&place.ok(["inspect", "debian", "--format", "json"]));
+    let printed = json(&env.ok(["inspect", "debian", "--format", "json"]));
     let layer = printed["layers"][0]["digest"].as_str().unwrap().replace("sha256:", "");
-    let layout = place.path("layout");
+    let layout = env.path("layout");
     let image = format!("{}:debian", layout.display());
     let umoci = |arguments: &[&str]| {
-        support::success(place.command("umoci").args(arguments));
+        support::success(env.command("umoci").args(arguments));
     };
     umoci(&["init", "--layout", layout.to_str().unwrap()]);
     umoci(&["new", "--image", &image]);
-    let tar = place.path("layer.tar");
-    let blob = fs::File::open(place.store().join("blobs/sha256").join(layer)).unwrap();
-    let mut gunzip = place.command("gunzip");
+    let tar = env.path("layer.tar");
+    let blob = fs::File::open(env.store().join("blobs/sha256").join(layer)).unwrap();
+    let mut gunzip = env.command("gunzip");
     gunzip.stdin(blob).stdout(fs::File::create(&tar).unwrap());
     assert!(gunzip.status().unwrap().success());
     umoci(&["raw", "add-layer", "--image", &image, tar.to_str().unwrap()]);
-    let bundle = place.path("bundle");
+    let bundle = env.path("bundle");
     let mut arguments = vec!["unpack", "--image", &image, bundle.to_str().unwrap()];
     if !support::as_root() {
         arguments.insert(1, "--rootless");
@@ -160,70 +160,70 @@ fn unpack_gives_the_tree_that_umoci_gives() {
         // umoci turns devices into plain files, and adds an attribute for the owners.
         assert!(ours.join("etc/debian_version").exists());
     }
-    let stderr = place.fails(2, ["unpack", "debian", ours.to_str().unwrap()]);
+    let stderr = env.fails(2, ["unpack", "debian", ours.to_str().unwrap()]);
     assert!(stderr.contains("not empty"), "{stderr}");
-    place.assert_nothing_left();
+    env.assert_nothing_left();
 }
 
 #[test]
-fn unpack_takes_any_source_and_leaves_nothing_after_a_failure() {
-    let place = TestEnv::new();
-    place.ok(import(&busybox_base(), "base"));
-    let printed = json(&place.ok(["inspect", "base", "--format", "json"]));
+fn unpack_accepts_any_source_and_leaves_nothing_after_a_failure() {
+    let env = TestEnv::new();
+    env.ok(import(&busybox_base(), "base"));
+    let printed = json(&env.ok(["inspect", "base", "--format", "json"]));
     let digest = printed["layers"][0]["digest"].as_str().unwrap().replace("sha256:", "");
-    let blob = place.store().join("blobs/sha256").join(digest);
+    let blob = env.store().join("blobs/sha256").join(digest);
     let good = fs::read(&blob).unwrap();
     let mut bad = good.clone();
     let middle = bad.len() / 2;
     bad[middle] ^= 0x10;
     fs::write(&blob, bad).unwrap();
-    let (fresh, empty) = (place.path("fresh"), place.path("empty"));
+    let (fresh, empty) = (env.path("fresh"), env.path("empty"));
     fs::create_dir(&empty).unwrap();
     for dir in [&fresh, &empty] {
-        place.fails(65, ["unpack", "base", dir.to_str().unwrap()]);
+        env.fails(65, ["unpack", "base", dir.to_str().unwrap()]);
     }
     assert!(!fresh.exists());
     assert_eq!(fs::read_dir(&empty).unwrap().count(), 0);
     fs::write(&blob, good).unwrap();
-    place.ok(["unpack", "base", empty.to_str().unwrap()]);
+    env.ok(["unpack", "base", empty.to_str().unwrap()]);
     assert!(empty.join("bin/busybox").exists());
     // The unpacked files belong to the caller, who can remove them.
     fs::remove_dir_all(&empty).unwrap();
-    place.assert_nothing_left();
+    env.assert_nothing_left();
 }
 
 #[test]
-fn removing_an_image_removes_what_was_unpacked_of_it_alone() {
-    let place = TestEnv::new();
-    place.ok(import(&busybox_base(), "base"));
+fn rmi_removes_only_the_images_own_unpacked_layers() {
+    let env = TestEnv::new();
+    env.ok(import(&busybox_base(), "base"));
     let script = "#!/bin/sh\necho $1 >/made\n";
     let query = "#!/bin/sh\n[ $1 != os ] || echo busybox/1\n";
     let run = "#!/bin/sh\n";
     let pack =
-        place.write_pack("p", &[("bin/build", script), ("bin/query", query), ("bin/run", run)]);
+        env.write_pack("p", &[("bin/build", script), ("bin/query", query), ("bin/run", run)]);
     let pack = pack.to_str().unwrap();
-    place.ok(["build", "-b", pack, "-t", "one", "--base", "base"]);
-    place.ok(["setup", "-i", "one", "-t", "two"]);
+    env.ok(["build", "-b", pack, "-t", "one", "--base", "base"]);
+    env.ok(["setup", "-i", "one", "-t", "two"]);
     let unpacked = || {
-        let layers = support::run("find", [place.store().join("trees")]);
+        let layers = support::run("find", [env.store().join("trees")]);
         layers.lines().filter(|line| line.ends_with("/fs")).count()
     };
     let before = unpacked();
     assert!(before > 1, "{before}");
-    place.ok(["rmi", "one"]);
-    assert_eq!(unpacked(), before, "the other image has them too");
-    place.ok(["rmi", "two"]);
+    env.ok(["rmi", "one"]);
+    assert_eq!(unpacked(), before, "the other image needs them too");
+    env.ok(["rmi", "two"]);
     assert_eq!(unpacked(), 1, "the base is still there");
-    place.ok(["rmi", "base"]);
+    env.ok(["rmi", "base"]);
     assert_eq!(unpacked(), 0);
-    assert_eq!(fs::read_dir(place.store().join("blobs/sha256")).unwrap().count(), 0);
-    place.assert_nothing_left();
+    assert_eq!(fs::read_dir(env.store().join("blobs/sha256")).unwrap().count(), 0);
+    env.assert_nothing_left();
 }
 
 /// Runs a shell script as root of a namespace in which it may mount; `svp` is in its path.
-fn sh_with_mounts(place: &TestEnv, script: &str) -> (Option<i32>, String, String) {
+fn sh_with_mounts(env: &TestEnv, script: &str) -> (Option<i32>, String, String) {
     let svp = Path::new(env!("CARGO_BIN_EXE_svp")).parent().unwrap();
-    let mut unshare = place.command("unshare");
+    let mut unshare = env.command("unshare");
     unshare
         .args(["--user", "--map-root-user", "--mount", "sh", "-c", script])
         .env("PATH", format!("{}:{}", svp.display(), std::env::var("PATH").unwrap()))
@@ -234,13 +234,13 @@ fn sh_with_mounts(place: &TestEnv, script: &str) -> (Option<i32>, String, String
 }
 
 #[test]
-fn a_full_disk_is_told_and_leaves_the_store_as_it_was() {
-    let place = TestEnv::new();
+fn a_full_disk_is_reported_and_leaves_the_store_unchanged() {
+    let env = TestEnv::new();
     let script = "mkdir -p $SVP_ROOT && mount -t tmpfs -o size=900k none $SVP_ROOT || exit 99
         svp images >/dev/null || exit 98
         svp import $BASE -t a; code=$?
         find $SVP_ROOT -type f; svp images; exit $code";
-    let (code, stdout, stderr) = sh_with_mounts(&place, script);
+    let (code, stdout, stderr) = sh_with_mounts(&env, script);
     assert_eq!(code, Some(74), "{stderr}");
     assert!(stderr.contains("No space left") && stderr.contains("hint:"), "{stderr}");
     let left: Vec<_> = stdout.lines().filter(|line| !line.ends_with("/lock")).collect();
@@ -248,9 +248,9 @@ fn a_full_disk_is_told_and_leaves_the_store_as_it_was() {
 }
 
 #[test]
-fn a_full_disk_leaves_a_layout_and_an_archive_as_they_were() {
-    let place = TestEnv::new();
-    let pack = place.write_pack(
+fn a_full_disk_leaves_layouts_and_archives_unchanged() {
+    let env = TestEnv::new();
+    let pack = env.write_pack(
         "p",
         &[
             ("bin/build", "#!/bin/sh\necho made >/made\n"),
@@ -266,27 +266,27 @@ fn a_full_disk_leaves_a_layout_and_an_archive_as_they_were() {
             find full -mindepth 1; exit $code",
             pack.display()
         );
-        let (code, stdout, stderr) = sh_with_mounts(&place, &script);
+        let (code, stdout, stderr) = sh_with_mounts(&env, &script);
         assert_eq!(code, Some(74), "{output}: {stderr}");
         assert_eq!(stdout, "", "{output}");
     }
 }
 
 #[test]
-fn an_image_has_the_name_in_a_layout_that_the_destination_says() {
-    let place = TestEnv::new();
-    let digest = place.ok(import(&busybox_base(), "base:1"));
+fn the_destination_sets_an_images_name_in_a_layout() {
+    let env = TestEnv::new();
+    let digest = env.ok(import(&busybox_base(), "base:1"));
     for name in ["v1", "V1.0-RC1", "team/app", "team/app:2", "localhost:5000/a:1"] {
         for transport in ["oci:layout", "oci-archive:one.tar"] {
             let there = format!("{transport}:{name}");
-            assert_eq!(place.ok(["copy", "base:1", &there]), digest);
-            let mut skopeo = place.command("skopeo");
+            assert_eq!(env.ok(["copy", "base:1", &there]), digest);
+            let mut skopeo = env.skopeo();
             let raw = support::success(skopeo.args(["inspect", "--raw", &there]));
             assert_eq!(svp::oci::Digest::of(&raw).to_string(), digest.trim(), "{there}");
-            assert_eq!(place.ok(["copy", &there, "again:1"]), digest);
+            assert_eq!(env.ok(["copy", &there, "again:1"]), digest);
         }
     }
-    let index = json(&fs::read_to_string(place.path("layout/index.json")).unwrap());
+    let index = json(&fs::read_to_string(env.path("layout/index.json")).unwrap());
     let names: Vec<_> = index["manifests"]
         .as_array()
         .unwrap()
@@ -306,11 +306,11 @@ fn an_image_has_the_name_in_a_layout_that_the_destination_says() {
     ];
     assert_eq!(names, expected);
     // Writing a name again replaces it.
-    place.ok(["copy", "base:1", "oci:layout:v1"]);
-    let again = json(&fs::read_to_string(place.path("layout/index.json")).unwrap());
+    env.ok(["copy", "base:1", "oci:layout:v1"]);
+    let again = json(&fs::read_to_string(env.path("layout/index.json")).unwrap());
     assert_eq!(again["manifests"].as_array().unwrap().len(), expected.len());
     for wrong in ["oci:layout:a b", "oci:layout:.a", "oci:layout:", "docker-archive:x.tar:V1"] {
-        place.fails(2, ["copy", "base:1", wrong]);
+        env.fails(2, ["copy", "base:1", wrong]);
     }
-    place.assert_nothing_left();
+    env.assert_nothing_left();
 }

@@ -5,12 +5,12 @@ use crate::support::{TestEnv, output, transcript};
 const QUERY: &str = "#!/bin/sh\ncase $1 in os) echo busybox/1.36 ;; secrets) echo PW ;; esac\n";
 const RUN: &str = "#!/bin/sh\nexec sleep 1000\n";
 
-/// A place with busybox and a pack `p` whose `bin/build` is `build`.
-fn place(build: &str) -> TestEnv {
-    let place = TestEnv::new();
-    place.import_busybox();
-    place.write_pack("p", &[("bin/query", QUERY), ("bin/build", build), ("bin/run", RUN)]);
-    place
+/// Returns an environment with busybox and a pack `p` whose `bin/build` is `build`.
+fn env_with_pack(build: &str) -> TestEnv {
+    let env = TestEnv::new();
+    env.import_busybox();
+    env.write_pack("p", &[("bin/query", QUERY), ("bin/build", build), ("bin/run", RUN)]);
+    env
 }
 
 const BUILD: [&str; 7] = ["build", "-b", "p", "-t", "p", "--base", "busybox"];
@@ -20,89 +20,90 @@ fn build(more: &[&'static str]) -> Vec<&'static str> {
 }
 
 #[test]
-fn signals_end_what_a_script_starts() {
+fn signals_terminate_the_children_of_a_script() {
     let script = "#!/bin/sh\nfor s in TERM INT HUP; do sleep 100 & kill -$s $!; wait $!; echo \"$s $?\"; done\n\
                   kill -TERM $$\necho survived\n";
-    let place = place(script);
-    let said = place.fails(1, BUILD);
-    assert!(said.contains("killed by signal 15 (SIGTERM)"), "{said}");
+    let env = env_with_pack(script);
+    let stderr = env.fails(1, BUILD);
+    assert!(stderr.contains("killed by signal 15 (SIGTERM)"), "{stderr}");
     // A shell without job control starts background jobs with SIGINT ignored.
-    assert!(said.contains("TERM 143") && said.contains("HUP 129"), "{said}");
-    assert!(!said.contains("survived"), "{said}");
-    place.assert_nothing_left();
+    assert!(stderr.contains("TERM 143") && stderr.contains("HUP 129"), "{stderr}");
+    assert!(!stderr.contains("survived"), "{stderr}");
+    env.assert_nothing_left();
 }
 
 #[test]
-fn what_a_script_says_of_a_secret_is_not_kept() {
-    let place = place("#!/bin/sh\nset -x\necho \"it is $PW\" >&2\nprintf %s \"$PW\"\nexit 3\n");
-    std::fs::write(place.path("pw"), "correct horse\n").unwrap();
+fn secrets_in_the_output_of_a_script_are_masked() {
+    let env =
+        env_with_pack("#!/bin/sh\nset -x\necho \"it is $PW\" >&2\nprintf %s \"$PW\"\nexit 3\n");
+    std::fs::write(env.path("pw"), "correct horse\n").unwrap();
     let all = ["--phase", "all", "--secret", "PW=@pw"];
     for progress in ["plain", "json", "quiet"] {
-        let said = place.fails(1, build(&[&all[..], &["--progress", progress]].concat()));
-        assert!(!said.contains("correct horse"), "{said}");
-        assert!(said.contains("it is ***"), "{said}");
+        let stderr = env.fails(1, build(&[&all[..], &["--progress", progress]].concat()));
+        assert!(!stderr.contains("correct horse"), "{stderr}");
+        assert!(stderr.contains("it is ***"), "{stderr}");
     }
-    for log in std::fs::read_dir(place.store().join("logs")).unwrap() {
+    for log in std::fs::read_dir(env.store().join("logs")).unwrap() {
         let text = std::fs::read_to_string(log.unwrap().path()).unwrap();
         assert!(text.contains("it is ***") && !text.contains("correct horse"), "{text}");
     }
-    let said = place.fails(2, build(&["--phase", "all", "--secret", "PW=@nowhere"]));
-    assert!(said.contains("nowhere") && said.contains("PW=@-"), "{said}");
+    let stderr = env.fails(2, build(&["--phase", "all", "--secret", "PW=@nowhere"]));
+    assert!(stderr.contains("nowhere") && stderr.contains("PW=@-"), "{stderr}");
 }
 
 #[test]
 fn diagnostics_show_stages_and_no_secret() {
-    let place = place("#!/bin/sh\n:\n");
-    std::fs::write(place.path("pw"), "correct horse\n").unwrap();
+    let env = env_with_pack("#!/bin/sh\n:\n");
+    std::fs::write(env.path("pw"), "correct horse\n").unwrap();
     let mut command =
-        place.svp([&["-vv"][..], &build(&["--phase", "all", "--secret", "PW=@pw"])].concat());
-    let said = output(&mut command);
-    let said = transcript(&command, &said);
+        env.svp([&["-vv"][..], &build(&["--phase", "all", "--secret", "PW=@pw"])].concat());
+    let report = output(&mut command);
+    let report = transcript(&command, &report);
     for expected in ["svp::sandbox", "stage run: ", "stage diff: ", "mount proc on "] {
-        assert!(said.contains(expected), "{expected}: {said}");
+        assert!(report.contains(expected), "{expected}: {report}");
     }
     // The command prints the secret as data; diagnostics don't.
-    let stderr = said.lines().filter(|line| line.contains(" svp::"));
-    assert!(stderr.clone().count() > 10, "{said}");
-    assert!(stderr.into_iter().all(|line| !line.contains("correct horse")), "{said}");
-    place.assert_nothing_left();
+    let stderr = report.lines().filter(|line| line.contains(" svp::"));
+    assert!(stderr.clone().count() > 10, "{report}");
+    assert!(stderr.into_iter().all(|line| !line.contains("correct horse")), "{report}");
+    env.assert_nothing_left();
 }
 
 #[test]
-fn what_can_not_be_written_is_refused_before_any_work() {
-    let place = place("#!/bin/sh\n:\n");
-    std::fs::create_dir(place.path("dir")).unwrap();
+fn unwritable_outputs_are_refused_before_any_work() {
+    let env = env_with_pack("#!/bin/sh\n:\n");
+    std::fs::create_dir(env.path("dir")).unwrap();
     for (option, value) in [
         ("-o", "oci-archive:no/such/file.tar"),
         ("-o", "oci-archive:dir"),
         ("--metadata-file", "no/such/file.json"),
         ("--metadata-file", "dir"),
     ] {
-        let said = place.fails(74, build(&[option, value]));
-        assert!(!said.contains("running"), "{said}");
-        assert!(said.contains(value.trim_start_matches("oci-archive:")), "{said}");
+        let stderr = env.fails(74, build(&[option, value]));
+        assert!(!stderr.contains("running"), "{stderr}");
+        assert!(stderr.contains(value.trim_start_matches("oci-archive:")), "{stderr}");
     }
-    let said = place.fails(2, build(&["-o", "oci-archive:out.tar:p:latest"]));
-    assert!(said.contains("-t gives"), "{said}");
-    let mut late = place.svp(BUILD);
+    let stderr = env.fails(2, build(&["-o", "oci-archive:out.tar:p:latest"]));
+    assert!(stderr.contains("-t gives"), "{stderr}");
+    let mut late = env.svp(BUILD);
     let result = output(late.env("SOURCE_DATE_EPOCH", "999999999999"));
     let printed = transcript(&late, &result);
     assert!(result.status.code() == Some(2) && !printed.contains("running"), "{printed}");
-    assert!(!place.ok(["images"]).contains("p  "));
+    assert!(!env.ok(["images"]).contains("p  "));
 }
 
 #[test]
-fn a_script_with_crlf_is_told_so() {
-    let place = place("#!/bin/sh\r\n:\r\n");
-    let said = place.fails(65, BUILD);
-    assert!(said.contains("CRLF"), "{said}");
+fn a_script_with_crlf_is_reported() {
+    let env = env_with_pack("#!/bin/sh\r\n:\r\n");
+    let stderr = env.fails(65, BUILD);
+    assert!(stderr.contains("CRLF"), "{stderr}");
 }
 
 #[test]
-fn wrong_arguments_tell_the_way_out() {
-    let place = place("#!/bin/sh\n:\n");
-    place.ok(BUILD);
-    place.ok(["setup", "-i", "p", "-t", "one"]);
+fn wrong_arguments_have_hints() {
+    let env = env_with_pack("#!/bin/sh\n:\n");
+    env.ok(BUILD);
+    env.ok(["setup", "-i", "p", "-t", "one"]);
     for (code, arguments, hint) in [
         (2, &["query", "-b", "p", "bogus"][..], "use one of version, os"),
         (2, &["setup", "-i", "docker://p", "-t", "x"], "`svp build --base`"),
@@ -121,16 +122,16 @@ fn wrong_arguments_tell_the_way_out() {
             "the base image that it was set up on",
         ),
     ] {
-        let said = place.fails(code, arguments);
-        assert!(said.contains("hint: ") && said.contains(hint), "{arguments:?}: {said}");
+        let stderr = env.fails(code, arguments);
+        assert!(stderr.contains("hint: ") && stderr.contains(hint), "{arguments:?}: {stderr}");
     }
 }
 
 #[test]
-fn a_proxy_that_does_not_answer_is_named() {
-    let place = place("#!/bin/sh\n:\n");
+fn an_unreachable_proxy_is_named() {
+    let env = env_with_pack("#!/bin/sh\n:\n");
     let mut build =
-        place.svp(["build", "-b", "p", "-t", "p", "--base", "docker://example.invalid/x"]);
+        env.svp(["build", "-b", "p", "-t", "p", "--base", "docker://example.invalid/x"]);
     let result = output(build.env("HTTPS_PROXY", "http://127.0.0.1:1").env("NO_PROXY", ""));
     let printed = transcript(&build, &result);
     assert_eq!(result.status.code(), Some(69), "{printed}");
@@ -138,11 +139,11 @@ fn a_proxy_that_does_not_answer_is_named() {
 }
 
 #[test]
-fn of_several_that_set_up_one_name_one_does() {
-    let place = place("#!/bin/sh\n[ $1 = base ] || sleep 1\n");
-    place.ok(BUILD);
+fn one_of_several_concurrent_setups_of_a_name_succeeds() {
+    let env = env_with_pack("#!/bin/sh\n[ $1 = base ] || sleep 1\n");
+    env.ok(BUILD);
     let start = |_| {
-        let mut setup = place.svp(["setup", "-i", "p", "-t", "one"]);
+        let mut setup = env.svp(["setup", "-i", "p", "-t", "one"]);
         setup.stdout(std::process::Stdio::piped()).spawn().expect("svp")
     };
     let ended: Vec<_> = (0..3).map(start).collect();
@@ -150,21 +151,21 @@ fn of_several_that_set_up_one_name_one_does() {
     let mut codes: Vec<_> = ended.iter().map(|output| output.status.code()).collect();
     codes.sort();
     assert_eq!(codes, [Some(0), Some(2), Some(2)]);
-    let said: Vec<_> = ended.iter().filter(|output| !output.stdout.is_empty()).collect();
-    let secret = String::from_utf8(said[0].stdout.clone()).unwrap();
-    let kept = place.ok(["setup", "-i", "p", "-t", "one", "--keep-secrets"]);
-    assert_eq!((said.len(), secret), (1, kept));
-    place.assert_nothing_left();
+    let printing: Vec<_> = ended.iter().filter(|output| !output.stdout.is_empty()).collect();
+    let secret = String::from_utf8(printing[0].stdout.clone()).unwrap();
+    let kept = env.ok(["setup", "-i", "p", "-t", "one", "--keep-secrets"]);
+    assert_eq!((printing.len(), secret), (1, kept));
+    env.assert_nothing_left();
 }
 
 #[test]
-fn both_orders_of_setup_make_the_same_tags() {
-    let place = place("#!/bin/sh\n:\n");
-    place.ok(BUILD);
+fn both_orders_of_setup_create_the_same_tags() {
+    let env = env_with_pack("#!/bin/sh\n:\n");
+    env.ok(BUILD);
     for (i, t) in [("p", "one"), ("two", "p"), ("three:v1", "p:latest")] {
-        assert!(place.ok(["setup", "-b", "p", "-i", i, "-t", t]).starts_with("PW="));
+        assert!(env.ok(["setup", "-b", "p", "-i", i, "-t", t]).starts_with("PW="));
     }
-    let list = place.ok(["images", "--format", "json"]);
+    let list = env.ok(["images", "--format", "json"]);
     let list: Vec<serde_json::Value> = serde_json::from_str(&list).unwrap();
     let name = |i: &serde_json::Value| format!("{}:{}", i["repository"], i["tag"]).replace('"', "");
     let names: Vec<String> = list.iter().map(name).collect();
@@ -173,23 +174,23 @@ fn both_orders_of_setup_make_the_same_tags() {
 }
 
 #[test]
-fn the_base_is_named_the_same_from_wherever_it_is_taken() {
-    let place = place("#!/bin/sh\n:\n");
-    place.ok(build(&["--oci-dir", "layout"]));
-    place.ok(["build", "-b", "p", "-t", "other", "--base", "oci:layout:p:latest"]);
-    let printed = place.ok(["inspect", "other"]);
+fn the_base_name_does_not_depend_on_its_source() {
+    let env = env_with_pack("#!/bin/sh\n:\n");
+    env.ok(build(&["--oci-dir", "layout"]));
+    env.ok(["build", "-b", "p", "-t", "other", "--base", "oci:layout:p:latest"]);
+    let printed = env.ok(["inspect", "other"]);
     assert!(printed.contains("org.opencontainers.image.base.name=p:latest\n"), "{printed}");
 }
 
 #[test]
-fn progress_for_programs_is_json_to_the_end() {
-    let place = place("#!/bin/sh\necho said; printf half; exit 7\n");
-    let said = place.fails(1, build(&["--progress", "json"]));
+fn json_progress_is_json_to_the_end() {
+    let env = env_with_pack("#!/bin/sh\necho said; printf half; exit 7\n");
+    let stderr = env.fails(1, build(&["--progress", "json"]));
     let events: Vec<serde_json::Value> =
-        said.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+        stderr.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
     assert!(events.iter().any(|event| event["event"] == "output" && event["text"] == "half"));
     let last = events.last().unwrap();
     assert_eq!((&last["event"], &last["exitCode"]), (&"error".into(), &1.into()));
-    assert!(last["text"].as_str().unwrap().contains("exited with 7"), "{said}");
-    assert!(last["hint"].as_str().unwrap().contains("/logs/"), "{said}");
+    assert!(last["text"].as_str().unwrap().contains("exited with 7"), "{stderr}");
+    assert!(last["hint"].as_str().unwrap().contains("/logs/"), "{stderr}");
 }

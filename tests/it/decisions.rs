@@ -62,7 +62,7 @@ fn links(text: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn no_link_of_the_documentation_is_dead() {
+fn the_documentation_has_no_dead_links() {
     let mut dead = Vec::new();
     for dir in ["", "docs", "docs/decisions"] {
         let dir = repo().join(dir);

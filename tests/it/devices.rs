@@ -1,4 +1,4 @@
-//! Device nodes that a script creates reach the layer, although no user namespace may create one.
+//! Device nodes that a script creates are in the layer, although mknod is not permitted in a user namespace.
 
 use crate::support::{TestEnv, run};
 
@@ -30,15 +30,15 @@ refused su nobody -s /bin/sh -c 'mknod /tmp/x c 1 3'
 "#;
 
 #[test]
-fn devices_that_a_script_makes_are_in_the_layer() {
-    let place = TestEnv::new();
-    place.import_busybox();
-    let pack = place.write_pack("p", &[("bin/query", QUERY), ("bin/build", BUILD)]);
-    let out = place.path("out");
+fn devices_created_by_a_script_are_in_the_layer() {
+    let env = TestEnv::new();
+    env.import_busybox();
+    let pack = env.write_pack("p", &[("bin/query", QUERY), ("bin/build", BUILD)]);
+    let out = env.path("out");
     let (pack, layout) = (pack.to_str().expect("UTF-8"), out.to_str().expect("UTF-8"));
     let network = ["--base", "busybox", "--network", "none"];
-    place.ok(["build", "-b", pack, "-t", "p", "--oci-dir", layout].into_iter().chain(network));
-    place.assert_nothing_left();
+    env.ok(["build", "-b", pack, "-t", "p", "--oci-dir", layout].into_iter().chain(network));
+    env.assert_nothing_left();
     let json = |path: &std::path::Path| -> serde_json::Value {
         serde_json::from_slice(&std::fs::read(path).expect("a blob")).expect("JSON")
     };

@@ -14,9 +14,9 @@ use svp::oci::media_type::Compression;
 use svp::oci::{Descriptor, Digest, History, Image};
 use svp::store::Store;
 
-/// Adds an image of the layers to the place's store.
-fn image(place: &TestEnv, name: &str, layers: &[Vec<u8>]) -> Vec<Descriptor> {
-    let store = Store::open(&place.store()).unwrap();
+/// Adds an image of the layers to the environment's store.
+fn image(env: &TestEnv, name: &str, layers: &[Vec<u8>]) -> Vec<Descriptor> {
+    let store = Store::open(&env.store()).unwrap();
     let mut image = Image::new(&"linux/amd64".parse().unwrap());
     let compressions = [Compression::Gzip, Compression::Zstd, Compression::None];
     for (tar, compression) in layers.iter().zip(compressions.into_iter().cycle()) {
@@ -31,9 +31,9 @@ fn image(place: &TestEnv, name: &str, layers: &[Vec<u8>]) -> Vec<Descriptor> {
     image.layers().iter().map(|layer| layer.descriptor.clone()).collect()
 }
 
-fn sketched(place: &TestEnv, name: &str, layers: &[&[&str]]) -> Vec<Descriptor> {
+fn sketched(env: &TestEnv, name: &str, layers: &[&[&str]]) -> Vec<Descriptor> {
     let layers: Vec<_> = layers.iter().map(|lines| sketch(lines)).collect();
-    image(place, name, &layers)
+    image(env, name, &layers)
 }
 
 fn json(text: &str) -> Value {
@@ -44,7 +44,7 @@ const BASE: &[&str] =
     &["d d", "f d/x one", "f d/y two", "d d/sub", "f d/sub/z three", "s l d", "f f four"];
 
 #[test]
-fn what_one_layer_did_is_told_by_paths() {
+fn changes_of_one_layer_are_listed_by_path() {
     let cases: &[(&[&str], &str)] = &[
         (&[], ""),
         (&["f d/x one", "d d", "s l d"], ""),
@@ -70,18 +70,18 @@ fn what_one_layer_did_is_told_by_paths() {
         (&["f e/f/g h"], "A /e,A /e/f,A /e/f/g"),
         (&["f d-x -", "f d.x ."], "A /d-x,A /d.x"),
     ];
-    let place = TestEnv::new();
+    let env = TestEnv::new();
     for (number, (layer, expected)) in cases.iter().enumerate() {
         let name = format!("i{number}");
-        sketched(&place, &name, &[BASE, layer]);
-        let printed = place.ok(["diff", &name]);
+        sketched(&env, &name, &[BASE, layer]);
+        let printed = env.ok(["diff", &name]);
         let mut lines: Vec<&str> = expected.split(',').filter(|line| !line.is_empty()).collect();
         lines.sort_by_key(|line| line.as_bytes()[2..].to_vec());
         assert_eq!(printed.lines().collect::<Vec<_>>(), lines, "{layer:?}");
         // Identical images, compared in both directions.
-        sketched(&place, "base", &[BASE]);
-        assert_eq!(place.ok(["diff", "base", &name]), printed, "{layer:?}");
-        let back = place.ok(["diff", &name, "base"]);
+        sketched(&env, "base", &[BASE]);
+        assert_eq!(env.ok(["diff", "base", &name]), printed, "{layer:?}");
+        let back = env.ok(["diff", &name, "base"]);
         let swapped = |line: &str| match line.split_at(1) {
             ("A", rest) => format!("D{rest}\n"),
             ("D", rest) => format!("A{rest}\n"),
@@ -89,47 +89,47 @@ fn what_one_layer_did_is_told_by_paths() {
         };
         assert_eq!(back, printed.lines().map(swapped).collect::<String>(), "{layer:?}");
     }
-    place.assert_nothing_left();
+    env.assert_nothing_left();
 }
 
 #[test]
-fn a_layer_is_named_by_its_number_and_by_its_digest() {
-    let place = TestEnv::new();
-    let layers = sketched(&place, "a", &[BASE, &["f one 1"], &["f two 2"], &["f one 1"]]);
-    assert_eq!(place.ok(["diff", "a", "--layer", "1"]).lines().count(), BASE.len());
+fn a_layer_is_selected_by_number_or_digest() {
+    let env = TestEnv::new();
+    let layers = sketched(&env, "a", &[BASE, &["f one 1"], &["f two 2"], &["f one 1"]]);
+    assert_eq!(env.ok(["diff", "a", "--layer", "1"]).lines().count(), BASE.len());
     for (layer, printed) in [("2", "A /one\n"), ("3", "A /two\n"), ("4", "")] {
-        assert_eq!(place.ok(["diff", "a", "--layer", layer]), printed);
+        assert_eq!(env.ok(["diff", "a", "--layer", layer]), printed);
     }
     let digest = layers[2].digest;
     let diff_id =
-        json(&place.ok(["inspect", "a", "--format", "json"]))["layers"][2]["diffId"].clone();
+        json(&env.ok(["inspect", "a", "--format", "json"]))["layers"][2]["diffId"].clone();
     for name in
         [&digest.to_string(), digest.hex().as_str(), &digest.short(), diff_id.as_str().unwrap()]
     {
-        assert_eq!(place.ok(["diff", "a", "--layer", name]), "A /two\n", "{name}");
+        assert_eq!(env.ok(["diff", "a", "--layer", name]), "A /two\n", "{name}");
     }
     let twice = Digest::of(sketch(&["f one 1"])).short();
-    for (code, layer, said) in [
+    for (code, layer, expected) in [
         (65, "5", "it has 4"),
         (65, "deadbeef", "no layer deadbeef"),
         (65, &twice, "several layers match"),
         (2, "0", "svp history"),
         (2, "x", "svp history"),
     ] {
-        let stderr = place.fails(code, ["diff", "a", "--layer", layer]);
-        assert!(stderr.contains(said), "{stderr}");
+        let stderr = env.fails(code, ["diff", "a", "--layer", layer]);
+        assert!(stderr.contains(expected), "{stderr}");
     }
-    place.fails(2, ["diff", "a", "a", "--layer", "1"]);
-    let stderr = place.fails(65, ["diff", "a", "nothing"]);
+    env.fails(2, ["diff", "a", "a", "--layer", "1"]);
+    let stderr = env.fails(65, ["diff", "a", "nothing"]);
     assert!(stderr.contains("nothing:latest"), "{stderr}");
-    image(&place, "none", &[]);
-    assert!(place.fails(65, ["diff", "none"]).contains("no layer"));
-    assert_eq!(place.ok(["diff", "none", "a"]).lines().count(), BASE.len() + 2);
+    image(&env, "none", &[]);
+    assert!(env.fails(65, ["diff", "none"]).contains("no layer"));
+    assert_eq!(env.ok(["diff", "none", "a"]).lines().count(), BASE.len() + 2);
 }
 
 #[test]
-fn odd_names_reach_a_terminal_escaped_and_a_program_whole() {
-    let place = TestEnv::new();
+fn odd_names_are_escaped_in_text_and_exact_in_json() {
+    let env = TestEnv::new();
     let mut entries = Vec::new();
     for name in [&b"new\nline"[..], b"\x1b[2J", b"\xff", "é b's".as_bytes()] {
         let mut entry = Entry::new(name, EntryKind::Symlink, 0o777);
@@ -138,10 +138,10 @@ fn odd_names_reach_a_terminal_escaped_and_a_program_whole() {
         entry.mtime = Timestamp { seconds: 1_700_000_000, nanoseconds: 5 };
         entries.push((entry, &b""[..]));
     }
-    image(&place, "a", &[tar(&entries)]);
+    image(&env, "a", &[tar(&entries)]);
     let lines = "A \"/\\u{1b}[2J\"\nA \"/new\\nline\"\nA /é b's\nA \"/\\xff\"\n";
-    assert_eq!(place.ok(["diff", "a"]), lines);
-    let text = place.ok(["diff", "a", "--format", "json"]);
+    assert_eq!(env.ok(["diff", "a"]), lines);
+    let text = env.ok(["diff", "a", "--format", "json"]);
     assert!(text.is_ascii() || !text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
     let printed = json(&text);
     let changes = printed["changes"].as_array().unwrap();
@@ -157,8 +157,8 @@ fn odd_names_reach_a_terminal_escaped_and_a_program_whole() {
 
 /// One file with each kind of difference.
 #[test]
-fn what_counts_is_what_a_file_is_and_not_its_time() {
-    let place = TestEnv::new();
+fn a_changed_time_alone_counts_only_with_times() {
+    let env = TestEnv::new();
     let entry = |change: fn(&mut Entry)| {
         let mut entry = Entry::new("f", EntryKind::File, 0o644);
         (entry.size, entry.mtime.seconds) = (1, 1000);
@@ -173,14 +173,14 @@ fn what_counts_is_what_a_file_is_and_not_its_time() {
         ("content", sketch(&["f f y"]), "content,time"),
         ("selinux", entry(|e| drop(e.xattrs.insert(b"security.selinux".to_vec(), vec![1]))), ""),
     ];
-    image(&place, "base", &[entry(|_| {})]);
+    image(&env, "base", &[entry(|_| {})]);
     for (name, layer, aspects) in cases {
-        image(&place, name, &[entry(|_| {}), layer]);
+        image(&env, name, &[entry(|_| {}), layer]);
         for times in [false, true] {
             let counts = !matches!(aspects, "") && (times || aspects != "time");
             let option = if times { &["--times"][..] } else { &[] };
             let mut svp =
-                place.svp([&["diff", name, "--format", "json", "--exit-code"], option].concat());
+                env.svp([&["diff", name, "--format", "json", "--exit-code"], option].concat());
             let result = output(&mut svp);
             assert_eq!(
                 result.status.code(),
@@ -197,7 +197,7 @@ fn what_counts_is_what_a_file_is_and_not_its_time() {
             }
         }
     }
-    let stat = place.ok(["diff", "base", "mode", "--stat"]);
+    let stat = env.ok(["diff", "base", "mode", "--stat"]);
     assert_eq!(stat, "C       0 B  /f (mode)\n0 added, 1 changed, 0 removed: 0 B\n");
 }
 
@@ -231,9 +231,9 @@ fn expected(before: &std::path::Path, after: &std::path::Path) -> Vec<String> {
 
 #[test]
 fn real_images_differ_as_their_unpacked_trees_do() {
-    let place = TestEnv::new();
-    place.import_busybox();
-    place.import_debian();
+    let env = TestEnv::new();
+    env.import_busybox();
+    env.import_debian();
     let build = "#!/bin/sh
         set -e
         cd /etc; echo more >>passwd; rm -r apt; mkdir apt; echo 1 >apt/new; chmod 700 default; mv hosts h2 || :
@@ -242,18 +242,18 @@ fn real_images_differ_as_their_unpacked_trees_do() {
         mkfifo /var/pipe; rm -rf /var/log; ln -s /tmp /var/log\n";
     let query = "#!/bin/sh\n[ $1 != os ] || echo debian/12\n";
     let pack = [("bin/build", build), ("bin/query", query), ("bin/run", "#!/bin/sh\n")];
-    let pack = place.write_pack("p", &pack);
-    place.ok(["build", "-b", pack.to_str().unwrap(), "-t", "made", "--base", "debian:bookworm"]);
+    let pack = env.write_pack("p", &pack);
+    env.ok(["build", "-b", pack.to_str().unwrap(), "-t", "made", "--base", "debian:bookworm"]);
     let tree = |name: &str| {
-        let dir = place.path(&name.replace(':', "-"));
-        place.ok(["unpack", name, dir.to_str().unwrap()]);
+        let dir = env.path(&name.replace(':', "-"));
+        env.ok(["unpack", name, dir.to_str().unwrap()]);
         dir
     };
     let names = ["busybox", "debian:bookworm", "made"];
     let trees = names.map(tree);
     for (before, from) in names.iter().zip(&trees) {
         for (after, to) in names.iter().zip(&trees) {
-            let printed = place.ok(["diff", before, after]);
+            let printed = env.ok(["diff", before, after]);
             // An ordinary user's tree lacks the devices.
             let lines =
                 printed.lines().filter(|line| support::as_root() || !line.contains(" /dev/"));
@@ -262,37 +262,37 @@ fn real_images_differ_as_their_unpacked_trees_do() {
             assert_eq!(lines.collect::<Vec<_>>(), expected.collect::<Vec<_>>(), "{before} {after}");
         }
     }
-    assert!(place.ok(["diff", "debian:bookworm", "made"]).lines().count() > 100);
-    place.assert_nothing_left();
+    assert!(env.ok(["diff", "debian:bookworm", "made"]).lines().count() > 100);
+    env.assert_nothing_left();
 }
 
 #[test]
-fn images_are_taken_from_anywhere_and_damaged_ones_refused() {
-    let place = TestEnv::new();
-    let layers = sketched(&place, "a:1", &[BASE, &["f new n"]]);
-    sketched(&place, "b:1", &[BASE, &["f d/.wh.x"]]);
-    let (layout, archive) = (place.path("layout"), place.path("b.tar"));
+fn any_source_is_accepted_and_damaged_images_are_refused() {
+    let env = TestEnv::new();
+    let layers = sketched(&env, "a:1", &[BASE, &["f new n"]]);
+    sketched(&env, "b:1", &[BASE, &["f d/.wh.x"]]);
+    let (layout, archive) = (env.path("layout"), env.path("b.tar"));
     let layout = format!("oci:{}", layout.display());
     let archive = format!("docker-archive:{}", archive.display());
-    place.ok(["save", "a:1", "-o", &layout]);
-    place.ok(["save", "b:1", "-o", &archive]);
-    let printed = place.ok(["diff", "a:1", "b:1"]);
+    env.ok(["save", "a:1", "-o", &layout]);
+    env.ok(["save", "b:1", "-o", &archive]);
+    let printed = env.ok(["diff", "a:1", "b:1"]);
     assert_eq!(printed, "D /d/x\nD /new\n");
-    assert_eq!(place.ok(["diff", &layout, &archive]), printed);
-    let digest = place.ok(["inspect", "a:1", "--field", "digest"]);
-    assert_eq!(place.ok(["diff", &format!("a@{}", digest.trim()), "b:1"]), printed);
+    assert_eq!(env.ok(["diff", &layout, &archive]), printed);
+    let digest = env.ok(["inspect", "a:1", "--field", "digest"]);
+    assert_eq!(env.ok(["diff", &format!("a@{}", digest.trim()), "b:1"]), printed);
 
-    let blob = place.store().join("blobs/sha256").join(layers[1].digest.hex());
+    let blob = env.store().join("blobs/sha256").join(layers[1].digest.hex());
     let mut bytes = std::fs::read(&blob).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(&blob, &bytes).unwrap();
-    let stderr = place.fails(65, ["diff", "a:1"]);
+    let stderr = env.fails(65, ["diff", "a:1"]);
     assert!(stderr.contains(&layers[1].digest.to_string()), "{stderr}");
     std::fs::remove_file(&blob).unwrap();
-    place.fails(65, ["diff", "a:1"]);
-    sketched(&place, "bad", &[&["l a nowhere"]]);
-    let stderr = place.fails(65, ["diff", "bad"]);
+    env.fails(65, ["diff", "a:1"]);
+    sketched(&env, "bad", &[&["l a nowhere"]]);
+    let stderr = env.fails(65, ["diff", "bad"]);
     assert!(stderr.contains("hard link to \"nowhere\""), "{stderr}");
-    place.assert_nothing_left();
+    env.assert_nothing_left();
 }

@@ -1,4 +1,4 @@
-//! No test file is forgotten: every file below tests/ is part of this program, or of the package tests/conformance.
+//! Every file below tests/ is part of this program, or of the package tests/conformance.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ fn every_file_is_part_of_this_program() {
 }
 
 #[test]
-fn the_reader_of_modules_reads_modules() {
+fn module_parser_finds_modules() {
     let text = "mod a;\npub mod b_c;\n// mod d;\nmod e {\n    mod f;\n}\nuse x::mod_g;";
     assert_eq!(modules(text).collect::<Vec<_>>(), ["a", "b_c"]);
 }

@@ -104,7 +104,7 @@ fn same_content_same_digest_from_a_stream_on_any_number_of_threads() {
 }
 
 #[test]
-fn umoci_unpacks_what_was_imported() {
+fn umoci_unpacks_imported_images() {
     let world = World::new();
     let descriptor = world.import(&world.tar()).unwrap();
     let out = world.dir.path().join("out");
@@ -117,7 +117,7 @@ fn umoci_unpacks_what_was_imported() {
 }
 
 #[test]
-fn what_is_no_root_file_system_is_refused_and_leaves_nothing() {
+fn other_inputs_than_root_file_systems_are_refused() {
     let world = World::new();
     let tar = fs::read(world.tar()).unwrap();
     let gzip = {
@@ -142,14 +142,14 @@ fn what_is_no_root_file_system_is_refused_and_leaves_nothing() {
         ("gzip and more", [&gzip[..], b"garbage"].concat()),
     ];
     let before = files(world.store.root());
-    for (what, bytes) in cases {
-        let file = world.dir.path().join(what);
+    for (name, bytes) in cases {
+        let file = world.dir.path().join(name);
         fs::write(&file, bytes).unwrap();
-        let error = world.import(&file).expect_err(what);
-        assert_eq!(error.kind(), Kind::BadInput, "{what}: {error}");
-        assert!(error.to_string().contains(what), "{what}: {error}");
-        assert!(error.hint_text().is_some(), "{what}: {error}");
-        assert_eq!(files(world.store.root()), before, "{what}");
+        let error = world.import(&file).expect_err(name);
+        assert_eq!(error.kind(), Kind::BadInput, "{name}: {error}");
+        assert!(error.to_string().contains(name), "{name}: {error}");
+        assert!(error.hint_text().is_some(), "{name}: {error}");
+        assert_eq!(files(world.store.root()), before, "{name}");
     }
     let root = world.dir.path().join("root");
     assert_eq!(world.import(&root).unwrap_err().kind(), Kind::BadInput, "a directory");
@@ -157,7 +157,7 @@ fn what_is_no_root_file_system_is_refused_and_leaves_nothing() {
 }
 
 #[test]
-fn an_image_is_not_taken_for_a_root_file_system() {
+fn an_image_is_not_mistaken_for_a_root_file_system() {
     let world = World::new();
     let descriptor = world.import(&world.tar()).unwrap();
     let archive = world.dir.path().join("image.tar");

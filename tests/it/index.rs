@@ -15,24 +15,24 @@ fn parse(text: &str) -> Value {
 
 /// Returns busybox as `amd` and `arm`, for two platforms, and the digests of both.
 fn world() -> (TestEnv, [String; 2]) {
-    let place = TestEnv::new();
+    let env = TestEnv::new();
     let base = busybox_base();
     let import = |name: &str, platform: &str| {
         let arguments = ["import", base.to_str().unwrap(), "-t", name, "--platform", platform];
-        place.ok(arguments).trim().to_owned()
+        env.ok(arguments).trim().to_owned()
     };
     let digests = [import("amd", "linux/amd64"), import("arm", "linux/arm64")];
-    (place, digests)
+    (env, digests)
 }
 
-fn raw_at(place: &TestEnv, what: &str) -> String {
-    success(place.command("skopeo").args(["inspect", "--tls-verify=false", "--raw", what]))
+fn raw_at(env: &TestEnv, image: &str) -> String {
+    success(env.skopeo().args(["inspect", "--tls-verify=false", "--raw", image]))
 }
 
 #[test]
-fn an_index_is_put_together_and_shown() {
-    let (place, [amd, arm]) = world();
-    let made = parse(&place.ok([
+fn an_index_is_created_and_shown() {
+    let (env, [amd, arm]) = world();
+    let made = parse(&env.ok([
         "index",
         "-t",
         "multi:1",
@@ -44,7 +44,7 @@ fn an_index_is_put_together_and_shown() {
         "json",
     ]));
     let digest = made["digest"].as_str().unwrap();
-    let raw = place.ok(["inspect", "multi:1", "--raw"]);
+    let raw = env.ok(["inspect", "multi:1", "--raw"]);
     assert_eq!(Digest::of(&raw).to_string(), digest);
     let index = parse(&raw);
     assert_eq!(index["mediaType"], "application/vnd.oci.image.index.v1+json");
@@ -59,43 +59,42 @@ fn an_index_is_put_together_and_shown() {
     let platform = |architecture: &str| json!({"os": "linux", "architecture": architecture});
     assert_eq!(printed, [(&*amd, &platform("amd64")), (&*arm, &platform("arm64"))]);
 
-    let list = parse(&place.ok(["images", "--format", "json"]));
+    let list = parse(&env.ok(["images", "--format", "json"]));
     let list: Vec<_> =
         list.as_array().unwrap().iter().filter(|i| i["repository"] == "multi").collect();
     assert_eq!((list.len(), &list[0]["digest"]), (1, &made["digest"]));
     assert_eq!(list[0]["platforms"], json!([platform("amd64"), platform("arm64")]));
-    assert!(place.ok(["images"]).contains("linux/amd64,linux/arm64"));
+    assert!(env.ok(["images"]).contains("linux/amd64,linux/arm64"));
 
     let of = |platform: &str, field: &str| {
-        place.ok(["inspect", "multi:1", "--platform", platform, "--field", field])
+        env.ok(["inspect", "multi:1", "--platform", platform, "--field", field])
     };
     for (platform, image) in [("linux/amd64", &amd), ("linux/arm64", &arm)] {
         assert_eq!(of(platform, "digest").trim(), image);
         assert_eq!(of(platform, "index.digest").trim(), digest);
         assert_eq!(of(platform, "config.architecture").trim(), &platform[6..]);
-        let manifest = place.ok(["inspect", "multi:1", "--platform", platform, "--raw"]);
+        let manifest = env.ok(["inspect", "multi:1", "--platform", platform, "--raw"]);
         assert_eq!(Digest::of(manifest).to_string(), *image);
-        assert!(place.ok(["history", "multi:1", "--platform", platform]).contains("import"));
+        assert!(env.ok(["history", "multi:1", "--platform", platform]).contains("import"));
     }
     let field =
         ["inspect", "multi:1", "--manifest", "--field", "manifests.1.platform.architecture"];
-    assert_eq!(place.ok(field), "arm64\n");
-    assert!(place.ok(["inspect", "multi:1", "--platform", "linux/arm64"]).contains("MANIFEST"));
-    let printed = place.fails(65, ["inspect", "multi:1", "--platform", "linux/s390x"]);
+    assert_eq!(env.ok(field), "arm64\n");
+    assert!(env.ok(["inspect", "multi:1", "--platform", "linux/arm64"]).contains("MANIFEST"));
+    let printed = env.fails(65, ["inspect", "multi:1", "--platform", "linux/s390x"]);
     assert!(printed.contains("linux/amd64, linux/arm64"), "{printed}");
 
     // A repeated image counts once, an index contributes its images, and two images for one platform are refused.
-    let again =
-        place.ok(["index", "-t", "again", "amd", "multi:1", "arm", "--annotation", "a.b=c"]);
+    let again = env.ok(["index", "-t", "again", "amd", "multi:1", "arm", "--annotation", "a.b=c"]);
     assert_eq!(again.trim(), digest);
-    place.write_pack(
+    env.write_pack(
         "pack",
         &[
             ("bin/query", "#!/bin/sh\ncase $1 in os) echo busybox/1;; esac\n"),
             ("bin/build", "#!/bin/sh\n"),
         ],
     );
-    place.ok([
+    env.ok([
         "build",
         "-b",
         "pack",
@@ -108,60 +107,57 @@ fn an_index_is_put_together_and_shown() {
         "--network",
         "none",
     ]);
-    assert_eq!(
-        place.ok(["inspect", "built", "--field", "layers.0"]),
-        of("linux/amd64", "layers.0")
-    );
-    let printed = place.fails(2, ["index", "-t", "x", "amd", "arm", "built"]);
+    assert_eq!(env.ok(["inspect", "built", "--field", "layers.0"]), of("linux/amd64", "layers.0"));
+    let printed = env.fails(2, ["index", "-t", "x", "amd", "arm", "built"]);
     assert!(
         printed.contains("amd") && printed.contains("built") && printed.contains("linux/amd64"),
         "{printed}"
     );
-    place.fails(65, ["inspect", "x"]);
+    env.fails(65, ["inspect", "x"]);
 
-    place.ok(["unpack", "multi:1", "arm-root", "--platform", "linux/arm64"]);
-    assert!(place.path("arm-root/bin").is_dir());
-    place.assert_nothing_left();
+    env.ok(["unpack", "multi:1", "arm-root", "--platform", "linux/arm64"]);
+    assert!(env.path("arm-root/bin").is_dir());
+    env.assert_nothing_left();
 }
 
 #[test]
-fn an_index_keeps_its_images_and_gives_them_up() {
-    let (place, _) = world();
-    place.ok(["index", "-t", "multi", "amd", "arm"]);
-    place.ok(["tag", "multi", "other"]);
-    let blobs = || fs::read_dir(place.store().join("blobs/sha256")).unwrap().count();
+fn an_index_keeps_its_images_until_it_is_removed() {
+    let (env, _) = world();
+    env.ok(["index", "-t", "multi", "amd", "arm"]);
+    env.ok(["tag", "multi", "other"]);
+    let blobs = || fs::read_dir(env.store().join("blobs/sha256")).unwrap().count();
     // The layer is shared: an index, two manifests, two configs, a layer.
     assert_eq!(blobs(), 6);
-    place.ok(["rmi", "amd", "arm", "other"]);
+    env.ok(["rmi", "amd", "arm", "other"]);
     assert_eq!(blobs(), 6);
-    assert_eq!(place.ok(["check", "--store"]), "");
-    let df = parse(&place.ok(["df", "-v", "--format", "json"]));
+    assert_eq!(env.ok(["check", "--store"]), "");
+    let df = parse(&env.ok(["df", "-v", "--format", "json"]));
     assert_eq!(
         (df["images"].as_array().unwrap().len(), &df["total"]["reclaimableBytes"]),
         (1, &json!(0))
     );
-    place.ok(["index", "-t", "half", "multi"]);
-    place.ok(["prune"]);
-    place.ok(["inspect", "half", "--platform", "linux/arm64"]);
-    place.ok(["rmi", "half", "multi"]);
+    env.ok(["index", "-t", "half", "multi"]);
+    env.ok(["prune"]);
+    env.ok(["inspect", "half", "--platform", "linux/arm64"]);
+    env.ok(["rmi", "half", "multi"]);
     assert_eq!(blobs(), 0);
 }
 
 #[test]
-fn skopeo_and_podman_read_what_was_pushed_and_saved() {
-    let (place, [amd, arm]) = world();
+fn skopeo_and_podman_read_pushed_and_saved_indexes() {
+    let (env, [amd, arm]) = world();
     let registry = RealRegistry::start(&Setup::default());
-    let digest = place.ok(["index", "-t", "multi", "amd", "arm"]).trim().to_owned();
-    let raw = place.ok(["inspect", "multi", "--raw"]);
+    let digest = env.ok(["index", "-t", "multi", "amd", "arm"]).trim().to_owned();
+    let raw = env.ok(["inspect", "multi", "--raw"]);
     let name = format!("{}/team/multi:1", registry.address);
     let remote = format!("docker://{name}");
-    assert_eq!(place.ok(["push", "multi", &remote]).trim(), digest);
-    assert_eq!(raw_at(&place, &remote), raw);
+    assert_eq!(env.ok(["push", "multi", &remote]).trim(), digest);
+    assert_eq!(raw_at(&env, &remote), raw);
 
-    let layout = place.path("all");
+    let layout = env.path("all");
     let to = format!("oci:{}:m", layout.display());
     let copy = ["--insecure-policy", "copy", "--all", "--src-tls-verify=false"];
-    success(place.command("skopeo").args(copy).args([&remote, &to]));
+    success(env.skopeo().args(copy).args([&remote, &to]));
     assert_eq!(
         parse(&fs::read_to_string(layout.join("index.json")).unwrap())["manifests"][0]["digest"],
         digest
@@ -169,7 +165,7 @@ fn skopeo_and_podman_read_what_was_pushed_and_saved() {
     for blob in [&amd, &arm] {
         assert!(layout.join("blobs/sha256").join(&blob[7..]).is_file());
     }
-    let podman = Podman::new(&place);
+    let podman = Podman::new(&env);
     success(&mut podman.command(["pull", "--tls-verify=false", "--arch", "arm64", &name]));
     let printed = success(&mut podman.command([
         "image",
@@ -181,9 +177,9 @@ fn skopeo_and_podman_read_what_was_pushed_and_saved() {
     assert!(printed.starts_with("arm64 "), "{printed}");
     // `podman manifest inspect` has no --tls-verify.
     let conf = format!("[[registry]]\nlocation = \"{}\"\ninsecure = true\n", registry.address);
-    fs::write(place.path("registries.conf"), conf).unwrap();
+    fs::write(env.path("registries.conf"), conf).unwrap();
     let mut inspect = podman.command(["manifest", "inspect", &name]);
-    let printed = success(inspect.env("CONTAINERS_REGISTRIES_CONF", place.path("registries.conf")));
+    let printed = success(inspect.env("CONTAINERS_REGISTRIES_CONF", env.path("registries.conf")));
     assert_eq!(parse(&printed)["manifests"][1]["digest"], arm);
 
     // An index of remote images has the same digest again; of a remote index, a single image can be selected.
@@ -193,30 +189,28 @@ fn skopeo_and_podman_read_what_was_pushed_and_saved() {
     }
     assert_eq!(other.ok(["pull", &remote, "--platform", "linux/arm64", "-t", "one"]).trim(), arm);
     let single = format!("docker://{}/team/single:1", registry.address);
-    assert_eq!(place.ok(["push", "multi", &single, "--platform", "linux/amd64"]).trim(), amd);
-    assert_eq!(Digest::of(raw_at(&place, &single)).to_string(), amd);
-    assert_eq!(place.ok(["copy", "multi", &single, "--platform", "linux/arm64"]).trim(), arm);
+    assert_eq!(env.ok(["push", "multi", &single, "--platform", "linux/amd64"]).trim(), amd);
+    assert_eq!(Digest::of(raw_at(&env, &single)).to_string(), amd);
+    assert_eq!(env.ok(["copy", "multi", &single, "--platform", "linux/arm64"]).trim(), arm);
 
-    let archive = place.path("multi.tar").display().to_string();
-    place.ok(["save", "multi", "-o", &format!("oci-archive:{archive}")]);
-    assert_eq!(raw_at(&place, &format!("oci-archive:{archive}")), raw);
+    let archive = env.path("multi.tar").display().to_string();
+    env.ok(["save", "multi", "-o", &format!("oci-archive:{archive}")]);
+    assert_eq!(raw_at(&env, &format!("oci-archive:{archive}")), raw);
     assert_eq!(
         other.ok(["index", "-t", "saved", &format!("oci-archive:{archive}")]).trim(),
         digest
     );
-    place.ok(["copy", "multi", &format!("oci:{}:mine:1", layout.display())]);
-    assert_eq!(raw_at(&place, &format!("oci:{}:mine:1", layout.display())), raw);
+    env.ok(["copy", "multi", &format!("oci:{}:mine:1", layout.display())]);
+    assert_eq!(raw_at(&env, &format!("oci:{}:mine:1", layout.display())), raw);
     let zstd = format!("oci:{}:zstd:1", layout.display());
-    let done = place.ok(["copy", "multi", &zstd, "--compression", "zstd"]);
-    let printed = raw_at(&place, &zstd);
+    let done = env.ok(["copy", "multi", &zstd, "--compression", "zstd"]);
+    let printed = raw_at(&env, &zstd);
     assert_eq!(Digest::of(&printed).to_string(), done.trim());
     assert_eq!(parse(&printed)["manifests"][1]["platform"]["architecture"], "arm64");
-    success(
-        place.command("skopeo").args(copy).args([&zstd, &format!("oci:{}:z", layout.display())]),
-    );
+    success(env.skopeo().args(copy).args([&zstd, &format!("oci:{}:z", layout.display())]));
 
-    let archive = place.path("one.tar").display().to_string();
-    place.ok([
+    let archive = env.path("one.tar").display().to_string();
+    env.ok([
         "save",
         "multi",
         "--platform",
@@ -224,21 +218,21 @@ fn skopeo_and_podman_read_what_was_pushed_and_saved() {
         "-o",
         &format!("docker-archive:{archive}"),
     ]);
-    let printed = parse(&success(place.command("skopeo").args([
+    let printed = parse(&success(env.skopeo().args([
         "inspect",
         "--config",
         &format!("docker-archive:{archive}"),
     ])));
     assert_eq!(printed["architecture"], "arm64");
-    place.assert_nothing_left();
+    env.assert_nothing_left();
 }
 
 #[test]
 fn attestations_are_left_out() {
-    let (place, _) = world();
-    let digest = place.ok(["index", "-t", "multi", "amd", "arm"]).trim().to_owned();
-    let layout = place.path("layout");
-    place.ok(["copy", "multi", &format!("oci:{}:multi:1", layout.display())]);
+    let (env, _) = world();
+    let digest = env.ok(["index", "-t", "multi", "amd", "arm"]).trim().to_owned();
+    let layout = env.path("layout");
+    env.ok(["copy", "multi", &format!("oci:{}:multi:1", layout.display())]);
     let put = |bytes: &[u8]| {
         let digest = Digest::of(bytes);
         fs::write(layout.join("blobs/sha256").join(digest.hex()), bytes).unwrap();
@@ -256,28 +250,28 @@ fn attestations_are_left_out() {
     let mut attestation = put(manifest.to_string().as_bytes());
     attestation["mediaType"] = json!(media_type);
     attestation["platform"] = json!({"os": "unknown", "architecture": "unknown"});
-    let mut index = parse(&place.ok(["inspect", "multi", "--raw"]));
+    let mut index = parse(&env.ok(["inspect", "multi", "--raw"]));
     index["manifests"].as_array_mut().unwrap().push(attestation);
     let mut entry = put(index.to_string().as_bytes());
     entry["mediaType"] = index["mediaType"].clone();
     let list = json!({"schemaVersion": 2, "manifests": [entry]});
     fs::write(layout.join("index.json"), list.to_string()).unwrap();
 
-    let mut command = place.svp(["index", "-t", "clean", &format!("oci:{}", layout.display())]);
+    let mut command = env.svp(["index", "-t", "clean", &format!("oci:{}", layout.display())]);
     let output = support::output(&mut command);
     let printed = support::transcript(&command, &output);
     assert!(
         output.status.success() && printed.contains("skipped 1 entry of the index"),
         "{printed}"
     );
-    assert_eq!(place.ok(["inspect", "clean", "--raw"]), place.ok(["inspect", "multi", "--raw"]));
+    assert_eq!(env.ok(["inspect", "clean", "--raw"]), env.ok(["inspect", "multi", "--raw"]));
     assert!(printed.contains(&digest), "{printed}");
 }
 
 #[test]
 fn an_instance_keeps_its_name() {
-    let (place, _) = world();
-    place.write_pack(
+    let (env, _) = world();
+    env.write_pack(
         "pack",
         &[
             ("bin/query", "#!/bin/sh\ncase $1 in os) echo busybox/1;; secrets) echo KEY;; esac\n"),
@@ -285,35 +279,35 @@ fn an_instance_keeps_its_name() {
         ],
     );
     let network = ["--network", "none"];
-    place.ok(["build", "-b", "pack", "--base", "amd", "--platform", "linux/amd64", "-t", "b"]
+    env.ok(["build", "-b", "pack", "--base", "amd", "--platform", "linux/amd64", "-t", "b"]
         .into_iter()
         .chain(network));
-    place.ok(["setup", "-b", "pack", "-i", "b", "-t", "one"].into_iter().chain(network));
-    let digest = place.ok(["inspect", "one", "--field", "digest"]);
+    env.ok(["setup", "-b", "pack", "-i", "b", "-t", "one"].into_iter().chain(network));
+    let digest = env.ok(["inspect", "one", "--field", "digest"]);
     let base = busybox_base();
     let import = ["import", base.to_str().unwrap(), "-t", "one"];
     for refused in [&["tag", "amd", "one"][..], &["index", "-t", "one", "amd"], &import] {
-        assert!(place.fails(2, refused).contains("--force"), "{refused:?}");
-        assert_eq!(place.ok(["inspect", "one", "--field", "digest"]), digest);
+        assert!(env.fails(2, refused).contains("--force"), "{refused:?}");
+        assert_eq!(env.ok(["inspect", "one", "--field", "digest"]), digest);
     }
-    place.ok(["tag", "one", "one"]);
+    env.ok(["tag", "one", "one"]);
     // An index with an instance is as secret as the instance.
-    place.ok(["index", "-t", "secret", "one", "arm"]);
-    assert!(place.fails(2, ["save", "secret", "-o", "oci:x"]).contains("--allow-secrets"));
-    place.ok(["save", "secret", "-o", "oci:x", "--allow-secrets"]);
-    assert!(place.fails(2, ["tag", "arm", "secret"]).contains("--force"));
-    place.ok(["tag", "amd", "one", "--force"]);
-    place.ok(import.into_iter().chain(["--force"]));
+    env.ok(["index", "-t", "secret", "one", "arm"]);
+    assert!(env.fails(2, ["save", "secret", "-o", "oci:x"]).contains("--allow-secrets"));
+    env.ok(["save", "secret", "-o", "oci:x", "--allow-secrets"]);
+    assert!(env.fails(2, ["tag", "arm", "secret"]).contains("--force"));
+    env.ok(["tag", "amd", "one", "--force"]);
+    env.ok(import.into_iter().chain(["--force"]));
 }
 
 #[test]
-fn the_base_of_a_build_has_its_name_from_then_on() {
-    let (place, [amd, _]) = world();
+fn the_base_of_a_build_is_tagged_with_its_name() {
+    let (env, [amd, _]) = world();
     let registry = RealRegistry::start(&Setup::default());
     let name = format!("{}/team/base:1", registry.address);
     let remote = format!("docker://{name}");
-    let digest = place.ok(["index", "-t", "multi", "amd", "arm"]).trim().to_owned();
-    place.ok(["push", "multi", &remote]);
+    let digest = env.ok(["index", "-t", "multi", "amd", "arm"]).trim().to_owned();
+    env.ok(["push", "multi", &remote]);
     let by_digest = format!("{}@{digest}", remote.trim_end_matches(":1"));
 
     let other = TestEnv::new();
@@ -348,7 +342,7 @@ fn the_base_of_a_build_has_its_name_from_then_on() {
     let registry = RealRegistry::start(&Setup::default());
     let name = format!("{}/team/base:1", registry.address);
     let remote = format!("docker://{name}");
-    place.ok(["push", "multi", &remote]);
+    env.ok(["push", "multi", &remote]);
     other.ok(["setup", "-b", "pack", "-i", "c", "-t", &name, "--network", "none"]);
     let instance = other.ok(["inspect", &name, "--field", "digest"]);
     other.ok(arguments(&remote, &["-t", "d"]));

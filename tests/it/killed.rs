@@ -50,28 +50,25 @@ struct Scene {
 }
 
 struct World {
-    place: TestEnv,
+    env: TestEnv,
     registry: Registry,
 }
 
 impl World {
     /// Returns a world with busybox as a base, as an archive of either kind, as a layout, and in a registry.
     fn new() -> Self {
-        let place = TestEnv::new();
-        place.import_busybox();
-        fs::write(place.path("data"), "some data\n".repeat(1000)).unwrap();
-        run(
-            "tar",
-            ["-C", place.path("").to_str().unwrap(), "-cf", &text(&place, "data.tar"), "data"],
-        );
-        place.ok(["import", "data.tar", "-t", "old:1"]);
+        let env = TestEnv::new();
+        env.import_busybox();
+        fs::write(env.path("data"), "some data\n".repeat(1000)).unwrap();
+        run("tar", ["-C", env.path("").to_str().unwrap(), "-cf", &text(&env, "data.tar"), "data"]);
+        env.ok(["import", "data.tar", "-t", "old:1"]);
         for output in ["oci:in", "docker-archive:in-docker.tar", "oci-archive:in-oci.tar"] {
-            place.ok(["save", "old:1", "-o", output]);
+            env.ok(["save", "old:1", "-o", output]);
         }
-        place.ok(["rmi", "old:1"]);
+        env.ok(["rmi", "old:1"]);
         let registry = Registry::start();
-        let world = World { place, registry };
-        world.place.ok(["push", "busybox", &world.remote("base:1")]);
+        let world = World { env, registry };
+        world.env.ok(["push", "busybox", &world.remote("base:1")]);
         world
     }
 
@@ -80,7 +77,7 @@ impl World {
     }
 
     fn tags(&self) -> Tags {
-        let list = self.place.ok(["images", "--format", "json"]);
+        let list = self.env.ok(["images", "--format", "json"]);
         let list: Value = serde_json::from_str(&list).expect("JSON");
         let field = |image: &Value, name: &str| image[name].as_str().expect("a text").to_owned();
         let entry = |image| {
@@ -92,18 +89,16 @@ impl World {
 
     /// Runs the scene under strace with `options`; returns whether it succeeded.
     fn trace(&self, scene: &Scene, n: usize, options: &[&str]) -> bool {
-        let mut command = self.place.command("strace");
+        let mut command = self.env.command("strace");
         command.env("SOURCE_DATE_EPOCH", "1700000000");
         if !scene.sandboxed || as_root() {
             command.arg("-f");
         }
-        command
-            .args(["-qqq", "-o", &text(&self.place, "trace"), "-e"])
-            .arg(format!("trace={CALLS}"));
+        command.args(["-qqq", "-o", &text(&self.env, "trace"), "-e"]).arg(format!("trace={CALLS}"));
         command.args(options).arg(env!("CARGO_BIN_EXE_svp")).args(numbered(&scene.command, n));
         let result = output(&mut command);
-        let said = transcript(&command, &result);
-        assert!(!said.contains("panicked") && !said.contains("strace:"), "{said}");
+        let report = transcript(&command, &result);
+        assert!(!report.contains("panicked") && !report.contains("strace:"), "{report}");
         result.status.success()
     }
 
@@ -112,10 +107,10 @@ impl World {
         (scene.prepare)();
         assert!(
             self.trace(scene, usize::MAX, &[]),
-            "{:?} fails even if nobody kills it",
+            "{:?} fails even without a kill",
             scene.command
         );
-        let trace = fs::read_to_string(self.place.path("trace")).unwrap();
+        let trace = fs::read_to_string(self.env.path("trace")).unwrap();
         let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
         for line in trace.lines() {
             // `PID CALL(…` with -f, else `CALL(…`.
@@ -138,7 +133,7 @@ impl World {
     }
 
     /// Kills the scene at up to `most` of its moments.
-    fn kill(&self, what: &str, scene: &Scene, most: usize) {
+    fn kill(&self, name: &str, scene: &Scene, most: usize) {
         let moments = self.moments(scene);
         let ended = self.tags();
         (scene.prepare)();
@@ -146,7 +141,7 @@ impl World {
         let taken = most.min(moments.len());
         for n in 0..taken {
             let (call, nth) = &moments[n * moments.len() / taken];
-            let at = format!("{what}, killed at {call} {nth}");
+            let at = format!("{name}, killed at {call} {nth}");
             println!("{at}");
             (scene.prepare)();
             let old = contents(&scene.made);
@@ -161,27 +156,27 @@ impl World {
             self.check_made(&at, n, &scene.made, &old);
 
             let again = scene.again.as_ref().filter(|_| tags == ended).unwrap_or(&scene.command);
-            let mut command = self.place.svp(numbered(again, n));
+            let mut command = self.env.svp(numbered(again, n));
             command.env("SOURCE_DATE_EPOCH", "1700000000");
             let result = output(&mut command);
             assert!(result.status.success(), "{at}: again: {}", transcript(&command, &result));
             assert_eq!(self.tags(), ended, "{at}");
             self.check(&at);
-            self.place.assert_nothing_left();
+            self.env.assert_nothing_left();
         }
-        println!("{what}: {taken} of {} moments", moments.len());
+        println!("{name}: {taken} of {} moments", moments.len());
     }
 
     /// Checks that the next command finds a sound store, and sweeps the staging of the killed one.
     fn check(&self, at: &str) {
-        let mut command = self.place.svp(["check", "--store"]);
+        let mut command = self.env.svp(["check", "--store"]);
         let result = output(&mut command);
         assert!(
             result.status.success() && result.stdout.is_empty(),
             "{at}: {}",
             transcript(&command, &result)
         );
-        let staging: Vec<_> = fs::read_dir(self.place.store().join("tmp")).unwrap().collect();
+        let staging: Vec<_> = fs::read_dir(self.env.store().join("tmp")).unwrap().collect();
         assert!(staging.is_empty(), "{at}: {staging:?}");
     }
 
@@ -203,14 +198,14 @@ impl World {
                 }
             }
             Made::Repository(name) => {
-                let mut skopeo = self.place.command("skopeo");
+                let mut skopeo = self.env.skopeo();
                 let repository = self.remote(&name.replace("{n}", &n.to_string()));
                 skopeo.args(["list-tags", "--tls-verify=false", &repository]);
                 let listed = output(&mut skopeo);
                 if String::from_utf8_lossy(&listed.stdout).contains("\"1\"") {
-                    let to = self.place.path("fetched");
+                    let to = self.env.path("fetched");
                     let _ = fs::remove_dir_all(&to);
-                    let mut skopeo = self.place.command("skopeo");
+                    let mut skopeo = self.env.skopeo();
                     skopeo.args(["--insecure-policy", "copy", "--quiet", "--src-tls-verify=false"]);
                     success(
                         skopeo.arg(format!("{repository}:1")).arg(format!("dir:{}", to.display())),
@@ -221,8 +216,8 @@ impl World {
     }
 }
 
-fn text(place: &TestEnv, name: &str) -> String {
-    place.path(name).to_str().unwrap().to_owned()
+fn text(env: &TestEnv, name: &str) -> String {
+    env.path(name).to_str().unwrap().to_owned()
 }
 
 fn contents(made: &Made) -> Vec<u8> {
@@ -283,17 +278,17 @@ impl Scene {
     }
 }
 
-/// Runs `svp ARGUMENTS` in the world's place, ignoring its result.
-fn quietly(place: &TestEnv, arguments: &[&str]) -> impl Fn() + 'static {
-    let command = std::cell::RefCell::new(place.svp(arguments));
+/// Returns a closure that runs `svp ARGUMENTS` in the environment, ignoring the result.
+fn quietly(env: &TestEnv, arguments: &[&str]) -> impl Fn() + 'static {
+    let command = std::cell::RefCell::new(env.svp(arguments));
     move || drop(output(&mut command.borrow_mut()))
 }
 
 /// Commands that add a name to the store, and those that remove one.
 fn store_scenes(most: usize) {
     let world = World::new();
-    let place = &world.place;
-    let fresh = || quietly(place, &["rmi", "old:1"]);
+    let env = &world.env;
+    let fresh = || quietly(env, &["rmi", "old:1"]);
     for command in [
         &["import", "data.tar", "-t", "old:1"][..],
         &["load", "-i", "in-docker.tar"],
@@ -303,11 +298,10 @@ fn store_scenes(most: usize) {
     ] {
         world.kill(&command.join(" "), &Scene::new(command, fresh()), most);
     }
-    let mut rmi = Scene::new(&["rmi", "old:1"], quietly(place, &["pull", "oci:in:old:1"]));
+    let mut rmi = Scene::new(&["rmi", "old:1"], quietly(env, &["pull", "oci:in:old:1"]));
     rmi.again = Some(words(&["prune"]));
     world.kill("rmi", &rmi, most);
-    let (load, tag) =
-        (quietly(place, &["pull", "oci:in:old:1"]), place.store().join("tags/old%3A1"));
+    let (load, tag) = (quietly(env, &["pull", "oci:in:old:1"]), env.store().join("tags/old%3A1"));
     let prepare = move || {
         load();
         // Blobs that no tag needs.
@@ -319,12 +313,12 @@ fn store_scenes(most: usize) {
 /// Commands that write a layout or an archive.
 fn output_scenes(most: usize) {
     let world = World::new();
-    let place = &world.place;
-    place.ok(["pull", "oci:in:old:1"]);
+    let env = &world.env;
+    env.ok(["pull", "oci:in:old:1"]);
     for there in [true, false] {
-        let out = place.path("out");
+        let out = env.path("out");
         let dir = out.clone();
-        let other = quietly(place, &["save", "old:1", "-o", "oci:out"]);
+        let other = quietly(env, &["save", "old:1", "-o", "oci:out"]);
         let prepare = move || {
             let _ = fs::remove_dir_all(&dir);
             if there {
@@ -333,12 +327,12 @@ fn output_scenes(most: usize) {
         };
         let mut layout = Scene::new(&["save", "busybox", "-o", "oci:out"], prepare);
         layout.made = Made::Layout(out);
-        world.kill(&format!("save to a layout, there before: {there}"), &layout, most);
+        world.kill(&format!("save to a layout, already existing: {there}"), &layout, most);
     }
     for (format, there) in
         [("oci-archive", true), ("docker-archive", false), ("docker-archive", true)]
     {
-        let file = place.path("archives/out.tar");
+        let file = env.path("archives/out.tar");
         let path = file.clone();
         let prepare = move || {
             let _ = fs::remove_dir_all(path.parent().unwrap());
@@ -350,17 +344,17 @@ fn output_scenes(most: usize) {
         let output = format!("{format}:archives/out.tar");
         let mut archive = Scene::new(&["save", "busybox", "-o", &output], prepare);
         archive.made = Made::File(file);
-        world.kill(&format!("save to {format}, there before: {there}"), &archive, most);
+        world.kill(&format!("save to {format}, already existing: {there}"), &archive, most);
     }
 }
 
 /// Pull and push.
 fn registry_scenes(most: usize) {
     let world = World::new();
-    let place = &world.place;
+    let env = &world.env;
     let remote = world.remote("base:1");
-    place.ok(["rmi", "busybox"]);
-    let pull = Scene::new(&["pull", &remote, "-t", "new:1"], quietly(place, &["rmi", "new:1"]));
+    env.ok(["rmi", "busybox"]);
+    let pull = Scene::new(&["pull", &remote, "-t", "new:1"], quietly(env, &["rmi", "new:1"]));
     world.kill("pull", &pull, most);
 
     let mut push = Scene::new(&["push", "new:1", &world.remote("pushed{n}:1")], || ());
@@ -371,28 +365,27 @@ fn registry_scenes(most: usize) {
 /// Commands that run scripts.
 fn sandbox_scenes(most: usize) {
     let world = World::new();
-    let place = &world.place;
+    let env = &world.env;
     let hello = support::pack("hello");
     let options = ["-b", hello.to_str().unwrap(), "--network", "none"];
-    place.ok(["build", "--base", "busybox", "-t", "hello:1"].iter().chain(&options));
+    env.ok(["build", "--base", "busybox", "-t", "hello:1"].iter().chain(&options));
     let command =
         [&["build", "--base", "busybox", "-t", "new:1", "--oci-dir", "built"], &options[..]];
-    let (rmi, out) = (quietly(place, &["rmi", "new:1"]), place.path("built"));
+    let (rmi, out) = (quietly(env, &["rmi", "new:1"]), env.path("built"));
     let prepare = move || {
         rmi();
         let _ = fs::remove_dir_all(&out);
     };
     let mut build = Scene::new(&command.concat(), prepare);
     build.sandboxed = true;
-    build.made = Made::Layout(place.path("built"));
+    build.made = Made::Layout(env.path("built"));
     world.kill("build", &build, most);
 
     // A given secret instead of a random one, so that the image is the same.
-    fs::write(place.path("secret"), "hunter2").unwrap();
+    fs::write(env.path("secret"), "hunter2").unwrap();
     let secret = ["--secret", "HELLO_PASSWORD=@secret"];
     let command = [&["setup", "-i", "hello:1", "-t", "one:1"], &options[..]].concat();
-    let mut setup =
-        Scene::new(&[&command[..], &secret].concat(), quietly(place, &["rmi", "one:1"]));
+    let mut setup = Scene::new(&[&command[..], &secret].concat(), quietly(env, &["rmi", "one:1"]));
     // If the name is taken already, its secrets exist too.
     setup.again = Some(words(&[&command[..], &["--keep-secrets"]].concat()));
     setup.sandboxed = true;
@@ -400,12 +393,12 @@ fn sandbox_scenes(most: usize) {
 }
 
 #[test]
-fn what_fills_and_empties_the_store() {
+fn store_commands() {
     store_scenes(FEW);
 }
 
 #[test]
-fn what_writes_layouts_and_archives() {
+fn output_commands() {
     output_scenes(FEW);
 }
 

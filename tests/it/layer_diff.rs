@@ -253,8 +253,8 @@ fn a_change_gives_its_entries_and_no_others() {
 }
 
 #[test]
-fn sockets_are_left_out_and_told() {
-    if !inside("layer_diff::sockets_are_left_out_and_told") {
+fn sockets_are_omitted_and_reported() {
+    if !inside("layer_diff::sockets_are_omitted_and_reported") {
         return;
     }
     let bind = |path: std::path::PathBuf| {
@@ -273,8 +273,8 @@ fn sockets_are_left_out_and_told() {
 }
 
 #[test]
-fn a_name_that_means_removal_is_refused() {
-    if !inside("layer_diff::a_name_that_means_removal_is_refused") {
+fn a_whiteout_name_is_refused() {
+    if !inside("layer_diff::a_whiteout_name_is_refused") {
         return;
     }
     let (report, ..) = layer(|r| fs::write(r.join("d/.wh.x"), "").unwrap(), None);
@@ -287,8 +287,8 @@ fn a_name_that_means_removal_is_refused() {
 }
 
 #[test]
-fn times_are_clamped_after_they_were_compared() {
-    if !inside("layer_diff::times_are_clamped_after_they_were_compared") {
+fn times_are_clamped_after_the_comparison() {
+    if !inside("layer_diff::times_are_clamped_after_the_comparison") {
         return;
     }
     let change = |r: &Path| {
@@ -305,8 +305,8 @@ fn times_are_clamped_after_they_were_compared() {
 }
 
 #[test]
-fn records_come_back_as_what_they_mean() {
-    if !inside("layer_diff::records_come_back_as_what_they_mean") {
+fn recorded_attributes_are_decoded() {
+    if !inside("layer_diff::recorded_attributes_are_decoded") {
         return;
     }
     let change = |r: &Path| {

@@ -64,7 +64,7 @@ fn line() -> impl Strategy<Value = String> {
 
 /// Unpacks the layers and reads them into a file tree; both must fail at the same layer, or neither. With `mend`,
 /// refused lines are dropped, so that neither fails.
-fn hold(layers: &[Vec<String>], mend: bool) {
+fn check(layers: &[Vec<String>], mend: bool) {
     let mut lab = Lab::new();
     let plain = lab.make_dir();
     let mut stages = Stages::default();
@@ -88,8 +88,8 @@ fn hold(layers: &[Vec<String>], mend: bool) {
 }
 
 #[test]
-fn an_index_tells_of_the_tree_that_unpacking_makes() {
-    if !inside("layer_index::an_index_tells_of_the_tree_that_unpacking_makes") {
+fn a_file_tree_describes_the_unpacked_tree() {
+    if !inside("layer_index::a_file_tree_describes_the_unpacked_tree") {
         return;
     }
     let cases = std::env::var("SVP_LAW_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(400);
@@ -98,7 +98,7 @@ fn an_index_tells_of_the_tree_that_unpacking_makes() {
     let mut runner = proptest::test_runner::TestRunner::new(config);
     runner
         .run(&(layers, any::<[bool; 2]>()), |(layers, [a, b])| {
-            hold(&layers, a || b);
+            check(&layers, a || b);
             Ok(())
         })
         .unwrap_or_else(|error| panic!("{error}"));
@@ -111,7 +111,7 @@ fn depth_is_no_limit() {
     let mut index = FileTree::default();
     index.add_layer(&mut &*sketch(&deep.each_ref().map(String::as_str))).unwrap();
     let before = index.clone();
-    // The layer's own entries in it stay, at any depth.
+    // A whiteout keeps the entries of its own layer, at any depth.
     let hiding = [format!("d {}e", "d/".repeat(1998)), "f .wh.d".into()];
     index.add_layer(&mut &*sketch(&hiding.each_ref().map(String::as_str))).unwrap();
     let differences = compare(&before, &index, false);
@@ -121,14 +121,14 @@ fn depth_is_no_limit() {
     assert_eq!((count(|it| it.before.is_none()), count(|it| it.after.is_none())), (1, 2003));
     index.add_layer(&mut &*sketch(&["f .wh..wh..opq"])).unwrap();
     assert_eq!(compare(&FileTree::default(), &index, true), []);
-    // Links that lead deeper than any path.
+    // Links whose resolution leads deeper than any path.
     let loops = [format!("s l {}", "x/".repeat(1000)), format!("f l/{}f", "y/".repeat(1500))];
     let error = index.add_layer(&mut &*sketch(&loops.each_ref().map(String::as_str))).unwrap_err();
     assert_eq!(error.kind(), svp::error::Kind::BadInput);
 }
 
 #[test]
-fn a_copy_and_what_it_was_copied_from_go_their_own_ways() {
+fn a_copy_is_independent_of_its_original() {
     let mut base = FileTree::default();
     base.add_layer(&mut &*sketch(&["f d/x 1", "f e/y 2"])).unwrap();
     let (mut left, mut right) = (base.clone(), base.clone());

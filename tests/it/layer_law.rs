@@ -30,7 +30,11 @@ fn record(lab: &mut Lab, change: impl FnOnce(&std::path::Path)) -> Recorded {
     // has the real ones; files that aren't in it are unchanged.
     let raw = snapshot::take(open(&upper).as_fd()).unwrap();
     for (path, node) in &mut after {
-        node.inode = raw.get(path).or(before.get(path)).expect("it comes from somewhere").inode;
+        node.inode = raw
+            .get(path)
+            .or(before.get(path))
+            .expect("a file of the upper or the lower layers")
+            .inode;
     }
     let (upper, below) = (open(&upper), open(&before_mount.0));
     let request =
@@ -40,7 +44,7 @@ fn record(lab: &mut Lab, change: impl FnOnce(&std::path::Path)) -> Recorded {
     assert_eq!(report.entries as usize, judge::entries(&tar).len());
     let mut again = Vec::new();
     diff(&request, &mut again).unwrap();
-    assert!(tar == again, "the same changes give other bytes");
+    assert!(tar == again, "the same changes give different bytes");
     Recorded { tar, before, after, started }
 }
 
@@ -53,7 +57,7 @@ struct Recorded {
 
 impl Recorded {
     /// Checks the law, and adds the layer to the lab.
-    fn hold(self, lab: &mut Lab) {
+    fn check(self, lab: &mut Lab) {
         judge::nothing_more(&self.before, &self.after, &self.tar, self.started);
         let report = lab.add(&self.tar).unwrap();
         assert_eq!(report.unmade, []);
@@ -100,7 +104,7 @@ fn rounds(rounds: &[Vec<Op>], special: bool) {
             unpack_plain(&recorded.tar, &plain).unwrap();
         }
         let tar = recorded.tar.clone();
-        recorded.hold(&mut lab);
+        recorded.check(&mut lab);
         stages.add(&tar, &lab.mount(None).0).unwrap();
     }
     stages.agree();

@@ -14,7 +14,7 @@ use svp::layer::write::TarWriter;
 use svp::oci::media_type::Compression;
 
 const SIZE: u64 = 2 << 30;
-/// The limit of the design, in KiB.
+/// The limit, in KiB.
 const MOST: u64 = 64 * 1024;
 
 /// Returns the peak memory of this process, in KiB.

@@ -1,4 +1,4 @@
-//! Tar archives and compressed streams, against independent tools and against noise.
+//! Tar archives and compressed streams, checked with independent tools and with random damage.
 
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
@@ -68,8 +68,8 @@ fn feed(program: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn gnu_tar_unpacks_what_is_written() {
-    if !inside("layer_tar::gnu_tar_unpacks_what_is_written") {
+fn gnu_tar_unpacks_written_archives() {
+    if !inside("layer_tar::gnu_tar_unpacks_written_archives") {
         return;
     }
     let entries = hard();
@@ -99,7 +99,7 @@ fn gnu_tar_unpacks_what_is_written() {
 #[case("posix")]
 #[case("gnu")]
 #[case("oldgnu")]
-fn what_gnu_tar_writes_is_unpacked(#[case] format: &str) {
+fn archives_by_gnu_tar_are_unpacked(#[case] format: &str) {
     if !inside(std::thread::current().name().unwrap()) {
         return;
     }
@@ -137,7 +137,7 @@ fn what_gnu_tar_writes_is_unpacked(#[case] format: &str) {
 }
 
 #[test]
-fn gzip_decodes_what_is_written() {
+fn gzip_decodes_written_streams() {
     let data: Vec<u8> = (0..3_000_000u32).map(|at| (at / 1000 * 31 % 251) as u8).collect();
     let mut encoder = Encoder::new(Vec::new(), Compression::Gzip.into(), 3).unwrap();
     encoder.write_all(&data).unwrap();
@@ -152,7 +152,7 @@ fn gzip_decodes_what_is_written() {
 }
 
 #[test]
-fn noise_is_refused_or_read_but_never_more() {
+fn no_more_content_is_read_than_a_damaged_archive_holds() {
     let entries = hard();
     let entries: Vec<_> =
         entries.iter().map(|(entry, content)| (entry.clone(), &content[..])).collect();
@@ -166,7 +166,7 @@ fn noise_is_refused_or_read_but_never_more() {
             for (at, byte) in damage {
                 bytes[at] = byte;
                 if mend {
-                    mend_checksum(&mut bytes, at);
+                    fix_checksum(&mut bytes, at);
                 }
             }
             let mut input = &bytes[..];
@@ -186,7 +186,7 @@ fn noise_is_refused_or_read_but_never_more() {
 }
 
 /// Fixes the checksum of the header block around `at`, so that the damage gets past the check.
-fn mend_checksum(bytes: &mut [u8], at: usize) {
+fn fix_checksum(bytes: &mut [u8], at: usize) {
     let start = at / 512 * 512;
     let block = &mut bytes[start..start + 512];
     block[148..156].fill(b' ');

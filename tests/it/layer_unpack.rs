@@ -220,7 +220,7 @@ fn later_entries_replace_earlier_ones_of_any_type() {
 #[case::content_after(&["f .wh.d ", "f d/sub/new n"], &["d d", "d d/sub", "f d/sub/new", "f e"])]
 #[case::content_before(&["f d/sub/new n", "f .wh.d "], &["d d", "d d/sub", "f d/sub/new", "f e"])]
 #[case::file_for_directory(&["f .wh.d ", "f d file"], &["f d", "f e"])]
-fn whiteouts_hide_lower_layers_alone(#[case] layer: &[&str], #[case] expected: &[&str]) {
+fn whiteouts_hide_only_lower_layers(#[case] layer: &[&str], #[case] expected: &[&str]) {
     let case = std::thread::current().name().unwrap().to_owned();
     if !inside(&case) {
         return;
@@ -261,8 +261,8 @@ fn a_directory_that_is_not_mentioned_keeps_its_metadata() {
 }
 
 #[test]
-fn lower_links_give_way_to_directories() {
-    if !inside("layer_unpack::lower_links_give_way_to_directories") {
+fn directories_replace_symlinks_of_lower_layers() {
+    if !inside("layer_unpack::directories_replace_symlinks_of_lower_layers") {
         return;
     }
     let got = both(&[&["d usr", "d usr/lib", "f usr/lib/a a", "s lib usr/lib"], &["f lib/foo x"]]);
@@ -293,8 +293,8 @@ fn hard_links_reach_into_lower_layers() {
 }
 
 #[test]
-fn what_cannot_be_made_is_recorded_or_listed() {
-    if !inside("layer_unpack::what_cannot_be_made_is_recorded_or_listed") {
+fn uncreatable_attributes_are_recorded_or_listed() {
+    if !inside("layer_unpack::uncreatable_attributes_are_recorded_or_listed") {
         return;
     }
     let mut device = Entry::new("null", EntryKind::CharDevice, 0o666);
@@ -357,8 +357,8 @@ fn attributes_cannot_be_forged() {
 }
 
 #[test]
-fn what_is_unpacked_inherits_no_acl() {
-    if !inside("layer_unpack::what_is_unpacked_inherits_no_acl") {
+fn unpacked_files_inherit_no_acl() {
+    if !inside("layer_unpack::unpacked_files_inherit_no_acl") {
         return;
     }
     let mut acl = 2u32.to_le_bytes().to_vec();
@@ -390,8 +390,8 @@ fn what_is_unpacked_inherits_no_acl() {
 }
 
 #[test]
-fn what_a_whiteout_leaves_keeps_its_time() {
-    if !inside("layer_unpack::what_a_whiteout_leaves_keeps_its_time") {
+fn a_directory_emptied_by_a_whiteout_keeps_its_time() {
+    if !inside("layer_unpack::a_directory_emptied_by_a_whiteout_keeps_its_time") {
         return;
     }
     let mut lab = Lab::new();
@@ -432,8 +432,8 @@ fn zeros_become_holes() {
 }
 
 #[test]
-fn a_damaged_layer_is_the_layers_fault() {
-    if !inside("layer_unpack::a_damaged_layer_is_the_layers_fault") {
+fn a_damaged_layer_is_bad_input() {
+    if !inside("layer_unpack::a_damaged_layer_is_bad_input") {
         return;
     }
     let mut lab = Lab::new();

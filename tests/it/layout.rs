@@ -12,6 +12,8 @@ use svp::oci::media_type::LAYER;
 use svp::oci::{Descriptor, Digest, History, Image, Layout, LayoutWriter, Platform, Reference};
 use svp::store::Store;
 
+use crate::support;
+
 struct World {
     dir: tempfile::TempDir,
     store: Store,
@@ -101,7 +103,7 @@ fn tags_are_added_replaced_and_kept() {
 }
 
 #[test]
-fn a_directory_that_is_no_layout_is_refused_and_left_alone() {
+fn a_directory_that_is_not_a_layout_is_refused_and_unchanged() {
     let world = World::new();
     let make: [(&str, &dyn Fn(&Path)); 5] = [
         ("a file", &|p| fs::write(p, "x").unwrap()),
@@ -138,7 +140,7 @@ fn a_directory_that_is_no_layout_is_refused_and_left_alone() {
 }
 
 #[test]
-fn a_failure_leaves_the_layout_as_it_was() {
+fn a_failure_leaves_the_layout_unchanged() {
     let world = World::new();
     let broken = world.image("1");
     let manifest = world.store.load_manifest(&broken).unwrap();
@@ -165,7 +167,7 @@ fn a_failure_leaves_the_layout_as_it_was() {
 }
 
 #[test]
-fn what_a_killed_writer_left_is_swept() {
+fn leftovers_of_a_killed_writer_are_swept() {
     let world = World::new();
     fs::create_dir(world.out()).unwrap();
     fs::write(world.out().join(".svp-abc"), "half").unwrap();
@@ -176,7 +178,7 @@ fn what_a_killed_writer_left_is_swept() {
 }
 
 #[test]
-fn eighty_writers_at_once_all_survive() {
+fn eighty_concurrent_writers_all_succeed() {
     let world = World::new();
     let image = world.image("1");
     std::thread::scope(|scope| {
@@ -194,7 +196,7 @@ fn eighty_writers_at_once_all_survive() {
 }
 
 #[test]
-fn a_writer_that_gives_up_does_not_pull_the_ground_from_another() {
+fn a_failing_writer_does_not_disturb_another() {
     let world = World::new();
     let image = world.image("1");
     std::thread::scope(|scope| {
@@ -249,7 +251,7 @@ fn hostile_blobs_are_refused() {
 }
 
 #[test]
-fn skopeo_and_umoci_read_what_is_written() {
+fn skopeo_and_umoci_read_written_layouts() {
     let world = World::new();
     let descriptor = world.save("1", "team/mysql");
     world.save("2", "other:1");
@@ -264,7 +266,7 @@ fn skopeo_and_umoci_read_what_is_written() {
     assert_eq!(inspected["Digest"], json!(descriptor.digest));
     let archive = world.dir.path().join("docker.tar").display().to_string();
     let (from, to) = (format!("oci:{out}:other:1"), format!("docker-archive:{archive}:other:1"));
-    run("skopeo", &["copy", &from, &to]);
+    support::success(support::skopeo(world.dir.path()).args(["copy", &from, &to]));
     let listed = run("umoci", &["list", "--layout", &out]);
     assert_eq!(listed.lines().collect::<Vec<_>>(), ["team/mysql:latest", "other:1"]);
 }

@@ -14,11 +14,11 @@ use crate::support::{TestEnv, as_root, output, pack, success, transcript};
 type Engine<'a> = dyn Fn(&[&str]) -> Command + 'a;
 
 /// Runs `test` with each engine that can run here, and the engine's name.
-fn with_engines(place: &TestEnv, test: impl Fn(&str, &Engine)) {
-    let podman = Podman::new(place);
+fn with_engines(env: &TestEnv, test: impl Fn(&str, &Engine)) {
+    let podman = Podman::new(env);
     test("podman", &|arguments| podman.command(arguments));
     if as_root() {
-        let docker = Docker::start(place);
+        let docker = Docker::start(env);
         test("docker", &|arguments| docker.command(arguments));
     }
 }
@@ -26,12 +26,12 @@ fn with_engines(place: &TestEnv, test: impl Fn(&str, &Engine)) {
 /// Returns the name that the engine reports as loaded.
 #[track_caller]
 fn load(engine: &Engine, file: &str) -> String {
-    let said = success(&mut engine(&["load", "--input", file]));
-    let name = said.lines().rev().find_map(|line| line.strip_prefix("Loaded image: "));
-    name.unwrap_or_else(|| panic!("load said: {said}")).trim().to_owned()
+    let stdout = success(&mut engine(&["load", "--input", file]));
+    let name = stdout.lines().rev().find_map(|line| line.strip_prefix("Loaded image: "));
+    name.unwrap_or_else(|| panic!("no image loaded: {stdout}")).trim().to_owned()
 }
 
-/// Options of a container here: no network, and limits that a confined root may set.
+/// Options of every container: no network, and limits that a confined root may set.
 const RUN: [&str; 3] = ["--network=none", "--ulimit=nofile=1024:4096", "--ulimit=nproc=1024:4096"];
 
 /// Runs `script` in a container of the image; returns its output.
@@ -41,16 +41,16 @@ fn say(engine: &Engine, name: &str, script: &str) -> String {
     success(&mut engine(&arguments.concat()))
 }
 
-fn inspect(place: &TestEnv, name: &str, field: &str) -> String {
-    place.ok(["inspect", name, "--field", field]).trim().to_owned()
+fn inspect(env: &TestEnv, name: &str, field: &str) -> String {
+    env.ok(["inspect", name, "--field", field]).trim().to_owned()
 }
 
 /// Saves `name` in both formats; returns the files.
-fn save(place: &TestEnv, name: &str) -> Vec<(&'static str, String)> {
+fn save(env: &TestEnv, name: &str) -> Vec<(&'static str, String)> {
     let file = |format| {
-        let path = place.path(&format!("{}-{format}.tar", name.replace(['/', ':', '.'], "-")));
+        let path = env.path(&format!("{}-{format}.tar", name.replace(['/', ':', '.'], "-")));
         let output = format!("{format}:{}", path.display());
-        place.ok(["save", name, "--allow-secrets", "-o", &output]);
+        env.ok(["save", name, "--allow-secrets", "-o", &output]);
         (format, path.display().to_string())
     };
     vec![file("docker-archive"), file("oci-archive")]
@@ -67,19 +67,19 @@ fn takes(name: &str, engine: &Engine, format: &str) -> bool {
     major >= 25
 }
 
-/// Returns a place with busybox as `team/base:1`; on it the pack hello as `hello:1` with zstd layers, and an image with
-/// a repeated layer.
-fn images(place: &TestEnv) {
+/// Creates busybox as `team/base:1`; based on it, the pack hello as `hello:1` with zstd layers, and an image with a
+/// repeated layer.
+fn images(env: &TestEnv) {
     let base = support::busybox_base();
-    place.ok(["import", base.to_str().unwrap(), "-t", "team/base:1"]);
+    env.ok(["import", base.to_str().unwrap(), "-t", "team/base:1"]);
     let hello = pack("hello");
     let options = ["--base", "team/base:1", "--network", "none"];
-    place.ok(["build", "-b", hello.to_str().unwrap(), "-t", "hello:1"].iter().chain(&options));
-    place.ok(["tag", "hello:1", "registry.example.com:5000/team/hello:1"]);
+    env.ok(["build", "-b", hello.to_str().unwrap(), "-t", "hello:1"].iter().chain(&options));
+    env.ok(["tag", "hello:1", "registry.example.com:5000/team/hello:1"]);
 
-    let (plain, zstd) = (place.path("plain"), place.path("zstd"));
-    place.ok(["save", "hello:1", "-o", &format!("oci:{}", plain.display())]);
-    let mut skopeo = place.command("skopeo");
+    let (plain, zstd) = (env.path("plain"), env.path("zstd"));
+    env.ok(["save", "hello:1", "-o", &format!("oci:{}", plain.display())]);
+    let mut skopeo = env.skopeo();
     skopeo.args(["--insecure-policy", "copy", "--quiet", "--dest-compress-format", "zstd"]);
     let from = format!("oci:{}:hello:1", plain.display());
     let to = format!("oci:{}:zstd:1", zstd.display());
@@ -89,23 +89,23 @@ fn images(place: &TestEnv) {
         &from,
         &to,
     ]));
-    place.ok(["pull", &to]);
+    env.ok(["pull", &to]);
 
-    let twice = format!("{}:twice:1", place.path("twice").display());
-    success(place.command("umoci").args(["init", "--layout"]).arg(place.path("twice")));
-    success(place.command("umoci").args(["new", "--image", &twice]));
+    let twice = format!("{}:twice:1", env.path("twice").display());
+    success(env.command("umoci").args(["init", "--layout"]).arg(env.path("twice")));
+    success(env.command("umoci").args(["new", "--image", &twice]));
     for _ in 0..2 {
-        let mut add = place.command("umoci");
+        let mut add = env.command("umoci");
         success(add.args(["raw", "add-layer", "--image", &twice]).arg(&base));
     }
-    place.ok(["pull", &format!("oci:{twice}")]);
+    env.ok(["pull", &format!("oci:{twice}")]);
 }
 
 #[test]
 fn images_of_every_kind_are_loaded_under_their_names_and_run() {
-    let place = TestEnv::new();
-    images(&place);
-    let zstd = inspect(&place, "zstd:1", "layers.0.mediaType");
+    let env = TestEnv::new();
+    images(&env);
+    let zstd = inspect(&env, "zstd:1", "layers.0.mediaType");
     assert!(zstd.ends_with("+zstd"), "{zstd}");
     let pack = "test -x /service/bin/run && cat /var/lib/hello/index.html";
     // The name in the store, the names in podman and docker, a command to run and its output.
@@ -122,14 +122,14 @@ fn images_of_every_kind_are_loaded_under_their_names_and_run() {
         ("zstd:1", "docker.io/library/zstd:1", "zstd:1", pack, "hello, world\n"),
         ("twice:1", "docker.io/library/twice:1", "twice:1", "echo it runs", "it runs\n"),
     ];
-    let saved: Vec<_> = cases.map(|(name, ..)| save(&place, name)).into();
-    with_engines(&place, |engine_name, engine| {
+    let saved: Vec<_> = cases.map(|(name, ..)| save(&env, name)).into();
+    with_engines(&env, |engine_name, engine| {
         for ((name, of_podman, of_docker, script, says), files) in cases.iter().zip(&saved) {
             for (format, file) in files {
-                let what = format!("{name} as {format} in {engine_name}");
+                let case = format!("{name} as {format} in {engine_name}");
                 if !takes(engine_name, engine, format) {
                     let refused = output(&mut engine(&["load", "--input", file]));
-                    assert!(!refused.status.success(), "{what}: it takes it");
+                    assert!(!refused.status.success(), "{case}: loaded");
                     continue;
                 }
                 let loaded = load(engine, file);
@@ -139,12 +139,12 @@ fn images_of_every_kind_are_loaded_under_their_names_and_run() {
                     // podman prefixes the short OCI name with localhost.
                     _ => loaded == *of_podman || loaded == format!("localhost/{name}"),
                 };
-                assert!(right, "{what}: {loaded}");
-                assert_eq!(say(engine, &loaded, script), *says, "{what}");
+                assert!(right, "{case}: {loaded}");
+                assert_eq!(say(engine, &loaded, script), *says, "{case}");
                 let id =
                     success(&mut engine(&["image", "inspect", "--format", "{{.Id}}", &loaded]));
                 let id = id.trim().trim_start_matches("sha256:");
-                assert_eq!(format!("sha256:{id}"), inspect(&place, name, "configDigest"), "{what}");
+                assert_eq!(format!("sha256:{id}"), inspect(&env, name, "configDigest"), "{case}");
                 success(&mut engine(&["rmi", "--force", &loaded]));
             }
         }
@@ -153,15 +153,15 @@ fn images_of_every_kind_are_loaded_under_their_names_and_run() {
 
 #[test]
 fn an_instance_serves_after_load() {
-    let place = TestEnv::new();
-    images(&place);
+    let env = TestEnv::new();
+    images(&env);
     let hello = pack("hello");
     let setup = ["setup", "-b", hello.to_str().unwrap(), "-i", "hello:1", "-t", "one:1"];
-    let environment = place.ok(setup.iter().chain(&["--network", "none"]));
-    let env_file = place.path("env");
+    let environment = env.ok(setup.iter().chain(&["--network", "none"]));
+    let env_file = env.path("env");
     std::fs::write(&env_file, environment).unwrap();
-    let saved = save(&place, "one:1");
-    with_engines(&place, |engine_name, engine| {
+    let saved = save(&env, "one:1");
+    with_engines(&env, |engine_name, engine| {
         for (format, file) in saved.iter().filter(|(format, _)| takes(engine_name, engine, format))
         {
             let loaded = load(engine, file);

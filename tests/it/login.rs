@@ -22,25 +22,25 @@ fn with_input(mut command: Command, input: &str) -> Output {
     child.wait_with_output().unwrap()
 }
 
-fn login(place: &TestEnv, registry: &RealRegistry, password: &str) -> Output {
+fn login(env: &TestEnv, registry: &RealRegistry, password: &str) -> Output {
     let ca = registry.ca_file();
-    let mut svp = place.svp(["login", "-u", RealRegistry::USER, "--password-stdin"]);
+    let mut svp = env.svp(["login", "-u", RealRegistry::USER, "--password-stdin"]);
     svp.arg(&registry.address).arg("--cacert").arg(ca);
     with_input(svp, password)
 }
 
 #[test]
-fn a_login_serves_svp_and_skopeo_and_goes_again() {
-    let place = TestEnv::new();
+fn svp_and_skopeo_use_a_login_until_the_logout() {
+    let env = TestEnv::new();
     let registry = RealRegistry::start(&Setup { password: true, tls: true, ..Setup::default() });
     let ca = registry.ca_file().display().to_string();
-    place.import_busybox();
+    env.import_busybox();
     let to = format!("docker://{}/team/base:1", registry.address);
     let push = ["push", "busybox", &to, "--cacert", &ca];
-    place.fails(69, push);
+    env.fails(69, push);
 
-    let file = place.dir().join("run/containers/auth.json");
-    let output = login(&place, &registry, "wrong secret\n");
+    let file = env.dir().join("run/containers/auth.json");
+    let output = login(&env, &registry, "wrong secret\n");
     let printed = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(69), "{printed}");
     assert!(printed.contains("refuses this user name and password"), "{printed}");
@@ -49,7 +49,7 @@ fn a_login_serves_svp_and_skopeo_and_goes_again() {
 
     fs::create_dir_all(file.parent().unwrap()).unwrap();
     fs::write(&file, r#"{"auths":{"other.example":{"auth":"eDp5"}},"unknown":[1]}"#).unwrap();
-    let output = login(&place, &registry, &format!("{}\n", RealRegistry::PASSWORD));
+    let output = login(&env, &registry, &format!("{}\n", RealRegistry::PASSWORD));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(output.stdout.is_empty());
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
@@ -57,47 +57,47 @@ fn a_login_serves_svp_and_skopeo_and_goes_again() {
     assert!(text.contains("other.example") && text.contains("unknown"), "{text}");
     assert!(!text.contains(RealRegistry::PASSWORD));
 
-    let digest = place.ok(push);
-    let mut skopeo = place.command("skopeo");
+    let digest = env.ok(push);
+    let mut skopeo = env.skopeo();
     skopeo.args(["inspect", "--tls-verify=false", "--format", "{{.Digest}}", &to]);
     assert_eq!(support::success(&mut skopeo), digest);
 
-    place.ok(["logout", &registry.address]);
+    env.ok(["logout", &registry.address]);
     assert!(fs::read_to_string(&file).unwrap().contains("other.example"));
-    place.fails(69, push);
-    let printed = place.fails(2, ["logout", &registry.address]);
+    env.fails(69, push);
+    let printed = env.fails(2, ["logout", &registry.address]);
     assert!(printed.contains("no login"), "{printed}");
-    place.assert_nothing_left();
+    env.assert_nothing_left();
 }
 
 #[test]
-fn skopeos_login_serves_svp_and_an_authfile_may_be_new() {
-    let place = TestEnv::new();
+fn svp_uses_skopeos_login_and_an_authfile_may_be_new() {
+    let env = TestEnv::new();
     let registry = RealRegistry::start(&Setup { password: true, tls: false, ..Setup::default() });
-    let authfile = place.path("new/auth.json");
-    let mut skopeo = place.command("skopeo");
+    let authfile = env.path("new/auth.json");
+    let mut skopeo = env.skopeo();
     skopeo.args(["login", "--tls-verify=false", "-u", RealRegistry::USER, "--password-stdin"]);
-    skopeo.arg("--authfile").arg(place.path("skopeo.json")).arg(&registry.address);
+    skopeo.arg("--authfile").arg(env.path("skopeo.json")).arg(&registry.address);
     let output = with_input(skopeo, RealRegistry::PASSWORD);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    place.import_busybox();
+    env.import_busybox();
     let to = format!("docker://{}/team/base:1", registry.address);
-    let file = place.path("skopeo.json");
-    place.ok(["push", "busybox", &to, "--authfile", file.to_str().unwrap()]);
+    let file = env.path("skopeo.json");
+    env.ok(["push", "busybox", &to, "--authfile", file.to_str().unwrap()]);
 
-    let mut svp = place.svp(["login", "-u", RealRegistry::USER, "--password-stdin"]);
+    let mut svp = env.svp(["login", "-u", RealRegistry::USER, "--password-stdin"]);
     svp.arg("--authfile").arg(&authfile).arg(&registry.address);
     let output = with_input(svp, RealRegistry::PASSWORD);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    place.ok(["pull", &to, "-t", "again", "--authfile", authfile.to_str().unwrap()]);
-    place.ok(["logout", "--all", "--authfile", authfile.to_str().unwrap()]);
-    place.fails(69, ["pull", &to, "-t", "x", "--authfile", authfile.to_str().unwrap()]);
+    env.ok(["pull", &to, "-t", "again", "--authfile", authfile.to_str().unwrap()]);
+    env.ok(["logout", "--all", "--authfile", authfile.to_str().unwrap()]);
+    env.fails(69, ["pull", &to, "-t", "x", "--authfile", authfile.to_str().unwrap()]);
 }
 
 #[test]
-fn what_can_not_be_is_refused() {
-    let place = TestEnv::new();
-    let file = place.path("auth.json");
+fn invalid_logins_are_refused() {
+    let env = TestEnv::new();
+    let file = env.path("auth.json");
     let authfile = file.to_str().unwrap();
     let cases: [(i32, &[&str], &str); 4] = [
         (2, &["login", "-u", "u", "localhost:1"], "--password-stdin"),
@@ -105,14 +105,14 @@ fn what_can_not_be_is_refused() {
         (2, &["logout", "debian"], "docker.io"),
         (2, &["logout", "localhost:1", "--authfile", authfile], "no login"),
     ];
-    for (code, arguments, said) in cases {
-        let printed = place.fails(code, arguments);
-        assert!(printed.contains(said), "{arguments:?}: {printed}");
+    for (code, arguments, expected) in cases {
+        let printed = env.fails(code, arguments);
+        assert!(printed.contains(expected), "{arguments:?}: {printed}");
     }
     for text in ["[]", "{", r#"{"auths":[]}"#, r#"{"auths":{},"credsStore":"x"}"#] {
         fs::write(&file, text).unwrap();
         let registry = RealRegistry::start(&Setup::default());
-        let mut svp = place.svp(["login", "-u", "u", "--password-stdin", "--authfile", authfile]);
+        let mut svp = env.svp(["login", "-u", "u", "--password-stdin", "--authfile", authfile]);
         svp.arg(&registry.address);
         let output = with_input(svp, "p");
         assert_eq!(
@@ -125,9 +125,9 @@ fn what_can_not_be_is_refused() {
     }
 }
 
-/// Installs the credential helper `docker-credential-NAME` in the place; returns the `PATH` with it, and its file of
-/// logins.
-fn install_helper(place: &TestEnv, name: &str) -> (String, PathBuf) {
+/// Installs the credential helper `docker-credential-NAME` in the environment; returns the `PATH` with it, and its file
+/// of logins.
+fn install_helper(env: &TestEnv, name: &str) -> (String, PathBuf) {
     const HELPER: &str = r#"#!/bin/sh
 kept=${0%/*}/kept
 at() { echo "$kept/$(echo "$1" | tr / _)"; }
@@ -145,7 +145,7 @@ erase)
     rm "$(at "$server")" ;;
 esac
 "#;
-    let dir = place.path(&format!("helper-{name}"));
+    let dir = env.path(&format!("helper-{name}"));
     let kept = dir.join("kept");
     fs::create_dir_all(&kept).unwrap();
     let program = dir.join(format!("docker-credential-{name}"));
@@ -157,15 +157,15 @@ esac
 }
 
 #[test]
-fn a_login_is_kept_by_the_credential_helper_that_is_named() {
-    let place = TestEnv::new();
+fn a_login_is_kept_by_the_configured_credential_helper() {
+    let env = TestEnv::new();
     let registry = RealRegistry::start(&Setup { password: true, ..Setup::default() });
-    let (address, (path, kept)) = (&registry.address, install_helper(&place, "mine"));
-    place.import_busybox();
+    let (address, (path, kept)) = (&registry.address, install_helper(&env, "mine"));
+    env.import_busybox();
     let to = format!("docker://{address}/team/base:1");
-    let auth = place.dir().join("run/containers/auth.json");
-    let docker = place.dir().join("home/.docker/config.json");
-    let conf = place.dir().join("home/.config/containers/registries.conf");
+    let auth = env.dir().join("run/containers/auth.json");
+    let docker = env.dir().join("home/.docker/config.json");
+    let conf = env.dir().join("home/.config/containers/registries.conf");
     for file in [&auth, &docker, &conf] {
         fs::create_dir_all(file.parent().unwrap()).unwrap();
     }
@@ -183,7 +183,7 @@ fn a_login_is_kept_by_the_credential_helper_that_is_named() {
         fs::write(&auth, &stale).unwrap();
         fs::write(&file, &text).unwrap();
         let svp = |arguments: &[&str]| {
-            let mut svp = place.svp(arguments);
+            let mut svp = env.svp(arguments);
             svp.env("PATH", &path);
             svp
         };
@@ -209,7 +209,7 @@ fn a_login_is_kept_by_the_credential_helper_that_is_named() {
 
         support::success(&mut svp(&["push", "busybox", &to]));
         if !text.contains("credsStore") {
-            let mut skopeo = place.command("skopeo");
+            let mut skopeo = env.skopeo();
             skopeo.args(["inspect", "--tls-verify=false", &to]).env("PATH", &path);
             support::success(&mut skopeo);
         }
@@ -221,20 +221,20 @@ fn a_login_is_kept_by_the_credential_helper_that_is_named() {
         assert_eq!(support::output(&mut svp(&["push", "busybox", &to])).status.code(), Some(69));
         fs::remove_file(&file).unwrap();
     }
-    place.assert_nothing_left();
+    env.assert_nothing_left();
 }
 
 #[test]
-fn a_helper_that_can_not_keep_a_login_is_told_of() {
-    let place = TestEnv::new();
+fn a_failing_credential_helper_is_reported() {
+    let env = TestEnv::new();
     let registry = RealRegistry::start(&Setup { password: true, ..Setup::default() });
     let address = &registry.address;
-    let (path, kept) = install_helper(&place, "mine");
-    let file = place.path("auth.json");
+    let (path, kept) = install_helper(&env, "mine");
+    let file = env.path("auth.json");
     let text = format!(r#"{{"credHelpers":{{"{address}":"mine"}}}}"#);
     fs::write(&file, &text).unwrap();
     let run = |arguments: &[&str], path: &str| {
-        let mut svp = place.svp(arguments);
+        let mut svp = env.svp(arguments);
         svp.args(["--authfile", "auth.json"]).env("PATH", path);
         let output = with_input(svp, RealRegistry::PASSWORD);
         (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
@@ -292,11 +292,11 @@ fn echoes(terminal: &File) -> bool {
 
 #[test]
 fn a_terminal_shows_no_password() {
-    let place = TestEnv::new();
+    let env = TestEnv::new();
     let registry = RealRegistry::start(&Setup { password: true, ..Setup::default() });
     for interrupted in [false, true] {
         let (mut person, program) = terminal();
-        let mut svp = place.svp(["login", &registry.address]);
+        let mut svp = env.svp(["login", &registry.address]);
         svp.stdin(program.try_clone().unwrap()).stdout(Stdio::piped());
         svp.stderr(program.try_clone().unwrap());
         let mut child = svp.spawn().unwrap();
@@ -319,7 +319,7 @@ fn a_terminal_shows_no_password() {
         assert!(echoes(&program), "{shown}");
     }
     let to = format!("docker://{}/team/base:1", registry.address);
-    place.import_busybox();
-    place.ok(["push", "busybox", &to]);
-    place.assert_nothing_left();
+    env.import_busybox();
+    env.ok(["push", "busybox", &to]);
+    env.assert_nothing_left();
 }

@@ -4,7 +4,7 @@
 //! Tests share this process, so none may change process-wide state (environment, working directory, umask, limits):
 //! such a test runs svp, or itself again as `layer_common::inside` does.
 
-// Long tests print their figures, and a test program has no interface.
+// Long tests print their measurements, and a test program has no public interface.
 #![allow(clippy::print_stdout, clippy::print_stderr, unreachable_pub)]
 
 mod architecture;

@@ -6,14 +6,14 @@ use crate::support::{TestEnv, output, success};
 
 #[test]
 fn bash_completes_commands_and_options() {
-    let place = TestEnv::new();
+    let env = TestEnv::new();
     let completed = |words: &str| {
         // As bash does on Tab: the words, the number of the last, and the function registered by `complete`.
         let script = format!(
             "source <(\"$0\" completions bash); COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
              _svp svp \"${{COMP_WORDS[-1]}}\" \"${{COMP_WORDS[-2]}}\"; printf '%s\\n' \"${{COMPREPLY[@]}}\""
         );
-        success(place.command("bash").args(["-euc", &script, env!("CARGO_BIN_EXE_svp")]))
+        success(env.command("bash").args(["-euc", &script, env!("CARGO_BIN_EXE_svp")]))
     };
     assert_eq!(completed("svp pus"), "push\n");
     assert_eq!(completed("svp push --allow-s"), "--allow-secrets\n");
@@ -22,20 +22,20 @@ fn bash_completes_commands_and_options() {
 
 #[test]
 fn each_shell_has_completions() {
-    let place = TestEnv::new();
-    let zsh = place.ok(["completions", "zsh"]);
+    let env = TestEnv::new();
+    let zsh = env.ok(["completions", "zsh"]);
     assert!(zsh.starts_with("#compdef svp\n") && zsh.contains("(push)"), "{zsh}");
-    let fish = place.ok(["completions", "fish"]);
+    let fish = env.ok(["completions", "fish"]);
     assert!(fish.contains("complete -c svp") && fish.contains("-a \"push\""), "{fish}");
-    assert_eq!(output(&mut place.svp(["completions", "tcsh"])).status.code(), Some(2));
+    assert_eq!(output(&mut env.svp(["completions", "tcsh"])).status.code(), Some(2));
 }
 
 #[test]
 fn each_command_has_a_manual_page() {
-    let place = TestEnv::new();
-    let dir = place.dir().join("man/man1");
-    place.ok(["man", dir.to_str().unwrap()]);
-    let help = place.ok(["help"]);
+    let env = TestEnv::new();
+    let dir = env.dir().join("man/man1");
+    env.ok(["man", dir.to_str().unwrap()]);
+    let help = env.ok(["help"]);
     let commands = help.split("\nCommands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
     let names: Vec<_> = commands
         .lines()

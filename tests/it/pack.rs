@@ -1,4 +1,4 @@
-//! The fixture packs, as a pack author would check them: their answers, and that lint finds no fault.
+//! The fixture packs, checked as by a pack author: their answers, and lint without a finding.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -43,13 +43,13 @@ fn every_fixture_is_tested_here() {
 #[case("mariadb")]
 #[case("postgresql")]
 #[case("redis")]
-fn lint_has_nothing_to_say_of_a_whole_pack(#[case] name: &str) {
+fn lint_finds_nothing_in_a_complete_pack(#[case] name: &str) {
     let pack = packs().join(name);
     assert_eq!(lint(&pack, &mut |key| ask(&pack, key)), []);
 }
 
 #[test]
-fn the_specifications_pack_only_lacks_what_it_may() {
+fn the_specifications_pack_lacks_only_optional_parts() {
     let pack = packs().join("spec-mysql");
     let problems = lint(&pack, &mut |key| ask(&pack, key));
     assert!(problems.iter().all(|problem| problem.severity == Severity::Note), "{problems:?}");
@@ -75,14 +75,14 @@ fn the_fixtures_answer(
     assert_eq!(answers.components, components);
     let exposed: Vec<String> = answers.exposed_ports().iter().map(ToString::to_string).collect();
     assert_eq!(exposed, ports);
-    // Each has an address in its env, unknown before it runs.
+    // Each pack's env has an address, unknown before the service runs.
     let host = answers.env.iter().find(|var| var.name.ends_with("_HOST")).expect("a host");
     assert!(host.needs_ip());
     assert_eq!(host.with_ip("10.0.0.2"), "10.0.0.2");
 }
 
 #[test]
-fn every_script_is_one_that_a_shell_reads() {
+fn every_script_is_valid_shell() {
     let mut seen = 0;
     for pack in std::fs::read_dir(packs()).expect("fixtures/packs") {
         let pack = pack.expect("an entry").path();
@@ -103,7 +103,7 @@ fn every_script_is_one_that_a_shell_reads() {
 }
 
 #[test]
-fn what_packs_share_is_the_same_in_each() {
+fn debian_sh_is_the_same_in_each_pack() {
     let text = |name: &str| std::fs::read(packs().join(name).join("lib/debian.sh")).expect(name);
     for name in ["hipache", "mariadb", "postgresql"] {
         assert_eq!(text(name), text("redis"), "{name}");
@@ -126,7 +126,7 @@ fn a_clone_has_the_same_digest() {
     assert_eq!(theirs.write_layer(&mut std::io::sink(), PREFIX).unwrap(), digest);
 }
 
-/// A pack is whole as a directory: a script that several packs need is a copy in each, and a link out of the pack
+/// A pack is self-contained: a script that several packs need is a copy in each, and a link out of the pack
 /// would lead nowhere in the image.
 #[test]
 fn the_copies_of_a_shared_script_are_the_same() {

@@ -17,7 +17,7 @@ fn program(env: &TestEnv) -> PathBuf {
     program
 }
 
-/// The two packages of `binary`, created in the directory `name`.
+/// Creates the two packages of `binary` in the directory `name`.
 fn packages(env: &TestEnv, binary: &Path, name: &str) -> [PathBuf; 2] {
     let out = env.dir().join(name);
     let mut command = env.command(repo().join("scripts/package.sh"));
@@ -32,7 +32,7 @@ fn packages(env: &TestEnv, binary: &Path, name: &str) -> [PathBuf; 2] {
 }
 
 #[test]
-fn the_packages_are_whole_and_reproducible() {
+fn the_packages_are_complete_and_reproducible() {
     let env = TestEnv::new();
     let binary = program(&env);
     let [tarball, deb] = packages(&env, &binary, "one");
@@ -73,7 +73,7 @@ fn the_packages_are_whole_and_reproducible() {
 }
 
 #[test]
-fn an_installation_goes_where_it_is_told() {
+fn an_installation_uses_the_given_directories() {
     let env = TestEnv::new();
     let mut install = env.command(repo().join("scripts/install.sh"));
     install.arg(env!("CARGO_BIN_EXE_svp"));

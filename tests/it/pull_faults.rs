@@ -1,5 +1,5 @@
-//! `svp pull` from a registry that lies, cuts, stalls and redirects. Each case ends in bounded time, in success or in
-//! exit code 69 with a message that names the fault and the object, and leaves nothing half-written.
+//! `svp pull` from a faulty registry: wrong data, cuts, stalls, redirects. Each case ends in bounded time, in success
+//! or in exit code 69 with a message that names the fault and the object, and leaves nothing half-written.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,13 +20,13 @@ struct Image {
 
 impl Image {
     fn new() -> Arc<Self> {
-        let place = TestEnv::new();
-        place.import_busybox();
-        let manifest = place.ok(["inspect", "busybox", "--raw"]).into_bytes();
+        let env = TestEnv::new();
+        env.import_busybox();
+        let manifest = env.ok(["inspect", "busybox", "--raw"]).into_bytes();
         let parsed: Value = serde_json::from_slice(&manifest).unwrap();
         let layer = parsed["layers"][0]["digest"].as_str().unwrap().to_owned();
-        let blobs = place.store().join("blobs/sha256");
-        Arc::new(Image { manifest, layer, blobs, _place: place })
+        let blobs = env.store().join("blobs/sha256");
+        Arc::new(Image { manifest, layer, blobs, _place: env })
     }
 
     fn blob(&self, digest: &str) -> Vec<u8> {
@@ -58,7 +58,7 @@ fn of_layer(image: &Image, seen: &Seen) -> bool {
     seen.path().ends_with(&image.layer)
 }
 
-/// The layer's bytes, and their expected number.
+/// Returns the first `most` bytes of the layer, with the length of all.
 fn cut(image: &Image, most: usize) -> Reply {
     let bytes = image.blob(&image.layer);
     let head = bytes[..most].to_vec();
@@ -72,38 +72,38 @@ fn forever(pause: u64) -> Piece {
     Piece::Forever(bytes, Duration::from_secs(pause))
 }
 
-/// Pulls with the fault; must fail with the beginning of the message, or succeed if that is empty.
+/// Pulls with the fault; must fail with a message that contains `part`, or succeed if `part` is empty.
 fn check(image: &Arc<Image>, name: &str, fault: Fault, part: &str, limit: Duration) {
     let served = image.clone();
     let server = FaultRegistry::start(move |seen| {
         fault(&served, seen).unwrap_or_else(|| served.honest(seen))
     });
-    let place = TestEnv::new();
-    let auth = place.path("auth.json");
+    let env = TestEnv::new();
+    let auth = env.path("auth.json");
     let auths = json!({"auths": {(server.address()): {"auth": "dXNlcjpodW50ZXIy"}}});
     std::fs::write(&auth, auths.to_string()).unwrap();
     let source = format!("docker://{}/team/a:1", server.address());
-    let mut pull = place.svp(["pull", &source, "--authfile", auth.to_str().unwrap()]);
+    let mut pull = env.svp(["pull", &source, "--authfile", auth.to_str().unwrap()]);
     let since = Instant::now();
     let result = output(&mut pull);
-    let said = format!("{name}: {}", transcript(&pull, &result));
-    assert!(since.elapsed() < limit, "{:?}: {said}", since.elapsed());
-    assert!(!said.contains("hunter2") && !said.contains("dXNlcjpodW50ZXIy"), "{said}");
-    assert!(!said.contains("panicked"), "{said}");
-    let list = place.ok(["images", "--format", "json"]);
+    let report = format!("{name}: {}", transcript(&pull, &result));
+    assert!(since.elapsed() < limit, "{:?}: {report}", since.elapsed());
+    assert!(!report.contains("hunter2") && !report.contains("dXNlcjpodW50ZXIy"), "{report}");
+    assert!(!report.contains("panicked"), "{report}");
+    let list = env.ok(["images", "--format", "json"]);
     if part.is_empty() {
-        assert!(result.status.success(), "{said}");
+        assert!(result.status.success(), "{report}");
         assert!(list.contains("team/a"), "{list}");
     } else {
-        assert_eq!(result.status.code(), Some(69), "{said}");
+        assert_eq!(result.status.code(), Some(69), "{report}");
         let stderr = String::from_utf8_lossy(&result.stderr);
-        assert!(result.stdout.is_empty() && stderr.contains(part), "{said}");
+        assert!(result.stdout.is_empty() && stderr.contains(part), "{report}");
         assert_eq!(list.trim(), "[]");
-        let blobs = std::fs::read_dir(place.store().join("blobs/sha256")).unwrap().count();
-        assert_eq!(blobs, 0, "{said}");
+        let blobs = std::fs::read_dir(env.store().join("blobs/sha256")).unwrap().count();
+        assert_eq!(blobs, 0, "{report}");
     }
-    assert_eq!(place.ok(["check", "--store"]), "", "{name}");
-    place.assert_nothing_left();
+    assert_eq!(env.ok(["check", "--store"]), "", "{name}");
+    env.assert_nothing_left();
 }
 
 /// All cases at once: they spend most of their time waiting.
@@ -312,12 +312,12 @@ const SLOW: &[(&str, Fault, &str)] = &[
 ];
 
 #[test]
-fn each_fault_ends_well_or_with_a_sentence() {
+fn each_fault_ends_in_success_or_a_message() {
     check_all(CASES, Duration::from_secs(120));
 }
 
 #[test]
-fn a_retry_is_told_with_its_number_and_its_delay() {
+fn a_retry_is_reported_with_its_number_and_delay() {
     let image = Image::new();
     let served = image.clone();
     let server = FaultRegistry::start(move |seen| match seen.before {
@@ -325,56 +325,61 @@ fn a_retry_is_told_with_its_number_and_its_delay() {
         _ => served.honest(seen),
     });
     let source = format!("docker://{}/team/a:1", server.address());
-    let place = TestEnv::new();
+    let env = TestEnv::new();
     let pull = |progress: &[&str]| {
-        let mut pull = place.svp([&["pull", &source][..], progress].concat());
+        let mut pull = env.svp([&["pull", &source][..], progress].concat());
         let result = output(&mut pull);
         assert!(result.status.success(), "{}", transcript(&pull, &result));
         String::from_utf8(result.stderr).unwrap()
     };
-    let said = pull(&["--progress", "json"]);
-    let events: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let stderr = pull(&["--progress", "json"]);
+    let events: Vec<Value> =
+        stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let of = |kind: &str| -> Vec<&Value> {
         events.iter().filter(|event| event["event"] == kind).collect()
     };
     let retries = of("retry");
-    assert_eq!(retries.len(), 2, "{said}");
+    assert_eq!(retries.len(), 2, "{stderr}");
     for (n, retry) in retries.iter().enumerate() {
-        assert_eq!((&retry["attempt"], &retry["attempts"]), (&json!(n + 1), &json!(5)), "{said}");
-        assert!(retry["delayMs"].as_u64().is_some_and(|delay| delay > 0), "{said}");
-        assert!(retry["reason"].as_str().unwrap().contains("503"), "{said}");
+        assert_eq!((&retry["attempt"], &retry["attempts"]), (&json!(n + 1), &json!(5)), "{stderr}");
+        assert!(retry["delayMs"].as_u64().is_some_and(|delay| delay > 0), "{stderr}");
+        assert!(retry["reason"].as_str().unwrap().contains("503"), "{stderr}");
     }
-    assert_eq!(of("step"), [&json!({"event": "step", "code": "pull", "source": source})], "{said}");
+    assert_eq!(
+        of("step"),
+        [&json!({"event": "step", "code": "pull", "source": source})],
+        "{stderr}"
+    );
     let transfers = of("transfer");
     let layer = transfers.iter().find(|event| event["digest"] == image.layer).unwrap();
     let size = image.blob(&image.layer).len();
-    assert_eq!((&layer["done"], &layer["total"]), (&json!(0), &json!(size)), "{said}");
-    assert!(of("transferred").iter().any(|event| event["digest"] == image.layer), "{said}");
-    assert!(events.iter().all(|event| event.get("text").is_none()), "{said}");
+    assert_eq!((&layer["done"], &layer["total"]), (&json!(0), &json!(size)), "{stderr}");
+    assert!(of("transferred").iter().any(|event| event["digest"] == image.layer), "{stderr}");
+    assert!(events.iter().all(|event| event.get("text").is_none()), "{stderr}");
 }
 
 #[test]
-fn a_retry_in_words() {
+fn a_retry_as_text() {
     let image = Image::new();
     let served = image.clone();
     let server = FaultRegistry::start(move |seen| match seen.before {
         0 if of_manifest(seen) => Reply::status(429).header("Retry-After", "1").body(""),
         _ => served.honest(seen),
     });
-    let place = TestEnv::new();
+    let env = TestEnv::new();
     let source = format!("docker://{}/team/a:1", server.address());
-    let mut pull = place.svp(["pull", &source]);
+    let mut pull = env.svp(["pull", &source]);
     let result = output(&mut pull);
-    let said = transcript(&pull, &result);
-    assert!(said.contains("(attempt 1 of 5): trying again in 1.0 s"), "{said}");
-    let mut quiet = place.svp(["pull", &source, "--quiet"]);
+    let report = transcript(&pull, &result);
+    assert!(report.contains("(attempt 1 of 5): trying again in 1.0 s"), "{report}");
+    let mut quiet = env.svp(["pull", &source, "--quiet"]);
     let result = output(&mut quiet);
     assert!(result.status.success() && result.stderr.is_empty(), "{}", transcript(&quiet, &result));
 }
 
-/// Tokens, passwords, signatures in queries: none may be in what `-vv` shows.
+/// The output of `-vv` must not contain tokens, passwords, or signatures in queries.
 #[test]
-fn diagnostics_show_requests_and_nothing_secret() {
+fn diagnostics_show_requests_and_no_secrets() {
     let image = Image::new();
     let served = image.clone();
     let server =
@@ -390,8 +395,8 @@ fn diagnostics_show_requests_and_nothing_secret() {
             (_, Some("Bearer tok3n-of-ours")) => served.honest(seen),
             _ => token(seen),
         });
-    let place = TestEnv::new();
-    let auth = place.path("auth.json");
+    let env = TestEnv::new();
+    let auth = env.path("auth.json");
     let auths = json!({"auths": {(server.address()): {"auth": "dXNlcjpodW50ZXIy"}}});
     std::fs::write(&auth, auths.to_string()).unwrap();
     let source = format!("docker://{}/team/a:1", server.address());
@@ -399,8 +404,8 @@ fn diagnostics_show_requests_and_nothing_secret() {
         [(&["-vv"][..], ""), (&[], "trace"), (&["-vv", "--progress", "json"], "")]
     {
         let all = [arguments, &["pull", &source, "--authfile", auth.to_str().unwrap()]].concat();
-        std::fs::remove_dir_all(place.store()).unwrap_or_default();
-        let mut pull = place.svp(all);
+        std::fs::remove_dir_all(env.store()).unwrap_or_default();
+        let mut pull = env.svp(all);
         let result = output(pull.env("SVP_LOG", variable));
         let stderr = String::from_utf8_lossy(&result.stderr);
         assert!(result.status.success(), "{stderr}");
@@ -413,13 +418,13 @@ fn diagnostics_show_requests_and_nothing_secret() {
             assert!(stderr.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()));
         }
     }
-    let mut wrong = place.svp(["images"]);
+    let mut wrong = env.svp(["images"]);
     let result = output(wrong.env("SVP_LOG", "ureq=trace"));
     assert_eq!(result.status.code(), Some(2), "{}", transcript(&wrong, &result));
 }
 
 #[test]
-fn a_redirect_to_another_host_takes_no_credentials_along() {
+fn a_redirect_to_another_host_gets_no_credentials() {
     let image = Image::new();
     let served = image.clone();
     let storage =
@@ -432,21 +437,21 @@ fn a_redirect_to_another_host_takes_no_credentials_along() {
         }
         Some(_) => served.honest(seen),
     });
-    let place = TestEnv::new();
-    let auth = place.path("auth.json");
+    let env = TestEnv::new();
+    let auth = env.path("auth.json");
     let entry = json!({"auth": "dXNlcjpodW50ZXIy"});
     let auths = json!({"auths": {(server.address()): entry, (storage.address()): entry}});
     std::fs::write(&auth, auths.to_string()).unwrap();
     let source = format!("docker://{}/team/a:1", server.address());
-    place.ok(["pull", &source, "--authfile", auth.to_str().unwrap()]);
+    env.ok(["pull", &source, "--authfile", auth.to_str().unwrap()]);
     let seen = storage.seen();
     assert!(!seen.is_empty());
     assert!(seen.iter().all(|seen| seen.header("authorization").is_none()), "{seen:?}");
-    place.assert_nothing_left();
+    env.assert_nothing_left();
 }
 
 #[test]
 #[ignore = "long: make soak"]
-fn silence_and_drips_end() {
+fn stalled_and_slow_transfers_end() {
     check_all(SLOW, Duration::from_secs(600));
 }

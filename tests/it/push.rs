@@ -1,4 +1,4 @@
-//! Pushes to Debian's docker-registry, compared with skopeo, and to a registry that misbehaves.
+//! Pushes to Debian's docker-registry, compared with skopeo, and to a faulty registry.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -15,53 +15,53 @@ use svp::progress::Silent;
 use svp::registry::{Client, ClientOptions};
 use svp::store::Store;
 
-/// Returns a place with busybox as `team/base:1`, and the digest of its manifest.
+/// Returns an environment with busybox as `team/base:1`, and the digest of its manifest.
 fn world() -> (TestEnv, String) {
-    let place = TestEnv::new();
+    let env = TestEnv::new();
     let base = support::busybox_base();
-    let digest = place.ok(["import", base.to_str().unwrap(), "-t", "team/base:1"]);
-    (place, digest.trim().to_owned())
+    let digest = env.ok(["import", base.to_str().unwrap(), "-t", "team/base:1"]);
+    (env, digest.trim().to_owned())
 }
 
-fn digest_at(place: &TestEnv, registry: &RealRegistry, image: &str) -> String {
-    let mut skopeo = place.command("skopeo");
+fn digest_at(env: &TestEnv, registry: &RealRegistry, image: &str) -> String {
+    let mut skopeo = env.skopeo();
     let name = format!("docker://{}/{image}", registry.address);
     skopeo.args(["inspect", "--tls-verify=false", "--format", "{{.Digest}}", &name]);
     support::success(&mut skopeo).trim().to_owned()
 }
 
 #[test]
-fn what_svp_pushes_skopeo_and_svp_read_with_the_same_digests() {
-    let (place, digest) = world();
+fn skopeo_and_svp_read_pushed_images_with_the_same_digests() {
+    let (env, digest) = world();
     let registry = RealRegistry::start(&Setup::default());
     let name = format!("{}/team/base:1", registry.address);
-    assert_eq!(place.ok(["push", "team/base:1", &format!("docker://{name}")]).trim(), digest);
-    assert_eq!(digest_at(&place, &registry, "team/base:1"), digest);
+    assert_eq!(env.ok(["push", "team/base:1", &format!("docker://{name}")]).trim(), digest);
+    assert_eq!(digest_at(&env, &registry, "team/base:1"), digest);
 
-    let layout = place.path("layout");
+    let layout = env.path("layout");
     let (from, to) = (format!("docker://{name}"), format!("oci:{}:x:1", layout.display()));
-    let mut skopeo = place.command("skopeo");
+    let mut skopeo = env.skopeo();
     skopeo.args(["--insecure-policy", "copy", "--src-tls-verify=false", &from, &to]);
     support::success(&mut skopeo);
-    place.ok(["rmi", "team/base:1"]);
-    assert_eq!(place.ok(["pull", &to]).trim(), digest);
+    env.ok(["rmi", "team/base:1"]);
+    assert_eq!(env.ok(["pull", &to]).trim(), digest);
 
     // From registry to registry, and by the image's own name.
     let other = format!("{}/other/base:2", registry.address);
-    place.ok(["copy", &from, &format!("docker://{other}")]);
-    assert_eq!(digest_at(&place, &registry, "other/base:2"), digest);
+    env.ok(["copy", &from, &format!("docker://{other}")]);
+    assert_eq!(digest_at(&env, &registry, "other/base:2"), digest);
     let own = format!("{}/own:3", registry.address);
-    place.ok(["tag", "x:1", &own]);
-    place.ok(["push", &own]);
-    assert_eq!(digest_at(&place, &registry, "own:3"), digest);
-    place.ok(["pull", &format!("{}/own@{digest}", registry.address)]);
-    place.ok(["inspect", &format!("{}/own@{digest}", registry.address)]);
-    place.assert_nothing_left();
+    env.ok(["tag", "x:1", &own]);
+    env.ok(["push", &own]);
+    assert_eq!(digest_at(&env, &registry, "own:3"), digest);
+    env.ok(["pull", &format!("{}/own@{digest}", registry.address)]);
+    env.ok(["inspect", &format!("{}/own@{digest}", registry.address)]);
+    env.assert_nothing_left();
 }
 
 #[test]
-fn a_registry_with_tls_and_a_password_takes_the_right_login_alone() {
-    let (place, digest) = world();
+fn a_registry_with_tls_and_a_password_accepts_only_the_right_login() {
+    let (env, digest) = world();
     let registry = RealRegistry::start(&Setup { password: true, tls: true, ..Setup::default() });
     let to = format!("docker://{}/team/base:1", registry.address);
     let ca = registry.ca_file().display().to_string();
@@ -69,42 +69,42 @@ fn a_registry_with_tls_and_a_password_takes_the_right_login_alone() {
     let push = |authfile: &str| {
         ["push", "team/base:1", &to, "--cacert", &ca, "--authfile", authfile].map(str::to_owned)
     };
-    let printed = place.fails(69, push(&auth("wrong")));
+    let printed = env.fails(69, push(&auth("wrong")));
     assert!(printed.contains("refuses the login") && !printed.contains("wrong\""), "{printed}");
-    let printed = place.fails(69, ["push", "team/base:1", &to, "--cacert", &ca]);
+    let printed = env.fails(69, ["push", "team/base:1", &to, "--cacert", &ca]);
     assert!(printed.contains("wants a login"), "{printed}");
-    let printed = place.fails(69, ["push", "team/base:1", &to]);
+    let printed = env.fails(69, ["push", "team/base:1", &to]);
     assert!(printed.contains("--cacert"), "{printed}");
-    assert_eq!(place.ok(push(&auth(RealRegistry::PASSWORD))).trim(), digest);
-    place.assert_nothing_left();
+    assert_eq!(env.ok(push(&auth(RealRegistry::PASSWORD))).trim(), digest);
+    env.assert_nothing_left();
 }
 
 #[test]
 fn names_without_a_registry_and_instances_are_refused() {
-    let (place, _) = world();
-    let printed = place.fails(2, ["push", "team/base:1"]);
+    let (env, _) = world();
+    let printed = env.fails(2, ["push", "team/base:1"]);
     assert!(printed.contains("docker://REGISTRY/team/base:1"), "{printed}");
-    let printed = place.fails(2, ["pull", "debian:12"]);
+    let printed = env.fails(2, ["pull", "debian:12"]);
     assert!(printed.contains("docker://docker.io/library/debian:12"), "{printed}");
-    let store = Store::open(&place.store()).unwrap();
+    let store = Store::open(&env.store()).unwrap();
     let record = store.resolve(&"team/base:1".parse().unwrap()).unwrap();
     let mut image = store.load_image(&record.manifest).unwrap();
     image.config_mut().set_label("dev.servicepack.phase", "setup");
     store.insert_image(&image, &"one:1".parse().unwrap()).unwrap();
     drop(store);
-    let file = place.path("one.tar");
+    let file = env.path("one.tar");
     let to = format!("docker-archive:{}", file.display());
     for arguments in [["push", "one:1", "docker://localhost:1/x"], ["copy", "one:1", &to]] {
-        let printed = place.fails(2, arguments);
+        let printed = env.fails(2, arguments);
         assert!(printed.contains("--allow-secrets"), "{printed}");
         assert!(!file.exists());
     }
-    place.fails(2, ["save", "one:1"]);
-    place.ok(["save", "one:1", "--allow-secrets", "-o", &to]);
-    let printed = place.fails(2, ["load", "-i", file.to_str().unwrap(), "-t", "one:1"]);
+    env.fails(2, ["save", "one:1"]);
+    env.ok(["save", "one:1", "--allow-secrets", "-o", &to]);
+    let printed = env.fails(2, ["load", "-i", file.to_str().unwrap(), "-t", "one:1"]);
     assert!(printed.contains("instance") && printed.contains("--force"), "{printed}");
-    place.ok(["load", "-i", file.to_str().unwrap(), "-t", "one:1", "--force"]);
-    let printed = place.fails(65, ["push", "none:1", "docker://localhost:1/x"]);
+    env.ok(["load", "-i", file.to_str().unwrap(), "-t", "one:1", "--force"]);
+    let printed = env.fails(65, ["push", "none:1", "docker://localhost:1/x"]);
     assert!(printed.contains("none:1"), "{printed}");
 }
 
@@ -117,13 +117,13 @@ struct Image {
 
 impl Image {
     fn new() -> Self {
-        let place = TestEnv::new();
-        let store = Store::open(&place.path("images")).unwrap();
+        let env = TestEnv::new();
+        let store = Store::open(&env.path("images")).unwrap();
         let options = ImportOptions { platform: Platform::host(), created: 0, threads: 1 };
         let input = Input::open(&support::busybox_base()).unwrap();
         let name = "team/base:1".parse().unwrap();
         let descriptor = import(input, &store, &name, &options, &Silent).unwrap();
-        Image { _place: place, store, descriptor }
+        Image { _place: env, store, descriptor }
     }
 
     fn push(&self, server: &FaultRegistry) -> Result<(), Error> {
@@ -152,7 +152,7 @@ fn obedient(seen: &Seen) -> Reply {
 }
 
 #[test]
-fn the_manifest_comes_last_and_only_what_lacks_is_sent() {
+fn only_missing_blobs_are_sent_and_the_manifest_last() {
     let image = Image::new();
     let manifest = image.store.load_manifest(&image.descriptor).unwrap();
     let config = manifest.config.clone();
@@ -175,7 +175,7 @@ fn the_manifest_comes_last_and_only_what_lacks_is_sent() {
 }
 
 #[test]
-fn what_another_repository_of_the_registry_has_is_mounted() {
+fn blobs_of_another_repository_are_mounted() {
     let image = Image::new();
     let layer = image.store.load_manifest(&image.descriptor).unwrap().layers[0].clone();
     let server = FaultRegistry::start(|seen| match seen.target.contains("mount=") {
@@ -192,7 +192,7 @@ fn what_another_repository_of_the_registry_has_is_mounted() {
 }
 
 #[test]
-fn what_was_pulled_from_or_pushed_to_the_registry_is_mounted_from_there() {
+fn blobs_pulled_or_pushed_earlier_are_mounted() {
     let image = Image::new();
     let (store, manifest) = (image.store.root().to_owned(), image.descriptor.digest);
     let server = FaultRegistry::start(move |seen| {
@@ -209,26 +209,26 @@ fn what_was_pulled_from_or_pushed_to_the_registry_is_mounted_from_there() {
             _ => obedient(seen),
         }
     });
-    let place = TestEnv::new();
+    let env = TestEnv::new();
     let at = |name: &str| format!("docker://{}/{name}:1", server.address());
     let asked = |from: &str| {
         let posts = server.seen().into_iter().filter(|seen| seen.method == "POST");
         posts.filter(|seen| seen.target.ends_with(&format!("&from={from}"))).count()
     };
     // Nothing in the store has a name at that registry.
-    place.ok(["copy", &at("first"), "local:1"]);
-    place.ok(["push", "local:1", &at("second")]);
+    env.ok(["copy", &at("first"), "local:1"]);
+    env.ok(["push", "local:1", &at("second")]);
     assert_eq!(asked("first"), 2, "config and layer");
-    place.ok(["copy", &at("first"), &at("third")]);
+    env.ok(["copy", &at("first"), &at("third")]);
     assert_eq!(asked("first"), 4, "the repository that was pulled from last");
-    place.ok(["push", "local:1", &at("fourth")]);
+    env.ok(["push", "local:1", &at("fourth")]);
     assert_eq!(asked("third"), 2);
     let sent = server.seen().into_iter().filter(|seen| seen.method == "PUT");
     assert!(sent.into_iter().all(|seen| seen.path().contains("/manifests/")));
-    place.ok(["check", "--store"]);
-    place.ok(["rmi", "local:1"]);
-    assert_eq!(std::fs::read_dir(place.store().join("homes")).unwrap().count(), 0);
-    place.assert_nothing_left();
+    env.ok(["check", "--store"]);
+    env.ok(["rmi", "local:1"]);
+    assert_eq!(std::fs::read_dir(env.store().join("homes")).unwrap().count(), 0);
+    env.assert_nothing_left();
 }
 
 #[test]
@@ -269,7 +269,7 @@ fn a_registry_that_refuses_whole_blobs_gets_chunks() {
 }
 
 #[test]
-fn chunks_are_as_long_as_asked_and_go_on_where_the_registry_stands() {
+fn chunks_have_the_requested_length_and_resume_at_the_registrys_offset() {
     const MIB: usize = 1 << 20;
     const CUT: usize = 12 * MIB + 4711;
     let bytes: Vec<u8> = (0..5u32 << 20).flat_map(u32::to_le_bytes).collect();
@@ -311,11 +311,11 @@ fn chunks_are_as_long_as_asked_and_go_on_where_the_registry_stands() {
 }
 
 #[test]
-fn passing_failures_pass() {
+fn transient_failures_are_retried() {
     let image = Image::new();
     type Fault = fn(&Seen) -> Option<Reply>;
     let cases: [(&str, Fault); 5] = [
-        ("503 once at each place", |seen| (seen.before == 0).then(|| Reply::status(503).body(""))),
+        ("503 once at each path", |seen| (seen.before == 0).then(|| Reply::status(503).body(""))),
         ("429 with Retry-After", |seen| {
             let first = seen.method == "PUT" && seen.before == 0;
             first.then(|| Reply::status(429).header("Retry-After", "1").body(""))
@@ -346,7 +346,7 @@ fn passing_failures_pass() {
 }
 
 #[test]
-fn lasting_failures_end_in_time_with_a_sentence() {
+fn persistent_failures_end_in_time_with_a_message() {
     let image = Image::new();
     type Fault = fn(&Seen) -> Option<Reply>;
     let cases: [(&str, Fault, &str); 9] = [
@@ -398,7 +398,7 @@ fn lasting_failures_end_in_time_with_a_sentence() {
             "stopped answering",
         ),
     ];
-    for (name, fault, said) in cases {
+    for (name, fault, expected) in cases {
         let server = FaultRegistry::start(move |seen| match fault(seen) {
             Some(reply) => reply,
             None if seen.method == "PATCH" => {
@@ -410,7 +410,7 @@ fn lasting_failures_end_in_time_with_a_sentence() {
         let error = image.push(&server).unwrap_err();
         assert_eq!(error.kind(), Kind::Registry, "{name}: {error}");
         let printed = error.to_string();
-        assert!(printed.contains(said), "{name}: {printed}");
+        assert!(printed.contains(expected), "{name}: {printed}");
         assert_eq!(printed.matches("team/base").count(), 1, "{name}: {printed}");
         assert!(error.hint_text().is_some(), "{name}: {error:?}");
         assert!(started.elapsed() < Duration::from_secs(40), "{name}");
@@ -420,58 +420,58 @@ fn lasting_failures_end_in_time_with_a_sentence() {
 }
 
 #[test]
-fn a_blob_that_is_damaged_in_the_store_is_told_as_such() {
-    let (place, _) = world();
+fn a_blob_that_is_damaged_in_the_store_is_reported() {
+    let (env, _) = world();
     let registry = RealRegistry::start(&Setup::default());
-    let layer = place.ok(["inspect", "team/base:1", "--format", "json"]);
+    let layer = env.ok(["inspect", "team/base:1", "--format", "json"]);
     let layer: serde_json::Value = serde_json::from_str(&layer).unwrap();
     let layer = layer["layers"][0]["digest"].as_str().unwrap();
-    let blob = place.store().join("blobs/sha256").join(layer.trim_start_matches("sha256:"));
+    let blob = env.store().join("blobs/sha256").join(layer.trim_start_matches("sha256:"));
     let mut bytes = std::fs::read(&blob).unwrap();
     bytes[5000] ^= 1;
     std::fs::write(&blob, &bytes).unwrap();
     let to = format!("docker://{}/team/base:1", registry.address);
-    let printed = place.fails(65, ["push", "team/base:1", &to]);
+    let printed = env.fails(65, ["push", "team/base:1", &to]);
     assert!(printed.contains(layer) && printed.contains("damaged"), "{printed}");
     assert!(printed.contains("svp check --store"), "{printed}");
-    place.assert_nothing_left();
+    env.assert_nothing_left();
 }
 
 #[test]
-fn build_and_setup_push_what_they_made() {
-    let place = TestEnv::new();
-    place.import_busybox();
+fn build_and_setup_push_their_images() {
+    let env = TestEnv::new();
+    env.import_busybox();
     let registry = RealRegistry::start(&Setup::default());
     let query =
         "#!/bin/sh\n[ \"$1\" = os ] && echo any/1\n[ \"$1\" = secrets ] && echo WORD\nexit 0\n";
     let build = "#!/bin/sh\necho $1 >/made-$1\n";
-    let pack = place.write_pack("p", &[("bin/query", query), ("bin/build", build)]);
+    let pack = env.write_pack("p", &[("bin/query", query), ("bin/build", build)]);
     let pack = pack.to_str().unwrap();
     let base = format!("{}/team/p:1", registry.address);
     let build = ["build", "-b", pack, "--base", "busybox", "-t", &base, "--push"];
-    let digest = place.ok(build);
-    assert_eq!(digest_at(&place, &registry, "team/p:1"), digest.trim());
+    let digest = env.ok(build);
+    assert_eq!(digest_at(&env, &registry, "team/p:1"), digest.trim());
 
     let one = format!("{}/team/one:1", registry.address);
     let setup = ["setup", "-b", pack, "-i", &base, "-t", &one, "--push"];
-    let printed = place.fails(2, setup);
+    let printed = env.fails(2, setup);
     assert!(printed.contains("--allow-secrets"), "{printed}");
-    place.fails(65, ["inspect", &one]);
-    place.fails(2, ["build", "-b", pack, "--base", "busybox", "-t", "local", "--push"]);
-    let environment = place.ok([&setup[..], &["--allow-secrets"]].concat());
+    env.fails(65, ["inspect", &one]);
+    env.fails(2, ["build", "-b", pack, "--base", "busybox", "-t", "local", "--push"]);
+    let environment = env.ok([&setup[..], &["--allow-secrets"]].concat());
     assert!(environment.starts_with("WORD="), "{environment}");
-    assert!(digest_at(&place, &registry, "team/one:1").starts_with("sha256:"));
-    place.assert_nothing_left();
+    assert!(digest_at(&env, &registry, "team/one:1").starts_with("sha256:"));
+    env.assert_nothing_left();
 }
 
 #[test]
-fn the_policy_says_when_a_registry_is_asked() {
-    let (place, first) = world();
+fn the_pull_policy_decides_when_a_registry_is_contacted() {
+    let (env, first) = world();
     let registry = RealRegistry::start(&Setup::default());
     let name = format!("{}/team/base:1", registry.address);
     let (remote, first) = (format!("docker://{name}"), first.as_str());
-    place.ok(["push", "team/base:1", &remote]);
-    let pull = |policy: &str| place.svp(["pull", &remote, policy]).output().unwrap();
+    env.ok(["push", "team/base:1", &remote]);
+    let pull = |policy: &str| env.svp(["pull", &remote, policy]).output().unwrap();
     let digest = |policy: &str| {
         let output = pull(policy);
         assert!(output.status.success(), "{policy}: {}", String::from_utf8_lossy(&output.stderr));
@@ -485,9 +485,9 @@ fn the_policy_says_when_a_registry_is_asked() {
     assert_eq!(digest("--pull=missing"), first);
 
     // The registry's tag now refers to another image.
-    let mut import = place.svp(["import", support::busybox_base().to_str().unwrap(), "-t", "new"]);
+    let mut import = env.svp(["import", support::busybox_base().to_str().unwrap(), "-t", "new"]);
     let second = support::success(import.env("SOURCE_DATE_EPOCH", "1")).trim().to_owned();
-    place.ok(["push", "new", &remote]);
+    env.ok(["push", "new", &remote]);
     assert_ne!(first, second);
     for policy in ["--pull=missing", "--pull=never", "--offline"] {
         assert_eq!(digest(policy), first, "{policy}");
@@ -499,6 +499,6 @@ fn the_policy_says_when_a_registry_is_asked() {
         assert_eq!(digest(policy), second, "{policy}");
     }
     let by_digest = format!("docker://{}@{second}", name.trim_end_matches(":1"));
-    assert_eq!(place.ok(["pull", &by_digest, "--offline"]).trim(), second);
-    place.fails(2, ["pull", &remote, "--offline", "--pull=always"]);
+    assert_eq!(env.ok(["pull", &by_digest, "--offline"]).trim(), second);
+    env.fails(2, ["pull", &remote, "--offline", "--pull=always"]);
 }

@@ -12,53 +12,53 @@ use svp::oci::Digest;
 const PLAIN: Setup = Setup { password: false, tls: false, client: false, self_signed: false };
 
 /// Returns a port on which nothing listens.
-fn nobody() -> String {
+fn unused_port() -> String {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
 /// Writes the user's registries.conf, which skopeo reads too.
-fn configure(place: &TestEnv, text: &str) {
-    let dir = place.dir().join("home/.config/containers");
+fn configure(env: &TestEnv, text: &str) {
+    let dir = env.dir().join("home/.config/containers");
     fs::create_dir_all(&dir).unwrap();
     fs::write(dir.join("registries.conf"), text).unwrap();
 }
 
-fn pull(place: &TestEnv, name: &str) -> String {
-    place.ok(["pull", name, "-t", "got"]).trim().to_owned()
+fn pull(env: &TestEnv, name: &str) -> String {
+    env.ok(["pull", name, "-t", "got"]).trim().to_owned()
 }
 
 /// Returns skopeo's digest of the same name with the same files.
-fn skopeo(place: &TestEnv, arguments: &[&str], name: &str) -> std::process::Output {
-    let mut skopeo = place.command("skopeo");
+fn skopeo(env: &TestEnv, arguments: &[&str], name: &str) -> std::process::Output {
+    let mut skopeo = env.skopeo();
     skopeo.args(["inspect", "--no-tags", "--format", "{{.Digest}}"]).args(arguments);
     skopeo.arg(format!("docker://{name}"));
     support::output(&mut skopeo)
 }
 
 #[track_caller]
-fn both_give(place: &TestEnv, name: &str, image: &Pushed) {
-    assert_eq!(pull(place, name), image.manifest.to_string());
-    let output = skopeo(place, &[], name);
+fn both_give(env: &TestEnv, name: &str, image: &Pushed) {
+    assert_eq!(pull(env, name), image.manifest.to_string());
+    let output = skopeo(env, &[], name);
     let printed = String::from_utf8_lossy(&output.stderr);
     let digest = String::from_utf8_lossy(&output.stdout);
     assert_eq!(digest.trim(), image.manifest.to_string(), "{printed}");
 }
 
 #[track_caller]
-fn both_fail(place: &TestEnv, name: &str) -> String {
-    assert!(!skopeo(place, &[], name).status.success());
-    place.fails(69, ["pull", name, "-t", "none"])
+fn both_fail(env: &TestEnv, name: &str) -> String {
+    assert!(!skopeo(env, &[], name).status.success());
+    env.fails(69, ["pull", name, "-t", "none"])
 }
 
 #[test]
 fn names_are_rewritten_and_the_longest_prefix_wins() {
-    let place = TestEnv::new();
+    let env = TestEnv::new();
     let (one, two) = (RealRegistry::start(&PLAIN), RealRegistry::start(&PLAIN));
     let image = one.push("internal/bar/app:1");
     let other = two.push("app:1");
     // skopeo speaks plain http only where it is configured, even to loopback.
     configure(
-        &place,
+        &env,
         &format!(
             "[[registry]]\nprefix = \"example.com/foo\"\nlocation = \"{one}/internal/bar\"\ninsecure = true\n\
              [[registry]]\nprefix = \"example.com\"\nlocation = \"{two}\"\ninsecure = true\n\
@@ -67,30 +67,30 @@ fn names_are_rewritten_and_the_longest_prefix_wins() {
             two = two.address
         ),
     );
-    both_give(&place, "example.com/foo/app:1", &image);
-    both_give(&place, &format!("example.com/foo/app@{}", image.manifest), &image);
-    both_give(&place, "example.com/app:1", &other);
-    both_give(&place, "a.b.example.org/app:1", &other);
-    let printed = both_fail(&place, "example.com/foo/none:1");
+    both_give(&env, "example.com/foo/app:1", &image);
+    both_give(&env, &format!("example.com/foo/app@{}", image.manifest), &image);
+    both_give(&env, "example.com/app:1", &other);
+    both_give(&env, "a.b.example.org/app:1", &other);
+    let printed = both_fail(&env, "example.com/foo/none:1");
     assert!(
         printed.contains(&one.address) && printed.contains("no repository internal/bar/none"),
         "{printed}"
     );
     // The store has it under the requested name.
-    place.ok(["pull", "example.com/foo/app:1"]);
-    assert!(place.ok(["images"]).contains("example.com/foo/app"));
-    place.assert_nothing_left();
+    env.ok(["pull", "example.com/foo/app:1"]);
+    assert!(env.ok(["images"]).contains("example.com/foo/app"));
+    env.assert_nothing_left();
 }
 
 #[test]
 fn mirrors_are_tried_in_order_each_with_its_own_login() {
-    let place = TestEnv::new();
+    let env = TestEnv::new();
     let guarded = RealRegistry::start(&Setup { password: true, tls: true, ..Setup::default() });
     let empty = RealRegistry::start(&PLAIN);
     let itself = RealRegistry::start(&PLAIN);
     let image = guarded.push("mirror/team/app:1");
     let only_there = itself.push("team/late:1");
-    let dead = nobody();
+    let dead = unused_port();
     let text = |of_mirrors: &str| {
         format!(
             "[[registry]]\nprefix = \"registry.example\"\nlocation = \"{}\"\ninsecure = true\n\
@@ -101,8 +101,8 @@ fn mirrors_are_tried_in_order_each_with_its_own_login() {
         )
     };
     // Without a login and a trusted certificate, the mirror is skipped.
-    configure(&place, &text("insecure = true"));
-    let printed = both_fail(&place, "registry.example/team/app:1");
+    configure(&env, &text("insecure = true"));
+    let printed = both_fail(&env, "registry.example/team/app:1");
     for (part, why) in [
         (&dead, "refuses the connection"),
         (&empty.address, "no repository team/app"),
@@ -114,39 +114,39 @@ fn mirrors_are_tried_in_order_each_with_its_own_login() {
             "{part} {why}: {printed}"
         );
     }
-    both_give(&place, "registry.example/team/late:1", &only_there);
+    both_give(&env, "registry.example/team/late:1", &only_there);
 
     let auth = fs::read(guarded.auth_file(RealRegistry::PASSWORD)).unwrap();
-    let run = place.dir().join("run/containers");
+    let run = env.dir().join("run/containers");
     fs::create_dir_all(&run).unwrap();
     fs::write(run.join("auth.json"), auth).unwrap();
-    both_give(&place, "registry.example/team/app:1", &image);
+    both_give(&env, "registry.example/team/app:1", &image);
 
-    configure(&place, &text(""));
-    let printed = both_fail(&place, "registry.example/team/app:1");
+    configure(&env, &text(""));
+    let printed = both_fail(&env, "registry.example/team/app:1");
     assert!(printed.contains("is not trusted"), "{printed}");
     let ca = guarded.ca_file().display().to_string();
     let name = "registry.example/team/app:1";
-    let digest = place.ok(["pull", name, "-t", "got", "--cacert", &ca]);
+    let digest = env.ok(["pull", name, "-t", "got", "--cacert", &ca]);
     assert_eq!(digest.trim(), image.manifest.to_string());
 
-    configure(&place, &text("insecure = true\npull-from-mirror = \"digest-only\""));
-    let printed = place.fails(69, ["pull", name, "-t", "none"]);
+    configure(&env, &text("insecure = true\npull-from-mirror = \"digest-only\""));
+    let printed = env.fails(69, ["pull", name, "-t", "none"]);
     assert!(!printed.contains(&guarded.address), "{printed}");
     let digested = format!("registry.example/team/app@{}", image.manifest);
-    assert_eq!(pull(&place, &digested), image.manifest.to_string());
-    place.assert_nothing_left();
+    assert_eq!(pull(&env, &digested), image.manifest.to_string());
+    env.assert_nothing_left();
 }
 
 #[test]
-fn a_blob_that_a_mirror_lacks_comes_from_the_next_place() {
-    let place = TestEnv::new();
+fn a_blob_that_a_mirror_lacks_comes_from_the_next_location() {
+    let env = TestEnv::new();
     let (mirror, itself) = (RealRegistry::start(&PLAIN), RealRegistry::start(&PLAIN));
     let image = mirror.push("app:1");
     itself.push("app:1");
     let layer = Digest::of(&image.layer);
     configure(
-        &place,
+        &env,
         &format!(
             "[[registry]]\nprefix = \"registry.example\"\nlocation = \"{}\"\ninsecure = true\n\
              [[registry.mirror]]\nlocation = \"{}\"\ninsecure = true\n",
@@ -154,25 +154,25 @@ fn a_blob_that_a_mirror_lacks_comes_from_the_next_place() {
         ),
     );
     mirror.lose(&layer);
-    let digest = place.ok(["pull", "registry.example/app:1", "-t", "got"]);
+    let digest = env.ok(["pull", "registry.example/app:1", "-t", "got"]);
     assert_eq!(digest.trim(), image.manifest.to_string());
-    place.ok(["check", "--store"]);
-    place.ok(["rmi", "got"]);
+    env.ok(["check", "--store"]);
+    env.ok(["rmi", "got"]);
     itself.lose(&layer);
-    let printed = place.fails(69, ["pull", "registry.example/app:1", "-t", "got"]);
+    let printed = env.fails(69, ["pull", "registry.example/app:1", "-t", "got"]);
     assert!(printed.contains(&mirror.address) && printed.contains(&itself.address), "{printed}");
-    place.assert_nothing_left();
+    env.assert_nothing_left();
 }
 
 #[test]
-fn what_is_blocked_is_refused_and_its_mirrors_are_not() {
-    let place = TestEnv::new();
+fn a_blocked_registry_is_refused_but_not_its_mirrors() {
+    let env = TestEnv::new();
     let (registry, mirror) = (RealRegistry::start(&PLAIN), RealRegistry::start(&PLAIN));
     registry.push("a/app:1");
     let image = mirror.push("copy/app:1");
     let address = &registry.address;
     configure(
-        &place,
+        &env,
         &format!(
             "[[registry]]\nlocation = \"{address}\"\ninsecure = true\n\
              [[registry]]\nlocation = \"{address}/b\"\nblocked = true\n\
@@ -181,26 +181,26 @@ fn what_is_blocked_is_refused_and_its_mirrors_are_not() {
             mirror.address
         ),
     );
-    pull(&place, &format!("{address}/a/app:1"));
-    let printed = both_fail(&place, &format!("{address}/b/app:1"));
+    pull(&env, &format!("{address}/a/app:1"));
+    let printed = both_fail(&env, &format!("{address}/b/app:1"));
     assert!(
         printed.contains("blocked by")
             && printed.contains("home/.config/containers/registries.conf"),
         "{printed}"
     );
-    both_give(&place, &format!("{address}/c/app:1"), &image);
-    let printed = both_fail(&place, &format!("{address}/c/none:1"));
+    both_give(&env, &format!("{address}/c/app:1"), &image);
+    let printed = both_fail(&env, &format!("{address}/c/none:1"));
     assert!(printed.contains(&mirror.address) && printed.contains("blocked by"), "{printed}");
-    let printed = place.fails(69, ["push", "got", &format!("docker://{address}/b/x:1")]);
+    let printed = env.fails(69, ["push", "got", &format!("docker://{address}/b/x:1")]);
     assert!(printed.contains("blocked by"), "{printed}");
 }
 
 #[test]
-fn pushing_goes_to_the_registry_that_is_named() {
-    let place = TestEnv::new();
+fn a_push_goes_to_the_named_registry() {
+    let env = TestEnv::new();
     let (registry, mirror) = (RealRegistry::start(&PLAIN), RealRegistry::start(&PLAIN));
     configure(
-        &place,
+        &env,
         &format!(
             "[[registry]]\nprefix = \"{address}/team\"\nlocation = \"{mirror}/elsewhere\"\ninsecure = true\n\
              [[registry.mirror]]\nlocation = \"{mirror}/mirror\"\n",
@@ -208,19 +208,19 @@ fn pushing_goes_to_the_registry_that_is_named() {
             mirror = mirror.address
         ),
     );
-    place.import_busybox();
+    env.import_busybox();
     let name = format!("docker://{}/team/app:1", registry.address);
-    let digest = place.ok(["push", "busybox", &name]);
+    let digest = env.ok(["push", "busybox", &name]);
     let mut skopeo = Command::new("skopeo");
     skopeo.args(["inspect", "--tls-verify=false", "--format", "{{.Digest}}", &name]);
     skopeo.env("CONTAINERS_REGISTRIES_CONF", "/dev/null").env("HOME", "/nonexistent");
     assert_eq!(support::success(&mut skopeo), digest);
-    place.fails(69, ["pull", &name, "-t", "none"]);
+    env.fails(69, ["pull", &name, "-t", "none"]);
 }
 
 #[test]
-fn insecure_is_for_the_registry_that_is_called_so() {
-    let place = TestEnv::new();
+fn insecure_applies_only_to_its_registry() {
+    let env = TestEnv::new();
     // An address that svp does not treat as loopback.
     let (plain, tls) = (
         RealRegistry::start(&PLAIN),
@@ -233,17 +233,17 @@ fn insecure_is_for_the_registry_that_is_called_so() {
     let name = format!("{far}/app:1");
     let auth = tls.auth_file(RealRegistry::PASSWORD).display().to_string();
     let run = |code: i32, name: &str, more: &[&str]| {
-        let mut svp = place.svp(["pull", name, "-t", "got", "--authfile", &auth]);
+        let mut svp = env.svp(["pull", name, "-t", "got", "--authfile", &auth]);
         let output = support::output(svp.args(more).env("NO_PROXY", "*"));
         let printed = support::transcript(&svp, &output);
         assert_eq!(output.status.code(), Some(code), "{printed}");
         printed
     };
-    configure(&place, &format!("[[registry]]\nlocation = \"{}\"\ninsecure = true\n", tls.address));
+    configure(&env, &format!("[[registry]]\nlocation = \"{}\"\ninsecure = true\n", tls.address));
     run(0, &of_tls, &[]);
     let printed = run(69, &name, &[]);
     assert!(printed.contains("does not speak TLS") && printed.contains("insecure"), "{printed}");
-    configure(&place, &format!("[[registry]]\nlocation = \"{far}\"\ninsecure = true\n"));
+    configure(&env, &format!("[[registry]]\nlocation = \"{far}\"\ninsecure = true\n"));
     run(0, &name, &[]);
     let printed = run(69, &of_tls, &[]);
     assert!(printed.contains("is not trusted"), "{printed}");
@@ -254,21 +254,21 @@ fn insecure_is_for_the_registry_that_is_called_so() {
 }
 
 #[test]
-fn a_file_that_is_wrong_is_named() {
-    let place = TestEnv::new();
+fn an_invalid_file_is_named() {
+    let env = TestEnv::new();
     let registry = RealRegistry::start(&PLAIN);
     registry.push("app:1");
     let name = format!("docker://{}/app:1", registry.address);
-    configure(&place, "\n[[registry]]\nlocation = 7\n");
-    let printed = place.fails(65, ["pull", &name, "-t", "x"]);
+    configure(&env, "\n[[registry]]\nlocation = 7\n");
+    let printed = env.fails(65, ["pull", &name, "-t", "x"]);
     assert!(printed.contains(".config/containers/registries.conf, line 3"), "{printed}");
-    configure(&place, "[registries.insecure]\nregistries = [\"r.example\"]\n");
-    let printed = place.fails(65, ["pull", &name, "-t", "x"]);
+    configure(&env, "[registries.insecure]\nregistries = [\"r.example\"]\n");
+    let printed = env.fails(65, ["pull", &name, "-t", "x"]);
     assert!(printed.contains("version 1"), "{printed}");
 
-    let named = place.path("mine.conf");
+    let named = env.path("mine.conf");
     let with_file = |arguments: &[&str]| {
-        let mut svp = place.svp(arguments);
+        let mut svp = env.svp(arguments);
         support::output(svp.env("CONTAINERS_REGISTRIES_CONF", &named))
     };
     assert_eq!(with_file(&["pull", &name, "-t", "x"]).status.code(), Some(65));
@@ -289,6 +289,6 @@ fn a_file_that_is_wrong_is_named() {
     assert!(output.status.success());
     assert!(!String::from_utf8_lossy(&output.stderr).contains("short"));
     // Without a request to a registry, no file is read.
-    configure(&place, "broken");
-    place.ok(["images"]);
+    configure(&env, "broken");
+    env.ok(["images"]);
 }

@@ -1,4 +1,4 @@
-//! Logins with a registry that lies: which server receives which credentials, and how often.
+//! Logins with a faulty registry: which server receives which credentials, and how often.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -102,7 +102,7 @@ fn token_registry(
     registry_of_tokens(300.into(), accepts)
 }
 
-/// The same; each token has the lifetime `expires_in`.
+/// Like `token_registry`, with tokens of the lifetime `expires_in`.
 fn registry_of_tokens(
     expires_in: serde_json::Value,
     accepts: impl Fn(&Seen, usize) -> bool + Send + Sync + 'static,
@@ -129,7 +129,7 @@ fn registry_of_tokens(
 }
 
 #[test]
-fn a_token_is_fetched_with_the_login_and_kept() {
+fn a_token_is_fetched_with_the_login_and_reused() {
     let (server, issued) = token_registry(|_, _| true);
     let client = client_for(&[&server]);
     client.manifest(&reference(&server)).unwrap();
@@ -158,7 +158,7 @@ fn anonymous_tokens_need_no_login() {
 }
 
 #[test]
-fn a_token_that_expires_between_is_renewed() {
+fn a_token_that_expires_between_requests_is_renewed() {
     let (server, issued) =
         token_registry(|seen, number| number >= usize::from(seen.path().contains("blobs")));
     let client = client_for(&[&server]);
@@ -169,7 +169,7 @@ fn a_token_that_expires_between_is_renewed() {
 }
 
 #[test]
-fn a_token_that_is_past_its_time_is_renewed() {
+fn an_expired_token_is_renewed() {
     let (server, issued) = registry_of_tokens(serde_json::json!(2), |_, _| true);
     let client = client_for(&[&server]);
     client.manifest(&reference(&server)).unwrap();
@@ -183,7 +183,7 @@ fn a_token_that_is_past_its_time_is_renewed() {
 }
 
 #[test]
-fn a_token_of_an_odd_lifetime_is_used() {
+fn a_token_with_an_odd_lifetime_is_used() {
     let one = serde_json::json!(1);
     let odd =
         [serde_json::json!(0), (-5).into(), 1e30.into(), "300".into(), "soon".into(), ().into()];
@@ -222,7 +222,7 @@ fn a_token_that_expires_within_a_blob_is_renewed() {
 }
 
 #[test]
-fn threads_ask_for_one_token() {
+fn threads_share_one_token() {
     let (server, issued) = token_registry(|_, _| true);
     let client = client_for(&[&server]);
     std::thread::scope(|scope| {
@@ -234,7 +234,7 @@ fn threads_ask_for_one_token() {
 }
 
 #[test]
-fn a_registry_that_refuses_everything_is_asked_twice() {
+fn a_registry_that_refuses_everything_gets_two_requests() {
     let (server, issued) = token_registry(|_, _| false);
     assert_error(client_for(&[&server]).manifest(&reference(&server)), "refuses the login");
     assert_eq!((server.seen_at("/v2/team").len(), issued.load(Ordering::SeqCst)), (2, 1));
@@ -255,7 +255,7 @@ fn credentials_stay_with_their_registry_on_a_redirect() {
         None => challenge("Basic realm=x"),
         Some(_) => Reply::status(307).header("Location", &target).body("moved"),
     });
-    // The login for the other server is not sent unasked either.
+    // The login for the other server is not sent without a challenge either.
     let client = client_for(&[&server, &storage]);
     assert_eq!(blob(&client, &server).unwrap(), b"blob");
     let seen = storage.seen();
@@ -265,7 +265,7 @@ fn credentials_stay_with_their_registry_on_a_redirect() {
 }
 
 #[test]
-fn a_redirect_within_the_registry_keeps_them() {
+fn a_redirect_within_the_registry_keeps_credentials() {
     let server = FaultRegistry::start(|seen| match (seen.header("authorization"), seen.path()) {
         (None, _) => challenge("Basic realm=x"),
         (_, "/elsewhere") => good_manifest(),
@@ -331,7 +331,7 @@ fn a_realm_elsewhere_gets_no_credentials_in_plain_text() {
 }
 
 #[test]
-fn token_servers_that_misbehave() {
+fn misbehaving_token_servers_are_reported() {
     let cases: Vec<(fn(&Seen) -> Reply, &str, usize)> = vec![
         (|_| Reply::status(401).body(""), "refuses the login", 1),
         (|_| Reply::status(403).body(""), "refuses the login", 1),

@@ -1,5 +1,5 @@
-//! Pulls from a registry that lies, stalls, cuts and redirects: each ends in bounded time, with the right bytes or an
-//! error that describes the fault.
+//! Pulls from a faulty registry (wrong data, stalls, cuts, redirects): each ends in bounded time, with the right bytes
+//! or an error that describes the fault.
 
 use std::io::Read;
 use std::sync::OnceLock;
@@ -93,7 +93,7 @@ fn assert_error<T>(result: Result<T, Error>, part: &str) -> Error {
     let error = result.err().expect("an error");
     assert_eq!(error.kind(), Kind::Registry, "{error}");
     assert!(error.to_string().contains(part), "{error:?} lacks {part:?}");
-    assert!(error.hint_text().is_some(), "{error:?} says not what to do");
+    assert!(error.hint_text().is_some(), "{error:?} has no hint");
     error
 }
 
@@ -119,7 +119,7 @@ fn cut_blob(seen: &Seen, most: usize) -> Reply {
 }
 
 #[test]
-fn an_honest_answer_is_taken() {
+fn a_correct_answer_is_accepted() {
     let server = FaultRegistry::start(|seen| match seen.path() {
         "/v2/team/a/manifests/1" => good_manifest(),
         _ => cut_blob(seen, usize::MAX),
@@ -135,7 +135,7 @@ fn an_honest_answer_is_taken() {
 }
 
 #[test]
-fn a_cut_blob_is_taken_up_where_it_was_cut() {
+fn a_cut_download_is_resumed() {
     let server = FaultRegistry::start(|seen| {
         cut_blob(seen, if seen.before == 0 { 100_000 } else { usize::MAX })
     });
@@ -145,7 +145,7 @@ fn a_cut_blob_is_taken_up_where_it_was_cut() {
 }
 
 #[test]
-fn a_server_without_ranges_sends_it_all_again() {
+fn a_server_without_ranges_sends_the_whole_blob_again() {
     let server = FaultRegistry::start(|seen| match seen.before {
         0 => cut_blob(seen, 100_000),
         _ => Reply::status(200).body(blob_bytes()),
@@ -155,7 +155,7 @@ fn a_server_without_ranges_sends_it_all_again() {
 }
 
 #[test]
-fn many_cuts_are_borne_while_each_connection_brings_a_lot() {
+fn many_cuts_are_tolerated_while_each_connection_makes_progress() {
     // Two cuts, where only one consecutive failure is allowed.
     let client = connect(ClientOptions { retries: 1, ..options() }).unwrap();
     let server = FaultRegistry::start(|seen| cut_blob(seen, 1 << 20));
@@ -177,7 +177,7 @@ fn a_blob_that_is_always_cut_is_given_up() {
 }
 
 #[test]
-fn a_wrong_part_is_refused() {
+fn a_wrong_range_is_refused() {
     let total = blob_bytes().len();
     let ranges = [
         format!("bytes 0-{}/{total}", total - 1),
@@ -200,7 +200,7 @@ fn a_wrong_part_is_refused() {
 }
 
 #[test]
-fn wrong_bytes_are_seen_by_their_digest() {
+fn wrong_bytes_are_detected_by_their_digest() {
     let server = FaultRegistry::start(|_| {
         let mut bytes = blob_bytes().to_vec();
         bytes[1_000_000] ^= 1;
@@ -232,7 +232,7 @@ fn too_many_bytes_are_refused() {
 }
 
 #[test]
-fn a_passing_failure_passes() {
+fn a_transient_failure_is_retried() {
     for status in [429, 500, 502, 503, 504] {
         let server = FaultRegistry::start(move |seen| match seen.before {
             0 => Reply::status(status).body("busy"),
@@ -257,7 +257,7 @@ fn retry_after_is_honoured_and_capped() {
 }
 
 #[test]
-fn lasting_failures_say_what_they_are() {
+fn persistent_failures_are_described() {
     let cases = [
         (429, "asked too often", "wait", 3),
         (500, "status 500", "registry's", 3),
@@ -285,7 +285,7 @@ fn lasting_failures_say_what_they_are() {
 }
 
 #[test]
-fn a_registry_that_is_not_there() {
+fn an_unreachable_registry_is_reported() {
     let server = FaultRegistry::start(|_| good_manifest());
     let reference = reference(&server);
     drop(server);
@@ -296,7 +296,7 @@ fn a_registry_that_is_not_there() {
 }
 
 #[test]
-fn silence_ends() {
+fn a_stalled_transfer_ends() {
     let cases: Vec<fn() -> Reply> = vec![
         || Reply::raw(vec![Piece::Hang]),
         || Reply::raw(vec![Piece::Bytes(b"HTTP/1.1 200 OK\r\nX: ".to_vec()), Piece::Hang]),
@@ -316,7 +316,7 @@ fn silence_ends() {
 }
 
 #[test]
-fn a_drip_ends() {
+fn a_slow_transfer_ends() {
     let drip = || Piece::Forever(vec![b'x'], Duration::from_millis(20));
     let body = FaultRegistry::start(move |_| {
         Reply::status(200).header("Content-Length", "3145728").pieces(vec![drip()])
@@ -334,7 +334,7 @@ fn a_drip_ends() {
 }
 
 #[test]
-fn a_slow_reader_is_not_the_servers_fault() {
+fn a_slow_reader_is_not_reported_as_a_slow_server() {
     let server = FaultRegistry::start(|seen| cut_blob(seen, usize::MAX));
     let bytes = blob_bytes();
     let client = connect(ClientOptions { rate_window: Duration::from_millis(100), ..options() });
@@ -366,7 +366,7 @@ fn huge_answers_are_not_read() {
 }
 
 #[test]
-fn what_is_no_manifest_is_refused() {
+fn other_documents_than_manifests_are_refused() {
     let cases: Vec<(fn() -> Reply, &str)> = vec![
         (|| Reply::status(200).header("Content-Type", "text/html").body("<html>"), "a web page"),
         (|| Reply::status(200).header("Content-Type", MANIFEST).body("<html>"), "no JSON object"),
@@ -390,7 +390,7 @@ fn what_is_no_manifest_is_refused() {
 }
 
 #[test]
-fn the_digest_is_computed_and_not_believed() {
+fn the_digest_is_computed_and_not_trusted() {
     let server = FaultRegistry::start(|_| {
         let claimed = Digest::of("something else").to_string();
         Reply::status(200)
@@ -406,7 +406,7 @@ fn the_digest_is_computed_and_not_believed() {
 }
 
 #[test]
-fn tls_greetings_that_lead_nowhere_end() {
+fn incomplete_tls_handshakes_end() {
     // The header of a handshake record of 16 KiB.
     let head = || Piece::Bytes(vec![0x16, 3, 3, 0x40, 0]);
     let stalling: Vec<fn() -> Piece> =
@@ -431,7 +431,7 @@ fn tls_greetings_that_lead_nowhere_end() {
 }
 
 #[test]
-fn never_plain_http_past_loopback() {
+fn no_plain_http_beyond_loopback() {
     // A proxy makes a name that isn't loopback reachable, without leaving loopback.
     let proxy = FaultRegistry::start(|_| {
         Reply::status(200).pieces(vec![

@@ -55,7 +55,7 @@ fn plain_on_loopback() {
 }
 
 #[test]
-fn a_password_is_asked_for_and_used() {
+fn a_password_is_required_and_used() {
     let registry = RealRegistry::start(&Setup { password: true, ..Setup::default() });
     let image = registry.push("a:1");
     let reference = reference(&registry, "a:1");

@@ -11,9 +11,9 @@ use crate::support::{TestEnv, busybox_base, output, run, transcript};
 
 const QUERY: &str = "#!/bin/sh\nif [ \"$1\" = os ]; then echo busybox/1; fi\n";
 
-fn pack(place: &TestEnv, name: &str, script: &str) -> PathBuf {
+fn pack(env: &TestEnv, name: &str, script: &str) -> PathBuf {
     let build = format!("#!/bin/sh\n{script}\n");
-    place.write_pack(name, &[("bin/query", QUERY), ("bin/build", &build)])
+    env.write_pack(name, &[("bin/query", QUERY), ("bin/build", &build)])
 }
 
 fn build<'a>(pack: &'a Path, base: &'a str) -> Vec<&'a str> {
@@ -40,13 +40,13 @@ fn lines(stderr: &[u8]) -> Vec<String> {
 }
 
 #[test]
-fn signals_are_a_scripts_own_whatever_the_caller_ignores() {
-    let place = TestEnv::new();
-    place.import_busybox();
+fn a_script_has_default_signals_whatever_the_caller_ignores() {
+    let env = TestEnv::new();
+    env.import_busybox();
     let script = "grep -E '^Sig(Blk|Ign)' /proc/self/status\n\
                   sleep 60 & kill -TERM $!; wait $!; echo ended $?";
-    let pack = pack(&place, "pack", script);
-    let mut shell = place.command("sh");
+    let pack = pack(&env, "pack", script);
+    let mut shell = env.command("sh");
     shell.args(["-c", "trap '' INT QUIT HUP; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_svp")]);
     shell.args(build(&pack, "busybox"));
     let started = Instant::now();
@@ -65,44 +65,44 @@ fn signals_are_a_scripts_own_whatever_the_caller_ignores() {
 }
 
 #[test]
-fn names_resolve_where_etc_is_a_link() {
-    let place = TestEnv::new();
-    let root = place.path("root");
+fn names_resolve_if_etc_is_a_symlink() {
+    let env = TestEnv::new();
+    let root = env.path("root");
     fs::create_dir_all(&root).unwrap();
     let (base, root) = (busybox_base(), root.to_str().unwrap().to_owned());
     run("tar", ["-xf", base.to_str().unwrap(), "-C", &root]);
     run("sh", ["-c", "cd $0; mv etc usr/etc; ln -s /bin/../usr/etc etc; chmod 751 usr/etc", &root]);
-    let tar = place.path("linked.tar");
+    let tar = env.path("linked.tar");
     let tar = tar.to_str().unwrap();
     run("tar", ["-cf", tar, "--owner=0", "--group=0", "-C", &root, "."]);
-    place.ok(["import", tar, "-t", "linked"]);
+    env.ok(["import", tar, "-t", "linked"]);
     let script = "stat -c %a /etc/ /usr; ls -l /etc; cat /etc/resolv.conf; grep -c svp /etc/hosts\n\
                   echo x >/usr/x";
-    let pack = pack(&place, "pack", script);
+    let pack = pack(&env, "pack", script);
     let mut arguments = build(&pack, "linked");
-    let out = place.path("out");
+    let out = env.path("out");
     arguments.extend(["--oci-dir", out.to_str().unwrap()]);
-    let mut svp = place.svp(arguments);
+    let mut svp = env.svp(arguments);
     let output = output(&mut svp);
     assert!(output.status.success(), "{}", transcript(&svp, &output));
     let lines = lines(&output.stderr);
     assert_eq!(lines[..2], ["751", "755"], "{lines:?}");
     assert_eq!(lines.last().unwrap(), "1", "{lines:?}");
-    let unpacked = place.path("unpacked");
-    place.ok(["unpack", "it", unpacked.to_str().unwrap()]);
+    let unpacked = env.path("unpacked");
+    env.ok(["unpack", "it", unpacked.to_str().unwrap()]);
     let mut etc: Vec<_> =
         fs::read_dir(unpacked.join("usr/etc")).unwrap().map(|e| e.unwrap().file_name()).collect();
     etc.sort();
     assert_eq!(etc, ["group", "os-release", "passwd"]);
-    place.assert_nothing_left();
+    env.assert_nothing_left();
 }
 
 #[test]
-fn an_interrupt_clears_up_though_nobody_reads_what_svp_says() {
-    let place = TestEnv::new();
-    place.import_busybox();
-    let pack = pack(&place, "pack", "while :; do echo mkdir -p /x$$; done");
-    let mut svp = place.svp(build(&pack, "busybox"));
+fn an_interrupt_cleans_up_although_the_output_is_not_read() {
+    let env = TestEnv::new();
+    env.import_busybox();
+    let pack = pack(&env, "pack", "while :; do echo mkdir -p /x$$; done");
+    let mut svp = env.svp(build(&pack, "busybox"));
     // A session of its own, so that only svp gets the signal.
     let mut child =
         svp.stderr(Stdio::piped()).stdout(Stdio::null()).process_group(0).spawn().unwrap();
@@ -118,22 +118,22 @@ fn an_interrupt_clears_up_though_nobody_reads_what_svp_says() {
     std::thread::sleep(Duration::from_millis(500));
     run("kill", ["-INT", &child.id().to_string()]);
     assert_eq!(child.wait().unwrap().code(), Some(130));
-    place.assert_nothing_left();
+    env.assert_nothing_left();
 }
 
 #[test]
-fn what_a_removal_had_to_leave_goes_with_the_next() {
-    let place = TestEnv::new();
-    place.import_busybox();
-    let quick = pack(&place, "quick", "echo x >/x");
-    place.ok(build(&quick, "busybox"));
-    let slow = pack(&place, "slow", "sleep 60");
+fn layers_left_by_one_removal_go_with_the_next() {
+    let env = TestEnv::new();
+    env.import_busybox();
+    let quick = pack(&env, "quick", "echo x >/x");
+    env.ok(build(&quick, "busybox"));
+    let slow = pack(&env, "slow", "sleep 60");
     // Unpack the built image too.
     let mut on_it = build(&slow, "it");
     on_it[6] = "other";
-    let mut child = place.svp(on_it).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = env.svp(on_it).stderr(Stdio::null()).spawn().unwrap();
     let layers = || {
-        let trees = place.store().join("trees");
+        let trees = env.store().join("trees");
         let maps = fs::read_dir(trees).unwrap().map(|map| map.unwrap().path().join("layers"));
         maps.map(|dir| fs::read_dir(dir).unwrap().count()).sum::<usize>()
     };
@@ -142,13 +142,13 @@ fn what_a_removal_had_to_leave_goes_with_the_next() {
         assert!(started.elapsed() < Duration::from_secs(60), "{} layers", layers());
         std::thread::sleep(Duration::from_millis(50));
     }
-    place.ok(["rmi", "it"]);
+    env.ok(["rmi", "it"]);
     run("kill", ["-TERM", &child.id().to_string()]);
     child.wait().unwrap();
     assert_eq!(layers(), 3);
-    place.ok(["rmi", "busybox"]);
+    env.ok(["rmi", "busybox"]);
     assert_eq!(layers(), 0);
-    place.assert_nothing_left();
+    env.assert_nothing_left();
 }
 
 /// A static 32-bit program that makes system calls, given their numbers and first arguments, and exits with -errno of
@@ -182,9 +182,9 @@ fn i386_program(calls: &[(u32, u32)]) -> Vec<u8> {
 
 #[cfg(target_arch = "x86_64")]
 #[test]
-fn programs_of_32_bits_run_and_are_refused_what_others_are() {
-    let place = TestEnv::new();
-    place.import_busybox();
+fn the_system_call_filter_applies_to_32_bit_programs() {
+    let env = TestEnv::new();
+    env.import_busybox();
     // getpid and unshare(0), which are allowed; bpf; unshare(CLONE_NEWUSER); mount; clone3.
     let programs: [(&str, &[(u32, u32)], i32); 5] = [
         ("nothing", &[(20, 0), (310, 0)], 0),
@@ -194,7 +194,7 @@ fn programs_of_32_bits_run_and_are_refused_what_others_are() {
         ("clone3", &[(435, 0)], 38),
     ];
     let script = "for p in nothing bpf namespace mount clone3; do ./bin/$p; echo $p $?; done";
-    let pack = pack(&place, "pack", script);
+    let pack = pack(&env, "pack", script);
     for (name, calls, _) in programs {
         let file = pack.join("bin").join(name);
         fs::write(&file, i386_program(calls)).unwrap();
@@ -202,7 +202,7 @@ fn programs_of_32_bits_run_and_are_refused_what_others_are() {
     }
     // Prints a note if this machine's kernel runs no 32-bit programs.
     run(pack.join("bin/nothing").to_str().unwrap(), [""; 0]);
-    let mut svp = place.svp(build(&pack, "busybox"));
+    let mut svp = env.svp(build(&pack, "busybox"));
     let output = output(&mut svp);
     assert!(output.status.success(), "{}", transcript(&svp, &output));
     let expected: Vec<_> = programs.map(|(name, _, code)| format!("{name} {code}")).into();

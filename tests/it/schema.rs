@@ -7,9 +7,9 @@ use svp::progress::Silent;
 use svp::store::Store;
 
 #[test]
-fn documents_and_layout_are_what_the_specification_says() {
-    let place = support::TestEnv::new();
-    let store = Store::open(&place.path("images")).unwrap();
+fn documents_and_layout_conform_to_the_specification() {
+    let env = support::TestEnv::new();
+    let store = Store::open(&env.path("images")).unwrap();
     let reference: Reference = "team/base:1".parse().unwrap();
     let options = ImportOptions { platform: Platform::host(), created: 0, threads: 2 };
     let input = Input::open(&support::busybox_base()).unwrap();
@@ -36,7 +36,7 @@ fn documents_and_layout_are_what_the_specification_says() {
     config.set_label("dev.servicepack.phase", "base");
     let built = store.insert_image(&image, &"mysql".parse().unwrap()).unwrap();
 
-    let out = place.path("out");
+    let out = env.path("out");
     for (descriptor, name) in [(&base, "team/base:1"), (&built, "mysql")] {
         store.save_to_layout(descriptor, &out, &name.parse().unwrap()).unwrap();
         let manifest = store.load_manifest(descriptor).unwrap();
@@ -45,6 +45,6 @@ fn documents_and_layout_are_what_the_specification_says() {
     }
     support::check_schema("image-index-schema", &out.join("index.json"));
     support::check_schema("image-layout-schema", &out.join("oci-layout"));
-    let said = support::conformance(&out);
-    assert!(said.contains("2 images"), "{said}");
+    let report = support::conformance(&out);
+    assert!(report.contains("2 images"), "{report}");
 }

@@ -13,11 +13,11 @@ use crate::support::{TestEnv, success, transcript};
 /// Number of pulls, and of builds, in a round.
 const EACH: usize = 8;
 
-/// The expected contents of a place's store: each tag, with the digest of its manifest.
+/// The expected contents of an environment's store: each tag, with the digest of its manifest.
 type Tags = BTreeMap<String, String>;
 
 struct Soak {
-    place: TestEnv,
+    env: TestEnv,
     registry: Registry,
     /// The images in the registry: name and digest.
     remote: Vec<(String, String)>,
@@ -35,9 +35,9 @@ struct Running {
 impl Soak {
     /// Returns a registry with four images that share layers, and a store with busybox.
     fn new() -> Self {
-        let place = TestEnv::new();
+        let env = TestEnv::new();
         let registry = Registry::start();
-        place.import_busybox();
+        env.import_busybox();
         let maker = TestEnv::new();
         maker.import_busybox();
         let mut remote = Vec::new();
@@ -53,13 +53,13 @@ impl Soak {
             remote.push((name, digest));
             base = tag;
         }
-        let busybox = place.ok(["inspect", "busybox", "--field", "digest"]).trim().to_owned();
+        let busybox = env.ok(["inspect", "busybox", "--field", "digest"]).trim().to_owned();
         let tags = Tags::from([("busybox:latest".to_owned(), busybox)]);
-        Soak { place, registry, remote, tags }
+        Soak { env, registry, remote, tags }
     }
 
     fn start(&self, arguments: &[&str], makes: Option<(&str, Option<&str>)>) -> Running {
-        let mut command = self.place.svp(arguments);
+        let mut command = self.env.svp(arguments);
         command.env("SOURCE_DATE_EPOCH", "1700000000");
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("svp");
         Running {
@@ -74,7 +74,7 @@ impl Soak {
         let packs: Vec<String> = (0..EACH)
             .map(|n| {
                 let script = format!("echo {round} {} >/made; seq 1 20000 >/much", n / 2);
-                pack(&self.place, &format!("pack{n}"), &script)
+                pack(&self.env, &format!("pack{n}"), &script)
             })
             .collect();
         // Remove one tag of the last round and the image that was pulled as it; the others are replaced.
@@ -91,7 +91,7 @@ impl Soak {
             let build = ["build", "-b", pack, "-t", &tag, "--base", "busybox", "--network", "none"];
             running.push(self.start(&build, Some((&tag, None))));
             if n == round % EACH {
-                // It runs once the store is idle, however long that takes.
+                // Prune runs once the store is idle, however long that takes.
                 running.push(self.start(&["prune", "--wait", "600"], None));
             }
             if n == (round / 2) % EACH
@@ -104,7 +104,7 @@ impl Soak {
         }
         for Running { arguments, child, makes } in running {
             let output = child.wait_with_output().expect("svp");
-            let command = self.place.svp(&arguments);
+            let command = self.env.svp(&arguments);
             assert!(output.status.success(), "round {round}: {}", transcript(&command, &output));
             let Some((tag, expected)) = makes else { continue };
             let digest = String::from_utf8_lossy(&output.stdout).trim().to_owned();
@@ -113,7 +113,7 @@ impl Soak {
         }
         let made = |n: usize| {
             let tag = format!("built-{}-{n}:latest", round % 3);
-            self.place.ok(["inspect", &tag, "--field", "layers.2.digest"])
+            self.env.ok(["inspect", &tag, "--field", "layers.2.digest"])
         };
         assert_eq!(made(round % EACH), made((round % EACH) ^ 1), "round {round}");
         self.check(round);
@@ -121,7 +121,7 @@ impl Soak {
 
     /// Checks that every tag is there with its digest, and the store is sound.
     fn check(&self, round: usize) {
-        let list = self.place.ok(["images", "--format", "json"]);
+        let list = self.env.ok(["images", "--format", "json"]);
         let list: serde_json::Value = serde_json::from_str(&list).expect("JSON");
         let text = |value: &serde_json::Value| value.as_str().expect("a text").to_owned();
         let found: Tags = (list.as_array().expect("a list").iter())
@@ -131,33 +131,33 @@ impl Soak {
             })
             .collect();
         assert_eq!(found, self.tags, "after round {round}");
-        assert_eq!(self.place.ok(["check", "--store"]), "", "after round {round}");
-        self.place.assert_nothing_left();
+        assert_eq!(self.env.ok(["check", "--store"]), "", "after round {round}");
+        self.env.assert_nothing_left();
     }
 
     /// Checks that every image is usable: its root file system unpacks.
     fn use_all(&self) {
         for (n, tag) in self.tags.keys().enumerate() {
-            let root = self.place.path(&format!("root{n}"));
-            self.place.ok(["unpack", tag, root.to_str().expect("UTF-8")]);
+            let root = self.env.path(&format!("root{n}"));
+            self.env.ok(["unpack", tag, root.to_str().expect("UTF-8")]);
             assert!(root.join("bin/busybox").exists(), "{tag}");
         }
-        // And no blob is kept that no tag needs.
-        self.place.ok(["prune"]);
-        let left = self.place.ok(["prune", "--dry-run", "--format", "json"]);
+        // No blob is kept that no tag needs.
+        self.env.ok(["prune"]);
+        let left = self.env.ok(["prune", "--dry-run", "--format", "json"]);
         assert_eq!(left.trim(), "[]");
-        let mut list = self.place.command("skopeo");
+        let mut list = self.env.skopeo();
         let repository = format!("docker://{}/soak/image0", self.registry.host());
         success(list.args(["list-tags", "--tls-verify=false", &repository]));
-        self.place.ok(["check", "--store"]);
-        self.place.assert_nothing_left();
+        self.env.ok(["check", "--store"]);
+        self.env.assert_nothing_left();
     }
 }
 
-fn pack(place: &TestEnv, name: &str, script: &str) -> String {
+fn pack(env: &TestEnv, name: &str, script: &str) -> String {
     let build = format!("#!/bin/sh\nset -e\n{script}\n");
     let query = "#!/bin/sh\n[ \"$1\" != os ] || echo busybox/1\n";
-    let dir = place.write_pack(name, &[("bin/query", query), ("bin/build", &build)]);
+    let dir = env.write_pack(name, &[("bin/query", query), ("bin/build", &build)]);
     dir.to_str().expect("UTF-8").to_owned()
 }
 

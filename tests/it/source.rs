@@ -20,7 +20,7 @@ use svp::registry::ClientOptions;
 use svp::source::{PullOptions, Source, pull};
 use svp::store::{ArchiveFormat, Store};
 
-/// A place with a store that creates images and an empty one that pulls them.
+/// A directory with a store that creates images and an empty one that pulls them.
 struct World {
     dir: tempfile::TempDir,
     maker: Store,
@@ -144,7 +144,8 @@ fn layouts_and_archives() {
     let archive = world.dir.path().join("a.tar").display().to_string();
     let to = format!("oci-archive:{archive}:x:2");
     let from = format!("oci:{out}:base:1");
-    support::run("skopeo", ["copy", "--preserve-digests", &from, &to]);
+    let mut skopeo = support::skopeo(world.dir.path());
+    support::success(skopeo.args(["copy", "--preserve-digests", &from, &to]));
     let fresh = World::new();
     assert_eq!(fresh.assert_pulls(&to, &image).digest, saved.digest);
     support::run("gzip", [&archive]);
@@ -170,7 +171,8 @@ fn a_registry_with_oci_and_docker_types() {
     let host = registry.host();
     let copy = |from: &str, format: &str| {
         let (from, to) = (format!("oci:{out}:{from}"), format!("docker://{host}/team/{from}"));
-        support::run("skopeo", ["copy", "--dest-tls-verify=false", "--format", format, &from, &to]);
+        let arguments = ["copy", "--dest-tls-verify=false", "--format", format, &from, &to];
+        support::success(support::skopeo(world.dir.path()).args(arguments));
         to
     };
     world.assert_pulls(&copy("base:1", "oci"), &image);
@@ -192,7 +194,7 @@ fn a_registry_with_oci_and_docker_types() {
 }
 
 #[test]
-fn bad_layouts_are_refused_and_leave_the_store_as_it_was() {
+fn bad_layouts_are_refused_and_leave_the_store_unchanged() {
     type Break = fn(&World, &Image);
     fn layer(world: &World, image: &Image, n: usize) -> PathBuf {
         world.out().join("blobs/sha256").join(image.layers()[n].descriptor.digest.hex())
@@ -256,7 +258,7 @@ fn flip(path: &Path, at: usize) {
 }
 
 #[test]
-fn a_wrong_diff_id_is_found_although_the_blob_is_there() {
+fn a_wrong_diff_id_is_found_although_the_blob_exists() {
     let world = World::new();
     let image = world.image(HOST);
     world.save(&image, "base:1");
@@ -283,7 +285,7 @@ fn a_damaged_blob_of_the_store_is_fetched_again() {
 }
 
 #[test]
-fn an_index_gives_the_image_of_the_platform() {
+fn an_index_selects_the_image_of_the_platform() {
     let world = World::new();
     let entries: Vec<Descriptor> = ["linux/amd64", "linux/arm64/v8", "linux/arm/v7"]
         .map(|platform| {
@@ -368,7 +370,7 @@ fn an_archive_with_any_bit_flipped_gives_the_same_image_or_is_refused() {
 }
 
 #[test]
-fn what_is_no_archive_is_refused() {
+fn other_files_than_archives_are_refused() {
     let world = World::new();
     let path = world.dir.path().join("x.tar");
     let shown = format!("oci-archive:{}", path.display());
@@ -408,7 +410,7 @@ fn serve(
 }
 
 #[test]
-fn a_registry_that_lies_is_the_registrys_failure_and_leaves_the_store_as_it_was() {
+fn registry_faults_are_registry_errors_and_leave_the_store_unchanged() {
     let world = World::new();
     let image = world.image(HOST);
     let saved = world.save(&image, "base:1");
@@ -432,16 +434,16 @@ fn a_registry_that_lies_is_the_registrys_failure_and_leaves_the_store_as_it_was(
     options.client.retries = 1;
     options.client.backoff = std::time::Duration::from_millis(1);
     let before = files(world.store.root());
-    for (what, fault) in faults {
+    for (name, fault) in faults {
         for bad in &blobs {
             let wanted = bad.clone();
             let registry =
                 serve(&world.out(), move |digest, blob| (digest == wanted).then(|| fault(blob)));
             let source = format!("docker://{}/x:1", registry.address()).parse().unwrap();
             let error = pull(&source, &world.store, &options, &Silent).unwrap_err();
-            assert_eq!(error.kind(), Kind::Registry, "{what}: {error}");
-            assert!(error.to_string().contains(&bad[7..19]), "{what} of {bad}: {error}");
-            assert_eq!(files(world.store.root()), before, "{what}");
+            assert_eq!(error.kind(), Kind::Registry, "{name}: {error}");
+            assert!(error.to_string().contains(&bad[7..19]), "{name} of {bad}: {error}");
+            assert_eq!(files(world.store.root()), before, "{name}");
         }
     }
     let registry = serve(&world.out(), |_, _| None);

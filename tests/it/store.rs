@@ -48,7 +48,7 @@ fn image(store: &Store, content: &str) -> Image {
 }
 
 #[test]
-fn a_blob_is_written_whole_or_not_at_all() {
+fn a_blob_is_written_atomically() {
     let (_dir, store) = new();
     let mut writer = store.blob_writer().unwrap();
     writer.write_all(b"hello").unwrap();
@@ -72,7 +72,7 @@ fn a_blob_is_written_whole_or_not_at_all() {
 }
 
 #[test]
-fn a_stage_may_write_through_the_file() {
+fn a_stage_may_write_directly_to_the_file() {
     let (_dir, store) = new();
     let writer = store.blob_writer().unwrap();
     writer.as_file().write_all(b"layer").unwrap();
@@ -84,7 +84,7 @@ fn a_stage_may_write_through_the_file() {
 }
 
 #[test]
-fn a_flipped_bit_is_found_and_heals() {
+fn a_flipped_bit_is_found_and_repaired() {
     let (_dir, store) = new();
     let digest = store.put_blob(b"content").unwrap();
     fs::set_permissions(store.blob_path(&digest), fs::Permissions::from_mode(0o600)).unwrap();
@@ -117,7 +117,7 @@ fn only_a_store_or_an_empty_directory_is_opened() {
 }
 
 #[test]
-fn many_makers_and_taggers_at_once() {
+fn many_concurrent_writers_and_taggers() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("svp");
     std::thread::scope(|scope| {
@@ -180,7 +180,7 @@ fn an_image_needs_its_layers() {
 }
 
 #[test]
-fn collection_keeps_what_tags_reach_and_waits_for_nobody() {
+fn collection_keeps_reachable_blobs_and_does_not_wait() {
     let (_dir, mut store) = new();
     let kept = image(&store, "kept");
     store.insert_image(&kept, &name("kept")).unwrap();
@@ -203,7 +203,7 @@ fn collection_keeps_what_tags_reach_and_waits_for_nobody() {
 }
 
 #[test]
-fn collection_removes_nothing_where_a_manifest_is_damaged() {
+fn collection_removes_nothing_if_a_manifest_is_damaged() {
     let (_dir, mut store) = new();
     let descriptor = store.insert_image(&image(&store, "1"), &name("a")).unwrap();
     store.put_blob(b"unreached").unwrap();
@@ -217,7 +217,7 @@ fn collection_removes_nothing_where_a_manifest_is_damaged() {
 }
 
 #[test]
-fn removing_an_image_takes_what_no_other_tag_reaches() {
+fn removing_an_image_removes_blobs_that_no_other_tag_reaches() {
     let (_dir, mut store) = new();
     let base = image(&store, "base");
     let mut more = base.clone();

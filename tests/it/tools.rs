@@ -6,28 +6,28 @@ use crate::support::registry::Registry;
 use crate::support::{TestEnv, busybox_base, check_schema, conformance, success};
 
 /// Returns a layout made by umoci, with one image, `base`.
-fn umoci_layout(place: &TestEnv) -> std::path::PathBuf {
-    let layout = place.path("layout");
+fn umoci_layout(env: &TestEnv) -> std::path::PathBuf {
+    let layout = env.path("layout");
     let image = format!("{}:base", layout.display());
-    success(place.command("umoci").args(["init", "--layout"]).arg(&layout));
-    success(place.command("umoci").args(["new", "--image", &image]));
-    let mut add = place.command("umoci");
+    success(env.command("umoci").args(["init", "--layout"]).arg(&layout));
+    success(env.command("umoci").args(["new", "--image", &image]));
+    let mut add = env.command("umoci");
     add.args(["raw", "add-layer", "--image", &image]).arg(busybox_base());
     success(&mut add);
     layout
 }
 
 #[test]
-fn a_layout_of_umoci_goes_through_the_registry_and_the_checkers() {
-    let place = TestEnv::new();
-    let layout = umoci_layout(&place);
+fn a_umoci_layout_passes_the_registry_and_the_checkers() {
+    let env = TestEnv::new();
+    let layout = umoci_layout(&env);
     let registry = Registry::start();
     let remote = format!("docker://{}/base:1", registry.host());
-    let back = place.path("back");
+    let back = env.path("back");
     let local = format!("oci:{}:base", layout.display());
-    let mut copy = place.command("skopeo");
+    let mut copy = env.skopeo();
     success(copy.args(["copy", "--dest-tls-verify=false", &local, &remote]));
-    let mut copy = place.command("skopeo");
+    let mut copy = env.skopeo();
     let target = format!("oci:{}:base", back.display());
     success(copy.args(["copy", "--src-tls-verify=false", &remote, &target]));
 
@@ -37,10 +37,10 @@ fn a_layout_of_umoci_goes_through_the_registry_and_the_checkers() {
 }
 
 #[test]
-#[should_panic(expected = "no image manifest")]
-fn the_checker_is_not_content_with_anything() {
-    let place = TestEnv::new();
-    let layout = umoci_layout(&place);
+#[should_panic(expected = "not an image manifest")]
+fn the_checker_rejects_an_invalid_layout() {
+    let env = TestEnv::new();
+    let layout = umoci_layout(&env);
     let index = layout.join("index.json");
     let text = std::fs::read_to_string(&index).unwrap();
     std::fs::write(&index, text.replace("image.manifest.v1", "image.other.v1")).unwrap();
@@ -49,19 +49,19 @@ fn the_checker_is_not_content_with_anything() {
 
 #[test]
 #[should_panic(expected = "schemaVersion")]
-fn the_schema_is_not_content_with_anything() {
-    let place = TestEnv::new();
-    let file = place.path("index.json");
+fn the_schema_rejects_an_invalid_document() {
+    let env = TestEnv::new();
+    let file = env.path("index.json");
     std::fs::write(&file, r#"{"schemaVersion": 1, "manifests": []}"#).unwrap();
     check_schema("image-index-schema", &file);
 }
 
 #[test]
-fn a_registry_asks_for_a_login() {
-    let place = TestEnv::new();
+fn a_registry_requires_a_login() {
+    let env = TestEnv::new();
     let registry = Registry::start_with_login("tester", "right");
     let list = |credentials: &str| {
-        let mut skopeo = place.command("skopeo");
+        let mut skopeo = env.skopeo();
         let image = format!("docker://{}/nothing", registry.host());
         skopeo.args(["list-tags", "--tls-verify=false", "--creds", credentials, &image]);
         String::from_utf8_lossy(&support::output(&mut skopeo).stderr).into_owned()
@@ -77,21 +77,21 @@ fn a_registry_asks_for_a_login() {
 
 #[test]
 fn svp_starts() {
-    let place = TestEnv::new();
-    success(&mut place.svp(["--version"]));
-    place.assert_nothing_left();
+    let env = TestEnv::new();
+    success(&mut env.svp(["--version"]));
+    env.assert_nothing_left();
 }
 
 #[test]
 fn podman_loads_and_runs() {
-    let place = TestEnv::new();
-    let layout = umoci_layout(&place);
-    let archive = place.path("image.tar");
-    let mut copy = place.command("skopeo");
+    let env = TestEnv::new();
+    let layout = umoci_layout(&env);
+    let archive = env.path("image.tar");
+    let mut copy = env.skopeo();
     copy.arg("copy").arg(format!("oci:{}:base", layout.display()));
     success(copy.arg(format!("oci-archive:{}:localhost/base:1", archive.display())));
 
-    let podman = Podman::new(&place);
+    let podman = Podman::new(&env);
     assert_eq!(podman.load(&archive), "localhost/base:1");
     assert_eq!(podman.run(&["--network=none", "localhost/base:1", "/bin/echo", "hi"]), "hi\n");
     let sleeper = podman.start(&["--network=host", "localhost/base:1", "/bin/sleep", "1000"]);

@@ -13,7 +13,7 @@ const TRANSPORTS: [&str; 4] = ["docker", "oci", "oci-archive", "docker-archive"]
 
 /// An image of three layers in a registry and in every other transport, written by skopeo.
 struct World {
-    place: TestEnv,
+    env: TestEnv,
     registry: Registry,
 }
 
@@ -31,18 +31,18 @@ struct Found {
 impl World {
     /// Returns a registry that has `team/image:1`, copied there by skopeo with `options`, and empty other transports.
     fn new(options: &[&str]) -> Self {
-        let (place, registry) = (TestEnv::new(), Registry::start());
-        place.import_busybox();
+        let (env, registry) = (TestEnv::new(), Registry::start());
+        env.import_busybox();
         let query = "#!/bin/sh\n[ \"$1\" != os ] || echo busybox/1\n";
         let build = "#!/bin/sh\nseq 1 20000 >/numbers\n";
-        place.write_pack("pack", &[("bin/query", query), ("bin/build", build)]);
+        env.write_pack("pack", &[("bin/query", query), ("bin/build", build)]);
         let command = ["build", "-b", "pack", "-t", "made:1", "--base", "busybox", "--network"];
-        place.ok(command.iter().chain(&["none", "--oci-dir", "made"]));
-        let world = World { place, registry };
+        env.ok(command.iter().chain(&["none", "--oci-dir", "made"]));
+        let world = World { env, registry };
         world.skopeo_copy("oci:made:made:1", &world.at("docker", "image"), options);
-        world.place.ok(["rmi", "made:1"]);
-        fs::write(world.place.path("data"), "some data\n".repeat(1000)).expect("a file");
-        success(world.place.command("tar").args(["-cf", "data.tar", "data"]));
+        world.env.ok(["rmi", "made:1"]);
+        fs::write(world.env.path("data"), "some data\n".repeat(1000)).expect("a file");
+        success(world.env.command("tar").args(["-cf", "data.tar", "data"]));
         world
     }
 
@@ -57,7 +57,7 @@ impl World {
     }
 
     fn skopeo(&self, arguments: &[&str]) -> String {
-        let mut skopeo = self.place.command("skopeo");
+        let mut skopeo = self.env.skopeo();
         success(skopeo.arg("--insecure-policy").args(arguments))
     }
 
@@ -67,23 +67,23 @@ impl World {
         self.skopeo(&arguments);
     }
 
-    /// Returns the digest of the manifest, or the index, that skopeo reads there.
+    /// Returns the digest of the manifest or index that skopeo reads at `image`.
     fn digest(&self, image: &str) -> String {
         let tls = if image.starts_with("docker:") { &["--tls-verify=false"][..] } else { &[] };
         let raw = self.skopeo(&[&["inspect", "--raw"], tls, &[image]].concat());
         Digest::of(raw).to_string()
     }
 
-    /// Returns the image that skopeo reads there, every blob verified.
+    /// Returns the image that skopeo reads at `image`, with every blob verified.
     fn read(&self, image: &str) -> Found {
         let raw = |more: &[&str]| {
             let tls = if image.starts_with("docker:") { &["--tls-verify=false"][..] } else { &[] };
-            let said = self.skopeo(&[&["inspect", "--raw"], tls, more, &[image]].concat());
+            let stdout = self.skopeo(&[&["inspect", "--raw"], tls, more, &[image]].concat());
             // skopeo appends a line feed to the config.
-            if more.is_empty() { said } else { said.trim_end_matches('\n').to_owned() }
+            if more.is_empty() { stdout } else { stdout.trim_end_matches('\n').to_owned() }
         };
         let (manifest, config) = (raw(&[]), raw(&["--config"]));
-        let to = self.place.path("read");
+        let to = self.env.path("read");
         let _ = fs::remove_dir_all(&to);
         self.skopeo_copy(image, &format!("dir:{}", to.display()), &[]);
         let parsed: Value = serde_json::from_str(&config).expect("JSON");
@@ -96,12 +96,12 @@ impl World {
 
     /// Returns a field of the image in svp's store.
     fn stored(&self, name: &str, field: &str) -> String {
-        self.place.ok(["inspect", name, "--field", field]).trim_end().to_owned()
+        self.env.ok(["inspect", name, "--field", field]).trim_end().to_owned()
     }
 
     /// Returns the image in svp's store.
-    fn held(&self, name: &str) -> Found {
-        let config = self.place.ok(["inspect", name, "--config"]);
+    fn image_in_store(&self, name: &str) -> Found {
+        let config = self.env.ok(["inspect", name, "--config"]);
         let config: Value = serde_json::from_str(&config).expect("JSON");
         Found {
             manifest: self.stored(name, "digest"),
@@ -110,47 +110,47 @@ impl World {
         }
     }
 
-    /// Copies the image from every transport to every transport. If svp `keeps` the digest, skopeo must too. Where
-    /// skopeo `can` not write the image, only svp does.
-    fn carry(&self, keeps: impl Fn(&str, &str) -> bool, can: impl Fn(&str) -> bool) {
+    /// Copies the image from every transport to every transport. Where `keeps` holds, both svp and skopeo must keep the
+    /// digest. Only svp writes to a transport to which skopeo can't, as `can` returns.
+    fn copy_everywhere(&self, keeps: impl Fn(&str, &str) -> bool, can: impl Fn(&str) -> bool) {
         let image = self.at("docker", "image");
         for transport in &TRANSPORTS[1..] {
             match can(transport) {
                 true => self.skopeo_copy(&image, &self.at(transport, "image"), &[]),
-                false => drop(self.place.ok(["copy", &image, &self.at(transport, "image")])),
+                false => drop(self.env.ok(["copy", &image, &self.at(transport, "image")])),
             }
         }
         for from in TRANSPORTS {
             let source = self.at(from, "image");
             let truth = self.read(&source);
-            self.place.ok(["pull", &source, "-t", "image:1"]);
-            let stored = self.held("image:1");
+            self.env.ok(["pull", &source, "-t", "image:1"]);
+            let stored = self.image_in_store("image:1");
             assert_same(&truth, &stored, from != "docker-archive", &format!("{from} to the store"));
             for to in TRANSPORTS {
-                let what = format!("{from} to {to}");
+                let case = format!("{from} to {to}");
                 let (ours, theirs) = (self.at(to, "ours"), self.at(to, "theirs"));
-                self.place.ok(["copy", &source, &ours]);
+                self.env.ok(["copy", &source, &ours]);
                 let found = self.read(&ours);
-                // svp reads an archive always as the same image; skopeo creates another one each time.
+                // svp always reads an archive as the same image; skopeo creates another one each time.
                 let kept = keeps(from, to) || (from == "docker-archive" && to != from);
-                assert_same(&stored, &found, kept, &what);
+                assert_same(&stored, &found, kept, &case);
                 if can(to) {
                     self.skopeo_copy(&source, &theirs, &[]);
                     let beside = self.read(&theirs);
-                    assert_eq!(found.diff_ids, beside.diff_ids, "{what}");
+                    assert_eq!(found.diff_ids, beside.diff_ids, "{case}");
                     assert!(
                         !keeps(from, to) || found == beside,
-                        "{what}: {found:?}, skopeo: {beside:?}"
+                        "{case}: {found:?}, skopeo: {beside:?}"
                     );
                 }
                 // The same through the store, by svp's own commands.
                 let again = self.at(to, "again");
                 match to {
-                    "docker" => self.place.ok(["push", "image:1", &again]),
+                    "docker" => self.env.ok(["push", "image:1", &again]),
                     _ => {
                         let (file, _) = again.rsplit_once(":docker.io").unwrap();
-                        self.place.ok(["tag", "image:1", "team/again:1"]);
-                        self.place.ok(["save", "team/again:1", "-o", file])
+                        self.env.ok(["tag", "image:1", "team/again:1"]);
+                        self.env.ok(["save", "team/again:1", "-o", file])
                     }
                 };
                 let name = if to == "docker" || to == "docker-archive" {
@@ -158,19 +158,19 @@ impl World {
                 } else {
                     again.replace("docker.io/", "")
                 };
-                assert_eq!(self.read(&name), found, "{what} through the store");
+                assert_eq!(self.read(&name), found, "{case} through the store");
                 self.clear();
             }
-            self.place.ok(["rmi", "image:1"]);
+            self.env.ok(["rmi", "image:1"]);
         }
-        self.place.assert_nothing_left();
+        self.env.assert_nothing_left();
     }
 
     /// Removes the files that were written.
     fn clear(&self) {
         for name in ["ours", "theirs", "again"] {
             for transport in TRANSPORTS {
-                let path = self.place.path(&format!("{name}.{transport}"));
+                let path = self.env.path(&format!("{name}.{transport}"));
                 let _ = fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path));
             }
         }
@@ -179,12 +179,12 @@ impl World {
 
 /// Checks that two images are the same; compares the `digest` too where the transports keep the manifest.
 #[track_caller]
-fn assert_same(before: &Found, after: &Found, digest: bool, what: &str) {
+fn assert_same(before: &Found, after: &Found, digest: bool, case: &str) {
     if digest {
-        assert_eq!(before, after, "{what}");
+        assert_eq!(before, after, "{case}");
     } else {
         let parts = |found: &Found| (found.config.clone(), found.diff_ids.clone());
-        assert_eq!(parts(before), parts(after), "{what}");
+        assert_eq!(parts(before), parts(after), "{case}");
     }
 }
 
@@ -194,31 +194,31 @@ fn keeps_digests(from: &str, to: &str) -> bool {
 }
 
 #[test]
-fn images_of_oci_with_gzip() {
-    World::new(&[]).carry(keeps_digests, |_| true);
+fn oci_images_with_gzip() {
+    World::new(&[]).copy_everywhere(keeps_digests, |_| true);
 }
 
 #[test]
-fn images_of_oci_with_zstd() {
+fn oci_images_with_zstd() {
     let options =
         ["--dest-compress-format", "zstd", "--dest-compress-level", "3", "--format", "oci"];
     let world = World::new(&options);
     let manifest =
         world.skopeo(&["inspect", "--raw", "--tls-verify=false", &world.at("docker", "image")]);
     assert!(manifest.contains("tar+zstd"), "{manifest}");
-    world.carry(keeps_digests, |transport| transport != "docker-archive");
+    world.copy_everywhere(keeps_digests, |transport| transport != "docker-archive");
 }
 
 #[test]
-fn images_of_docker() {
+fn docker_images() {
     let world = World::new(&["--format", "v2s2"]);
     // In a layout the manifest is OCI's, as with skopeo; skopeo also rewrites the config, svp doesn't.
     let keeps = |from: &str, to: &str| {
         keeps_digests(from, to) && !(from == "docker" && to.starts_with("oci"))
     };
-    world.carry(keeps, |_| true);
+    world.copy_everywhere(keeps, |_| true);
     let (from, to) = (world.at("docker", "image"), world.at("oci", "zstd"));
-    world.place.ok(["copy", "--compression", "zstd", &from, &to]);
+    world.env.ok(["copy", "--compression", "zstd", &from, &to]);
     assert_eq!(world.read(&to).diff_ids, world.read(&from).diff_ids);
 }
 
@@ -228,29 +228,29 @@ fn indexes_of_two_platforms() {
     for format in ["oci", "v2s2"] {
         let world = World::new(&["--format", format]);
         let image = world.at("docker", "image");
-        world.place.ok(["pull", &image, "-t", "amd:1"]);
-        world.place.ok(["import", "data.tar", "-t", "arm:1", "--platform", "linux/arm64"]);
-        world.place.ok(["index", "-t", "multi:1", "amd:1", "arm:1"]);
+        world.env.ok(["pull", &image, "-t", "amd:1"]);
+        world.env.ok(["import", "data.tar", "-t", "arm:1", "--platform", "linux/arm64"]);
+        world.env.ok(["index", "-t", "multi:1", "amd:1", "arm:1"]);
         for to in ["docker", "oci", "oci-archive"] {
             let (ours, theirs) = (world.at(to, "ours"), world.at(to, "theirs"));
-            world.place.ok(["copy", "multi:1", &ours]);
+            world.env.ok(["copy", "multi:1", &ours]);
             // skopeo copies the whole index with the same digest, to every transport.
             world.skopeo_copy(&ours, &theirs, &["--all"]);
             let digest = world.digest(&ours);
             assert_eq!(world.digest(&theirs), digest, "{format} to {to}");
             let same = format == "oci" || to == "docker";
             assert_eq!(world.stored("multi:1", "index.digest") == digest, same, "{format} to {to}");
-            // And both select the same image of it.
+            // Both select the same image of the index.
             for architecture in ["amd64", "arm64"] {
                 let chosen = world.at("oci", architecture);
                 world.skopeo_copy(&theirs, &chosen, &["--override-arch", architecture]);
                 let platform = format!("linux/{architecture}");
-                world.place.ok(["pull", &theirs, "--platform", &platform, "-t", "chosen:1"]);
+                world.env.ok(["pull", &theirs, "--platform", &platform, "-t", "chosen:1"]);
                 let kept = format == "oci" || to != "docker" || architecture == "arm64";
                 let same = world.stored("chosen:1", "digest") == world.digest(&chosen);
                 assert_eq!(same, kept, "{format} to {to}: {architecture}");
-                world.place.ok(["rmi", "chosen:1"]);
-                let _ = fs::remove_dir_all(world.place.path(&format!("{architecture}.oci")));
+                world.env.ok(["rmi", "chosen:1"]);
+                let _ = fs::remove_dir_all(world.env.path(&format!("{architecture}.oci")));
             }
             world.clear();
         }

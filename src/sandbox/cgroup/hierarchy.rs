@@ -39,7 +39,7 @@ impl Controller {
         }
     }
 
-    /// Returns the option of `svp run` that sets its limit.
+    /// Returns the option of `svp run` that sets the controller's limit.
     pub(super) fn option(self) -> &'static str {
         match self {
             Controller::Memory => "--memory",
@@ -59,8 +59,8 @@ impl Controller {
         }
     }
 
-    /// Returns the control files to write. Swap is limited to as much again as memory, as with podman; kernels may
-    /// lack swap accounting.
+    /// Returns the control files to write. Allows as much swap as memory, as podman does; the kernel may lack swap
+    /// accounting.
     pub(super) fn settings(self, unified: bool, resources: &Resources) -> Vec<Setting> {
         let memory = resources.memory.unwrap_or_default();
         let quota = resources.milli_cpus.unwrap_or_default() * PERIOD / 1000;
@@ -165,14 +165,14 @@ mod tests {
 34 30 0:30 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate\n";
 
     #[test]
-    fn hierarchies_and_cgroups_in_them() {
+    fn cgroups_are_found_in_a_hybrid_hierarchy() {
         let all: Vec<Hierarchy> = HYBRID.lines().filter_map(parse_mount).collect();
         assert_eq!(all.len(), 4);
         let process = "9:name=systemd:/\n4:memory:/user/a\n2:cpuacct,cpu:/b/c\n0::/d\n";
         let dir = |controller| of(controller, &all).and_then(|one| one.dir_of(process));
         assert_eq!(dir(Controller::Memory).unwrap(), Path::new("/sys/fs/cgroup/memory/a"));
         assert_eq!(dir(Controller::Cpu).unwrap(), Path::new("/sys/fs/cgroup/cpu,cpuacct/b/c"));
-        // It has no v1 hierarchy here.
+        // pids has no v1 hierarchy here.
         assert_eq!(dir(Controller::Pids).unwrap(), Path::new("/sys/fs/cgroup/unified/d"));
         let elsewhere = "4:memory:/other\n0::/../outside\n";
         for controller in [Controller::Memory, Controller::Cpu, Controller::Pids] {
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_as_each_version_has_them() {
+    fn limits_are_written_in_the_form_of_each_cgroup_version() {
         let resources =
             Resources { memory: Some(64 << 20), milli_cpus: Some(1500), pids: Some(100) };
         assert_eq!(Controller::needed(&resources).len(), 3);

@@ -1,9 +1,9 @@
 //! The cgroup of a service's container: enforces its [`Resources`].
 //!
-//! The container's stage is moved into it before it starts anything, so that all the container's processes
-//! are created there. Where systemd runs, it owns the cgroup tree, so svp requests a scope; elsewhere, as in
-//! containers and small systems, svp creates the directories itself where permitted. Nothing else in svp needs
-//! cgroups: if none is available, the service runs without limits, and svp warns the user.
+//! svp moves the container's stage into the cgroup before the stage starts anything, so that all processes of the
+//! container are created there. Where systemd runs, it owns the cgroup tree, so svp requests a scope; elsewhere, as in
+//! containers and small systems, svp creates the directories itself where permitted. Nothing else in svp needs cgroups:
+//! if none is available, the service runs without limits, and svp warns the user.
 //!
 //! | file | job |
 //! |---|---|
@@ -27,15 +27,15 @@ use resources::Resources;
 
 /// The prefix of the name of every cgroup that svp creates.
 const PREFIX: &str = "svp-";
-/// How long to wait for the last process to leave.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long to wait for a cgroup's last process to end.
+const REMOVE_TIMEOUT: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(5);
 
 /// The cgroup of a container. Dropping it removes it: the container must have ended.
 #[derive(Debug, Default)]
 pub(super) struct Cgroup {
     /// The directories that svp has created, one for each hierarchy.
-    made: Vec<PathBuf>,
+    created: Vec<PathBuf>,
     /// The file that counts OOM kills.
     kills: Option<PathBuf>,
 }
@@ -62,7 +62,7 @@ impl Cgroup {
         let all = hierarchy::mounted();
         let (mut cgroup, unbounded) = match scope::start(&name, resources, process) {
             Ok(()) => (Cgroup::default(), not_delegated(&all, &needed, process)),
-            Err(error) => Cgroup::by_hand(&all, &name, resources, process, error),
+            Err(error) => Cgroup::without_systemd(&all, &name, resources, process, error),
         };
         let kills = hierarchy::of(Controller::Memory, &all).and_then(|hierarchy| {
             let dir = hierarchy.dir_of(&membership(&process.to_string()))?;
@@ -72,8 +72,8 @@ impl Cgroup {
         (cgroup, unbounded)
     }
 
-    /// Creates directories below svp's own cgroup.
-    fn by_hand(
+    /// Creates the cgroup below svp's own, without systemd.
+    fn without_systemd(
         all: &[Hierarchy],
         name: &str,
         resources: &Resources,
@@ -84,13 +84,13 @@ impl Cgroup {
         let mut what = Vec::new();
         let mut first = None;
         for controller in Controller::needed(resources) {
-            if let Err(why) = cgroup.bound(controller, all, name, resources, process) {
+            if let Err(why) = cgroup.set_limit(controller, all, name, resources, process) {
                 what.push(controller);
                 first.get_or_insert(why);
             }
         }
         let unbounded = first.map(|why| {
-            // With systemd its scope is the way to go: report why that failed.
+            // Where systemd runs, report why it did not create the scope.
             let why = match no_scope.hint_text() {
                 Some(_) => no_scope,
                 None => why.with_kind(Kind::Sandbox).hint(
@@ -102,7 +102,8 @@ impl Cgroup {
         (cgroup, unbounded)
     }
 
-    fn bound(
+    /// Sets the limit of one controller and moves the process into the cgroup.
+    fn set_limit(
         &mut self,
         what: Controller,
         all: &[Hierarchy],
@@ -117,11 +118,11 @@ impl Cgroup {
             delegate(&parent, what)?;
         }
         let dir = parent.join(name);
-        if !self.made.contains(&dir) {
-            // A leftover of the same name belongs to a container whose monitor was killed.
+        if !self.created.contains(&dir) {
+            // Left by a container whose monitor was killed.
             remove(&dir);
             fs::create_dir(&dir).io("create", &dir)?;
-            self.made.push(dir.clone());
+            self.created.push(dir.clone());
         }
         let set = || {
             for (file, value, may_lack) in what.settings(hierarchy.unified, resources) {
@@ -134,14 +135,14 @@ impl Cgroup {
             fs::write(&path, process.to_string()).io("write to", &path)
         };
         set().inspect_err(|_| {
-            // Other controllers may have a limit there. If none has, the cgroup stays empty.
+            // The removal fails if another controller's limit is set there: then the process is in the cgroup.
             if fs::remove_dir(&dir).is_ok() {
-                self.made.retain(|made| *made != dir);
+                self.created.retain(|created| *created != dir);
             }
         })
     }
 
-    /// Returns the number of processes that the OOM killer ended in the container.
+    /// Returns the number of the container's processes that the OOM killer has killed.
     pub(super) fn memory_kills(&self) -> u64 {
         let text = self.kills.as_ref().and_then(|path| fs::read_to_string(path).ok());
         text.and_then(|text| {
@@ -153,7 +154,7 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        self.made.iter().for_each(|dir| remove(dir));
+        self.created.iter().for_each(|dir| remove(dir));
     }
 }
 
@@ -169,7 +170,7 @@ impl std::fmt::Display for Unbounded {
     }
 }
 
-/// Removes the cgroup of an ended container, if its monitor was killed and could not.
+/// Removes the cgroup that a killed monitor has left.
 pub(super) fn forget(id: &str) {
     for hierarchy in hierarchy::mounted() {
         if let Some(parent) = hierarchy.dir_of(&membership("self")) {
@@ -178,7 +179,7 @@ pub(super) fn forget(id: &str) {
     }
 }
 
-/// Moves a process that joins a container into the container's cgroup, if svp created that.
+/// Moves a process that joins a container into the container's cgroup, if svp created one.
 pub(super) fn join(init: u32, process: u32) -> Result<()> {
     let theirs = membership(&init.to_string());
     for hierarchy in hierarchy::mounted() {
@@ -188,7 +189,7 @@ pub(super) fn join(init: u32, process: u32) -> Result<()> {
             continue;
         }
         if name.ends_with(".scope") {
-            // Moves it in all hierarchies at once.
+            // systemd moves the process in all hierarchies at once.
             return scope::attach(name, process);
         }
         let path = dir.join("cgroup.procs");
@@ -202,7 +203,7 @@ pub(super) fn join(init: u32, process: u32) -> Result<()> {
 /// # Errors
 /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if the test can't run.
 pub(crate) fn why_unbounded() -> Result<Option<Error>> {
-    // The stage waits for its request, which never comes.
+    // The stage waits for a request, which svp never sends.
     let stage = Stage::<()>::spawn(Path::new("/"), "cgroup")?;
     let resources = Resources { memory: Some(64 << 20), milli_cpus: Some(1000), pids: Some(100) };
     let id = format!("check-{}", std::process::id());
@@ -219,14 +220,14 @@ pub(crate) fn why_unbounded() -> Result<Option<Error>> {
 /// controller is not delegated to the user.
 fn not_delegated(all: &[Hierarchy], needed: &[Controller], process: u32) -> Option<Unbounded> {
     let at = membership(&process.to_string());
-    let holds = |what: Controller| {
+    let is_set = |what: Controller| {
         hierarchy::of(what, all).is_some_and(|hierarchy| {
             let file = hierarchy.dir_of(&at).map(|dir| dir.join(what.file(hierarchy.unified)));
             file.and_then(|file| fs::read_to_string(file).ok())
                 .is_some_and(|bound| !bound.starts_with("max") && !bound.starts_with('-'))
         })
     };
-    let what: Vec<Controller> = needed.iter().copied().filter(|what| !holds(*what)).collect();
+    let what: Vec<Controller> = needed.iter().copied().filter(|what| !is_set(*what)).collect();
     let names: Vec<&str> = what.iter().map(|what| what.name()).collect();
     let why = || {
         Error::sandbox(format!(
@@ -243,14 +244,14 @@ fn not_delegated(all: &[Hierarchy], needed: &[Controller], process: u32) -> Opti
 
 /// Enables a controller for the cgroups below `parent`.
 fn delegate(parent: &Path, what: Controller) -> Result<()> {
-    let given = |file: &str| {
+    let lists = |file: &str| {
         let text = fs::read_to_string(parent.join(file)).unwrap_or_default();
         text.split_whitespace().any(|name| name == what.name())
     };
-    if given("cgroup.subtree_control") {
+    if lists("cgroup.subtree_control") {
         return Ok(());
     }
-    if !given("cgroup.controllers") {
+    if !lists("cgroup.controllers") {
         return Err(Error::sandbox(format!(
             "{} has no controller {}",
             parent.display(),
@@ -261,11 +262,11 @@ fn delegate(parent: &Path, what: Controller) -> Result<()> {
     fs::write(&path, format!("+{}", what.name())).io("write to", &path)
 }
 
-/// Removes a cgroup once its last process has ended.
+/// Removes a cgroup once its last process has ended; gives up after two seconds.
 fn remove(dir: &Path) {
     let since = Instant::now();
     while let Err(error) = fs::remove_dir(dir) {
-        if error.kind() != std::io::ErrorKind::ResourceBusy || since.elapsed() > PATIENCE {
+        if error.kind() != std::io::ErrorKind::ResourceBusy || since.elapsed() > REMOVE_TIMEOUT {
             break;
         }
         std::thread::sleep(TICK);

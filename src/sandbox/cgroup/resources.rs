@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// The smallest memory limit that a container starts in, svp's processes in it included; bytes.
+/// The smallest memory limit with which a container starts, including svp's processes in it; bytes.
 const LEAST_MEMORY: u64 = 16 << 20;
 /// The smallest CPU share that the kernel accepts; thousandths of a processor.
 const LEAST_CPU: u64 = 10;
-/// An upper bound beyond any machine, small enough that arithmetic can't overflow.
+/// An upper bound beyond the memory of any machine, small enough that arithmetic can't overflow.
 const MOST: u64 = 1 << 50;
 
 /// Resource limits of a container (runtime-spec, config-linux.md, `resources`). Each applies to the sum of all
@@ -48,8 +48,8 @@ pub(crate) struct MilliCpus(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pids(pub u64);
 
-/// Parses an amount of memory: bytes, or with `k`, `m`, `g` or `t` a multiple of a power of 1024, as podman's
-/// `--memory`. `b` or `iB` may follow.
+/// Parses an amount of memory in bytes, or with the suffix `k`, `m`, `g` or `t` in KiB, MiB, GiB or TiB, as for
+/// podman's `--memory`. `b` or `iB` may follow.
 impl FromStr for Memory {
     type Err = Error;
 
@@ -102,7 +102,7 @@ impl FromStr for Pids {
     }
 }
 
-/// Returns `text` times `unit`, rounded down. Accepts digits with at most one point among them.
+/// Returns `text` times `unit`, rounded down. Accepts digits with at most one decimal point between them.
 fn decimal(text: &str, unit: u64) -> Option<u64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::sandbox::programs::find_program;
 
 /// How long to wait for systemd.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(3);
 
 /// Moves a process into a new scope with these limits. systemd removes the scope after its last process has ended.
@@ -44,7 +44,7 @@ pub(super) fn start(name: &str, resources: &Resources, process: u32) -> Result<(
     // The reply may arrive before the process has been moved.
     let since = Instant::now();
     while !is_in(process, &unit) {
-        if since.elapsed() > PATIENCE {
+        if since.elapsed() > TIMEOUT {
             return Err(Error::sandbox(format!("systemd did not start {unit}")).hint(
                 "look for the reason in `journalctl --user`, or in `journalctl` if you are root",
             ));
@@ -70,7 +70,7 @@ fn is_in(process: u32, unit: &str) -> bool {
 
 /// Calls a method of the caller's systemd: the system instance for root, the user instance for others.
 fn call<'a>(method: &str, arguments: impl IntoIterator<Item = &'a str>) -> Result<()> {
-    const HINT: &str = "log in directly, not by su or sudo, or ask the administrator to run \
+    const HINT: &str = "log in directly, not with su or sudo, or ask the administrator to run \
          `loginctl enable-linger USER`";
     if !Path::new("/run/systemd/system").is_dir() {
         return Err(Error::sandbox("systemd is not running"));

@@ -27,10 +27,10 @@ const KEPT: CapabilitySet = CapabilitySet::CHOWN
 
 /// Drops every capability outside [`KEPT`], irrevocably.
 ///
-/// So far this process had more capabilities than the service, which therefore could not trace it. From now on the
-/// kernel treats the two as equals: without the first steps here, the service would find the caller's terminal
-/// or svp's log at `/proc/PID/fd/2`, and could read the input of that terminal. A program that this process
-/// executes can be traced again.
+/// Until now this process had more capabilities than the service, which therefore could not trace it. With equal
+/// capabilities the service could: it would find the caller's terminal or svp's log at `/proc/PID/fd/2`, and could read
+/// the terminal's input. So this function first makes the process non-dumpable and redirects its standard error to
+/// /dev/null. A program that this process executes can be traced again.
 ///
 /// # Errors
 /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if the kernel refuses.

@@ -1,9 +1,9 @@
 //! A component init: the process in a container that starts one component of a service, reaps its orphans, and
 //! reports its end to svp.
 //!
-//! It is a subreaper: all processes that the component starts stay below it, daemons included. So before a
-//! component is restarted, its leftover processes are killed, and those of other components never are. It applies
-//! the component's confinement to itself before it starts the component.
+//! It is a subreaper: all processes of the component, including daemons, remain its descendants. So before a restart it
+//! can kill all leftover processes of the component, and none of other components. It confines itself before it starts
+//! the component.
 
 use std::collections::HashMap;
 use std::io;
@@ -27,9 +27,9 @@ use crate::sandbox::spec::End;
 use crate::sandbox::stage::process::timespec;
 use crate::sandbox::stage::protocol::{Descriptors, Request, reply};
 
-/// The interval of checks for processes that were killed.
+/// The interval of checks whether killed processes have ended.
 const PAUSE: Duration = Duration::from_millis(5);
-/// The interval of checks for processes whose end sent no event.
+/// The interval of checks for ended processes that caused no event.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// A request of svp to a component init.
@@ -48,9 +48,9 @@ pub(in crate::sandbox) enum Order {
 pub(in crate::sandbox) enum Report {
     /// The component's first process has started.
     Started,
-    /// It could not be started.
+    /// The component could not be started.
     NotStarted(WireError),
-    /// It has ended, and so have all its processes.
+    /// The component and all its processes have ended.
     Ended(End),
 }
 
@@ -71,12 +71,12 @@ impl Request for ComponentInitRequest {
 
     fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<()> {
         let control = Channel::from_fd(fds.take()?);
-        keep(channel, &Ends { control, stdout: fds.take()?, stderr: fds.take()? })
+        run_init(channel, &Ends { control, stdout: fds.take()?, stderr: fds.take()? })
     }
 }
 
-/// Runs the component init. `channel` leads to the container's init, which reports when pivot_root is done.
-fn keep(channel: &Channel, ends: &Ends) -> Result<()> {
+/// Runs the component init. `channel` is connected to the container's init, which reports when pivot_root is done.
+fn run_init(channel: &Channel, ends: &Ends) -> Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|error| Error::sandbox("prctl").source(io::Error::from(error)))?;
     reply(channel, &())?;
@@ -84,7 +84,7 @@ fn keep(channel: &Channel, ends: &Ends) -> Result<()> {
         return Ok(());
     }
     confine(channel)?;
-    // A service that signals every process that it sees must not kill this one.
+    // A service that signals every process with kill(-1) must not kill this one.
     crate::sys::survive_signals();
     ComponentInit { ends, command: None, ended: None }.serve()
 }
@@ -93,7 +93,7 @@ struct ComponentInit<'a> {
     ends: &'a Ends,
     /// The component's first process.
     command: Option<(Pid, OwnedFd)>,
-    /// How it ended, until its remaining processes are reaped.
+    /// How the first process ended, until the remaining processes are reaped.
     ended: Option<End>,
 }
 
@@ -102,7 +102,7 @@ impl ComponentInit<'_> {
         loop {
             if self.has_order() {
                 match self.ends.control.recv::<Order>() {
-                    Ok(Some((order, _))) => self.obey(order),
+                    Ok(Some((order, _))) => self.execute(order),
                     // svp has ended, and the container is about to end.
                     _ => return Ok(()),
                 }
@@ -112,7 +112,7 @@ impl ComponentInit<'_> {
                 && self.kill_leftovers()
             {
                 self.ended = None;
-                self.tell(&Report::Ended(end));
+                self.send_report(&Report::Ended(end));
             }
         }
     }
@@ -126,11 +126,11 @@ impl ComponentInit<'_> {
         poll(&mut fds, Some(&timespec(pause))).is_ok() && !fds[0].revents().is_empty()
     }
 
-    fn obey(&mut self, order: Order) {
+    fn execute(&mut self, order: Order) {
         match order {
             Order::Start { argv, env, cwd } => match self.start(&argv, env, &cwd) {
-                Ok(()) => self.tell(&Report::Started),
-                Err(error) => self.tell(&Report::NotStarted(error.into())),
+                Ok(()) => self.send_report(&Report::Started),
+                Err(error) => self.send_report(&Report::NotStarted(error.into())),
             },
             Order::Signal(signal) => {
                 if let (Some((_, command)), Some(signal)) =
@@ -191,7 +191,7 @@ impl ComponentInit<'_> {
         left.is_empty()
     }
 
-    fn tell(&self, report: &Report) {
+    fn send_report(&self, report: &Report) {
         // On failure, the next receive from the socket reports that svp has ended.
         let _ = self.ends.control.send(report, &[]);
     }
@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_may_call_itself_anything() {
+    fn a_process_name_may_contain_any_byte() {
         assert_eq!(parent_of(b"12 (sh) S 7 12 12 0"), Some(7));
         assert_eq!(parent_of(b"12 (a) R 1 (b) S 9 1"), Some(9));
         assert_eq!(parent_of(b"12"), None);

@@ -76,7 +76,7 @@ impl Sandbox {
     }
 }
 
-/// Creates the namespaces, the overlay and the network, in the stage. The container's init comes next.
+/// Creates the namespaces, the overlay and the network, in the stage. The caller then starts the container's init.
 pub(in crate::sandbox) fn create(channel: &Channel, container: &Container) -> Result<()> {
     let mut flags = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWPID
@@ -114,6 +114,6 @@ fn prepare_network(channel: &Channel, container: &Container) -> Result<()> {
     let namespace = File::open("/proc/self/ns/net")
         .map_err(|error| failed("can't open the network namespace", error))?;
     reply_with(channel, &(), &[namespace.into()])?;
-    let go = channel.recv::<()>().map_err(|error| failed("svp", error))?;
+    let go = channel.recv::<()>().map_err(|error| failed("can't receive from svp", error))?;
     go.map(drop).ok_or_else(|| Error::sandbox("svp has ended"))
 }

@@ -1,6 +1,6 @@
 //! The stage that executes the command of a container.
 //!
-//! It starts *before* pivot_root: afterwards svp would load the image's C library.
+//! It starts *before* pivot_root: afterwards the dynamic loader would load the image's C library.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
@@ -54,7 +54,7 @@ fn exec(channel: &Channel, request: ExecRequest, stdout: OwnedFd, stderr: OwnedF
     Err(cannot_run(program, &request.cwd, error))
 }
 
-/// Confines this process as a component's, and sends the listener for `mknod` over `channel`.
+/// Confines this process like a component, and sends the listener for `mknod` over `channel`.
 pub(super) fn confine(channel: &Channel) -> Result<()> {
     seccomp::install()?;
     reply_with(channel, &(), &Vec::from_iter(mknod::install()))?;
@@ -64,8 +64,8 @@ pub(super) fn confine(channel: &Channel) -> Result<()> {
     Ok(())
 }
 
-/// Returns the reason why the command could not be run: ENOENT may concern the script, its interpreter or the
-/// directory.
+/// Returns the error for a command that could not be executed. ENOENT may mean that the program, its interpreter or the
+/// working directory is missing.
 pub(in crate::sandbox) fn cannot_run(program: &str, cwd: &str, error: std::io::Error) -> Error {
     let text = format!("can't run {program} in the container");
     let unfit = |text: String| Error::bad_input(text).cause(Cause::CommandNotExecutable);
@@ -89,12 +89,12 @@ pub(in crate::sandbox) fn cannot_run(program: &str, cwd: &str, error: std::io::E
     };
     if line.ends_with('\r') {
         return unfit(format!(
-            "{text}: its #! line ends in CRLF, which makes the CR a part of the interpreter's name"
+            "{text}: its #! line ends in CRLF, which makes the CR part of the interpreter's name"
         ))
         .hint("save the script with LF line ends; `svp lint` finds all such lines");
     }
     let interpreter = line.trim().split(' ').next().unwrap_or_default();
     unfit(format!("{text}: its interpreter {interpreter:?} is not in the image")).hint(
-        "install the interpreter in the base image, or write the script for one of the image's",
+        "install the interpreter in the base image, or name an interpreter that the image contains",
     )
 }

@@ -19,7 +19,7 @@ use crate::sandbox::spec::End;
 use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::protocol::{Descriptors, Request};
 
-/// Request: be a container's init. Descriptors: stdout, stderr, for host tools the pack's tar.
+/// Request: be a container's init. Descriptors: stdout, stderr, and for host tools the pack's tar.
 #[derive(Serialize, Deserialize)]
 pub(in crate::sandbox) struct InitRequest {
     pub(in crate::sandbox) container: Container,
@@ -64,7 +64,7 @@ fn init(
     Ok(end)
 }
 
-/// Waits for the command to end, reaping other processes meanwhile.
+/// Reaps processes until the command has ended; returns how it ended.
 fn reap_until(command: u32) -> Result<End> {
     loop {
         match waitpid(None, None) {

@@ -1,4 +1,4 @@
-//! Runs a command in a running container: `svp exec` and the like.
+//! Runs a command in a running container, for `svp exec` and similar commands.
 //!
 //! The command joins the namespaces of the container's init and is confined like the service. Its
 //! terminal, if any, belongs to the container's devpts; svp holds the other end.
@@ -42,7 +42,7 @@ pub(crate) struct JoinSpec {
     pub cwd: String,
     /// The user to run as, with an optional `:GROUP`: names in the container, or numbers. Root if `None`.
     pub user: Option<String>,
-    /// Whether the container has resource limits, which then include the command.
+    /// Whether the container has resource limits, which then apply to the command too.
     pub bounded: bool,
 }
 
@@ -63,7 +63,7 @@ pub(crate) struct Joined {
 }
 
 /// Request: run a command in a running container. Descriptors: the user namespace, a pidfd of the container's init,
-/// without a terminal the command's stdio.
+/// and, without a terminal, the command's stdio.
 #[derive(Serialize, Deserialize)]
 pub(in crate::sandbox) struct JoinRequest(JoinExecRequest);
 
@@ -77,7 +77,7 @@ impl Request for JoinRequest {
     }
 }
 
-/// Request: execute that command. Descriptors: a pidfd of the container's init, the stdio.
+/// Request: execute the command of a [`JoinRequest`]. Descriptors: a pidfd of the container's init, the stdio.
 #[derive(Serialize, Deserialize)]
 pub(in crate::sandbox) struct JoinExecRequest {
     spec: JoinSpec,
@@ -159,7 +159,7 @@ impl Joined {
 pub(crate) struct Signaller(Channel);
 
 impl Signaller {
-    /// Sends a signal to the command's process group, as a terminal does. The command may have ended.
+    /// Sends a signal to the command's process group, as a terminal does; does nothing if the command has ended.
     pub(crate) fn signal(&self, signal: i32) {
         // The peer may be gone.
         let _ = self.0.send(&signal, &[]);
@@ -173,20 +173,20 @@ fn stage(
     init: OwnedFd,
     stdio: Vec<OwnedFd>,
 ) -> Result<End> {
-    let mut spaces = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    let mut flags = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
     // A container in the host's network shares this process's network namespace, which this user may not join.
     if !shares_network(&init) {
-        spaces |= CloneFlags::CLONE_NEWNET;
+        flags |= CloneFlags::CLONE_NEWNET;
     }
-    setns(&init, spaces).map_err(gone)?;
-    // A kernel without cgroup namespaces needs none.
+    setns(&init, flags).map_err(cannot_join)?;
+    // Optional: not all kernels have cgroup namespaces.
     let _ = setns(&init, CloneFlags::CLONE_NEWCGROUP);
     if let Some(number) = pid_of(&init) {
-        be_limited_as(number);
+        copy_limits_of(number);
     }
     let mut fds = vec![init.as_fd()];
     fds.extend(stdio.iter().map(AsFd::as_fd));
-    // It needs the host's libraries, so it starts before it joins the container's mount namespace.
+    // The command's stage needs the host's libraries, so it starts before it joins the container's mount namespace.
     let bounded = request.spec.bounded;
     let started = Stage::start(Path::new("/"), &request, &fds);
     let mut command = if bounded {
@@ -200,16 +200,17 @@ fn stage(
     command.wait_for_exec()?;
     reply_with(channel, &(), &terminal)?;
     drop(terminal);
-    attend(channel, command)
+    supervise(channel, command)
 }
 
 /// Forwards svp's signals to the command until it has ended; kills it if svp has ended.
 ///
 /// Signals the process group: a script's children must not outlive it. Only this process, as the command's
 /// parent, knows that the PID has not been reused.
-fn attend(channel: &Channel, command: Stage<JoinExecRequest>) -> Result<End> {
+fn supervise(channel: &Channel, command: Stage<JoinExecRequest>) -> Result<End> {
     let handle = pidfd_of(command.pid())?;
-    // The channel reports the end of svp: a process killed by its parent's death could not kill the others.
+    // Clear the parent-death signal, because a killed process could not kill the command: the channel reports svp's
+    // end.
     let _ = rustix::process::set_parent_process_death_signal(None);
     let group = Pid::from_raw(command.pid() as i32);
     loop {
@@ -232,8 +233,8 @@ fn attend(channel: &Channel, command: Stage<JoinExecRequest>) -> Result<End> {
     }
 }
 
-/// Replaces the caller's limits by those of the container's init.
-fn be_limited_as(init: u32) {
+/// Replaces this process's resource limits and OOM score with those of the container's init.
+fn copy_limits_of(init: u32) {
     crate::sys::take_limits_of(init);
     if let Ok(score) = std::fs::read(format!("/proc/{init}/oom_score_adj")) {
         // Raising the score needs no privilege, lowering it does.
@@ -247,7 +248,7 @@ fn shares_network(init: &OwnedFd) -> bool {
     theirs.is_some() && theirs == network("self")
 }
 
-fn gone(errno: nix::errno::Errno) -> Error {
+fn cannot_join(errno: nix::errno::Errno) -> Error {
     Error::sandbox("can't join the container")
         .source(errno)
         .hint("check with `svp ps` that the service is running")
@@ -260,7 +261,7 @@ fn exec(
     init: OwnedFd,
     stdio: Vec<OwnedFd>,
 ) -> Result<()> {
-    setns(&init, CloneFlags::CLONE_NEWNS).map_err(gone)?;
+    setns(&init, CloneFlags::CLONE_NEWNS).map_err(cannot_join)?;
     drop(init);
     let [stdin, stdout, stderr] = match request.terminal {
         Some(size) => {
@@ -282,7 +283,7 @@ fn exec(
         // The container's files are untrusted: parse them with the container's rights.
         let user = User::find(user)?;
         if request.terminal.is_some() {
-            // The command's user may not own a file of another file system; reading still works.
+            // Best effort: the command can use the terminal even if its user does not own it.
             let _ = rustix::fs::fchown(&stdin, Some(rustix::fs::Uid::from_raw(user.uid)), None);
         }
         user.set_home(&mut env);
@@ -296,7 +297,7 @@ fn exec(
     Err(cannot_run(&argv[0], &cwd, error))
 }
 
-/// Opens a terminal of the container: returns svp's end and the command's three descriptors. It becomes the
+/// Opens a terminal of the container: returns svp's end and the command's three descriptors. The terminal becomes the
 /// controlling terminal of this process's session.
 fn open_terminal((rows, columns): (u16, u16)) -> io::Result<(OwnedFd, [OwnedFd; 3])> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -315,7 +316,7 @@ fn open_terminal((rows, columns): (u16, u16)) -> io::Result<(OwnedFd, [OwnedFd; 
     Ok((ours, three))
 }
 
-/// Searches for a command in the PATH of its environment.
+/// Searches for a command in the PATH of its environment; returns `name` if it is not found.
 fn find(name: &str, env: &[(String, String)]) -> String {
     if name.contains('/') {
         return name.to_owned();

@@ -43,14 +43,14 @@ pub(in crate::sandbox) fn serve(listener: &OwnedFd) {
         }
         // Fails if the caller has been killed meanwhile.
         let Ok(call) = receive_notification(listener) else { continue };
-        let errno = make(listener, &call).err().map_or(0, Errno::raw_os_error);
+        let errno = create_stand_in(listener, &call).err().map_or(0, Errno::raw_os_error);
         // ENOENT: the calling process is gone.
         let _ = answer_notification(listener, &call, errno);
     }
 }
 
 /// Creates the stand-in for the device that the caller requests.
-fn make(listener: &OwnedFd, call: &Notification) -> rustix::io::Result<()> {
+fn create_stand_in(listener: &OwnedFd, call: &Notification) -> rustix::io::Result<()> {
     let [a, b, c, d, ..] = call.arguments;
     let (dir, path, mode, dev) = if call.call == libc::SYS_mknodat {
         (a as i32, b, c as u32, d)
@@ -59,7 +59,7 @@ fn make(listener: &OwnedFd, call: &Notification) -> rustix::io::Result<()> {
     };
     let caller = Caller::of(call.pid).ok_or(Errno::PERM)?;
     let path = read_path(call.pid, path)?;
-    // The kernel uses 32 bits.
+    // The kernel uses only the lower 32 bits.
     let dev = dev & u64::from(u32::MAX);
     let (major, minor) = (rustix::fs::major(dev), rustix::fs::minor(dev));
     let kind = if mode & libc::S_IFMT == libc::S_IFBLK {
@@ -67,15 +67,15 @@ fn make(listener: &OwnedFd, call: &Notification) -> rustix::io::Result<()> {
     } else {
         EntryKind::CharDevice
     };
-    // This process creates it as root, so the caller must be root: others have directories that they may not write
-    // to. A device 0:0 is overlayfs's whiteout, which is also refused for root.
+    // This process creates the file as root, so the caller must be root: other users may lack write access to the
+    // directory. Device 0:0 is overlayfs's whiteout, which is refused even for root.
     if !caller.may_make_devices
         || caller.uid != 0
         || (kind == EntryKind::CharDevice && (major, minor) == (0, 0))
     {
         return Err(Errno::PERM);
     }
-    let (parent, name) = place(call.pid, dir, &path)?;
+    let (parent, name) = open_parent(call.pid, dir, &path)?;
     if !still_waits(listener, call) {
         return Err(Errno::SRCH);
     }
@@ -89,13 +89,13 @@ fn make(listener: &OwnedFd, call: &Notification) -> rustix::io::Result<()> {
         rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777 & !caller.umask))
     };
     finish().inspect_err(|_| {
-        // Undo, as far as possible; the original error is the one to report.
+        // Best effort: report the original error.
         let _ = rustix::fs::unlinkat(&parent, &name, AtFlags::empty());
     })
 }
 
 /// Opens the parent directory of a path as the caller would.
-fn place(pid: u32, dir: i32, path: &[u8]) -> rustix::io::Result<(OwnedFd, PathBuf)> {
+fn open_parent(pid: u32, dir: i32, path: &[u8]) -> rustix::io::Result<(OwnedFd, PathBuf)> {
     if path.ends_with(b"/") {
         return Err(Errno::NOENT);
     }
@@ -121,7 +121,7 @@ fn place(pid: u32, dir: i32, path: &[u8]) -> rustix::io::Result<(OwnedFd, PathBu
     } else if same(&root, &open("/")?)? {
         openat2(&start, parent, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)?
     } else {
-        // In a chroot of the script, a relative path must not leave its starting directory.
+        // If the script has called chroot, a relative path must not leave its starting directory.
         openat2(&start, parent, flags, Mode::empty(), ResolveFlags::BENEATH)?
     };
     Ok((opened, name))

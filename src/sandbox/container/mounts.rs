@@ -36,7 +36,7 @@ pub(in crate::sandbox) enum Step {
     Mask(String),
 }
 
-/// The hint if a new procfs is refused.
+/// The hint if the kernel refuses a new procfs.
 const MASKED_PROC: &str = "svp runs in a container that hides parts of /proc: \
     run it with --security-opt systempaths=unconfined (docker) or unmask=ALL (podman); see docs/ci.md";
 
@@ -136,7 +136,7 @@ pub(in crate::sandbox) fn bind_all(root: BorrowedFd<'_>, binds: &[Bind]) -> Resu
         };
         let is_dir = std::fs::metadata(&bind.source).map_err(failed)?.is_dir();
         let at = bind.at.trim_matches('/');
-        make_place(root, at, is_dir).map_err(failed)?;
+        create_mount_point(root, at, is_dir).map_err(failed)?;
         let source = bind.source.to_string_lossy();
         self::bind(root, &source, at).map_err(|error| failed(error.into()))?;
         if bind.read_only {
@@ -146,8 +146,8 @@ pub(in crate::sandbox) fn bind_all(root: BorrowedFd<'_>, binds: &[Bind]) -> Resu
     })
 }
 
-/// Creates a directory, or an empty file, and its parent directories, unless they exist.
-fn make_place(root: BorrowedFd<'_>, path: &str, is_dir: bool) -> std::io::Result<()> {
+/// Creates a mount point (a directory, or an empty file) and its parent directories, unless they exist.
+fn create_mount_point(root: BorrowedFd<'_>, path: &str, is_dir: bool) -> std::io::Result<()> {
     let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
     let open = |depth: usize| {
         let path = if depth == 0 { ".".to_owned() } else { names[..depth].join("/") };
@@ -216,7 +216,7 @@ fn fd_path(fd: &OwnedFd) -> String {
 
 /// Returns the mounts of every container: /proc and /dev.
 ///
-/// `tty_group`: whether the id map contains group 5, which terminals belong to.
+/// `tty_group`: whether the id map contains group 5 (tty), which owns terminals.
 pub(in crate::sandbox) fn proc_and_dev(tty_group: bool) -> Vec<Step> {
     let closed = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let mut steps = vec![Step::Mount("proc".into(), "proc", closed, String::new())];
@@ -261,8 +261,8 @@ pub(in crate::sandbox) fn proc_and_dev(tty_group: bool) -> Vec<Step> {
 
 /// Returns the mounts of the host's programs, read-only, and nothing else of the host: enough to run a pack's query.
 ///
-/// Includes `etc/alternatives` because Debian's awk is a link into it, and the loader's cache because the loader is
-/// slow or fails without it; excludes the rest of /etc, /var, /run and the home directories.
+/// Includes `etc/alternatives` because Debian's awk is a link into it, and the dynamic loader's cache because the
+/// loader is slow or fails without it; excludes the rest of /etc, /var, /run and the home directories.
 pub(in crate::sandbox) fn host_tools() -> Vec<Step> {
     let mut steps = vec![Step::Dir("usr".into(), 0o755), bind_host("usr")];
     for name in ["bin", "sbin", "lib", "lib32", "lib64", "libx32"] {

@@ -38,7 +38,7 @@ fn layers_root(container: &Container) -> Result<OwnedFd> {
         std::fs::write(&file, content).io("write", &file)?;
         let source = file.to_string_lossy().into_owned();
         let step = Step::Bind { source, at: format!("etc/{name}"), read_only: false };
-        // Fails only for an image whose /etc is a file or a dangling link: there is no directory for them.
+        // Fails only for an image whose /etc is a file or a dangling link: it has no directory for these files.
         let _ = mounts::apply(root.as_fd(), &[step]);
     }
     mounts::bind_all(root.as_fd(), &container.binds)?;

@@ -23,8 +23,8 @@ use crate::sandbox::stage::process::{pidfd_of, timespec, wait_for_death};
 use crate::sandbox::stage::protocol::{Descriptors, Request, reply_with};
 use crate::sandbox::userns::namespace;
 
-/// Request: run a command in a container: create the namespaces and the overlay, start init, return how it ended.
-/// Descriptors: the user namespace, stdout, stderr, for host tools the pack's tar.
+/// Request: run a command in a container: create the namespaces and the overlay, start init, and return how the command
+/// ended. Descriptors: the user namespace, stdout, stderr, and for host tools the pack's tar.
 // No Debug: the environment contains secrets.
 #[derive(Serialize, Deserialize)]
 pub(in crate::sandbox) struct RunRequest(InitRequest);
@@ -41,7 +41,7 @@ impl Request for RunRequest {
         lent.extend(pack.as_ref().map(AsFd::as_fd));
         let init = Stage::start(Path::new("."), &self.0, &lent)?;
         reply_with(channel, &(), &[pidfd_of(init.pid())?])?;
-        // Otherwise the pipes stay open as long as this stage lives.
+        // Otherwise the pipes would stay open until this stage ends.
         drop((stdout, stderr, pack));
         init.finish()
     }

@@ -28,7 +28,7 @@ const REFUSED: &[i64] = &[
     libc::SYS_kexec_load,
     libc::SYS_kexec_file_load,
     libc::SYS_lookup_dcookie,
-    // The whole machine.
+    // Affecting the whole machine.
     libc::SYS_reboot,
     libc::SYS_swapon,
     libc::SYS_swapoff,
@@ -38,7 +38,7 @@ const REFUSED: &[i64] = &[
     libc::SYS_clock_settime,
     libc::SYS_syslog,
     libc::SYS_vhangup,
-    // Changes of the mount namespace.
+    // Changing the mount namespace.
     libc::SYS_open_by_handle_at,
     libc::SYS_mount,
     libc::SYS_umount2,
@@ -60,7 +60,7 @@ const REFUSED: &[i64] = &[
 /// The bit that marks the call numbers of x32. seccomp filters see x32 and x86-64 as one architecture.
 const X32: i64 = 0x4000_0000;
 
-/// Installs the filter. Needs CAP_SYS_ADMIN in the user namespace: call it before capabilities are dropped.
+/// Installs the filter. Needs CAP_SYS_ADMIN in the user namespace: call it before dropping capabilities.
 ///
 /// # Errors
 /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if the kernel rejects it.

@@ -34,10 +34,10 @@ use crate::sandbox::stage::process::{pid_of, pidfd_of, wait_for_death};
 use crate::sandbox::stage::protocol::{Descriptors, Request, reply, reply_with};
 use crate::sandbox::userns::namespace;
 
-/// The maximum of components in a service: each needs descriptors, all of which are sent in one message.
+/// The maximum number of components in a service: each needs descriptors, all of which are sent in one message.
 pub(crate) const MAX_COMPONENTS: usize = 32;
-/// The time limit of a message to or from a component init, which the service may have stopped.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The time limit of a message to or from a component init, which the service may have stopped (SIGSTOP).
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A service's container.
 #[derive(Clone, Debug)]
@@ -52,7 +52,7 @@ pub(crate) struct ServiceSpec {
     pub network: Network,
     /// The host's ports that are forwarded into a private network.
     pub forwards: Vec<Forward>,
-    /// The host addresses that a private network leads to.
+    /// The host addresses that are reachable from a private network.
     pub host_access: HostAccess,
     /// The listeners for links, next to the container's network.
     pub listen: Vec<LinkListener>,
@@ -65,9 +65,9 @@ pub(crate) struct ServiceSpec {
 }
 
 impl ServiceSpec {
-    /// Returns the limits of the container including svp's processes: the stage, init and a thread for each component
-    /// init, the component inits.
-    fn own_and_theirs(&self) -> Resources {
+    /// Returns the limits, raised by svp's own processes in the container: the stage; init, with a thread for each
+    /// component init; the component inits.
+    fn limits_with_svp(&self) -> Resources {
         let own = 2 + 2 * self.components as u64;
         Resources { pids: self.resources.pids.map(|pids| pids + own), ..self.resources }
     }
@@ -88,7 +88,7 @@ pub(in crate::sandbox) struct ServiceInitRequest {
 /// A running container of a service. Dropping it kills the container and waits for its end.
 #[derive(Debug)]
 pub(crate) struct Service {
-    // Order of dropping: the processes in the network before the network.
+    // Fields are dropped in this order: the container's processes before the network.
     stage: Option<Stage<ServiceRequest>>,
     init: OwnedFd,
     network: Option<AttachedNetwork>,
@@ -116,11 +116,11 @@ pub(crate) struct Component {
 pub(crate) enum Event {
     /// Its first process has started.
     Started,
-    /// It could not be started.
+    /// The component could not be started.
     NotStarted(Error),
-    /// It has ended, and so have all its processes.
+    /// The component and all its processes have ended.
     Ended(End),
-    /// Its component init has ended, and so has the container.
+    /// The component init and the container have ended.
     Gone,
 }
 
@@ -172,19 +172,19 @@ impl Sandbox {
             ServiceInitRequest { container: container.clone(), components: spec.components };
         let mut stage = Stage::spawn(self.layer_store(), ServiceRequest::NAME)?;
         // Before the stage starts anything, so that all processes are created in the cgroup.
-        let (cgroup, unbounded) = Cgroup::make(&spec.id, &spec.own_and_theirs(), stage.pid());
+        let (cgroup, unbounded) = Cgroup::make(&spec.id, &spec.limits_with_svp(), stage.pid());
         if let Some(unbounded) = unbounded {
             reporter.note(ServiceNote::NoLimits { reason: unbounded.to_string() }.into());
         }
         stage.send_request(&ServiceRequest(request), &fds)?;
         drop(theirs);
-        let network_part = match container.attaches() {
+        let attached = match container.attaches() {
             true => Some(attach(self.namespace_fd(), &mut stage, &plan)?),
             false => None,
         };
         let link_listeners = link_listeners::receive(&mut stage, container.link_listeners())?;
         if !link_listeners.is_empty() {
-            // Connections to them need descriptors in this process.
+            // Each connection to a link needs descriptors in this process.
             fd_limit::raise_limit();
         }
         let ((), fds) = stage.recv()?;
@@ -198,7 +198,7 @@ impl Sandbox {
         let service = Service {
             stage: Some(stage),
             init,
-            network: network_part,
+            network: attached,
             plan,
             user_namespace,
             cgroup,
@@ -225,13 +225,13 @@ impl Service {
         self.user_namespace.as_fd()
     }
 
-    /// Returns the number of processes that the OOM killer ended in the container.
+    /// Returns the number of the container's processes that the OOM killer has killed.
     pub(crate) fn memory_kills(&self) -> u64 {
         self.cgroup.memory_kills()
     }
 
-    /// Reconnects the network if pasta or the port forwarder has died; returns whether it did. Backs off after a
-    /// failure.
+    /// Reconnects the network if pasta or the port forwarder has died; returns whether it reconnected. Backs off after
+    /// a failure.
     ///
     /// # Errors
     /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if reconnecting fails.
@@ -261,7 +261,7 @@ impl Component {
     fn new() -> Result<(Component, [OwnedFd; 3])> {
         let failed = |error| Error::sandbox("can't create a pipe").source(error);
         let (control, their_control) = Channel::pair().map_err(failed)?;
-        control.set_timeout(PATIENCE).map_err(failed)?;
+        control.set_timeout(MESSAGE_TIMEOUT).map_err(failed)?;
         let (stdout, their_stdout) = std::io::pipe().map_err(failed)?;
         let (stderr, their_stderr) = std::io::pipe().map_err(failed)?;
         let ours = Component {
@@ -298,8 +298,8 @@ impl Component {
     }
 
     fn order(&self, order: &Order) {
-        // If the component init has ended, the next event reports it. One that doesn't read counts as ended:
-        // the order may have been sent in part.
+        // If the component init has ended, the next event reports that. A component init that does not read in time
+        // counts as ended, because only part of the order may have been sent.
         if self.control.send(order, &[]).is_err() {
             self.control.shut();
         }

@@ -1,7 +1,7 @@
 //! Resolves a user of a container, from its /etc/passwd and /etc/group.
 //!
-//! The service controls both files. They are read in the container, with the container's rights, and only numbers
-//! and the path of a directory are taken from them.
+//! The service controls both files: they are read in the container, with the container's rights, and only ids and the
+//! path of the home directory are taken from them.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,10 +11,10 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, Result};
 
-/// The maximum of bytes read from a file.
-const MOST: u64 = 1 << 20;
-/// The maximum of groups of a user (`NGROUPS_MAX` is higher than any use).
-const MOST_GROUPS: usize = 1024;
+/// The maximum number of bytes read from a file.
+const MAX_BYTES: u64 = 1 << 20;
+/// The maximum number of groups of a user; far below the kernel's `NGROUPS_MAX`.
+const MAX_GROUPS: usize = 1024;
 
 /// A user and groups to run a command as.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,10 +31,10 @@ impl User {
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the user or group does not exist.
     pub(in crate::sandbox) fn find(text: &str) -> Result<User> {
-        User::among(text, &read("/etc/passwd"), &read("/etc/group"))
+        User::find_in(text, &read("/etc/passwd"), &read("/etc/group"))
     }
 
-    fn among(text: &str, passwd: &str, group: &str) -> Result<User> {
+    fn find_in(text: &str, passwd: &str, group: &str) -> Result<User> {
         let (name, wanted_group) = match text.split_once(':') {
             Some((name, group)) => (name, Some(group)),
             None => (text, None),
@@ -57,7 +57,7 @@ impl User {
                 entry.get(3).is_some_and(|all| all.split(',').any(|one| one == login))
             };
             let others = groups().filter(|entry| !login.is_empty() && member(entry));
-            let others = others.filter_map(|entry| field(&entry, 2)).take(MOST_GROUPS);
+            let others = others.filter_map(|entry| field(&entry, 2)).take(MAX_GROUPS);
             return Ok(User { uid, gid: primary, groups: others.collect(), home });
         };
         let named = groups().find(|entry| entry[0] == wanted).and_then(|entry| field(&entry, 2));
@@ -66,7 +66,7 @@ impl User {
         Ok(User { uid, gid, groups: Vec::new(), home })
     }
 
-    /// Sets HOME to the user's home directory, if it is root's.
+    /// Sets HOME to the user's home directory, if HOME is root's.
     pub(in crate::sandbox) fn set_home(&self, env: &mut [(String, String)]) {
         let home = env.iter_mut().find(|(name, home)| name == "HOME" && home == "/root");
         if let Some((_, value)) = home {
@@ -86,7 +86,7 @@ impl User {
         };
         let groups: Vec<_> = std::iter::once(&self.gid).chain(&self.groups).collect();
         let groups: Vec<_> = groups.into_iter().map(|gid| Gid::from_raw(*gid)).collect();
-        // In a container of a single id setgroups is denied, and there is no other user.
+        // With a single-id map, setgroups is denied, and root is the only user.
         let _ = setgroups(&groups);
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
         setresgid(gid, gid, gid).map_err(failed)?;
@@ -119,7 +119,7 @@ fn read(path: &str) -> String {
     }
     let mut bytes = Vec::new();
     // Parse the part that could be read.
-    let _ = file.take(MOST).read_to_end(&mut bytes);
+    let _ = file.take(MAX_BYTES).read_to_end(&mut bytes);
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
@@ -155,7 +155,7 @@ mod tests {
             ("4294967295", None),
             ("4294967296", None),
         ] {
-            assert_eq!(User::among(text, PASSWD, GROUP).ok(), expected, "{text:?}");
+            assert_eq!(User::find_in(text, PASSWD, GROUP).ok(), expected, "{text:?}");
         }
     }
 }

@@ -36,7 +36,7 @@ impl Backoff {
         self.next.is_none_or(|next| next <= Instant::now())
     }
 
-    /// Returns the time limit of pasta's start: longer after each failure, for a slow machine.
+    /// Returns how long to wait for pasta to be ready: longer after each failure, for slow machines.
     pub(in crate::sandbox) fn ready_within(&self) -> Duration {
         self.pause.clamp(Duration::from_secs(2), Duration::from_secs(8))
     }
@@ -63,7 +63,7 @@ impl AttachedNetwork {
         }
         let rest = port_forwarder::split(&plan.forwards).1;
         if !rest.is_empty() && !self.port_forwarder.as_mut().is_some_and(Stage::is_alive) {
-            // Drops a dead forwarder first, which closes its sockets. If an earlier restart failed, there is none.
+            // Drop a dead forwarder first, which closes its sockets. It is `None` if an earlier restart failed.
             self.port_forwarder = None;
             self.port_forwarder = port_forwarder::start(user_namespace, &self.namespace, rest)?;
             reconnected = true;
@@ -72,7 +72,7 @@ impl AttachedNetwork {
     }
 }
 
-/// Connects a container's network namespace, which the container's stage sends.
+/// Receives a container's network namespace from its stage, and connects it.
 pub(in crate::sandbox) fn attach<R>(
     user_namespace: &OwnedFd,
     stage: &mut Stage<R>,
@@ -81,7 +81,7 @@ pub(in crate::sandbox) fn attach<R>(
     let (_, mut fds) = stage.recv::<()>()?;
     let namespace = fds.pop().ok_or_else(|| Error::sandbox("no network namespace"))?;
     let pasta = pasta::start_pasta(user_namespace, &namespace, plan, pasta::READY);
-    // An interrupt also kills pasta.
+    // An interrupt also kills pasta: report the interrupt, not pasta's end.
     interrupt::check()?;
     let pasta = pasta.map_err(AttachError::NoPasta)?;
     let rest = port_forwarder::split(&plan.forwards).1;
@@ -90,7 +90,7 @@ pub(in crate::sandbox) fn attach<R>(
     Ok(AttachedNetwork { namespace, pasta, port_forwarder, backoff: Backoff::default() })
 }
 
-/// The reason why a container could not be connected; without pasta, the host's network may do.
+/// Why a container could not be connected. After [`AttachError::NoPasta`] the caller may use the host's network.
 #[derive(Debug)]
 pub(in crate::sandbox) enum AttachError {
     NoPasta(Error),

@@ -25,14 +25,14 @@ pub(crate) fn why_not_private() -> Option<&'static str> {
             "/dev/net/tun is missing or not accessible to all users (chmod 666 /dev/net/tun)",
         );
     }
-    if !leads_out() && !pasta_is_local() {
+    if !has_default_route() && !pasta_needs_no_route() {
         return Some("this host has no default route, and this version of pasta requires one");
     }
     None
 }
 
 /// Whether this host has a default route.
-fn leads_out() -> bool {
+fn has_default_route() -> bool {
     let v4 = read_bounded("/proc/net/route");
     let v6 = read_bounded("/proc/net/ipv6_route");
     let mut v4 = v4.lines().filter_map(|line| line.split_whitespace().nth(1));
@@ -42,15 +42,15 @@ fn leads_out() -> bool {
             .any(|line| line.get(1) == Some(&"00") && line.last().is_some_and(|name| *name != "lo"))
 }
 
-/// Whether the host's pasta works without a default route. That came in 2024, shortly after the option that this looks
-/// for; Debian's pasta prints no version.
-fn pasta_is_local() -> bool {
+/// Whether the host's pasta works without a default route, as versions since 2024 do. Checks for an option that is
+/// slightly older than this feature, because Debian's pasta prints no version.
+fn pasta_needs_no_route() -> bool {
     static LOCAL: OnceLock<bool> = OnceLock::new();
     *LOCAL.get_or_init(|| {
         let Some(program) = find_program("pasta") else { return false };
         let output = Command::new(program).arg("--help").env_clear().stdin(Stdio::null()).output();
-        let names = |text: &[u8]| String::from_utf8_lossy(text).contains("--map-host-loopback");
-        output.is_ok_and(|output| names(&output.stdout) || names(&output.stderr))
+        let lists = |text: &[u8]| String::from_utf8_lossy(text).contains("--map-host-loopback");
+        output.is_ok_and(|output| lists(&output.stdout) || lists(&output.stderr))
     })
 }
 

@@ -1,10 +1,10 @@
 //! Restricts a private network after pasta has connected it: blocks the addresses that a container must not reach.
 //!
-//! pasta forwards all traffic, also to the host's loopback. The container's own loopback shadows those addresses only
-//! until a process binds its socket to the other interface, which takes no privilege (SO_BINDTODEVICE), so routes are
-//! not enough. Routing rules apply before routes, whatever the interface; but for IPv4 the kernel ignores them for a
-//! socket bound to an interface, so an IPsec policy blocks these packets. Raw packets would bypass all of this, so
-//! containers don't get CAP_NET_RAW.
+//! pasta forwards all traffic, including traffic to the host's loopback. The container's own loopback shadows those
+//! addresses, but a process can bypass it without privilege by binding its socket to pasta's interface
+//! (SO_BINDTODEVICE), so routes are not enough. Routing rules apply before routes, on every interface; but for IPv4 the
+//! kernel ignores them for a socket bound to an interface, so an IPsec policy blocks these packets. Raw packets would
+//! bypass all of this, so containers don't get CAP_NET_RAW.
 
 use std::fs::File;
 use std::io::Read;
@@ -26,10 +26,10 @@ use crate::sandbox::userns::namespace;
 
 /// The address of the host's loopback in a container, if access to the host is allowed.
 pub(in crate::sandbox) const HOST: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 2);
-/// pasta needs an IPv6 address too, or it maps the gateway. Blocked along with all link-local addresses.
+/// The IPv6 counterpart of [`HOST`]: without it, pasta maps the gateway. Blocked along with all link-local addresses.
 pub(in crate::sandbox) const HOST_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
-/// The metadata services of clouds, which serve credentials that a pack's script must not get.
+/// Cloud metadata services: they serve credentials that a pack's script must not get.
 const CLOUD_METADATA: [Prefix; 2] = [
     (IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), 32),
     (IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)), 128),
@@ -37,11 +37,11 @@ const CLOUD_METADATA: [Prefix; 2] = [
 /// The loopbacks. The container's loopback still works: the kernel looks up local addresses first.
 const LOOPBACKS: [Prefix; 2] =
     [(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8), (IpAddr::V6(Ipv6Addr::LOCALHOST), 128)];
-/// IPv6 link-local addresses, by which the gateway is also reachable.
+/// IPv6 link-local addresses: the gateway is reachable through them too.
 const LINK_LOCAL: Prefix = (IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), 10);
 
 /// The priority of the rules; the kernel's rule for local addresses has 0.
-const ORDER: u32 = 100;
+const PRIORITY: u32 = 100;
 
 /// Request: install rules in a network namespace. Descriptors: the user namespace, the network namespace.
 #[derive(Debug, Serialize, Deserialize)]
@@ -50,11 +50,11 @@ pub(in crate::sandbox) struct EgressFilterRequest {
     gateways: Vec<Prefix>,
     /// The gateways of the host's default routes, which pasta copies.
     defaults: Vec<IpAddr>,
-    /// Whether the default route leads to the host's loopback.
+    /// Whether the container may reach the host's loopback: the default route then leads to [`HOST`].
     host: bool,
 }
 
-/// Installs the rules in a network namespace; existing ones stay.
+/// Installs the rules in a network namespace; keeps existing rules.
 ///
 /// # Errors
 /// [`Kind::Sandbox`](crate::error::Kind::Sandbox).
@@ -89,41 +89,42 @@ impl Request for EgressFilterRequest {
 fn install(request: &EgressFilterRequest, network: OwnedFd) -> Result<()> {
     setns(network, CloneFlags::CLONE_NEWNET)
         .map_err(|errno| Error::sandbox("can't join the network namespace").source(errno))?;
-    // Unless blocked, traffic to the host's address would go out to the network.
+    // Without access to the host, block its address too: it would be routed to the network.
     let no_host = (!request.host).then_some(&(IpAddr::V4(HOST), 32));
-    let refused = LOOPBACKS.iter().chain(&CLOUD_METADATA).chain(&request.gateways).chain(no_host);
-    for network in refused {
-        // Without support for rules, fall back to routes, which block all but sockets bound to an interface. An
-        // error in a network without IPv6 is harmless.
-        if netlink::refuse(*network, ORDER).is_err() {
-            // The unreachable route is the second best; rules could not be set.
+    let blocked = LOOPBACKS.iter().chain(&CLOUD_METADATA).chain(&request.gateways).chain(no_host);
+    for network in blocked {
+        // Without routing rules in the kernel, fall back to routes, which block all sockets except those bound to an
+        // interface.
+        if netlink::refuse(*network, PRIORITY).is_err() {
+            // Best effort: fails, harmlessly, in a network without IPv6.
             let _ = netlink::refuse_route_to(*network);
         }
         if let (IpAddr::V4(address), bits) = *network {
-            // Without IPsec in the kernel, only sockets bound to an interface get through.
+            // Best effort: without IPsec in the kernel, sockets bound to an interface get through.
             let _ = netlink::block(address, bits);
         }
     }
     if request.host {
-        let led = way_out().and_then(|index| netlink::add_default_route(index, HOST.into()));
-        led.map_err(|error| Error::sandbox("can't add the route to the host").source(error))?;
+        let added =
+            pasta_interface().and_then(|index| netlink::add_default_route(index, HOST.into()));
+        added.map_err(|error| Error::sandbox("can't add the route to the host").source(error))?;
     } else {
         // pasta may have skipped one of the host's routes on purpose, so ignore errors.
-        let _ = lead_out(&request.defaults);
+        let _ = add_missing_routes(&request.defaults);
     }
     Ok(())
 }
 
-/// Adds the default routes that pasta could not: when pasta restarts, the rules precede its routes, and the kernel
-/// rejects a gateway that they block, unless the route is flagged on-link. pasta ignores that error.
-fn lead_out(gateways: &[IpAddr]) -> std::io::Result<()> {
-    let there = default_gateways();
+/// Adds the default routes that a restarted pasta could not add: the rules are in place by then, and the kernel rejects
+/// a gateway that they block, unless the route is flagged on-link. pasta ignores that error.
+fn add_missing_routes(gateways: &[IpAddr]) -> std::io::Result<()> {
+    let existing = default_gateways();
     let v6 = has_global_v6();
     for is_v4 in [true, false] {
-        let missing = !there.iter().any(|gateway| gateway.is_ipv4() == is_v4) && (is_v4 || v6);
+        let missing = !existing.iter().any(|gateway| gateway.is_ipv4() == is_v4) && (is_v4 || v6);
         let gateway = gateways.iter().find(|gateway| gateway.is_ipv4() == is_v4);
         if let (true, Some(&gateway)) = (missing, gateway) {
-            netlink::add_default_route(way_out()?, gateway)?;
+            netlink::add_default_route(pasta_interface()?, gateway)?;
         }
     }
     Ok(())
@@ -137,7 +138,7 @@ fn has_global_v6() -> bool {
 }
 
 /// Returns the index of pasta's interface: the one with routes.
-fn way_out() -> std::io::Result<u32> {
+fn pasta_interface() -> std::io::Result<u32> {
     let routes = read("/proc/thread-self/net/route");
     let names = routes.lines().skip(1).filter_map(|line| line.split_whitespace().next());
     let name = names.into_iter().find(|name| !["lo", link_listeners::HERE].contains(name));
@@ -155,8 +156,8 @@ pub(in crate::sandbox) fn gateways() -> Vec<IpAddr> {
 fn default_gateways() -> Vec<IpAddr> {
     let v4 = read("/proc/thread-self/net/route");
     let v6 = read("/proc/thread-self/net/ipv6_route");
-    let v4 = v4.lines().skip(1).filter(|line| everywhere_v4(line)).filter_map(gateway_v4);
-    let v6 = v6.lines().filter(|line| everywhere_v6(line)).filter_map(gateway_v6);
+    let v4 = v4.lines().skip(1).filter(|line| is_default_v4(line)).filter_map(gateway_v4);
+    let v6 = v6.lines().filter(|line| is_default_v6(line)).filter_map(gateway_v6);
     v4.chain(v6).collect()
 }
 
@@ -169,22 +170,23 @@ fn read(path: &str) -> String {
     text
 }
 
-fn everywhere_v4(line: &str) -> bool {
+fn is_default_v4(line: &str) -> bool {
     let words: Vec<&str> = line.split_whitespace().collect();
     words.get(1) == Some(&"00000000") && words.get(7) == Some(&"00000000")
 }
 
-fn everywhere_v6(line: &str) -> bool {
+fn is_default_v6(line: &str) -> bool {
     line.strip_prefix("00000000000000000000000000000000 00 ").is_some()
 }
 
-/// Fields: interface, destination, gateway, …; addresses in the machine's byte order.
+/// Parses the gateway in a line of /proc/net/route: interface, destination, gateway, …; addresses in the machine's byte
+/// order.
 fn gateway_v4(line: &str) -> Option<IpAddr> {
     let gateway = u32::from_str_radix(line.split_whitespace().nth(2)?, 16).ok()?;
     (gateway != 0).then(|| IpAddr::V4(Ipv4Addr::from(gateway.to_ne_bytes())))
 }
 
-/// Fields: destination, prefix length, source, prefix length, gateway, …
+/// Parses the gateway in a line of /proc/net/ipv6_route: destination, prefix length, source, prefix length, gateway, …
 fn gateway_v6(line: &str) -> Option<IpAddr> {
     let gateway = u128::from_str_radix(line.split_whitespace().nth(4)?, 16).ok()?;
     let gateway = Ipv6Addr::from(gateway);
@@ -205,11 +207,11 @@ mod tests {
         let line = "eth0\t00000000\t0102000A\t0003\t0\t0\t100\t00000000\t0\t0\t0";
         assert_eq!(gateway_v4(line).unwrap(), "10.0.2.1".parse::<IpAddr>().unwrap());
         assert_eq!(gateway_v4("eth0\t0002000A\t00000000\t0001"), None);
-        assert!(everywhere_v4(line) && !everywhere_v4(&line.replace("eth0\t0", "eth0\t1")));
+        assert!(is_default_v4(line) && !is_default_v4(&line.replace("eth0\t0", "eth0\t1")));
         let v6 = "00000000000000000000000000000000 00 00000000000000000000000000000000 00 \
                   20010db8000000000000000000000001 00000400 00000001 00000000 00000003 eth0";
         assert_eq!(gateway_v6(v6), "2001:db8::1".parse().ok());
-        assert!(everywhere_v6(v6) && !everywhere_v6(&v6.replacen("0 00 ", "0 01 ", 1)));
+        assert!(is_default_v6(v6) && !is_default_v6(&v6.replacen("0 00 ", "0 01 ", 1)));
         assert_eq!(gateway_v6(&v6.replace("20010db8", "fe800000")), None);
     }
 }

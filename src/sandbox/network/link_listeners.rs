@@ -1,7 +1,8 @@
-//! Opens the sockets on which a service reaches the services that it is linked to.
+//! Opens the listeners through which a service reaches its linked services.
 //!
-//! In the service's network these sockets would occupy ports that the service itself needs: two databases of a kind
-//! listen on the same. So they are in a separate, otherwise empty network next to it, with one address for each link.
+//! In the service's own network namespace these listeners would occupy ports that the service needs: two databases of
+//! the same kind listen on the same port. So they are in a separate, otherwise empty network namespace, connected by a
+//! veth pair, with one address for each link.
 
 use std::fs::File;
 use std::net::Ipv4Addr;
@@ -16,11 +17,11 @@ use super::socket::{self, RelaySocket};
 use crate::error::{Error, Result};
 use crate::sandbox::stage::launch::Stage;
 
-/// The names of the interfaces, in the service's network and in the one next to it.
+/// The names of the veth interfaces: in the service's network namespace, and in that of the listeners.
 pub(in crate::sandbox) const HERE: &str = "links";
-const BESIDE: &str = "service";
+const PEER: &str = "service";
 
-/// The maximum of services that one can be linked to.
+/// The maximum number of links of a service.
 pub(crate) const MAX_LINKS: usize = 200;
 
 /// A listener in a service's network that leads to a linked service.
@@ -40,14 +41,14 @@ pub(crate) fn link_address(link: usize) -> Ipv4Addr {
     Ipv4Addr::new(169, 254, 83, number)
 }
 
-/// Creates the network next to this process's, and opens the sockets in it.
+/// Creates the network namespace of the listeners, opens them in it, and connects it to this process's.
 pub(in crate::sandbox) fn open(wanted: &[LinkListener]) -> Result<Vec<OwnedFd>> {
     let failed = |error: std::io::Error| {
         Error::sandbox("can't create the network for the links").source(error)
     };
     let here = File::open("/proc/self/ns/net").map_err(failed)?;
     unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| failed(errno.into()))?;
-    let opened = beside(wanted, &here);
+    let opened = open_in_new_network(wanted, &here);
     setns(&here, CloneFlags::CLONE_NEWNET).map_err(|errno| failed(errno.into()))?;
     let sockets = opened?;
     let up = || {
@@ -59,11 +60,12 @@ pub(in crate::sandbox) fn open(wanted: &[LinkListener]) -> Result<Vec<OwnedFd>> 
     Ok(sockets)
 }
 
-fn beside(wanted: &[LinkListener], service: &File) -> Result<Vec<OwnedFd>> {
+/// Connects this process's new network namespace to the service's, and opens the listeners in it.
+fn open_in_new_network(wanted: &[LinkListener], service: &File) -> Result<Vec<OwnedFd>> {
     let up = || {
         netlink::bring_up(netlink::LOOPBACK)?;
-        netlink::make_pair(BESIDE, HERE, service.as_fd())?;
-        let index = netlink::index_of(BESIDE)?;
+        netlink::make_pair(PEER, HERE, service.as_fd())?;
+        let index = netlink::index_of(PEER)?;
         for listen in wanted {
             netlink::add_address(index, link_address(listen.link), 24)?;
         }

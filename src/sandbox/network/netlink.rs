@@ -26,9 +26,9 @@ const EXCLUSIVE: u16 = 0x200;
 const CREATE: u16 = 0x400;
 /// RTNH_F_ONLINK: accept the gateway whatever its address.
 const ON_LINK: u32 = 4;
-/// A rule's action: report the address as unreachable.
+/// FR_ACT_UNREACHABLE, the action of a rule.
 const UNREACHABLE: u8 = 7;
-/// A policy's direction and action.
+/// XFRM_POLICY_OUT and XFRM_POLICY_BLOCK, the direction and the action of a policy.
 const POLICY_OUT: u8 = 1;
 const POLICY_BLOCK: u8 = 1;
 
@@ -45,7 +45,7 @@ pub(in crate::sandbox) type Prefix = (IpAddr, u8);
 pub(in crate::sandbox) fn bring_up(index: u32) -> io::Result<()> {
     let mut body = interface(index);
     body[8..].copy_from_slice(&(libc::IFF_UP as u32).to_ne_bytes().repeat(2));
-    ask(RTM_NEWLINK, REQUEST_ACK, &body)
+    request(RTM_NEWLINK, REQUEST_ACK, &body)
 }
 
 /// Creates a pair of interfaces: `name` here, `peer` in the network namespace `there`.
@@ -65,7 +65,7 @@ pub(in crate::sandbox) fn make_pair(
     let mut body = interface(0);
     body.extend(attribute(3, &text(name)));
     body.extend(attribute(18, &[kind, data].concat()));
-    ask(RTM_NEWLINK, REQUEST_ACK | CREATE | EXCLUSIVE, &body)
+    request(RTM_NEWLINK, REQUEST_ACK | CREATE | EXCLUSIVE, &body)
 }
 
 /// Returns the index of an interface.
@@ -88,11 +88,11 @@ pub(in crate::sandbox) fn add_address(index: u32, address: Ipv4Addr, bits: u8) -
     body.extend(index.to_ne_bytes());
     body.extend(attribute(1, &address.octets()));
     body.extend(attribute(2, &address.octets()));
-    ask(RTM_NEWADDR, REQUEST_ACK | CREATE | REPLACE, &body)
+    request(RTM_NEWADDR, REQUEST_ACK | CREATE | REPLACE, &body)
 }
 
-/// Returns the addresses at which other hosts reach this network, with the indices of their interfaces: without those
-/// of the loopback, and without tentative or link-local IPv6 addresses.
+/// Returns the addresses at which other hosts can reach this network, with the indices of their interfaces. Excludes
+/// loopback, link-local and tentative addresses.
 ///
 /// # Errors
 /// Errors of the kernel.
@@ -141,14 +141,14 @@ fn address(body: &[u8]) -> Option<(u32, IpAddr)> {
     Some((index, found?))
 }
 
-/// Splits the first message off an answer: its type and its body.
+/// Splits the first message off an answer; returns its type and body.
 fn next_message<'a>(rest: &mut &'a [u8]) -> Option<(u16, &'a [u8])> {
     let length = u32::from_ne_bytes(*rest.first_chunk()?) as usize;
     let kind = u16::from_ne_bytes(rest.get(4..6)?.try_into().ok()?);
     take(rest, length, 16).map(|body| (kind, body))
 }
 
-/// Splits the first attribute off a message: its type and its value.
+/// Splits the first attribute off a message; returns its type and value.
 fn next_attribute<'a>(rest: &mut &'a [u8]) -> Option<(u16, &'a [u8])> {
     let length = u16::from_ne_bytes(*rest.first_chunk()?) as usize;
     let kind = u16::from_ne_bytes(rest.get(2..4)?.try_into().ok()?);
@@ -161,7 +161,7 @@ fn take<'a>(rest: &mut &'a [u8], length: usize, header: usize) -> Option<&'a [u8
     Some(body)
 }
 
-/// Adds a default route to `gateway`, flagged on-link at an interface.
+/// Adds a default route to `gateway` through an interface, flagged on-link.
 ///
 /// # Errors
 /// Errors of the kernel.
@@ -174,7 +174,7 @@ pub(in crate::sandbox) fn add_default_route(index: u32, gateway: IpAddr) -> io::
     // RTA_OIF, RTA_GATEWAY.
     body.extend(attribute(4, &index.to_ne_bytes()));
     body.extend(attribute(5, &octets));
-    ask(RTM_NEWROUTE, REQUEST_ACK | CREATE | REPLACE, &body)
+    request(RTM_NEWROUTE, REQUEST_ACK | CREATE | REPLACE, &body)
 }
 
 /// Adds a route that makes connections to a network fail immediately.
@@ -188,7 +188,7 @@ pub(in crate::sandbox) fn refuse_route_to((address, bits): Prefix) -> io::Result
     body.extend(0u32.to_ne_bytes());
     // RTA_DST.
     body.extend(attribute(1, &octets));
-    ask(RTM_NEWROUTE, REQUEST_ACK | CREATE | REPLACE, &body)
+    request(RTM_NEWROUTE, REQUEST_ACK | CREATE | REPLACE, &body)
 }
 
 /// Adds a rule that makes connections to a network fail immediately, on any interface.
@@ -196,7 +196,7 @@ pub(in crate::sandbox) fn refuse_route_to((address, bits): Prefix) -> io::Result
 /// # Errors
 /// Errors of the kernel; an existing rule is not an error.
 pub(in crate::sandbox) fn refuse(to: Prefix, priority: u32) -> io::Result<()> {
-    match ask(RTM_NEWRULE, REQUEST_ACK | CREATE | EXCLUSIVE, &rule(to, priority)) {
+    match request(RTM_NEWRULE, REQUEST_ACK | CREATE | EXCLUSIVE, &rule(to, priority)) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other,
     }
@@ -213,13 +213,13 @@ fn rule((to, bits): Prefix, priority: u32) -> Vec<u8> {
 }
 
 /// Adds an IPsec policy that blocks packets to an IPv4 network. For a socket bound to an interface, the kernel treats
-/// a refusing rule as a missing route, and sends regardless.
+/// an unreachable rule as a missing route, and sends the packet regardless.
 ///
 /// # Errors
 /// Errors of the kernel; EPROTONOSUPPORT without support for IPsec.
 pub(in crate::sandbox) fn block(address: Ipv4Addr, bits: u8) -> io::Result<()> {
     // struct xfrm_userpolicy_info: a selector (destination, source, ports and their masks, family, bits of both,
-    // protocol, interface, user), limits and counts of its life, priority, index, direction, action, flags, share.
+    // protocol, interface, user), lifetime limits and counters, priority, index, direction, action, flags, share.
     let mut body = vec![0; 168];
     body[..4].copy_from_slice(&address.octets());
     body[40..42].copy_from_slice(&(libc::AF_INET as u16).to_ne_bytes());
@@ -228,7 +228,7 @@ pub(in crate::sandbox) fn block(address: Ipv4Addr, bits: u8) -> io::Result<()> {
     body[56..88].fill(0xff);
     body[160] = POLICY_OUT;
     body[161] = POLICY_BLOCK;
-    ask_of(NETLINK_XFRM, XFRM_MSG_UPDPOLICY, REQUEST_ACK, &body)
+    request_on(NETLINK_XFRM, XFRM_MSG_UPDPOLICY, REQUEST_ACK, &body)
 }
 
 /// struct ifinfomsg: family, pad, type, index, flags, change mask.
@@ -259,8 +259,8 @@ fn parts(address: IpAddr) -> (u8, Vec<u8>) {
     }
 }
 
-fn ask(kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
-    ask_of(NETLINK_ROUTE, kind, flags, body)
+fn request(kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
+    request_on(NETLINK_ROUTE, kind, flags, body)
 }
 
 fn socket_of(protocol: Option<Protocol>) -> io::Result<OwnedFd> {
@@ -279,7 +279,7 @@ fn send(socket: &OwnedFd, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> 
     Ok(())
 }
 
-fn ask_of(protocol: Option<Protocol>, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
+fn request_on(protocol: Option<Protocol>, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
     let socket = socket_of(protocol)?;
     send(&socket, kind, flags, body)?;
     let mut answer = [0u8; 4096];
@@ -297,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_read_from_the_kernels_answer_and_those_of_the_loopback_are_none() {
+    fn addresses_are_parsed_except_loopback_and_link_local_ones() {
         let message = |index: u32, scope: u8, attributes: &[Vec<u8>]| {
             let mut body = vec![libc::AF_INET as u8, 24, 0, scope];
             body.extend(index.to_ne_bytes());
@@ -312,7 +312,7 @@ mod tests {
         assert_eq!(message(7, libc::RT_SCOPE_LINK, &both), None);
         assert_eq!(message(LOOPBACK, 0, &both), None);
         assert_eq!(message(7, 0, &[]), None);
-        // Reads the addresses of this machine to the end.
+        // A real answer of the kernel is read to its end.
         assert!(addresses().unwrap().iter().all(|(_, ip)| !ip.is_loopback()));
     }
 }

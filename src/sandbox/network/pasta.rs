@@ -1,9 +1,9 @@
 //! Runs pasta, which connects a private network.
 //!
 //! pasta (part of passt, passt.top) copies the host's addresses into a network namespace and forwards its connections
-//! without any privilege. It runs in the container's user namespace, so that it has no more rights on the host
-//! than the container's root, and always without its automatic port maps, which would give a container access to the
-//! host's loopback. So would the gateway mapping, which is enabled only where that access is allowed.
+//! without any privilege. It runs in the container's user namespace, so that it has no more rights on the host than the
+//! container's root, and always without its automatic port maps, which would give a container access to the host's
+//! loopback. The gateway mapping would give the same access, and is enabled only where that is allowed.
 
 use std::io::Read;
 use std::net::IpAddr;
@@ -40,7 +40,7 @@ impl Request for PastaRequest {
 
     fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<()> {
         namespace::join(channel, fds.take()?)?;
-        keep_pasta(channel, &self.0, &fds.take()?)
+        supervise_pasta(channel, &self.0, &fds.take()?)
     }
 }
 
@@ -62,19 +62,19 @@ impl Request for PastaInitRequest {
     }
 }
 
-/// The time limit of pasta's start.
+/// How long to wait for pasta to be ready.
 pub(in crate::sandbox) const READY: Duration = Duration::from_secs(20);
 
 /// A running pasta. Dropping it kills pasta and waits for its end.
 #[derive(Debug)]
 pub(in crate::sandbox) struct Pasta {
     stage: Option<Stage<PastaRequest>>,
-    /// The init of its PID namespace, which ends after pasta.
+    /// A pidfd of the init of pasta's PID namespace, which ends after pasta.
     init: OwnedFd,
 }
 
 impl Pasta {
-    /// Whether it is still running.
+    /// Whether pasta is still running.
     pub(in crate::sandbox) fn is_alive(&mut self) -> bool {
         self.stage.as_mut().is_some_and(Stage::is_alive)
     }
@@ -131,10 +131,9 @@ pub(in crate::sandbox) fn start_pasta(
 
 /// Runs in the stage: creates a PID namespace for pasta, and forwards the answers of its init.
 ///
-/// pasta must not outlive svp, however svp ends. The parent-death signal is lost when pasta gains capabilities,
-/// as it does when it executes a variant of itself for the processor. The end of its PID namespace kills it
-/// reliably.
-fn keep_pasta(channel: &Channel, request: &PastaInitRequest, network: &OwnedFd) -> Result<()> {
+/// pasta must not outlive svp, however svp ends. The kernel clears the parent-death signal when pasta gains
+/// capabilities by executing its processor-specific variant. The end of its PID namespace kills pasta reliably.
+fn supervise_pasta(channel: &Channel, request: &PastaInitRequest, network: &OwnedFd) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWPID)
         .map_err(|errno| Error::sandbox("can't create a PID namespace").source(errno))?;
     let mut init = Stage::start(Path::new("/"), request, &[network.as_fd()])?;
@@ -145,16 +144,16 @@ fn keep_pasta(channel: &Channel, request: &PastaInitRequest, network: &OwnedFd) 
     init.finish()
 }
 
-/// Runs pasta as the init of its namespace and reports why it ended. First returns the pipe that pasta
-/// writes to when it is ready, which is created here because pasta opens it by name, and so the container's
-/// root must own it.
+/// Runs pasta, in the init of its PID namespace, and returns why pasta ended. First sends the read end of the pipe that
+/// pasta writes to when it is ready. The pipe is created here because pasta opens it by name, so the container's root
+/// must own it.
 fn run_pasta(channel: &Channel, request: &PastaInitRequest, network: &OwnedFd) -> Result<()> {
     let failed = |error: std::io::Error| Error::sandbox("can't run pasta").source(error);
     let (read_end, ready) = std::io::pipe().map_err(failed)?;
     reply_with(channel, &(), &[read_end.into()])?;
-    // pasta opens both through this process's /proc/PID/fd, because since 2024 it first closes all inherited
-    // descriptors. That requires this process to have no more capabilities than pasta has by then, so it drops all.
-    // /proc is the host's, where the PID of this process is not 1.
+    // pasta opens the pipe and the network namespace through this process's /proc/PID/fd, because since 2024 it first
+    // closes all inherited descriptors. The kernel lets pasta open them only if this process has no more capabilities
+    // than pasta, so it drops all. /proc is the host's, where the PID of this process is not 1.
     give_capabilities_up()?;
     let own = std::fs::read_link("/proc/self").map_err(failed)?;
     let by_name = |fd: RawFd| format!("/proc/{}/fd/{fd}", own.display());
@@ -192,7 +191,7 @@ fn run_pasta(channel: &Channel, request: &PastaInitRequest, network: &OwnedFd) -
     Err(Error::sandbox(format!("pasta ended ({status}): {message}")))
 }
 
-/// Reads to the end; returns the last line.
+/// Reads to the end; returns the last line that is not blank.
 fn last_line(mut from: impl Read) -> String {
     let mut kept = Vec::new();
     let mut buffer = [0; 1024];

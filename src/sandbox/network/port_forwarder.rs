@@ -1,9 +1,9 @@
 //! Forwards the host's ports that pasta cannot.
 //!
-//! pasta (0.0~git20230309) supports one target for each port number, whatever the address, loses the replies to
-//! datagrams whose port differs in the container, and does not forward connections from addresses outside the
-//! host's loopback; replies to those from the gateway could not be routed anyway. The sockets are opened in the
-//! host's network and passed to a stage in the container's, which connects there.
+//! pasta (0.0~git20230309) supports only one target for each port number, whatever the address; it loses the replies to
+//! datagrams if the port in the container differs; and it forwards connections from the host's loopback only (replies
+//! to connections from the gateway could not be routed anyway). For all other ports, svp opens the sockets in the
+//! host's network and passes them to a stage, which connects to the ports in the container's network.
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
@@ -38,8 +38,8 @@ pub(in crate::sandbox) fn split(forwards: &[Forward]) -> (Vec<Forward>, Vec<Forw
             continue;
         }
         let moved = forward.protocol == Transport::Udp && forward.host.port() != forward.container;
-        let near = forward.host.ip().is_loopback();
-        if near && !moved && seen.insert((forward.protocol, forward.host.port())) {
+        let on_loopback = forward.host.ip().is_loopback();
+        if on_loopback && !moved && seen.insert((forward.protocol, forward.host.port())) {
             pasta.push(forward);
         } else {
             ours.push(forward);
@@ -58,7 +58,7 @@ fn covers(all: &Forward, one: &Forward) -> bool {
         && same == *one
 }
 
-/// Starts the forwarding of ports; returns `None` if there are none.
+/// Starts the port forwarder; returns `None` if there are no ports.
 pub(in crate::sandbox) fn start(
     user_namespace: &OwnedFd,
     network_namespace: &OwnedFd,
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn pasta_gets_each_number_of_the_loopback_once_and_no_datagrams_to_another_number() {
+    fn pasta_gets_each_loopback_port_once_and_no_udp_port_with_another_number() {
         let own = forward("127.83.1.2:3306", 3306, Transport::Tcp);
         let udp = forward("127.83.1.2:3306", 3306, Transport::Udp);
         let here = forward("127.0.0.1:3306", 3306, Transport::Tcp);
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_every_address_leads_to_needs_no_port_of_its_own() {
+    fn a_port_on_all_addresses_makes_the_same_port_on_one_address_redundant() {
         let own = forward("127.83.1.2:3306", 3306, Transport::Tcp);
         let all = forward("0.0.0.0:3306", 3306, Transport::Tcp);
         let all_v6 = forward("[::]:3306", 3306, Transport::Tcp);

@@ -25,9 +25,8 @@ impl FromStr for Forward {
 
     fn from_str(text: &str) -> Result<Self> {
         let bad = || {
-            Error::usage(format!("invalid port to publish: {text:?}")).hint(
-                "write [ADDRESS:]HOSTPORT:PORT, /udp behind it if it is not tcp, such as 8080:80",
-            )
+            Error::usage(format!("invalid port to publish: {text:?}"))
+                .hint("write [ADDRESS:]HOSTPORT:PORT[/udp], such as 8080:80")
         };
         let (numbers, protocol) = text.rsplit_once('/').unwrap_or((text, "tcp"));
         let protocol = protocol.parse().map_err(|_: Error| bad())?;
@@ -44,7 +43,7 @@ impl FromStr for Forward {
     }
 }
 
-/// A port in plain decimal: no sign, no leading zero.
+/// Parses a port number in plain decimal: no sign, no leading zero.
 fn port_number(text: &str) -> Option<u16> {
     let plain = text.starts_with(|c: char| matches!(c, '1'..='9'));
     text.parse().ok().filter(|_| plain)

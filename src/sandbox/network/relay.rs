@@ -20,26 +20,26 @@ use super::socket::RelaySocket;
 use super::{link_listeners, netlink};
 use crate::sandbox::stage::fd_limit::FdReservation;
 
-/// The maximum of concurrent connections of a port; further ones wait.
-const MOST: usize = 1024;
+/// The maximum number of concurrent connections of a port; further ones wait.
+const MAX_CONNECTIONS: usize = 1024;
 /// The stack size of a connection's two threads: their buffers are on the heap.
 const STACK: usize = 256 << 10;
-/// The maximum of tracked senders of datagrams to a port; the one that was silent longest is evicted.
-const MOST_SENDERS: usize = 256;
-/// A sender of datagrams that was silent for this long is forgotten.
-const SILENT: Duration = Duration::from_secs(120);
-/// The number of datagrams to relay before the other sockets have their turn.
-const TURN: usize = 64;
-/// The interval of checks whether the service still runs.
+/// The maximum number of tracked senders of datagrams to a port; the one that was silent longest is evicted.
+const MAX_SENDERS: usize = 256;
+/// How long a silent sender of datagrams stays tracked.
+const SENDER_TIMEOUT: Duration = Duration::from_secs(120);
+/// The number of datagrams to relay before serving the other sockets.
+const BATCH: usize = 64;
+/// The interval of checks whether the service is still running.
 const TICK: Duration = Duration::from_millis(500);
-/// The pause after a lack of descriptors.
-const NO_ROOM: Duration = Duration::from_millis(20);
+/// The pause before a retry if no descriptors are available.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// Returns the targets to try, in order, for a peer's address. Called for each connection.
-pub(crate) type Leads<'a> = dyn Fn(IpAddr) -> Vec<SocketAddr> + Sync + 'a;
+pub(crate) type Targets<'a> = dyn Fn(IpAddr) -> Vec<SocketAddr> + Sync + 'a;
 
 /// Relays one port until `over` returns true.
-pub(crate) fn serve(socket: &RelaySocket, to: &Leads<'_>, over: &dyn Fn() -> bool) {
+pub(crate) fn serve(socket: &RelaySocket, to: &Targets<'_>, over: &dyn Fn() -> bool) {
     match socket {
         RelaySocket::Tcp(listener) => serve_tcp(listener, to, over),
         RelaySocket::Udp(socket) => serve_udp(socket, to, over),
@@ -50,17 +50,17 @@ pub(crate) fn serve(socket: &RelaySocket, to: &Leads<'_>, over: &dyn Fn() -> boo
 /// because services trust peers on their own loopback (CVE-2021-20199).
 pub(in crate::sandbox) fn here(port: u16, peer: IpAddr) -> Vec<SocketAddr> {
     if peer.is_loopback() {
-        return leads(port, peer, &[]);
+        return targets(port, peer, &[]);
     }
-    // Only pasta's interface: only linked services are behind the other one.
+    // Addresses of pasta's interface only: the other interface leads to the linked services.
     let links = netlink::index_of(link_listeners::HERE).unwrap_or_default();
     let all = netlink::addresses().unwrap_or_default();
     let own: Vec<IpAddr> = all.into_iter().filter(|a| a.0 != links).map(|a| a.1).collect();
-    leads(port, peer, &own)
+    targets(port, peer, &own)
 }
 
 /// Returns the targets for a peer; none for a remote peer if the network has no address.
-fn leads(port: u16, peer: IpAddr, own: &[IpAddr]) -> Vec<SocketAddr> {
+fn targets(port: u16, peer: IpAddr, own: &[IpAddr]) -> Vec<SocketAddr> {
     let loopbacks: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
     let to = if peer.is_loopback() { &loopbacks[..] } else { own };
     // The first address of each family, starting with the peer's family.
@@ -78,14 +78,14 @@ fn ready<'a>(sockets: impl Iterator<Item = BorrowedFd<'a>>) -> Vec<bool> {
         Ok(_) => {}
         Err(rustix::io::Errno::INTR) => return vec![false; fds.len()],
         Err(_) => {
-            std::thread::sleep(NO_ROOM);
+            std::thread::sleep(RETRY_PAUSE);
             return vec![false; fds.len()];
         }
     }
     fds.iter().map(|fd| !fd.revents().is_empty()).collect()
 }
 
-fn serve_tcp(listener: &TcpListener, to: &Leads<'_>, over: &dyn Fn() -> bool) {
+fn serve_tcp(listener: &TcpListener, to: &Targets<'_>, over: &dyn Fn() -> bool) {
     let open = Arc::new(AtomicUsize::new(0));
     // Non-blocking: a client that disconnects before `accept()` must not stall the loop.
     let _ = listener.set_nonblocking(true);
@@ -94,38 +94,38 @@ fn serve_tcp(listener: &TcpListener, to: &Leads<'_>, over: &dyn Fn() -> bool) {
             continue;
         }
         // Two descriptors: the accepted connection, and the one to its target.
-        let reservation = Some(()).filter(|()| open.load(Ordering::SeqCst) < MOST);
+        let reservation = Some(()).filter(|()| open.load(Ordering::SeqCst) < MAX_CONNECTIONS);
         let Some(reservation) = reservation.and_then(|()| FdReservation::take(2)) else {
-            std::thread::sleep(NO_ROOM);
+            std::thread::sleep(RETRY_PAUSE);
             continue;
         };
         let (near, peer) = match listener.accept() {
             Ok(accepted) => accepted,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(_) => {
-                // For example, no descriptor is left.
-                std::thread::sleep(NO_ROOM);
+                // Such as EMFILE: retry after a pause.
+                std::thread::sleep(RETRY_PAUSE);
                 continue;
             }
         };
         open.fetch_add(1, Ordering::SeqCst);
         let count = open.clone();
         let to = to(peer.ip());
-        let carried = std::thread::Builder::new().stack_size(STACK).spawn(move || {
+        let spawned = std::thread::Builder::new().stack_size(STACK).spawn(move || {
             let _reservation = reservation;
             // If the target can't be reached, the client sees its connection closed.
-            let _ = near.set_nonblocking(false).and_then(|()| carry(&near, &to));
+            let _ = near.set_nonblocking(false).and_then(|()| relay_connection(&near, &to));
             drop(near);
             count.fetch_sub(1, Ordering::SeqCst);
         });
-        if carried.is_err() {
+        if spawned.is_err() {
             open.fetch_sub(1, Ordering::SeqCst);
         }
     }
 }
 
 /// Relays one connection in both directions, each until its end.
-fn carry(near: &TcpStream, to: &[SocketAddr]) -> io::Result<()> {
+fn relay_connection(near: &TcpStream, to: &[SocketAddr]) -> io::Result<()> {
     let mut far = Err(io::ErrorKind::NotFound.into());
     for at in to {
         far = TcpStream::connect_timeout(at, Duration::from_secs(10));
@@ -137,7 +137,7 @@ fn carry(near: &TcpStream, to: &[SocketAddr]) -> io::Result<()> {
     for stream in [near, &far] {
         // An optimisation: the connection works without it.
         let _ = stream.set_nodelay(true);
-        notice_death(stream);
+        enable_keepalive(stream);
     }
     std::thread::scope(|scope| {
         let back =
@@ -150,7 +150,7 @@ fn carry(near: &TcpStream, to: &[SocketAddr]) -> io::Result<()> {
 }
 
 /// Enables keepalive: the kernel detects within two minutes that the peer has vanished.
-fn notice_death(stream: &TcpStream) {
+fn enable_keepalive(stream: &TcpStream) {
     // An optimisation: the connection works without it.
     let _ = sockopt::set_tcp_keepidle(stream, Duration::from_secs(60))
         .and_then(|()| sockopt::set_tcp_keepintvl(stream, Duration::from_secs(15)))
@@ -181,24 +181,24 @@ struct Sender {
     _reservation: FdReservation,
 }
 
-fn serve_udp(near: &UdpSocket, to: &Leads<'_>, over: &dyn Fn() -> bool) {
+fn serve_udp(near: &UdpSocket, to: &Targets<'_>, over: &dyn Fn() -> bool) {
     let mut senders: Vec<Sender> = Vec::new();
     let mut buffer = vec![0; 64 << 10];
-    // An optimisation: the connection works without it.
+    // Fails only for an invalid descriptor.
     let _ = near.set_nonblocking(true);
     while !over() {
-        senders.retain(|sender| !sender.refused && sender.heard.elapsed() < SILENT);
+        senders.retain(|sender| !sender.refused && sender.heard.elapsed() < SENDER_TIMEOUT);
         let sockets = std::iter::once(near.as_fd()).chain(senders.iter().map(|s| s.far.as_fd()));
         let ready = ready(sockets);
         for (sender, _) in senders.iter_mut().zip(&ready[1..]).filter(|(_, ready)| **ready) {
-            for _ in 0..TURN {
+            for _ in 0..BATCH {
                 match sender.far.recv(&mut buffer) {
                     Ok(length) => {
                         sender.heard = Instant::now();
                         // The peer may be gone.
                         let _ = near.send_to(&buffer[..length], sender.peer);
                     }
-                    // No listener at the target any more: resolve the target again for the next datagram.
+                    // Nothing listens at the target any more: look the target up again for the next datagram.
                     Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                         sender.refused = true;
                         break;
@@ -207,7 +207,7 @@ fn serve_udp(near: &UdpSocket, to: &Leads<'_>, over: &dyn Fn() -> bool) {
                 }
             }
         }
-        for _ in 0..TURN {
+        for _ in 0..BATCH {
             if !ready[0] {
                 break;
             }
@@ -224,7 +224,7 @@ fn serve_udp(near: &UdpSocket, to: &Leads<'_>, over: &dyn Fn() -> bool) {
 fn sender_of<'a>(
     senders: &'a mut Vec<Sender>,
     peer: SocketAddr,
-    to: &Leads<'_>,
+    to: &Targets<'_>,
 ) -> Option<&'a mut Sender> {
     if let Some(known) = senders.iter().position(|sender| sender.peer == peer) {
         return senders.get_mut(known);
@@ -233,7 +233,7 @@ fn sender_of<'a>(
     let any: IpAddr =
         if at.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let mut reservation =
-        Some(()).filter(|()| senders.len() < MOST_SENDERS).and_then(|()| FdReservation::take(1));
+        Some(()).filter(|()| senders.len() < MAX_SENDERS).and_then(|()| FdReservation::take(1));
     if reservation.is_none() {
         let silent = senders.iter().enumerate().min_by_key(|(_, sender)| sender.heard)?.0;
         senders.swap_remove(silent);
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn both_directions_end_on_their_own() {
+    fn each_direction_ends_independently() {
         let far = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = far.local_addr().unwrap().port();
         let to = |peer| here(port, peer);
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn each_sender_of_datagrams_gets_its_own_answers_however_many_there_are() {
+    fn each_sender_of_datagrams_gets_its_own_replies_even_beyond_the_limit() {
         let far = UdpSocket::bind("127.0.0.1:0").unwrap();
         let at_far = far.local_addr().unwrap();
         let to = |_| vec![at_far];
@@ -313,7 +313,7 @@ mod tests {
             });
             // More than are tracked at once: the first are evicted, and added again when they send.
             let clients: Vec<UdpSocket> =
-                (0..MOST_SENDERS + 20).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+                (0..MAX_SENDERS + 20).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
             for round in 0..2 {
                 for (number, client) in clients.iter().enumerate() {
                     client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn the_room_for_senders_is_bounded() {
+    fn the_number_of_senders_is_bounded() {
         let far = UdpSocket::bind("127.0.0.1:0").unwrap();
         let at_far = far.local_addr().unwrap();
         let to = |_| vec![at_far];
@@ -338,16 +338,16 @@ mod tests {
         for port in 1..1000 {
             assert!(sender_of(&mut senders, ([127, 0, 0, 1], port).into(), &to).is_some());
         }
-        assert_eq!(senders.len(), MOST_SENDERS);
+        assert_eq!(senders.len(), MAX_SENDERS);
         assert!(senders.iter().any(|sender| sender.peer.port() == 999));
     }
 
     #[test]
-    fn who_comes_from_elsewhere_does_not_come_from_the_loopback() {
+    fn a_remote_peer_is_not_relayed_to_the_loopback() {
         let own = ["192.0.2.7", "192.0.2.8", "2001:db8::7"].map(|ip| ip.parse().unwrap());
         let to = |peer: &str, own: &[IpAddr]| {
-            let leads = leads(80, peer.parse().unwrap(), own).into_iter();
-            leads.map(|at| at.to_string()).collect::<Vec<_>>()
+            let targets = targets(80, peer.parse().unwrap(), own).into_iter();
+            targets.map(|at| at.to_string()).collect::<Vec<_>>()
         };
         for own in [&own[..], &[]] {
             assert_eq!(to("127.3.2.1", own), ["127.0.0.1:80", "[::1]:80"]);
@@ -355,7 +355,7 @@ mod tests {
         }
         assert_eq!(to("198.51.100.1", &own), ["192.0.2.7:80", "[2001:db8::7]:80"]);
         assert_eq!(to("2001:db8::1", &own), ["[2001:db8::7]:80", "192.0.2.7:80"]);
-        // An address of the other family will do; without any there is no target.
+        // Falls back to an address of the other family; without an address there is no target.
         assert_eq!(to("2001:db8::1", &own[..1]), ["192.0.2.7:80"]);
         assert_eq!(to("2001:db8::1", &[]), [""; 0]);
         assert_eq!(to("198.51.100.1", &[]), [""; 0]);

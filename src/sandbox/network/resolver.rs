@@ -7,8 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::egress_filter::{HOST, gateways};
 use crate::sandbox::spec::HostAccess;
 
-/// The name server in a container if the host's is reachable from the host only; pasta forwards its
-/// queries.
+/// The name server in a container if the host's is reachable only from the host; pasta forwards the queries.
 const FORWARDED_DNS: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
 /// A container's resolver: the content of /etc/resolv.conf, and the address that pasta must forward.
@@ -31,11 +30,11 @@ impl Resolver {
 
     /// Returns a resolver that works in a private network.
     pub(in crate::sandbox) fn private(host_access: HostAccess) -> Resolver {
-        let out_of_reach = if host_access.gateway { Vec::new() } else { gateways() };
-        Resolver::private_from(&read_bounded("/etc/resolv.conf"), &out_of_reach)
+        let blocked = if host_access.gateway { Vec::new() } else { gateways() };
+        Resolver::private_from(&read_bounded("/etc/resolv.conf"), &blocked)
     }
 
-    fn private_from(host: &str, out_of_reach: &[IpAddr]) -> Resolver {
+    fn private_from(host: &str, blocked: &[IpAddr]) -> Resolver {
         let servers: Vec<IpAddr> = host.lines().filter_map(name_server).collect();
         let local = |ip: &IpAddr| {
             let special = match ip {
@@ -44,7 +43,7 @@ impl Resolver {
                     v6.is_loopback() || v6.is_unicast_link_local() || v6.is_unspecified()
                 }
             };
-            special || out_of_reach.contains(ip)
+            special || blocked.contains(ip)
         };
         if !servers.is_empty() && servers.iter().any(|ip| !local(ip)) {
             let kept = host.lines().filter(|line| name_server(line).is_none_or(|ip| !local(&ip)));
@@ -68,8 +67,8 @@ fn name_server(line: &str) -> Option<IpAddr> {
     address.split('%').next()?.parse().ok()
 }
 
-/// Returns /etc/hosts of a container: the host's own lines, the container's name, and, if the container may reach the
-/// host, the names that podman and Docker give it.
+/// Returns /etc/hosts of a container: the host's entries if `share_host`, the container's name, and, if the container
+/// may reach the host, the names that podman and Docker give the host.
 pub(in crate::sandbox) fn hosts(
     hostname: &str,
     share_host: bool,
@@ -78,8 +77,8 @@ pub(in crate::sandbox) fn hosts(
     let mut text =
         String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     if share_host {
-        let theirs = read_bounded("/etc/hosts");
-        let useful = theirs.lines().filter(|line| {
+        let host_file = read_bounded("/etc/hosts");
+        let useful = host_file.lines().filter(|line| {
             let mut words = line.split_whitespace();
             let address = words.next().and_then(|word| word.parse::<IpAddr>().ok());
             address.is_some_and(|ip| !ip.is_loopback())
@@ -93,6 +92,7 @@ pub(in crate::sandbox) fn hosts(
     text
 }
 
+/// Reads a file, up to 64 KiB; returns an empty text if the file can't be opened.
 pub(in crate::sandbox) fn read_bounded(path: &str) -> String {
     let mut text = String::new();
     if let Ok(file) = fs::File::open(path) {
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_resolver_that_only_the_host_reaches_is_replaced() {
+    fn a_name_server_that_only_the_host_reaches_is_replaced() {
         let through =
             Resolver::private_from("search x\nnameserver 10.0.0.1\nnameserver 127.0.0.53\n", &[]);
         assert_eq!(through.file, "search x\nnameserver 10.0.0.1\n");
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_server_at_a_gateway_out_of_reach_is_replaced() {
+    fn a_name_server_at_a_blocked_gateway_is_replaced() {
         let gateway = "10.0.2.1".parse().unwrap();
         let resolver = Resolver::private_from("nameserver 10.0.2.1\n", &[gateway]);
         assert_eq!(resolver.file, "nameserver 169.254.1.1\n");
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_has_the_containers_name_and_the_hosts_if_that_is_allowed() {
+    fn hosts_names_the_container_and_if_allowed_the_host() {
         let text = hosts("svp", false, HostAccess::default());
         assert!(text.ends_with("127.0.0.1\tsvp\n") && !text.contains("internal"));
         let text = hosts("svp", false, HostAccess { host: true, ..HostAccess::default() });

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// The maximum of descriptors for all relayed connections of this process.
-const MOST: usize = 8192;
+/// The maximum number of descriptors for all relayed connections of this process.
+const MAX_RELAYED: usize = 8192;
 /// Descriptors reserved for the rest of this process, in addition to those that were open at the start.
 const KEPT_FREE: usize = 128;
 
@@ -38,7 +38,7 @@ pub(in crate::sandbox) fn lower_limit() {
     let original = std::env::args().nth(1).and_then(|soft| soft.parse().ok());
     if let Some(soft) = original {
         let maximum = getrlimit(Resource::Nofile).maximum;
-        // The limit is only lowered.
+        // Can't fail: this only lowers the limit.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(soft), maximum });
     }
 }
@@ -48,7 +48,7 @@ pub(in crate::sandbox) fn lower_limit() {
 pub(in crate::sandbox) struct FdReservation(usize);
 
 impl FdReservation {
-    /// Reserves this many, if they are available.
+    /// Reserves this many descriptors, if they are available.
     pub(in crate::sandbox) fn take(descriptors: usize) -> Option<FdReservation> {
         static AVAILABLE: OnceLock<usize> = OnceLock::new();
         let most = *AVAILABLE
@@ -65,10 +65,10 @@ impl Drop for FdReservation {
     }
 }
 
-/// Returns how many may be reserved under a limit, given the number that is open.
+/// Returns how many descriptors may be reserved under a limit, given the number already open.
 fn available_for(limit: Option<u64>, open: usize) -> usize {
     let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
-    limit.saturating_sub(KEPT_FREE + open).min(MOST)
+    limit.saturating_sub(KEPT_FREE + open).min(MAX_RELAYED)
 }
 
 fn open_now() -> usize {
@@ -83,6 +83,6 @@ mod tests {
     fn descriptors_are_left_for_the_rest_of_the_process() {
         assert_eq!(available_for(Some(1024), 50), 1024 - KEPT_FREE - 50);
         assert_eq!(available_for(Some(256), 200), 0);
-        assert_eq!(available_for(None, 50), MOST);
+        assert_eq!(available_for(None, 50), MAX_RELAYED);
     }
 }

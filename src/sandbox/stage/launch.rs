@@ -66,13 +66,13 @@ impl<R: Request> Stage<R> {
         Ok(stage)
     }
 
-    /// Sends the request to a stage that was started without one.
+    /// Sends the request to a stage that was spawned without one.
     pub(in crate::sandbox) fn send_request(
         &self,
         request: &R,
         fds: &[BorrowedFd<'_>],
     ) -> Result<()> {
-        send_request(&self.channel, request, fds).map_err(does_not_listen)
+        send_request(&self.channel, request, fds).map_err(send_failed)
     }
 
     /// Receives the last answer and waits for the stage to end.
@@ -124,10 +124,10 @@ impl<R> Stage<R> {
         message: &T,
         fds: &[BorrowedFd<'_>],
     ) -> Result<()> {
-        self.channel.send(message, fds).map_err(does_not_listen)
+        self.channel.send(message, fds).map_err(send_failed)
     }
 
-    /// Receives an answer of the stage; returns the stage's error as the caller's.
+    /// Receives an answer of the stage; returns the stage's error if it sent one.
     pub(in crate::sandbox) fn recv<T: DeserializeOwned>(&mut self) -> Result<(T, Vec<OwnedFd>)> {
         let received = self.answer();
         interrupt::check()?;
@@ -142,7 +142,7 @@ impl<R> Stage<R> {
         }
     }
 
-    /// Waits until the stage has executed another program; returns its error if it failed to.
+    /// Waits until the stage has executed another program; returns the stage's error if that failed.
     pub(in crate::sandbox) fn wait_for_exec(&mut self) -> Result<()> {
         match receive_answer::<()>(&self.channel) {
             Ok(Some((Err(error), _))) => Err(error),
@@ -157,7 +157,7 @@ impl<R> Stage<R> {
         std::mem::forget(self);
     }
 
-    /// Waits for the end of the program that the stage has executed.
+    /// Waits for the program that the stage has executed; returns how it ended.
     pub(in crate::sandbox) fn end(mut self) -> Result<End> {
         use std::os::unix::process::ExitStatusExt;
         let status = self
@@ -208,7 +208,7 @@ impl<R> std::fmt::Debug for Stage<R> {
     }
 }
 
-fn does_not_listen(error: io::Error) -> Error {
+fn send_failed(error: io::Error) -> Error {
     // An interrupt kills the stages.
     interrupt::or_interrupted(Error::sandbox("an svp stage closed its socket").source(error))
 }
@@ -240,7 +240,7 @@ fn executable() -> io::Result<PathBuf> {
 
 fn sealed_copy() -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    // Kernels before 6.3 don't know the flag for an executable memfd, and don't need it.
+    // Kernels before 6.3 don't know MFD_EXEC, and don't need it.
     let fd = rustix::fs::memfd_create("svp", flags | MemfdFlags::EXEC)
         .or_else(|_| rustix::fs::memfd_create("svp", flags))?;
     let mut copy = File::from(fd);

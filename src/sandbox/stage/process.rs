@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 /// How long to wait for the end of a killed container.
 const DYING: Duration = Duration::from_secs(5);
 
-/// Closes all descriptors but the three standard ones: a process that outlives the command must not keep open
-/// what svp's caller left open. Call it before anything is opened.
+/// Closes all descriptors but the three standard ones: a process that outlives the command must not keep open the files
+/// that it inherited from svp's caller. Call it before anything is opened.
 pub(crate) fn close_inherited() {
     let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
     let numbers: Vec<i32> = entries
@@ -27,7 +27,7 @@ pub(crate) fn close_inherited() {
     }
 }
 
-/// Kills this process when its parent ends. The kernel resets this when credentials change.
+/// Makes the kernel kill this process when its parent ends. A change of credentials resets this.
 pub(in crate::sandbox) fn die_with_parent() {
     // Fails only for an invalid signal.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
@@ -40,7 +40,7 @@ pub(in crate::sandbox) fn check_parent(channel: &Channel) -> Result<()> {
 
 /// Resets the signal mask and the ignored signals for a program: exec inherits both from svp and its caller.
 ///
-/// A stage keeps SIGTERM and the like blocked, because svp must handle them first.
+/// Stages keep SIGTERM and similar signals blocked, because svp must handle them first.
 pub(in crate::sandbox) fn reset_signals() {
     crate::sys::default_signals();
     // Fails only for an invalid mask.
@@ -63,7 +63,8 @@ pub(in crate::sandbox) fn pid_of(pidfd: impl AsFd) -> Option<u32> {
     line.trim().parse().ok()
 }
 
-/// Waits until a PID namespace has ended: its init is reported as ended after all its other processes.
+/// Waits until a PID namespace has ended, at most five seconds. The kernel reports the end of the namespace's init
+/// after that of all its other processes.
 pub(in crate::sandbox) fn wait_for_death(init: &OwnedFd) {
     let killed = Instant::now();
     while let Some(left) = DYING.checked_sub(killed.elapsed()) {
@@ -80,7 +81,7 @@ pub(in crate::sandbox) fn timespec(time: Duration) -> Timespec {
     Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) }
 }
 
-/// Drops the capabilities of this process; a program that it executes as root regains them.
+/// Drops all capabilities of this process; a program that it executes as root regains them.
 pub(in crate::sandbox) fn give_capabilities_up() -> Result<()> {
     let none = CapabilitySet::empty();
     set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })

@@ -61,7 +61,7 @@ impl Sandbox {
         let path = tmp.join(&name);
         std::os::unix::fs::lchown(&path, Some(uid), Some(gid)).io("set the owner of", &path)?;
         let overlay = Overlay { lowers: Vec::new(), dir: format!("{TMP}/{name}"), durable: false };
-        let namespace = self.namespace_fd().try_clone().io("keep", "the user namespace")?;
+        let namespace = self.namespace_fd().try_clone().io("duplicate", "the user namespace")?;
         let (layer_store, gone) = (self.layer_store().to_owned(), overlay.dir.clone());
         interrupt::watch_temporary(&path, move |_| {
             // Best effort: a later command removes the rest.
@@ -72,7 +72,8 @@ impl Sandbox {
 }
 
 impl BuildRootfs<'_> {
-    /// Unpacks a layer on top of the others, into this build directory alone; both are removed together.
+    /// Unpacks a layer on top of the others, into this build directory instead of the layer store's cache; the layer is
+    /// removed along with the directory.
     ///
     /// # Errors
     /// As [`Sandbox::build_rootfs`].
@@ -83,13 +84,13 @@ impl BuildRootfs<'_> {
         Ok(())
     }
 
-    /// Unpacks a layer of the cache once more, into this build directory; returns its path.
+    /// Unpacks a cached layer again, into this build directory; returns the path of the copy.
     pub(in crate::sandbox) fn unpack_again(&self, layer: &LayerSource) -> Result<String> {
         self.sandbox.unpack(&self.overlay, layer, "again")?;
         Ok(format!("{}/again", self.overlay.dir))
     }
 
-    /// Adds a published layer on top.
+    /// Adds a layer of the cache on top.
     pub(in crate::sandbox) fn push_layer(&mut self, fs: String) {
         self.overlay.lowers.insert(0, fs);
     }

@@ -9,6 +9,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 use super::overlay;
 use crate::error::{Error, Result};
 
+/// Creates new mount, network and IPC namespaces for this process.
 pub(in crate::sandbox) fn own_mounts() -> Result<()> {
     // Unpacking needs neither a network nor System V IPC.
     let flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC;
@@ -17,8 +18,8 @@ pub(in crate::sandbox) fn own_mounts() -> Result<()> {
     overlay::make_private()
 }
 
-/// Replaces this process's root by an empty file system that contains the directory at `path`, and nothing of
-/// the host but this process's descriptors, in /proc/self/fd, where libraries expect them.
+/// Replaces this process's root with an otherwise empty file system that contains the directory at `path`. Of the host,
+/// only this process's descriptors stay visible, in /proc/self/fd, where libraries expect them.
 pub(in crate::sandbox) fn confine_to(path: &str) -> Result<OwnedFd> {
     confine_fd(path, &overlay::open(path)?)
 }

@@ -18,7 +18,7 @@ use crate::error::{Error, IoContext, Result};
 use crate::oci::Digest;
 use crate::sandbox::userns::idmap::IdMap;
 
-/// Part of the name of every layer store: stores of another format are ignored.
+/// The format number in the name of every layer store: stores of another format are ignored.
 pub(in crate::sandbox) const FORMAT: u32 = 1;
 
 pub(in crate::sandbox) const LAYERS: &str = "layers";
@@ -58,7 +58,7 @@ pub(in crate::sandbox) fn create_owned_dir(path: &Path, map: &IdMap) -> Result<(
     Ok(())
 }
 
-/// Returns a chain ID as a file name: half of it suffices, and is shorter in `ls`.
+/// Returns a chain ID as a file name: its first 40 hexadecimal digits.
 pub(in crate::sandbox) fn key(chain_id: &Digest) -> String {
     chain_id.hex()[..40].to_owned()
 }

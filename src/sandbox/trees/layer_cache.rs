@@ -58,7 +58,7 @@ impl CachedTree {
         self.dir == TMP
     }
 
-    /// Whether a layer has all parts of a published one. Does not verify the content.
+    /// Whether a layer has all parts of a published layer. Does not verify the content.
     pub(crate) fn is_whole(&self) -> bool {
         let report = fs::read(self.path().join("report"));
         let report = report.is_ok_and(|text| serde_json::from_slice::<UnpackReport>(&text).is_ok());
@@ -125,10 +125,10 @@ impl Sandbox {
         let mut found = Vec::new();
         for layer_store in names(trees)? {
             let path = trees.join(&layer_store);
-            let is_area = layer_store.split_once('-').is_some_and(|(map, format)| {
+            let is_layer_store = layer_store.split_once('-').is_some_and(|(map, format)| {
                 map.bytes().all(|b| b.is_ascii_hexdigit()) && format.parse::<u32>().is_ok()
             });
-            if !is_area || !path.is_dir() {
+            if !is_layer_store || !path.is_dir() {
                 found.push(path);
                 continue;
             }
@@ -162,7 +162,7 @@ impl Sandbox {
 
     /// Removes unpacked layers, which must not be in use.
     ///
-    /// Renames each first, so that an interrupt leaves no partly removed layer.
+    /// Renames each layer first, so that an interrupt leaves no partly removed layer.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage), for example if a layer belongs to an id map that the
@@ -188,16 +188,16 @@ impl Sandbox {
         Ok(())
     }
 
-    /// Returns the namespace that may read and remove the trees of `layer_store`: this sandbox's. Only the host's
-    /// root can reach the trees of an earlier id map of root; for those it returns none.
+    /// Returns the user namespace in which to read and remove the trees of `layer_store`: this sandbox's. Returns none
+    /// for the trees of an earlier id map of root, which only the host's root can access.
     fn owner_of(&self, layer_store: &Path) -> Vec<BorrowedFd<'_>> {
         let foreign = layer_store != self.layer_store() && rustix::process::geteuid().is_root();
         if foreign { Vec::new() } else { vec![self.namespace()] }
     }
 }
 
-/// Request: measure trees, given by paths from the stage's directory. A file with several hard links counts once in
-/// each tree. Descriptors: the user namespace, if they belong to one.
+/// Request: measure trees, given by paths relative to the stage's directory. A file with several hard links counts once
+/// in each tree. Descriptors: the user namespace, if they belong to one.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::sandbox) struct MeasureRequest(Vec<String>);
 
@@ -214,7 +214,7 @@ impl Request for MeasureRequest {
 fn tree_size(path: &str) -> rustix::io::Result<u64> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = match rustix::fs::open(path, flags, Mode::empty()) {
-        // The build directory may have been removed with its command; a non-directory isn't svp's.
+        // The build directory may have been removed when its command ended; svp creates only directories here.
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(0),
         other => other?,
     };

@@ -117,7 +117,7 @@ impl Sandbox {
     }
 }
 
-/// Publishes an unpacked layer in the cache. The stage has synced the tree.
+/// Publishes an unpacked layer in the cache. The stage has already synced the tree.
 fn publish(place: &Path, published: &Path, report: &UnpackReport) -> Result<()> {
     let file = write_report(place, report)?;
     File::open(&file).and_then(|file| file.sync_all()).io("sync", &file)?;

@@ -18,7 +18,7 @@ use crate::layer::unpack::copy_directory_metadata;
 use crate::rootfs::open_in_root;
 use crate::sandbox::spec::Overlay;
 
-/// The kernel's limit on lower directories, less the two that svp adds (the scaffold and the empty one).
+/// The kernel's limit on lower directories, minus the two that svp adds (the scaffold and the empty one).
 const MAX_LAYERS: usize = 498;
 
 /// Makes all mounts of this mount namespace private, so that no mount propagates to the host.
@@ -29,12 +29,12 @@ pub(in crate::sandbox) fn make_private() -> Result<()> {
     })
 }
 
-/// Creates the subdirectories of the build directory and mounts `before`. Call it in the layer store; it leaves
-/// this process in `TMP/l`, where the other functions expect it.
+/// Creates the subdirectories of the build directory and mounts `before`. Call it in the layer store: it changes the
+/// working directory to the build directory's `l`, which the other functions expect.
 pub(in crate::sandbox) fn enter(overlay: &Overlay) -> Result<()> {
     if overlay.lowers.len() > MAX_LAYERS {
         return Err(Error::bad_input(format!(
-            "an image of {} layers: overlayfs supports at most {MAX_LAYERS}",
+            "the image has {} layers: overlayfs supports at most {MAX_LAYERS}",
             overlay.lowers.len()
         ))
         .hint("flatten the base image, for example with `svp unpack` and `svp import`"));
@@ -65,8 +65,8 @@ pub(in crate::sandbox) fn mount_merged(overlay: &Overlay) -> Result<()> {
     if !overlay.durable || fs::read_dir("../upper").is_ok_and(|mut all| all.next().is_none()) {
         copy_attributes(Path::new("../before"), Path::new("../upper"))?;
     }
-    // "volatile" leaves a mark in the work directory that refuses a second mount. Query scripts run one after
-    // another in the same build directory.
+    // A "volatile" mount leaves a marker in the work directory, with which the kernel refuses a second mount. Query
+    // scripts run one after another in the same build directory.
     let _ = fs::remove_dir_all("../work/work");
     let lowers = format!("../scaffold:{}", lower_names(overlay.lowers.len(), &["../empty"]));
     let options = "upperdir=../upper,workdir=../work,userxattr";
@@ -101,8 +101,8 @@ fn mount_overlay(at: &str, options: &str) -> Result<()> {
 
 /// Creates the mount points that the image lacks, in the scaffold.
 ///
-/// `/proc` and `/dev` must be directories. `/etc/resolv.conf` and `/etc/hosts` must be regular files, in
-/// directories with the image's attributes: overlayfs shows those of the topmost layer.
+/// `/proc` and `/dev` must be directories. `/etc/resolv.conf` and `/etc/hosts` must be regular files, in directories
+/// with the image's attributes: overlayfs shows the attributes of the topmost layer.
 pub(in crate::sandbox) fn make_scaffold() -> Result<()> {
     let before = Path::new("../before");
     let scaffold = Path::new("../scaffold");
@@ -111,7 +111,7 @@ pub(in crate::sandbox) fn make_scaffold() -> Result<()> {
             make_dir(&scaffold.join(name))?;
         }
     }
-    // If /etc is a file or a dangling link, there is no directory for them.
+    // If /etc is a file or a dangling link, the image has no directory for these files.
     let Some(etc) = etc_directory(before)? else { return Ok(()) };
     let mut dir = PathBuf::new();
     for name in &etc {
@@ -124,15 +124,15 @@ pub(in crate::sandbox) fn make_scaffold() -> Result<()> {
             fs::write(scaffold.join(&file), b"").io("write", scaffold.join(&file))?;
         }
     }
-    // Last, because creating an entry in a directory changes its time.
+    // Last, because creating an entry in a directory changes the directory's mtime.
     for dir in dir.ancestors().filter(|dir| before.join(dir).is_dir()) {
         copy_attributes(&before.join(dir), &scaffold.join(dir))?;
     }
     Ok(())
 }
 
-/// Returns the directory of the image's `/etc`, relative to its root, with links resolved as in the container;
-/// `etc` itself if it is missing, `None` if it leads to no directory.
+/// Returns the directory of the image's `/etc`, relative to its root, with links resolved as in the container; `etc`
+/// itself if it is missing, `None` if it does not resolve to a directory.
 fn etc_directory(before: &Path) -> Result<Option<PathBuf>> {
     match before.join("etc").symlink_metadata() {
         Err(_) => return Ok(Some("etc".into())),

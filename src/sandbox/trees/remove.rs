@@ -35,12 +35,12 @@ impl Request for RemoveRequest {
 
 fn remove_here(paths: &[String]) -> Result<()> {
     let here = overlay::open(".")?;
-    paths.iter().try_for_each(|path| remove_patiently(here.as_fd(), path).io("remove", path))
+    paths.iter().try_for_each(|path| remove_with_retries(here.as_fd(), path).io("remove", path))
 }
 
-/// As [`remove_tree`], but retries for a while if files appear meanwhile: after an interrupt the script's
-/// processes may not have been killed yet, and svp can't wait for them.
-fn remove_patiently(here: BorrowedFd<'_>, path: &str) -> rustix::io::Result<()> {
+/// As [`remove_tree`], but retries for a while if files appear meanwhile: after an interrupt the script's processes may
+/// still be running, and svp can't wait for them.
+fn remove_with_retries(here: BorrowedFd<'_>, path: &str) -> rustix::io::Result<()> {
     for _ in 0..100 {
         match remove_tree(here, path) {
             Err(Errno::NOTEMPTY | Errno::NOENT) => {
@@ -52,7 +52,7 @@ fn remove_patiently(here: BorrowedFd<'_>, path: &str) -> rustix::io::Result<()> 
     remove_tree(here, path)
 }
 
-/// Removes trees of the layer store `layer_store`; an interrupt does not stop the removal.
+/// Removes trees of a layer store; an interrupt does not stop the removal.
 pub(in crate::sandbox) fn remove(
     layer_store: &Path,
     namespace: BorrowedFd<'_>,
@@ -65,11 +65,11 @@ pub(in crate::sandbox) fn remove(
 pub(in crate::sandbox) fn sweep(layer_store: &Path, namespace: BorrowedFd<'_>) {
     let tmp = layer_store.join(TMP);
     let Ok(entries) = fs::read_dir(&tmp) else { return };
-    let mut held = Vec::new();
+    let mut locks = Vec::new();
     let mut dead = Vec::new();
     for entry in entries.flatten() {
         if let Ok(Some(lock)) = Staging::lock_dead(&entry.path()) {
-            held.push(lock);
+            locks.push(lock);
             dead.push(format!("tmp/{}", entry.file_name().to_string_lossy()));
         }
     }

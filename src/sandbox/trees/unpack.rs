@@ -1,4 +1,4 @@
-//! Unpacks a layer into the layer store, confined so that nothing of the host is in reach.
+//! Unpacks a layer into the layer store, confined so that the host's files are out of reach.
 
 use std::fs::File;
 use std::io::{Read, Seek};

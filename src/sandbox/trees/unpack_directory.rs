@@ -1,4 +1,4 @@
-//! Unpacks an image into any directory of the caller, outside the layer store: the work of `svp unpack`.
+//! Unpacks an image into any directory of the caller, outside the layer store, for `svp unpack`.
 //!
 //! Root restores every owner and creates devices. An ordinary user becomes root of a user namespace with a single
 //! id, so that files of the image's root belong to the caller, who can remove them again; other owners, and
@@ -122,7 +122,7 @@ fn enter() -> Result<OwnedFd> {
     confine_fd("/dev", &overlay::open(".")?)
 }
 
-/// Becomes root, if need be of a new user namespace; returns the ids that files can be given.
+/// Becomes root, in a new user namespace if necessary; returns the ids that files can have.
 fn become_root() -> Result<IdRanges> {
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     if uid.is_root() {

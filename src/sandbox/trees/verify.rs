@@ -19,8 +19,8 @@ use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::protocol::{Descriptors, Request};
 use crate::sandbox::userns::namespace;
 
-/// The maximum of reported differences of a layer.
-const MOST_NAMED: usize = 10;
+/// The maximum number of reported differences of a layer.
+const MAX_REPORTED: usize = 10;
 
 /// An unpacked layer that differs from its blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,9 +32,9 @@ pub(crate) struct AlteredLayer {
 }
 
 impl Sandbox {
-    /// Compares the unpacked layers of an image, the lowest first, with their blobs: type, owner, mode, size,
-    /// content, target, attributes and time of every file, and its hard links. Skips layers that aren't unpacked
-    /// for this id map and those whose key is in `seen`; adds the keys of the others.
+    /// Compares the unpacked layers of an image, the lowest first, with their blobs: type, owner, mode, size, content,
+    /// target, attributes and time of every file, and its hard links. Skips layers that aren't unpacked for this id map
+    /// and those whose key is in `seen`; adds the keys of the compared layers to `seen`.
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) for a damaged blob,
@@ -87,7 +87,8 @@ impl Request for CompareRequest {
 fn compare([meant, found]: &[String; 2]) -> Result<Vec<String>> {
     let take = |path: &str| -> Result<Snapshot> {
         let mut tree = snapshot::take(overlay::open(path)?.as_fd())?;
-        // Directories that no layer mentions, and whiteouts, have their time of creation.
+        // Ignore the times of directories and whiteouts: for a whiteout, or a directory that no layer contains, it is
+        // the time of creation.
         for node in tree.values_mut().filter(|node| has_no_time(&node.entry)) {
             node.entry.mtime = Default::default();
         }
@@ -95,11 +96,11 @@ fn compare([meant, found]: &[String; 2]) -> Result<Vec<String>> {
     };
     let (meant, found) = (take(meant)?, take(found)?);
     let differences = snapshot::compare(&meant, &found);
-    let mut lines: Vec<String> = (differences.iter().take(MOST_NAMED))
+    let mut lines: Vec<String> = (differences.iter().take(MAX_REPORTED))
         .map(|(path, difference)| line(path, difference, &meant, &found))
         .collect();
-    if differences.len() > MOST_NAMED {
-        lines.push(format!("and {} more", differences.len() - MOST_NAMED));
+    if differences.len() > MAX_REPORTED {
+        lines.push(format!("and {} more", differences.len() - MAX_REPORTED));
     }
     Ok(lines)
 }

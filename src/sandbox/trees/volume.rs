@@ -25,7 +25,8 @@ use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::protocol::{Descriptors, Request};
 use crate::sandbox::userns::namespace;
 
-/// The directory that is mounted, one level down: a directory of another owner can't be renamed.
+/// The mounted directory is one level below the volume's own: the service may change its owner, and svp could not
+/// rename it then.
 const DATA: &str = "data";
 
 /// Request: fill a volume from an image. Descriptors: the user namespace.
@@ -91,7 +92,7 @@ impl Sandbox {
         File::open(&volumes).and_then(|dir| dir.sync_all()).io("sync", &volumes)
     }
 
-    /// Whether there is a volume of this name.
+    /// Whether a volume of this name exists.
     pub(crate) fn has_volume(&self, name: &str) -> bool {
         self.layer_store().join(VOLUMES).join(name).exists()
     }
@@ -115,7 +116,7 @@ impl Sandbox {
 
     /// Returns the bind mount of a volume in a service's container.
     pub(crate) fn volume_bind(name: &str, at: &str, read_only: bool) -> Bind {
-        // Relative to the directory in which the container's init starts: PLACE/l.
+        // Relative to the directory in which the container's init starts: `l` in the overlay's directory.
         let source = PathBuf::from("../../..").join(volume_data(name));
         Bind { source, at: at.to_owned(), read_only }
     }
@@ -134,7 +135,7 @@ pub(in crate::sandbox) fn volume_data(name: &str) -> PathBuf {
     Path::new(VOLUMES).join(name).join(DATA)
 }
 
-/// Returns the name of the volume of a [`Sandbox::volume_bind`] with this source.
+/// Returns the volume's name, if `source` is the source of a [`Sandbox::volume_bind`].
 pub(in crate::sandbox) fn volume_name(source: &Path) -> Option<&str> {
     let rest = source.strip_prefix("../../..").ok()?.strip_prefix(VOLUMES).ok()?;
     rest.parent()?.to_str()
@@ -162,7 +163,7 @@ fn fill(request: &FillRequest) -> Result<()> {
         rustix::fs::fchmod(&into, Mode::from(0o755)).io("set the mode of", "the volume")?;
         return Ok(());
     };
-    // From here on, nothing of the host is in reach.
+    // From here on, the host's files are out of reach.
     let into = confine_fd("../none", &into)?;
     copy(&from, &empty, &into, &request.ids)
 }

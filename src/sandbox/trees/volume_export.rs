@@ -23,7 +23,7 @@ use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::protocol::{Descriptors, Request};
 use crate::sandbox::userns::namespace;
 
-/// Request: write a service's writes and its volumes as a tar. Descriptors: the user namespace, the tar.
+/// Request: export a service's writes and its volumes as a tar. Descriptors: the user namespace, the tar.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::sandbox) struct ExportRequest(ArchiveRequest);
 
@@ -38,7 +38,7 @@ impl Request for ExportRequest {
 }
 
 impl Sandbox {
-    /// Writes a stopped service's writes, in the form of a layer on its image, and its volumes, as a tar to
+    /// Exports a stopped service's writes, in the form of a layer on top of its image, and its volumes, as a tar to
     /// `tar`.
     ///
     /// # Errors
@@ -50,8 +50,8 @@ impl Sandbox {
         volumes: &[ArchivedVolume],
         tar: OwnedFd,
     ) -> Result<()> {
-        let there: Vec<_> = volumes.iter().filter(|one| self.has_volume(&one.name)).collect();
-        let request = ArchiveRequest::new(self, overlay, there);
+        let existing: Vec<_> = volumes.iter().filter(|one| self.has_volume(&one.name)).collect();
+        let request = ArchiveRequest::new(self, overlay, existing);
         let fds = [self.namespace(), tar.as_fd()];
         let stage = Stage::start(self.layer_store(), &ExportRequest(request), &fds)?;
         drop(tar);
@@ -88,7 +88,7 @@ fn root_entry(prefix: &str, volume: &OwnedFd) -> Result<Entry> {
     Ok(entry)
 }
 
-/// Writes the difference of `tree` from `before`, below `prefix`.
+/// Writes the changes from `before` to `tree`, below `prefix`.
 fn pack_tree<W: Write>(
     tar: &mut TarWriter<W>,
     prefix: &str,
@@ -123,7 +123,7 @@ fn pack_tree<W: Write>(
         // Closing the read end stops the writer.
         drop(reader);
         let written = written.join().unwrap_or_else(|_| Err(Error::sandbox("copying panicked")));
-        // The first failure causes the other one; the diff's own error says more than a broken pipe.
+        // One failure causes the other: the diff's own error explains more than a broken pipe.
         match (written, taken) {
             (Err(error), _) if error.kind() != Kind::Storage => Err(error),
             (_, Err(error)) => Err(error),

@@ -23,8 +23,8 @@ use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::protocol::{Descriptors, Request};
 use crate::sandbox::userns::namespace;
 
-/// Request: fill a service's upper directory and volumes from a tar; the answer lists the volumes that were in it.
-/// Descriptors: the user namespace, the tar.
+/// Request: fill a service's upper directory and volumes from a tar; the answer states for each volume whether the tar
+/// contains it. Descriptors: the user namespace, the tar.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::sandbox) struct ImportRequest(ArchiveRequest);
 
@@ -39,11 +39,11 @@ impl Request for ImportRequest {
 }
 
 impl Sandbox {
-    /// Fills a service's new upper directory and new volumes from the tar that `tar` streams, which is untrusted.
-    /// Does not create volumes that are missing in the tar.
+    /// Fills a service's new upper directory and new volumes from the tar that `tar` streams, which is untrusted. Does
+    /// not create volumes that are missing from the tar.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) for a tar that is damaged or not such an export,
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) for a tar that is damaged or is not an export of this service,
     /// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).
     pub(crate) fn import_volumes(
         &self,
@@ -119,7 +119,7 @@ fn unpack_tree(
             let mut reader = reader;
             unpack_layer(&mut reader, tree.as_fd(), options).map(drop)
         });
-        let handed: Result<Option<Entry>> = (|| {
+        let copied: Result<Option<Entry>> = (|| {
             let mut tar = TarWriter::new(BufWriter::with_capacity(1 << 18, writer));
             let mut next = Some(first);
             while let Some(mut entry) = next {
@@ -146,10 +146,10 @@ fn unpack_tree(
         let unpacked =
             unpacked.join().unwrap_or_else(|_| Err(Error::sandbox("unpacking panicked")));
         // If both failed, the unpacking error is the cause, unless the tar was cut off.
-        match (handed, unpacked) {
+        match (copied, unpacked) {
             (Err(error), Err(_)) if error.kind() == Kind::BadInput => Err(error),
             (_, Err(error)) => Err(error),
-            (handed, Ok(())) => handed,
+            (copied, Ok(())) => copied,
         }
     })
 }

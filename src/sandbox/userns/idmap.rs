@@ -17,7 +17,7 @@ use crate::sandbox::programs::find_program;
 const ROOT_BASE: u32 = 0x7000_0000;
 const ROOT_COUNT: u32 = 0x1000_0000;
 
-/// Maps `count` ids, from `inside` (in the container) on, to the ids from `outside` (on the host) on.
+/// Maps `count` ids, starting at `inside` (in the container), to ids starting at `outside` (on the host).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Extent {
     /// The first id in the container.
@@ -42,7 +42,7 @@ pub(crate) struct IdMap {
 /// The ways to write an id map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum MapMethod {
-    /// svp writes it: it has the privilege over the ids.
+    /// svp writes the map itself: it has CAP_SETUID and CAP_SETGID.
     Direct,
     /// The setuid helpers `newuidmap` and `newgidmap` write it, from /etc/subuid and /etc/subgid.
     Helpers,
@@ -53,9 +53,9 @@ pub(crate) enum MapMethod {
 impl IdMap {
     /// Returns the widest map that the calling user may have.
     ///
-    /// Root maps to a private high range, so that a container's root has no rights on the host; in a user
-    /// namespace too small for that, to the ids it has. An ordinary user maps to their own id and their
-    /// subordinate ranges; without such a range, or without the helpers, to their own id alone.
+    /// Root maps to a private high range, so that a container's root has no rights on the host; in a user namespace
+    /// that is too small for that range, root maps to the ids of that namespace. An ordinary user maps to their own id
+    /// and their subordinate ranges; without such a range, or without the helpers, to their own id alone.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage) if /proc can't be read.
@@ -88,7 +88,7 @@ impl IdMap {
         Ok(IdMap { uids: all(uid, uids), gids: all(gid, gids), how: MapMethod::Helpers })
     }
 
-    /// Returns the host's user and group ids of the container's root.
+    /// Returns the user and group id that the container's root has on the host.
     pub(crate) fn root(&self) -> (u32, u32) {
         (self.uids[0].outside, self.gids[0].outside)
     }
@@ -171,7 +171,7 @@ fn parse_subordinate(text: &str, uid: u32, name: Option<&str>) -> Vec<(u32, u32)
         .collect()
 }
 
-/// Returns the login name, from /etc/passwd: NSS needs a C library that can load modules.
+/// Returns the login name, from /etc/passwd or $USER: NSS needs a C library that can load modules.
 fn user_name(uid: u32) -> Option<String> {
     let text = fs::read_to_string("/etc/passwd").ok()?;
     let uid = uid.to_string();
@@ -191,7 +191,7 @@ fn run_helper(name: &str, pid: u32, extents: &[Extent], file: &str) -> Result<()
         command.args([extent.inside, extent.outside, extent.count].map(|n| n.to_string()));
     }
     debug!("running {} for process {pid}", path.display());
-    // Ctrl-C on a terminal must not end it.
+    // Ctrl-C on the terminal must not end the helper.
     command.process_group(0);
     let output = command.output().map_err(|error| {
         Error::sandbox(format!("can't run {}", path.display()))
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn root_takes_a_high_range_or_what_there_is() {
+    fn root_maps_to_a_high_range_or_to_the_ids_it_has() {
         let high = Extent { inside: 0, outside: ROOT_BASE, count: ROOT_COUNT };
         assert_eq!(root_extents("         0          0 4294967295\n"), vec![high]);
         let same = |inside, count| Extent { inside, outside: inside, count };

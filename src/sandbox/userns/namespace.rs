@@ -16,7 +16,7 @@ use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::process::{check_parent, die_with_parent};
 use crate::sandbox::stage::protocol::{Descriptors, Request, reply_with};
 
-/// Creates a user namespace and returns its descriptor. Takes no descriptors.
+/// Request: create a user namespace and return its descriptor. No descriptors.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::sandbox) struct UserNamespaceRequest;
 
@@ -46,6 +46,7 @@ impl Request for UserNamespaceRequest {
     }
 }
 
+/// Returns the error for a refused user namespace, with a hint at the likely cause.
 pub(in crate::sandbox) fn no_user_namespace(errno: nix::errno::Errno) -> Error {
     let error = Error::sandbox("this host does not let you create a user namespace").source(errno);
     let sysctl = |path: &str, off: &str| {
@@ -71,7 +72,7 @@ pub(in crate::sandbox) fn join(channel: &Channel, namespace: OwnedFd) -> Result<
     };
     setns(namespace, CloneFlags::CLONE_NEWUSER).map_err(failed)?;
     let root = (Uid::from_raw(0), Gid::from_raw(0));
-    // In a map of a single id setgroups is denied: the caller's groups stay, unmapped and without effect.
+    // With a single-id map, setgroups is denied: the process keeps the caller's groups, unmapped and without effect.
     let _ = setgroups(&[]);
     setresgid(root.1, root.1, root.1).map_err(failed)?;
     setresuid(root.0, root.0, root.0).map_err(failed)?;

@@ -1,5 +1,5 @@
 //! `svp-conformance LAYOUT...` opens each OCI image layout with ocidir, an independent implementation, has it checked,
-//! and reads every image's config. Prints one line per layout; exits with 1 at the first unsound one.
+//! and reads every image's config. Prints one line per layout; exits with 1 at the first that is not sound.
 
 use std::process::ExitCode;
 
@@ -13,18 +13,18 @@ fn check(path: &str) -> Result<String, Failure> {
     let layout = ocidir::OciDir::open(Dir::open_ambient_dir(path, ambient_authority())?)?;
     let index = layout.read_index()?;
     if index.manifests().is_empty() {
-        return Err("no image in it".into());
+        return Err("the layout contains no image".into());
     }
     let blobs = layout.fsck()?;
     let mut layers = 0;
     for descriptor in index.manifests() {
         if descriptor.media_type() != &MediaType::ImageManifest {
-            return Err(format!("{} is no image manifest", descriptor.media_type()).into());
+            return Err(format!("{} is not an image manifest", descriptor.media_type()).into());
         }
         let manifest: ocidir::oci_spec::image::ImageManifest = layout.read_json_blob(descriptor)?;
         let config: ImageConfiguration = layout.read_json_blob(manifest.config())?;
         if config.rootfs().diff_ids().len() != manifest.layers().len() {
-            return Err("as many diff IDs as layers are needed".into());
+            return Err("the numbers of diff IDs and layers differ".into());
         }
         layers += manifest.layers().len();
     }

@@ -28,19 +28,19 @@ const RESTORE: &str = "#!/bin/sh\ncat >/data/x\ncase $(cat /data/x) in\n\
     stay*) sleep 4714;; esac\n";
 
 struct Service {
-    place: TestEnv,
+    env: TestEnv,
 }
 
 impl Service {
     /// Runs a service `one` of a pack with these backup scripts.
     fn new(scripts: &[(&str, &str)]) -> Service {
-        let place = TestEnv::new();
-        place.import_busybox();
+        let env = TestEnv::new();
+        env.import_busybox();
         let files = [("bin/query", QUERY), ("bin/build", BUILD), ("bin/run", RUN)];
-        let pack = place.write_pack("pack", &[&files[..], scripts].concat());
+        let pack = env.write_pack("pack", &[&files[..], scripts].concat());
         let pack = pack.to_str().unwrap();
-        place.ok(["build", "-b", pack, "-t", "base", "--base", "busybox", "--network", "none"]);
-        let service = Service { place };
+        env.ok(["build", "-b", pack, "-t", "base", "--base", "busybox", "--network", "none"]);
+        let service = Service { env };
         service.add("one");
         service
     }
@@ -50,36 +50,36 @@ impl Service {
     }
 
     fn add(&self, name: &str) {
-        self.place.ok(["setup", "-i", "base", "-t", name, "--network", "none"]);
-        self.place.ok(["run", "-d", "--wait", "--network", "none", name]);
+        self.env.ok(["setup", "-i", "base", "-t", name, "--network", "none"]);
+        self.env.ok(["run", "-d", "--wait", "--network", "none", name]);
     }
 
     fn set(&self, value: &str) {
-        self.place.ok(["exec", "one", "sh", "-c", &format!("echo '{value}' >/data/x")]);
+        self.env.ok(["exec", "one", "sh", "-c", &format!("echo '{value}' >/data/x")]);
     }
 
     fn get(&self) -> String {
-        self.place.ok(["exec", "one", "cat", "/data/x"])
+        self.env.ok(["exec", "one", "cat", "/data/x"])
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.place.path(name)
+        self.env.path(name)
     }
 
     fn backup(&self, name: &str) -> PathBuf {
         let path = self.path(name);
-        self.place.ok(["backup", "one", "-o", path.to_str().unwrap()]);
+        self.env.ok(["backup", "one", "-o", path.to_str().unwrap()]);
         path
     }
 
-    /// `svp restore` of a file, with further arguments.
+    /// Runs `svp restore` on a file, with further arguments.
     fn restore(&self, file: &Path, more: &[&str]) -> Output {
-        let mut command = self.place.svp(["restore", "one", "-i", file.to_str().unwrap()]);
+        let mut command = self.env.svp(["restore", "one", "-i", file.to_str().unwrap()]);
         output(command.args(more))
     }
 
     fn status(&self) -> Value {
-        serde_json::from_str(&self.place.ok(["info", "one", "--format", "json"])).unwrap()
+        serde_json::from_str(&self.env.ok(["info", "one", "--format", "json"])).unwrap()
     }
 
     fn started(&self) -> Option<i64> {
@@ -96,7 +96,7 @@ impl Service {
             names.sort();
             names
         };
-        let store = self.place.store();
+        let store = self.env.store();
         assert_eq!(names(&store.join("services")), ["one"]);
         assert!(!store.join("services/one/swap.json").exists());
         assert!(names(&store.join("tmp")).is_empty());
@@ -121,62 +121,62 @@ fn code(result: &Output, code: i32) -> String {
 }
 
 #[test]
-fn the_hello_pack_has_its_data_back() {
-    let place = TestEnv::new();
-    place.import_busybox();
+fn the_data_of_the_hello_pack_is_restored() {
+    let env = TestEnv::new();
+    env.import_busybox();
     let hello = pack("hello");
     let hello = hello.to_str().unwrap();
-    place.ok(["build", "-b", hello, "-t", "hello", "--base", "busybox", "--network", "none"]);
-    place.ok(["setup", "-i", "hello", "-t", "h1", "--network", "none"]);
-    place.ok(["run", "-d", "--wait", "h1"]);
-    let address = place.ok(["ports", "h1"]);
-    place.ok(["extra", "h1", "greet", "the law"]);
-    let file = place.path("h1.zst");
+    env.ok(["build", "-b", hello, "-t", "hello", "--base", "busybox", "--network", "none"]);
+    env.ok(["setup", "-i", "hello", "-t", "h1", "--network", "none"]);
+    env.ok(["run", "-d", "--wait", "h1"]);
+    let address = env.ok(["ports", "h1"]);
+    env.ok(["extra", "h1", "greet", "the law"]);
+    let file = env.path("h1.zst");
     let file = file.to_str().unwrap();
-    place.ok(["backup", "h1", "-o", file, "--verify"]);
+    env.ok(["backup", "h1", "-o", file, "--verify"]);
     // Other tools decompress it to the script's output.
     let listing = run("sh", ["-c", &format!("zstd -dc {file} | tar -tv")]);
     assert!(listing.contains("1000/1000") && listing.contains("index.html"), "{listing}");
-    place.ok(["exec", "h1", "--", "sh", "-c", "rm -rf /var/lib/hello/*; echo x >/var/lib/hello/y"]);
-    place.fails(1, ["client", "h1"]);
-    assert_eq!(place.ok(["restore", "h1", "-i", file]), "h1\n");
-    assert_eq!(place.ok(["client", "h1"]), "the law\n");
-    assert_eq!(place.ok(["extra", "h1", "pages"]), "index.html\n");
-    assert_eq!(place.ok(["ports", "h1"]), address);
-    place.ok(["rm", "--force", "--volumes", "h1"]);
-    place.assert_nothing_left();
+    env.ok(["exec", "h1", "--", "sh", "-c", "rm -rf /var/lib/hello/*; echo x >/var/lib/hello/y"]);
+    env.fails(1, ["client", "h1"]);
+    assert_eq!(env.ok(["restore", "h1", "-i", file]), "h1\n");
+    assert_eq!(env.ok(["client", "h1"]), "the law\n");
+    assert_eq!(env.ok(["extra", "h1", "pages"]), "index.html\n");
+    assert_eq!(env.ok(["ports", "h1"]), address);
+    env.ok(["rm", "--force", "--volumes", "h1"]);
+    env.assert_nothing_left();
 }
 
 #[test]
-fn redis_has_its_keys_back() {
-    let place = TestEnv::new();
-    instance(&place, "redis");
-    place.ok(["run", "-d", "--wait", "--name", "keys", "instance"]);
+fn the_keys_of_redis_are_restored() {
+    let env = TestEnv::new();
+    instance(&env, "redis");
+    env.ok(["run", "-d", "--wait", "--name", "keys", "instance"]);
     let fill = "for i = 1, 20000 do redis.call('set', i, string.rep(i, 20)) end return 'full'";
-    assert_eq!(place.ok(["client", "keys", "eval", fill, "0"]), "full\n");
-    let address = place.ok(["ports", "keys"]);
-    place.ok(["backup", "keys", "-o", "keys.zst", "--verify"]);
-    place.ok(["extra", "keys", "flush"]);
-    assert_eq!(place.ok(["client", "keys", "dbsize"]), "0\n");
-    place.ok(["restore", "keys", "-i", "keys.zst"]);
-    assert_eq!(place.ok(["client", "keys", "dbsize"]), "20000\n");
-    assert_eq!(place.ok(["client", "keys", "get", "12"]).trim(), "12".repeat(20));
-    assert_eq!(place.ok(["ports", "keys"]), address);
-    place.ok(["restart", "keys"]);
-    place.ok(["health", "keys", "--wait"]);
-    assert_eq!(place.ok(["client", "keys", "dbsize"]), "20000\n");
-    place.ok(["rm", "--force", "--volumes", "keys"]);
-    place.assert_nothing_left();
+    assert_eq!(env.ok(["client", "keys", "eval", fill, "0"]), "full\n");
+    let address = env.ok(["ports", "keys"]);
+    env.ok(["backup", "keys", "-o", "keys.zst", "--verify"]);
+    env.ok(["extra", "keys", "flush"]);
+    assert_eq!(env.ok(["client", "keys", "dbsize"]), "0\n");
+    env.ok(["restore", "keys", "-i", "keys.zst"]);
+    assert_eq!(env.ok(["client", "keys", "dbsize"]), "20000\n");
+    assert_eq!(env.ok(["client", "keys", "get", "12"]).trim(), "12".repeat(20));
+    assert_eq!(env.ok(["ports", "keys"]), address);
+    env.ok(["restart", "keys"]);
+    env.ok(["health", "keys", "--wait"]);
+    assert_eq!(env.ok(["client", "keys", "dbsize"]), "20000\n");
+    env.ok(["rm", "--force", "--volumes", "keys"]);
+    env.assert_nothing_left();
 }
 
 #[test]
-fn every_compression_gives_the_scripts_bytes_and_says_whose_they_are() {
+fn every_compression_keeps_the_data_and_its_header() {
     let service = Service::with_scripts();
     service.set("some data");
-    let place = &service.place;
+    let env = &service.env;
     for (compression, tool) in [("zstd", "zstd"), ("gzip", "gzip"), ("none", "cat")] {
         let arguments = ["backup", "one", "--compression", compression];
-        let result = output(&mut place.svp(arguments));
+        let result = output(&mut env.svp(arguments));
         assert!(code(&result, 0).contains("the backup of some data"));
         let file = service.path(compression);
         std::fs::write(&file, &result.stdout).unwrap();
@@ -184,7 +184,7 @@ fn every_compression_gives_the_scripts_bytes_and_says_whose_they_are() {
             format!("{tool} {} <{}", if tool == "cat" { "" } else { "-dc" }, file.display());
         assert_eq!(run("sh", ["-c", &decompress]), "some data\n");
         service.set("other data");
-        let mut restore = place.svp(["restore", "one"]);
+        let mut restore = env.svp(["restore", "one"]);
         restore.stdin(File::open(&file).unwrap());
         let printed = code(&restore.output().unwrap(), 0);
         let says = printed.contains("a backup of one (one:latest)");
@@ -192,8 +192,8 @@ fn every_compression_gives_the_scripts_bytes_and_says_whose_they_are() {
         assert_eq!(service.get(), "some data\n");
     }
     // With a compression level, and compressed by other tools.
-    place.ok(["backup", "one", "--compression-level", "9", "-o", "b.zst"]);
-    place.fails(125, ["backup", "one", "--compression-level", "99"]);
+    env.ok(["backup", "one", "--compression-level", "9", "-o", "b.zst"]);
+    env.fails(125, ["backup", "one", "--compression-level", "99"]);
     run("sh", ["-c", &format!("cd {} && zstd -dc b.zst | gzip >b.gz", service.path("").display())]);
     service.set("else");
     let printed = code(&service.restore(&service.path("b.gz"), &[]), 0);
@@ -210,7 +210,7 @@ fn a_failed_backup_never_touches_the_last_good_one() {
     let to_file = ["backup", "one", "-o", "b"];
     for (value, expected) in [("fail", 3), ("killed", 137)] {
         service.set(value);
-        let result = output(&mut service.place.svp(to_file));
+        let result = output(&mut service.env.svp(to_file));
         let printed = code(&result, expected);
         assert!(
             printed.contains("b is unchanged") && printed.contains("the backup of"),
@@ -218,7 +218,7 @@ fn a_failed_backup_never_touches_the_last_good_one() {
         );
         assert_eq!(std::fs::read(&file).unwrap(), good);
         // No decompressor accepts the truncated stream as complete.
-        let result = output(&mut service.place.svp(["backup", "one"]));
+        let result = output(&mut service.env.svp(["backup", "one"]));
         code(&result, expected);
         std::fs::write(service.path("part"), &result.stdout).unwrap();
         let part = output(Command::new("zstd").arg("-dc").arg(service.path("part")));
@@ -226,31 +226,31 @@ fn a_failed_backup_never_touches_the_last_good_one() {
     }
     // A process still holds the output after the script has ended.
     service.set("left");
-    let printed = code(&output(&mut service.place.svp(to_file)), 125);
+    let printed = code(&output(&mut service.env.svp(to_file)), 125);
     assert!(printed.contains("still holds"), "{printed}");
     service.set("fine");
-    let printed = code(&output(&mut service.place.svp(["backup", "one", "-o", "/dev/full"])), 125);
+    let printed = code(&output(&mut service.env.svp(["backup", "one", "-o", "/dev/full"])), 125);
     assert!(printed.contains("No space left"), "{printed}");
-    let mut limited = service.place.command("sh");
+    let mut limited = service.env.command("sh");
     let svp = env!("CARGO_BIN_EXE_svp");
-    service.place.ok(["exec", "one", "sh", "-c", "head -c 3000000 /dev/urandom >/data/x"]);
+    service.env.ok(["exec", "one", "sh", "-c", "head -c 3000000 /dev/urandom >/data/x"]);
     limited.args(["-c", &format!("trap '' XFSZ; ulimit -f 100; exec {svp} backup one -o b")]);
     code(&output(&mut limited), 125);
     assert_eq!(std::fs::read(&file).unwrap(), good);
     for arguments in
         [&["backup", "none"][..], &["backup", "one", "-o", "."], &["backup", "one", "-o", "no/b"]]
     {
-        service.place.fails(125, arguments);
+        service.env.fails(125, arguments);
     }
-    service.place.ok(["stop", "one", "-t", "0"]);
-    let printed = service.place.fails(125, to_file);
+    service.env.ok(["stop", "one", "-t", "0"]);
+    let printed = service.env.fails(125, to_file);
     assert!(printed.contains("svp start one"), "{printed}");
     assert_eq!(std::fs::read(&file).unwrap(), good);
     service.assert_alone();
 }
 
 fn spawn(service: &Service, arguments: &[&str]) -> Child {
-    let mut command = service.place.svp(arguments);
+    let mut command = service.env.svp(arguments);
     command.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn().unwrap()
 }
 
@@ -273,7 +273,7 @@ fn an_interrupted_backup_leaves_nothing() {
         kill(&child, signal);
         assert_eq!(child.wait().unwrap().code(), expected);
         assert_eq!(std::fs::read(&file).unwrap(), good);
-        wait_until("what the script started ends with it", || !hangs());
+        wait_until("the children of the script have ended", || !hangs());
         assert_eq!(service.status()["status"], "running");
     }
     service.assert_alone();
@@ -290,7 +290,7 @@ fn a_failed_restore_changes_nothing() {
     let monitor = service.started();
     let same = |service: &Service| {
         assert_eq!(service.get(), "mine\n");
-        assert_eq!(service.started(), monitor, "the old one was stopped");
+        assert_eq!(service.started(), monitor, "the service was stopped");
         service.assert_alone();
     };
     let printed = code(&service.restore(&service.path("bad"), &[]), 4);
@@ -318,43 +318,43 @@ fn a_failed_restore_changes_nothing() {
     same(&service);
     // A backup of another image is refused without --force.
     service.add("two");
-    service.place.ok(["backup", "two", "-o", "two"]);
+    service.env.ok(["backup", "two", "-o", "two"]);
     let printed = code(&service.restore(&service.path("two"), &[]), 125);
     assert!(printed.contains("backup of two") && printed.contains("--force"), "{printed}");
-    service.place.ok(["rm", "--force", "--volumes", "two"]);
+    service.env.ok(["rm", "--force", "--volumes", "two"]);
     same(&service);
     code(&service.restore(&service.path("two"), &["--force"]), 0);
     assert_eq!(service.get(), "built\n");
     // A stopped service is restored, and stays stopped.
-    service.place.ok(["stop", "one", "-t", "0"]);
+    service.env.ok(["stop", "one", "-t", "0"]);
     code(&service.restore(&service.path("good"), &[]), 0);
     assert_eq!(service.status()["status"], "exited");
-    service.place.ok(["start", "one"]);
+    service.env.ok(["start", "one"]);
     assert_eq!(service.get(), "good\n");
     service.assert_alone();
 }
 
 #[test]
-fn a_copy_that_is_well_only_elsewhere_is_taken_back() {
+fn a_restored_service_that_is_unhealthy_is_rolled_back() {
     let service = Service::with_scripts();
-    service.place.ok(["rm", "--force", "--volumes", "one"]);
-    // Here the service has an address of its own; the fresh copy of a service without ports has no network.
-    service.place.ok(["run", "-d", "--wait", "one"]);
+    service.env.ok(["rm", "--force", "--volumes", "one"]);
+    // The service has its own address; its candidate, of a service without ports, has no network.
+    service.env.ok(["run", "-d", "--wait", "one"]);
     service.set("away");
     service.backup("b");
     service.set("mine");
-    service.place.ok(["exec", "one", "sh", "-c", "echo w >/etc/written"]);
+    service.env.ok(["exec", "one", "sh", "-c", "echo w >/etc/written"]);
     let printed = code(&service.restore(&service.path("b"), &["--wait", "1"]), 125);
     assert!(printed.contains("it replaces the old one"), "{printed}");
     assert!(printed.contains("not restored, everything is as it was"), "{printed}");
     assert_eq!(service.status()["status"], "running");
     assert_eq!(service.get(), "mine\n");
-    assert_eq!(service.place.ok(["exec", "one", "cat", "/etc/written"]), "w\n");
+    assert_eq!(service.env.ok(["exec", "one", "cat", "/etc/written"]), "w\n");
     service.assert_alone();
     // An interrupt at this point is rolled back too.
     let mut child = spawn(&service, &["restore", "one", "-i", "b"]);
-    let journal = service.place.store().join("services/one/swap.json");
-    wait_until("it is swapped", || journal.exists());
+    let journal = service.env.store().join("services/one/swap.json");
+    wait_until("the cutover has begun", || journal.exists());
     kill(&child, Signal::INT);
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert_eq!(service.status()["status"], "running");
@@ -363,31 +363,31 @@ fn a_copy_that_is_well_only_elsewhere_is_taken_back() {
 }
 
 #[test]
-fn a_volume_that_another_runs_with_is_not_taken_from_it() {
+fn a_volume_in_use_by_another_service_is_not_replaced() {
     let service = Service::with_scripts();
     let file = service.backup("b");
-    service.place.ok(["rm", "--force", "--volumes", "one"]);
+    service.env.ok(["rm", "--force", "--volumes", "one"]);
     let run = ["run", "-d", "--network", "none", "-v", "both:/data"];
     for name in ["one", "two"] {
-        service.place.ok([&run[..], &["--name", name, "one"]].concat());
+        service.env.ok([&run[..], &["--name", name, "one"]].concat());
     }
     service.set("mine");
     let printed = code(&service.restore(&file, &[]), 125);
-    assert!(printed.contains("two runs with the same volume, both"), "{printed}");
-    service.place.ok(["stop", "-t", "0", "two"]);
+    assert!(printed.contains("two is running with the same volume, both"), "{printed}");
+    service.env.ok(["stop", "-t", "0", "two"]);
     code(&service.restore(&file, &[]), 0);
-    service.place.ok(["start", "two"]);
+    service.env.ok(["start", "two"]);
     for name in ["one", "two"] {
-        assert_eq!(service.place.ok(["exec", name, "cat", "/data/x"]), "built\n");
+        assert_eq!(service.env.ok(["exec", name, "cat", "/data/x"]), "built\n");
     }
 }
 
 #[test]
-fn a_restore_waits_until_the_fresh_copy_listens() {
-    let place = TestEnv::new();
-    place.import_busybox();
+fn a_restore_waits_until_the_candidate_listens() {
+    let env = TestEnv::new();
+    env.import_busybox();
     let query = "#!/bin/sh\ncase $1 in os) echo busybox/1;; ports) echo 4713;; volumes) echo /data;; esac\n";
-    // The service listens late, and creates the script's prerequisite only then.
+    // The service listens late, and only then creates the file that the script needs.
     let run = "#!/bin/sh\nsleep 1; touch /tmp/ready\nexec nc -ll -p 4713 -e cat\n";
     let restore = "#!/bin/sh\ntest -e /tmp/ready && cat >/data/x\n";
     let files = [
@@ -397,26 +397,26 @@ fn a_restore_waits_until_the_fresh_copy_listens() {
         ("bin/backup", "#!/bin/sh\necho data\n"),
         ("bin/restore", restore),
     ];
-    let pack = place.write_pack("late", &files);
+    let pack = env.write_pack("late", &files);
     let pack = pack.to_str().unwrap();
-    place.ok(["build", "-b", pack, "-t", "b", "--base", "busybox", "--network", "none"]);
-    place.ok(["setup", "-i", "b", "-t", "late", "--network", "none"]);
-    // On the host's network, which the copy must not share.
-    place.ok(["run", "-d", "--network", "host", "late"]);
-    place.ok(["backup", "late", "-o", "late.zst", "--verify"]);
-    place.ok(["restore", "late", "-i", "late.zst"]);
-    assert_eq!(place.ok(["exec", "late", "cat", "/data/x"]), "data\n");
-    place.ok(["rm", "--force", "--volumes", "late"]);
-    place.assert_nothing_left();
+    env.ok(["build", "-b", pack, "-t", "b", "--base", "busybox", "--network", "none"]);
+    env.ok(["setup", "-i", "b", "-t", "late", "--network", "none"]);
+    // On the host's network, which the candidate must not share.
+    env.ok(["run", "-d", "--network", "host", "late"]);
+    env.ok(["backup", "late", "-o", "late.zst", "--verify"]);
+    env.ok(["restore", "late", "-i", "late.zst"]);
+    assert_eq!(env.ok(["exec", "late", "cat", "/data/x"]), "data\n");
+    env.ok(["rm", "--force", "--volumes", "late"]);
+    env.assert_nothing_left();
 }
 
 #[test]
 fn an_interrupted_copy_starts_the_service_again() {
     let service = Service::new(&[]);
     let fill = "head -c 30000000 /dev/urandom >/data/big; for i in 1 2 3 4; do cat /data/big >>/data/x; done";
-    service.place.ok(["exec", "one", "sh", "-c", fill]);
+    service.env.ok(["exec", "one", "sh", "-c", fill]);
     let mut child = spawn(&service, &["backup", "one", "-o", "b"]);
-    wait_until("it is stopped", || service.status()["status"] != "running");
+    wait_until("the service is stopped", || service.status()["status"] != "running");
     for arguments in [
         &["stop", "one"][..],
         &["stop", "--all"],
@@ -425,7 +425,7 @@ fn an_interrupted_copy_starts_the_service_again() {
         &["rm", "one"],
         &["rm", "--force", "one"],
     ] {
-        let error = service.place.fails(2, arguments);
+        let error = service.env.fails(2, arguments);
         assert!(error.contains("a backup of one is being created"), "{error}");
     }
     kill(&child, Signal::INT);
@@ -436,34 +436,34 @@ fn an_interrupted_copy_starts_the_service_again() {
 }
 
 #[test]
-fn who_stops_a_service_that_a_backup_is_stopping_is_not_told_that_it_is_stopped() {
-    let place = TestEnv::new();
-    place.import_busybox();
+fn stop_is_refused_while_a_backup_stops_the_service() {
+    let env = TestEnv::new();
+    env.import_busybox();
     let query = "#!/bin/sh\n[ $1 = os ] && echo busybox/1\n";
     let run =
         "#!/bin/sh\ntrap 'touch /stopping; sleep 3; exit 0' TERM\nwhile :; do sleep 0.1; done\n";
     let files = [("bin/query", query), ("bin/build", "#!/bin/sh\n"), ("bin/run", run)];
-    let pack = place.write_pack("slow", &files);
+    let pack = env.write_pack("slow", &files);
     let pack = pack.to_str().unwrap();
-    place.ok(["build", "-b", pack, "-t", "b", "--base", "busybox", "--network", "none"]);
-    place.ok(["setup", "-i", "b", "-t", "slow", "--network", "none"]);
-    place.ok(["run", "-d", "slow"]);
-    let mut backup = place.svp(["backup", "slow", "-o", "file"]).spawn().unwrap();
-    wait_until("it is being stopped", || {
-        place.svp(["exec", "slow", "test", "-e", "/stopping"]).output().unwrap().status.success()
+    env.ok(["build", "-b", pack, "-t", "b", "--base", "busybox", "--network", "none"]);
+    env.ok(["setup", "-i", "b", "-t", "slow", "--network", "none"]);
+    env.ok(["run", "-d", "slow"]);
+    let mut backup = env.svp(["backup", "slow", "-o", "file"]).spawn().unwrap();
+    wait_until("the service is being stopped", || {
+        env.svp(["exec", "slow", "test", "-e", "/stopping"]).output().unwrap().status.success()
     });
     for arguments in [&["stop", "slow"][..], &["restart", "slow"], &["rm", "--force", "slow"]] {
-        let error = place.fails(2, arguments);
+        let error = env.fails(2, arguments);
         assert!(error.contains("a backup of slow is being created"), "{error}");
     }
     assert!(backup.wait().unwrap().success());
-    assert!(place.ok(["ps"]).contains("running"));
-    place.ok(["rm", "--force", "slow"]);
-    place.assert_nothing_left();
+    assert!(env.ok(["ps"]).contains("running"));
+    env.ok(["rm", "--force", "slow"]);
+    env.assert_nothing_left();
 }
 
 #[test]
-fn verify_tells_a_backup_that_is_no_good() {
+fn verify_detects_a_bad_backup() {
     let service = Service::with_scripts();
     let file = service.backup("b");
     let good = std::fs::read(&file).unwrap();
@@ -471,30 +471,30 @@ fn verify_tells_a_backup_that_is_no_good() {
     for (value, expected) in [("bad", 4), ("sick", 125)] {
         service.set(value);
         let arguments = ["backup", "one", "-o", "b", "--verify", "--wait", "1"];
-        code(&output(&mut service.place.svp(arguments)), expected);
+        code(&output(&mut service.env.svp(arguments)), expected);
         assert_eq!(std::fs::read(&file).unwrap(), good);
-        let result = output(&mut service.place.svp(["backup", "one", "--verify", "--wait", "1"]));
+        let result = output(&mut service.env.svp(["backup", "one", "--verify", "--wait", "1"]));
         code(&result, expected);
         assert!(result.stdout.is_empty());
     }
-    service.place.ok(["backup", "one", "--verify", "-i", "b"]);
+    service.env.ok(["backup", "one", "--verify", "-i", "b"]);
     service.set("gz");
     let result =
-        output(&mut service.place.svp(["backup", "one", "--verify", "--compression", "none"]));
+        output(&mut service.env.svp(["backup", "one", "--verify", "--compression", "none"]));
     assert_eq!((code(&result, 0).contains("verified"), &result.stdout[..]), (true, &b"gz\n"[..]));
     assert_eq!(service.started(), monitor);
     service.assert_alone();
 }
 
 #[test]
-fn a_restore_that_is_killed_leaves_one_of_the_two() {
+fn a_killed_restore_leaves_the_old_or_the_new_service() {
     let service = Service::with_scripts();
     service.set("new");
     service.backup("b");
     let mut seen = [0, 0];
     for round in 0..16 {
         service.set("old");
-        service.place.ok(["exec", "one", "sh", "-c", "echo w >/etc/written"]);
+        service.env.ok(["exec", "one", "sh", "-c", "echo w >/etc/written"]);
         let signal = if round % 3 == 2 { Signal::TERM } else { Signal::KILL };
         let mut child = spawn(&service, &["restore", "one", "-i", "b"]);
         std::thread::sleep(Duration::from_millis(round * 40));
@@ -505,12 +505,12 @@ fn a_restore_that_is_killed_leaves_one_of_the_two() {
             ["running", "exited", "dead", "starting", "stopping"].contains(&&status[..]),
             "{status}"
         );
-        wait_until("it starts or has started", || {
+        wait_until("the service starts or has started", || {
             let runs = service.status()["status"] == "running";
-            runs || service.place.svp(["start", "one"]).output().unwrap().status.success()
+            runs || service.env.svp(["start", "one"]).output().unwrap().status.success()
         });
         let value = service.get();
-        let written = service.place.svp(["exec", "one", "cat", "/etc/written"]).output().unwrap();
+        let written = service.env.svp(["exec", "one", "cat", "/etc/written"]).output().unwrap();
         match (&value[..], written.status.success()) {
             ("old\n", true) => seen[0] += 1,
             ("new\n", false) => seen[1] += 1,
@@ -521,12 +521,12 @@ fn a_restore_that_is_killed_leaves_one_of_the_two() {
     code(&service.restore(&service.path("b"), &[]), 0);
     assert_eq!(service.get(), "new\n");
     service.assert_alone();
-    service.place.ok(["rm", "--force", "--volumes", "one"]);
-    service.place.assert_nothing_left();
+    service.env.ok(["rm", "--force", "--volumes", "one"]);
+    service.env.assert_nothing_left();
 }
 
 #[test]
-fn the_copy_of_a_killed_restore_goes() {
+fn the_candidate_of_a_killed_restore_is_removed() {
     let service = Service::with_scripts();
     service.set("stay");
     service.backup("b");
@@ -534,18 +534,18 @@ fn the_copy_of_a_killed_restore_goes() {
     let stays = || !crate::support::processes_with("sleep\x004714\0").is_empty();
     for mend in [&["prune"][..], &["restart", "one", "-t", "0"]] {
         let mut child = spawn(&service, &["restore", "one", "-i", "b"]);
-        wait_until("the script stays", stays);
+        wait_until("the script is running", stays);
         kill(&child, Signal::KILL);
         child.wait().unwrap();
-        let all = service.place.ok(["ps", "-a", "-q"]);
+        let all = service.env.ok(["ps", "-a", "-q"]);
         let copy = all.lines().find(|name| name.starts_with("one.restore-")).unwrap();
-        wait_until("it has ended", || !stays());
-        let printed = service.place.fails(2, ["start", copy]);
+        wait_until("the script has ended", || !stays());
+        let printed = service.env.fails(2, ["start", copy]);
         assert!(printed.contains("a killed restore of one"), "{printed}");
-        let printed = output(&mut service.place.svp(["prune", "--dry-run"]));
+        let printed = output(&mut service.env.svp(["prune", "--dry-run"]));
         assert!(code(&printed, 0).contains("would be removed"));
-        assert_eq!(service.place.ok(["ps", "-a", "-q"]), all);
-        service.place.ok(mend);
+        assert_eq!(service.env.ok(["ps", "-a", "-q"]), all);
+        service.env.ok(mend);
         service.assert_alone();
         assert_eq!(service.get(), "mine\n");
     }
@@ -554,9 +554,9 @@ fn the_copy_of_a_killed_restore_goes() {
 #[test]
 fn a_pack_without_scripts_is_copied_while_it_is_stopped() {
     let service = Service::new(&[]);
-    service.place.ok(["exec", "one", "sh", "-c",
+    service.env.ok(["exec", "one", "sh", "-c",
         "echo mine >/data/x; mkdir /srv/b/d; ln /data/x /data/hard; echo e >/etc/e; rm /bin/vi; chown 7:8 /srv/b/d"]);
-    let result = output(&mut service.place.svp(["backup", "one", "-o", "b"]));
+    let result = output(&mut service.env.svp(["backup", "one", "-o", "b"]));
     let printed = code(&result, 0);
     assert!(printed.contains("no bin/backup: one is stopped"), "{printed}");
     assert_eq!(service.status()["status"], "running");
@@ -564,7 +564,7 @@ fn a_pack_without_scripts_is_copied_while_it_is_stopped() {
     for part in ["writes/etc/e", "writes/bin/.wh.vi", "volumes/data/x", "1000/1000", "7/8"] {
         assert!(listing.contains(part), "no {part} in {listing}");
     }
-    service.place.ok([
+    service.env.ok([
         "exec",
         "one",
         "sh",
@@ -573,14 +573,14 @@ fn a_pack_without_scripts_is_copied_while_it_is_stopped() {
     ]);
     code(&service.restore(&service.path("b"), &[]), 0);
     let look = "cat /data/link /data/hard /etc/e; stat -c %h:%u /data/x; stat -c %u:%g /srv/b/d; ls /etc/f /bin/vi || true";
-    let found = service.place.ok(["exec", "one", "sh", "-c", look]);
+    let found = service.env.ok(["exec", "one", "sh", "-c", look]);
     assert_eq!(found, "mine\nmine\ne\n2:1000\n7:8\n");
-    // Verified, and through a pipe.
+    // Verified, and restored through a pipe.
     let result =
-        output(&mut service.place.svp(["backup", "one", "--verify", "--compression", "gzip"]));
+        output(&mut service.env.svp(["backup", "one", "--verify", "--compression", "gzip"]));
     code(&result, 0);
     service.set("wrecked");
-    let mut restore = service.place.svp(["restore", "one"]);
+    let mut restore = service.env.svp(["restore", "one"]);
     let mut child = restore.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(&result.stdout).unwrap();
     assert!(child.wait().unwrap().success());
@@ -588,36 +588,36 @@ fn a_pack_without_scripts_is_copied_while_it_is_stopped() {
     service.assert_alone();
 }
 
-/// Runs a script in a mount namespace with a disk of this many megabytes at `disk` in the place.
+/// Runs a script in a mount namespace with a tmpfs of this many megabytes at `disk` in the environment.
 fn with_small_disk(service: &Service, megabytes: u32, script: &str) -> Output {
     let dir = service.path("disk");
     std::fs::create_dir_all(&dir).unwrap();
-    let mut unshare = service.place.command("unshare");
+    let mut unshare = service.env.command("unshare");
     unshare.args(["--user", "--map-root-user", "--mount", "sh", "-euc"]);
     unshare.arg(format!("mount -t tmpfs -o size={megabytes}m tmpfs {}\n{script}", dir.display()));
     output(&mut unshare)
 }
 
 #[test]
-fn a_service_runs_again_when_its_copy_does_not_fit() {
-    // The mount namespace of the disk has a single user.
+fn a_service_restarts_although_its_backup_does_not_fit() {
+    // No other owner than root: the user namespace of the disk has a single user.
     let build = "#!/bin/sh\nmkdir -p /data /srv/b; echo built >/data/x\n";
     let service = Service::new(&[("bin/build", build)]);
-    let place = &service.place;
-    // The store, the services' files and the backup, all on one small disk.
+    let env = &service.env;
+    // The store, the services' files and the backup are all on one small disk.
     let store = service.path("disk/store");
     let other = |arguments: &str| {
         let svp = env!("CARGO_BIN_EXE_svp");
         format!("SVP_ROOT={} {svp} {arguments}\n", store.display())
     };
-    place.ok(["save", "busybox", "-o", "oci-archive:busybox.oci"]);
+    env.ok(["save", "busybox", "-o", "oci-archive:busybox.oci"]);
     let script = [
         "cd ..; cd work\n".to_owned(),
         other("build -b pack -t base --base oci-archive:busybox.oci --network none >&2"),
         other("setup -i base -t one --network none >&2"),
         other("run -d --wait --network none one >&2"),
         other("exec one -- sh -c 'head -c 20000000 /dev/urandom >/data/x' >&2"),
-        // Space for half of it.
+        // Leave space for half of the backup.
         "left=$(df -k --output=avail disk | tail -n 1); head -c $(((left - 10000) * 1024)) /dev/zero >disk/full\n".to_owned(),
         format!("code=0; {} [ $code = 125 ]\n", other("backup one -o disk/b || code=$?")),
         "[ ! -e disk/b ]\n".to_owned(),
@@ -632,29 +632,29 @@ fn a_service_runs_again_when_its_copy_does_not_fit() {
 }
 
 #[test]
-fn what_a_backup_says_of_itself_is_shown() {
+fn the_header_of_a_backup_is_shown() {
     let service = Service::with_scripts();
     service.backup("b");
-    let shown: Value = serde_json::from_str(&service.place.ok(["backup", "--show", "b"])).unwrap();
+    let shown: Value = serde_json::from_str(&service.env.ok(["backup", "--show", "b"])).unwrap();
     let digest = service.status()["digest"].clone();
     assert_eq!((&shown["service"], &shown["image"]), (&"one".into(), &"one:latest".into()));
     assert_eq!(shown["digest"], digest);
     assert!(shown["created"].as_str().unwrap().starts_with("20"), "{shown}");
     std::fs::write(service.path("other"), "x").unwrap();
-    service.place.fails(125, ["backup", "--show", "other"]);
-    service.place.fails(2, ["backup"]);
-    service.place.fails(2, ["backup", "one", "--show", "b"]);
+    service.env.fails(125, ["backup", "--show", "other"]);
+    service.env.fails(2, ["backup"]);
+    service.env.fails(2, ["backup", "one", "--show", "b"]);
 }
 
 #[test]
-fn a_backup_that_prints_nothing_is_told() {
+fn an_empty_backup_is_reported() {
     let service = Service::with_scripts();
-    service.place.ok(["exec", "one", "sh", "-c", ": >/data/x"]);
-    let result = output(&mut service.place.svp(["backup", "one", "-o", "b"]));
+    service.env.ok(["exec", "one", "sh", "-c", ": >/data/x"]);
+    let result = output(&mut service.env.svp(["backup", "one", "-o", "b"]));
     assert!(code(&result, 0).contains("the backup is empty"));
     // The reader may stop early.
-    service.place.ok(["exec", "one", "sh", "-c", "head -c 3000000 /dev/urandom >/data/x"]);
-    let mut head = service.place.command("bash");
+    service.env.ok(["exec", "one", "sh", "-c", "head -c 3000000 /dev/urandom >/data/x"]);
+    let mut head = service.env.command("bash");
     let svp = env!("CARGO_BIN_EXE_svp");
     head.args([
         "-c",
@@ -665,7 +665,7 @@ fn a_backup_that_prints_nothing_is_told() {
     service.assert_alone();
 }
 
-/// Archives made by others.
+/// Creates hostile archives.
 const HOSTILE: &str = r"
 import io, sys, tarfile
 out, canary = sys.argv[1:]
@@ -694,7 +694,7 @@ archive('h9', link('volumes/data/up', '../../../../../..'), file('volumes/data/u
 ";
 
 #[test]
-fn a_hostile_archive_stays_in_its_place() {
+fn hostile_archives_cannot_escape() {
     let service = Service::new(&[]);
     service.set("mine");
     let canary = service.path("canary");
@@ -705,7 +705,7 @@ fn a_hostile_archive_stays_in_its_place() {
         let result = service.restore(&service.path(&format!("h{n}")), &["--wait", "5"]);
         let text = String::from_utf8_lossy(&result.stderr).into_owned();
         assert_eq!(std::fs::read(&canary).unwrap(), b"alive", "h{n}: {text}");
-        // Links in it stay inside it; everything else is refused.
+        // Links that stay inside the volume are accepted; all other archives are refused.
         let inside = result.status.success() && [2, 3, 9].contains(&n);
         assert!(inside || result.status.code() == Some(125), "h{n}: {text}");
         if !inside {
@@ -717,9 +717,9 @@ fn a_hostile_archive_stays_in_its_place() {
 }
 
 #[test]
-fn scripts_that_only_half_exist() {
+fn packs_with_only_one_of_both_scripts() {
     let service = Service::new(&[("bin/backup", BACKUP)]);
-    let result = output(&mut service.place.svp(["backup", "one", "-o", "b"]));
+    let result = output(&mut service.env.svp(["backup", "one", "-o", "b"]));
     assert!(code(&result, 0).contains("no bin/restore"));
     let printed = code(&service.restore(&service.path("b"), &[]), 125);
     assert!(printed.contains("no bin/restore"), "{printed}");
@@ -727,18 +727,18 @@ fn scripts_that_only_half_exist() {
 }
 
 #[test]
-fn a_terminal_gets_no_backup() {
+fn a_backup_is_not_written_to_a_terminal() {
     let service = Service::with_scripts();
     let svp = env!("CARGO_BIN_EXE_svp");
     for command in ["backup one", "backup one -o /dev/tty", "restore one"] {
-        let mut script = service.place.command("script");
+        let mut script = service.env.command("script");
         script.args(["-qec", &format!("{svp} {command}"), "/dev/null"]);
         let result = output(&mut script);
         assert_eq!(result.status.code(), Some(125), "{}", transcript(&script, &result));
         let text = String::from_utf8_lossy(&result.stdout);
         assert!(text.contains("terminal") && !text.contains("built"), "{text}");
     }
-    let mut verify = service.place.command("script");
+    let mut verify = service.env.command("script");
     verify.args(["-qec", &format!("{svp} backup one --verify"), "/dev/null"]);
     let text = success(&mut verify);
     assert!(text.contains("verified") && !text.contains("\nbuilt"), "{text}");

@@ -12,8 +12,8 @@ use crate::support::registry::{Registry, free_port};
 use crate::support::{TestEnv, busybox_base, run, success};
 
 /// Returns the busybox base as a layout made by umoci, tag `base`.
-fn base_layout(place: &TestEnv) -> PathBuf {
-    let layout = place.path("base");
+fn base_layout(env: &TestEnv) -> PathBuf {
+    let layout = env.path("base");
     let image = format!("{}:base", layout.display());
     run("umoci", ["init", "--layout", layout.to_str().unwrap()]);
     run("umoci", ["new", "--image", &image]);
@@ -23,23 +23,23 @@ fn base_layout(place: &TestEnv) -> PathBuf {
 
 /// Builds on `source`, which must fail with `code` and leave store and layout unchanged; returns svp's message.
 #[track_caller]
-fn refused(place: &TestEnv, code: i32, source: &str) -> String {
-    let pack = pack_with(place, "pack", "true");
-    let before = place.ok(["images"]);
-    let layout = snapshot(&place.path("base"));
+fn refused(env: &TestEnv, code: i32, source: &str) -> String {
+    let pack = pack_with(env, "pack", "true");
+    let before = env.ok(["images"]);
+    let layout = snapshot(&env.path("base"));
     let mut arguments = build(&pack, "x");
     let at = arguments.iter().position(|argument| *argument == "busybox").unwrap();
     arguments[at] = source;
-    let printed = place.fails(code, arguments);
-    assert_eq!(place.ok(["images"]), before);
-    assert_eq!(snapshot(&place.path("base")), layout);
-    place.assert_nothing_left();
+    let printed = env.fails(code, arguments);
+    assert_eq!(env.ok(["images"]), before);
+    assert_eq!(snapshot(&env.path("base")), layout);
+    env.assert_nothing_left();
     printed
 }
 
 #[track_caller]
-fn refused_layout(place: &TestEnv, layout: &Path) -> String {
-    refused(place, 65, &format!("oci:{}:base", layout.display()))
+fn refused_layout(env: &TestEnv, layout: &Path) -> String {
+    refused(env, 65, &format!("oci:{}:base", layout.display()))
 }
 
 /// Returns the files of `base`: the layer, the config and the manifest.
@@ -58,28 +58,28 @@ fn name(file: &Path) -> String {
 }
 
 #[test]
-fn a_sound_layout_is_taken() {
-    let place = TestEnv::new();
-    let layout = base_layout(&place);
-    let pack = pack_with(&place, "pack", "true");
+fn a_valid_layout_is_accepted() {
+    let env = TestEnv::new();
+    let layout = base_layout(&env);
+    let pack = pack_with(&env, "pack", "true");
     let source = format!("oci:{}:base", layout.display());
     let mut arguments = build(&pack, "x");
     let at = arguments.iter().position(|argument| *argument == "busybox").unwrap();
     arguments[at] = &source;
-    place.ok(arguments);
+    env.ok(arguments);
 }
 
 #[test]
 fn a_flipped_bit_is_found() {
     for which in 0..3 {
-        let place = TestEnv::new();
-        let layout = base_layout(&place);
+        let env = TestEnv::new();
+        let layout = base_layout(&env);
         let file = &blobs(&layout)[which];
         let mut bytes = std::fs::read(file).unwrap();
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
         std::fs::write(file, bytes).unwrap();
-        let printed = refused_layout(&place, &layout);
+        let printed = refused_layout(&env, &layout);
         assert!(printed.contains(&name(file)[..12]), "blob {which}: {printed}");
     }
 }
@@ -87,11 +87,11 @@ fn a_flipped_bit_is_found() {
 #[test]
 fn a_missing_blob_is_named() {
     for which in 0..3 {
-        let place = TestEnv::new();
-        let layout = base_layout(&place);
+        let env = TestEnv::new();
+        let layout = base_layout(&env);
         let file = &blobs(&layout)[which];
         std::fs::remove_file(file).unwrap();
-        let printed = refused_layout(&place, &layout);
+        let printed = refused_layout(&env, &layout);
         assert!(printed.contains(&name(file)[..12]), "blob {which}: {printed}");
     }
 }
@@ -99,41 +99,41 @@ fn a_missing_blob_is_named() {
 #[test]
 fn a_symlinked_blob_is_not_followed() {
     for which in 0..3 {
-        let place = TestEnv::new();
-        let layout = base_layout(&place);
+        let env = TestEnv::new();
+        let layout = base_layout(&env);
         let file = &blobs(&layout)[which];
-        let aside = place.path("aside");
+        let aside = env.path("aside");
         std::fs::rename(file, &aside).unwrap();
         symlink(&aside, file).unwrap();
-        let printed = refused_layout(&place, &layout);
+        let printed = refused_layout(&env, &layout);
         assert!(printed.contains(&name(file)[..12]), "blob {which}: {printed}");
     }
 }
 
 #[test]
 fn an_unknown_media_type_is_named() {
-    let place = TestEnv::new();
-    let layout = base_layout(&place);
+    let env = TestEnv::new();
+    let layout = base_layout(&env);
     let index = layout.join("index.json");
     let mut list = read_json(&index);
     list["manifests"][0]["mediaType"] = json!("application/vnd.made.up+json");
     std::fs::write(&index, list.to_string()).unwrap();
-    let printed = refused_layout(&place, &layout);
+    let printed = refused_layout(&env, &layout);
     assert!(printed.contains("application/vnd.made.up+json"), "{printed}");
 }
 
 #[test]
-fn a_ref_that_is_not_there_lists_what_is() {
-    let place = TestEnv::new();
-    let layout = base_layout(&place);
-    let printed = refused(&place, 65, &format!("oci:{}:other", layout.display()));
+fn a_missing_ref_lists_the_existing_ones() {
+    let env = TestEnv::new();
+    let layout = base_layout(&env);
+    let printed = refused(&env, 65, &format!("oci:{}:other", layout.display()));
     assert!(printed.contains("other") && printed.contains("base"), "{printed}");
 }
 
 #[test]
-fn a_platform_that_is_not_there_lists_what_is() {
-    let place = TestEnv::new();
-    let layout = base_layout(&place);
+fn a_missing_platform_lists_the_existing_ones() {
+    let env = TestEnv::new();
+    let layout = base_layout(&env);
     let index = layout.join("index.json");
     let mut list = read_json(&index);
     let mut entry = list["manifests"][0].clone();
@@ -147,45 +147,45 @@ fn a_platform_that_is_not_there_lists_what_is() {
         "digest": format!("sha256:{hex}"), "annotations": {"org.opencontainers.image.ref.name": "base"},
     }]);
     std::fs::write(&index, list.to_string()).unwrap();
-    let printed = refused_layout(&place, &layout);
+    let printed = refused_layout(&env, &layout);
     assert!(printed.contains("linux/s390x"), "{printed}");
 }
 
 #[test]
-fn a_directory_that_is_no_layout_is_not_written_into() {
-    let place = TestEnv::new();
-    place.import_busybox();
-    let pack = pack_with(&place, "pack", "true");
-    let target = place.path("target");
+fn a_directory_that_is_not_a_layout_is_not_written_to() {
+    let env = TestEnv::new();
+    env.import_busybox();
+    let pack = pack_with(&env, "pack", "true");
+    let target = env.path("target");
     std::fs::create_dir(&target).unwrap();
     std::fs::write(target.join("precious"), "data").unwrap();
     let before = snapshot(&target);
-    let images = place.ok(["images"]);
+    let images = env.ok(["images"]);
     let mut arguments = build(&pack, "x");
     arguments.extend(["--oci-dir", target.to_str().unwrap()]);
-    let printed = place.fails(65, arguments);
+    let printed = env.fails(65, arguments);
     assert!(printed.contains(target.to_str().unwrap()), "{printed}");
     assert_eq!(snapshot(&target), before);
-    assert_eq!(place.ok(["images"]), images);
+    assert_eq!(env.ok(["images"]), images);
 }
 
 #[test]
 fn garbage_is_not_imported() {
-    let place = TestEnv::new();
-    let file = place.path("garbage.tar");
+    let env = TestEnv::new();
+    let file = env.path("garbage.tar");
     for content in
         [&b"not a tar"[..], &[0xff; 4096], b"\x1f\x8b\x08\x00broken", b"\x28\xb5\x2f\xfdbroken"]
     {
         std::fs::write(&file, content).unwrap();
-        place.fails(65, ["import", file.to_str().unwrap(), "-t", "x"]);
-        place.assert_nothing_left();
+        env.fails(65, ["import", file.to_str().unwrap(), "-t", "x"]);
+        env.assert_nothing_left();
     }
-    let printed = place.fails(65, ["import", place.path("absent").to_str().unwrap(), "-t", "x"]);
+    let printed = env.fails(65, ["import", env.path("absent").to_str().unwrap(), "-t", "x"]);
     assert!(printed.contains("absent"), "{printed}");
 }
 
 /// Serves `layout` as the repository `base` with one fault, until the test ends; returns `host:port`.
-fn lying_registry(layout: &Path, fault: &'static str) -> String {
+fn faulty_registry(layout: &Path, fault: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = listener.local_addr().unwrap().to_string();
     let layout = layout.to_path_buf();
@@ -255,7 +255,7 @@ fn sha256(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn a_lying_registry_is_told_and_leaves_nothing() {
+fn registry_faults_are_reported_and_leave_nothing() {
     for (fault, word) in [
         ("401", "login"),
         ("404", "base"),
@@ -263,50 +263,50 @@ fn a_lying_registry_is_told_and_leaves_nothing() {
         ("truncated", "base"),
         ("wrong", "sha256:"),
     ] {
-        let place = TestEnv::new();
-        let layout = base_layout(&place);
-        let host = lying_registry(&layout, fault);
-        let printed = refused(&place, 69, &format!("docker://{host}/base:1"));
+        let env = TestEnv::new();
+        let layout = base_layout(&env);
+        let host = faulty_registry(&layout, fault);
+        let printed = refused(&env, 69, &format!("docker://{host}/base:1"));
         assert!(printed.contains(word) && printed.contains(&host), "{fault}: {printed}");
     }
 }
 
 #[test]
-fn the_same_registry_without_the_lie_is_fine() {
-    let place = TestEnv::new();
-    let layout = base_layout(&place);
-    let host = lying_registry(&layout, "none");
-    let pack = pack_with(&place, "pack", "true");
+fn the_same_registry_without_a_fault_works() {
+    let env = TestEnv::new();
+    let layout = base_layout(&env);
+    let host = faulty_registry(&layout, "none");
+    let pack = pack_with(&env, "pack", "true");
     let source = format!("docker://{host}/base:1");
     let mut arguments = build(&pack, "x");
     let at = arguments.iter().position(|argument| *argument == "busybox").unwrap();
     arguments[at] = &source;
-    place.ok(arguments);
+    env.ok(arguments);
 }
 
 #[test]
-fn a_registry_that_is_down_is_told() {
-    let place = TestEnv::new();
+fn a_registry_that_is_down_is_reported() {
+    let env = TestEnv::new();
     let host = format!("127.0.0.1:{}", free_port());
-    let printed = refused(&place, 69, &format!("docker://{host}/base:1"));
+    let printed = refused(&env, 69, &format!("docker://{host}/base:1"));
     assert!(printed.contains(&host), "{printed}");
 }
 
 #[test]
 fn setup_does_not_fetch_its_image() {
-    let place = TestEnv::new();
-    let layout = base_layout(&place);
+    let env = TestEnv::new();
+    let layout = base_layout(&env);
     let registry = Registry::start();
     let remote = format!("{}/base:1", registry.host());
-    let mut copy = place.command("skopeo");
+    let mut copy = env.skopeo();
     copy.args(["copy", "--quiet", "--dest-tls-verify=false"]);
     success(copy.arg(format!("oci:{}:base", layout.display())).arg(format!("docker://{remote}")));
-    let pack = pack_with(&place, "pack", "true");
+    let pack = pack_with(&env, "pack", "true");
     let pack = pack.to_str().unwrap();
     for image in ["nothing", "nothing:9", remote.as_str()] {
-        let printed = place.fails(65, ["setup", "-b", pack, "-i", image, "-t", "x"]);
+        let printed = env.fails(65, ["setup", "-b", pack, "-i", image, "-t", "x"]);
         assert!(printed.contains(image), "{printed}");
     }
-    place.fails(2, ["setup", "-b", pack, "-i", "BAD NAME", "-t", "x"]);
-    place.assert_nothing_left();
+    env.fails(2, ["setup", "-b", pack, "-i", "BAD NAME", "-t", "x"]);
+    env.assert_nothing_left();
 }

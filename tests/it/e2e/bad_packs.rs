@@ -12,13 +12,13 @@ const BUILD: &str = "#!/bin/sh\nexit 0\n";
 /// Builds a pack that must be refused with exit code 65; returns svp's message.
 #[track_caller]
 fn refused(files: &[(&str, &str)]) -> String {
-    let place = TestEnv::new();
-    place.import_busybox();
-    let before = place.ok(["images"]);
-    let pack = place.write_pack("pack", files);
-    let printed = place.fails(65, build(&pack, "x"));
-    assert_eq!(place.ok(["images"]), before);
-    place.assert_nothing_left();
+    let env = TestEnv::new();
+    env.import_busybox();
+    let before = env.ok(["images"]);
+    let pack = env.write_pack("pack", files);
+    let printed = env.fails(65, build(&pack, "x"));
+    assert_eq!(env.ok(["images"]), before);
+    env.assert_nothing_left();
     printed
 }
 
@@ -36,20 +36,20 @@ fn a_pack_has_a_query_and_a_build() {
 
 #[test]
 fn the_scripts_are_executable() {
-    let place = TestEnv::new();
-    place.import_busybox();
-    let pack = place.write_pack("pack", &[("bin/query", QUERY), ("bin/build", BUILD)]);
+    let env = TestEnv::new();
+    env.import_busybox();
+    let pack = env.write_pack("pack", &[("bin/query", QUERY), ("bin/build", BUILD)]);
     let mode = std::fs::Permissions::from_mode(0o644);
     std::fs::set_permissions(pack.join("bin/build"), mode).unwrap();
-    let printed = place.fails(65, build(&pack, "x"));
+    let printed = env.fails(65, build(&pack, "x"));
     assert!(printed.contains("bin/build") && printed.contains("chmod +x"), "{printed}");
 }
 
 #[test]
 fn a_pack_is_a_directory() {
-    let place = TestEnv::new();
-    place.import_busybox();
-    let printed = place.fails(65, build(&place.path("none"), "x"));
+    let env = TestEnv::new();
+    env.import_busybox();
+    let printed = env.fails(65, build(&env.path("none"), "x"));
     assert!(printed.contains("none"), "{printed}");
 }
 
@@ -65,7 +65,7 @@ fn garbage_is_refused_and_shown() {
 }
 
 #[test]
-fn a_query_that_hangs_is_ended() {
+fn a_hanging_query_is_killed() {
     let started = Instant::now();
     let printed = refused_query("#!/bin/sh\nsleep 4100\n");
     assert!(printed.contains("bin/query"), "{printed}");
@@ -73,40 +73,40 @@ fn a_query_that_hangs_is_ended() {
 }
 
 #[test]
-fn a_query_that_never_stops_printing_is_ended() {
+fn a_query_that_never_stops_printing_is_killed() {
     let printed = refused_query("#!/bin/sh\nwhile :; do echo os/1; done\n");
     assert!(printed.contains("bin/query"), "{printed}");
 }
 
 #[test]
-fn a_failing_query_is_not_believed() {
+fn the_output_of_a_failing_query_is_ignored() {
     let printed = refused_query("#!/bin/sh\n[ \"$1\" = os ] && echo busybox/1\nexit 1\n");
     assert!(printed.contains("bin/query") && printed.contains("os"), "{printed}");
 }
 
 #[test]
-fn a_grandchild_that_holds_the_pipe_holds_nobody_up() {
-    let place = TestEnv::new();
-    place.import_busybox();
+fn a_grandchild_that_holds_the_pipe_does_not_block() {
+    let env = TestEnv::new();
+    env.import_busybox();
     let query = "#!/bin/sh\n(sleep 4101) &\n[ \"$1\" = os ] && echo busybox/1\nexit 0\n";
-    let pack = place.write_pack("pack", &[("bin/query", query), ("bin/build", BUILD)]);
+    let pack = env.write_pack("pack", &[("bin/query", query), ("bin/build", BUILD)]);
     let started = Instant::now();
     // svp may accept or refuse the answer, but must not wait, and no process may stay.
-    let output = crate::support::output(&mut place.svp(build(&pack, "x")));
+    let output = crate::support::output(&mut env.svp(build(&pack, "x")));
     assert!(started.elapsed() < Duration::from_secs(90), "took {:?}", started.elapsed());
     assert!([Some(0), Some(65)].contains(&output.status.code()), "{output:?}");
     assert!(crate::support::processes_with("sleep\x004101\0").is_empty());
-    place.assert_nothing_left();
+    env.assert_nothing_left();
 }
 
 #[test]
 fn a_query_reaches_no_socket_of_the_host() {
-    let place = TestEnv::new();
-    let socket = place.path("socket");
+    let env = TestEnv::new();
+    let socket = env.path("socket");
     let listener = UnixListener::bind(&socket).unwrap();
     std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o777)).unwrap();
     let everyone = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(place.dir(), everyone).unwrap();
+    std::fs::set_permissions(env.dir(), everyone).unwrap();
     listener.set_nonblocking(true).unwrap();
     // python3 is on the host, where the query runs before there is an image.
     let query = format!(
@@ -114,8 +114,8 @@ fn a_query_reaches_no_socket_of_the_host() {
          s.connect('{}')\n    print('reached/1')\nexcept OSError:\n    print('refused/1')\n",
         socket.display()
     );
-    let pack = place.write_pack("pack", &[("bin/query", &query), ("bin/build", BUILD)]);
-    let printed = place.ok(["query", "-b", pack.to_str().unwrap(), "os"]);
+    let pack = env.write_pack("pack", &[("bin/query", &query), ("bin/build", BUILD)]);
+    let printed = env.ok(["query", "-b", pack.to_str().unwrap(), "os"]);
     assert_eq!(printed, "refused/1\n");
     let accepted = listener.accept();
     assert!(accepted.is_err(), "the query connected: {accepted:?}");
@@ -123,15 +123,15 @@ fn a_query_reaches_no_socket_of_the_host() {
 
 #[test]
 fn a_query_sees_no_home_and_no_network() {
-    let place = TestEnv::new();
-    std::fs::write(place.dir().join("home/key"), "private").unwrap();
+    let env = TestEnv::new();
+    std::fs::write(env.dir().join("home/key"), "private").unwrap();
     let query = format!(
         "#!/bin/sh\nif [ -e {home}/key ] || [ -e /root/.cargo ] || [ -e /var/lib ] || [ -e /run/lock ]; then echo open/1\n\
          elif [ \"$(wc -l </proc/net/route)\" -gt 1 ]; then echo net/1\nelse echo closed/1; fi\n",
-        home = place.dir().join("home").display()
+        home = env.dir().join("home").display()
     );
-    let pack = place.write_pack("pack", &[("bin/query", &query), ("bin/build", BUILD)]);
-    assert_eq!(place.ok(["query", "-b", pack.to_str().unwrap(), "os"]), "closed/1\n");
+    let pack = env.write_pack("pack", &[("bin/query", &query), ("bin/build", BUILD)]);
+    assert_eq!(env.ok(["query", "-b", pack.to_str().unwrap(), "os"]), "closed/1\n");
 }
 
 #[test]
@@ -141,33 +141,33 @@ fn an_unknown_version_is_refused() {
 }
 
 #[test]
-fn an_os_that_leads_to_no_image_says_where_it_looked() {
-    let place = TestEnv::new();
+fn an_os_without_an_image_names_the_missing_image() {
+    let env = TestEnv::new();
     let query = "#!/bin/sh\n[ \"$1\" = os ] && echo no-such-os/99; exit 0\n";
-    let pack = place.write_pack("pack", &[("bin/query", query), ("bin/build", BUILD)]);
-    let printed = place.fails(69, ["build", "-b", pack.to_str().unwrap(), "-t", "x"]);
+    let pack = env.write_pack("pack", &[("bin/query", query), ("bin/build", BUILD)]);
+    let printed = env.fails(69, ["build", "-b", pack.to_str().unwrap(), "-t", "x"]);
     assert!(printed.contains("docker.io/library/no-such-os:99"), "{printed}");
-    place.assert_nothing_left();
+    env.assert_nothing_left();
 }
 
 #[test]
 fn a_bad_reference_is_refused_before_any_work() {
-    let place = TestEnv::new();
-    let pack = place.write_pack("pack", &[("bin/query", QUERY), ("bin/build", BUILD)]);
+    let env = TestEnv::new();
+    let pack = env.write_pack("pack", &[("bin/query", QUERY), ("bin/build", BUILD)]);
     for reference in ["UPPER", "a b", "x:", ":y", "x@sha256:12", "../x", ""] {
-        let printed = place.fails(2, build(&pack, reference));
+        let printed = env.fails(2, build(&pack, reference));
         assert!(!printed.is_empty());
     }
-    assert!(!place.store().join("tags").read_dir().is_ok_and(|mut dir| dir.next().is_some()));
+    assert!(!env.store().join("tags").read_dir().is_ok_and(|mut dir| dir.next().is_some()));
 }
 
 #[test]
 fn a_base_that_is_not_in_the_store_is_not_fetched() {
-    let place = TestEnv::new();
-    let pack = place.write_pack("pack", &[("bin/query", QUERY), ("bin/build", BUILD)]);
+    let env = TestEnv::new();
+    let pack = env.write_pack("pack", &[("bin/query", QUERY), ("bin/build", BUILD)]);
     let mut arguments = build(&pack, "x");
     let at = arguments.iter().position(|argument| *argument == "busybox").unwrap();
     arguments[at] = "debian:12";
-    let printed = place.fails(65, arguments);
+    let printed = env.fails(65, arguments);
     assert!(printed.contains("debian:12") && printed.contains("docker://"), "{printed}");
 }

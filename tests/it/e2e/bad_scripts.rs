@@ -10,24 +10,24 @@ use crate::support::{TestEnv, processes_with};
 /// Builds a script that must fail with exit code 1 and leave no image; returns svp's message.
 #[track_caller]
 fn fails(script: &str) -> (TestEnv, String) {
-    let place = TestEnv::new();
-    place.import_busybox();
-    let before = place.ok(["images"]);
-    let pack = pack_with(&place, "pack", script);
-    let out = place.path("out");
+    let env = TestEnv::new();
+    env.import_busybox();
+    let before = env.ok(["images"]);
+    let pack = pack_with(&env, "pack", script);
+    let out = env.path("out");
     let mut arguments = build(&pack, "x");
     arguments.extend(["--oci-dir", out.to_str().unwrap()]);
-    let printed = place.fails(1, arguments);
-    assert_eq!(place.ok(["images"]), before);
+    let printed = env.fails(1, arguments);
+    assert_eq!(env.ok(["images"]), before);
     assert!(!out.join("index.json").exists(), "a layout was written");
-    place.assert_nothing_left();
-    (place, printed)
+    env.assert_nothing_left();
+    (env, printed)
 }
 
 /// Returns the log that the message names.
 #[track_caller]
-fn log_in(printed: &str, place: &TestEnv) -> String {
-    let logs = place.store().join("logs");
+fn log_in(printed: &str, env: &TestEnv) -> String {
+    let logs = env.store().join("logs");
     let logs = logs.to_str().unwrap();
     let start = printed.find(logs).unwrap_or_else(|| panic!("no path below {logs} in: {printed}"));
     let path = printed[start..].split(|c: char| c.is_whitespace() || "`'\")".contains(c)).next();
@@ -37,21 +37,21 @@ fn log_in(printed: &str, place: &TestEnv) -> String {
 
 #[test]
 fn a_failure_shows_its_code_and_last_lines_and_keeps_the_log() {
-    let (place, printed) = fails(
+    let (env, printed) = fails(
         "i=0; while [ $i -lt 500 ]; do echo line-$i; i=$((i+1)); done; echo the end >&2; exit 7",
     );
     assert!(
         printed.contains('7') && printed.contains("line-499") && printed.contains("the end"),
         "{printed}"
     );
-    let log = log_in(&printed, &place);
+    let log = log_in(&printed, &env);
     assert!(
         log.starts_with("line-0\n") && log.contains("line-250\n") && log.ends_with("the end\n")
     );
 }
 
 #[test]
-fn a_death_by_signal_is_told() {
+fn a_death_by_signal_is_reported() {
     let (_, printed) = fails("kill -9 $$; sleep 100");
     assert!(printed.contains("SIGKILL") || printed.contains("signal 9"), "{printed}");
     let (_, printed) = fails("kill -11 $$; sleep 100");
@@ -59,49 +59,49 @@ fn a_death_by_signal_is_told() {
 }
 
 #[test]
-fn a_script_that_can_not_start_is_told() {
-    let place = TestEnv::new();
-    place.import_busybox();
+fn a_script_that_cannot_start_is_reported() {
+    let env = TestEnv::new();
+    env.import_busybox();
     let files = [
         ("bin/query", crate::e2e::common::QUERY),
         ("bin/build", "#!/no/such/interpreter\nexit 0\n"),
     ];
-    let pack = place.write_pack("pack", &files);
-    let printed = place.fails(65, build(&pack, "x"));
+    let pack = env.write_pack("pack", &files);
+    let printed = env.fails(65, build(&pack, "x"));
     assert!(printed.contains("/no/such/interpreter") && printed.contains("bin/build"), "{printed}");
-    place.assert_nothing_left();
+    env.assert_nothing_left();
 }
 
 #[test]
 fn daemons_are_dead_before_the_diff() {
-    let place = TestEnv::new();
+    let env = TestEnv::new();
     let script = "
         (trap '' TERM HUP INT; while :; do echo more >>/grows; done) >/dev/null 2>&1 &
         setsid sleep 4201 </dev/null >/dev/null 2>&1 &
         sleep 0.2; echo done >/done";
-    let out = build_layout(&place, script, "daemons");
+    let out = build_layout(&env, script, "daemons");
     let files = last_layer(&out, "daemons:latest");
     assert!(files.iter().any(|name| name == "done"), "{files:?}");
     assert!(processes_with("sleep\x004201\0").is_empty());
-    place.assert_nothing_left();
+    env.assert_nothing_left();
 }
 
 #[test]
-fn a_child_that_keeps_stdout_open_holds_nobody_up() {
-    let place = TestEnv::new();
+fn a_child_that_keeps_stdout_open_does_not_block() {
+    let env = TestEnv::new();
     let started = std::time::Instant::now();
-    build_layout(&place, "sleep 4202 & echo x >/x", "holder");
+    build_layout(&env, "sleep 4202 & echo x >/x", "holder");
     assert!(started.elapsed().as_secs() < 60, "took {:?}", started.elapsed());
     assert!(processes_with("sleep\x004202\0").is_empty());
-    place.assert_nothing_left();
+    env.assert_nothing_left();
 }
 
 #[test]
-fn the_binary_can_not_be_overwritten_from_inside() {
+fn the_binary_cannot_be_overwritten_from_inside() {
     let hash = |path: &Path| Sha256::digest(std::fs::read(path).unwrap());
     let binary = Path::new(env!("CARGO_BIN_EXE_svp"));
     let before = hash(binary);
-    let place = TestEnv::new();
+    let env = TestEnv::new();
     let script = "
         for exe in /proc/[0-9]*/exe; do
             (echo evil >$exe) 2>/dev/null && echo wrote $exe
@@ -111,21 +111,21 @@ fn the_binary_can_not_be_overwritten_from_inside() {
         (sleep 1; cat /tmp/b >/proc/1/exe) &
         exit 0";
     let printed = {
-        place.import_busybox();
-        let pack = pack_with(&place, "pack", script);
-        let mut command = place.svp(build(&pack, "x"));
+        env.import_busybox();
+        let pack = pack_with(&env, "pack", script);
+        let mut command = env.svp(build(&pack, "x"));
         let output = crate::support::output(&mut command);
         crate::support::transcript(&command, &output)
     };
-    // Writing to the running busybox fails with ETXTBSY; to svp it must fail for whatever reason.
+    // Writing to the running busybox fails with ETXTBSY; writing to svp must fail too, for any reason.
     assert!(!printed.contains("wrote /proc/1/exe"), "{printed}");
     assert_eq!(hash(binary), before, "the binary has changed");
-    place.ok(["--version"]);
+    env.ok(["--version"]);
 }
 
 #[test]
-fn the_sandbox_is_what_the_design_says() {
-    let place = TestEnv::new();
+fn the_sandbox_matches_the_design() {
+    let env = TestEnv::new();
     let script = "
         check() { if eval \"$2\"; then echo \"ok $1\"; else echo \"BAD $1\"; fi >>/report; }
         check stdin '[ \"$(readlink /proc/self/fd/0)\" = /dev/null ]'
@@ -144,14 +144,14 @@ fn the_sandbox_is_what_the_design_says() {
         check argument '[ \"$PHASE\" = base ]'
         check store '[ ! -e /proc/1/cwd/layers ]'
         env >/environment";
-    place.import_busybox();
+    env.import_busybox();
     let script = format!("PHASE=$1; {script}");
-    let pack = pack_with(&place, "pack", &script);
-    let mut command = place.svp(build(&pack, "x"));
+    let pack = pack_with(&env, "pack", &script);
+    let mut command = env.svp(build(&pack, "x"));
     command.env("HOST_VARIABLE", "leaks").env("LD_PRELOAD_X", "leaks");
     crate::support::success(&mut command);
-    let root = place.path("root");
-    place.ok(["unpack", "x", root.to_str().unwrap()]);
+    let root = env.path("root");
+    env.ok(["unpack", "x", root.to_str().unwrap()]);
     let report = std::fs::read_to_string(root.join("report")).unwrap();
     assert!(!report.contains("BAD") && report.lines().count() == 13, "{report}");
     let environment = std::fs::read_to_string(root.join("environment")).unwrap();

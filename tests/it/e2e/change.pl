@@ -1,5 +1,6 @@
-# Changes /t at random: change.pl SEED ROUND. Every kind of entry and metadata that a layer can hold, made and unmade by
-# real system calls. What the sandbox refuses (a device node, an owner) is left as it is: the listing tells.
+# Changes /t at random: change.pl SEED ROUND. Creates and removes every kind of entry and metadata that a layer can
+# hold, with real system calls. Changes that the sandbox refuses (a device node, an owner) are skipped: the listing
+# shows the actual result.
 use strict;
 use warnings;
 use POSIX ();
@@ -41,7 +42,7 @@ sub fresh_name {
 
 sub spot { return pick(tree('/t', 'dir')) . '/' . fresh_name() }
 sub any { my @all = grep { $_ ne '/t' } tree('/t', 'all'); return @all ? pick(@all) : undef }
-# No more than a few entries go at once.
+# Picks a path with few entries below it, so that one removal takes only a few.
 sub small {
     my $path = any();
     return undef unless defined $path;
@@ -81,7 +82,7 @@ sub make {
     pick(@ways)->();
 }
 
-# perl's syscall writes to strings, so that it takes no constants.
+# perl's syscall may write to its strings, and so refuses constants.
 sub set_attribute {
     my ($path, $name, $value) = @_;
     syscall $LSETXATTR, $path, $name, $value, length $value, 0;
@@ -130,9 +131,9 @@ my @changes = (
     sub { my $p = any(); attribute($p) if defined $p },
     sub { my $p = file(); capability($p) if defined $p },
     sub { my $p = any(); access_list($p) if defined $p && !-l $p },
-    # The same again is no change.
+    # Opening a file to append, without writing, is not a change.
     sub { my $p = file(); if (defined $p) { open my $f, '>>', $p; close $f if $f } },
-    # A directory emptied, removed and made again is opaque.
+    # A directory that is removed and created again is opaque.
     sub {
         my $d = small();
         if (defined $d && -d $d && !-l $d) { remove($d); mkdir $d; write_file("$d/new", '>', 'new') }

@@ -10,9 +10,9 @@ use crate::support::{TestEnv, pack, run};
 pub const QUERY: &str = "#!/bin/sh\nif [ \"$1\" = os ]; then echo busybox/1; fi\n";
 
 /// Creates a pack whose `bin/build` is the shell script `script`.
-pub fn pack_with(place: &TestEnv, name: &str, script: &str) -> PathBuf {
+pub fn pack_with(env: &TestEnv, name: &str, script: &str) -> PathBuf {
     let build = format!("#!/bin/sh\n{script}\n");
-    place.write_pack(name, &[("bin/query", QUERY), ("bin/build", &build)])
+    env.write_pack(name, &[("bin/query", QUERY), ("bin/build", &build)])
 }
 
 /// Returns the arguments of `svp build` for a pack on the busybox base, without network.
@@ -23,13 +23,13 @@ pub fn build<'a>(pack: &'a Path, tag: &'a str) -> Vec<&'a str> {
 
 /// Builds an image `tag` with `script` on busybox into the layout `out`.
 #[track_caller]
-pub fn build_layout(place: &TestEnv, script: &str, tag: &str) -> PathBuf {
-    place.import_busybox();
-    let pack = pack_with(place, &format!("pack-{tag}"), script);
-    let out = place.path("out");
+pub fn build_layout(env: &TestEnv, script: &str, tag: &str) -> PathBuf {
+    env.import_busybox();
+    let pack = pack_with(env, &format!("pack-{tag}"), script);
+    let out = env.path("out");
     let mut arguments = build(&pack, tag);
     arguments.extend(["--oci-dir", out.to_str().expect("UTF-8")]);
-    place.ok(arguments);
+    env.ok(arguments);
     out
 }
 
@@ -82,11 +82,11 @@ pub fn snapshot(dir: &Path) -> String {
 }
 
 /// Builds the hello pack, and runs an instance of it as the service h.
-pub fn hello_service(place: &TestEnv) {
-    place.import_busybox();
+pub fn hello_service(env: &TestEnv) {
+    env.import_busybox();
     let hello = pack("hello");
     let hello = hello.to_str().unwrap();
-    place.ok(["build", "-b", hello, "-t", "hello", "--base", "busybox", "--network", "none"]);
-    place.ok(["setup", "-i", "hello", "-t", "h", "--network", "none"]);
-    place.ok(["run", "-d", "--wait", "h"]);
+    env.ok(["build", "-b", hello, "-t", "hello", "--base", "busybox", "--network", "none"]);
+    env.ok(["setup", "-i", "hello", "-t", "h", "--network", "none"]);
+    env.ok(["run", "-d", "--wait", "h"]);
 }

@@ -6,42 +6,42 @@ use crate::e2e::common::{blob, build, build_layout, config, last_layer, manifest
 use crate::support::{TestEnv, busybox_base, check_schema, conformance, run};
 
 #[test]
-fn what_was_only_touched_is_no_change() {
-    let place = TestEnv::new();
+fn touched_files_are_not_changes() {
+    let env = TestEnv::new();
     let script = "
         : >>/etc/passwd; exec 3<>/etc/group; exec 3>&-
         touch /tmp/gone; rm /tmp/gone
         cp /etc/passwd /home/copy
         chmod 600 /etc/os-release; chmod 644 /etc/os-release
         mkdir /opt; rmdir /opt";
-    let out = build_layout(&place, script, "exact");
-    // The script created and removed entries in /tmp and changed nothing but its time.
+    let out = build_layout(&env, script, "exact");
+    // In /tmp, the script created and removed an entry: only the directory's time has changed.
     let mut files = last_layer(&out, "exact:latest");
     files.retain(|name| name != "tmp/");
     assert_eq!(files, ["home/", "home/copy"]);
 }
 
 #[test]
-fn writing_and_deleting_copying_and_a_mode_there_and_back() {
-    let place = TestEnv::new();
+fn undone_changes_are_not_in_the_layer() {
+    let env = TestEnv::new();
     let script = "
         exec 3>/home/opened; exec 3>&-; rm /home/opened
         cp /etc/passwd /home/copy
         chmod 700 /etc/group; chmod 644 /etc/group";
-    let out = build_layout(&place, script, "exact");
+    let out = build_layout(&env, script, "exact");
     assert_eq!(last_layer(&out, "exact:latest"), ["home/", "home/copy"]);
 }
 
 #[test]
 fn a_script_that_changes_nothing_gives_an_empty_layer() {
-    let place = TestEnv::new();
-    let out = build_layout(&place, "true", "nothing");
+    let env = TestEnv::new();
+    let out = build_layout(&env, "true", "nothing");
     assert_eq!(last_layer(&out, "nothing:latest"), [""; 0]);
 }
 
 /// Returns the busybox base as a layout made by umoci, with a config edited by hand.
-fn edited_base(place: &TestEnv) -> std::path::PathBuf {
-    let layout = place.path("base");
+fn edited_base(env: &TestEnv) -> std::path::PathBuf {
+    let layout = env.path("base");
     let image = format!("{}:base", layout.display());
     run("umoci", ["init", "--layout", layout.to_str().unwrap()]);
     run("umoci", ["new", "--image", &image]);
@@ -76,21 +76,21 @@ fn replace(layout: &std::path::Path, descriptor: &mut Value, content: &Value) {
 }
 
 #[test]
-fn the_bases_config_is_kept_but_for_cmd() {
-    let place = TestEnv::new();
-    let layout = edited_base(&place);
+fn the_config_of_the_base_is_kept_except_for_cmd() {
+    let env = TestEnv::new();
+    let layout = edited_base(&env);
     let query = "#!/bin/sh\ncase $1 in os) echo busybox/1;; secrets) echo S;; env) echo A=1; echo H=%IP; echo X_PORT=80;;\n\
                  ports) echo 99/udp;; volumes) echo /data;; esac\n";
     let files =
         [("bin/query", query), ("bin/build", "#!/bin/sh\ntrue\n"), ("bin/run", "#!/bin/sh\n")];
-    let pack = place.write_pack("pack", &files);
-    let out = place.path("out");
+    let pack = env.write_pack("pack", &files);
+    let out = env.path("out");
     let base = format!("oci:{}:base", layout.display());
     let mut arguments = build(&pack, "shop/thing:2");
     let at = arguments.iter().position(|argument| *argument == "busybox").unwrap();
     arguments[at] = &base;
     arguments.extend(["--oci-dir", out.to_str().unwrap()]);
-    let digest = place.ok(arguments);
+    let digest = env.ok(arguments);
     assert!(digest.starts_with("sha256:") && digest.trim_end().len() == 71, "{digest:?}");
 
     let image = config(&out, "shop/thing:2");
@@ -136,13 +136,13 @@ fn the_bases_config_is_kept_but_for_cmd() {
 
 #[test]
 fn other_tags_of_a_layout_are_kept() {
-    let place = TestEnv::new();
-    let out = build_layout(&place, "echo 1 >/one", "one");
-    let pack = pack_with(&place, "two", "echo 2 >/two");
+    let env = TestEnv::new();
+    let out = build_layout(&env, "echo 1 >/one", "one");
+    let pack = pack_with(&env, "two", "echo 2 >/two");
     let mut arguments = build(&pack, "two:x");
     arguments.extend(["--oci-dir", out.to_str().unwrap()]);
-    place.ok(arguments.clone());
-    place.ok(arguments);
+    env.ok(arguments.clone());
+    env.ok(arguments);
     assert_eq!(last_layer(&out, "one:latest"), ["one"]);
     last_layer(&out, "two:x");
     let index = crate::e2e::common::json(&out.join("index.json"));

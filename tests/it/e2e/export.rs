@@ -53,26 +53,27 @@ pub(crate) const TEXT: &str = r#"it's "100%" $HOME $(PAIR_NUMBER) $$ \n: # {x}"#
 
 /// Creates the service `name` of a pack, without starting it.
 #[track_caller]
-fn service(place: &TestEnv, pack: &Path, name: &str, options: &[&str]) {
-    place.import_busybox();
+fn service(env: &TestEnv, pack: &Path, name: &str, options: &[&str]) {
+    env.import_busybox();
     let pack = pack.to_str().unwrap();
-    place.ok(["build", "-b", pack, "-t", "base", "--base", "busybox", "--network", "none"]);
-    place.ok(["setup", "-i", "base", "-t", "instance", "--network", "none"]);
-    let mut start = place.svp(["run", "instance", "--name", name, "-d"]);
+    env.ok(["build", "-b", pack, "-t", "base", "--base", "busybox", "--network", "none"]);
+    env.ok(["setup", "-i", "base", "-t", "instance", "--network", "none"]);
+    let mut start = env.svp(["run", "instance", "--name", name, "-d"]);
     success(start.args(options));
-    place.ok(["stop", name]);
+    env.ok(["stop", name]);
 }
 
 #[track_caller]
-fn secret(place: &TestEnv, name: &str, variable: &str) -> String {
-    let env: Value = serde_json::from_str(&place.ok(["env", name, "--format", "json"])).unwrap();
-    env[variable].as_str().unwrap().to_owned()
+fn secret(env: &TestEnv, name: &str, variable: &str) -> String {
+    let variables: Value =
+        serde_json::from_str(&env.ok(["env", name, "--format", "json"])).unwrap();
+    variables[variable].as_str().unwrap().to_owned()
 }
 
 /// Parses YAML documents with an independent parser.
 #[track_caller]
-fn parse(place: &TestEnv, text: &str) -> Vec<Value> {
-    let file = place.path("parse.yaml");
+fn parse(env: &TestEnv, text: &str) -> Vec<Value> {
+    let file = env.path("parse.yaml");
     std::fs::write(&file, text).unwrap();
     let script =
         "import json, sys, yaml\nprint(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))";
@@ -82,7 +83,7 @@ fn parse(place: &TestEnv, text: &str) -> Vec<Value> {
 
 /// Checks an object with Kubernetes' schema of its kind, which refuses unknown fields.
 #[track_caller]
-fn check_kubernetes(place: &TestEnv, object: &Value) {
+fn check_kubernetes(env: &TestEnv, object: &Value) {
     const CHECK: &str = "
 import json, sys
 from jsonschema import Draft7Validator
@@ -95,7 +96,7 @@ for error in errors:
 sys.exit(bool(errors))
 ";
     let definitions = repo().join("tests/it/support/schema/kubernetes/definitions.json");
-    let file = place.path("object.json");
+    let file = env.path("object.json");
     std::fs::write(&file, object.to_string()).unwrap();
     let arguments: [&OsStr; 4] =
         ["-c".as_ref(), CHECK.as_ref(), definitions.as_ref(), file.as_ref()];
@@ -104,35 +105,35 @@ sys.exit(bool(errors))
 
 #[test]
 #[should_panic(expected = "hostnam")]
-fn the_schema_of_kubernetes_is_not_content_with_anything() {
-    let place = TestEnv::new();
+fn the_schema_of_kubernetes_rejects_unknown_fields() {
+    let env = TestEnv::new();
     let spec = serde_json::json!({"selector": {}, "template": {"spec": {"containers": [], "hostnam": "x"}}});
     let deployment =
         serde_json::json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": spec});
-    check_kubernetes(&place, &deployment);
+    check_kubernetes(&env, &deployment);
 }
 
 #[test]
-fn kubernetes_gets_objects_that_it_knows() {
-    let place = TestEnv::new();
-    let pack = place.write_pack("pair", &PAIR);
-    let here = place.path("shown");
+fn kubernetes_objects_match_their_schema() {
+    let env = TestEnv::new();
+    let pack = env.write_pack("pair", &PAIR);
+    let here = env.path("shown");
     std::fs::create_dir(&here).unwrap();
     let shown = format!("{}:/shown:ro", here.display());
-    service(&place, &pack, "Other", &[]);
+    service(&env, &pack, "Other", &[]);
     let port = free_port();
     let publish = format!("127.0.0.1:{port}:8081");
     let options =
         ["-p", &publish, "-v", &shown, "-e", "MORE=5", "--link", "Other", "--memory", "1g"];
-    success(place.svp(["run", "instance", "--name", "a.Pair", "-d"]).args(options));
-    place.ok(["stop", "a.Pair"]);
-    let key = secret(&place, "a.Pair", "PAIR_KEY");
+    success(env.svp(["run", "instance", "--name", "a.Pair", "-d"]).args(options));
+    env.ok(["stop", "a.Pair"]);
+    let key = secret(&env, "a.Pair", "PAIR_KEY");
 
-    let all = parse(&place, &place.ok(["export", "a.Pair", "--format", "kube"]));
+    let all = parse(&env, &env.ok(["export", "a.Pair", "--format", "kube"]));
     let kinds: Vec<&str> = all.iter().map(|object| object["kind"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["Secret", "ConfigMap", "PersistentVolumeClaim", "Deployment", "Service"]);
     for object in &all {
-        check_kubernetes(&place, object);
+        check_kubernetes(&env, object);
     }
     assert_eq!(all[1]["data"]["PAIR_URL"], "http://a-pair:8081/");
     assert_eq!(all[1]["data"]["PAIR_TEXT"], TEXT);
@@ -159,21 +160,21 @@ fn kubernetes_gets_objects_that_it_knows() {
     );
     assert_eq!(pod["initContainers"][0]["image"], "localhost/instance:latest");
 
-    let unit = place.ok(["export", "a.Pair", "--format", "systemd"]);
+    let unit = env.ok(["export", "a.Pair", "--format", "systemd"]);
     assert!(unit.contains("\nAfter=svp-Other.service"), "{unit}");
 
     // The secret is only in the Secret object, which --secrets can omit or write alone.
-    let without = place.ok(["export", "a.Pair", "--format", "kube", "--secrets", "without"]);
-    let only = place.ok(["export", "a.Pair", "--format", "kube", "--secrets", "only"]);
-    let [only] = &parse(&place, &only)[..] else { panic!("{only}") };
+    let without = env.ok(["export", "a.Pair", "--format", "kube", "--secrets", "without"]);
+    let only = env.ok(["export", "a.Pair", "--format", "kube", "--secrets", "only"]);
+    let [only] = &parse(&env, &only)[..] else { panic!("{only}") };
     assert_eq!(only, &all[0]);
     let encoded = only["data"]["PAIR_KEY"].as_str().unwrap();
     assert!(!without.contains(encoded) && !without.contains(&key), "{without}");
-    assert_eq!(parse(&place, &without), all[1..]);
+    assert_eq!(parse(&env, &without), all[1..]);
 
     let named = ["--image", "registry.example.com/team/pair:1"];
     let arguments = ["export", "a.Pair", "--format", "kube", "--secrets", "without"];
-    let named = place.ok(arguments.iter().chain(&named));
+    let named = env.ok(arguments.iter().chain(&named));
     assert!(named.contains("image: registry.example.com/team/pair:1\n"), "{named}");
     assert!(named.contains("imagePullPolicy: IfNotPresent\n"), "{named}");
 }
@@ -198,79 +199,76 @@ fn page(port: u16, path: &str, log: impl Fn() -> String) -> String {
 /// Loads the image into podman with the commands that `svp export` prints, and plays the service's YAML.
 #[track_caller]
 fn play<'a>(
-    place: &TestEnv,
+    env: &TestEnv,
     podman: &'a Podman<'a>,
     name: &str,
 ) -> crate::support::podman::Played<'a> {
-    let mut export = place.svp(["export", name, "--format", "kube", "--secrets", "without"]);
-    let said = output(&mut export);
-    let notes = String::from_utf8_lossy(&said.stderr).into_owned();
+    let mut export = env.svp(["export", name, "--format", "kube", "--secrets", "without"]);
+    let exported = output(&mut export);
+    let notes = String::from_utf8_lossy(&exported.stderr).into_owned();
     for command in [
         "svp save instance:latest --allow-secrets | podman load",
         "podman tag docker.io/library/instance:latest localhost/instance:latest",
     ] {
         assert!(notes.contains(command), "{notes}");
     }
-    let archive = place.path("instance.tar");
+    let archive = env.path("instance.tar");
     let to = format!("oci-archive:{}", archive.display());
-    place.ok(["save", "instance:latest", "--allow-secrets", "-o", &to]);
+    env.ok(["save", "instance:latest", "--allow-secrets", "-o", &to]);
     podman.load(&archive);
     let names = ["docker.io/library/instance:latest", "localhost/instance:latest"];
     success(podman.command(["tag"]).args(names));
     // The podman of Debian 12 can't take an environment from a Secret.
-    let file = place.path("secret.json");
-    std::fs::write(
-        &file,
-        place.ok(["export", name, "--format", "kube", "--secrets", "podman-4.3"]),
-    )
-    .unwrap();
+    let file = env.path("secret.json");
+    std::fs::write(&file, env.ok(["export", name, "--format", "kube", "--secrets", "podman-4.3"]))
+        .unwrap();
     success(podman.command(["secret", "create", name]).arg(&file));
-    let file = place.path("service.yaml");
-    std::fs::write(&file, &said.stdout).unwrap();
+    let file = env.path("service.yaml");
+    std::fs::write(&file, &exported.stdout).unwrap();
     podman.play(&file)
 }
 
 #[test]
 fn podman_plays_a_service_with_a_health_check() {
-    let place = TestEnv::new();
+    let env = TestEnv::new();
     let port = free_port();
     let publish = format!("{port}:8080");
-    service(&place, &pack("hello"), "greeter", &["-p", &publish]);
-    let password = secret(&place, "greeter", "HELLO_PASSWORD");
-    let podman = Podman::new(&place);
-    let played = play(&place, &podman, "greeter");
+    service(&env, &pack("hello"), "greeter", &["-p", &publish]);
+    let password = secret(&env, "greeter", "HELLO_PASSWORD");
+    let podman = Podman::new(&env);
+    let played = play(&env, &podman, "greeter");
     let client = ["/service/bin/client"];
     let container = played.container("greeter");
-    let said = container.exec_until_ok(Duration::from_secs(60), &client);
-    assert_eq!(said, "hello from the instance of hello\n");
+    let stdout = container.exec_until_ok(Duration::from_secs(60), &client);
+    assert_eq!(stdout, "hello from the instance of hello\n");
     success(
         podman.command(["healthcheck", "run", container.name()]).env("DISABLE_HC_SYSTEMD", "true"),
     );
     let through = format!("http://hello:{password}@127.0.0.1:{port}/");
-    let mut wget = place.command("busybox");
-    assert_eq!(success(wget.args(["wget", "-q", "-O", "-", &through])), said);
-    // The value of %IP leads to the pod from inside it, too.
+    let mut wget = env.command("busybox");
+    assert_eq!(success(wget.args(["wget", "-q", "-O", "-", &through])), stdout);
+    // The value of %IP leads to the pod from inside the pod, too.
     let own = "wget -q -O - http://hello:$HELLO_PASSWORD@$HELLO_HOST:8080/";
-    assert_eq!(success(&mut container.exec(&["sh", "-c", own])), said);
+    assert_eq!(success(&mut container.exec(&["sh", "-c", own])), stdout);
 }
 
 #[test]
 fn podman_plays_a_service_of_two_components() {
-    let place = TestEnv::new();
-    let pack = place.write_pack("pair", &PAIR);
+    let env = TestEnv::new();
+    let pack = env.write_pack("pair", &PAIR);
     let port = free_port();
-    service(&place, &pack, "pair", &["-p", &format!("127.0.0.1:{port}:8081")]);
-    let podman = Podman::new(&place);
-    let played = play(&place, &podman, "pair");
+    service(&env, &pack, "pair", &["-p", &format!("127.0.0.1:{port}:8081")]);
+    let podman = Podman::new(&env);
+    let played = play(&env, &podman, "pair");
     let front = played.container("front");
     assert_eq!(page(port, "page", || front.log()), "from the image\n");
-    // An unpublished port is at most on the service's own address.
+    // An unpublished port is reachable at most at the service's own address.
     let ports = played.ports();
     assert!(ports.contains("127.0.0.1:") && !ports.contains("0.0.0.0"), "{ports}");
-    let env = page(port, "env", || front.log());
-    let env: BTreeMap<&str, &str> =
-        env.split('\0').filter_map(|pair| pair.split_once('=')).collect();
-    let key = secret(&place, "pair", "PAIR_KEY");
+    let variables = page(port, "env", || front.log());
+    let variables: BTreeMap<&str, &str> =
+        variables.split('\0').filter_map(|pair| pair.split_once('=')).collect();
+    let key = secret(&env, "pair", "PAIR_KEY");
     let expected = [
         ("PAIR_KEY", key.as_str()),
         ("PAIR_HOST", "pair"),
@@ -280,11 +278,11 @@ fn podman_plays_a_service_of_two_components() {
         ("PAIR_TEXT", TEXT),
     ];
     for (name, value) in expected {
-        assert_eq!(env.get(name), Some(&value), "{name}");
+        assert_eq!(variables.get(name), Some(&value), "{name}");
     }
     // One component reaches the other through the value of %IP: the probe fetches it.
-    let text = place.ok(["export", "pair", "--format", "kube"]);
-    let all = parse(&place, &text);
+    let text = env.ok(["export", "pair", "--format", "kube"]);
+    let all = parse(&env, &text);
     let pod = &all[3]["spec"]["template"]["spec"];
     let probe = pod["containers"][0]["readinessProbe"]["exec"]["command"][2].as_str().unwrap();
     front.exec_until_ok(Duration::from_secs(30), &["sh", "-c", probe]);
@@ -328,21 +326,20 @@ fn start_as_systemd(unit: &str, key: &str) -> Child {
 
 #[test]
 fn systemd_runs_a_service_with_svp() {
-    let place = TestEnv::new();
-    service(&place, &pack("hello"), "greeter", &[]);
-    let password = secret(&place, "greeter", "HELLO_PASSWORD");
-    let dir = place.path("units");
-    let printed =
-        place.ok(["export", "greeter", "--format", "systemd", "-o", dir.to_str().unwrap()]);
+    let env = TestEnv::new();
+    service(&env, &pack("hello"), "greeter", &[]);
+    let password = secret(&env, "greeter", "HELLO_PASSWORD");
+    let dir = env.path("units");
+    let printed = env.ok(["export", "greeter", "--format", "systemd", "-o", dir.to_str().unwrap()]);
     let file = dir.join("svp-greeter.service");
     assert_eq!(printed, format!("{}\n", file.display()));
-    success(place.command("systemd-analyze").args(["verify", "--man=no"]).arg(&file));
+    success(env.command("systemd-analyze").args(["verify", "--man=no"]).arg(&file));
     let unit = std::fs::read_to_string(&file).unwrap();
     assert!(!unit.contains(&password) && unit.contains("\nRestart=on-failure\n"), "{unit}");
 
     let mut service = start_as_systemd(&unit, "ExecStart");
     let until = Instant::now() + Duration::from_secs(60);
-    while !output(&mut place.svp(["health", "greeter"])).status.success() {
+    while !output(&mut env.svp(["health", "greeter"])).status.success() {
         assert!(Instant::now() < until && service.try_wait().unwrap().is_none(), "{unit}");
         std::thread::sleep(Duration::from_millis(200));
     }
@@ -352,11 +349,11 @@ fn systemd_runs_a_service_with_svp() {
 
     // Existing files are not replaced; identical content is accepted.
     let again = ["export", "greeter", "--format", "systemd", "-o", dir.to_str().unwrap()];
-    place.ok(again);
+    env.ok(again);
     std::fs::write(&file, unit + "# mine\n").unwrap();
-    let error = place.fails(2, again);
+    let error = env.fails(2, again);
     assert!(error.contains("already exists") && error.contains("--force"), "{error}");
-    place.ok(again.iter().chain(&["--force"]));
+    env.ok(again.iter().chain(&["--force"]));
 }
 
 /// The keys that svp may write, with podman's names for them.
@@ -390,18 +387,18 @@ const QUADLET: [(&str, &[&str]); 5] = [
     ("Install", &["WantedBy"]),
 ];
 
-/// Returns the services that podman 5's generator makes of a directory of units; systemd must find no fault in them.
+/// Returns the services that podman 5's generator creates from a directory of units; systemd must accept them.
 #[track_caller]
-fn generate(place: &TestEnv, units: &Path) -> BTreeMap<String, String> {
-    let generator = file_of_machine(place, "usr/libexec/podman/quadlet");
-    let out = place.path("generated");
+fn generate(env: &TestEnv, units: &Path) -> BTreeMap<String, String> {
+    let generator = file_of_machine(env, "usr/libexec/podman/quadlet");
+    let out = env.path("generated");
     std::fs::create_dir(&out).unwrap();
-    let mut generate = place.command(generator);
+    let mut generate = env.command(generator);
     success(generate.args(["-user", "-no-kmsg-log"]).arg(&out).env("QUADLET_UNIT_DIRS", units));
     let files = std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().path());
     let files: Vec<_> =
         files.filter(|path| path.extension().is_some_and(|end| end == "service")).collect();
-    let mut verify = place.command("systemd-analyze");
+    let mut verify = env.command("systemd-analyze");
     let result = output(verify.args(["verify", "--man=no"]).args(&files));
     assert!(
         result.status.success() && result.stderr.is_empty(),
@@ -416,15 +413,15 @@ fn generate(place: &TestEnv, units: &Path) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn quadlet_gets_units_without_secrets() {
-    let place = TestEnv::new();
-    let pack = place.write_pack("pair", &PAIR);
+fn quadlet_units_contain_no_secrets() {
+    let env = TestEnv::new();
+    let pack = env.write_pack("pair", &PAIR);
     let options = ["--restart", "always", "--memory", "256m", "--cpus", "1.5", "--pids", "100"];
-    service(&place, &pack, "pair", &options);
-    let key = secret(&place, "pair", "PAIR_KEY");
-    let dir = place.path("units");
+    service(&env, &pack, "pair", &options);
+    let key = secret(&env, "pair", "PAIR_KEY");
+    let dir = env.path("units");
     let arguments = ["export", "pair", "--format", "quadlet"];
-    let printed = place.ok(arguments.iter().chain(&["-o", dir.to_str().unwrap()]));
+    let printed = env.ok(arguments.iter().chain(&["-o", dir.to_str().unwrap()]));
     let files: Vec<_> = printed.lines().map(|line| line.rsplit('/').next().unwrap()).collect();
     let expected = ["pair.pod", "pair-front.container", "pair-back_end.container"];
     assert_eq!(files, expected);
@@ -448,7 +445,7 @@ fn quadlet_gets_units_without_secrets() {
         all += &text;
     }
     assert!(!all.contains(&key), "{all}");
-    let address = place.ok(["env", "pair", "--format", "json"]);
+    let address = env.ok(["env", "pair", "--format", "json"]);
     let address: Value = serde_json::from_str(&address).unwrap();
     let address = address["PAIR_HOST"].as_str().unwrap();
     for line in [
@@ -466,7 +463,7 @@ fn quadlet_gets_units_without_secrets() {
         assert!(all.contains(&format!("\n{line}\n")), "{line} in:\n{all}");
     }
 
-    let services = generate(&place, &dir);
+    let services = generate(&env, &dir);
     let names: Vec<&str> = services.keys().map(String::as_str).collect();
     let expected = ["pair-back_end.service", "pair-front.service", "pair-pod.service"];
     assert_eq!(names, expected);
@@ -482,14 +479,14 @@ fn quadlet_gets_units_without_secrets() {
         assert!(front.contains(part), "{part} in:\n{front}");
     }
 
-    // The script that creates the secrets pipes the values to podman; none is on a command line.
-    let podman = Podman::new(&place);
-    let bin = place.path("bin");
+    // The script that creates the secrets pipes the values to podman: no secret is on a command line.
+    let podman = Podman::new(&env);
+    let bin = env.path("bin");
     std::fs::create_dir(&bin).unwrap();
     let real = podman.command(["$@"]);
     let words = std::iter::once(real.get_program()).chain(real.get_args());
     let words: Vec<String> = words.map(|word| format!("\"{}\"", word.to_str().unwrap())).collect();
-    let log = place.path("log");
+    let log = env.path("log");
     let path = std::env::var("PATH").unwrap();
     let wrapper = format!(
         "#!/bin/sh\necho \"$@\" >>{}\nPATH='{path}' exec {}\n",
@@ -498,17 +495,17 @@ fn quadlet_gets_units_without_secrets() {
     );
     std::fs::write(bin.join("podman"), wrapper).unwrap();
     run("chmod", ["755".as_ref(), bin.join("podman").as_os_str()]);
-    let script = place.path("secrets.sh");
-    std::fs::write(&script, place.ok(arguments.iter().chain(&["--secrets", "only"]))).unwrap();
+    let script = env.path("secrets.sh");
+    std::fs::write(&script, env.ok(arguments.iter().chain(&["--secrets", "only"]))).unwrap();
     let path = format!("{}:{path}", bin.display());
-    // A second run replaces them.
+    // A second run replaces the secrets.
     for _ in 0..2 {
-        success(place.command("sh").arg(&script).env("PATH", &path));
+        success(env.command("sh").arg(&script).env("PATH", &path));
     }
     assert!(!std::fs::read_to_string(&log).unwrap().contains(&key));
-    let archive = place.path("instance.tar");
+    let archive = env.path("instance.tar");
     let to = format!("oci-archive:{}", archive.display());
-    place.ok(["save", "instance", "--allow-secrets", "-o", &to]);
+    env.ok(["save", "instance", "--allow-secrets", "-o", &to]);
     let image = podman.load(&archive);
     let secret = "--secret=pair-PAIR_KEY,type=env,target=PAIR_KEY";
     let shell = "--entrypoint=/bin/sh";
@@ -517,10 +514,10 @@ fn quadlet_gets_units_without_secrets() {
 }
 
 #[test]
-fn what_is_asked_wrongly_is_refused() {
-    let place = TestEnv::new();
-    service(&place, &pack("hello"), "greeter", &["-v", "data:/with:colon"]);
-    let error = place.fails(2, ["export", "greeter", "--format", "quadlet"]);
+fn invalid_exports_are_refused() {
+    let env = TestEnv::new();
+    service(&env, &pack("hello"), "greeter", &["-v", "data:/with:colon"]);
+    let error = env.fails(2, ["export", "greeter", "--format", "quadlet"]);
     assert!(error.contains("/with:colon"), "{error}");
     for arguments in [
         &["export", "nobody", "--format", "kube"][..],
@@ -530,10 +527,10 @@ fn what_is_asked_wrongly_is_refused() {
         &["export", "greeter", "--format", "quadlet", "--secrets", "podman-4.3"],
         &["export", "greeter", "--format", "kube", "--force"],
     ] {
-        place.fails(2, arguments);
+        env.fails(2, arguments);
     }
-    let dir = place.path("out");
-    place.ok(["export", "greeter", "--format", "kube", "-o", dir.to_str().unwrap()]);
+    let dir = env.path("out");
+    env.ok(["export", "greeter", "--format", "kube", "-o", dir.to_str().unwrap()]);
     let listing = run(
         "stat",
         [
@@ -550,11 +547,11 @@ fn what_is_asked_wrongly_is_refused() {
 }
 
 #[test]
-fn what_only_looks_alike_stays_apart() {
-    let place = TestEnv::new();
+fn similar_names_stay_distinct() {
+    let env = TestEnv::new();
     let volumes = ["-v", "my.data:/one", "-v", "my_data:/two", "-v", "my.data:/three"];
-    service(&place, &pack("hello"), "greeter", &volumes);
-    let all = parse(&place, &place.ok(["export", "greeter", "--format", "kube"]));
+    service(&env, &pack("hello"), "greeter", &volumes);
+    let all = parse(&env, &env.ok(["export", "greeter", "--format", "kube"]));
     let claims: Vec<_> = all
         .iter()
         .filter(|object| object["kind"] == "PersistentVolumeClaim")
@@ -572,13 +569,13 @@ fn what_only_looks_alike_stays_apart() {
     // An image selected by digest is exported by that digest, and pushed by a tag.
     let digest = format!("sha256:{}", "5".repeat(64));
     let image = format!("registry.example.com/team/greeter:1@{digest}");
-    let mut export = place.svp(["export", "greeter", "--format", "kube", "--image", &image]);
-    let said = output(&mut export);
-    let text = String::from_utf8_lossy(&said.stdout);
+    let mut export = env.svp(["export", "greeter", "--format", "kube", "--image", &image]);
+    let stdout = output(&mut export);
+    let text = String::from_utf8_lossy(&stdout.stdout);
     assert!(
         text.contains(&format!("image: registry.example.com/team/greeter@{digest}\n")),
         "{text}"
     );
-    let notes = String::from_utf8_lossy(&said.stderr);
+    let notes = String::from_utf8_lossy(&stdout.stderr);
     assert!(notes.contains("docker://registry.example.com/team/greeter:1 "), "{notes}");
 }

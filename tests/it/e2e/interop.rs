@@ -19,31 +19,31 @@ const EVERYTHING: &str = "
     rm /bin/yes; rm -r /home; echo home >/home; rm -r /var/log; mkdir /var/log
     echo changed >>/etc/passwd";
 
-fn hello_in_layout(place: &TestEnv) -> PathBuf {
-    build_layout(place, EVERYTHING, "thing")
+fn hello_in_layout(env: &TestEnv) -> PathBuf {
+    build_layout(env, EVERYTHING, "thing")
 }
 
-/// `skopeo copy FROM TO`, to a destination without TLS.
+/// Runs `skopeo copy FROM TO`, to a destination without TLS.
 #[track_caller]
-fn skopeo_copy(place: &TestEnv, from: &str, to: &str) {
-    let mut copy = place.command("skopeo");
+fn skopeo_copy(env: &TestEnv, from: &str, to: &str) {
+    let mut copy = env.skopeo();
     copy.args(["copy", "--quiet", "--src-tls-verify=false", "--dest-tls-verify=false"]);
     success(copy.args([from, to]));
 }
 
 #[test]
 fn skopeo_copies_to_a_docker_archive_and_to_a_registry() {
-    let place = TestEnv::new();
-    let out = hello_in_layout(&place);
+    let env = TestEnv::new();
+    let out = hello_in_layout(&env);
     let from = format!("oci:{}:thing:latest", out.display());
-    let archive = place.path("docker.tar");
-    skopeo_copy(&place, &from, &format!("docker-archive:{}:thing:latest", archive.display()));
+    let archive = env.path("docker.tar");
+    skopeo_copy(&env, &from, &format!("docker-archive:{}:thing:latest", archive.display()));
     assert!(archive.metadata().unwrap().len() > 100_000);
 
     let registry = Registry::start();
     let remote = format!("docker://{}/thing:1", registry.host());
-    skopeo_copy(&place, &from, &remote);
-    let mut inspect = place.command("skopeo");
+    skopeo_copy(&env, &from, &remote);
+    let mut inspect = env.skopeo();
     let raw = success(inspect.args(["inspect", "--raw", "--tls-verify=false", &remote]));
     let index = json(&out.join("index.json"));
     assert_eq!(raw, std::fs::read_to_string(blob(&out, &index["manifests"][0])).unwrap());
@@ -59,17 +59,17 @@ fn skopeo_copies_to_a_docker_archive_and_to_a_registry() {
 
 #[test]
 fn podman_loads_the_archive_and_the_directory_and_runs_it() {
-    let place = TestEnv::new();
-    place.import_busybox();
-    let out = place.path("out");
-    let archive = place.path("hello.tar");
+    let env = TestEnv::new();
+    env.import_busybox();
+    let out = env.path("out");
+    let archive = env.path("hello.tar");
     let pack = pack("hello");
     let pack = pack.to_str().unwrap();
     let target = format!("oci-archive:{}", archive.display());
     let build = ["build", "-b", pack, "-t", "hello", "--base", "busybox", "--network", "none"];
-    place.ok(build.iter().chain(&["--oci-dir", out.to_str().unwrap(), "-o", &target]));
+    env.ok(build.iter().chain(&["--oci-dir", out.to_str().unwrap(), "-o", &target]));
 
-    let podman = Podman::new(&place);
+    let podman = Podman::new(&env);
     let from_archive = podman.load(&archive);
     assert!(from_archive.ends_with("/hello:latest"), "{from_archive}");
     let inside = "test -x /service/bin/run && test -x /service/bin/query && echo fine";
@@ -82,17 +82,17 @@ fn podman_loads_the_archive_and_the_directory_and_runs_it() {
 
 #[test]
 fn umoci_unpacks_the_same_tree() {
-    let place = TestEnv::new();
-    let out = hello_in_layout(&place);
-    let bundle = place.path("bundle");
-    let mut umoci = place.command("umoci");
+    let env = TestEnv::new();
+    let out = hello_in_layout(&env);
+    let bundle = env.path("bundle");
+    let mut umoci = env.command("umoci");
     umoci.args(["unpack", "--image"]).arg(format!("{}:thing:latest", out.display()));
     if !as_root() {
         umoci.arg("--rootless");
     }
     success(umoci.arg(&bundle));
-    let ours = place.path("ours");
-    place.ok(["unpack", &format!("oci:{}:thing:latest", out.display()), ours.to_str().unwrap()]);
+    let ours = env.path("ours");
+    env.ok(["unpack", &format!("oci:{}:thing:latest", out.display()), ours.to_str().unwrap()]);
     // Without root umoci records owners in an attribute of its own.
     let what = tree::What { owners: as_root(), times: false, xattrs: false };
     tree::assert_same(&bundle.join("rootfs"), &ours, what);
@@ -100,19 +100,19 @@ fn umoci_unpacks_the_same_tree() {
 }
 
 #[test]
-fn ocidir_finds_it_sound() {
-    let place = TestEnv::new();
-    let out = hello_in_layout(&place);
+fn ocidir_accepts_the_layout() {
+    let env = TestEnv::new();
+    let out = hello_in_layout(&env);
     assert!(conformance(&out).contains("sound"));
     assert_eq!(manifest(&out, "thing:latest")["layers"].as_array().unwrap().len(), 3);
 }
 
 #[test]
 fn gnu_tar_lists_and_extracts_every_layer() {
-    let place = TestEnv::new();
-    let out = hello_in_layout(&place);
+    let env = TestEnv::new();
+    let out = hello_in_layout(&env);
     for layer in manifest(&out, "thing:latest")["layers"].as_array().unwrap() {
-        let mut tar = place.command("tar");
+        let mut tar = env.command("tar");
         let output = crate::support::output(tar.arg("--list").arg("--file").arg(blob(&out, layer)));
         assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     }

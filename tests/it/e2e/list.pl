@@ -1,5 +1,5 @@
-# Lists /t, a line an entry: all that a layer can hold about it. Only what perl-base has. `list.pl links` tells which
-# names are of one file, too: an overlay tells that rightly only of files that it doesn't have from below.
+# Lists /t, one line per entry, with all attributes that a layer can hold. Needs only perl-base. `list.pl links` also
+# shows which names are hard links to one file: an overlay reports that correctly only for files not in a lower layer.
 use strict;
 use warnings;
 use Fcntl ':mode';
@@ -25,7 +25,7 @@ sub attributes {
     for my $name (split /\0/, substr $names, 0, $length) {
         my $value = "\0" x 65536;
         my $size = syscall $LGETXATTR, $path, $name, $value, 65536;
-        # What stands for a device node is one no more once it has been written to.
+        # The stand-in of a device node becomes an ordinary file once it has been written to.
         next if $size && $name =~ /^user\.svp\./;
         push @found, " $name=" . quoted(substr $value, 0, $size < 0 ? 0 : $size);
     }

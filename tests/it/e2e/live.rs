@@ -27,7 +27,7 @@ fn service(machine: &Machine, user: User, pack: &str, name: &str) {
 }
 
 /// Returns the commands in a unit's comments.
-fn told_commands(unit: &str) -> String {
+fn commands_in_comments(unit: &str) -> String {
     let lines = unit.lines().filter_map(|line| line.strip_prefix("#   "));
     lines.map(|line| format!("{line}\n")).collect()
 }
@@ -42,7 +42,7 @@ fn quadlet(machine: &Machine, user: User, service: &str) {
     let files = machine.ok(user, &format!("svp export {service} --format quadlet -o {directory}"));
     let texts = machine.ok(user, &format!("cat {}", files.replace('\n', " ")));
     assert!(texts.contains(&format!("or newer, in {directory}:\n")), "{texts}");
-    machine.ok(user, &format!("set -e\n{}", told_commands(&texts)));
+    machine.ok(user, &format!("set -e\n{}", commands_in_comments(&texts)));
 }
 
 fn systemctl(user: User) -> &'static str {
@@ -51,9 +51,9 @@ fn systemctl(user: User) -> &'static str {
 
 #[track_caller]
 fn variable(machine: &Machine, user: User, service: &str, name: &str) -> String {
-    let env = machine.ok(user, &format!("svp env {service} --format json"));
-    let env: Value = serde_json::from_str(&env).unwrap();
-    env[name].as_str().unwrap().to_owned()
+    let variables = machine.ok(user, &format!("svp env {service} --format json"));
+    let variables: Value = serde_json::from_str(&variables).unwrap();
+    variables[name].as_str().unwrap().to_owned()
 }
 
 /// Checks that nothing of a service is left: no process, no port, no mount.
@@ -108,8 +108,8 @@ fn unit_of_svp(machine: &Machine, user: User) {
     assert_nothing_left(machine, user);
 }
 
-/// Only root can boot the machine, whose ordinary user covers the other case; an ordinary user's run prints that it
-/// skips.
+/// Returns whether the machine can be booted; prints that the test is skipped if not. Only root can boot it; the
+/// machine's ordinary user covers the rootless case.
 fn can_boot() -> bool {
     if !as_root() {
         // Written past the test runner, which hides the output of passing tests.
@@ -119,17 +119,17 @@ fn can_boot() -> bool {
 }
 
 #[test]
-fn systemd_runs_what_is_exported() {
+fn systemd_runs_exported_units() {
     if !can_boot() {
         return;
     }
-    let place = TestEnv::new();
-    let mut machine = Machine::boot(&place);
+    let env = TestEnv::new();
+    let mut machine = Machine::boot(&env);
     run("cp", ["-r".as_ref(), pack("hello").as_os_str(), machine.path("/srv/hello").as_os_str()]);
     for user in USERS {
         unit_of_svp(&machine, user);
     }
-    // They start at boot: the system's units by the system, Ann's through lingering.
+    // The units start at boot: root's by the system manager, Ann's through lingering.
     machine.boot_again();
     for user in USERS {
         machine.wait_ok(user, "svp health greeter");
@@ -181,8 +181,8 @@ fn pod(machine: &Machine, user: User) {
     machine.wait_ok(user, &format!("{get} >/dev/null"));
     // It fetches a page of the other component through the value of %IP.
     machine.wait_ok(user, "podman healthcheck run two-front");
-    let env = machine.ok(user, &get);
-    let env: Vec<_> = env.split('\0').collect();
+    let variables = machine.ok(user, &get);
+    let variables: Vec<_> = variables.split('\0').collect();
     let key = variable(machine, user, "two", "PAIR_KEY");
     for pair in [
         format!("PAIR_KEY={key}"),
@@ -190,7 +190,7 @@ fn pod(machine: &Machine, user: User) {
         format!("PAIR_TEXT={PAIR_TEXT}"),
         "NO=no".into(),
     ] {
-        assert!(env.contains(&pair.as_str()), "{pair} in {env:?}");
+        assert!(variables.contains(&pair.as_str()), "{pair} in {variables:?}");
     }
     assert_eq!(machine.ok(user, &fetch(&format!("{host}:8081/page"))), "from the image\n");
 
@@ -212,18 +212,18 @@ fn pod(machine: &Machine, user: User) {
     assert_eq!(machine.ok(user, &started("front")), front);
 }
 
-fn fetch(what: &str) -> String {
-    format!("busybox wget -q -O - http://{what}")
+fn fetch(target: &str) -> String {
+    format!("busybox wget -q -O - http://{target}")
 }
 
 #[test]
-fn podman_runs_what_quadlet_reads() {
+fn podman_runs_exported_quadlet_units() {
     if !can_boot() {
         return;
     }
-    let place = TestEnv::new();
-    let mut machine = Machine::boot(&place);
-    for pack in [pack("hello"), place.write_pack("pair", &PAIR)] {
+    let env = TestEnv::new();
+    let mut machine = Machine::boot(&env);
+    for pack in [pack("hello"), env.write_pack("pair", &PAIR)] {
         run("cp", ["-r".as_ref(), pack.as_os_str(), machine.path("/srv").as_os_str()]);
     }
     for user in USERS {

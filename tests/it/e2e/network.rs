@@ -1,5 +1,5 @@
-//! The network of a service: ports, links, the host. Traffic goes to loopback addresses only: for other addresses these
-//! tests only check whether there is a route.
+//! The network of a service: ports, links, the host. Traffic goes only to loopback addresses: for other addresses,
+//! these tests only check whether there is a route.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -27,7 +27,7 @@ while True:
     said, peer = u.recvfrom(65536); u.sendto(name + b" " + said, peer)
 "#;
 /// Reports whether there is a route, without sending a packet: connecting a datagram socket looks one up.
-const WAYS: &str = r#"
+const ROUTE_PROBE: &str = r#"
 import socket, sys
 def way(what, to, device=None, family=socket.AF_INET):
     try:
@@ -49,9 +49,9 @@ except OSError: print("raw closed")
 "#;
 
 /// Sets up the instance `name` of a pack with these answers, whose service is ECHO: it needs the host's python3.
-fn instance(place: &TestEnv, name: &str, answers: &str) {
-    if place.ok(["images"]).lines().count() < 2 {
-        place.import_busybox();
+fn instance(env: &TestEnv, name: &str, answers: &str) {
+    if env.ok(["images"]).lines().count() < 2 {
+        env.import_busybox();
     }
     let query = format!("#!/bin/sh\ncase $1 in os) echo busybox/1;;\n{answers}\nesac\n");
     let run = "#!/bin/sh\nexec /usr/bin/python3 /service/echo.py\n";
@@ -60,17 +60,17 @@ fn instance(place: &TestEnv, name: &str, answers: &str) {
         ("bin/build", BUILD),
         ("bin/run", run),
         ("echo.py", ECHO),
-        ("ways.py", WAYS),
+        ("ways.py", ROUTE_PROBE),
     ];
-    let pack = place.write_pack(&format!("pack-{name}"), &files);
+    let pack = env.write_pack(&format!("pack-{name}"), &files);
     let base = format!("{name}-base");
     let pack = pack.to_str().unwrap();
-    place.ok(["build", "-b", pack, "-t", &base, "--base", "busybox", "--network", "none"]);
-    place.ok(["setup", "-i", &base, "-t", name, "--network", "none"]);
+    env.ok(["build", "-b", pack, "-t", &base, "--base", "busybox", "--network", "none"]);
+    env.ok(["setup", "-i", &base, "-t", name, "--network", "none"]);
 }
 
-/// `svp run -d` of an instance with the host's programs mounted.
-fn run(place: &TestEnv, arguments: &[&str]) -> std::process::Output {
+/// Runs `svp run -d` on an instance, with the host's programs mounted.
+fn run(env: &TestEnv, arguments: &[&str]) -> std::process::Output {
     let mut all: Vec<String> = ["run", "-d"].map(String::from).to_vec();
     for dir in ["/usr", "/lib", "/lib64"] {
         if let Ok(at) = std::fs::canonicalize(dir) {
@@ -78,24 +78,24 @@ fn run(place: &TestEnv, arguments: &[&str]) -> std::process::Output {
         }
     }
     all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-    place.svp(all).stdin(Stdio::null()).output().unwrap()
+    env.svp(all).stdin(Stdio::null()).output().unwrap()
 }
 
 #[track_caller]
-fn runs(place: &TestEnv, arguments: &[&str]) -> String {
-    let output = run(place, arguments);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{arguments:?}: {said}");
-    said
+fn runs(env: &TestEnv, arguments: &[&str]) -> String {
+    let output = run(env, arguments);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{arguments:?}: {stderr}");
+    stderr
 }
 
-fn info(place: &TestEnv, name: &str) -> Value {
-    serde_json::from_str(&place.ok(["info", name, "--format", "json"])).unwrap()
+fn info(env: &TestEnv, name: &str) -> Value {
+    serde_json::from_str(&env.ok(["info", name, "--format", "json"])).unwrap()
 }
 
 /// Returns the address of a service's port on the host.
-fn own(place: &TestEnv, name: &str, number: usize) -> SocketAddr {
-    let port = &info(place, name)["ports"][number];
+fn own(env: &TestEnv, name: &str, number: usize) -> SocketAddr {
+    let port = &info(env, name)["ports"][number];
     format!("{}:{}", port["host"].as_str().unwrap(), port["port"]).parse().unwrap()
 }
 
@@ -108,13 +108,13 @@ fn tcp(at: impl Into<SocketAddr>) -> String {
     text
 }
 
-fn udp(at: impl Into<SocketAddr>, said: &str) -> String {
+fn udp(at: impl Into<SocketAddr>, message: &str) -> String {
     let at = at.into();
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     socket.connect(at).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
     let mut answer = [0; 100];
-    match socket.send(said.as_bytes()).and_then(|_| socket.recv(&mut answer)) {
+    match socket.send(message.as_bytes()).and_then(|_| socket.recv(&mut answer)) {
         Ok(length) => String::from_utf8_lossy(&answer[..length]).into_owned(),
         Err(_) => "nothing".into(),
     }
@@ -130,18 +130,18 @@ fn gateway() -> String {
     found.expect("this test needs a host with a gateway")
 }
 
-/// Returns the output of [`WAYS`] in a service: the open routes.
-fn open_ways(place: &TestEnv, name: &str) -> Vec<String> {
+/// Returns the output of [`ROUTE_PROBE`] in a service: the open routes.
+fn open_routes(env: &TestEnv, name: &str) -> Vec<String> {
     let gateway = gateway();
-    let printed = place.ok(["exec", name, "--", "/usr/bin/python3", "/service/ways.py", &gateway]);
+    let printed = env.ok(["exec", name, "--", "/usr/bin/python3", "/service/ways.py", &gateway]);
     assert!(printed.lines().count() >= 9, "{printed}");
     printed.lines().filter_map(|line| Some(line.strip_suffix(" open")?.to_owned())).collect()
 }
 
 #[test]
-fn a_private_network_leads_to_the_host_and_the_gateway_only_if_that_is_allowed() {
-    let place = TestEnv::new();
-    instance(&place, "echo", "env) echo ECHO_NAME=echo; echo ECHO_PORT=4711;;");
+fn a_private_network_reaches_host_and_gateway_only_if_allowed() {
+    let env = TestEnv::new();
+    instance(&env, "echo", "env) echo ECHO_NAME=echo; echo ECHO_PORT=4711;;");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -149,60 +149,60 @@ fn a_private_network_leads_to_the_host_and_the_gateway_only_if_that_is_allowed()
             let _ = stream.and_then(|mut stream| stream.write_all(b"the host"));
         }
     });
-    // It keeps its side open until it has read: pasta may lose an answer to a connection that is half closed already.
+    // The client keeps its side open until it has read: pasta may lose an answer on a half-closed connection.
     let script = format!(
         "import socket; to = ('host.containers.internal', {port}); \
          print(socket.create_connection(to, 5).makefile().read(), end='')"
     );
     let reaches_host = || {
-        let output = place.svp(["exec", "echo", "/usr/bin/python3", "-c", &script]).output();
+        let output = env.svp(["exec", "echo", "/usr/bin/python3", "-c", &script]).output();
         output.unwrap().stdout == b"the host"
     };
-    runs(&place, &["--wait", "echo"]);
-    assert_eq!(open_ways(&place, "echo"), [""; 0]);
-    assert!(!place.ok(["exec", "echo", "cat", "/etc/hosts"]).contains("internal"));
-    assert_eq!(info(&place, "echo")["allowed"], serde_json::json!([]));
-    place.ok(["rm", "--force", "echo"]);
+    runs(&env, &["--wait", "echo"]);
+    assert_eq!(open_routes(&env, "echo"), [""; 0]);
+    assert!(!env.ok(["exec", "echo", "cat", "/etc/hosts"]).contains("internal"));
+    assert_eq!(info(&env, "echo")["allowed"], serde_json::json!([]));
+    env.ok(["rm", "--force", "echo"]);
 
-    runs(&place, &["--wait", "--allow", "gateway", "echo"]);
-    let ways = open_ways(&place, "echo");
-    assert!(ways.contains(&"gateway".to_owned()), "{ways:?}");
+    runs(&env, &["--wait", "--allow", "gateway", "echo"]);
+    let routes = open_routes(&env, "echo");
+    assert!(routes.contains(&"gateway".to_owned()), "{routes:?}");
     assert!(
-        !ways
+        !routes
             .iter()
             .any(|way| way.starts_with("metadata") || way.contains("loopback") || way == "raw")
     );
     assert!(!reaches_host());
-    place.ok(["rm", "--force", "echo"]);
+    env.ok(["rm", "--force", "echo"]);
 
-    runs(&place, &["--wait", "--allow", "host", "echo"]);
+    runs(&env, &["--wait", "--allow", "host", "echo"]);
     assert!(reaches_host());
-    assert_eq!(open_ways(&place, "echo"), ["host"]);
-    assert_eq!(info(&place, "echo")["allowed"], serde_json::json!(["host"]));
-    assert_eq!(tcp(own(&place, "echo", 0)), "echo 127.0.0.1");
-    // The routes persist, and come back with pasta.
-    place.ok(["restart", "echo"]);
-    wait_until("it reaches the host again", reaches_host);
-    kill_pasta(&place, "echo");
-    wait_until("the network is mended", reaches_host);
-    assert_eq!(open_ways(&place, "echo"), ["host"]);
-    place.ok(["rm", "--force", "echo"]);
-    place.assert_nothing_left();
+    assert_eq!(open_routes(&env, "echo"), ["host"]);
+    assert_eq!(info(&env, "echo")["allowed"], serde_json::json!(["host"]));
+    assert_eq!(tcp(own(&env, "echo", 0)), "echo 127.0.0.1");
+    // The routes survive a restart of the service, and of pasta.
+    env.ok(["restart", "echo"]);
+    wait_until("the service reaches the host again", reaches_host);
+    kill_pasta(&env, "echo");
+    wait_until("the network is repaired", reaches_host);
+    assert_eq!(open_routes(&env, "echo"), ["host"]);
+    env.ok(["rm", "--force", "echo"]);
+    env.assert_nothing_left();
 
-    let refused = run(&place, &["--network", "host", "--allow", "host", "echo"]);
+    let refused = run(&env, &["--network", "host", "--allow", "host", "echo"]);
     assert_eq!(refused.status.code(), Some(125));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("private network"));
 }
 
 #[test]
-fn a_network_that_was_mended_leads_out_as_before() {
-    let place = TestEnv::new();
-    instance(&place, "echo", "env) echo ECHO_NAME=echo; echo ECHO_PORT=4711;;");
-    runs(&place, &["--wait", "echo"]);
+fn a_repaired_network_has_the_same_routes() {
+    let env = TestEnv::new();
+    instance(&env, "echo", "env) echo ECHO_NAME=echo; echo ECHO_PORT=4711;;");
+    runs(&env, &["--wait", "echo"]);
     // Interface, destination, gateway, and for IPv6 the scope of the addresses.
     let routes = || {
-        let v4 = place.ok(["exec", "echo", "cat", "/proc/net/route"]);
-        let v6 = place.ok(["exec", "echo", "cat", "/proc/net/ipv6_route"]);
+        let v4 = env.ok(["exec", "echo", "cat", "/proc/net/route"]);
+        let v6 = env.ok(["exec", "echo", "cat", "/proc/net/ipv6_route"]);
         let v4 = v4.lines().map(|line| line.split_whitespace().take(3).collect::<Vec<_>>());
         let v6 = v6.lines().map(|line| {
             let words: Vec<&str> = line.split_whitespace().collect();
@@ -216,36 +216,36 @@ fn a_network_that_was_mended_leads_out_as_before() {
     };
     let before = routes();
     assert!(!before.is_empty(), "this test needs a host with a gateway");
-    kill_pasta(&place, "echo");
-    wait_until("the ways out are there again", || routes() == before);
-    assert_eq!(open_ways(&place, "echo"), [""; 0]);
-    wait_until("its port is, too", || tcp(own(&place, "echo", 0)) == "echo 127.0.0.1");
-    place.ok(["rm", "--force", "echo"]);
-    place.assert_nothing_left();
+    kill_pasta(&env, "echo");
+    wait_until("the routes are restored", || routes() == before);
+    assert_eq!(open_routes(&env, "echo"), [""; 0]);
+    wait_until("the port is forwarded again", || tcp(own(&env, "echo", 0)) == "echo 127.0.0.1");
+    env.ok(["rm", "--force", "echo"]);
+    env.assert_nothing_left();
 }
 
 #[test]
-fn what_carries_a_port_is_started_again_though_it_failed_once() {
-    let place = TestEnv::new();
+fn a_port_forwarder_is_restarted_even_after_a_failure() {
+    let env = TestEnv::new();
     instance(
-        &place,
+        &env,
         "echo",
         "env) echo ECHO_NAME=echo; echo ECHO_PORT=4711;; ports) echo 4711/tcp;;",
     );
     let port = free_port();
-    // All addresses: pasta can't forward that.
-    runs(&place, &["--wait", "-p", &format!("0.0.0.0:{port}:4711"), "echo"]);
+    // pasta can't forward a port of all addresses.
+    runs(&env, &["--wait", "-p", &format!("0.0.0.0:{port}:4711"), "echo"]);
     assert_eq!(tcp((Ipv4Addr::LOCALHOST, port)), "echo 127.0.0.1");
-    // The stage that is in the service's network, but not in its mount namespace.
-    let info = info(&place, "echo");
+    // The port forwarder: the stage in the service's network namespace, but not in its mount namespace.
+    let info = info(&env, "echo");
     let namespace =
         |pid: u64, kind: &str| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok();
     let [monitor, inside] = ["monitor", "pid"].map(|key| info[key].as_u64().unwrap());
-    let carrier = below(monitor).into_iter().find(|pid| {
+    let forwarder = below(monitor).into_iter().find(|pid| {
         namespace(*pid, "net") == namespace(inside, "net")
             && namespace(*pid, "mnt") == namespace(monitor, "mnt")
     });
-    kill(carrier.expect("a carrier"));
+    kill(forwarder.expect("a port forwarder"));
     // Another process takes the port first.
     let mut held = None;
     wait_until("the port is free", || {
@@ -254,43 +254,45 @@ fn what_carries_a_port_is_started_again_though_it_failed_once() {
     });
     std::thread::sleep(Duration::from_secs(5));
     drop(held);
-    wait_until("it is carried again", || tcp((Ipv4Addr::LOCALHOST, port)) == "echo 127.0.0.1");
-    place.ok(["rm", "--force", "echo"]);
-    place.assert_nothing_left();
+    wait_until("the port is forwarded again", || {
+        tcp((Ipv4Addr::LOCALHOST, port)) == "echo 127.0.0.1"
+    });
+    env.ok(["rm", "--force", "echo"]);
+    env.assert_nothing_left();
 }
 
 #[test]
-fn a_service_may_have_more_ports_than_descriptors_go_at_once() {
-    let place = TestEnv::new();
+fn a_service_may_have_more_ports_than_one_message_can_pass() {
+    let env = TestEnv::new();
     let ports: String = (5000..5140).map(|port| format!("echo {port}/tcp;")).collect();
     let answers = format!(
         "env) echo ECHO_NAME=many; echo ECHO_PORT=5139; echo MANY_HOST=%IP;; ports) {ports};"
     );
-    instance(&place, "many", &answers);
-    instance(&place, "user", "env) echo ECHO_NAME=user; echo ECHO_PORT=4711;;");
+    instance(&env, "many", &answers);
+    instance(&env, "user", "env) echo ECHO_NAME=user; echo ECHO_PORT=4711;;");
     // pasta can't forward the second address of a port number.
     let publish =
         (21000..21140).flat_map(|port| [77, 78].map(|n| format!("-p=127.0.0.{n}:{port}:5139")));
     let publish: Vec<String> = publish.collect();
     let mut arguments: Vec<&str> = publish.iter().map(String::as_str).collect();
     arguments.push("many");
-    runs(&place, &arguments);
+    runs(&env, &arguments);
     for port in [21000, 21139] {
         let at = (Ipv4Addr::new(127, 0, 0, 78), port);
-        wait_until("it is carried", || tcp(at) == "many 127.0.0.1");
+        wait_until("the port is forwarded", || tcp(at) == "many 127.0.0.1");
     }
-    runs(&place, &["--wait", "--link", "many", "user"]);
+    runs(&env, &["--wait", "--link", "many", "user"]);
     let script = "import os, socket\n\
         print(socket.create_connection((os.environ['MANY_HOST'], 5139), 5).recv(100).decode())\n";
-    let printed = place.ok(["exec", "user", "--", "/usr/bin/python3", "-c", script]);
+    let printed = env.ok(["exec", "user", "--", "/usr/bin/python3", "-c", script]);
     assert_eq!(printed, "many 127.0.0.1\n");
-    place.ok(["rm", "--force", "user", "many"]);
-    place.assert_nothing_left();
+    env.ok(["rm", "--force", "user", "many"]);
+    env.assert_nothing_left();
 }
 
-/// Kills the pasta of a service: the one that its monitor has started.
-fn kill_pasta(place: &TestEnv, name: &str) {
-    let monitor = info(place, name)["monitor"].as_u64().unwrap();
+/// Kills the pasta process of a service, a child of its monitor.
+fn kill_pasta(env: &TestEnv, name: &str) {
+    let monitor = info(env, name)["monitor"].as_u64().unwrap();
     let mut found = false;
     for pid in below(monitor) {
         let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -308,7 +310,7 @@ fn kill(pid: u64) {
     nix::sys::signal::kill(number, nix::sys::signal::Signal::SIGKILL).unwrap();
     // Its memory is freed before its descriptors are closed.
     let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    wait_until("it is dead", || {
+    wait_until("the process is dead", || {
         stat().rsplit(") ").next().is_none_or(|rest| "ZX".contains(&rest[..rest.len().min(1)]))
     });
 }
@@ -327,12 +329,12 @@ fn below(pid: u64) -> Vec<u64> {
 
 #[test]
 fn ports_are_published_under_any_number_over_tcp_and_udp() {
-    let place = TestEnv::new();
+    let env = TestEnv::new();
     let [port, other] = [free_port(), free_port()];
     let answers = format!(
         "env) echo ECHO_NAME=echo; echo ECHO_PORT={port};; ports) echo {port}/tcp; echo {port}/udp;;"
     );
-    instance(&place, "echo", &answers);
+    instance(&env, "echo", &answers);
     let publish = [
         // The service's own port number, on two further addresses.
         format!("-p={port}:{port}"),
@@ -343,8 +345,8 @@ fn ports_are_published_under_any_number_over_tcp_and_udp() {
     ];
     let mut arguments: Vec<&str> = publish.iter().map(String::as_str).collect();
     arguments.extend(["--wait", "echo"]);
-    runs(&place, &arguments);
-    let at = own(&place, "echo", 0);
+    runs(&env, &arguments);
+    let at = own(&env, "echo", 0);
     assert_eq!(at.port(), port);
     assert_eq!(tcp(at), "echo 127.0.0.1");
     assert_eq!(udp(at, "own"), "echo own");
@@ -352,7 +354,7 @@ fn ports_are_published_under_any_number_over_tcp_and_udp() {
     assert_eq!(tcp((std::net::Ipv6Addr::LOCALHOST, port)), "echo 127.0.0.1");
     assert_eq!(tcp((Ipv4Addr::LOCALHOST, other)), "echo 127.0.0.1");
     assert_eq!(udp((Ipv4Addr::LOCALHOST, other), "moved"), "echo moved");
-    // A port that is taken, one that needs privilege, and one that is named twice.
+    // A port in use, a privileged port, and a port that is published twice.
     let hold = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = hold.local_addr().unwrap().port();
     for (publish, why) in [
@@ -361,45 +363,45 @@ fn ports_are_published_under_any_number_over_tcp_and_udp() {
         (format!("0.0.0.0:{port}:1"), "name the address"),
         ("203.0.113.1:5:5".to_owned(), ""),
     ] {
-        let refused = run(&place, &["--name", "two", "-p", &publish, "echo"]);
-        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-        assert_eq!(refused.status.code(), Some(125), "{publish}: {said}");
-        assert!(said.contains(why) && said.contains("can't listen on"), "{publish}: {said}");
+        let refused = run(&env, &["--name", "two", "-p", &publish, "echo"]);
+        let stderr = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(125), "{publish}: {stderr}");
+        assert!(stderr.contains(why) && stderr.contains("can't listen on"), "{publish}: {stderr}");
     }
     let twice = format!("{taken}0:1").chars().take(4).collect::<String>();
     let twice = [format!("-p=127.0.0.9:{twice}:1"), format!("-p=127.0.0.9:{twice}:2")];
-    let refused = run(&place, &["--name", "two", &twice[0], &twice[1], "echo"]);
+    let refused = run(&env, &["--name", "two", &twice[0], &twice[1], "echo"]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("published twice"));
-    assert!(!place.ok(["ps", "--all", "--quiet"]).contains("two"));
-    place.ok(["rm", "--force", "echo"]);
+    assert!(!env.ok(["ps", "--all", "--quiet"]).contains("two"));
+    env.ok(["rm", "--force", "echo"]);
     assert_eq!(tcp((Ipv4Addr::LOCALHOST, port)), "nothing");
-    place.assert_nothing_left();
+    env.assert_nothing_left();
 }
 
 #[test]
-fn on_every_address_of_the_host_who_comes_by_the_loopback_comes_from_it() {
-    let place = TestEnv::new();
-    instance(&place, "echo", "env) echo ECHO_NAME=echo; echo ECHO_PORT=4711;;");
+fn connections_over_loopback_keep_their_source_on_all_addresses() {
+    let env = TestEnv::new();
+    instance(&env, "echo", "env) echo ECHO_NAME=echo; echo ECHO_PORT=4711;;");
     let port = free_port();
-    runs(&place, &["--wait", "-p", &format!("0.0.0.0:{port}:4711"), "echo"]);
+    runs(&env, &["--wait", "-p", &format!("0.0.0.0:{port}:4711"), "echo"]);
     assert_eq!(tcp((Ipv4Addr::LOCALHOST, port)), "echo 127.0.0.1");
     assert_eq!(tcp((Ipv4Addr::new(127, 3, 2, 1), port)), "echo 127.0.0.1");
     // Unreachable without --allow.
     assert_eq!(tcp((std::net::Ipv6Addr::LOCALHOST, port)), "nothing");
-    place.ok(["rm", "--force", "echo"]);
-    place.assert_nothing_left();
+    env.ok(["rm", "--force", "echo"]);
+    env.assert_nothing_left();
 }
 
 #[test]
-fn connections_by_a_link_leave_a_service_what_it_is_stopped_by() {
-    let place = TestEnv::new();
+fn connections_over_a_link_leave_descriptors_for_commands() {
+    let env = TestEnv::new();
     let answers =
         "env) echo ECHO_NAME=echo; echo ECHO_PORT=4711; echo AT_HOST=%IP;; ports) echo 4711/tcp;;";
-    instance(&place, "echo", answers);
-    instance(&place, "user", "env) echo ECHO_NAME=user; echo ECHO_PORT=4712;;");
-    runs(&place, &["--wait", "echo"]);
+    instance(&env, "echo", answers);
+    instance(&env, "user", "env) echo ECHO_NAME=user; echo ECHO_PORT=4712;;");
+    runs(&env, &["--wait", "echo"]);
     let limited = |limit: &str| {
-        let mut command = place.command("sh");
+        let mut command = env.command("sh");
         let script = format!("ulimit {limit} && exec \"$@\"");
         command.args([
             "-c",
@@ -419,17 +421,17 @@ fn connections_by_a_link_leave_a_service_what_it_is_stopped_by() {
             command.args(["--restart", "always", "--link", "echo", "user"]).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
-    let limit = || place.ok(["exec", "user", "sh", "-c", "ulimit -Sn; ulimit -Hn"]);
-    // No service gets the limit that svp raises for itself, in any of its containers.
+    let limit = || env.ok(["exec", "user", "sh", "-c", "ulimit -Sn; ulimit -Hn"]);
+    // The containers of a service do not inherit the limit that svp raises for itself.
     limited("-Sn 300");
     let first = limit();
     assert!(first.starts_with("300\n") && first != "300\n300\n", "{first}");
-    kill(info(&place, "user")["pid"].as_u64().unwrap());
+    kill(info(&env, "user")["pid"].as_u64().unwrap());
     wait_until("there is another container", || {
-        let probe = place.svp(["exec", "user", "sh", "-c", "ulimit -Sn; ulimit -Hn"]).output();
+        let probe = env.svp(["exec", "user", "sh", "-c", "ulimit -Sn; ulimit -Hn"]).output();
         probe.unwrap().stdout == first.as_bytes()
     });
-    place.ok(["rm", "--force", "user"]);
+    env.ok(["rm", "--force", "user"]);
     // Hold more connections than svp may have descriptors.
     limited("-n 300");
     let hold = "import os, socket, time\nheld = []\nfor n in range(150):\n    s = socket.socket()\n    \
@@ -437,62 +439,62 @@ fn connections_by_a_link_leave_a_service_what_it_is_stopped_by() {
     let mut holders: Vec<std::process::Child> = (0..2)
         .map(|_| {
             let arguments = ["exec", "user", "--", "/usr/bin/python3", "-c", hold];
-            place.svp(arguments).stdin(Stdio::null()).spawn().unwrap()
+            env.svp(arguments).stdin(Stdio::null()).spawn().unwrap()
         })
         .collect();
-    let monitor = info(&place, "user")["monitor"].as_u64().unwrap();
+    let monitor = info(&env, "user")["monitor"].as_u64().unwrap();
     let open = || std::fs::read_dir(format!("/proc/{monitor}/fd")).unwrap().count();
-    wait_until("they are carried", || open() > 150);
+    wait_until("the connections are forwarded", || open() > 150);
     std::thread::sleep(Duration::from_secs(1));
     assert!(open() < 250, "{} descriptors", open());
-    assert_eq!(place.ok(["exec", "user", "echo", "still here"]), "still here\n");
-    place.ok(["stop", "user"]);
+    assert_eq!(env.ok(["exec", "user", "echo", "still here"]), "still here\n");
+    env.ok(["stop", "user"]);
     for holder in &mut holders {
         holder.wait().unwrap();
     }
-    place.ok(["rm", "--force", "user", "echo"]);
-    place.assert_nothing_left();
+    env.ok(["rm", "--force", "user", "echo"]);
+    env.assert_nothing_left();
 }
 
 #[test]
-fn privileged_ports_are_told_where_they_are_reached() {
-    let place = TestEnv::new();
+fn a_privileged_port_gets_another_port_that_env_prints() {
+    let env = TestEnv::new();
     let answers = "env) echo ECHO_NAME=low; echo ECHO_PORT=53; echo LOW_HOST=%IP; echo LOW_URL=x://%IP:53/;;\n\
         ports) echo 53/tcp; echo 53/udp;;";
-    instance(&place, "low", answers);
-    instance(&place, "user", "env) echo ECHO_NAME=user; echo ECHO_PORT=53;; ports) echo 53/tcp;;");
-    runs(&place, &["--wait", "low"]);
-    let at = own(&place, "low", 0);
+    instance(&env, "low", answers);
+    instance(&env, "user", "env) echo ECHO_NAME=user; echo ECHO_PORT=53;; ports) echo 53/tcp;;");
+    runs(&env, &["--wait", "low"]);
+    let at = own(&env, "low", 0);
     assert_eq!(tcp(at), "low 127.0.0.1");
-    assert_eq!(udp(own(&place, "low", 1), "a question"), "low a question");
-    let env = place.ok(["env", "low"]);
-    assert!(env.contains(&format!("ECHO_PORT={}\n", at.port())), "{env}");
-    assert!(env.contains(&format!("LOW_URL=x://{at}/\n")), "{env}");
+    assert_eq!(udp(own(&env, "low", 1), "a question"), "low a question");
+    let variables = env.ok(["env", "low"]);
+    assert!(variables.contains(&format!("ECHO_PORT={}\n", at.port())), "{variables}");
+    assert!(variables.contains(&format!("LOW_URL=x://{at}/\n")), "{variables}");
     // Inside the service and in services linked to it, the values are the pack's. Both services listen on the same
     // port.
-    runs(&place, &["--wait", "--link", "low", "user"]);
-    assert_eq!(tcp(own(&place, "user", 0)), "user 127.0.0.1");
+    runs(&env, &["--wait", "--link", "low", "user"]);
+    assert_eq!(tcp(own(&env, "user", 0)), "user 127.0.0.1");
     let script = "import os, socket, sys\n\
         at = (os.environ['LOW_HOST'], 53)\n\
         print(socket.create_connection(at, 5).recv(100).decode())\n\
         u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.settimeout(5); u.sendto(b'hello', at)\n\
         print(u.recv(100).decode())\n";
-    let printed = place.ok(["exec", "user", "--", "/usr/bin/python3", "-c", script]);
+    let printed = env.ok(["exec", "user", "--", "/usr/bin/python3", "-c", script]);
     assert_eq!(printed, "low 127.0.0.1\nlow hello\n");
     // The service's own port works whether the linked service runs or not.
-    place.ok(["stop", "low"]);
+    env.ok(["stop", "low"]);
     let failed =
-        place.svp(["exec", "user", "--", "/usr/bin/python3", "-c", script]).output().unwrap();
+        env.svp(["exec", "user", "--", "/usr/bin/python3", "-c", script]).output().unwrap();
     assert!(!failed.status.success());
-    assert_eq!(tcp(own(&place, "user", 0)), "user 127.0.0.1");
-    place.ok(["start", "low", "--wait"]);
-    assert_eq!(place.ok(["exec", "user", "--", "/usr/bin/python3", "-c", script]), printed);
+    assert_eq!(tcp(own(&env, "user", 0)), "user 127.0.0.1");
+    env.ok(["start", "low", "--wait"]);
+    assert_eq!(env.ok(["exec", "user", "--", "/usr/bin/python3", "-c", script]), printed);
     // Also after the linked service has moved to another address.
-    place.ok(["stop", "low"]);
+    env.ok(["stop", "low"]);
     let _held = TcpListener::bind(at).unwrap();
-    place.ok(["start", "low", "--wait"]);
-    assert_ne!(own(&place, "low", 0), at);
-    assert_eq!(place.ok(["exec", "user", "--", "/usr/bin/python3", "-c", script]), printed);
-    place.ok(["rm", "--force", "user", "low"]);
-    place.assert_nothing_left();
+    env.ok(["start", "low", "--wait"]);
+    assert_ne!(own(&env, "low", 0), at);
+    assert_eq!(env.ok(["exec", "user", "--", "/usr/bin/python3", "-c", script]), printed);
+    env.ok(["rm", "--force", "user", "low"]);
+    env.assert_nothing_left();
 }

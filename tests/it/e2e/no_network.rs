@@ -15,9 +15,9 @@ fn query(port: u16) -> String {
 }
 
 #[test]
-fn without_a_network_that_leads_out_a_service_is_reached_at_what_env_prints() {
-    let place = TestEnv::new();
-    instance(&place, "web", &query(8125), BUILD, RUN);
+fn without_a_default_route_a_service_is_reached_as_env_prints() {
+    let env = TestEnv::new();
+    instance(&env, "web", &query(8125), BUILD, RUN);
     // A host without a network: loopback only.
     let script = "ip link set lo up\n\
         $SVP run -d --wait=20 web\n\
@@ -26,39 +26,39 @@ fn without_a_network_that_leads_out_a_service_is_reached_at_what_env_prints() {
         $SVP health web\n\
         $SVP restart web; $SVP health web --wait=20\n\
         $SVP rm -f web\n";
-    let mut command = place.command("unshare");
+    let mut command = env.command("unshare");
     if !as_root() {
         command.args(["--user", "--map-root-user", "--map-auto"]);
     }
     command.args(["--net", "sh", "-euc", script]).env("SVP", env!("CARGO_BIN_EXE_svp"));
-    let said = output(&mut command);
-    let text = transcript(&command, &said);
-    assert!(said.status.success(), "{text}");
-    assert_eq!(said.stdout, b"web\npage\nhealthy\nweb\nhealthy\nweb\n", "{text}");
-    place.assert_nothing_left();
+    let result = output(&mut command);
+    let text = transcript(&command, &result);
+    assert!(result.status.success(), "{text}");
+    assert_eq!(result.stdout, b"web\npage\nhealthy\nweb\nhealthy\nweb\n", "{text}");
+    env.assert_nothing_left();
 }
 
 #[test]
-fn a_port_that_a_program_has_on_all_addresses_is_another_here() {
-    let place = TestEnv::new();
+fn a_port_in_use_on_all_addresses_is_replaced() {
+    let env = TestEnv::new();
     let other = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
     let port = other.local_addr().unwrap().port();
-    instance(&place, "web", &query(port), BUILD, RUN);
-    let mut run = place.svp(["run", "-d", "--wait=20", "web"]);
-    let said = output(&mut run);
-    let text = transcript(&run, &said);
-    assert!(said.status.success(), "{text}");
-    let ports = place.ok(["ports", "web"]);
+    instance(&env, "web", &query(port), BUILD, RUN);
+    let mut run = env.svp(["run", "-d", "--wait=20", "web"]);
+    let result = output(&mut run);
+    let text = transcript(&run, &result);
+    assert!(result.status.success(), "{text}");
+    let ports = env.ok(["ports", "web"]);
     let (host, inside) = ports.trim().split_once("->").unwrap();
     assert_eq!(inside, format!("{port}/tcp"));
     assert!(host.starts_with("127.83.") && !host.ends_with(&format!(":{port}")), "{ports}");
     assert!(text.contains(host) && text.contains("another program"), "{text}");
-    place.ok(["rm", "-f", "web"]);
-    // On the host's network it can only be reported.
-    let mut run = place.svp(["run", "-d", "--network", "host", "web"]);
-    let said = output(&mut run);
-    let text = transcript(&run, &said);
+    env.ok(["rm", "-f", "web"]);
+    // On the host's network, svp can only report the conflict.
+    let mut run = env.svp(["run", "-d", "--network", "host", "web"]);
+    let result = output(&mut run);
+    let text = transcript(&run, &result);
     assert!(text.contains(&format!("another program already uses port {port}")), "{text}");
-    place.ok(["rm", "-f", "web"]);
-    place.assert_nothing_left();
+    env.ok(["rm", "-f", "web"]);
+    env.assert_nothing_left();
 }

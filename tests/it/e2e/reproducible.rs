@@ -21,9 +21,9 @@ mkdir -p /d/e; echo x >/d/e/x; ln /d/e/x /d/y; chown 33:44 /d/y; chmod 2755 /d
 touch /now
 ";
 
-/// Writes the pack with `umask` and files of the time `time` (`touch -d`), like a git clone.
-fn clone(place: &TestEnv, name: &str, umask: &str, time: &str) -> String {
-    let pack = place.write_pack(
+/// Writes the pack with `umask` and the file time `time` (`touch -d`), like a git clone.
+fn clone(env: &TestEnv, name: &str, umask: &str, time: &str) -> String {
+    let pack = env.write_pack(
         name,
         &[("bin/query", QUERY), ("bin/build", BUILD), ("lib/data", "data"), (".git/HEAD", name)],
     );
@@ -39,18 +39,18 @@ fn clone(place: &TestEnv, name: &str, umask: &str, time: &str) -> String {
 /// Builds in a fresh store, with this command prefix before svp; returns the digest.
 #[track_caller]
 fn digest(pack: &str, before: &[&str]) -> String {
-    let place = TestEnv::new();
-    digest_in(&place, pack, before, Path::new(env!("CARGO_BIN_EXE_svp")), &busybox_base())
+    let env = TestEnv::new();
+    digest_in(&env, pack, before, Path::new(env!("CARGO_BIN_EXE_svp")), &busybox_base())
 }
 
 #[track_caller]
-fn digest_in(place: &TestEnv, pack: &str, before: &[&str], svp: &Path, base: &Path) -> String {
+fn digest_in(env: &TestEnv, pack: &str, before: &[&str], svp: &Path, base: &Path) -> String {
     let svp = svp.to_str().unwrap();
     let start = |arguments: &[&str]| {
         let mut all = before.to_vec();
         all.push(svp);
         all.extend(arguments);
-        let mut command: Command = place.command(all[0]);
+        let mut command: Command = env.command(all[0]);
         command.args(&all[1..]).env("SOURCE_DATE_EPOCH", EPOCH);
         success(&mut command)
     };
@@ -60,9 +60,9 @@ fn digest_in(place: &TestEnv, pack: &str, before: &[&str], svp: &Path, base: &Pa
 
 #[test]
 fn two_clones_with_other_umasks_and_times() {
-    let place = TestEnv::new();
-    let one = clone(&place, "one", "022", "2020-01-01");
-    let two = clone(&place, "two", "077", "2024-05-06 07:08:09");
+    let env = TestEnv::new();
+    let one = clone(&env, "one", "022", "2020-01-01");
+    let two = clone(&env, "two", "077", "2024-05-06 07:08:09");
     let first = digest(&one, &[]);
     assert_eq!(first, digest(&two, &["sh", "-c", "umask 077; exec \"$0\" \"$@\""]));
     assert!(first.starts_with("sha256:"), "{first}");
@@ -72,16 +72,16 @@ fn two_clones_with_other_umasks_and_times() {
 }
 
 #[test]
-fn one_core_and_all() {
-    let place = TestEnv::new();
-    let pack = clone(&place, "pack", "022", "2020-01-01");
+fn one_core_or_all_cores() {
+    let env = TestEnv::new();
+    let pack = clone(&env, "pack", "022", "2020-01-01");
     assert_eq!(digest(&pack, &[]), digest(&pack, &["taskset", "--cpu-list", "0"]));
 }
 
 #[test]
 fn again_a_second_later() {
-    let place = TestEnv::new();
-    let pack = clone(&place, "pack", "022", "2020-01-01");
+    let env = TestEnv::new();
+    let pack = clone(&env, "pack", "022", "2020-01-01");
     let first = digest(&pack, &[]);
     std::thread::sleep(std::time::Duration::from_millis(1100));
     assert_eq!(first, digest(&pack, &[]));
@@ -90,8 +90,8 @@ fn again_a_second_later() {
 /// As root, runs svp as an ordinary user too; an ordinary user compares with the root of a user namespace.
 #[test]
 fn as_root_and_not() {
-    let place = TestEnv::new();
-    let pack = clone(&place, "pack", "022", "2020-01-01");
+    let env = TestEnv::new();
+    let pack = clone(&env, "pack", "022", "2020-01-01");
     let mine = digest(&pack, &[]);
     let other = TestEnv::new();
     if as_root() {

@@ -9,44 +9,32 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::e2e::common::{blob, manifest};
 use crate::support::{TestEnv, debian_base, run};
 
-/// In the base image: perl-base can make every system call. Changes `/t` randomly with `SEED`.
+/// Changes `/t` randomly with `SEED`. In perl, which the base image has and which can make every system call.
 const CHANGE: &str = include_str!("change.pl");
 /// Lists the tree `/t` with all attributes that a layer can hold.
 const LIST: &str = include_str!("list.pl");
 
 const QUERY: &str = "#!/bin/sh\n[ \"$1\" = os ] && echo debian/12; exit 0\n";
 
-fn pack(place: &TestEnv, name: &str, build: &str) -> PathBuf {
+fn pack(env: &TestEnv, name: &str, build: &str) -> PathBuf {
     let build = format!("#!/bin/sh\nset -eu\n{build}\n");
     let files =
         [("bin/query", QUERY), ("bin/build", &build), ("change.pl", CHANGE), ("list.pl", LIST)];
-    place.write_pack(name, &files)
+    env.write_pack(name, &files)
 }
 
 /// Builds `pack` on `base` into the layout `out` as `tag`.
 #[track_caller]
-fn build(place: &TestEnv, pack: &Path, base: &str, tag: &str, out: &Path) {
+fn build(env: &TestEnv, pack: &Path, base: &str, tag: &str, out: &Path) {
     let out = out.to_str().unwrap();
     let pack = pack.to_str().unwrap();
-    place.ok([
-        "build",
-        "-b",
-        pack,
-        "-t",
-        tag,
-        "--base",
-        base,
-        "--network",
-        "none",
-        "--oci-dir",
-        out,
-    ]);
+    env.ok(["build", "-b", pack, "-t", tag, "--base", base, "--network", "none", "--oci-dir", out]);
 }
 
 /// One chain: a random tree, two rounds of random changes, each in its own layer; then listed again in another store.
 #[track_caller]
-fn law(place: &TestEnv, elsewhere: &TestEnv, seed: u32) {
-    let out = place.path(&format!("out-{seed}"));
+fn law(env: &TestEnv, elsewhere: &TestEnv, seed: u32) {
+    let out = env.path(&format!("out-{seed}"));
     let mut base = "debian:bookworm".to_string();
     let mut previous = String::new();
     for round in 0..3 {
@@ -57,9 +45,9 @@ fn law(place: &TestEnv, elsewhere: &TestEnv, seed: u32) {
             ": >/oracle; perl /service/change.pl {} {round}; perl /service/list.pl {links} >/oracle",
             seed * 10 + round
         );
-        let pack = pack(place, &format!("change-{seed}-{round}"), &script);
+        let pack = pack(env, &format!("change-{seed}-{round}"), &script);
         let tag = format!("r{seed}:{round}");
-        build(place, &pack, &base, &tag, &out);
+        build(env, &pack, &base, &tag, &out);
         let expected = oracle(&out, &tag, "oracle");
         assert!(expected.lines().count() > 20, "too little to compare: {expected}");
 
@@ -109,33 +97,33 @@ fn oracle(layout: &Path, image: &str, file: &str) -> String {
 }
 
 #[track_caller]
-fn assert_same(expected: &str, seen: &str, what: &str) {
+fn assert_same(expected: &str, seen: &str, case: &str) {
     let all: Vec<_> = seen.lines().collect();
     let before: Vec<_> = expected.lines().collect();
     let missing = before.iter().filter(|line| !all.contains(line)).map(|line| format!("- {line}"));
     let extra = all.iter().filter(|line| !before.contains(line)).map(|line| format!("+ {line}"));
     let printed: Vec<_> = missing.chain(extra).collect();
-    assert!(printed.is_empty(), "{what}:\n{}", printed.join("\n"));
+    assert!(printed.is_empty(), "{case}:\n{}", printed.join("\n"));
     assert_eq!(before.len(), all.len());
 }
 
 #[test]
-fn random_trees_come_back_as_the_script_saw_them() {
-    let place = TestEnv::new();
-    place.ok(["import", debian_base().to_str().unwrap(), "-t", "debian:bookworm"]);
+fn random_trees_survive_the_round_trip() {
+    let env = TestEnv::new();
+    env.ok(["import", debian_base().to_str().unwrap(), "-t", "debian:bookworm"]);
     let elsewhere = TestEnv::new();
     for seed in 1..=3 {
-        law(&place, &elsewhere, seed);
+        law(&env, &elsewhere, seed);
     }
 }
 
 #[test]
 #[ignore = "many seeds: make soak"]
 fn many_random_trees() {
-    let place = TestEnv::new();
-    place.ok(["import", debian_base().to_str().unwrap(), "-t", "debian:bookworm"]);
+    let env = TestEnv::new();
+    env.ok(["import", debian_base().to_str().unwrap(), "-t", "debian:bookworm"]);
     let elsewhere = TestEnv::new();
     for seed in 100..200 {
-        law(&place, &elsewhere, seed);
+        law(&env, &elsewhere, seed);
     }
 }

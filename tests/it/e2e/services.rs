@@ -10,14 +10,14 @@ use crate::support::{TestEnv, debian_base, output, pack, success, transcript};
 
 /// Builds and sets up the pack `name`; returns the instance's archive and its environment.
 #[track_caller]
-pub fn instance(place: &TestEnv, name: &str) -> (PathBuf, Vec<(String, String)>) {
-    place.ok(["import", debian_base().to_str().unwrap(), "-t", "debian:12"]);
+pub fn instance(env: &TestEnv, name: &str) -> (PathBuf, Vec<(String, String)>) {
+    env.ok(["import", debian_base().to_str().unwrap(), "-t", "debian:12"]);
     let pack = pack(name);
     let pack = pack.to_str().unwrap();
-    place.ok(["build", "-b", pack, "-t", name, "--base", "debian:12"]);
-    let archive = place.path("instance.tar");
+    env.ok(["build", "-b", pack, "-t", name, "--base", "debian:12"]);
+    let archive = env.path("instance.tar");
     let target = format!("oci-archive:{}", archive.display());
-    let printed = place.ok(["setup", "-b", pack, "-i", name, "-t", "instance", "-o", &target]);
+    let printed = env.ok(["setup", "-b", pack, "-i", name, "-t", "instance", "-o", &target]);
     let pair = |line: &str| {
         let (name, value) = line.split_once('=').expect("NAME=VALUE");
         (name.to_string(), value.to_string())
@@ -54,7 +54,7 @@ fn logs_in(client: impl Fn(&str) -> Command, password: &str, log: impl Fn() -> S
 /// Runs the instance image with its port published on loopback, and logs in.
 #[track_caller]
 fn runs_and_logs_in(
-    place: &TestEnv,
+    env: &TestEnv,
     name: &str,
     archive: &std::path::Path,
     port: &str,
@@ -62,21 +62,21 @@ fn runs_and_logs_in(
     data: &Data,
     client: impl Fn(&str, u16, &str) -> Command,
 ) {
-    let podman = Podman::new(place);
+    let podman = Podman::new(env);
     let image = podman.load(archive);
     let here = free_port();
     let publish = format!("--publish=127.0.0.1:{here}:{port}");
     let container = podman.start(&[&publish, &image]);
     logs_in(|password| client("127.0.0.1", here, password), password, || container.log());
     drop(container);
-    svp_runs_two(place, name, port, password, data, &client);
+    svp_runs_two(env, name, port, password, data, &client);
 }
 
-/// Has svp run the instance and a second one at once, each on its standard port, and logs into both; then into the
-/// first again after a restart.
+/// Runs the instance and a second one with svp, each on its standard port, and logs in to both; then again to the first
+/// after a restart.
 #[track_caller]
 fn svp_runs_two(
-    place: &TestEnv,
+    env: &TestEnv,
     name: &str,
     port: &str,
     password: &str,
@@ -84,29 +84,29 @@ fn svp_runs_two(
     client: &impl Fn(&str, u16, &str) -> Command,
 ) {
     let port = port.parse().unwrap();
-    place.ok(["setup", "-i", name, "-t", "other"]);
+    env.ok(["setup", "-i", name, "-t", "other"]);
     for name in ["instance", "other"] {
-        place.ok(["run", "-d", "--wait=90", name]);
+        env.ok(["run", "-d", "--wait=90", name]);
     }
-    let env = |name: &str, end: &str| {
-        let env = place.ok(["env", name]);
-        let line = env.lines().find(|line| line.split('=').next().unwrap().ends_with(end));
+    let variables = |name: &str, end: &str| {
+        let variables = env.ok(["env", name]);
+        let line = variables.lines().find(|line| line.split('=').next().unwrap().ends_with(end));
         line.unwrap().split_once('=').unwrap().1.to_owned()
     };
-    let log = |name: &str| place.ok(["logs", name]);
-    let [host, other] = ["instance", "other"].map(|name| env(name, "_HOST"));
+    let log = |name: &str| env.ok(["logs", name]);
+    let [host, other] = ["instance", "other"].map(|name| variables(name, "_HOST"));
     assert_ne!(host, other);
-    assert_eq!(env("instance", "_PASSWORD"), password);
+    assert_eq!(variables("instance", "_PASSWORD"), password);
     logs_in(|password| client(&host, port, password), password, || log("instance"));
-    let others = env("other", "_PASSWORD");
+    let others = variables("other", "_PASSWORD");
     logs_in(|password| client(&other, port, password), &others, || log("other"));
-    place.ok(["stop", "instance"]);
-    place.ok(["start", "--wait=90", "instance"]);
+    env.ok(["stop", "instance"]);
+    env.ok(["start", "--wait=90", "instance"]);
     logs_in(|password| client(&host, port, password), password, || log("instance"));
-    has_its_data_back(place, data);
+    restores_its_data(env, data);
     logs_in(|password| client(&host, port, password), password, || log("instance"));
-    place.ok(["rm", "--force", "--volumes", "instance", "other"]);
-    place.assert_nothing_left();
+    env.ok(["rm", "--force", "--volumes", "instance", "other"]);
+    env.assert_nothing_left();
 }
 
 /// Client arguments that write, read and destroy a service's data.
@@ -154,11 +154,11 @@ const POSTGRESQL: Data = Data {
     seen: "20000 10000500\n",
 };
 
-/// Backs `instance` up, destroys its data, and restores it: twice, since a script may stumble over its own leftovers.
+/// Backs `instance` up, destroys its data, and restores it: twice, since a script may fail on its own leftovers.
 #[track_caller]
-fn has_its_data_back(place: &TestEnv, data: &Data) {
+fn restores_its_data(env: &TestEnv, data: &Data) {
     let client = |arguments: &[&str]| {
-        place.svp(["client", "instance"]).args(arguments).output().expect("svp starts")
+        env.svp(["client", "instance"]).args(arguments).output().expect("svp starts")
     };
     let done = |arguments: &[&str]| {
         let result = client(arguments);
@@ -167,24 +167,24 @@ fn has_its_data_back(place: &TestEnv, data: &Data) {
     };
     done(data.put);
     assert_eq!(done(data.look), data.seen);
-    let ports = place.ok(["ports", "instance"]);
-    place.ok(["backup", "instance", "-o", "instance.zst", "--verify", "--wait", "90"]);
+    let ports = env.ok(["ports", "instance"]);
+    env.ok(["backup", "instance", "-o", "instance.zst", "--verify", "--wait", "90"]);
     for _ in 0..2 {
         done(data.lose);
         let result = client(data.look);
         assert_ne!(String::from_utf8_lossy(&result.stdout), data.seen);
-        place.ok(["restore", "instance", "-i", "instance.zst", "--wait", "90"]);
+        env.ok(["restore", "instance", "-i", "instance.zst", "--wait", "90"]);
         assert_eq!(done(data.look), data.seen);
-        assert_eq!(place.ok(["ports", "instance"]), ports);
+        assert_eq!(env.ok(["ports", "instance"]), ports);
     }
     // It survives a restart, and a truncated backup changes nothing.
-    let backup = std::fs::read(place.path("instance.zst")).unwrap();
-    std::fs::write(place.path("part.zst"), &backup[..backup.len() * 2 / 3]).unwrap();
-    place.fails(125, ["restore", "instance", "-i", "part.zst", "--wait", "90"]);
-    place.ok(["restart", "instance"]);
-    place.ok(["health", "instance", "--wait=90"]);
+    let backup = std::fs::read(env.path("instance.zst")).unwrap();
+    std::fs::write(env.path("part.zst"), &backup[..backup.len() * 2 / 3]).unwrap();
+    env.fails(125, ["restore", "instance", "-i", "part.zst", "--wait", "90"]);
+    env.ok(["restart", "instance"]);
+    env.ok(["health", "instance", "--wait=90"]);
     assert_eq!(done(data.look), data.seen);
-    let left = place.ok(["ps", "-a", "-q"]);
+    let left = env.ok(["ps", "-a", "-q"]);
     assert_eq!(
         left.lines().collect::<std::collections::BTreeSet<_>>(),
         ["instance", "other"].into()
@@ -192,19 +192,19 @@ fn has_its_data_back(place: &TestEnv, data: &Data) {
 }
 
 #[test]
-fn redis_asks_for_the_printed_password() {
-    let place = TestEnv::new();
-    let (archive, environment) = instance(&place, "redis");
+fn redis_requires_the_printed_password() {
+    let env = TestEnv::new();
+    let (archive, environment) = instance(&env, "redis");
     let password = value(&environment, "_PASSWORD").to_string();
     runs_and_logs_in(
-        &place,
+        &env,
         "redis",
         &archive,
         value(&environment, "_PORT"),
         &password,
         &REDIS,
         |host, port, password| {
-            let mut client = place.command("redis-cli");
+            let mut client = env.command("redis-cli");
             client.args(["-h", host, "-p", &port.to_string(), "--no-auth-warning", "-a", password]);
             client.args(["eval", "return 42", "0"]);
             client
@@ -213,21 +213,21 @@ fn redis_asks_for_the_printed_password() {
 }
 
 #[test]
-fn mariadb_asks_for_the_printed_password() {
-    let place = TestEnv::new();
-    let (archive, environment) = instance(&place, "mariadb");
+fn mariadb_requires_the_printed_password() {
+    let env = TestEnv::new();
+    let (archive, environment) = instance(&env, "mariadb");
     let password = value(&environment, "_PASSWORD").to_string();
     let user = value(&environment, "_USER").to_string();
     let database = value(&environment, "_DATABASE").to_string();
     runs_and_logs_in(
-        &place,
+        &env,
         "mariadb",
         &archive,
         value(&environment, "_PORT"),
         &password,
         &MARIADB,
         |host, port, password| {
-            let mut client = place.command("mariadb");
+            let mut client = env.command("mariadb");
             client.args(["--protocol=tcp", "--host", host, "--port", &port.to_string()]);
             client.args(["--user", &user, "--execute=select 42", &database]);
             client.env("MYSQL_PWD", password);
@@ -237,21 +237,21 @@ fn mariadb_asks_for_the_printed_password() {
 }
 
 #[test]
-fn postgresql_asks_for_the_printed_password() {
-    let place = TestEnv::new();
-    let (archive, environment) = instance(&place, "postgresql");
+fn postgresql_requires_the_printed_password() {
+    let env = TestEnv::new();
+    let (archive, environment) = instance(&env, "postgresql");
     let password = value(&environment, "_PASSWORD").to_string();
     let user = value(&environment, "_USER").to_string();
     let database = value(&environment, "_DATABASE").to_string();
     runs_and_logs_in(
-        &place,
+        &env,
         "postgresql",
         &archive,
         value(&environment, "_PORT"),
         &password,
         &POSTGRESQL,
         |host, port, password| {
-            let mut client = place.command("psql");
+            let mut client = env.command("psql");
             client.args(["--no-password", "-h", host, "-p", &port.to_string(), "-U", &user]);
             client.args(["-c", "select 42", &database]).env("PGPASSWORD", password);
             client
@@ -261,11 +261,11 @@ fn postgresql_asks_for_the_printed_password() {
 
 #[test]
 fn hipache_has_two_components() {
-    let place = TestEnv::new();
+    let env = TestEnv::new();
     let pack = pack("hipache");
-    let printed = place.ok(["query", "-b", pack.to_str().unwrap(), "components"]);
+    let printed = env.ok(["query", "-b", pack.to_str().unwrap(), "components"]);
     assert_eq!(printed, "hipache\nredis\n");
-    let (_, environment) = instance(&place, "hipache");
+    let (_, environment) = instance(&env, "hipache");
     assert!(!environment.is_empty());
-    success(&mut place.svp(["inspect", "instance"]));
+    success(&mut env.svp(["inspect", "instance"]));
 }

@@ -11,14 +11,14 @@ const QUERY: &str = "#!/bin/sh\ncase $1 in os) echo busybox/1;; secrets) echo ON
 const BUILD: &str = "#!/bin/sh\nset -eu\ncase $1 in\nbase) [ -z \"${ONE_PASSWORD-}\" ]; echo base >/base;;\n\
                      setup) echo \"$ONE_PASSWORD\" >/password; echo \"$MY_PORT ${MY_HOST-unset}\" >/env;;\nesac\n";
 
-/// Returns a place with the image `base` built of a pack with two secrets, and the pack.
+/// Returns an environment with the image `base` built of a pack with two secrets, and the pack.
 fn built() -> (TestEnv, String) {
-    let place = TestEnv::new();
-    place.import_busybox();
-    let pack = place.write_pack("pack", &[("bin/query", QUERY), ("bin/build", BUILD)]);
+    let env = TestEnv::new();
+    env.import_busybox();
+    let pack = env.write_pack("pack", &[("bin/query", QUERY), ("bin/build", BUILD)]);
     let pack = pack.to_str().unwrap().to_string();
-    place.ok(["build", "-b", &pack, "-t", "base", "--base", "busybox", "--network", "none"]);
-    (place, pack)
+    env.ok(["build", "-b", &pack, "-t", "base", "--base", "busybox", "--network", "none"]);
+    (env, pack)
 }
 
 fn setup<'a>(pack: &'a str, more: &[&'a str]) -> Vec<&'a str> {
@@ -28,9 +28,9 @@ fn setup<'a>(pack: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 }
 
 #[test]
-fn it_prints_secrets_first_and_ip_as_it_is() {
-    let (place, pack) = built();
-    let printed = place.ok(setup(&pack, &[]));
+fn setup_prints_secrets_first_and_ip_unexpanded() {
+    let (env, pack) = built();
+    let printed = env.ok(setup(&pack, &[]));
     let lines: Vec<_> = printed.lines().collect();
     let names: Vec<_> = lines.iter().map(|line| line.split_once('=').unwrap().0).collect();
     assert_eq!(names, ["ONE_PASSWORD", "TWO", "MY_PORT", "MY_HOST", "MY_USER"]);
@@ -40,14 +40,14 @@ fn it_prints_secrets_first_and_ip_as_it_is() {
     assert!(secret.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{secret}");
     assert_ne!(secret, lines[1].strip_prefix("TWO=").unwrap());
 
-    let root = place.path("root");
-    place.ok(["unpack", "mine", root.to_str().unwrap()]);
+    let root = env.path("root");
+    env.ok(["unpack", "mine", root.to_str().unwrap()]);
     let inside = |name: &str| std::fs::read_to_string(root.join(name)).unwrap();
     assert_eq!(inside("password").trim(), secret);
     assert_eq!(inside("env"), "3306 unset\n");
     assert_eq!(inside("base"), "base\n");
     // The secret is in the image's file and the instance's state, and nowhere else.
-    let kept = files_with(&place.store(), secret);
+    let kept = files_with(&env.store(), secret);
     assert!(
         kept.iter().all(|file| file.contains("/instances/") || file.contains("/trees/")),
         "{kept:?}"
@@ -56,7 +56,7 @@ fn it_prints_secrets_first_and_ip_as_it_is() {
     assert_eq!(state.len(), 1, "{kept:?}");
     let mode = std::fs::metadata(state[0]).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    place.assert_nothing_left();
+    env.assert_nothing_left();
 }
 
 /// Returns the files below `dir` that contain `text` literally.
@@ -68,74 +68,74 @@ fn files_with(dir: &Path, text: &str) -> Vec<String> {
 
 #[test]
 fn a_failing_setup_prints_nothing_and_leaves_nothing() {
-    let (place, _) = built();
+    let (env, _) = built();
     let build = "#!/bin/sh\n[ $1 = base ] || { echo \"$ONE_PASSWORD\"; exit 3; }\n";
-    let bad = place.write_pack("bad", &[("bin/query", QUERY), ("bin/build", build)]);
+    let bad = env.write_pack("bad", &[("bin/query", QUERY), ("bin/build", build)]);
     let bad = bad.to_str().unwrap();
-    place.ok(["build", "-b", bad, "-t", "base", "--base", "busybox", "--network", "none"]);
-    let images = place.ok(["images"]);
-    let printed = place.fails(1, setup(bad, &[]));
+    env.ok(["build", "-b", bad, "-t", "base", "--base", "busybox", "--network", "none"]);
+    let images = env.ok(["images"]);
+    let printed = env.fails(1, setup(bad, &[]));
     assert!(printed.contains('3'), "{printed}");
-    assert_eq!(place.ok(["images"]), images);
-    let instances = place.store().join("instances");
+    assert_eq!(env.ok(["images"]), images);
+    let instances = env.store().join("instances");
     assert!(!instances.is_dir() || instances.read_dir().unwrap().next().is_none());
-    place.assert_nothing_left();
+    env.assert_nothing_left();
 }
 
 #[test]
-fn a_name_that_exists_is_refused_unless_told() {
-    let (place, pack) = built();
-    let first = place.ok(setup(&pack, &[]));
-    let images = place.ok(["images"]);
-    let printed = place.fails(2, setup(&pack, &[]));
+fn an_existing_name_is_refused_without_an_option() {
+    let (env, pack) = built();
+    let first = env.ok(setup(&pack, &[]));
+    let images = env.ok(["images"]);
+    let printed = env.fails(2, setup(&pack, &[]));
     assert!(
         printed.contains("mine")
             && printed.contains("--force")
             && printed.contains("--keep-secrets"),
         "{printed}"
     );
-    assert_eq!(place.ok(["images"]), images);
-    assert_eq!(place.ok(setup(&pack, &["--keep-secrets"])), first);
-    assert_ne!(place.ok(setup(&pack, &["--force"])), first);
+    assert_eq!(env.ok(["images"]), images);
+    assert_eq!(env.ok(setup(&pack, &["--keep-secrets"])), first);
+    assert_ne!(env.ok(setup(&pack, &["--force"])), first);
 }
 
 #[test]
-fn secrets_of_ones_own_and_other_formats() {
-    let (place, pack) = built();
-    let file = place.path("secret");
+fn given_secrets_and_other_formats() {
+    let (env, pack) = built();
+    let file = env.path("secret");
     std::fs::write(&file, "my own $word'\n").unwrap();
     let given = format!("ONE_PASSWORD=@{}", file.display());
-    let printed = place.ok(setup(&pack, &["--secret", &given, "--env-format", "json"]));
+    let printed = env.ok(setup(&pack, &["--secret", &given, "--env-format", "json"]));
     let json: serde_json::Value = serde_json::from_str(&printed).unwrap();
     assert_eq!(json["ONE_PASSWORD"], "my own $word'");
     assert_eq!(json["MY_HOST"], "%IP");
-    let printed = place.ok(setup(&pack, &["--keep-secrets", "--env-format", "shell"]));
+    let printed = env.ok(setup(&pack, &["--keep-secrets", "--env-format", "shell"]));
     let shell = format!("{printed}\nprintf '%s' \"$ONE_PASSWORD\"");
     assert_eq!(crate::support::run("sh", ["-c", &shell]), "my own $word'");
-    let printed = place.fails(2, setup(&pack, &["--force", "--secret", "UNKNOWN=@/dev/null"]));
+    let printed = env.fails(2, setup(&pack, &["--force", "--secret", "UNKNOWN=@/dev/null"]));
     assert!(printed.contains("UNKNOWN"), "{printed}");
 }
 
 #[test]
 fn the_specifications_example_order_is_understood() {
-    let (place, pack) = built();
+    let (env, pack) = built();
     let arguments = ["setup", "-i", "mysvc", "-b", &pack, "-t", "base", "--network", "none"];
-    let mut command = place.svp(arguments);
+    let mut command = env.svp(arguments);
     let output = crate::support::output(&mut command);
     assert!(output.status.success(), "{}", crate::support::transcript(&command, &output));
-    assert!(!output.stderr.is_empty(), "svp says that it read it so");
-    let images = place.ok(["images"]);
+    assert!(!output.stderr.is_empty(), "svp warns about the order");
+    let images = env.ok(["images"]);
     assert!(images.contains("mysvc"), "{images}");
 }
 
 #[test]
 fn both_phases_at_once() {
-    let place = TestEnv::new();
-    place.import_busybox();
+    let env = TestEnv::new();
+    env.import_busybox();
     let build = "#!/bin/sh\necho \"$1 $ONE_PASSWORD\" >/all\n";
-    let pack = place.write_pack("pack", &[("bin/query", QUERY), ("bin/build", build)]);
+    let pack = env.write_pack("pack", &[("bin/query", QUERY), ("bin/build", build)]);
     let pack = pack.to_str().unwrap();
-    let printed = place.ok([
+    let printed = env.ok([
         "build",
         "-b",
         pack,
@@ -149,72 +149,62 @@ fn both_phases_at_once() {
         "all",
     ]);
     let secret = printed.lines().next().unwrap().strip_prefix("ONE_PASSWORD=").unwrap();
-    let root = place.path("root");
-    place.ok(["unpack", "one", root.to_str().unwrap()]);
+    let root = env.path("root");
+    env.ok(["unpack", "one", root.to_str().unwrap()]);
     assert_eq!(std::fs::read_to_string(root.join("all")).unwrap(), format!("all {secret}\n"));
 }
 
 #[test]
-fn another_pack_is_warned_about_and_update_pack_takes_it() {
-    let (place, _) = built();
+fn another_pack_is_warned_about_and_update_pack_accepts_it() {
+    let (env, _) = built();
     let build = "#!/bin/sh\necho new >/who\n";
-    let other = place.write_pack("other", &[("bin/query", QUERY), ("bin/build", build)]);
+    let other = env.write_pack("other", &[("bin/query", QUERY), ("bin/build", build)]);
     let other = other.to_str().unwrap();
-    let mut command = place.svp(setup(other, &[]));
+    let mut command = env.svp(setup(other, &[]));
     let output = crate::support::output(&mut command);
     assert!(output.status.success(), "{}", crate::support::transcript(&command, &output));
     let printed = String::from_utf8_lossy(&output.stderr);
     assert!(printed.contains("--update-pack"), "{printed}");
-    place.ok(setup(other, &["--force", "--update-pack"]));
-    let root = place.path("root");
-    place.ok(["unpack", "mine", root.to_str().unwrap()]);
+    env.ok(setup(other, &["--force", "--update-pack"]));
+    let root = env.path("root");
+    env.ok(["unpack", "mine", root.to_str().unwrap()]);
     assert_eq!(std::fs::read_to_string(root.join("who")).unwrap(), "new\n");
 }
 
 #[test]
-fn the_hello_pack_does_it_all() {
-    let place = TestEnv::new();
-    place.ok(["import", busybox_base().to_str().unwrap(), "-t", "busybox:1.36"]);
+fn every_image_command_works_with_the_hello_pack() {
+    let env = TestEnv::new();
+    env.ok(["import", busybox_base().to_str().unwrap(), "-t", "busybox:1.36"]);
     let hello = pack("hello");
     let hello = hello.to_str().unwrap();
-    assert_eq!(place.ok(["query", "-b", hello, "os"]).lines().count(), 1);
-    place.ok(["lint", hello]);
-    place.ok(["build", "-b", hello, "-t", "hello", "--base", "busybox:1.36", "--network", "none"]);
-    let printed = place.ok(["setup", "-b", hello, "-i", "hello", "-t", "h1", "--network", "none"]);
+    assert_eq!(env.ok(["query", "-b", hello, "os"]).lines().count(), 1);
+    env.ok(["lint", hello]);
+    env.ok(["build", "-b", hello, "-t", "hello", "--base", "busybox:1.36", "--network", "none"]);
+    let printed = env.ok(["setup", "-b", hello, "-i", "hello", "-t", "h1", "--network", "none"]);
     assert!(printed.contains("=%IP\n"), "{printed}");
     for name in ["hello", "h1"] {
-        let inspected = place.ok(["inspect", name, "--format", "json"]);
+        let inspected = env.ok(["inspect", name, "--format", "json"]);
         let _: serde_json::Value = serde_json::from_str(&inspected).expect("JSON");
-        assert!(place.ok(["images"]).contains(name));
+        assert!(env.ok(["images"]).contains(name));
     }
-    place.ok(["tag", "h1", "h2:x"]);
-    place.ok(["rmi", "h1"]);
-    let images = place.ok(["images"]);
+    env.ok(["tag", "h1", "h2:x"]);
+    env.ok(["rmi", "h1"]);
+    let images = env.ok(["images"]);
     assert!(images.contains("h2") && !images.contains("h1"), "{images}");
 }
 
 #[test]
-fn a_new_pack_builds_as_it_is() {
-    let place = TestEnv::new();
-    place.import_debian();
-    place.ok(["new", "fresh"]);
-    let pack = place.path("fresh");
+fn a_new_pack_builds_unchanged() {
+    let env = TestEnv::new();
+    env.import_debian();
+    env.ok(["new", "fresh"]);
+    let pack = env.path("fresh");
     let pack = pack.to_str().unwrap();
-    place.ok(["lint", pack]);
-    place.ok([
-        "build",
-        "-b",
-        pack,
-        "-t",
-        "fresh",
-        "--base",
-        "debian:bookworm",
-        "--network",
-        "none",
-    ]);
-    place.fails(2, ["new", "fresh"]);
-    let odd = pack_with(&place, "odd", "true\r");
-    let mut lint = place.svp(["lint", odd.to_str().unwrap()]);
+    env.ok(["lint", pack]);
+    env.ok(["build", "-b", pack, "-t", "fresh", "--base", "debian:bookworm", "--network", "none"]);
+    env.fails(2, ["new", "fresh"]);
+    let odd = pack_with(&env, "odd", "true\r");
+    let mut lint = env.svp(["lint", odd.to_str().unwrap()]);
     let output = crate::support::output(&mut lint);
     let printed = crate::support::transcript(&lint, &output);
     assert!(output.status.code() == Some(65) && printed.contains("CRLF"), "{printed}");

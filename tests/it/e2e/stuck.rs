@@ -13,55 +13,55 @@ const QUERY: &str = "#!/bin/sh\n[ $1 = os ] && echo busybox/1\n";
 const BUILD: &str = "#!/bin/sh\n";
 const SLEEPS: &str = "#!/bin/sh\nexec sleep 1000\n";
 
-/// Returns a place with the image `sleeper` of a service that does nothing.
+/// Returns an environment with the image `sleeper` of a service that does nothing.
 fn sleeper() -> TestEnv {
-    let place = TestEnv::new();
-    place.import_busybox();
-    instance(&place, "sleeper", QUERY, BUILD, SLEEPS);
-    place
+    let env = TestEnv::new();
+    env.import_busybox();
+    instance(&env, "sleeper", QUERY, BUILD, SLEEPS);
+    env
 }
 
 #[test]
-fn one_that_stops_its_keeper_is_stopped_and_started_anew_all_the_same() {
-    let place = sleeper();
-    place.ok(["run", "-d", "--restart", "always", "sleeper"]);
-    let stop_all = || drop(place.svp(["exec", "sleeper", "sh", "-c", "kill -STOP -1"]).output());
+fn a_service_with_a_stopped_init_can_be_stopped_and_restarted() {
+    let env = sleeper();
+    env.ok(["run", "-d", "--restart", "always", "sleeper"]);
+    let stop_all = || drop(env.svp(["exec", "sleeper", "sh", "-c", "kill -STOP -1"]).output());
     let within = |seconds, arguments: &[&str]| {
         let since = Instant::now();
-        let mut command = place.command("timeout");
+        let mut command = env.command("timeout");
         command.args(["40", env!("CARGO_BIN_EXE_svp")]).args(arguments);
         let done = command.output().unwrap();
         assert!(done.status.success(), "{arguments:?}: {done:?}");
         assert!(since.elapsed() < Duration::from_secs(seconds), "{:?}", since.elapsed());
     };
-    let component = info(&place, "sleeper")["components"][0]["name"].as_str().unwrap().to_owned();
+    let component = info(&env, "sleeper")["components"][0]["name"].as_str().unwrap().to_owned();
     stop_all();
     within(20, &["restart", "-t", "1", "sleeper", &component]);
-    let printed = info(&place, "sleeper");
+    let printed = info(&env, "sleeper");
     assert_eq!(
         (&printed["status"], &printed["components"][0]["running"]),
         (&"running".into(), &true.into())
     );
     stop_all();
     within(20, &["stop", "-t", "1", "sleeper"]);
-    let printed = info(&place, "sleeper");
+    let printed = info(&env, "sleeper");
     assert_eq!(
         (&printed["status"], &printed["exitCode"]),
         (&"exited".into(), &137.into()),
         "{printed}"
     );
-    place.ok(["rm", "sleeper"]);
-    place.assert_nothing_left();
+    env.ok(["rm", "sleeper"]);
+    env.assert_nothing_left();
 }
 
 #[test]
-fn a_monitor_without_descriptors_is_told_of_and_hears_signals() {
-    let place = sleeper();
-    place.ok(["run", "-d", "sleeper"]);
-    let monitor = info(&place, "sleeper")["monitor"].as_i64().unwrap().to_string();
+fn a_monitor_without_descriptors_is_reported_and_handles_signals() {
+    let env = sleeper();
+    env.ok(["run", "-d", "sleeper"]);
+    let monitor = info(&env, "sleeper")["monitor"].as_i64().unwrap().to_string();
     let is_free = |number: &u32| !std::fs::exists(format!("/proc/{monitor}/fd/{number}")).unwrap();
     let free = (0..).find(is_free).unwrap();
-    let mut prlimit = place.command("prlimit");
+    let mut prlimit = env.command("prlimit");
     prlimit.args(["--pid", &monitor, &format!("--nofile={free}:{free}")]);
     assert!(prlimit.status().unwrap().success());
     let used = || {
@@ -70,17 +70,17 @@ fn a_monitor_without_descriptors_is_told_of_and_hears_signals() {
         times.map(|ticks| ticks.parse::<u64>().unwrap()).sum::<u64>()
     };
     let before = used();
-    let text = place.fails(77, ["stop", "sleeper"]);
+    let text = env.fails(77, ["stop", "sleeper"]);
     assert!(text.contains(&format!("process {monitor}")) && text.contains("svp start"), "{text}");
-    // Ten seconds, in hundredths: it does not spin.
+    // CPU time in hundredths of a second, over ten seconds: the monitor does not spin.
     let spent = used() - before;
     assert!(spent < 100, "{spent}");
-    let mut kill = place.command("kill");
+    let mut kill = env.command("kill");
     assert!(kill.args(["-TERM", &monitor]).status().unwrap().success());
-    wait_until("it has stopped", || place.ok(["ps", "-q"]).is_empty());
-    place.ok(["start", "sleeper"]);
-    place.ok(["rm", "--force", "sleeper"]);
-    place.assert_nothing_left();
+    wait_until("the service has stopped", || env.ok(["ps", "-q"]).is_empty());
+    env.ok(["start", "sleeper"]);
+    env.ok(["rm", "--force", "sleeper"]);
+    env.assert_nothing_left();
 }
 
 /// Returns the processes with this parent.
@@ -91,53 +91,52 @@ fn children_of(number: u32) -> Vec<u32> {
 }
 
 #[test]
-fn two_containers_never_have_the_same_files() {
-    let place = sleeper();
-    place.ok(["run", "-d", "sleeper"]);
+fn two_containers_never_share_their_files() {
+    let env = sleeper();
+    env.ok(["run", "-d", "sleeper"]);
     // The container can't end before this command's parent, which is outside it, has reaped the command.
-    let mut inside = place.svp(["exec", "sleeper", "sleep", "1000"]).spawn().unwrap();
+    let mut inside = env.svp(["exec", "sleeper", "sleep", "1000"]).spawn().unwrap();
     let mut parent = 0;
     wait_until("the command runs", || {
         let of_svp = children_of(inside.id());
         let has_started = |stage: &&u32| !children_of(**stage).is_empty();
         parent = of_svp.iter().find(has_started).copied().unwrap_or_default();
-        parent != 0 && place.ok(["exec", "sleeper", "ps"]).contains("sleep 1000")
+        parent != 0 && env.ok(["exec", "sleeper", "ps"]).contains("sleep 1000")
     });
     let signal = |number: i64, signal| kill(Pid::from_raw(number as i32), signal).unwrap();
-    let printed = info(&place, "sleeper");
+    let printed = info(&env, "sleeper");
     let init_pid = printed["pid"].as_i64().unwrap();
     signal(parent.into(), Signal::SIGSTOP);
     signal(printed["monitor"].as_i64().unwrap(), Signal::SIGKILL);
-    wait_until("it is dead", || info(&place, "sleeper")["status"] == "dead");
+    wait_until("the service is dead", || info(&env, "sleeper")["status"] == "dead");
     for command in [&["start", "sleeper"][..], &["rm", "sleeper"]] {
         assert!(std::fs::exists(format!("/proc/{init_pid}")).unwrap());
-        let mut waits = place.svp(command).stdout(Stdio::null()).spawn().unwrap();
+        let mut waits = env.svp(command).stdout(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_secs(2));
         assert!(waits.try_wait().unwrap().is_none(), "{command:?}");
         if command[0] == "rm" {
-            assert!(place.store().join("services/sleeper/service.json").exists());
+            assert!(env.store().join("services/sleeper/service.json").exists());
             signal(parent.into(), Signal::SIGCONT);
             assert!(waits.wait().unwrap().success());
         } else {
             waits.kill().unwrap();
             waits.wait().unwrap();
-            for left in processes_of(place.dir()).iter().filter(|left| left.contains("svp-monitor"))
-            {
+            for left in processes_of(env.dir()).iter().filter(|left| left.contains("svp-monitor")) {
                 signal(left.split([' ', ':']).nth(1).unwrap().parse().unwrap(), Signal::SIGKILL);
             }
         }
     }
     let _ = inside.wait();
-    place.assert_nothing_left();
+    env.assert_nothing_left();
 }
 
 #[test]
-fn a_lock_that_the_caller_holds_is_none_of_the_monitors() {
-    let place = sleeper();
+fn the_monitor_does_not_inherit_a_lock_of_the_caller() {
+    let env = sleeper();
     let script = "exec 9>lock; flock -n 9 && exec \"$0\" run -d sleeper";
-    let mut run = place.command("sh");
+    let mut run = env.command("sh");
     success(run.args(["-c", script, env!("CARGO_BIN_EXE_svp")]));
-    success(place.command("flock").args(["-n", "lock", "true"]));
-    place.ok(["rm", "--force", "sleeper"]);
-    place.assert_nothing_left();
+    success(env.command("flock").args(["-n", "lock", "true"]));
+    env.ok(["rm", "--force", "sleeper"]);
+    env.assert_nothing_left();
 }

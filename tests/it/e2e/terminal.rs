@@ -10,17 +10,17 @@ use crate::support::{TestEnv, success};
 
 /// A tmux terminal with one window.
 struct Screen<'a> {
-    place: &'a TestEnv,
+    env: &'a TestEnv,
     socket: String,
 }
 
 impl<'a> Screen<'a> {
     /// Runs a shell line, in which `svp ` is the tested program, in a new terminal of 80 columns and 24 rows.
-    fn run(place: &'a TestEnv, line: &str) -> Screen<'a> {
+    fn run(env: &'a TestEnv, line: &str) -> Screen<'a> {
         // A server that is being killed may still have its socket.
         static STARTED: AtomicUsize = AtomicUsize::new(0);
         let socket = format!("tmux-{}", STARTED.fetch_add(1, Ordering::SeqCst));
-        let screen = Screen { place, socket };
+        let screen = Screen { env, socket };
         let svp = concat!(env!("CARGO_BIN_EXE_svp"), " ");
         let line = format!("{}; echo ended with $?; sleep 1000", line.replace("svp ", svp));
         screen.tmux(&["new-session", "-d", "-x", "80", "-y", "24", &line]);
@@ -28,8 +28,8 @@ impl<'a> Screen<'a> {
     }
 
     fn command(&self) -> Command {
-        let mut tmux = self.place.command("tmux");
-        tmux.args(["-f", "/dev/null", "-S"]).arg(self.place.path(&self.socket));
+        let mut tmux = self.env.command("tmux");
+        tmux.args(["-f", "/dev/null", "-S"]).arg(self.env.path(&self.socket));
         tmux.env("TERM", "screen").env("LC_ALL", "C.UTF-8");
         tmux
     }
@@ -56,7 +56,7 @@ impl<'a> Screen<'a> {
 
     /// Types many lines at once.
     fn paste(&self, text: &str) {
-        let file = self.place.path("pasted");
+        let file = self.env.path("pasted");
         std::fs::write(&file, text).unwrap();
         self.tmux(&["load-buffer", file.to_str().unwrap()]);
         self.tmux(&["paste-buffer", "-r"]);
@@ -72,7 +72,7 @@ impl<'a> Screen<'a> {
         self.waits_for(text, |screen| screen.contains(text));
     }
 
-    /// The same where lines may break anywhere: a raw terminal continues the next line in the same column.
+    /// Like `shows`, but lines may break anywhere: a raw terminal continues the next line in the same column.
     #[track_caller]
     fn shows_broken(&self, text: &str) {
         let joined = |text: &str| text.split_whitespace().collect::<String>();
@@ -124,7 +124,7 @@ const SESSION: &[Step] = &[
     Size(100, 30),
     Line("clear; sleep 0.5; stty size"),
     Shows("30 100\n%"),
-    // A program is notified at once.
+    // A program is notified of a resize at once.
     Line("clear; sh -c 'trap \"stty size\" WINCH; echo go; while :; do sleep 0.1; done'"),
     Shows("go"),
     Size(90, 25),
@@ -199,7 +199,7 @@ const SESSION: &[Step] = &[
     Shows("ended with 7"),
 ];
 
-/// The first and the last part of it, for variants that differ only in how the command is found.
+/// The first and the last part of `SESSION`, for variants that differ only in how the command is found.
 const SHORT: &[Step] = &[
     Line("PS1='% '; clear; stty size"),
     Shows("24 80\n%"),
@@ -244,7 +244,7 @@ impl Step {
             }
             Size(columns, rows) => {
                 screen.resize(*columns, *rows);
-                // podman takes its time to forward it.
+                // podman forwards the size with a delay.
                 std::thread::sleep(Duration::from_secs(1));
             }
             Shows(text) => screen.shows(text),
@@ -283,10 +283,10 @@ fn podman_exec(container: &Container<'_>, command: &str) -> String {
 
 #[test]
 fn terminals_behave_as_podmans_do() {
-    let place = TestEnv::new();
-    place.import_busybox();
+    let env = TestEnv::new();
+    env.import_busybox();
     let script = |text: &str| format!("#!/bin/sh\n{text}\n");
-    let pack = place.write_pack(
+    let pack = env.write_pack(
         "talk",
         &[
             ("bin/query", &script("if [ \"$1\" = os ]; then echo busybox/1; fi")),
@@ -297,12 +297,12 @@ fn terminals_behave_as_podmans_do() {
         ],
     );
     let pack = pack.to_str().unwrap();
-    let archive = place.path("talk.tar");
+    let archive = env.path("talk.tar");
     let to = format!("oci-archive:{}", archive.display());
-    place.ok(["build", "-b", pack, "-t", "base", "--base", "busybox", "--network", "none"]);
-    place.ok(["setup", "-i", "base", "-t", "talk", "--network", "none", "-o", &to]);
-    place.ok(["run", "-d", "--wait", "talk"]);
-    let podman = Podman::new(&place);
+    env.ok(["build", "-b", pack, "-t", "base", "--base", "busybox", "--network", "none"]);
+    env.ok(["setup", "-i", "base", "-t", "talk", "--network", "none", "-o", &to]);
+    env.ok(["run", "-d", "--wait", "talk"]);
+    let podman = Podman::new(&env);
     let image = podman.load(&archive);
     let container = podman.start(&["--network", "none", &image]);
     for (ours, theirs, steps) in [
@@ -318,37 +318,37 @@ fn terminals_behave_as_podmans_do() {
         };
         let ours = compared(&format!("svp {ours}"));
         let theirs = compared(&podman_exec(&container, theirs));
-        alike(steps, &Screen::run(&place, &ours), &Screen::run(&place, &theirs));
+        alike(steps, &Screen::run(&env, &ours), &Screen::run(&env, &theirs));
     }
-    place.ok(["rm", "--force", "talk"]);
+    env.ok(["rm", "--force", "talk"]);
 }
 
 #[test]
-fn a_terminal_that_goes_takes_what_ran_on_it_along() {
-    let place = TestEnv::new();
-    hello_service(&place);
+fn a_closed_terminal_ends_its_processes() {
+    let env = TestEnv::new();
+    hello_service(&env);
     let nothing_runs = || {
         let since = Instant::now();
         loop {
-            let all = place.ok(["exec", "h", "ps", "-o", "args"]);
+            let all = env.ok(["exec", "h", "ps", "-o", "args"]);
             if !all.contains("sleep 4711") {
                 return;
             }
             assert!(since.elapsed() < Duration::from_secs(10), "left behind:\n{all}");
         }
     };
-    // Its window is closed; svp is terminated; svp is killed.
+    // The window is closed; svp is terminated; svp is killed.
     for end in ["kill-pane", "TERM", "KILL"] {
-        let screen = Screen::run(&place, "svp shell h");
+        let screen = Screen::run(&env, "svp shell h");
         screen.type_line("sleep 4711");
         std::thread::sleep(Duration::from_millis(500));
         if end == "kill-pane" {
             screen.tmux(&["kill-pane"]);
         } else {
-            let own = format!("SVP_ROOT={}", place.store().display());
+            let own = format!("SVP_ROOT={}", env.store().display());
             let find = "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline | grep -q 'svp shell h $' \
                 && tr '\\0' '\\n' <$p/environ | grep -qx \"$1\" && kill -$2 ${p#/proc/}; done";
-            place.command("sh").args(["-c", find, "sh", &own, end]).output().unwrap();
+            env.command("sh").args(["-c", find, "sh", &own, end]).output().unwrap();
             screen.shows_broken(if end == "TERM" { "ended with 129" } else { "ended with 137" });
         }
         nothing_runs();
@@ -356,28 +356,28 @@ fn a_terminal_that_goes_takes_what_ran_on_it_along() {
     }
     // The service ends: the terminal is restored.
     let line = "stty -g >before; svp shell h; stty -g | cmp - before && echo as it was";
-    let screen = Screen::run(&place, line);
+    let screen = Screen::run(&env, line);
     screen.type_line("echo $((40 + 2))");
     screen.shows("42");
-    place.ok(["stop", "h"]);
+    env.ok(["stop", "h"]);
     screen.shows("as it was");
     drop(screen);
-    place.ok(["rm", "h"]);
-    place.assert_nothing_left();
+    env.ok(["rm", "h"]);
+    env.assert_nothing_left();
 }
 
 #[test]
-fn a_job_in_the_background_goes_on() {
-    let place = TestEnv::new();
-    hello_service(&place);
+fn a_background_job_continues() {
+    let env = TestEnv::new();
+    hello_service(&env);
     // Its output goes to a file; its input is the terminal.
-    let screen = Screen::run(&place, "bash --norc");
+    let screen = Screen::run(&env, "bash --norc");
     let svp = env!("CARGO_BIN_EXE_svp");
     screen.type_line(&format!("{svp} exec h sh -c 'sleep 1; seq 3; cat' >out &"));
     screen.type_line("sleep 3; jobs; paste -s -d+ out");
     screen.shows("1+2+3");
     screen.shows("Running");
-    // In the foreground it is read.
+    // In the foreground, the job reads the terminal.
     screen.type_line("fg");
     screen.type_line("typed");
     screen.key("C-d");
@@ -397,14 +397,14 @@ fn a_job_in_the_background_goes_on() {
     screen.type_line("clear; stty -a | grep -o ' echo '");
     screen.shows(" echo");
     drop(screen);
-    place.ok(["rm", "--force", "h"]);
+    env.ok(["rm", "--force", "h"]);
 }
 
 #[test]
 fn a_shell_has_the_callers_terminal() {
-    let place = TestEnv::new();
-    hello_service(&place);
-    let screen = Screen::run(&place, "svp shell h");
+    let env = TestEnv::new();
+    hello_service(&env);
+    let screen = Screen::run(&env, "svp shell h");
     screen.type_line("echo $((40 + 2)) on $(tty)");
     screen.shows("42 on /dev/pts/0");
     screen.type_line("stty size");
@@ -417,7 +417,7 @@ fn a_shell_has_the_callers_terminal() {
     screen.key("C-c");
     screen.type_line("echo code $?");
     screen.shows("code 130");
-    // Ctrl-Z stops it there.
+    // Ctrl-Z stops the job in the container.
     screen.type_line("sleep 1000");
     screen.key("C-z");
     screen.shows("Stopped");
@@ -428,10 +428,10 @@ fn a_shell_has_the_callers_terminal() {
     // The terminal is restored: input is echoed, and lines end where they should.
     screen.key("C-c");
     drop(screen);
-    let screen = Screen::run(&place, "svp exec h true; stty -a | grep -o ' echo '; svp client h");
+    let screen = Screen::run(&env, "svp exec h true; stty -a | grep -o ' echo '; svp client h");
     screen.shows("hello from the instance");
     screen.shows("echo");
     screen.shows("ended with 0");
     drop(screen);
-    place.ok(["rm", "--force", "h"]);
+    env.ok(["rm", "--force", "h"]);
 }

@@ -29,7 +29,7 @@ impl Stages {
         Ok(())
     }
 
-    /// Returns the lines that a next layer may have, each with those before it.
+    /// Returns the lines that are valid in a next layer, each after the valid ones before it.
     pub fn taken<'a>(&self, lines: &[&'a str]) -> Vec<&'a str> {
         let index = self.0.last().map(|(index, _)| index.clone()).unwrap_or_default();
         let mut taken: Vec<&str> = Vec::new();
@@ -42,7 +42,7 @@ impl Stages {
         taken
     }
 
-    /// Panics unless the difference of every two stages equals that of their trees, and of each from nothing.
+    /// Panics unless the differences of every two stages, and of each from an empty tree, equal those of their trees.
     #[track_caller]
     pub fn agree(&self) {
         let nothing = (FileTree::default(), Snapshot::new());
@@ -82,7 +82,7 @@ fn differences(before: &Snapshot, after: &Snapshot, times: bool) -> Vec<Printed>
     printed.collect()
 }
 
-/// The properties of a file that count.
+/// Returns the properties of a file that count as differences.
 fn counted(node: &Node, times: bool) -> Node {
     let mut node = node.clone();
     if node.entry.kind == EntryKind::Symlink {

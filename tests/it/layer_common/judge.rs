@@ -47,7 +47,7 @@ pub fn law(before: &Snapshot, after: &Snapshot, applied: &Snapshot, started: Tim
     for (path, group) in &got {
         for other in group {
             let joined = now.get(path).is_some_and(|group| group.contains(other));
-            // Undoing a change to one of several names of a lower file leaves the others to the layers below.
+            // If a change to one of several names of a lower file is undone, the lower layers still link these names.
             let left_alone = was.get(path).is_some_and(|group| group.contains(other))
                 && [path, other].into_iter().all(|path| before[*path].is_same(&after[*path]));
             if !joined && !left_alone {
@@ -93,20 +93,23 @@ pub fn nothing_more(before: &Snapshot, after: &Snapshot, tar: &[u8], started: Ti
         entries.iter().map(|entry| EntryPath::parse(&entry.path).unwrap()).collect();
     for (entry, path) in entries.iter().zip(&paths) {
         let name = show(path.as_bytes());
-        assert!(seen.insert(path.as_bytes().to_vec()), "{name} comes twice");
+        assert!(seen.insert(path.as_bytes().to_vec()), "{name} is duplicated");
         let names: Vec<&[u8]> = path.names().collect();
         let Some((last, parents)) = names.split_last() else {
             let (a, b) = (&before[&b""[..]], &after[&b""[..]]);
-            assert!(!a.is_same(b) && !incidental(Some(a), b, a, started), "the root is no change");
+            assert!(
+                !a.is_same(b) && !incidental(Some(a), b, a, started),
+                "the root has not changed"
+            );
             continue;
         };
         let parent = &parents.join(&b'/')[..];
-        assert!(parent.is_empty() || seen.contains(parent), "{name} comes without its directory");
+        assert!(parent.is_empty() || seen.contains(parent), "{name} does not follow its directory");
         if let EntryName::Whiteout(hidden) = classify(last).unwrap() {
             let slash: &[u8] = if parent.is_empty() { b"" } else { b"/" };
             let hidden = [parent, slash, hidden].concat();
             assert!(before.contains_key(&hidden), "{name} hides nothing");
-            assert!(!after.contains_key(&hidden), "{name} hides what is there");
+            assert!(!after.contains_key(&hidden), "{name} hides an existing entry");
             continue;
         }
         let (a, b) = (before.get(path.as_bytes()), &after[path.as_bytes()]);
@@ -115,11 +118,11 @@ pub fn nothing_more(before: &Snapshot, after: &Snapshot, tar: &[u8], started: Ti
         if entry.kind == EntryKind::Directory {
             let inside = [path.as_bytes(), b"/"].concat();
             let needed = paths.iter().any(|other| other.as_bytes().starts_with(&inside));
-            assert!(!unchanged || needed, "the directory {name} is no change");
+            assert!(!unchanged || needed, "the directory {name} has not changed");
         } else {
             assert!(
                 !unchanged || linked.contains_key(&path.as_bytes().to_vec()),
-                "{name} is no change"
+                "{name} has not changed"
             );
         }
     }

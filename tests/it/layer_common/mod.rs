@@ -1,4 +1,4 @@
-//! Helpers of the layer tests: namespaces with root, overlays of real mounts, tars made by hand.
+//! Helpers of the layer tests: user namespaces with root, real overlay mounts, handmade tars.
 
 pub mod index;
 pub mod judge;
@@ -33,7 +33,7 @@ pub fn inside(name: &str) -> bool {
         .expect("unshare, of util-linux");
     let mut ready = String::new();
     BufReader::new(holder.stdout.as_mut().unwrap()).read_line(&mut ready).unwrap();
-    assert_eq!(ready, "\n", "no user namespace can be made here");
+    assert_eq!(ready, "\n", "no user namespace can be created here");
     let pid = holder.id().to_string();
     map_ids(&pid);
     let output = Command::new("nsenter")
@@ -46,10 +46,10 @@ pub fn inside(name: &str) -> bool {
         .expect("nsenter, of util-linux");
     drop(holder.stdin.take());
     holder.wait().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{name}: {}\n{said}", output.status);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{name}: {}\n{stdout}", output.status);
     // A name without a test would succeed too.
-    assert!(said.contains("1 passed"), "there is no test {name}:\n{said}");
+    assert!(stdout.contains("1 passed"), "there is no test {name}:\n{stdout}");
     false
 }
 
@@ -173,7 +173,7 @@ impl Lab {
 impl Drop for Lab {
     /// Removes trees too deep for the temporary directory's own removal, which opens a file descriptor per level.
     fn drop(&mut self) {
-        // The check after the tests shows a failure.
+        // The check after the tests reports a failure.
         let _ = Command::new("rm").arg("-rf").arg(self.dir.path()).status();
     }
 }

@@ -1,4 +1,4 @@
-//! docker with its own daemon: Debian's dockerd on a socket in the test's place, without a bridge and firewall rules.
+//! docker with its own daemon: Debian's dockerd on a socket in the test environment, without bridge and firewall rules.
 //! The daemon, its containers and mounts are removed when dropped. Only root can run dockerd.
 
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use super::{TestEnv, output};
 
 /// A running daemon.
 pub struct Docker<'a> {
-    place: &'a TestEnv,
+    env: &'a TestEnv,
     dir: PathBuf,
     daemon: Child,
 }
@@ -17,11 +17,11 @@ pub struct Docker<'a> {
 impl<'a> Docker<'a> {
     /// Starts a daemon with empty storage.
     #[track_caller]
-    pub fn start(place: &'a TestEnv) -> Self {
-        let dir = place.dir().join("dk");
+    pub fn start(env: &'a TestEnv) -> Self {
+        let dir = env.dir().join("dk");
         std::fs::create_dir(&dir).expect("a directory");
         let log = std::fs::File::create(dir.join("log")).expect("a log");
-        let mut command = place.command("dockerd");
+        let mut command = env.command("dockerd");
         for (option, name) in
             [("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")]
         {
@@ -33,7 +33,7 @@ impl<'a> Docker<'a> {
         command.stdout(log.try_clone().expect("a log")).stderr(log).stdin(Stdio::null());
         let daemon =
             command.spawn().unwrap_or_else(|error| panic!("dockerd: {error}: run `make deps`"));
-        let docker = Docker { place, dir, daemon };
+        let docker = Docker { env, dir, daemon };
         let until = Instant::now() + Duration::from_secs(60);
         while !output(&mut docker.command(&["version"])).status.success() {
             assert!(Instant::now() < until, "dockerd does not start:\n{}", docker.log());
@@ -44,7 +44,7 @@ impl<'a> Docker<'a> {
 
     /// Returns `docker ARGUMENTS`, not yet started.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.place.command("/usr/bin/docker");
+        let mut command = self.env.command("/usr/bin/docker");
         command.arg("--host").arg(socket(&self.dir)).args(arguments);
         command
     }
@@ -66,7 +66,7 @@ impl Drop for Docker<'_> {
         for id in String::from_utf8_lossy(&list.stdout).lines() {
             output(&mut self.command(&["rm", "--force", id]));
         }
-        // It ends its own containerd, and unmounts.
+        // On SIGTERM, dockerd ends its containerd and unmounts.
         rustix::process::kill_process(
             rustix::process::Pid::from_child(&self.daemon),
             rustix::process::Signal::TERM,

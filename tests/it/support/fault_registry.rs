@@ -1,4 +1,4 @@
-//! A registry that lies: an HTTP server on std alone, whose every reply is written out by the test.
+//! A faulty registry: an HTTP server that uses only std, and sends exactly the replies that the test defines.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -56,7 +56,7 @@ impl Reply {
         }
     }
 
-    /// Not even a status line.
+    /// Returns a reply of only these bytes, without a status line.
     pub fn raw(pieces: Vec<Piece>) -> Self {
         Reply { head: Vec::new(), pieces }
     }
@@ -97,7 +97,7 @@ pub struct FaultRegistry {
 
 impl FaultRegistry {
     pub fn start(handler: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
-        // As common plain http servers answer TLS.
+        // The usual answer of plain http servers to a TLS handshake.
         let answer = b"HTTP/1.0 400 Bad Request\r\n\r\nnot here\n";
         Self::with_greeting(|| vec![Piece::Bytes(answer.to_vec())], handler)
     }

@@ -1,4 +1,4 @@
-//! A Debian 13 that runs: systemd as process 1, podman 5, svp, root and an ordinary user whose units start at boot. Its
+//! A running Debian 13: systemd as process 1, podman 5, svp, root and an ordinary user whose units start at boot. Its
 //! network namespace has only loopback. Only root can boot it.
 
 use std::ffi::OsStr;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::{TestEnv, base, busybox_base, output, repo, run, success, transcript};
 
-/// The time limit of any step in it, on a busy host.
+/// The time limit of a step in the machine, on a busy host.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// A user of the machine.
@@ -16,11 +16,11 @@ const LIMIT: Duration = Duration::from_secs(120);
 pub enum User {
     /// Root, with the system's manager.
     Root,
-    /// Has subordinate ids, and her own manager from boot on.
+    /// An ordinary user with subordinate ids, and a manager that runs from boot on.
     Ann,
 }
 
-/// A machine, running unless [`Machine::halt`] was called. Ends when dropped; its files belong to the place.
+/// A machine, running unless [`Machine::halt`] was called. Halted when dropped; its files are the environment's.
 pub struct Machine {
     root: PathBuf,
     group: PathBuf,
@@ -29,18 +29,18 @@ pub struct Machine {
 
 /// Returns a copy of a file of the machine's root file system.
 #[track_caller]
-pub fn file_of_machine(place: &TestEnv, path: &str) -> PathBuf {
+pub fn file_of_machine(env: &TestEnv, path: &str) -> PathBuf {
     let member = format!("./{path}");
-    let to = place.dir().to_str().expect("a path");
+    let to = env.dir().to_str().expect("a path");
     run("tar", ["-C", to, "-xf", base("machine").to_str().expect("a path"), &member]);
-    place.dir().join(path)
+    env.dir().join(path)
 }
 
 impl Machine {
     /// Boots a machine.
     #[track_caller]
-    pub fn boot(place: &TestEnv) -> Machine {
-        let root = place.dir().join("machine");
+    pub fn boot(env: &TestEnv) -> Machine {
+        let root = env.dir().join("machine");
         std::fs::create_dir(&root).expect("a directory");
         let archive = base("machine");
         run("tar", ["-C".as_ref(), root.as_os_str(), "-xf".as_ref(), archive.as_os_str()]);
@@ -49,11 +49,11 @@ impl Machine {
         // If all controllers are of version 1, none is left for podman's default pids limit.
         let conf = "[containers]\npids_limit = 0\n";
         std::fs::write(root.join("etc/containers/containers.conf"), conf).expect("a file");
-        // podman's user units wait for it, a minute and more.
+        // podman's user units wait for this target, for more than a minute.
         let wants = root.join("etc/systemd/system/multi-user.target.wants");
         let online = "/usr/lib/systemd/system/network-online.target";
         std::os::unix::fs::symlink(online, wants.join("network-online.target")).expect("a link");
-        let name = place.dir().file_name().expect("a name").to_owned();
+        let name = env.dir().file_name().expect("a name").to_owned();
         let group = own_cgroup().join(name);
         let mut machine = Machine { root, group, boot: None };
         machine.start();
@@ -65,7 +65,7 @@ impl Machine {
         self.root.join(path.trim_start_matches('/'))
     }
 
-    /// Cuts the power and boots again.
+    /// Halts the machine without a shutdown, and boots it again.
     #[track_caller]
     pub fn boot_again(&mut self) {
         self.halt();
@@ -80,7 +80,7 @@ impl Machine {
         let mut boot = boot.spawn().expect("sh");
         while !is_systemd(boot.id()) {
             let ended = boot.try_wait().expect("a child");
-            assert!(ended.is_none(), "the machine did not boot: what it said is above");
+            assert!(ended.is_none(), "the machine did not boot: its output is above");
             std::thread::sleep(Duration::from_millis(20));
         }
         self.boot = Some(boot);
@@ -91,13 +91,13 @@ impl Machine {
         }
     }
 
-    /// Cuts the power.
+    /// Halts the machine without a shutdown, as a power failure does.
     pub fn halt(&mut self) {
         if let Some(mut boot) = self.boot.take() {
             boot.kill().ok();
             boot.wait().ok();
         }
-        // Process 1 takes all others with it, which takes a moment.
+        // All other processes end with process 1, which takes a moment.
         for _ in 0..500 {
             remove_groups(&self.group);
             if !self.group.exists() {
@@ -126,7 +126,7 @@ impl Machine {
     /// Returns a program in the machine, as its user has it after a login; `systemctl` gets `--user` for the ordinary
     /// user.
     pub fn command<A: AsRef<OsStr>>(&self, user: User, words: &[A]) -> Command {
-        let boot = self.boot.as_ref().expect("it runs").id();
+        let boot = self.boot.as_ref().expect("a running machine").id();
         let pid = init_pid(boot).expect("process 1");
         let mut command = Command::new("nsenter");
         command.args(["--target", &pid, "--all", "--root", "--wd", "--"]);
@@ -158,7 +158,13 @@ impl Machine {
 
     /// Runs `words` until `is_good` accepts the stdout.
     #[track_caller]
-    pub fn wait(&self, user: User, what: &str, words: &[&str], is_good: impl Fn(&str) -> bool) {
+    pub fn wait(
+        &self,
+        user: User,
+        condition: &str,
+        words: &[&str],
+        is_good: impl Fn(&str) -> bool,
+    ) {
         let until = Instant::now() + LIMIT;
         loop {
             let mut command = self.command(user, words);
@@ -170,7 +176,7 @@ impl Machine {
                 let line = "journalctl --boot --no-pager | grep -v ' conmon\\[\\|health_status\\|scope' | tail -n 400";
                 let journal = output(&mut self.command(User::Root, &["sh", "-c", line]));
                 let journal = String::from_utf8_lossy(&journal.stdout).into_owned();
-                panic!("{user:?}: {what}: {}{journal}", transcript(&command, &result));
+                panic!("{user:?}: {condition}: {}{journal}", transcript(&command, &result));
             }
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -179,8 +185,8 @@ impl Machine {
     /// Runs a line of shell until it succeeds.
     #[track_caller]
     pub fn wait_ok(&self, user: User, line: &str) {
-        let line_said = format!("{line} && echo it is good");
-        self.wait(user, line, &["sh", "-c", &line_said], |said| said.ends_with("it is good\n"));
+        let checked = format!("{line} && echo it is good");
+        self.wait(user, line, &["sh", "-c", &checked], |stdout| stdout.ends_with("it is good\n"));
     }
 }
 

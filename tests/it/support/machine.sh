@@ -1,7 +1,7 @@
 #!/bin/sh
 # usage: machine.sh ROOT CGROUP SVP
 # Boots the root file system ROOT as a container boots: systemd as process 1 of namespaces of its own, with the cgroup
-# CGROUP of version 2 for its root and the program SVP in /usr/bin. Ends with whoever started it, and the machine with it.
+# CGROUP of version 2 for its root and the program SVP in /usr/bin. Ends with its parent, and the machine with it.
 set -eu
 mkdir "$2"
 echo $$ >"$2/cgroup.procs"
@@ -16,7 +16,7 @@ mount -t sysfs -o ro,nosuid,nodev,noexec sysfs sys
 mount -t cgroup2 -o nosuid,nodev,noexec cgroup2 sys/fs/cgroup
 mount -t tmpfs -o mode=755 tmpfs dev
 mkdir dev/net dev/pts dev/shm
-# New ones: systemd sets the modes of devices, which are not to be those of the host.
+# New device nodes: systemd changes their modes, which must not affect the host.
 while read -r device major minor; do
   mknod -m 666 "dev/$device" c "$major" "$minor"
 done <<END

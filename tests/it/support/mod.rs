@@ -1,5 +1,5 @@
-//! Helpers of the tests through the binary: a private place, real bases, real registries, other tools. Nothing here
-//! skips: a missing prerequisite fails the test with the packages to install.
+//! Helpers of the tests through the binary: a private environment, real bases, real registries, other tools. Nothing
+//! here skips: a missing prerequisite fails the test with the packages to install.
 
 pub mod docker;
 pub mod fault_registry;
@@ -20,7 +20,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// Returns the repository.
+/// Returns the root of the repository.
 pub fn repo() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -54,12 +54,12 @@ fn base(name: &str) -> PathBuf {
     PathBuf::from(run(script, [name]).trim())
 }
 
-/// Waits until `holds` returns true; panics if it doesn't in 30 seconds.
+/// Waits until `holds` returns true; panics after 30 seconds.
 #[track_caller]
 pub fn wait_until(condition: &str, mut holds: impl FnMut() -> bool) {
     let since = Instant::now();
     while !holds() {
-        assert!(since.elapsed() < Duration::from_secs(30), "waited in vain: {condition}");
+        assert!(since.elapsed() < Duration::from_secs(30), "timed out waiting: {condition}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -73,6 +73,14 @@ pub fn run<A: AsRef<OsStr>>(
     let mut command = Command::new(program);
     command.args(arguments);
     success(&mut command)
+}
+
+/// Returns skopeo, not yet started. It keeps its cache of blob locations below `data`; as root it would keep it in
+/// `/var/lib/containers`, whatever `XDG_DATA_HOME` says.
+pub fn skopeo(data: &Path) -> Command {
+    let mut skopeo = Command::new("skopeo");
+    skopeo.env("XDG_DATA_HOME", data).env("_CONTAINERS_ROOTLESS_UID", "1");
+    skopeo
 }
 
 /// Runs `command` to its end with no stdin; returns its stdout. Panics with its output if it fails.
@@ -101,7 +109,7 @@ pub fn transcript(command: &Command, output: &Output) -> String {
     text
 }
 
-/// A private place: store, home, temporary and runtime directories, all removed when dropped.
+/// A private environment: store, home, temporary and runtime directories, all removed when dropped.
 pub struct TestEnv {
     dir: tempfile::TempDir,
 }
@@ -113,7 +121,7 @@ impl Default for TestEnv {
 }
 
 impl TestEnv {
-    /// Creates an empty place.
+    /// Creates an empty environment.
     pub fn new() -> Self {
         // podman derives an image's name from a directory's path, and rejects upper-case letters.
         let name = format!("svp-test-{:08x}", rand::random::<u32>());
@@ -127,7 +135,7 @@ impl TestEnv {
         TestEnv { dir }
     }
 
-    /// Returns the directory that holds the whole place.
+    /// Returns the directory that contains the whole environment.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -147,7 +155,7 @@ impl TestEnv {
         self.dir().join("work").join(name)
     }
 
-    /// Returns any program in this place, with only the place's environment.
+    /// Returns a program that runs in this environment, with no other variables.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command
@@ -160,7 +168,7 @@ impl TestEnv {
             .env("XDG_RUNTIME_DIR", self.dir().join("run"))
             .env("SVP_ROOT", self.store())
             .stdin(Stdio::null());
-        // Except for coverage and proxies, which come from outside.
+        // Except for those of coverage and proxies, which are inherited.
         for name in ["LLVM_PROFILE_FILE", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"]
         {
             if let Some(value) = std::env::var_os(name) {
@@ -169,6 +177,13 @@ impl TestEnv {
         }
         command.env("NO_PROXY", "127.0.0.1,localhost").env("no_proxy", "127.0.0.1,localhost");
         command
+    }
+
+    /// Returns skopeo in this environment, not yet started.
+    pub fn skopeo(&self) -> Command {
+        let mut skopeo = self.command("skopeo");
+        skopeo.env("_CONTAINERS_ROOTLESS_UID", "1");
+        skopeo
     }
 
     /// Returns `svp ARGUMENTS`, not yet started.
@@ -233,7 +248,7 @@ impl TestEnv {
         dir
     }
 
-    /// Returns the processes of this place that do not end by themselves: a killed one takes a moment to end.
+    /// Returns the processes of this environment that are not about to end: a killed one takes a moment to end.
     fn lasting_processes(&self) -> Vec<String> {
         for _ in 0..100 {
             if processes_of(self.dir()).is_empty() {
@@ -244,7 +259,7 @@ impl TestEnv {
         processes_of(self.dir())
     }
 
-    /// Panics if a mount, process or temporary file of svp outlives it.
+    /// Panics if a mount, process or temporary file of svp is left.
     #[track_caller]
     pub fn assert_nothing_left(&self) {
         let mut left = Vec::new();
@@ -293,10 +308,10 @@ impl Drop for TestEnv {
     }
 }
 
-/// Returns the processes that belong to a place: those whose environment, arguments, directory or mounts name it. A
-/// container's script names it in its mounts only.
-pub fn processes_of(place: &Path) -> Vec<String> {
-    let name = place.as_os_str().as_encoded_bytes();
+/// Returns the processes of the test environment in `dir`: those whose variables, arguments, working directory or
+/// mounts name it. A container's script names it only in its mounts.
+pub fn processes_of(dir: &Path) -> Vec<String> {
+    let name = dir.as_os_str().as_encoded_bytes();
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
         let file_name = entry.file_name();
@@ -311,10 +326,10 @@ pub fn processes_of(place: &Path) -> Vec<String> {
                 .is_ok_and(|bytes| bytes.windows(name.len()).any(|window| window == name))
         };
         let cwd =
-            std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(place));
+            std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(dir));
         if cwd || holds("environ") || holds("cmdline") || holds("mountinfo") {
             let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            // An ordinary user's podman keeps its namespaces by it, forever: not svp's.
+            // Rootless podman's pause process, which keeps its namespaces forever: not svp's.
             if command.ends_with(b"catatonit\0-P\0") {
                 let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
                 let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
@@ -341,7 +356,7 @@ pub fn processes_with(text: &str) -> Vec<String> {
     found
 }
 
-/// Has ocidir check the layout; returns its output. Builds the checker if `make test` has not.
+/// Checks the layout with ocidir; returns its output. Builds the checker if `make test` has not.
 #[track_caller]
 pub fn conformance(layout: &Path) -> String {
     static CHECKER: OnceLock<PathBuf> = OnceLock::new();

@@ -13,8 +13,8 @@ impl OrdinaryUser {
     #[track_caller]
     pub fn create() -> Self {
         let name = format!("svpt{:08x}", rand::random::<u32>());
-        let said = run(repo().join("scripts/ordinary-user.sh"), ["add", &name]);
-        assert_eq!(said, "created\n");
+        let stdout = run(repo().join("scripts/ordinary-user.sh"), ["add", &name]);
+        assert_eq!(stdout, "created\n");
         OrdinaryUser { name }
     }
 

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::{TestEnv, as_root, output, success, transcript};
 
-/// podman in a place. Its containers and its storage are removed when dropped.
+/// podman in a test environment. Its containers and its storage are removed when dropped.
 pub struct Podman<'a> {
-    place: &'a TestEnv,
+    env: &'a TestEnv,
     storage: PathBuf,
 }
 
@@ -28,14 +28,14 @@ pub struct Container<'a> {
 
 impl<'a> Podman<'a> {
     /// Returns podman with empty storage.
-    pub fn new(place: &'a TestEnv) -> Self {
+    pub fn new(env: &'a TestEnv) -> Self {
         // podman refuses long paths here.
-        Podman { place, storage: place.dir().join("pod") }
+        Podman { env, storage: env.dir().join("pod") }
     }
 
     /// Returns `podman ARGUMENTS`, not yet started.
     pub fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
-        let mut command = self.place.command("podman");
+        let mut command = self.env.command("podman");
         command.arg("--root").arg(self.storage.join("root"));
         command.arg("--runroot").arg(self.storage.join("run"));
         command.args(["--storage-driver", "overlay", "--events-backend", "file"]);
@@ -49,7 +49,7 @@ impl<'a> Podman<'a> {
     pub fn load(&self, file: &Path) -> String {
         let printed = success(self.command(["load", "--input"]).arg(file));
         let name = printed.lines().rev().find_map(|line| line.strip_prefix("Loaded image: "));
-        name.unwrap_or_else(|| panic!("podman load said: {printed}")).trim().to_string()
+        name.unwrap_or_else(|| panic!("no image loaded: {printed}")).trim().to_string()
     }
 
     /// Runs `podman run ARGUMENTS` in the foreground; returns its stdout.
@@ -69,7 +69,7 @@ impl<'a> Podman<'a> {
     #[track_caller]
     pub fn play(&'a self, file: &Path) -> Played<'a> {
         // There is no option for limits, and podman's own network would be a file of the host.
-        let conf = self.place.path("containers.conf");
+        let conf = self.env.path("containers.conf");
         let limits =
             "[containers]\ndefault_ulimits = [\"nofile=4096:4096\", \"nproc=4096:4096\"]\n";
         std::fs::write(&conf, limits).expect("a file");
@@ -113,8 +113,8 @@ impl Drop for Podman<'_> {
         if !as_root() {
             // Its files belong to subordinate ids.
             self.command(["unshare", "rm", "-rf"]).arg(&self.storage).output().ok();
-            // An ordinary user's podman leaves a process that holds its namespaces.
-            let pause = self.place.dir().join("run/libpod/tmp/pause.pid");
+            // Rootless podman leaves its pause process, which keeps its namespaces.
+            let pause = self.env.dir().join("run/libpod/tmp/pause.pid");
             if let Ok(pid) = std::fs::read_to_string(pause) {
                 Command::new("kill").arg(pid.trim()).status().ok();
             }

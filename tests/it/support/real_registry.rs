@@ -141,7 +141,7 @@ impl RealRegistry {
         let layout = self.dir.path().join("layout");
         let layer = b"not really a tar, and a registry doesn't mind\n".repeat(1000);
         let manifest = write_layout(&layout, &layer);
-        let mut skopeo = Command::new("skopeo");
+        let mut skopeo = super::skopeo(self.dir.path());
         skopeo.args(["--insecure-policy", "copy", "--dest-tls-verify=false", "--preserve-digests"]);
         if self.setup.0 {
             skopeo.arg(format!("--dest-creds={}:{}", Self::USER, Self::PASSWORD));
@@ -215,7 +215,7 @@ fn make_certificates(dir: &Path) {
     run(Command::new("sh").args(["-ec", script]).current_dir(dir));
 }
 
-/// Creates `server.pem`, and the same as `ca.pem`, as docker's manual describes: it is marked as an authority.
+/// Creates a self-signed `server.pem`, and a copy as `ca.pem`. As in docker's manual, it is marked as an authority.
 fn sign_itself(dir: &Path) {
     let script = "openssl req -newkey rsa:2048 -nodes -x509 -days 2 -subj /CN=127.0.0.1 \
         -addext 'subjectAltName = IP:127.0.0.1' -keyout server.key -out server.pem && cp server.pem ca.pem";

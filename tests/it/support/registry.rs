@@ -96,7 +96,7 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("an address").port()
 }
 
-/// Waits until it listens; returns false if it ends before.
+/// Waits until the registry listens; returns false if it ends before that.
 fn is_up(child: &mut Child, port: u16) -> bool {
     let until = Instant::now() + Duration::from_secs(30);
     while Instant::now() < until {
