@@ -43,14 +43,14 @@ impl AtomicFile {
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
                 AtomicFile::create_named(target, mode)
             }
-            Err(error) => Err(Error::io("make a file in", dir, error)),
+            Err(error) => Err(Error::io("create a file in", dir, error)),
         }
     }
 
     fn create_named(target: &Path, mode: Mode) -> Result<AtomicFile> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
         let name = temporary_path(target);
-        let file = openat(CWD, &name, flags, mode).io("make a file in", directory(target))?;
+        let file = openat(CWD, &name, flags, mode).io("create a file in", directory(target))?;
         interrupt::watch_temporary(&name, |path| drop(fs::remove_file(path)));
         Ok(AtomicFile { file: file.into(), target: target.to_owned(), temporary: Some(name) })
     }

@@ -124,7 +124,7 @@ pub(crate) fn start(filter: Filter, json: bool, write: fn(&str)) {
 }
 
 /// Starts diagnostics in a stage or monitor as in the svp that started it, on standard error.
-pub(crate) fn start_as_told() {
+pub(crate) fn start_inherited() {
     if let Ok(Some(filter)) = Filter::from_env() {
         start(filter, std::env::var_os(JSON).is_some(), write_stderr);
     }

@@ -153,7 +153,7 @@ fn shut_down(socket: &OwnedFd) {
 
 /// Registers a child that ends itself and its processes once `socket` is shut down. An interrupt shuts the
 /// socket down instead of killing the child.
-pub(crate) fn watch_line(pid: u32, socket: OwnedFd) {
+pub(crate) fn watch_socket(pid: u32, socket: OwnedFd) {
     let pid = pid as i32;
     if requested() {
         shut_down(&socket);

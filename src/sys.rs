@@ -133,7 +133,7 @@ pub(crate) fn is_ignored(signal: i32) -> bool {
 
 /// Copies the resource limits of another process to this one, capped at this process's hard limits. A limit
 /// stays unchanged if the other process is gone or the kernel refuses.
-pub(crate) fn take_limits_of(pid: u32) {
+pub(crate) fn copy_limits_of(pid: u32) {
     // RLIMIT_CPU to RLIMIT_RTTIME: all of them.
     for resource in 0..16 {
         let mut theirs = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::ValueEnum;
 
 use super::progress::{self, Style};
-use super::volume::Volume;
+use super::verbosity::Verbosity;
 use crate::error::{Error, Kind, Result};
 use crate::oci::config::timestamp;
 use crate::progress::Reporter;
@@ -43,10 +43,10 @@ pub(super) struct Context {
 
 impl Context {
     /// Creates the context; `diagnosed` means that diagnostics go to standard error, too.
-    pub(super) fn new(style: Style, volume: Volume, diagnosed: bool) -> Self {
+    pub(super) fn new(style: Style, verbosity: Verbosity, diagnosed: bool) -> Self {
         // Progress bars would overwrite the log lines of stages.
         let style = if diagnosed && style == Style::Auto { Style::Plain } else { style };
-        Context { reporter: Arc::new(progress::Terminal::new(style, volume.quiet)) }
+        Context { reporter: Arc::new(progress::Terminal::new(style, verbosity.quiet)) }
     }
 
     pub(super) fn reporter(&self) -> &dyn Reporter {

@@ -32,7 +32,7 @@ mod table;
 mod tag;
 mod terminal;
 mod unpack;
-mod volume;
+mod verbosity;
 
 use std::process::ExitCode;
 
@@ -137,7 +137,7 @@ enum Command {
 /// Parses the command line, runs the command, and returns the exit code.
 pub(crate) fn main() -> ExitCode {
     interrupt::install();
-    let (cli, volume) = match volume::parse::<Cli>() {
+    let (cli, verbosity) = match verbosity::parse::<Cli>() {
         Ok(parsed) => parsed,
         Err(error) => {
             let code = if error.use_stderr() { 2 } else { 0 };
@@ -147,8 +147,8 @@ pub(crate) fn main() -> ExitCode {
         }
     };
     let style = cli.global.style();
-    let context = match volume.start(style) {
-        Ok(diagnosed) => Context::new(style, volume, diagnosed),
+    let context = match verbosity.start(style) {
+        Ok(diagnosed) => Context::new(style, verbosity, diagnosed),
         Err(error) => return report_error::report(&error, style),
     };
     let mut done = ExitCode::SUCCESS;
@@ -178,8 +178,10 @@ pub(crate) fn main() -> ExitCode {
         Command::Import(args) => import::run(args, &context),
         Command::Unpack(args) => unpack::run(args, &context),
         Command::Check(args) => check::run(&args, &context),
-        Command::Completions(args) => completions::run(&args, volume::command::<Cli>(), &context),
-        Command::Man(args) => man::run(&args, volume::command::<Cli>()),
+        Command::Completions(args) => {
+            completions::run(&args, verbosity::command::<Cli>(), &context)
+        }
+        Command::Man(args) => man::run(&args, verbosity::command::<Cli>()),
         Command::Service(command) => return command.run(&context, style),
     };
     context.finish();

@@ -160,7 +160,7 @@ pub(super) fn foreground(
     context: &Context,
 ) -> Result<ExitCode> {
     let signals = interrupt::signals_to_pipe()
-        .map_err(|error| Error::sandbox("can't make a pipe").source(error))?;
+        .map_err(|error| Error::sandbox("can't create a pipe").source(error))?;
     let console = Console::new(record);
     let mut hooks = Hooks {
         started: &mut || {},

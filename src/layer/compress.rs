@@ -320,7 +320,7 @@ impl<W: Write> Gzip<W> {
         }
         drop(self.jobs.take());
         for worker in self.workers.drain(..) {
-            // A panic of the thread changes nothing here.
+            // Ignore a panic of the thread: a lost block was reported already.
             let _ = worker.join();
         }
         self.output.write_all(&self.crc.sum().to_le_bytes())?;
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_depend_on_the_content_alone() {
+    fn bytes_depend_only_on_the_content() {
         for length in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK, 5 * BLOCK + 77] {
             let data = sample(length);
             let one = encode(&data, Compression::Gzip, 1, 8192);
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn members_and_frames_follow_each_other_and_nothing_else_does() {
+    fn only_members_and_frames_may_follow_each_other() {
         for c in [Compression::Gzip, Compression::Zstd] {
             let one = encode(b"one", c, 1, 10);
             let two = encode(b"two", c, 1, 10);
@@ -459,10 +459,10 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_decoded_is_told_from_what_can_not_be_read() {
+    fn decoding_errors_differ_from_read_errors() {
         let mut gzip = encode(&sample(100_000), Compression::Gzip, 1, 8192);
         gzip[5000..5100].fill(0xff);
-        // A frame that asks for a dictionary.
+        // A frame that needs a dictionary.
         let zstd = b"\x28\xb5\x2f\xfdbroken".to_vec();
         for (data, c) in [(gzip, Compression::Gzip), (zstd, Compression::Zstd)] {
             let error = decode(data, c).unwrap_err();

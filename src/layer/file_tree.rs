@@ -234,7 +234,7 @@ impl FileTree {
             };
             links += 1;
             if links > MOST_LINKS {
-                return Err(Error::bad_input("too many symbolic links lead there"));
+                return Err(Error::bad_input("its path has too many symbolic links"));
             }
             let LinkTarget { absolute, up, down } = parse_link_target(target);
             here.truncate(if absolute { 0 } else { here.len().saturating_sub(up) });
@@ -262,7 +262,7 @@ impl FileTree {
     fn children_at_mut(&mut self, names: &[Box<[u8]>]) -> &mut Map {
         let mut map = self.root.children_mut();
         for name in names {
-            map = map.get_mut(name).expect("it is there").children_mut();
+            map = map.get_mut(name).expect("it exists").children_mut();
         }
         map
     }
@@ -276,7 +276,7 @@ impl FileTree {
         let mut map = self.children_at_mut(&existing);
         for name in &missing {
             map.insert(name.clone(), Node::directory(layer));
-            map = map.get_mut(name).expect("it was just made").children_mut();
+            map = map.get_mut(name).expect("it was just created").children_mut();
         }
         existing.extend(missing);
         Ok(existing)

@@ -2,7 +2,7 @@
 //! records of metadata that an unpacked layer could not express.
 //!
 //! Inside a user namespace, devices can't be created and owners outside the id map can't be set. A stand-in file
-//! then carries a record in an extended attribute, which the diff reads back:
+//! then has a record in an extended attribute, which the diff reads back:
 //!
 //! - `user.svp.node` = `c:MAJOR:MINOR` or `b:MAJOR:MINOR`, on an empty file: a device.
 //! - `user.svp.owner` = `UID:GID:MODE:AS_UID:AS_GID:AS_MODE` (modes octal): the intended ownership, and that of the
@@ -156,7 +156,7 @@ pub fn unescape(name: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// Returns whether an attribute belongs into a layer: no security labels of the host, and no attributes that are
+/// Returns whether an attribute belongs in a layer: no security labels of the host, and no attributes that are
 /// specific to a file system.
 pub fn is_portable(name: &[u8]) -> bool {
     match name {
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn devices_go_there_and_back() {
+    fn device_records_round_trip() {
         for kind in [EntryKind::CharDevice, EntryKind::BlockDevice] {
             assert_eq!(parse_node(&node_record(kind, 1, 3)), Some((kind, 1, 3)));
         }

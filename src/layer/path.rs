@@ -96,7 +96,7 @@ pub fn classify(name: &[u8]) -> Result<EntryName<'_>> {
     match name.strip_prefix(WHITEOUT) {
         None => Ok(EntryName::Plain),
         Some(b"" | b"." | b"..") => {
-            Err(Error::bad_input(format!("{} is a whiteout of nothing", show(name))))
+            Err(Error::bad_input(format!("{} is a whiteout without a name", show(name))))
         }
         Some(hidden) => Ok(EntryName::Whiteout(hidden)),
     }
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_that_leave_or_lie_are_refused() {
+    fn escaping_and_invalid_paths_are_refused() {
         let long = vec![b'x'; 256];
         let longer = b"x/".repeat(MAX_PATH);
         for raw in [&b".."[..], b"../x", b"a/..", b"a/../b", b"/..", b"a\0b", &long, &longer] {

@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn values_may_hold_anything() {
+    fn values_may_contain_any_bytes() {
         let value = b"\x01\0\0\x02\n20 linkpath=/etc/x\n\0";
         let pax = parse(&record("SCHILY.xattr.security.capability", value)).unwrap();
         assert_eq!(pax.xattrs[&b"security.capability"[..]], value);
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_two_counts_and_an_empty_one_takes_back() {
+    fn the_last_record_counts_and_an_empty_value_resets() {
         let data = [record("path", b"a"), record("path", b"b")].concat();
         assert_eq!(parse(&data).unwrap().path.unwrap(), b"b");
         let data = [record("size", b"7"), record("size", b"")].concat();
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn times_go_there_and_back() {
+    fn times_round_trip() {
         for (text, seconds, nanoseconds) in [
             ("0", 0, 0),
             ("1.5", 1, 500_000_000),
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn crooked_headers_are_refused() {
+    fn malformed_headers_are_refused() {
         for data in [
             &b"x"[..],
             b"8 path=a",

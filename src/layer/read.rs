@@ -31,7 +31,7 @@ impl<'a> TarReader<'a> {
     /// Skips unread content of the previous entry.
     ///
     /// # Errors
-    /// `BadInput` for a tar that is damaged, truncated inside an entry, or holds entries that a layer can't have
+    /// `BadInput` for a tar that is damaged, truncated inside an entry, or has entries that a layer can't contain
     /// (sparse files, unknown types, negative sizes); `Storage` if the input can't be read.
     pub fn next_entry(&mut self) -> Result<Option<Entry>> {
         let mut pax: Option<Pax> = None;
@@ -118,7 +118,7 @@ impl<'a> TarReader<'a> {
         }
         let checksum_field = octal(&header.as_old().cksum).filter(|&sum| sum == checksum(&header));
         if checksum_field.is_none() {
-            return Err(bad("has a header with a wrong checksum: it is no tar, or damaged"));
+            return Err(bad("has a header with a wrong checksum: it is not a tar, or damaged"));
         }
         Ok(Some(header))
     }
@@ -353,7 +353,7 @@ mod tests {
         Ok(entries)
     }
 
-    /// Entries that use everything beyond a ustar header.
+    /// Returns entries that need every extension of ustar.
     fn samples() -> Vec<(Entry, Vec<u8>)> {
         let mut entries = vec![(Entry::new("d/", EntryKind::Directory, 0o1777), Vec::new())];
         for (length, byte) in [(1, b'a'), (99, b'b'), (100, b'c'), (101, b'd'), (200, 0xff)] {
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn entries_round_trip() {
         let samples = samples();
         let entries: Vec<_> = samples.iter().map(|(e, c)| (e.clone(), &c[..])).collect();
         let tar = write(&entries);
@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_of_all_but_files_mean_nothing() {
+    fn sizes_are_ignored_except_for_files() {
         for flag in [b'1', b'2', b'5', b'6'] {
             let tar =
                 [block(flag, |header| header.set_size(1 << 20)), block(b'0', |_| ())].concat();
@@ -465,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn crooked_tars_are_refused() {
+    fn malformed_tars_are_refused() {
         let size = |bytes: [u8; 12]| block(b'0', |header| header.as_old_mut().size = bytes);
         let mut huge = [0xff; 12];
         huge[0] = 0x80;
@@ -494,7 +494,7 @@ mod tests {
             ("owner -1", [x(b"18 uid=4294967295\n"), block(b'0', |_| ())].concat()),
             ("negative owner", block(b'0', |header| header.as_old_mut().uid = [0xff; 8])),
             ("size by pax", [x(b"28 size=9223372036854775808\n"), block(b'0', |_| ())].concat()),
-            ("crooked global", [extension(b'g', b"5 x\n"), block(b'0', |_| ())].concat()),
+            ("malformed global", [extension(b'g', b"5 x\n"), block(b'0', |_| ())].concat()),
         ] {
             let error = read(&tar).expect_err(name);
             assert_eq!(error.kind(), Kind::BadInput, "{name}: {error}");

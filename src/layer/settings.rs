@@ -35,7 +35,7 @@ impl Settings {
         };
         match (level, levels) {
             (Some(level), None) => Err(Error::usage(format!(
-                "there is no compression level {level} without compression"
+                "compression level {level} requires a compression format"
             ))
             .hint("omit the level, or choose gzip or zstd")),
             (Some(level), Some(levels)) if !levels.contains(&level) => {

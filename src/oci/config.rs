@@ -108,7 +108,7 @@ impl Config {
         match rootfs.get("diff_ids") {
             Some(Value::Null) => Ok(Vec::new()),
             Some(ids) => serde_json::from_value(ids.clone()).map_err(|error| {
-                Error::bad_input("the image config's diff_ids can't be understood").source(error)
+                Error::bad_input("the image config's diff_ids can't be parsed").source(error)
             }),
             None => Err(Error::bad_input("the image config has no diff_ids")),
         }

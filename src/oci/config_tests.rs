@@ -16,7 +16,7 @@ fn base() -> Config {
 }
 
 #[test]
-fn everything_unknown_survives_an_edit() {
+fn unknown_fields_survive_an_edit() {
     let mut config = base();
     config.set_entrypoint(&["/service/bin/run"]);
     config.set_working_dir("/service");
@@ -73,7 +73,7 @@ fn history_has_one_entry_for_each_layer() {
 }
 
 #[test]
-fn refuses_configs_that_lack_or_twist_what_is_needed() {
+fn incomplete_and_malformed_configs_are_refused() {
     let edit = |path: &str, to: Value| {
         let mut value: Value = serde_json::from_str(BASE).unwrap();
         *value.pointer_mut(path).unwrap() = to;
@@ -141,7 +141,7 @@ fn key() -> impl Strategy<Value = &'static str> {
 
 proptest! {
     #[test]
-    fn no_base_makes_an_edit_panic_or_lose_what_it_does_not_name(
+    fn edits_never_panic_or_lose_other_fields(
         odd in any_json(), key in key(), other in any_json(), top in any_json(),
     ) {
         let mut value: Value = serde_json::from_str(BASE).unwrap();

@@ -1,4 +1,4 @@
-//! Descriptors (image-spec, descriptor.md): what points at a blob.
+//! Descriptors, which refer to blobs (image-spec, descriptor.md).
 
 use std::collections::BTreeMap;
 
@@ -15,12 +15,12 @@ pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// The annotation from which containerd and podman take an image's full name.
 pub const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
-/// A blob's media type, digest and size in bytes: of oci-spec's descriptor what svp acts upon, in the order in
-/// which it is written.
+/// A blob's media type, digest and size: the fields of oci-spec's descriptor that svp uses, in the order in which they
+/// are written.
 ///
-/// A missing media type reads as empty: entries of layouts may lack it, and the manifest has it.
-/// `urls`, `data` and `artifactType` are neither read nor written: svp takes content by digest from the
-/// configured place, never from a place that an image names.
+/// A missing media type reads as empty: entries of layouts may omit it, because the manifest has it.
+/// `urls`, `data` and `artifactType` are neither read nor written: svp takes content by digest from the configured
+/// source, never from a location that an image names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
@@ -31,16 +31,16 @@ pub struct Descriptor {
     pub digest: Digest,
     /// The size of the content as stored, in bytes.
     pub size: u64,
-    /// Free-form notes.
+    /// The annotations.
     #[serde(default, deserialize_with = "or_null", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// The platform of the content; in indexes.
+    /// The platform of the content; only in indexes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
 }
 
 impl Descriptor {
-    /// A descriptor without annotations.
+    /// Creates a descriptor without annotations.
     pub fn new(media_type: impl Into<MediaType>, digest: Digest, size: u64) -> Self {
         Descriptor {
             media_type: media_type.into(),
@@ -51,12 +51,12 @@ impl Descriptor {
         }
     }
 
-    /// The descriptor of `content`.
+    /// Creates the descriptor of `content`.
     pub fn of(media_type: impl Into<MediaType>, content: &[u8]) -> Self {
         Self::new(media_type, Digest::of(content), content.len() as u64)
     }
 
-    /// The name in `org.opencontainers.image.ref.name`, if there is one.
+    /// Returns the name in `org.opencontainers.image.ref.name`, if any.
     pub fn ref_name(&self) -> Option<&str> {
         self.annotations.get(REF_NAME).map(String::as_str)
     }
@@ -65,7 +65,7 @@ impl Descriptor {
 impl TryFrom<&spec::Descriptor> for Descriptor {
     type Error = Error;
 
-    /// A descriptor of a manifest: its config or a layer. These have no platform.
+    /// Converts a descriptor in a manifest: of the config or a layer, which have no platform.
     fn try_from(parsed: &spec::Descriptor) -> Result<Self> {
         Ok(Descriptor {
             annotations: parsed.annotations().iter().flatten().map(owned).collect(),
@@ -86,7 +86,7 @@ fn unnamed() -> MediaType {
     MediaType::from("")
 }
 
-/// Reads `null` as nothing: Go writes empty maps and lists so.
+/// Reads `null` as the default value: Go writes empty maps and lists as `null`.
 pub(super) fn or_null<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     deserializer: D,
 ) -> Result<T, D::Error> {

@@ -202,7 +202,7 @@ impl<R: Read> Read for DigestReader<R> {
         if let Some(size) = self.expected_size
             && self.size > size
         {
-            return Err(invalid(format!("longer than the {size} bytes it should have")));
+            return Err(invalid(format!("longer than the expected {size} bytes")));
         }
         self.hasher.update(&buf[..n]);
         Ok(n)
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_a_sha256_digest() {
+    fn only_sha256_digests_are_accepted() {
         let cases = ["", "abc", "sha256:", "sha512:00", &ABC.to_uppercase(), &ABC[..70], "md5:x"];
         for text in cases {
             assert!(text.parse::<Digest>().is_err(), "{text:?}");
@@ -239,7 +239,7 @@ mod tests {
         assert!(read(b"abc", Some(3)).is_ok());
         assert!(read(b"abc", None).is_ok());
         assert!(read(b"ab", Some(3)).unwrap_err().contains("truncated: 2 of 3"));
-        assert!(read(b"abcd", Some(3)).unwrap_err().contains("longer than the 3"));
+        assert!(read(b"abcd", Some(3)).unwrap_err().contains("longer than the expected 3"));
         assert!(read(b"abd", Some(3)).unwrap_err().contains("not sha256:ba78"));
     }
 }

@@ -18,13 +18,13 @@ pub fn canonical(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(&value).expect("a Value serialises")
 }
 
-/// Parses a document; errors call it `what`.
+/// Parses a document; error messages name it `what`.
 ///
 /// # Errors
 /// [`Kind::BadInput`](crate::error::Kind::BadInput) if it is not JSON of the expected shape.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T> {
     serde_json::from_slice(bytes)
-        .map_err(|error| Error::bad_input(format!("{what} can't be understood")).source(error))
+        .map_err(|error| Error::bad_input(format!("can't parse {what}")).source(error))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! OCI image layouts (image-spec, image-layout.md): a directory of blobs with an index of names.
 //!
-//! A layout that is read is a stranger's: sizes are bounded, no symbolic link below its directory is
-//! followed, and every blob is verified as it is read. [`super::layout_writer`] writes them.
+//! Layouts are untrusted: sizes are bounded, symbolic links below the directory are not followed, and every blob is
+//! verified as it is read. [`super::layout_writer`] writes layouts.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -21,11 +21,11 @@ use crate::error::{Error, IoContext, Result};
 
 /// The file that marks a layout.
 pub(super) const MARKER: &str = "oci-layout";
-/// The file that lists its images.
+/// The file that lists a layout's images.
 pub(super) const INDEX_FILE: &str = "index.json";
 /// The content of [`MARKER`] in new layouts.
 pub(super) const MARKER_CONTENT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
-/// The most bytes that `index.json` may have: 50,000 names take 14 MB.
+/// The maximum size of `index.json`, in bytes: 50,000 names take 14 MB.
 pub const MAX_INDEX: u64 = 32 << 20;
 
 /// A layout, opened for reading.
@@ -39,8 +39,7 @@ impl Layout {
     /// Opens the layout at `path` and checks its version.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is none, or one of another version than
-    /// 1.
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if `path` is not a layout, or its version is not 1.
     pub fn open(path: &Path) -> Result<Self> {
         let dir =
             openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
@@ -54,15 +53,15 @@ impl Layout {
         Ok(layout)
     }
 
-    /// The layout's directory.
+    /// Returns the layout's directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// `index.json` as JSON, with everything that svp doesn't know.
+    /// Returns `index.json` as JSON, including unknown fields.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if it is missing, too large or no index.
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if it is missing, too large or not an index.
     pub fn index_json(&self) -> Result<Value> {
         let shown = self.path.join(INDEX_FILE);
         let bytes = self
@@ -73,7 +72,7 @@ impl Layout {
         Ok(index)
     }
 
-    /// The entries of `index.json`.
+    /// Returns the entries of `index.json`.
     ///
     /// # Errors
     /// As [`Layout::index_json`].
@@ -81,19 +80,18 @@ impl Layout {
         index_entries(&self.index_json()?, &self.path.join(INDEX_FILE).display().to_string())
     }
 
-    /// The entry that `reference` names, or the only one; see [`find`].
+    /// Returns the entry that `reference` names, or the only one; see [`find`].
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput), listing what there is.
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput), listing the available names.
     pub fn find(&self, reference: Option<&str>, platform: &Platform) -> Result<Descriptor> {
         find(&self.entries()?, reference, platform, &self.path)
     }
 
-    /// A reader of a blob that fails at its end unless size and digest are right.
+    /// Opens a blob; the reader fails at its end unless size and digest match.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the blob is missing, a symbolic link or
-    /// something else than a file, or has another size.
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the blob is missing, not a regular file, or of another size.
     pub fn open_blob(&self, descriptor: &Descriptor) -> Result<DigestReader<File>> {
         let digest = &descriptor.digest;
         let shown = self.blob_path(digest);
@@ -105,7 +103,7 @@ impl Layout {
             self.open_file(&["blobs", "sha256", &digest.hex()]).map_err(|error| {
                 match error.kind() {
                     io::ErrorKind::NotFound => bad("is missing"),
-                    io::ErrorKind::InvalidInput => bad("is a symbolic link or no file"),
+                    io::ErrorKind::InvalidInput => bad("is a symbolic link, or not a regular file"),
                     _ => Error::io("open", &shown, error),
                 }
             })?;
@@ -116,10 +114,10 @@ impl Layout {
         Ok(DigestReader::expecting(file, *digest, Some(size)))
     }
 
-    /// The verified content of a small blob.
+    /// Reads a small blob and verifies it.
     ///
     /// # Errors
-    /// As [`Layout::open_blob`]; also if it has more than `max` bytes or another digest.
+    /// As [`Layout::open_blob`]; also if the blob has more than `max` bytes or another digest.
     pub fn read_blob(&self, descriptor: &Descriptor, max: u64) -> Result<Vec<u8>> {
         let digest = descriptor.digest;
         if descriptor.size > max {
@@ -139,7 +137,7 @@ impl Layout {
         Ok(bytes)
     }
 
-    /// Where the blob is.
+    /// Returns the path of a blob.
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.path.join("blobs/sha256").join(digest.hex())
     }
@@ -150,7 +148,7 @@ impl Layout {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                return Err(Error::bad_input(format!("{} is no file", shown.display())));
+                return Err(Error::bad_input(format!("{} is not a regular file", shown.display())));
             }
             Err(error) => return Err(Error::io("open", &shown, error)),
         };
@@ -162,8 +160,8 @@ impl Layout {
         Ok(Some(bytes))
     }
 
-    /// Opens a regular file below the layout; no component may be a symbolic link. `InvalidInput` if one
-    /// is, or if it isn't a file.
+    /// Opens a regular file below the layout. Fails with `InvalidInput` if it is of another type, or if its path
+    /// contains a symbolic link.
     fn open_file(&self, components: &[&str]) -> io::Result<File> {
         let (name, parents) = components.split_last().expect("a name");
         let base = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -194,16 +192,16 @@ pub(crate) fn check_marker(bytes: &[u8], path: &Path) -> Result<()> {
     let version = marker.image_layout_version();
     if version.split('.').next() != Some("1") {
         return Err(Error::bad_input(format!(
-            "{} is an OCI image layout of version {version:?}; svp knows version 1",
+            "{} is an OCI image layout of version {version:?}; svp supports version 1",
             path.display()
         )));
     }
     Ok(())
 }
 
-/// The descriptors in an index's JSON.
+/// Returns the descriptors in an index's JSON.
 pub(crate) fn index_entries(index: &Value, shown: &str) -> Result<Vec<Descriptor>> {
-    let bad = || Error::bad_input(format!("{shown} is no image index"));
+    let bad = || Error::bad_input(format!("{shown} is not an image index"));
     if index.get("schemaVersion").and_then(Value::as_u64) != Some(2) {
         return Err(bad());
     }
@@ -213,12 +211,12 @@ pub(crate) fn index_entries(index: &Value, shown: &str) -> Result<Vec<Descriptor
     }
 }
 
-/// Chooses among a layout's entries: the one whose `org.opencontainers.image.ref.name` is `reference`, or
-/// `reference:latest`, or whose containerd name it is; without a reference, the only one. Where one name
-/// stands for several platforms, `platform` decides.
+/// Chooses an entry of a layout: the one whose `org.opencontainers.image.ref.name` is `reference` or
+/// `reference:latest`, or whose `io.containerd.image.name` is `reference`; without a reference, the only one. If
+/// several entries have the name, `platform` decides.
 ///
 /// # Errors
-/// [`Kind::BadInput`](crate::error::Kind::BadInput), listing what there is.
+/// [`Kind::BadInput`](crate::error::Kind::BadInput), listing the available names.
 pub fn find(
     entries: &[Descriptor],
     reference: Option<&str>,
@@ -245,35 +243,35 @@ pub fn find(
         [only] => Ok(only.clone()),
         [] => {
             let what = reference.map_or("no image".into(), |name| format!("no image {name:?}"));
-            Err(Error::bad_input(format!("{shown} has {what}")).hint(there_is(entries)))
+            Err(Error::bad_input(format!("{shown} has {what}")).hint(available(entries)))
         }
         several if reference.is_some() => Index::new(several.to_vec()).select(platform).cloned(),
         several => Err(Error::bad_input(format!("{shown} has {} images", several.len()))
-            .hint(format!("choose one by writing :REF after the path; {}", there_is(entries)))),
+            .hint(format!("choose one by writing :REF after the path; {}", available(entries)))),
     }
 }
 
-/// Says what names there are.
-fn there_is(entries: &[Descriptor]) -> String {
+/// Formats the available names for a hint.
+fn available(entries: &[Descriptor]) -> String {
     let mut names: Vec<&str> = entries.iter().filter_map(Descriptor::ref_name).collect();
     names.sort_unstable();
     names.dedup();
     let more = names.len().saturating_sub(20);
     names.truncate(20);
     match (names.is_empty(), more) {
-        (true, _) if entries.is_empty() => "it has no images at all".to_owned(),
+        (true, _) if entries.is_empty() => "it has no images".to_owned(),
         (true, _) => "its images have no names".to_owned(),
-        (_, 0) => format!("there is: {}", names.join(", ")),
-        (_, more) => format!("there is: {} and {more} more", names.join(", ")),
+        (_, 0) => format!("available: {}", names.join(", ")),
+        (_, more) => format!("available: {} and {more} more", names.join(", ")),
     }
 }
 
 pub(super) fn not_a_layout(path: &Path) -> Error {
     Error::bad_input(format!("{} is not an OCI image layout", path.display()))
-        .hint("it must have a file oci-layout, as skopeo, umoci and svp write it")
+        .hint("it must have a file oci-layout, as written by skopeo, umoci and svp")
 }
 
-/// The files beside the blobs, by name, of a layout that has one image alone.
+/// Returns the files besides the blobs, by name, of a layout with a single image.
 pub fn archive_files(
     descriptor: &Descriptor,
     reference: &Reference,
@@ -283,8 +281,8 @@ pub fn archive_files(
     [(INDEX_FILE, canonical(&index)), (MARKER, MARKER_CONTENT.to_vec())]
 }
 
-/// The descriptor as an index has it: with its names. One that has a name keeps it; if that is a mere tag there is
-/// no full name to tell.
+/// Returns the descriptor as an entry of a layout's index, with names for the image. Keeps an existing name, and then
+/// adds the full name for containerd only if both are the same.
 pub(super) fn named(descriptor: &Descriptor, reference: &Reference) -> Descriptor {
     let mut named = descriptor.clone();
     let name = named.annotations.entry(REF_NAME.into()).or_insert_with(|| reference.tagged());
@@ -296,7 +294,7 @@ pub(super) fn named(descriptor: &Descriptor, reference: &Reference) -> Descripto
     named
 }
 
-/// Whether `org.opencontainers.image.ref.name` may have the value (image-spec, annotations.md).
+/// Returns whether `text` is valid as `org.opencontainers.image.ref.name` (image-spec, annotations.md).
 pub fn is_ref_name(text: &str) -> bool {
     let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
     ends(text.chars().next())
@@ -304,7 +302,7 @@ pub fn is_ref_name(text: &str) -> bool {
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "-._:@/+".contains(c))
 }
 
-/// The index of a layout without an image.
+/// Returns the index of a layout without images.
 pub(super) fn empty_index() -> Value {
     json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": []})
 }

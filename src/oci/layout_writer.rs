@@ -1,4 +1,4 @@
-//! Writes to an image layout so that it is valid at every instant and other names stay.
+//! Writes to an image layout, keeping it valid at every instant, with its other names.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};

@@ -1,4 +1,4 @@
-//! Image manifests and indexes (image-spec, manifest.md and image-index.md), and Docker's.
+//! Image manifests and indexes (image-spec, manifest.md and image-index.md), and Docker's equivalents.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use super::media_type::{self, INDEX, MANIFEST, MediaType};
 use super::{Descriptor, Platform};
 use crate::error::{Error, Result};
 
-/// The most layers that an image may have: more can't be stacked.
+/// The maximum number of layers in an image: overlayfs stacks no more.
 const MAX_LAYERS: usize = 500;
 
 /// A parsed image manifest.
@@ -21,27 +21,27 @@ const MAX_LAYERS: usize = 500;
 pub struct Manifest {
     /// The image config.
     pub config: Descriptor,
-    /// The layers, the lowest first.
+    /// The layers, lowest first.
     pub layers: Vec<Descriptor>,
-    /// Free-form notes.
+    /// The annotations.
     pub annotations: BTreeMap<String, String>,
 }
 
-/// A parsed image index: one image for each of several platforms.
+/// A parsed image index, which lists images for several platforms.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Index {
     /// The manifests, in the index's order.
     pub manifests: Vec<Descriptor>,
-    /// Free-form notes.
+    /// The annotations.
     pub annotations: BTreeMap<String, String>,
 }
 
-/// Either of the two things that a name can stand for.
+/// A manifest or an index: either can have a tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Document {
     /// One image.
     Manifest(Manifest),
-    /// A choice of images.
+    /// Several images to choose from.
     Index(Index),
 }
 
@@ -58,8 +58,8 @@ struct Shape {
     fs_layers: Option<IgnoredAny>,
 }
 
-/// An index's fields. oci-spec's `ImageIndex` refuses the whole of an index for one entry without a media type or
-/// with half a platform, and reads `armbe` as another architecture.
+/// The fields of an index. oci-spec's `ImageIndex` refuses a whole index if one entry has no media type or an
+/// incomplete platform, and reads `armbe` as another architecture.
 #[derive(Deserialize)]
 struct IndexFields {
     manifests: Vec<Descriptor>,
@@ -68,12 +68,12 @@ struct IndexFields {
 }
 
 impl Document {
-    /// Parses a manifest or an index that was announced as `announced` (empty if it wasn't).
+    /// Parses a manifest or an index with the media type `announced` (empty if unknown).
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if it is neither, if it is both (an ambiguous
-    /// document is an attack on readers that choose the other reading), if it contradicts the announced type, or
-    /// if its config or a layer has a media type that is no image's.
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the document is neither; if it is both, because other tools
+    /// might interpret it differently; if it contradicts the announced type; or if its config or a layer has a media
+    /// type that images don't have.
     pub fn parse(bytes: &[u8], announced: &str) -> Result<Self> {
         let shape: Shape = parse(bytes, "the manifest")?;
         if shape.schema_version == Some(1) || shape.fs_layers.is_some() {
@@ -109,7 +109,7 @@ fn check_announced(own: &MediaType, announced: &MediaType) -> Result<()> {
     let known = |name: &MediaType| media_type::is_manifest(name) || media_type::is_index(name);
     for media_type in [own, announced] {
         let name = media_type.as_ref();
-        // Plain http servers announce these for any file.
+        // Plain web servers announce these for any file.
         let vague =
             matches!(name, "" | "application/json" | "application/octet-stream" | "text/plain");
         if !known(media_type) && !vague {
@@ -119,7 +119,7 @@ fn check_announced(own: &MediaType, announced: &MediaType) -> Result<()> {
     }
     if known(own) && known(announced) && own != announced {
         return Err(Error::bad_input(format!(
-            "a manifest was announced as {announced} and calls itself {own}"
+            "a manifest was announced as {announced}, but its mediaType is {own}"
         )));
     }
     Ok(())
@@ -128,17 +128,15 @@ fn check_announced(own: &MediaType, announced: &MediaType) -> Result<()> {
 fn check_media_types(config: &Descriptor, layers: &[Descriptor]) -> Result<()> {
     if !media_type::is_config(&config.media_type) {
         return Err(Error::bad_input(format!(
-            "unknown media type {:?} of the config {}: this is no container image",
+            "unknown media type {:?} of the config {}: this is not a container image",
             config.media_type.as_ref(),
             config.digest
         ))
-        .hint(
-            "svp carries images of containers alone; for other artifacts use skopeo, oras or helm",
-        ));
+        .hint("svp supports only container images; use skopeo, oras or helm for other artifacts"));
     }
     if layers.len() > MAX_LAYERS {
         return Err(Error::bad_input(format!(
-            "the manifest has {} layers; svp takes up to {MAX_LAYERS}",
+            "the manifest has {} layers; svp supports up to {MAX_LAYERS}",
             layers.len()
         )));
     }
@@ -163,7 +161,7 @@ impl TryFrom<&ImageManifest> for Manifest {
 }
 
 impl Manifest {
-    /// The manifest's own media type, which its config's decides.
+    /// Returns the manifest's media type, which follows from that of its config.
     pub fn media_type(&self) -> &'static str {
         if self.config.media_type.as_ref() == media_type::DOCKER_CONFIG {
             media_type::DOCKER_MANIFEST
@@ -172,7 +170,7 @@ impl Manifest {
         }
     }
 
-    /// The manifest as svp writes it: OCI's media types, canonical JSON.
+    /// Serialises the manifest with OCI's media types, as canonical JSON.
     pub fn encode(&self) -> Vec<u8> {
         let mut value = json!({
             "schemaVersion": 2,
@@ -188,12 +186,12 @@ impl Manifest {
 }
 
 impl Index {
-    /// An index of these manifests.
+    /// Creates an index of these manifests.
     pub fn new(manifests: Vec<Descriptor>) -> Self {
         Index { manifests, annotations: BTreeMap::new() }
     }
 
-    /// The index as svp writes it: OCI's media types, canonical JSON.
+    /// Serialises the index with OCI's media types, as canonical JSON.
     pub fn encode(&self) -> Vec<u8> {
         let mut value =
             json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": self.manifests});
@@ -203,7 +201,7 @@ impl Index {
         canonical(&value)
     }
 
-    /// The images: what isn't one, such as the attestations that BuildKit adds, is left out.
+    /// Iterates over the images, skipping other entries, such as the attestations that BuildKit adds.
     pub fn images(&self) -> impl Iterator<Item = &Descriptor> {
         let known = |media_type: &MediaType| {
             media_type::is_manifest(media_type) || media_type::is_index(media_type)
@@ -214,12 +212,12 @@ impl Index {
             .filter(|d| d.platform.as_ref().is_none_or(|platform| !platform.is_unknown()))
     }
 
-    /// The entry that serves `platform` best, the first of equals.
+    /// Returns the entry that suits `platform` best, the first of equals.
     ///
-    /// An entry without a platform serves any, if it is the only image there is.
+    /// An entry without a platform suits any, if it is the only image.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput), listing what there is, if none serves.
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput), listing the available platforms, if none is suitable.
     pub fn select(&self, platform: &Platform) -> Result<&Descriptor> {
         let images: Vec<&Descriptor> = self.images().collect();
         let ranked = images.iter().filter_map(|d| {
@@ -238,9 +236,9 @@ impl Index {
             .map(|d| d.platform.as_ref().map_or("(none named)".into(), Platform::to_string))
             .collect();
         there.dedup();
-        let there = if there.is_empty() { "no image at all".to_owned() } else { there.join(", ") };
+        let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
         Err(Error::bad_input(format!("the image index has no image for {platform}"))
-            .hint(format!("there is: {there}; choose one with --platform OS/ARCH[/VARIANT]")))
+            .hint(format!("available: {there}; choose one with --platform OS/ARCH[/VARIANT]")))
     }
 }
 
@@ -267,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_image() {
+    fn refuses_documents_that_are_not_images() {
         let cases = [
             ("not json", json!("x"), ""),
             ("schema 1", with(manifest(), "schemaVersion", json!(1)), ""),
@@ -302,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn documents_round_trip() {
         let bytes = canonical(&manifest());
         let Document::Manifest(parsed) = Document::parse(&bytes, MANIFEST).unwrap() else {
             panic!("a manifest")
@@ -334,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_keeps_the_images_beside_entries_that_say_too_little() {
+    fn an_index_keeps_its_images_despite_incomplete_entries() {
         let digest = Digest::of("x");
         let platform = json!({"os": "linux", "architecture": "armbe", "os.version": "1"});
         let index = json!({"schemaVersion": 2, "manifests": [

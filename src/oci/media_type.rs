@@ -1,7 +1,7 @@
-//! Media types of image-spec (media-types.md), as oci-spec has them, and Docker's older names for the same things.
+//! Media types of image-spec (media-types.md), as in the crate oci-spec, and Docker's older equivalents.
 //!
-//! [`MediaType`] is what documents are parsed into and compared by. The constants are the names as text, for
-//! headers and for JSON that is edited in place.
+//! Parsed documents use [`MediaType`]. The constants are the same names as text, for headers and for JSON that is
+//! edited in place.
 
 pub use oci_spec::image::MediaType;
 
@@ -32,7 +32,7 @@ pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 /// Docker's layer, compressed with zstd (written by buildx and skopeo).
 pub const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
 
-/// How a layer's tar is compressed.
+/// The compression of a layer's tar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
@@ -45,7 +45,7 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// The OCI media type of a layer compressed so.
+    /// Returns the OCI media type of a layer with this compression.
     pub fn layer_media_type(self) -> &'static str {
         match self {
             Compression::None => LAYER,
@@ -54,7 +54,7 @@ impl Compression {
         }
     }
 
-    /// Docker's media type of a layer compressed so; its manifests know no zstd, though some tools write it.
+    /// Returns Docker's media type of a layer with this compression; `None` for zstd, which Docker does not define.
     pub fn docker_layer_media_type(self) -> Option<&'static str> {
         match self {
             Compression::None => Some(DOCKER_LAYER),
@@ -63,11 +63,11 @@ impl Compression {
         }
     }
 
-    /// The compression that a layer's media type promises.
+    /// Returns the compression that a layer's media type declares.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the media type is no layer's that svp knows;
-    /// foreign (non-distributable) layers are among the unknown.
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) for any other media type, including those of foreign
+    /// (non-distributable) layers.
     pub fn of_layer(media_type: &MediaType) -> Result<Self> {
         match media_type {
             MediaType::ImageLayer => return Ok(Compression::None),
@@ -80,14 +80,14 @@ impl Compression {
             DOCKER_LAYER_GZIP => Ok(Compression::Gzip),
             DOCKER_LAYER_ZSTD => Ok(Compression::Zstd),
             other => Err(Error::bad_input(format!("unknown layer media type {other:?}")).hint(
-                "svp reads layers that are tar, tar+gzip or tar+zstd, as OCI and Docker name them",
+                "svp supports tar, tar+gzip and tar+zstd layers with OCI's or Docker's media types",
             )),
         }
     }
 }
 
 impl std::fmt::Display for Compression {
-    /// As users name it: `gzip`, `zstd`, `none`.
+    /// Formats as in command line options: `gzip`, `zstd`, `none`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Compression::None => "none",
@@ -97,17 +97,17 @@ impl std::fmt::Display for Compression {
     }
 }
 
-/// Whether `media_type` is an image index (OCI's or Docker's).
+/// Returns whether `media_type` is an image index (OCI's or Docker's).
 pub fn is_index(media_type: &MediaType) -> bool {
     *media_type == MediaType::ImageIndex || media_type.as_ref() == DOCKER_INDEX
 }
 
-/// Whether `media_type` is an image manifest (OCI's or Docker's).
+/// Returns whether `media_type` is an image manifest (OCI's or Docker's).
 pub fn is_manifest(media_type: &MediaType) -> bool {
     *media_type == MediaType::ImageManifest || media_type.as_ref() == DOCKER_MANIFEST
 }
 
-/// Whether `media_type` is an image config (OCI's or Docker's).
+/// Returns whether `media_type` is an image config (OCI's or Docker's).
 pub fn is_config(media_type: &MediaType) -> bool {
     *media_type == MediaType::ImageConfig || media_type.as_ref() == DOCKER_CONFIG
 }

@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_not_repeated() {
+    fn a_password_is_never_in_the_message() {
         for text in ["user:hunter2@host:5000/a:1", "user:hunter2@x@host/a"] {
             let error = text.parse::<Reference>().unwrap_err();
             assert!(error.to_string().contains("\"host"), "{error}");

@@ -56,7 +56,7 @@ impl Pack {
     }
 
     /// Returns whether `.svpignore` excludes the file at `path`.
-    pub(super) fn leaves_out(&self, path: &str) -> bool {
+    pub(super) fn ignores(&self, path: &str) -> bool {
         self.rules().is_ok_and(|rules| rules.excludes_file(path))
     }
 

@@ -25,7 +25,7 @@ pub(super) struct PackLayer {
 impl PackLayer {
     /// Writes the pack's tar. Its digest is the pack's content digest and its layer's diff ID.
     pub(super) fn new(pack: &Pack) -> Result<PackLayer> {
-        let file = tempfile::tempfile().io("make", "a temporary file")?;
+        let file = tempfile::tempfile().io("create", "a temporary file")?;
         let mut writer = BufWriter::with_capacity(1 << 16, file);
         let digest = pack.write_layer(&mut writer, PREFIX)?;
         writer.flush().io("write", "a temporary file")?;
@@ -33,7 +33,7 @@ impl PackLayer {
             .into_inner()
             .map_err(|error| error.into_error())
             .io("write", "a temporary file")?;
-        let size = tar.metadata().io("look at", "a temporary file")?.len();
+        let size = tar.metadata().io("stat", "a temporary file")?.len();
         Ok(PackLayer { tar, digest, size })
     }
 

@@ -177,7 +177,7 @@ impl Log {
             .suffix(".log")
             .rand_bytes(4)
             .tempfile_in(&dir)
-            .io("make a log in", &dir)?;
+            .io("create a log in", &dir)?;
         let (file, path) = file.keep().map_err(|error| Error::io("keep", &dir, error.error))?;
         Ok(Log { path, file, result: Ok(()), tail: Vec::new() })
     }

@@ -165,7 +165,7 @@ fn base_image(
     store: &Store,
     base: &Reference,
 ) -> Result<(TagRecord, Image)> {
-    let make = format!("make a base image with `svp build -b PACK -t {base}`");
+    let make = format!("create a base image with `svp build -b PACK -t {base}`");
     let found = store.resolve(base).map_err(|error| match error.kind() {
         Kind::BadInput => error.hint(format!(
             "{make}; `svp images` lists the existing ones; setup does not pull images"

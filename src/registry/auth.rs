@@ -14,7 +14,7 @@ use super::credential_helper;
 use super::credentials::{Login, Password};
 use crate::error::{Error, IoContext, Result};
 
-/// The most that an auth file may hold.
+/// The maximum size of an auth file, in bytes.
 pub(super) const LARGEST_FILE: u64 = 4 << 20;
 
 /// The name of the auth files in `credential-helpers` of registries.conf.
@@ -23,40 +23,40 @@ pub(super) const THE_FILES: &str = "containers-auth.json";
 /// The origin of a login that is not stored yet.
 pub(super) const GIVEN: &str = "";
 
-/// The files that credentials are looked up in, in this order.
+/// The files in which credentials are looked up, in this order.
 #[derive(Clone, Debug)]
 pub struct AuthFiles {
     files: Vec<PathBuf>,
     /// A file that the user named must exist.
     required: bool,
-    /// A login that is in no file yet.
+    /// A login that is not in any file yet.
     given: Option<Login>,
-    /// `credential-helpers` of registries.conf: programs, and [`THE_FILES`] among them.
+    /// `credential-helpers` of registries.conf: programs, and [`THE_FILES`] for the auth files.
     helpers: Vec<String>,
 }
 
 impl AuthFiles {
-    /// No file: everything is anonymous.
+    /// Uses no files: all requests are anonymous.
     pub fn none() -> Self {
         Self::of(Vec::new(), false)
     }
 
-    /// One login for every registry.
+    /// Uses `login` for every registry.
     pub(super) fn given(login: Login) -> Self {
         AuthFiles { given: Some(login), ..Self::none() }
     }
 
-    /// The files, in the order in which they are looked into.
+    /// Returns the files, in the order in which they are searched.
     pub(super) fn paths(&self) -> &[PathBuf] {
         &self.files
     }
 
-    /// `path` alone, which must exist.
+    /// Uses only `path`, which must exist.
     pub fn only(path: impl Into<PathBuf>) -> Self {
         Self::of(vec![path.into()], true)
     }
 
-    /// `--authfile` alone if given; else `REGISTRY_AUTH_FILE` alone if set; else
+    /// Uses only `--authfile` if given; else only `REGISTRY_AUTH_FILE` if set; else
     /// `$XDG_RUNTIME_DIR/containers/auth.json`, `~/.config/containers/auth.json` and
     /// `~/.docker/config.json` (`$DOCKER_CONFIG/config.json`).
     pub fn from_env(authfile: Option<&Path>) -> Self {
@@ -82,8 +82,8 @@ impl AuthFiles {
         AuthFiles { files, required, given: None, helpers: vec![THE_FILES.to_owned()] }
     }
 
-    /// The same, with credential helpers beside the files: queried in order, and only the files where
-    /// `containers-auth.json` stands.
+    /// Adds the credential helpers of registries.conf: they are queried in order, and `containers-auth.json` among
+    /// them stands for the files.
     pub(super) fn with_helpers(self, helpers: &[String]) -> Self {
         AuthFiles { helpers: helpers.to_vec(), ..self }
     }
@@ -91,8 +91,7 @@ impl AuthFiles {
     /// Returns the login for `repository` of `registry` (`HOST[:PORT]`), and its origin.
     ///
     /// # Errors
-    /// A file that can't be read or understood, a named file that is missing, a credential helper that
-    /// fails.
+    /// If a file can't be read or parsed, a named file is missing, or a credential helper fails.
     pub fn find(&self, registry: &str, repository: &str) -> Result<Option<(Login, String)>> {
         if let Some(login) = &self.given {
             return Ok(Some((login.clone(), GIVEN.to_owned())));
@@ -150,7 +149,7 @@ struct Entry {
     registrytoken: Option<Password>,
 }
 
-/// Reads an auth file; none if there is none, which may be unless it is `required`.
+/// Reads an auth file; `None` if it is missing, which is an error only if it is `required`.
 pub(super) fn read(path: &Path, required: bool) -> Result<Option<AuthFile>> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -172,7 +171,7 @@ pub(super) fn read(path: &Path, required: bool) -> Result<Option<AuthFile>> {
         // serde's message may quote secrets: report only the position.
         let (line, column) = (error.line(), error.column());
         Error::bad_input(format!(
-            "the auth file {} is not understood (line {line}, column {column})",
+            "can't parse the auth file {} (line {line}, column {column})",
             path.display()
         ))
         .hint("write it with `podman login`, `skopeo login` or `docker login`")
@@ -180,18 +179,18 @@ pub(super) fn read(path: &Path, required: bool) -> Result<Option<AuthFile>> {
 }
 
 impl AuthFile {
-    /// The credential helper of that registry.
+    /// Returns the credential helper for this registry (`credHelpers`).
     pub(super) fn own_helper(&self, registry: &str) -> Option<&str> {
         let found = self.helpers.iter().find(|(key, _)| canonical(key) == registry);
         found.map(|(_, name)| name.as_str())
     }
 
-    /// The registries that have credential helpers of their own, and these.
+    /// Returns the registries in `credHelpers`, each with its credential helper.
     pub(super) fn own_helpers(&self) -> impl Iterator<Item = (String, &str)> {
         self.helpers.iter().map(|(key, name)| (canonical(key), name.as_str()))
     }
 
-    /// The credential helper of all others.
+    /// Returns the credential helper for all other registries (`credsStore`).
     pub(super) fn store(&self) -> Option<&str> {
         self.store.as_deref()
     }
@@ -219,7 +218,7 @@ impl AuthFile {
             }
         }
         match &self.store {
-            // Docker Desktop leaves its credsStore entry behind when it is removed; its logins are gone.
+            // Docker Desktop leaves its credsStore entry behind when it is uninstalled.
             Some(name) => from_helper(name, registry, true),
             None => Ok(None),
         }
@@ -227,7 +226,7 @@ impl AuthFile {
 }
 
 impl Entry {
-    /// The login; none for the empty entries that docker leaves beside a credential store.
+    /// Returns the login; `None` for the empty entries that docker writes when a credential store has the login.
     fn login(&self) -> Result<Option<Login>, &'static str> {
         if let Some(token) = self.identitytoken.clone().filter(|t| !t.reveal().is_empty()) {
             return Ok(Some(Login::IdentityToken(token)));
@@ -254,7 +253,7 @@ impl Entry {
     }
 }
 
-/// `registry/a/b`, `registry/a`, `registry`: the most specific key first.
+/// Returns `registry/a/b`, `registry/a`, `registry`: the most specific key first.
 fn candidates(registry: &str, repository: &str) -> Vec<String> {
     let mut key = format!("{registry}/{repository}");
     let mut keys = vec![key.clone()];
@@ -268,7 +267,7 @@ fn candidates(registry: &str, repository: &str) -> Vec<String> {
 /// Normalises a key of an auth file; docker once wrote `https://index.docker.io/v1/`.
 pub(super) fn canonical(key: &str) -> String {
     let bare = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://"));
-    // A key written as a URL names a host; its path is an API's, not a repository's.
+    // A key written as a URL names a host; its path belongs to the API, not to a repository.
     let key = bare.map_or(key, |bare| bare.split('/').next().unwrap_or(bare));
     let key = key.trim_end_matches('/');
     let (host, rest) = match key.split_once('/') {
@@ -282,7 +281,7 @@ pub(super) fn canonical(key: &str) -> String {
     rest.map_or_else(|| host.to_owned(), |rest| format!("{host}/{rest}"))
 }
 
-/// The name of a registry for credential helpers.
+/// Returns the name of a registry as credential helpers expect it.
 pub(super) fn server_name(registry: &str) -> &str {
     if registry == "docker.io" { "https://index.docker.io/v1/" } else { registry }
 }
@@ -344,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_may_hold_colons_and_is_never_shown() {
+    fn a_password_may_contain_colons_and_is_never_shown() {
         let (_keep, files) = file(&format!(r#"{{"auths":{{"r.example":{}}}}}"#, entry("u")));
         let (login, place) = files.find("r.example", "x").unwrap().unwrap();
         assert!(!format!("{login:?} {place}").contains("hunter"));
@@ -353,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_files_are_named_and_not_quoted() {
+    fn errors_name_the_file_without_quoting_it() {
         let cases = [
             "{\"auths\":{\"r.example\":{\"auth\":\"hunter2\"",
             "{\"auths\":{\"r.example\":{\"auth\":\"hunter2!\"}}}",

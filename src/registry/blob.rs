@@ -1,4 +1,4 @@
-//! Blobs as they stream: paced, taken up again after a cut, never longer than promised.
+//! Downloads blobs as a stream: enforces a minimum rate, resumes after a broken connection, and limits the size.
 
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
@@ -12,14 +12,13 @@ use super::{retry, status};
 use crate::error::{Error, Result};
 use crate::oci::{Digest, Reference};
 
-/// A connection that brought that much was worth having: its end doesn't count as a failure in a row.
+/// A connection that delivered this many bytes before it broke resets the count of consecutive failures.
 const PROGRESS: u64 = 1 << 20;
 
 /// Reads exactly the requested bytes of a blob, over as many connections as necessary.
 ///
-/// It does not verify the digest: read it through
-/// [`DigestReader`](crate::oci::DigestReader::expecting). Its I/O errors hold this library's error:
-/// [`read_error`] takes it out.
+/// Does not verify the digest: wrap the reader in [`DigestReader`](crate::oci::DigestReader::expecting). Its I/O
+/// errors wrap this library's [`Error`]; [`read_error`] extracts it.
 pub struct BlobReader {
     client: Client,
     reference: Reference,
@@ -28,15 +27,15 @@ pub struct BlobReader {
     position: u64,
     stream: Option<Stream>,
     failures: u32,
-    /// Bytes since the present connection began.
+    /// Bytes delivered by the current connection.
     delivered: u64,
 }
 
 impl Client {
-    /// The blob `digest` of `size` bytes in the repository that `reference` names.
+    /// Opens the blob `digest` of `size` bytes in the repository that `reference` names.
     ///
-    /// The first answer is awaited here, so that a missing blob is an error of this call. The reader's own
-    /// errors are turned into this library's by [`read_error`].
+    /// Waits for the first response, so that a missing blob is an error of this call. [`read_error`] converts the
+    /// errors of the reader.
     ///
     /// # Errors
     /// As [`Client::manifest`].
@@ -64,7 +63,7 @@ impl BlobReader {
         Ok(reader)
     }
 
-    /// A connection that goes on at `position`.
+    /// Opens a connection that continues at `position`.
     fn connect(&self) -> Result<Stream, Fault> {
         let options = self.client.options();
         let rest = self.size - self.position;
@@ -77,12 +76,12 @@ impl BlobReader {
         let path = format!("blobs/{}", self.digest);
         let response = self.client.get(&self.reference, &path, get)?;
         let server = response.url.authority();
-        let lies =
+        let sends =
             |what: String| Fault::permanent(Error::registry(format!("{server} sends {what}")));
         let (skip, expected) = match response.status {
             200 => (self.position, self.size),
             206 if self.position > 0 => {
-                self.check_range(&response).map_err(lies)?;
+                self.check_range(&response).map_err(sends)?;
                 (0, rest)
             }
             404 => {
@@ -94,10 +93,10 @@ impl BlobReader {
             _ => return Err(status::fault(response, "a blob")),
         };
         if response.content_type().as_deref() == Some("text/html") {
-            return Err(lies("a web page instead of a blob".into()));
+            return Err(sends("a web page instead of a blob".into()));
         }
         if let Some(length) = response.content_length().filter(|length| *length != expected) {
-            return Err(lies(format!("{length} bytes where {expected} are due")));
+            return Err(sends(format!("{length} bytes instead of {expected}")));
         }
         let endless = response.content_length().is_none();
         let mut stream = Stream::new(response, endless, options);
@@ -105,7 +104,7 @@ impl BlobReader {
         Ok(stream)
     }
 
-    /// Whether a 206 has the requested range (RFC 9110, section 14.4).
+    /// Checks that a 206 response has the requested range (RFC 9110, section 14.4).
     fn check_range(&self, response: &Response) -> Result<(), String> {
         let range = response.header("content-range").unwrap_or_default();
         let parsed = range.strip_prefix("bytes ").and_then(|range| {
@@ -121,11 +120,11 @@ impl BlobReader {
             {
                 Ok(())
             }
-            _ => Err(format!("another part of the blob than svp asked for ({range:?})")),
+            _ => Err(format!("a different range of the blob than requested ({range:?})")),
         }
     }
 
-    /// The connection broke: back off, or give up.
+    /// Handles a broken connection: backs off, or gives up after too many failures.
     fn failed(&mut self, fault: Fault) -> Result<()> {
         if self.delivered >= PROGRESS {
             self.failures = 0;
@@ -162,14 +161,15 @@ impl BlobReader {
         }
     }
 
-    /// Everything has come: there must be nothing more.
+    /// Checks that the stream ends after the expected bytes.
     fn end(&mut self) -> Result<()> {
         let Some(mut stream) = self.stream.take().filter(|stream| stream.endless) else {
             return Ok(());
         };
-        // A connection that fails now has done its work.
+        // The blob is complete, so a failure of the connection no longer matters.
         if matches!(stream.read(&mut [0]), Ok(1)) {
-            let error = format!("{} sends more than the {} bytes due", stream.server, self.size);
+            let error =
+                format!("{} sends more than the expected {} bytes", stream.server, self.size);
             return Err(Error::registry(error).hint(AT_FAULT));
         }
         Ok(())
@@ -187,29 +187,28 @@ impl Read for BlobReader {
     }
 }
 
-/// The error of reading a [`BlobReader`], perhaps through a
-/// [`DigestReader`](crate::oci::DigestReader): always of
-/// [`Kind::Registry`](crate::error::Kind::Registry).
+/// Converts an error from reading a [`BlobReader`], directly or through a
+/// [`DigestReader`](crate::oci::DigestReader), to one of [`Kind::Registry`](crate::error::Kind::Registry).
 pub fn read_error(error: io::Error) -> Error {
     match error.downcast::<Error>() {
         Ok(own) => own,
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Error::registry(format!(
             "the registry sends a wrong blob: {error}"
         ))
-        .hint("try again; if it stays so, the image in the registry is damaged: push it again"),
+        .hint("try again; if this persists, the image in the registry is damaged: push it again"),
         Err(error) => Error::registry("the download failed").source(error),
     }
 }
 
-/// One connection's body, which must arrive at a minimum rate.
+/// The body of one connection's response, which must arrive at a minimum rate.
 struct Stream {
     body: ureq::BodyReader<'static>,
     server: String,
-    /// The server sent no length.
+    /// Whether the server sent no length.
     endless: bool,
     least: u64,
     window: Duration,
-    /// Time spent waiting in this window; the caller's own time is not the server's fault.
+    /// Time spent waiting for the server in this window; the caller's own processing time does not count.
     waited: Duration,
     received: u64,
 }

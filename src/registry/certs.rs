@@ -1,5 +1,4 @@
-//! certs.d: a host's own certificate authorities, and the certificate that it knows its clients by
-//! (containers-certs.d(5)).
+//! certs.d: certificate authorities and client certificates for individual registry hosts (containers-certs.d(5)).
 
 use std::ffi::OsStr;
 use std::fs;
@@ -14,25 +13,25 @@ use super::url::Url;
 use crate::error::{Context, Error, IoContext, Result};
 
 const NAME: &str = "certs.d";
-/// Docker's own.
+/// Docker's configuration directory.
 const DOCKER: &str = "/etc/docker";
 
-/// The directories with one subdirectory of certificates for each host.
+/// The directories of host-specific certificates.
 #[derive(Clone, Debug, Default)]
 pub struct CertDirs {
-    /// One directory for every host.
+    /// A single directory whose certificates apply to all hosts.
     named: Option<PathBuf>,
-    /// Directories with one for each `HOST[:PORT]`: a host's first is the one.
+    /// Directories with one subdirectory for each `HOST[:PORT]`; only the first that has a host's is used.
     places: Vec<PathBuf>,
 }
 
 impl CertDirs {
-    /// No host-specific certificates.
+    /// Uses no host-specific certificates.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// `named` alone if given; else `certs.d` of the user, of the system and of docker.
+    /// Uses only `named` if given; else `certs.d` of the user, of the system and of docker.
     pub fn from_env(named: Option<&Path>) -> Self {
         if let Some(named) = named {
             return CertDirs { named: Some(named.to_owned()), places: Vec::new() };
@@ -41,7 +40,7 @@ impl CertDirs {
         CertDirs { named: None, places: places.map(|place| place.join(NAME)).collect() }
     }
 
-    /// The directory for the server of `url`.
+    /// Returns the directory for the server of `url`.
     pub(super) fn of(&self, url: &Url) -> Option<PathBuf> {
         if self.named.is_some() {
             return self.named.clone();
@@ -50,7 +49,7 @@ impl CertDirs {
         if url.host() == "registry-1.docker.io" {
             names.push("docker.io".into());
         }
-        // A server may be sent to whose name is none.
+        // A redirect may lead to a host name that is not a safe directory name, such as `..`.
         names.retain(|name| !name.starts_with('.'));
         let places = self.places.iter();
         places.flat_map(|place| names.iter().map(|name| place.join(name))).find(|dir| dir.is_dir())
@@ -66,14 +65,14 @@ pub(super) struct HostCertificates {
 
 /// A client's certificate and its key.
 pub(super) struct ClientCertificate {
-    /// The `.cert`.
+    /// The path of the `.cert` file.
     pub(super) path: PathBuf,
     pub(super) chain: Vec<Certificate<'static>>,
     pub(super) key: PrivateKey<'static>,
 }
 
 impl HostCertificates {
-    /// Reads the directory: `*.crt`, and `NAME.cert` with `NAME.key`. One that svp may not enter holds nothing.
+    /// Reads `*.crt`, and `NAME.cert` with `NAME.key`. Treats a directory that svp may not enter as empty.
     pub(super) fn read(dir: &Path) -> Result<HostCertificates> {
         let entries = match fs::read_dir(dir) {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
@@ -95,8 +94,8 @@ impl HostCertificates {
             own.authorities.extend(pem::read(path)?);
         }
         let missing = |path: &Path, other: &Path| {
-            Error::bad_input(format!("{} is there without {}", path.display(), other.display()))
-                .hint("a client's certificate is NAME.cert and its key NAME.key; an authority is NAME.crt")
+            Error::bad_input(format!("{} exists without {}", path.display(), other.display()))
+                .hint("a client certificate is NAME.cert with the key NAME.key; a CA certificate is NAME.crt")
         };
         for key in of_kind("key") {
             let cert = key.with_extension("cert");
@@ -110,7 +109,7 @@ impl HostCertificates {
                 return Err(missing(path, &key));
             }
             let pem = fs::read(&key).io("read the key", &key)?;
-            let bad = |_| Error::bad_input(format!("{} holds no PEM key", key.display()));
+            let bad = |_| Error::bad_input(format!("{} contains no PEM key", key.display()));
             let key = PrivateKey::from_pem(&pem).map_err(bad)?;
             own.clients.push(ClientCertificate {
                 path: path.clone(),
@@ -127,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hosts_first_directory_is_the_one() {
+    fn only_the_first_directory_of_a_host_is_used() {
         let dir = tempfile::tempdir().unwrap();
         let places = ["user", "system"].map(|name| dir.path().join(name));
         for name in
@@ -159,12 +158,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_name_the_bad_file() {
         let cases = [
             (vec!["a.cert"], "a.key"),
             (vec!["a.key"], "a.cert"),
-            (vec!["a.crt"], "a.crt holds no PEM certificate"),
-            (vec!["a.cert", "a.key"], "a.key holds no PEM key"),
+            (vec!["a.crt"], "a.crt contains no PEM certificate"),
+            (vec!["a.cert", "a.key"], "a.key contains no PEM key"),
         ];
         for (files, said) in cases {
             let dir = tempfile::tempdir().unwrap();

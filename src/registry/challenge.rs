@@ -1,13 +1,13 @@
-//! `WWW-Authenticate`, as registries send it (RFC 9110, section 11.6.1).
+//! Parses `WWW-Authenticate` as registries send it (RFC 9110, section 11.6.1).
 
-/// One challenge that svp knows how to answer.
+/// A challenge that svp can answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Challenge {
     Basic,
     Bearer { realm: String, service: Option<String>, scope: Option<String> },
 }
 
-/// Every known challenge of the header values, in their order.
+/// Returns the supported challenges in the header values, in their order.
 pub(super) fn parse<'a>(headers: impl IntoIterator<Item = &'a str>) -> Vec<Challenge> {
     let mut found = Vec::new();
     for header in headers {
@@ -36,8 +36,8 @@ pub(super) fn parse<'a>(headers: impl IntoIterator<Item = &'a str>) -> Vec<Chall
 
 type Parameters = Vec<(String, String)>;
 
-/// `scheme [token68 | name=value, …], scheme …`: a comma separates both parameters and challenges, and only
-/// the following character decides which it was.
+/// Splits `scheme [token68 | name=value, …], scheme …`. A comma separates parameters as well as challenges; only
+/// the text after it decides which.
 fn split(header: &str) -> Vec<(String, Parameters)> {
     let mut challenges: Vec<(String, Parameters)> = Vec::new();
     let mut rest = header;
@@ -57,7 +57,7 @@ fn split(header: &str) -> Vec<(String, Parameters)> {
                     parameters.push((word.to_owned(), value));
                 }
             }
-            // A stray "=": not ours to mend, step over it.
+            // Skip a stray "=".
             Some(value) => rest = value,
             None => {
                 challenges.push((word.to_owned(), Vec::new()));
@@ -130,7 +130,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_header_ends(header in ".{0,200}") {
+        fn any_header_terminates(header in ".{0,200}") {
             parse([header.as_str()]);
         }
     }

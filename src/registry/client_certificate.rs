@@ -1,8 +1,8 @@
 //! Client certificates: those of certs.d, offered to servers that request one.
 //!
-//! ureq's own TLS takes one certificate, and of X.509 version 3 alone, which is not what `openssl x509 -req` makes by
-//! itself and registries take; and it has no say in whom to trust. Connections to hosts for which there is a client's
-//! certificate, or a named one to trust, are wrapped here.
+//! ureq's own TLS accepts only one client certificate, only in X.509 version 3 (`openssl x509 -req` writes version 1
+//! by default, which registries accept), and no custom verifier. So connections to hosts with a client certificate or
+//! with named authorities are wrapped here.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -26,16 +26,16 @@ use crate::error::{Error, Result};
 #[derive(Debug)]
 pub(super) struct Tls(Arc<ClientConfig>);
 
-/// The client certificates available.
+/// The available client certificates.
 #[derive(Debug)]
 struct Identities(Vec<Arc<CertifiedKey>>);
 
 impl Tls {
-    /// Connects to `whom`, and offers one of `pairs` to a server that requests a certificate.
+    /// Creates the TLS configuration: verifies the server as `whom`, and offers one of `pairs` if it requests one.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) for a key that is another certificate's, or of a kind that
-    /// can't be used.
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) for a key that does not match its certificate, or of an
+    /// unsupported type.
     pub(super) fn new(
         provider: &Arc<CryptoProvider>,
         whom: ExpectedServer<'_>,
@@ -45,7 +45,7 @@ impl Tls {
         let identities = Identities(identities.collect::<Result<_>>()?);
         let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
             .with_safe_default_protocol_versions()
-            .map_err(|why| Error::registry("TLS can't be spoken").source(why))?
+            .map_err(|why| Error::registry("can't set up TLS").source(why))?
             .dangerous()
             .with_custom_certificate_verifier(whom.verifier(provider)?);
         Ok(Tls(Arc::new(builder.with_client_cert_resolver(Arc::new(identities)))))
@@ -55,7 +55,7 @@ impl Tls {
 fn identity(provider: &CryptoProvider, pair: &ClientCertificate) -> Result<Arc<CertifiedKey>> {
     let bad = |why: &dyn fmt::Display| {
         Error::bad_input(format!("the client certificate {}: {why}", pair.path.display()))
-            .hint("the .cert holds the certificate, and the .key its unencrypted key, as PEM")
+            .hint("the .cert contains the certificate, and the .key its unencrypted key, as PEM")
     };
     let key = PrivateKeyDer::try_from(pair.key.der().to_vec()).map_err(|why| bad(&why))?;
     let key = provider.key_provider.load_private_key(key).map_err(|why| bad(&why))?;
@@ -64,25 +64,25 @@ fn identity(provider: &CryptoProvider, pair: &ClientCertificate) -> Result<Arc<C
     let mismatch = match identity.keys_match() {
         Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => false,
         Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => true,
-        // A certificate that rustls doesn't read has its key in it all the same.
+        // For a certificate that rustls can't parse (version 1), search its bytes for the public key.
         Err(_) => identity
             .key
             .public_key()
             .is_some_and(|key| !identity.cert.first().is_some_and(|cert| holds(cert, &key))),
     };
     match mismatch {
-        true => Err(bad(&"its .key is not that of this certificate")),
+        true => Err(bad(&"its .key does not match this certificate")),
         false => Ok(Arc::new(identity)),
     }
 }
 
-/// Whether `part` is somewhere in `whole`.
+/// Returns whether `whole` contains `part`.
 fn holds(whole: &[u8], part: &[u8]) -> bool {
     !part.is_empty() && whole.windows(part.len()).any(|window| window == part)
 }
 
 impl ResolvesClientCert for Identities {
-    /// One that an authority signed which the server names; else one whose key will do.
+    /// Prefers a certificate signed by an authority that the server names; else takes one with a suitable key.
     fn resolve(
         &self,
         authorities: &[&[u8]],
@@ -114,7 +114,7 @@ impl<In: Transport> Connector<In> for Tls {
         }
         let host = details.uri.host().unwrap_or_default().trim_matches(['[', ']']);
         let name = ServerName::try_from(host.to_owned())
-            .map_err(|_| ureq::Error::Tls("the host's name is none for TLS"))?;
+            .map_err(|_| ureq::Error::Tls("the host name is not valid for TLS"))?;
         let mut conn = ClientConnection::new(Arc::clone(&self.0), name)?;
         let mut sock = TransportAdapter::new(transport.boxed(), Arc::clone(&details.current_time));
         sock.set_timeout(details.timeout);
@@ -125,7 +125,7 @@ impl<In: Transport> Connector<In> for Tls {
     }
 }
 
-/// A connection in TLS.
+/// A TLS connection.
 pub(super) struct TlsTransport {
     buffers: LazyBuffers,
     stream: StreamOwned<ClientConnection, TransportAdapter>,

@@ -1,4 +1,4 @@
-//! Credential helpers: `docker-credential-NAME get|store|erase`, the server's name or JSON on stdin, JSON on stdout.
+//! Credential helpers: `docker-credential-NAME get|store|erase` reads a server's name or JSON, and writes JSON.
 
 use std::ffi::OsStr;
 use std::io::{ErrorKind, Read, Write};
@@ -25,8 +25,8 @@ struct Answer {
     secret: Password,
 }
 
-/// Asks the helper `name` for the login to `server`; none if it holds none, or if the program
-/// `may_be_missing` and is.
+/// Queries the helper `name` for the login to `server`; `None` if it has none, or if the program is missing and
+/// `may_be_missing`.
 pub(super) fn get(name: &str, server: &str, may_be_missing: bool) -> Result<Option<Login>> {
     let program = program(name)?;
     match get_login(program.as_ref(), server, TIMEOUT) {
@@ -35,18 +35,18 @@ pub(super) fn get(name: &str, server: &str, may_be_missing: bool) -> Result<Opti
     }
 }
 
-/// Gives the helper `name` a login to `server` to keep, instead of the one that it may have.
+/// Stores a login to `server` in the helper `name`, replacing an existing one.
 pub(super) fn store(name: &str, server: &str, user: &str, password: &Password) -> Result<()> {
     let login = json!({ "ServerURL": server, "Username": user, "Secret": password.reveal() });
     run_action(name, "store", login.to_string())
 }
 
-/// Has the helper `name` forget the login to `server`.
+/// Removes the login to `server` from the helper `name`.
 pub(super) fn erase(name: &str, server: &str) -> Result<()> {
     run_action(name, "erase", server.to_owned())
 }
 
-/// Whether there is a program for the helper `name`.
+/// Returns whether the program of the helper `name` is installed.
 pub(super) fn is_installed(name: &str) -> Result<bool> {
     let program = program(name)?;
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -56,7 +56,7 @@ pub(super) fn is_installed(name: &str) -> Result<bool> {
 fn program(name: &str) -> Result<String> {
     let sane = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     if name.is_empty() || !name.bytes().all(sane) {
-        return Err(Error::bad_input(format!("{name:?} is no name of a credential helper")));
+        return Err(Error::bad_input(format!("invalid credential helper name: {name:?}")));
     }
     Ok(format!("docker-credential-{name}"))
 }
@@ -98,21 +98,21 @@ impl Failure {
 fn get_login(program: &OsStr, server: &str, timeout: Duration) -> Result<Option<Login>, Failure> {
     let (success, text) = run(program, "get", server.as_bytes().to_vec(), timeout)?;
     if !success {
-        // The protocol has no code for this, only words.
+        // The protocol has no exit code for this, only this message.
         if String::from_utf8_lossy(&text).contains("credentials not found") {
             return Ok(None);
         }
         return Err(Failure::from_output(&text));
     }
     let answer: Answer = serde_json::from_slice(&text)
-        .map_err(|_| Failure::Other("does not answer in its protocol".into()))?;
+        .map_err(|_| Failure::Other("sends an answer that violates the protocol".into()))?;
     Ok(Some(match answer.username.as_str() {
         "<token>" => Login::IdentityToken(answer.secret),
         _ => Login::Basic { username: answer.username, password: answer.secret },
     }))
 }
 
-/// Runs the program with `input`; returns whether it succeeded, and its output.
+/// Runs the program with `input` on stdin; returns whether it succeeded, and its output.
 fn run(
     program: &OsStr,
     action: &str,
@@ -133,17 +133,18 @@ fn run(
     let mut stdin = child.stdin.take().expect("it is piped");
     let stdout = child.stdout.take().expect("it is piped");
     let (sender, receiver) = mpsc::channel();
-    // Neither is joined: what the helper leaves behind may hold the pipes for ever. And one that doesn't read is
-    // judged by its answer.
+    // Neither thread is joined: processes that the helper leaves behind may keep the pipes open forever. A helper
+    // that does not read its input is judged by its output.
     thread::spawn(move || stdin.write_all(&input));
     thread::spawn(move || {
         let mut text = Vec::new();
         let read = stdout.take(LARGEST_ANSWER).read_to_end(&mut text);
-        // The peer may be gone.
+        // The receiver may have timed out.
         let _ = sender.send(read.map(|_| text));
     });
     let deadline = Instant::now() + timeout;
-    let success = wait(&mut child, deadline).map_err(|error| failed("does not end", error))?;
+    let success =
+        wait(&mut child, deadline).map_err(|error| failed("does not exit in time", error))?;
     let text = receiver
         .recv_timeout(deadline.saturating_duration_since(Instant::now()))
         .map_err(|_| Failure::Other("does not close its output".into()))?
@@ -173,8 +174,8 @@ mod tests {
     fn answer_of(script: &str) -> Result<Option<Login>, String> {
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("helper");
-        // The shell that writes it also closes it, so that no other thread's fork holds it open for
-        // writing while it is executed.
+        // A shell writes the file, so that no fork of another thread keeps it open for writing, which would make
+        // execve fail with ETXTBSY.
         let text = format!("#!/bin/sh\n[ \"$1\" = get ] || exit 9\nread -r server\n{script}\n");
         let write = Command::new("sh")
             .args(["-c", "printf %s \"$1\" > \"$2\"", "sh", &text])
@@ -205,12 +206,12 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_told_and_bounded() {
+    fn failures_are_reported_in_time() {
         let cases = [
             ("echo out of order; exit 1", "failed: out of order"),
             ("echo hello", "protocol"),
             ("echo '{}'", "protocol"),
-            ("exec sleep 60", "does not end"),
+            ("exec sleep 60", "does not exit in time"),
             ("sleep 60 & echo '{}'", "does not close its output"),
         ];
         for (script, part) in cases {

@@ -10,12 +10,12 @@ use serde::Deserialize;
 pub struct Password(String);
 
 impl Password {
-    /// Hides `text`.
+    /// Wraps `text`.
     pub fn new(text: impl Into<String>) -> Self {
         Password(text.into())
     }
 
-    /// The text, for the wire alone.
+    /// Returns the secret text; only for requests, never for output.
     pub(super) fn reveal(&self) -> &str {
         &self.0
     }
@@ -39,6 +39,6 @@ pub enum Login {
     },
     /// An OAuth2 refresh token, to be exchanged at the token server.
     IdentityToken(Password),
-    /// A token that the registry takes as it is.
+    /// A bearer token that the registry accepts directly.
     RegistryToken(Password),
 }

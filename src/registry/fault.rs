@@ -1,4 +1,4 @@
-//! Faults on the way to a registry, their messages, and whether a retry may help.
+//! Failures of requests to a registry: their messages, and whether a retry may help.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::error::{Error, Kind};
 
 /// The hint for answers that violate the distribution-spec.
 pub(super) const AT_FAULT: &str =
-    "the registry, or a proxy before it, is at fault: try again later, or tell whoever runs it";
+    "the registry, or a proxy before it, is at fault: try again later, or contact its operator";
 
 /// A failed attempt.
 #[derive(Debug)]
@@ -18,14 +18,14 @@ pub(super) struct Fault {
     pub(super) kind: FaultKind,
 }
 
-/// The environment of a loopback registry's scheme.
+/// The failures that matter when probing whether a registry speaks TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FaultKind {
-    /// The server answered a TLS greeting with something else.
+    /// The server answered a TLS ClientHello with something else.
     NotTls,
     /// The server closed the connection.
     Cut,
-    /// Nobody listens.
+    /// The connection was refused.
     Refused,
     Other,
 }
@@ -34,17 +34,17 @@ pub(super) enum FaultKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Retry {
     Never,
-    /// After the client's own delay or, if the server named one and it is longer, that.
+    /// Yes, after the client's own delay or the server's `Retry-After`, whichever is longer.
     After(Option<Duration>),
 }
 
 impl Fault {
-    /// Trying again won't help.
+    /// Creates a fault for which a retry won't help.
     pub(super) fn permanent(error: Error) -> Self {
         Fault { error, retry: Retry::Never, kind: FaultKind::Other }
     }
 
-    /// Trying again may help.
+    /// Creates a fault for which a retry may help.
     pub(super) fn transient(error: Error) -> Self {
         Fault { error, retry: Retry::After(None), kind: FaultKind::Other }
     }
@@ -67,7 +67,7 @@ impl Fault {
             ureq::Error::Rustls(error) => Self::of_tls(server, &error),
             ureq::Error::Timeout(timeout) => Self::of_timeout(server, timeout),
             ureq::Error::HostNotFound => Fault::permanent(
-                Error::registry(format!("the host {server} is not found"))
+                Error::registry(format!("host {server} not found"))
                     .hint("check the registry's name, and this machine's network and name service"),
             ),
             ureq::Error::ConnectProxyFailed(why) => Fault::permanent(
@@ -79,13 +79,13 @@ impl Fault {
             ),
             ureq::Error::Tls(why) => Fault::permanent(Error::registry(format!("{server}: {why}"))),
             other => Fault::permanent(Error::registry(format!(
-                "{server} does not answer in proper HTTP: {}",
+                "{server} does not send valid HTTP: {}",
                 excerpt(&other.to_string(), 200)
             ))),
         }
     }
 
-    /// An I/O error while connecting to, writing to or reading from `server`.
+    /// Converts an I/O error while connecting to, writing to or reading from `server`.
     pub(super) fn of_io(server: &str, error: std::io::Error) -> Self {
         use std::io::ErrorKind;
         let error = match error.downcast::<ureq::Error>() {
@@ -155,13 +155,13 @@ impl Fault {
                     Error::registry(format!("{server} does not speak TLS"))
                         .hint(
                             "svp speaks plain http to loopback, and to registries that registries.conf \
-                             calls `insecure`",
+                             marks as `insecure`",
                         ),
                 )
             },
             rustls::Error::InvalidCertificate(why) => Fault::permanent(
                 Error::registry(format!("the certificate of {server} is not trusted: {why}"))
-                    .hint(way_out(why)),
+                    .hint(hint_for(why)),
             ),
             rustls::Error::AlertReceived(
                 AlertDescription::CertificateRequired
@@ -169,7 +169,7 @@ impl Fault {
                 | AlertDescription::UnknownCA
                 | AlertDescription::AccessDenied,
             ) => Fault::permanent(
-                Error::registry(format!("{server} wants another client certificate: {error}"))
+                Error::registry(format!("{server} requires another client certificate: {error}"))
                     .hint(
                         "put NAME.cert and NAME.key into ~/.config/containers/certs.d/HOST:PORT, or \
                          into a directory that --cert-dir names",
@@ -177,24 +177,24 @@ impl Fault {
             ),
             other => Fault::permanent(
                 Error::registry(format!("TLS with {server} failed: {other}"))
-                    .hint("svp speaks TLS 1.2 and 1.3: tell whoever runs the registry"),
+                    .hint("svp supports TLS 1.2 and 1.3: contact the registry's operator"),
             ),
         }
     }
 }
 
-/// Returns the hint for a certificate that is refused because of `why`.
-fn way_out(why: &CertificateError) -> &'static str {
+/// Returns the hint for a certificate that was rejected because of `why`.
+fn hint_for(why: &CertificateError) -> &'static str {
     use CertificateError as Why;
     match why {
         Why::Expired
         | Why::ExpiredContext { .. }
         | Why::NotValidYet
         | Why::NotValidYetContext { .. } => {
-            "check this machine's clock (`date`); if it is right, whoever runs the registry must renew the certificate"
+            "check this machine's clock (`date`); if it is right, the registry's operator must renew the certificate"
         }
         Why::NotValidForName | Why::NotValidForNameContext { .. } => {
-            "use a name that the certificate has (its subjectAltName), or have one made for this name"
+            "use a name that the certificate covers (its subjectAltName), or have one issued for this name"
         }
         _ => {
             "if the registry has its own certificate authority, name it with --cacert FILE, or put it into \

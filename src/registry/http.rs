@@ -1,4 +1,4 @@
-//! One HTTP request: which agent, which headers, which redirects. No authentication, no retries.
+//! Sends single HTTP requests: chooses the agent, sets headers, follows redirects. No authentication, no retries.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -21,30 +21,30 @@ use crate::error::{Error, Kind, Result};
 
 const REDIRECTS: usize = 8;
 
-/// The connections of a client.
+/// The HTTP connections of a client.
 pub(super) struct Http {
     options: ClientOptions,
-    /// By whom they trust; and whether they go through the proxy.
+    /// By the servers that they trust, and whether they use the proxy.
     agents: Mutex<HashMap<(Trust, bool), Agent>>,
     proxies: Proxies,
     proxy: Option<ureq::Proxy>,
     tls: Option<tls::Maker>,
-    /// Why https can't be spoken, and the way out.
+    /// Why https is unavailable, and a hint.
     no_tls: Option<(String, String)>,
     request_timeout: Duration,
     minimum_rate: u64,
     rate_window: Duration,
 }
 
-/// A GET request.
+/// Options of a GET request.
 #[derive(Clone, Copy, Default)]
 pub(super) struct GetOptions<'a> {
     pub(super) accept: Option<&'a str>,
-    /// Sent to the origin of the first URL alone, never to the target of a redirect.
+    /// Sent only to the origin of the first URL, never to the target of a redirect to another origin.
     pub(super) authorization: Option<&'a str>,
-    /// The first byte wanted, if not the first of all.
+    /// The offset to start from, for a range request; `None` for the whole.
     pub(super) from: Option<u64>,
-    /// How long the body may take; without it the whole request is held to the request timeout.
+    /// Timeout for the body; without it, the request timeout applies to the whole request.
     pub(super) body_time: Option<Duration>,
 }
 
@@ -52,10 +52,10 @@ pub(super) struct GetOptions<'a> {
 #[derive(Default)]
 pub(super) struct WriteRequest<'a> {
     pub(super) method: Method,
-    /// Sent to the origin of the URL alone, never to the target of a redirect.
+    /// Sent only to the origin of the URL, never to the target of a redirect to another origin.
     pub(super) authorization: Option<&'a str>,
     pub(super) content_type: Option<&'a str>,
-    /// `FIRST-LAST`, in the form of the distribution-spec.
+    /// `FIRST-LAST`, the form that the distribution-spec uses.
     pub(super) content_range: Option<&'a str>,
     pub(super) body: Body<'a>,
 }
@@ -88,7 +88,7 @@ pub(super) enum Body<'a> {
     #[default]
     None,
     Bytes(&'a [u8]),
-    /// `size` bytes of a content from the byte `from` on.
+    /// `size` bytes of a blob, starting at the offset `from`.
     Stream {
         content: &'a Reopen<'a>,
         from: u64,
@@ -144,7 +144,7 @@ impl Http {
         }
     }
 
-    /// Whether https can be spoken at all.
+    /// Returns whether https is available.
     pub(super) fn has_tls(&self) -> bool {
         self.no_tls.is_none()
     }
@@ -185,7 +185,7 @@ impl Http {
         Response::new(at.clone(), answer)
     }
 
-    /// POSTs a form to `url`; a redirect is not followed, for the form may hold a token.
+    /// POSTs a form to `url`; does not follow redirects, because the form may contain a token.
     pub(super) fn post_form(&self, url: &Url, form: &str) -> Result<Response, Fault> {
         let request = self
             .agent_for(url)?
@@ -198,7 +198,7 @@ impl Http {
         Response::new(url.clone(), answer)
     }
 
-    /// Names the peer for `url` in messages: a proxy in between may be the one that fails.
+    /// Returns the name of the peer for messages; mentions the proxy, which may be the one that fails.
     fn peer(&self, url: &Url) -> String {
         match self.goes_by_proxy(url) {
             true => format!("{} (through the proxy that HTTPS_PROXY names)", url.authority()),
@@ -206,8 +206,8 @@ impl Http {
         }
     }
 
-    /// Sends a request, following redirects as far as [`Url::may_send_to`] allows; one with a body follows those
-    /// alone that keep the method.
+    /// Sends a request, following redirects as far as [`Url::may_send_to`] allows; with a body, only redirects that
+    /// keep the method (307 and 308).
     pub(super) fn send(&self, url: &Url, sent: &WriteRequest<'_>) -> Result<Response, Fault> {
         let with_body = !matches!(sent.method, Method::Head | Method::Get);
         follow_redirects(url, |at| {
@@ -310,14 +310,14 @@ impl Http {
         Ok(agent)
     }
 
-    /// Plain http goes straight: the proxy that svp knows is that for https.
+    /// Returns whether to use the proxy: only for https, never for plain http.
     fn goes_by_proxy(&self, url: &Url) -> bool {
         url.scheme() == Scheme::Https && self.proxies.applies_to(url.host(), url.port())
     }
 }
 
-/// Sends a request to `url` and to where it redirects, as far as [`Url::may_send_to`] allows. `send` returns the
-/// response, and whether its redirect may be followed.
+/// Sends a request to `url` and follows redirects as far as [`Url::may_send_to`] allows. `send` returns the response,
+/// and whether to follow its redirect.
 fn follow_redirects(
     url: &Url,
     send: impl Fn(&Url) -> Result<(Response, bool), Fault>,
@@ -339,7 +339,7 @@ fn follow_redirects(
     Err(Fault::permanent(Error::registry(format!("{url} redirects more than {REDIRECTS} times"))))
 }
 
-/// Keeps the failure of a body's source, which a transport would blame on the connection.
+/// A body's source that keeps its read error, which the transport would report as a connection failure.
 struct Watched {
     inner: io::Take<Box<dyn Read + Send>>,
     failure: Option<io::Error>,

@@ -1,4 +1,4 @@
-//! `svp login` and `logout`: tests logins at the registry, and stores them where podman, skopeo and docker do.
+//! `svp login` and `logout`: checks logins at the registry, and stores them where podman, skopeo and docker do.
 
 use std::fmt;
 use std::fs::{self, DirBuilder, Permissions};
@@ -17,10 +17,10 @@ use super::http::{Method, WriteRequest};
 use super::{Client, ClientOptions, retry, status};
 use crate::error::{Error, IoContext, Result};
 
-/// Tests at `registry` (`HOST[:PORT]`) whether `user` may log in.
+/// Checks at `registry` (`HOST[:PORT]`) whether `user` may log in.
 ///
 /// # Errors
-/// [`Kind::Registry`](crate::error::Kind::Registry) if it refuses or can't be reached.
+/// [`Kind::Registry`](crate::error::Kind::Registry) if the registry refuses or can't be reached.
 pub fn try_login(
     registry: &str,
     user: &str,
@@ -45,33 +45,33 @@ pub fn try_login(
                 response.discard();
                 Ok(())
             }
-            _ => Err(status::fault(response, "whether a login is right")),
+            _ => Err(status::fault(response, "the login check")),
         }
     });
     asked.map_err(|error| error.context(format!("login to {registry}")))
 }
 
-/// The store of the login for one key (`HOST[:PORT][/NAMESPACE]`): an auth file or a credential helper.
+/// The place of the login for one key (`HOST[:PORT][/NAMESPACE]`): an auth file or a credential helper.
 #[derive(Debug)]
 pub struct CredentialStore {
     key: String,
-    /// The file that logins are written to: the first of those that are read which podman writes too.
+    /// The file that logins are written to: the first of those that are read, which podman writes to as well.
     file: PathBuf,
-    /// All that are looked into.
+    /// All auth files, in the order in which they are searched.
     files: Vec<PathBuf>,
     helper: Option<String>,
 }
 
 impl CredentialStore {
-    /// Finds the keeper of the login for `key`; `named` is the auth file that the user named.
+    /// Finds the place of the login for `key`; `named` is the auth file that the user named.
     ///
-    /// A helper is named by registries.conf, or by one of the files: by `credHelpers` for this registry, or by
+    /// A credential helper comes from registries.conf, or from an auth file: `credHelpers` for this registry, or
     /// `credsStore`.
     ///
     /// # Errors
-    /// [`Kind::Usage`](crate::error::Kind::Usage) if no place for it is known;
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) for a file that is not understood, or one that names a helper
-    /// which is not installed.
+    /// [`Kind::Usage`](crate::error::Kind::Usage) if there is no auth file to write;
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) for a file that can't be parsed or that names a helper which is
+    /// not installed.
     pub fn of(options: &ClientOptions, named: Option<PathBuf>, key: &str) -> Result<Self> {
         let file = auth_file(options, named.clone())?;
         let files = named.map_or_else(|| options.auth_files.paths().to_vec(), |named| vec![named]);
@@ -91,7 +91,7 @@ impl CredentialStore {
     pub fn check(&self) -> Result<()> {
         match &self.helper {
             Some(name) if self.key.contains('/') => Err(Error::usage(format!(
-                "docker-credential-{name} keeps the login to {}, and knows no namespaces",
+                "docker-credential-{name} stores the login to {}, and does not support namespaces",
                 host_of(&self.key)
             ))
             .hint("log in to the registry as a whole, or into another file with --authfile")),
@@ -99,10 +99,10 @@ impl CredentialStore {
         }
     }
 
-    /// Keeps the login, instead of the one that may be there. All else in the file stays.
+    /// Stores the login, replacing an existing one. Keeps everything else in the file.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the file is not understood;
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the file can't be parsed;
     /// [`Kind::Registry`](crate::error::Kind::Registry) if the helper fails;
     /// [`Kind::Storage`](crate::error::Kind::Storage).
     pub fn save(&self, user: &str, password: &Password) -> Result<()> {
@@ -122,7 +122,7 @@ impl CredentialStore {
         Ok(())
     }
 
-    /// Forgets the login; false if there was none.
+    /// Removes the login; returns false if there was none.
     ///
     /// # Errors
     /// As [`CredentialStore::save`].
@@ -148,7 +148,7 @@ impl fmt::Display for CredentialStore {
     }
 }
 
-/// Forgets every login that the auth file holds, and those of the helpers that it names for single registries. The file.
+/// Removes all logins in the auth file, and those in the helpers of its `credHelpers`. Returns the file's path.
 ///
 /// # Errors
 /// As [`CredentialStore::save`].
@@ -168,12 +168,12 @@ pub fn remove_logins(options: &ClientOptions, named: Option<PathBuf>) -> Result<
 
 fn auth_file(options: &ClientOptions, named: Option<PathBuf>) -> Result<PathBuf> {
     named.or_else(|| options.auth_files.paths().first().cloned()).ok_or_else(|| {
-        Error::usage("there is no place for a login: neither XDG_RUNTIME_DIR nor HOME is set")
+        Error::usage("no path for the auth file: neither XDG_RUNTIME_DIR nor HOME is set")
             .hint("name a file with --authfile")
     })
 }
 
-/// The helper that the first of the files names which names one.
+/// Returns the installed helper from the first file that names one for `registry`.
 fn helper_in(files: &[PathBuf], registry: &str) -> Result<Option<String>> {
     for (number, path) in files.iter().enumerate() {
         let Some(file) = auth::read(path, false)? else { continue };
@@ -182,10 +182,11 @@ fn helper_in(files: &[PathBuf], registry: &str) -> Result<Option<String>> {
         if credential_helper::is_installed(name)? {
             return Ok(Some(name.to_owned()));
         }
-        // Docker Desktop leaves its store's name behind when it goes.
+        // Docker Desktop leaves its credsStore entry behind when it is uninstalled: ignore it, except in the first
+        // file.
         if own.is_some() || number == 0 {
             return Err(Error::bad_input(format!(
-                "{} says that docker-credential-{name} keeps the login to {registry}, and it is not installed",
+                "{} names docker-credential-{name} for the login to {registry}, but it is not installed",
                 path.display()
             ))
             .hint("install it, or log in into another file with --authfile"));
@@ -198,8 +199,8 @@ fn host_of(key: &str) -> &str {
     key.split('/').next().unwrap_or(key)
 }
 
-/// Removes logins from the auth file at `path`; false if there was none. The mark that docker leaves for a login that
-/// a helper keeps is none.
+/// Removes logins from the auth file at `path`; returns false if there was none. Keeps the empty entries by which
+/// docker marks logins in a helper.
 fn remove_from(path: &Path, which: impl Fn(&str) -> bool) -> Result<bool> {
     let mut file = read(path)?;
     let auths = auths(&mut file, path)?;
@@ -212,8 +213,8 @@ fn remove_from(path: &Path, which: impl Fn(&str) -> bool) -> Result<bool> {
 }
 
 fn bad(path: &Path) -> Error {
-    Error::bad_input(format!("the auth file {} is not understood", path.display()))
-        .hint("mend it, remove it, or name another with --authfile")
+    Error::bad_input(format!("can't parse the auth file {}", path.display()))
+        .hint("fix it, remove it, or name another with --authfile")
 }
 
 fn read(path: &Path) -> Result<Value> {
@@ -240,19 +241,19 @@ fn auths<'a>(file: &'a mut Value, path: &Path) -> Result<&'a mut Map<String, Val
     file["auths"].as_object_mut().ok_or_else(|| bad(path))
 }
 
-/// Writes the file whole or not at all, for its owner alone. One that is a link stays one.
+/// Writes the file atomically, with mode 0600. Writes through a symbolic link.
 fn write(path: &Path, file: &Value) -> Result<()> {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let dir = match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
     };
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).io("make", dir)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).io("create", dir)?;
     let mut output = tempfile::Builder::new()
         .prefix(".svp-")
         .permissions(Permissions::from_mode(0o600))
         .tempfile_in(dir)
-        .io("make a file in", dir)?;
+        .io("create a file in", dir)?;
     output.write_all(format!("{file:#}\n").as_bytes()).io("write", &path)?;
     output.as_file().sync_all().io("sync", &path)?;
     output.persist(&path).map_err(|error| Error::io("write", &path, error.error)).map(drop)

@@ -1,4 +1,4 @@
-//! Fetches manifests and indexes: bounded, checked, and digested.
+//! Checks fetched manifests and indexes.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::oci::Digest;
 use crate::oci::media_type::{self, MediaType};
 
-/// The most that a manifest may hold: 4 MiB, as distribution-spec recommends to registries.
+/// The maximum size of a manifest: 4 MiB, as distribution-spec recommends to registries.
 pub const LARGEST_MANIFEST: u64 = 4 << 20;
 
 /// The manifest types that svp reads, for `Accept`.
@@ -24,7 +24,7 @@ pub struct RawManifest {
     pub bytes: Vec<u8>,
     /// One of the manifest and index types of [`media_type`].
     pub media_type: String,
-    /// Computed from `bytes`; a requested digest was compared with it.
+    /// Computed from `bytes`, and equal to the requested digest, if any.
     pub digest: Digest,
 }
 
@@ -43,8 +43,8 @@ struct Shape {
 /// Checks a manifest from `server` against its `Content-Type`.
 ///
 /// # Errors
-/// [`Kind::Registry`](crate::error::Kind::Registry) for what is no manifest, is of a kind that svp doesn't
-/// read, or contradicts the registry's media type.
+/// [`Kind::Registry`](crate::error::Kind::Registry) if the content is not a manifest, is of an unsupported type, or
+/// contradicts the `Content-Type`.
 pub(super) fn check(
     server: &str,
     content_type: Option<&str>,
@@ -56,14 +56,13 @@ pub(super) fn check(
         return Err(sent("a web page instead of a manifest".into())
             .hint("is this a registry? a proxy or a login page of the network may be in between"));
     }
-    // serde takes an array for a structure; a manifest is an object.
+    // serde also deserialises a structure from an array, but a manifest is an object.
     let is_object = bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{');
     let shape: Option<Shape> = if is_object { serde_json::from_slice(&bytes).ok() } else { None };
     let Some(shape) = shape else {
-        let kind = content_type.unwrap_or_else(|| "of no type".into());
-        return Err(
-            sent(format!("no JSON object as manifest ({kind})")).hint("is this a registry?")
-        );
+        let kind = content_type.unwrap_or_else(|| "no Content-Type".into());
+        return Err(sent(format!("a manifest that is not a JSON object ({kind})"))
+            .hint("is this a registry?"));
     };
     if shape.fs_layers.is_some() {
         return Err(sent("a manifest of Docker's old schema 1".into())
@@ -79,7 +78,7 @@ pub(super) fn check(
     let media_type = match (declared, shape.media_type) {
         (Some(header), Some(own)) if header != own => {
             return Err(sent(format!(
-                "a manifest as {header} that calls itself {:?}",
+                "a manifest as {header} whose mediaType is {:?}",
                 excerpt(&own, 80)
             )));
         }
@@ -97,7 +96,7 @@ pub(super) fn check(
         looks_like_manifest && !looks_like_index
     };
     if !fits {
-        return Err(sent(format!("as {media_type} what is none")));
+        return Err(sent(format!("content as {media_type} that does not match this type")));
     }
     Ok(RawManifest { digest: Digest::of(&bytes), bytes, media_type })
 }
@@ -108,7 +107,7 @@ mod tests {
     use crate::oci::media_type::{DOCKER_INDEX, DOCKER_MANIFEST, INDEX, MANIFEST};
 
     #[test]
-    fn tells_manifests_from_other_things() {
+    fn distinguishes_manifests_indexes_and_other_content() {
         let manifest = r#"{"config":{},"layers":[]}"#;
         let index = r#" {"manifests":[]}"#;
         let own = format!(r#"{{"mediaType":"{DOCKER_MANIFEST}","config":{{}},"layers":[]}}"#);
@@ -120,19 +119,19 @@ mod tests {
             (Some(json), index, Ok(INDEX)),
             (Some(json), &own, Ok(DOCKER_MANIFEST)),
             (Some(DOCKER_MANIFEST), &own, Ok(DOCKER_MANIFEST)),
-            (Some(MANIFEST), &own, Err("calls itself")),
-            (Some(MANIFEST), index, Err("what is none")),
-            (Some(INDEX), manifest, Err("what is none")),
-            (Some(INDEX), r#"{"manifests":[],"config":{},"layers":[]}"#, Err("what is none")),
-            (Some(MANIFEST), r#"{"manifests":[],"config":{},"layers":[]}"#, Err("what is none")),
+            (Some(MANIFEST), &own, Err("whose mediaType is")),
+            (Some(MANIFEST), index, Err("does not match")),
+            (Some(INDEX), manifest, Err("does not match")),
+            (Some(INDEX), r#"{"manifests":[],"config":{},"layers":[]}"#, Err("does not match")),
+            (Some(MANIFEST), r#"{"manifests":[],"config":{},"layers":[]}"#, Err("does not match")),
             (Some(json), r#"{"mediaType":"text/x","config":{},"layers":[]}"#, Err("unknown type")),
             (Some(json), r#"{"fsLayers":[]}"#, Err("schema 1")),
             (Some("text/html"), "<html>", Err("web page")),
             (Some("text/html"), manifest, Err("web page")),
-            (Some(MANIFEST), "<html>", Err("no JSON object")),
-            (Some(MANIFEST), "[null,null,{},[],null]", Err("no JSON object")),
-            (Some(MANIFEST), "", Err("no JSON object")),
-            (Some(MANIFEST), "{\"config\":{},\"layers\":[]} x", Err("no JSON object")),
+            (Some(MANIFEST), "<html>", Err("not a JSON object")),
+            (Some(MANIFEST), "[null,null,{},[],null]", Err("not a JSON object")),
+            (Some(MANIFEST), "", Err("not a JSON object")),
+            (Some(MANIFEST), "{\"config\":{},\"layers\":[]} x", Err("not a JSON object")),
         ];
         for (content_type, text, expected) in cases {
             let got = check("r", *content_type, text.as_bytes().to_vec());
@@ -150,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn every_type_is_asked_for() {
+    fn every_supported_type_is_requested() {
         for media_type in [MANIFEST, INDEX, DOCKER_MANIFEST, DOCKER_INDEX] {
             assert!(ACCEPT.split(", ").any(|accepted| accepted == media_type), "{media_type}");
         }

@@ -1,14 +1,12 @@
 //! A client of image registries (distribution-spec).
 //!
-//! Everything that a server sends is a claim. Sizes are bounded before they are believed, manifests are
-//! checked against the digest that was asked for, blobs stream and are the caller's to verify with
-//! [`DigestReader`](crate::oci::DigestReader). Plain http is spoken to loopback alone, credentials stay
-//! with the registry that they are for, and nothing waits forever.
+//! Servers are not trusted. All sizes are bounded, manifests are checked against the requested digest, and blobs are
+//! streamed to the caller, which verifies them with [`DigestReader`](crate::oci::DigestReader). Plain http is limited
+//! to loopback and insecure registries, credentials go only to their registry, and every request has a timeout.
 //!
-//! From the lowest: `url`, `certs`, `client_certificate`, `tls` and `proxy`; `response` and `http`, one request with
-//! its redirects;
-//! `fault` and `status`, the meaning of failures; `retry`; `challenge`, `auth`, `credential_helper` and `token`;
-//! `manifest` and `blob`; `registries_conf`; and `remote`, an image at one of its locations.
+//! Bottom up: `url`, `certs`, `client_certificate`, `tls` and `proxy`; `response` and `http`, one request with its
+//! redirects; `fault` and `status`, the meaning of failures; `retry`; `challenge`, `auth`, `credential_helper` and
+//! `token`; `manifest` and `blob`; `registries_conf`; and `remote`, an image at one of its locations.
 //! The authenticated request ([`Client`] itself) is independent of pulling.
 
 mod auth;
@@ -66,10 +64,10 @@ use http::{GetOptions, Http, Method, WriteRequest};
 use response::Response;
 use url::{Scheme, Url};
 
-/// The most that a list of tags, shown in a hint, may hold.
+/// The maximum size of a list of tags that is fetched for a hint, in bytes.
 const LARGEST_TAG_LIST: u64 = 1 << 20;
 
-/// A registry client: connections, tokens and knowledge of servers, shared by its clones and threads.
+/// A registry client. Clones and threads share its connections, tokens and knowledge of servers.
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
 
@@ -79,24 +77,24 @@ struct Inner {
     insecure: bool,
     http: Http,
     authorizer: token::Authorizer,
-    /// Which scheme each registry speaks that may speak either.
+    /// The schemes found by probing, by `HOST[:PORT]`.
     schemes: Mutex<HashMap<String, Scheme>>,
 }
 
 impl Client {
-    /// A client to push to the repository of `reference`; nothing is sent yet. Mirrors are for pulling, and so is
-    /// another location: what is pushed goes to the registry that is named. [`Remote`] pulls.
+    /// Creates a client to push to the repository of `reference`, without sending anything. Ignores the mirrors and
+    /// locations in registries.conf, which apply only to pulls (see [`Remote`]): pushes go to the named registry.
     ///
     /// # Errors
-    /// A `--cacert` file that can't be read or holds no certificate; a proxy that isn't understood; a registries.conf
-    /// that is wrong; [`Kind::Registry`](crate::error::Kind::Registry) if the registry is blocked.
+    /// If a `--cacert` file can't be read or contains no certificate, or the proxy's URL or a registries.conf is
+    /// invalid; [`Kind::Registry`](crate::error::Kind::Registry) if the registry is blocked.
     pub fn for_push(options: ClientOptions, reference: &Reference) -> Result<Self> {
         let name = reference.clone().with_default_registry().to_string();
         let insecure = options.registries.conf()?.insecure(&name)?;
         Self::trusting(options, insecure)
     }
 
-    /// A client whose registries need no TLS if they are `insecure`, unless the options have a word on it.
+    /// Creates a client that accepts unverified TLS and plain http if `insecure`, unless the options override it.
     fn trusting(options: ClientOptions, insecure: bool) -> Result<Self> {
         let http = Http::new(&options)?;
         let conf = options.registries.conf()?;
@@ -110,12 +108,11 @@ impl Client {
         Ok(Client(Arc::new(Inner { options, insecure, http, authorizer, schemes })))
     }
 
-    /// The manifest or index that `reference` names: by its digest if it has one, else by its tag.
+    /// Fetches the manifest or index that `reference` names: by its digest if it has one, else by its tag.
     ///
     /// # Errors
-    /// [`Kind::Registry`](crate::error::Kind::Registry): the registry can't be reached, refuses, has no such
-    /// image, or sends something that is no manifest, is larger than [`LARGEST_MANIFEST`] or has not the
-    /// digest that was asked for.
+    /// [`Kind::Registry`](crate::error::Kind::Registry) if the registry can't be reached, refuses, has no such image,
+    /// or sends something that is not a manifest, exceeds [`LARGEST_MANIFEST`] or does not match the requested digest.
     pub fn manifest(&self, reference: &Reference) -> Result<RawManifest> {
         let reference = reference.clone().with_default_registry();
         retry::run(&self.0.options, || self.manifest_once(&reference))
@@ -136,10 +133,10 @@ impl Client {
         let bytes = response.read(LARGEST_MANIFEST, "a manifest")?;
         let found =
             manifest::check(&server, content_type.as_deref(), bytes).map_err(Fault::permanent)?;
-        // Docker-Content-Digest is only the server's claim: compute the digest of the bytes.
+        // Docker-Content-Digest is only a claim of the server: compare the digest computed from the bytes.
         match reference.digest().filter(|digest| *digest != found.digest) {
             Some(_) => Err(Fault::permanent(Error::registry(format!(
-                "{server} sends another manifest, whose digest is {}",
+                "{server} sends a different manifest, with the digest {}",
                 found.digest
             )))),
             None => Ok(found),
@@ -150,7 +147,7 @@ impl Client {
         &self.0.options
     }
 
-    /// GETs `/v2/REPOSITORY/path`, answering one challenge on the way.
+    /// GETs `/v2/REPOSITORY/path`, answering one challenge if necessary.
     fn get(
         &self,
         reference: &Reference,
@@ -174,7 +171,7 @@ impl Client {
         self.send_to(reference, &self.url_in(reference, path)?, sent)
     }
 
-    /// Sends a request to `url` on behalf of the registry of `reference`. Credentials go to that registry alone.
+    /// Sends a request to `url` on behalf of the registry of `reference`. Credentials are sent only to that registry.
     fn send_to(
         &self,
         reference: &Reference,
@@ -187,12 +184,12 @@ impl Client {
         if !self.url_in(reference, "")?.same_origin(url) {
             return request(None);
         }
-        // Uploads need a wider scope than lookups, and another thread may have obtained a narrower one.
+        // An upload needs a wider scope than the token that another thread may have obtained for a lookup.
         let challenges = if sent.method == Method::Head { 1 } else { 2 };
         self.authorized(&registry_repository(reference), url, challenges, &request)
     }
 
-    /// Makes a request to the registry at `url`, answering up to `challenges` on the way.
+    /// Sends a request to the registry at `url`, answering up to `challenges` challenges.
     fn authorized(
         &self,
         place: &token::RegistryRepository,
@@ -207,8 +204,8 @@ impl Client {
             if response.status != 401 {
                 return Ok(response);
             }
-            // The target of a redirect gets no credentials; and a registry that refuses what it has just
-            // granted would do so forever.
+            // The target of a redirect gets no credentials; and a registry that refuses a token just granted
+            // would do so forever.
             if answered == challenges || !response.url.same_origin(url) {
                 return Err(match self.0.authorizer.source(place) {
                     Some(from) if answered > 0 => token::refused(url, &from),
@@ -219,7 +216,7 @@ impl Client {
             let parsed = challenge::parse(values.iter().filter_map(|v| v.to_str().ok()));
             response.discard();
             let (host, asks) = (url.authority(), parsed.len());
-            debug!("{host} wants a login for {:?}: {asks} challenges", place.1);
+            debug!("{host} requires a login for {:?}: {asks} challenges", place.1);
             let authorizer = &self.0.authorizer;
             let (granted, asked) =
                 authorizer.answer(&self.0.http, url, place, &parsed, header.as_ref())?;
@@ -233,15 +230,15 @@ impl Client {
         }
     }
 
-    /// The URL of `path` in the repository of `reference`.
+    /// Returns the URL of `path` in the repository of `reference`.
     fn url_in(&self, reference: &Reference, path: &str) -> Result<Url, Fault> {
         let registry = reference.registry().unwrap_or("docker.io");
         self.url(registry, &format!("/v2/{}/{path}", reference.repository()))
     }
 
-    /// The URL of `path` at a registry named as in a reference.
+    /// Returns the URL of `path` at `registry`, named as in a reference.
     fn url(&self, registry: &str, path: &str) -> Result<Url, Fault> {
-        // Docker Hub's registry has another name than its images.
+        // Docker Hub's API has another host name than its images.
         let authority = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
         let either = self.0.insecure || url::is_loopback(url::host_of(authority));
         let scheme = if either { self.scheme_of(authority)? } else { Scheme::Https };
@@ -250,15 +247,15 @@ impl Client {
 
     fn url_with(&self, scheme: Scheme, authority: &str, path: &str) -> Result<Url, Fault> {
         let url = Url::new(scheme, authority, path).map_err(|why| {
-            Fault::permanent(Error::registry(format!("{authority:?} is no registry's host: {why}")))
+            Fault::permanent(Error::registry(format!("invalid registry host {authority:?}: {why}")))
         })?;
         Ok(if self.0.insecure { url.insecure() } else { url })
     }
 
-    /// https if the registry speaks it, else plain http: for those that may speak either.
+    /// Returns https if the registry speaks it, else plain http; for registries that may speak either.
     ///
-    /// Asked once, without credentials. Only a server that answers TLS with something else, or by hanging
-    /// up, is spoken to plainly: a certificate that isn't trusted is an error there as elsewhere.
+    /// Probes once for each registry, without credentials. Falls back to plain http only if the server answers TLS with
+    /// something else or closes the connection; an untrusted certificate is an error, as with other registries.
     fn scheme_of(&self, authority: &str) -> Result<Scheme, Fault> {
         let mut schemes = self.0.schemes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(scheme) = schemes.get(authority) {
@@ -271,7 +268,7 @@ impl Client {
 
     fn probe(&self, authority: &str) -> Result<Scheme, Fault> {
         let url = self.url_with(Scheme::Https, authority, "/v2/")?;
-        // Without a port, the two schemes are at two ports.
+        // Without an explicit port, the schemes have different ports: 443 may refuse connections while 80 serves.
         let one_port = authority != url::host_of(authority);
         match self.0.http.get(&url, GetOptions::default()) {
             Ok(response) => {
@@ -286,7 +283,7 @@ impl Client {
         }
     }
 
-    /// Says whether it is the repository or the tag that a registry doesn't have.
+    /// Finds out which is missing at a registry, the repository or the tag, and returns the error for it.
     fn not_found(&self, reference: &Reference, response: Response) -> Fault {
         let server = response.url.authority();
         let repository = reference.repository();
@@ -325,13 +322,13 @@ impl fmt::Debug for Client {
     }
 }
 
-/// The registry whose login is needed.
+/// Returns the key of the grants for `reference`.
 fn registry_repository(reference: &Reference) -> token::RegistryRepository {
     let registry = reference.registry().unwrap_or("docker.io");
     (registry.to_owned(), reference.repository().to_owned())
 }
 
-/// The first tags of a repository, for a hint.
+/// Returns the first tags of a repository, for a hint.
 fn tags(list: Response) -> Vec<String> {
     #[derive(Default, Deserialize)]
     struct List {

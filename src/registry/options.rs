@@ -11,8 +11,8 @@ use super::proxy::Proxies;
 use super::registries_conf::Registries;
 use crate::progress::Reporter;
 
-/// Options of a [`Client`](super::Client). [`ClientOptions::default`] suits a command: the
-/// environment's proxies and auth files.
+/// Options of a [`Client`](super::Client). [`ClientOptions::default`] is for commands: it uses the proxies and auth
+/// files of the environment.
 #[derive(Clone)]
 pub struct ClientOptions {
     /// PEM files of certificate authorities to trust besides the system's.
@@ -23,24 +23,23 @@ pub struct ClientOptions {
     pub auth_files: AuthFiles,
     /// The configuration of registries.
     pub registries: Registries,
-    /// Whether TLS must be verified, overriding all configuration; none leaves it to `registries`.
+    /// Whether TLS must be verified, overriding `registries`; `None` leaves it to them.
     pub tls_verify: Option<bool>,
-    /// Which proxies lead to which hosts.
+    /// The proxy for https, and the hosts that are reached without it.
     pub proxies: Proxies,
-    /// The longest that looking up a host, connecting to it and the TLS handshake may take, each address
-    /// tried in turn within it.
+    /// Timeout for name resolution, connecting and the TLS handshake together, over all addresses of the host.
     pub connect_timeout: Duration,
-    /// The longest that a server may send nothing.
+    /// Timeout for a server that sends or accepts no data.
     pub idle_timeout: Duration,
-    /// The longest that a manifest, a token or a probe may take, redirects apart.
+    /// Timeout for a manifest, a token or a probe; each redirect has its own.
     pub request_timeout: Duration,
-    /// Bytes a second that a blob must arrive at, measured over `rate_window` of waiting for it.
+    /// Minimum rate of a blob's transfer, in bytes per second, measured over each `rate_window`.
     pub minimum_rate: u64,
     /// The span over which `minimum_rate` is measured.
     pub rate_window: Duration,
-    /// How often a request is tried again after a failure that may pass.
+    /// Maximum number of retries after transient failures.
     pub retries: u32,
-    /// The first wait between attempts; it doubles each time.
+    /// The first pause between attempts; it doubles each time.
     pub backoff: Duration,
     /// Maximum pause between attempts, even if a server asks for more.
     pub longest_wait: Duration,
@@ -49,7 +48,7 @@ pub struct ClientOptions {
 }
 
 impl ClientOptions {
-    /// Nothing from the environment: no proxies, no credentials.
+    /// Uses nothing from the environment: no proxies, no credentials.
     pub fn isolated() -> Self {
         ClientOptions {
             cacert: Vec::new(),

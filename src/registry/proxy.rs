@@ -1,7 +1,7 @@
-//! Which proxy leads to which host: `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`, upper or lower case.
+//! Proxy settings: `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`, in upper or lower case.
 //!
-//! `HTTP_PROXY`, which is for plain http, has no use here: svp speaks plain http to loopback and to registries
-//! declared insecure, and reaches both directly.
+//! `HTTP_PROXY` is ignored: svp uses plain http only for loopback and for registries declared insecure, and connects
+//! to both directly.
 
 use std::env;
 use std::fmt;
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 /// The proxy for https and the hosts that are reached without it.
 #[derive(Clone, Default)]
 pub struct Proxies {
-    /// A URL that may hold a password.
+    /// The proxy's URL, which may contain a password.
     https: Option<String>,
     except: Vec<Exception>,
 }
@@ -21,19 +21,19 @@ pub struct Proxies {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Exception {
     All,
-    /// A domain and everything below it; or an address as written. Perhaps on one port.
+    /// A domain with its subdomains, or an address as written; optionally only on one port.
     Domain(String, Option<u16>),
     /// A network: address and prefix length.
     Network(IpAddr, u8),
 }
 
 impl Proxies {
-    /// No proxy for any host.
+    /// Uses no proxy.
     pub fn none() -> Self {
         Proxies::default()
     }
 
-    /// Reads the environment.
+    /// Reads the settings from the environment.
     pub fn from_env() -> Self {
         let get = |names: &[&str]| {
             names.iter().filter_map(|name| env::var(name).ok()).find(|value| !value.is_empty())
@@ -44,29 +44,28 @@ impl Proxies {
         )
     }
 
-    /// `https` is the proxy's URL; `except` is a comma-separated list of domains, addresses, networks
-    /// (`10.0.0.0/8`) and `*`.
+    /// Creates settings from the proxy's URL, `https`, and a comma-separated list of exceptions: domains, addresses,
+    /// networks (`10.0.0.0/8`) and `*`.
     pub fn new(https: Option<String>, except: &str) -> Self {
         let except = except.split(',').map(str::trim).filter(|e| !e.is_empty());
         Proxies { https, except: except.map(Exception::parse).collect() }
     }
 
-    /// Whether `host:port` is reached through the proxy.
+    /// Returns whether `host:port` is reached through the proxy.
     pub(super) fn applies_to(&self, host: &str, port: u16) -> bool {
         self.https.is_some()
             && !is_loopback(host)
             && !self.except.iter().any(|exception| exception.matches(host, port))
     }
 
-    /// The proxy for ureq.
+    /// Returns the proxy for ureq.
     ///
     /// # Errors
-    /// If the URL is malformed or of a kind that svp doesn't speak; it is not shown, for it may hold a
-    /// password.
+    /// If the URL is malformed or its scheme is unsupported. The message omits the URL, which may contain a password.
     pub(super) fn to_ureq(&self) -> Result<Option<ureq::Proxy>> {
         let Some(url) = &self.https else { return Ok(None) };
         let bad = || {
-            Error::usage("the proxy that HTTPS_PROXY or ALL_PROXY names is not understood")
+            Error::usage("the proxy in HTTPS_PROXY or ALL_PROXY is invalid")
                 .hint("write it as http://[USER:PASSWORD@]HOST:PORT or https://HOST:PORT")
         };
         let proxy = ureq::Proxy::new(url).map_err(|_| bad())?;
@@ -130,7 +129,7 @@ fn in_network(address: IpAddr, network: IpAddr, prefix: u8) -> bool {
         _ => return false,
     };
     let prefix = u32::from(prefix);
-    // A shift by the whole width of u128 is no shift; checked_shr makes it the zero that it means.
+    // `>>` by the full width of u128 overflows; checked_shr returns `None`, which means 0.
     prefix <= width && (a ^ b).checked_shr(width - prefix).unwrap_or(0) == 0
 }
 

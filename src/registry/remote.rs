@@ -1,4 +1,4 @@
-//! An image of a registry, wherever it is pulled from: its mirrors in their order, then the registry itself.
+//! An image in a registry, pulled from its mirrors in order, then from the registry itself.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,15 +10,15 @@ use super::{Client, ClientOptions};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Digest, Reference};
 
-/// An image to pull, and its locations by registries.conf.
+/// An image to pull, and its locations according to registries.conf.
 ///
-/// The first location that has the image serves all of it. Blobs missing there come from later ones: whatever
-/// comes is verified by its digest.
+/// The first location that has the image serves all of it. Blobs that are missing there come from later locations;
+/// every blob is verified by its digest.
 pub struct Remote {
     options: ClientOptions,
     reference: Reference,
     places: Vec<Result<Endpoint, Refused>>,
-    /// The place that had the image.
+    /// The index of the location that had the image.
     chosen: AtomicUsize,
     strict: OnceLock<Client>,
     insecure: OnceLock<Client>,
@@ -32,10 +32,10 @@ struct Refused {
 }
 
 impl Remote {
-    /// The image that `reference` names. Nothing is sent yet.
+    /// Finds the locations of the image `reference`, without sending anything.
     ///
     /// # Errors
-    /// [`Kind::BadInput`] for a registries.conf that is wrong; [`Kind::Registry`] for an image that it blocks.
+    /// [`Kind::BadInput`] for an invalid registries.conf; [`Kind::Registry`] for an image that it blocks.
     pub fn new(options: ClientOptions, reference: &Reference) -> Result<Self> {
         let reference = reference.clone().with_default_registry();
         let places = options.registries.conf()?.pull_from(&reference);
@@ -54,7 +54,7 @@ impl Remote {
         }
     }
 
-    /// The manifest or index that the reference names.
+    /// Fetches the manifest or index that the reference names.
     ///
     /// # Errors
     /// As [`Client::manifest`]. With several locations, the error of each.
@@ -65,13 +65,13 @@ impl Remote {
         Ok(manifest)
     }
 
-    /// The place that had the image: the registry, or a mirror of it.
+    /// Returns the location that had the image: the registry, or a mirror of it.
     pub fn served_by(&self) -> Option<&Reference> {
         let place = self.places.get(self.chosen.load(Ordering::Relaxed))?;
         place.as_ref().ok().map(|endpoint| &endpoint.reference)
     }
 
-    /// A manifest that an index of this image names.
+    /// Fetches a manifest that the index of this image names.
     ///
     /// # Errors
     /// As [`Remote::manifest`].
@@ -121,7 +121,7 @@ impl Remote {
     /// Merges the errors of all locations.
     fn combined_error(&self, mut failures: Vec<(Option<String>, Error)>) -> Error {
         let Some((_, last)) = failures.pop() else {
-            return Error::registry(format!("{} is nowhere to be pulled from", self.reference));
+            return Error::registry(format!("no location to pull {} from", self.reference));
         };
         if failures.is_empty() {
             return last;
@@ -132,7 +132,7 @@ impl Remote {
             None => format!("mirror {error}"),
         };
         let mirrors: Vec<String> = failures.iter().map(mirror).collect();
-        Error::registry(format!("{last}; and before: {}", mirrors.join("; "))).hint(hint)
+        Error::registry(format!("{last}; earlier failures: {}", mirrors.join("; "))).hint(hint)
     }
 
     fn client(&self, insecure: bool) -> Result<&Client> {

@@ -1,4 +1,4 @@
-//! An answer of a registry: its status, its headers, and its body, which is read at most once and bounded.
+//! A response of a registry: its status, its headers, and its body, whose size is bounded.
 
 use std::io::{self, Read};
 
@@ -9,10 +9,10 @@ use super::fault::{Fault, excerpt};
 use super::url::Url;
 use crate::error::Error;
 
-/// A body that short is worth reading to keep the connection.
+/// Bodies up to this size are read to the end, so that the connection can be reused.
 const SHORT: u64 = 16 << 10;
 
-/// An answer whose body is still to be read.
+/// A response whose body has not been read yet.
 pub(super) struct Response {
     /// The final URL after redirects.
     pub(super) url: Url,
@@ -27,10 +27,10 @@ impl Response {
         let response =
             Response { url, status: parts.status.as_u16(), headers: parts.headers, body };
         match response.header(CONTENT_ENCODING.as_str()) {
-            // A digest is over the bytes as sent, so refuse a Content-Encoding.
+            // Digests are computed over the bytes as sent, so refuse a Content-Encoding.
             Some(coding) if !coding.eq_ignore_ascii_case("identity") => {
                 Err(Fault::permanent(Error::registry(format!(
-                    "{} sends the content encoding {:?}, which svp did not ask for",
+                    "{} sends the content encoding {:?}, which svp did not request",
                     response.url,
                     excerpt(coding, 40)
                 ))))
@@ -39,23 +39,23 @@ impl Response {
         }
     }
 
-    /// A header's text; none if it is absent or not ASCII.
+    /// Returns a header's text; `None` if it is absent or not ASCII.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// The media type of `Content-Type`, without parameters, in lower case.
+    /// Returns the media type of `Content-Type`, without parameters, in lower case.
     pub(super) fn content_type(&self) -> Option<String> {
         let value = self.header(CONTENT_TYPE.as_str())?;
         Some(value.split(';').next().unwrap_or(value).trim().to_ascii_lowercase())
     }
 
-    /// The length of the body, if the server sent it.
+    /// Returns the length of the body, if the server sent it.
     pub(super) fn content_length(&self) -> Option<u64> {
         self.body.content_length()
     }
 
-    /// The whole body, which may hold `limit` bytes.
+    /// Reads the whole body, of at most `limit` bytes.
     pub(super) fn read(self, limit: u64, what: &str) -> Result<Vec<u8>, Fault> {
         let server = self.url.authority();
         let too_long = || {
@@ -80,7 +80,7 @@ impl Response {
         Ok(bytes)
     }
 
-    /// The body as it comes, however long.
+    /// Returns a reader of the body, without a limit.
     pub(super) fn into_reader(self) -> ureq::BodyReader<'static> {
         self.body.into_reader()
     }
@@ -88,7 +88,7 @@ impl Response {
     /// Reads a short body to its end, so that the connection can serve the next request.
     pub(super) fn discard(self) {
         if self.content_length().is_some_and(|length| length <= SHORT) {
-            // A failure here only costs the connection.
+            // A failure only means that the connection can't be reused.
             let _ = io::copy(&mut self.into_reader().take(SHORT), &mut io::sink());
         }
     }
@@ -97,17 +97,17 @@ impl Response {
         if !matches!(self.status, 301 | 302 | 303 | 307 | 308) {
             return Ok(None);
         }
-        let refused = |why: &str| {
-            Fault::permanent(Error::registry(format!("{} redirects, but {why}", self.url)))
-        };
-        let location = self.header(LOCATION.as_str()).ok_or_else(|| refused("says not where"))?;
+        let refused =
+            |why: &str| Fault::permanent(Error::registry(format!("{} redirects {why}", self.url)));
+        let location =
+            self.header(LOCATION.as_str()).ok_or_else(|| refused("without a Location"))?;
         let next = self
             .url
             .join(location)
-            .map_err(|why| refused(&format!("not where svp follows: {why}")))?;
+            .map_err(|why| refused(&format!("to a URL that svp does not follow: {why}")))?;
         self.url
             .may_send_to(&next)
-            .map_err(|why| refused(&format!("to {next}, where svp does not follow: {why}")))?;
+            .map_err(|why| refused(&format!("to {next}, which svp does not follow: {why}")))?;
         Ok(Some(next))
     }
 }

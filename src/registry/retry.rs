@@ -1,4 +1,4 @@
-//! When to try again, and how long to wait before.
+//! Retries with exponential back-off.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +10,7 @@ use super::options::ClientOptions;
 use crate::error::Result;
 use crate::progress::{Event, Retry as Retried};
 
-/// Runs `attempt` until it succeeds, fails for good, or has failed `options.retries` times more.
+/// Runs `attempt` until it succeeds, fails permanently, or `options.retries` retries have failed.
 pub(super) fn run<T>(
     options: &ClientOptions,
     mut attempt: impl FnMut() -> Result<T, Fault>,
@@ -27,7 +27,7 @@ pub(super) fn run<T>(
 /// Counts a failure and sleeps before the next attempt.
 ///
 /// # Errors
-/// The fault's own error, if it is final or one too many.
+/// The fault's error, if it is permanent or there are too many failures.
 pub(super) fn pause(options: &ClientOptions, fault: Fault, failures: &mut u32) -> Result<()> {
     let Retry::After(asked) = fault.retry else {
         return Err(fault.into_error());
@@ -39,7 +39,7 @@ pub(super) fn pause(options: &ClientOptions, fault: Fault, failures: &mut u32) -
     let wait = delay(options, *failures, asked);
     *failures += 1;
     let (attempt, attempts, error) = (*failures, options.retries + 1, &fault.error);
-    debug!("attempt {attempt} of {attempts} failed ({error}): the next one in {wait:.1?}");
+    debug!("attempt {attempt} of {attempts} failed ({error}): retrying in {wait:.1?}");
     if let Some(reporter) = &options.reporter {
         reporter.event(Event::Retry(Retried {
             reason: fault.error.to_string(),
@@ -52,8 +52,8 @@ pub(super) fn pause(options: &ClientOptions, fault: Fault, failures: &mut u32) -
     Ok(())
 }
 
-/// Doubles from `options.backoff`, with jitter so that many clients don't return at once; a server's
-/// `Retry-After` is honoured; both up to `options.longest_wait`.
+/// Returns the pause before the next attempt. It doubles from `options.backoff`, with jitter, so that clients don't
+/// retry in step; a longer `Retry-After` takes precedence; `options.longest_wait` limits both.
 fn delay(options: &ClientOptions, failures: u32, asked: Option<Duration>) -> Duration {
     let doubled = options.backoff.saturating_mul(1 << failures.min(16));
     let jitter: f64 = rand::rng().random_range(0.5..1.0);
@@ -65,7 +65,7 @@ fn delay(options: &ClientOptions, failures: u32, asked: Option<Duration>) -> Dur
 pub(super) fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
-        // A value that does not fit is capped later anyway.
+        // A value that overflows is capped later anyway.
         return Some(Duration::from_secs(value.parse().unwrap_or(u32::MAX.into())));
     }
     let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(value).ok()?;

@@ -1,4 +1,4 @@
-//! Whether the server on the other side of TLS is whom svp wants to speak to.
+//! Verifies the certificates of TLS servers.
 
 use std::sync::Arc;
 
@@ -14,22 +14,22 @@ use ureq::tls::Certificate;
 
 use crate::error::{Error, Result};
 
-/// Whom to speak to.
+/// The servers to accept.
 #[derive(Clone, Copy)]
 pub(super) enum ExpectedServer<'a> {
     /// Accepts any certificate, provided the peer proves possession of its key.
     Anyone,
-    /// Servers that an authority vouches for: one of the system's, or one that was `named`. A server that shows a named
-    /// certificate itself is known too: `openssl req -x509` makes one that calls itself an authority, and it is shown by
-    /// registries, as docker's manual describes.
+    /// Accepts servers whose certificate is signed by an authority of the system or a `named` one, or is itself a named
+    /// certificate: the self-signed certificates of registries, which docker's manual creates with `openssl req -x509`,
+    /// are marked as authorities, which WebPKI refuses for a server.
     Known { system: &'a [Certificate<'static>], named: &'a [Certificate<'static>] },
 }
 
 impl ExpectedServer<'_> {
-    /// The verifier.
+    /// Creates the verifier.
     ///
     /// # Errors
-    /// None of the authorities can be used.
+    /// If none of the authorities can be used.
     pub(super) fn verifier(
         self,
         provider: &Arc<CryptoProvider>,
@@ -45,7 +45,7 @@ impl ExpectedServer<'_> {
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
                 .build()
                 .map_err(|why| {
-                    Error::registry("there is no certificate authority to trust")
+                    Error::registry("no trusted certificate authority")
                         .hint("install ca-certificates, or name one with --cacert FILE")
                         .source(why)
                 })?;
@@ -57,7 +57,7 @@ impl ExpectedServer<'_> {
 #[derive(Debug)]
 struct Verifier {
     provider: Arc<CryptoProvider>,
-    /// None to take anyone.
+    /// `None` to accept any certificate.
     authorities: Option<Arc<WebPkiServerVerifier>>,
     named: Vec<CertificateDer<'static>>,
 }
@@ -118,8 +118,8 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Whether a certificate is refused for being an authority's. That comes after a look at its time: one that has expired is
-/// refused for that.
+/// Returns whether the verifier refused a server's certificate only because it is marked as an authority. It checks
+/// the validity period first, so an expired certificate is refused as expired.
 fn is_authority(why: &CertificateError) -> bool {
     matches!(why, CertificateError::Other(why) if why.to_string() == "CaUsedAsEndEntity")
 }

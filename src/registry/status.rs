@@ -11,7 +11,7 @@ use crate::error::Error;
 
 const LARGEST_ERROR: u64 = 64 << 10;
 
-/// The errors of a registry's answer (distribution-spec, "Error Codes").
+/// The body of an error response (distribution-spec, "Error Codes").
 #[derive(Default, Deserialize)]
 struct Errors {
     #[serde(default)]
@@ -26,7 +26,7 @@ struct RegistryError {
     message: String,
 }
 
-/// The error code and message of a registry; empty if it sent none.
+/// Returns the error code and message in the response; empty if there are none.
 pub(super) fn explanation(response: Response) -> (String, String) {
     let body = response.read(LARGEST_ERROR, "an error message").unwrap_or_default();
     let errors: Errors = serde_json::from_slice(&body).unwrap_or_default();
@@ -39,7 +39,7 @@ pub(super) fn fault(response: Response, what: &str) -> Fault {
     to_fault(response, what, false)
 }
 
-/// The same, for a request to store `what`.
+/// As [`fault`], for a request to store `what`.
 pub(super) fn push_fault(response: Response, what: &str) -> Fault {
     to_fault(response, what, true)
 }
@@ -59,21 +59,21 @@ fn to_fault(response: Response, what: &str, push: bool) -> Fault {
     };
     let error = match status {
         401 if push => {
-            Error::registry(format!("{server} wants a login to store {what}{said}")).hint(LOG_IN)
+            Error::registry(format!("{server} requires a login to store {what}{said}")).hint(LOG_IN)
         }
-        401 => Error::registry(format!("{server} wants a login for {what}{said}")).hint(LOG_IN),
+        401 => Error::registry(format!("{server} requires a login for {what}{said}")).hint(LOG_IN),
         403 if push => Error::registry(format!("{server} forbids svp to store {what}{said}"))
             .hint("log in as a user who may write there, or ask the repository's owner for access"),
         403 => Error::registry(format!("{server} forbids svp {what}{said}"))
             .hint("log in as a user who may read it, or ask its owner for access"),
-        404 if push => Error::registry(format!("{server} has no place for {what}{said}"))
+        404 if push => Error::registry(format!("{server} finds no repository for {what}{said}"))
             .hint("check the image's name: does the repository exist, and is it a registry?"),
         404 => Error::registry(format!("{server} does not have {what}{said}")),
         413 => Error::registry(format!("{server} says that {what} is too large{said}")).hint(
-            "the registry, or a proxy before it, bounds the size of requests: ask who runs it",
+            "the registry, or a proxy before it, limits the size of requests: contact its operator",
         ),
-        429 => Error::registry(format!("{server} says that it was asked too often{said}"))
-            .hint("wait a while, or log in: registries allow their users more"),
+        429 => Error::registry(format!("{server} limits the rate of requests{said}"))
+            .hint("wait a while, or log in: many registries allow more requests with a login"),
         416 if !push => Error::registry(format!("{server} does not send the rest of {what}{said}")),
         500.. => {
             let act = if push { "store" } else { "send" };
@@ -92,8 +92,8 @@ fn to_fault(response: Response, what: &str, push: bool) -> Fault {
     Fault { error, retry, kind: FaultKind::Other }
 }
 
-/// The way out of a refused or missing login.
+/// The hint for a refused or missing login.
 pub(super) const LOG_IN: &str = "log in with `svp login`, `podman login`, `skopeo login` or `docker login`, or name a \
      file with --authfile (else svp reads REGISTRY_AUTH_FILE, $XDG_RUNTIME_DIR/containers/auth.json, \
-     ~/.config/containers/auth.json and ~/.docker/config.json); some registries say the same of a \
+     ~/.config/containers/auth.json and ~/.docker/config.json); some registries answer the same for a \
      repository that does not exist";

@@ -18,27 +18,27 @@ use super::server_verifier::ExpectedServer;
 use super::url::Url;
 use crate::error::{Error, Result};
 
-/// Whom a connection trusts.
+/// The servers that a connection trusts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Trust {
-    /// Any peer; otherwise the system's authorities and those of `--cacert`.
+    /// Whether to accept any certificate, rather than only those of the system's authorities and of `--cacert`.
     anyone: bool,
-    /// The directory of the host's own certificates.
+    /// The directory of host-specific certificates.
     directory: Option<PathBuf>,
 }
 
 impl Trust {
-    /// Whom to trust as the server of `url`.
+    /// Returns the trust settings for the server of `url`.
     pub(super) fn of(url: &Url, directories: &CertDirs) -> Self {
         Trust { anyone: url.is_insecure(), directory: directories.of(url) }
     }
 }
 
-/// Makes agents for https.
+/// Creates agents for https.
 pub(super) struct Maker {
     provider: Arc<CryptoProvider>,
     system: Vec<Certificate<'static>>,
-    /// Those of `--cacert`.
+    /// The authorities of `--cacert`.
     named: Vec<Certificate<'static>>,
 }
 
@@ -46,12 +46,12 @@ impl Maker {
     /// Reads the system's authorities and those in `cacert`.
     ///
     /// # Errors
-    /// A file of `cacert` that can't be read or holds no certificate; a processor that the built-in
-    /// cryptography can't run on.
+    /// If a file of `cacert` can't be read or contains no certificate, or the processor does not support the built-in
+    /// cryptography.
     pub(super) fn new(cacert: &[PathBuf]) -> Result<Self> {
         let provider = Arc::new(provider()?);
-        // A file of the system's that can't be read is no reason to fail: what it would have vouched for
-        // fails by itself, with the hint to use --cacert.
+        // Ignore unreadable files of the system: connections that need their authorities fail later, with the
+        // hint to use --cacert.
         let system = rustls_native_certs::load_native_certs().certs;
         let system = system.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
         let mut named = Vec::new();
@@ -61,10 +61,10 @@ impl Maker {
         Ok(Maker { provider, system, named })
     }
 
-    /// Builds an agent that connects by `config` and trusts by `trust`.
+    /// Creates an agent with the settings `config` and `trust`.
     ///
     /// # Errors
-    /// For a certificate file of the host that can't be read or parsed.
+    /// If a host-specific certificate can't be read or parsed.
     pub(super) fn agent(&self, config: ConfigBuilder<AgentScope>, trust: &Trust) -> Result<Agent> {
         let own =
             trust.directory.as_deref().map(HostCertificates::read).transpose()?.unwrap_or_default();
@@ -91,7 +91,7 @@ impl Maker {
     }
 }
 
-/// graviola if the processor supports it, else ring, each if compiled in.
+/// Returns graviola if the processor supports it, else ring, each only if compiled in.
 fn provider() -> Result<CryptoProvider> {
     #[cfg(feature = "tls-graviola")]
     if processor_runs_graviola() {
@@ -114,7 +114,7 @@ fn provider() -> Result<CryptoProvider> {
 #[cfg(all(feature = "tls-graviola", target_arch = "x86_64"))]
 const NEEDED: &str = "AES, PCLMULQDQ, BMI1, BMI2, ADX, AVX and AVX2";
 
-/// graviola panics if these are missing.
+/// Returns whether the processor has the features that graviola needs; it panics without them.
 #[cfg(all(feature = "tls-graviola", target_arch = "x86_64"))]
 fn processor_runs_graviola() -> bool {
     use std::arch::is_x86_feature_detected as has;

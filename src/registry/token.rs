@@ -1,7 +1,7 @@
-//! Answers to a registry's challenges: basic credentials, or a bearer token from its token server.
+//! Answers a registry's challenges: with basic credentials, or with a bearer token from its token server.
 //!
-//! A grant is cached for a registry's repository, sent with every further request, and requested
-//! again when the registry rejects it (distribution's "Token Authentication Specification").
+//! A grant is cached for each repository of a registry, sent with every further request, and renewed when the
+//! registry rejects it (distribution's "Token Authentication Specification").
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -26,7 +26,7 @@ const LARGEST_TOKEN: u64 = 1 << 20;
 /// The token specification's default, in seconds.
 const DEFAULT_LIFE: u64 = 60;
 
-/// A registry's `HOST[:PORT]` as the reference names it, and a repository of it.
+/// A registry's `HOST[:PORT]` as the reference names it, and a repository there.
 pub(super) type RegistryRepository = (String, String);
 
 /// The cache of grants.
@@ -40,7 +40,7 @@ struct Grant {
     /// The value of `Authorization`.
     header: Password,
     until: Option<Instant>,
-    /// The origin of the login; none for an anonymous grant.
+    /// The origin of the login; `None` for an anonymous grant.
     from: Option<String>,
 }
 
@@ -62,23 +62,21 @@ impl Authorizer {
         Authorizer { files, granted: Mutex::default() }
     }
 
-    /// The `Authorization` to send for `place`, if one was granted and has not expired.
+    /// Returns the `Authorization` to send for `repository`, if one was granted and has not expired.
     pub(super) fn header(&self, repository: &RegistryRepository) -> Option<Password> {
         let granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
         let grant = granted.get(repository)?;
         grant.alive().then(|| grant.header.clone())
     }
 
-    /// Returns the origin of the login behind the grant for `place`; none if it is anonymous.
+    /// Returns the origin of the login behind the grant for `repository`; `None` if it is anonymous.
     pub(super) fn source(&self, repository: &RegistryRepository) -> Option<String> {
         let granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
         granted.get(repository)?.from.clone()
     }
 
-    /// Obtains a new `Authorization` for `place` after `registry` refused `used` with `challenges`; returns whether it
-    /// was obtained just now.
-    ///
-    /// Threads that are refused at the same time wait for one of them to obtain it.
+    /// Obtains a new `Authorization` for `repository` after `registry` refused `used` with `challenges`. Returns it and
+    /// whether this call obtained it: of several threads refused at the same time, one obtains it and the others wait.
     pub(super) fn answer(
         &self,
         http: &Http,
@@ -88,7 +86,7 @@ impl Authorizer {
         used: Option<&Password>,
     ) -> Result<(Password, bool), Fault> {
         let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
-        // One that has expired was not sent, and is no answer.
+        // Use a grant that another thread has obtained since, unless it has expired.
         let other =
             granted.get(repository).filter(|grant| grant.alive() && Some(&grant.header) != used);
         if let Some(grant) = other {
@@ -112,23 +110,24 @@ impl Authorizer {
             (Some(Challenge::Basic), Some((_, from))) => {
                 return Err(Fault::permanent(
                     Error::registry(format!(
-                        "{} wants a user name and a password, and {from} holds a token",
+                        "{} requires a user name and a password, but {from} has a token",
                         registry.authority()
                     ))
                     .hint(status::LOG_IN),
                 ));
             }
             (Some(Challenge::Basic), None) => {
-                let error = format!("{} wants a login for {}", registry.authority(), repository.1);
+                let error =
+                    format!("{} requires a login for {}", registry.authority(), repository.1);
                 return Err(Fault::permanent(Error::registry(error).hint(status::LOG_IN)));
             }
             (None, _) => {
                 return Err(Fault::permanent(
                     Error::registry(format!(
-                        "{} wants a login of a kind that svp does not know",
+                        "{} requires an authentication scheme that svp does not support",
                         registry.authority()
                     ))
-                    .hint("svp knows basic and bearer authentication"),
+                    .hint("svp supports basic and bearer authentication"),
                 ));
             }
         };
@@ -138,13 +137,13 @@ impl Authorizer {
     }
 }
 
-/// A token is worth less to a thief than a password: it is preferred.
+/// Prefers bearer to basic: a leaked token does less harm than a leaked password.
 fn best(challenges: &[Challenge]) -> Option<&Challenge> {
     let bearer = challenges.iter().find(|c| matches!(c, Challenge::Bearer { .. }));
     bearer.or_else(|| challenges.first())
 }
 
-/// The error of a login that the server did not take.
+/// Creates the error for a login that the server refused.
 pub(super) fn refused(registry: &Url, from: &str) -> Fault {
     let error = format!("{} refuses {}", registry.authority(), login_of(from));
     Fault::permanent(Error::registry(error).hint(status::LOG_IN))
@@ -153,7 +152,7 @@ pub(super) fn refused(registry: &Url, from: &str) -> Fault {
 fn login_of(from: &str) -> String {
     match from {
         GIVEN => "this user name and password".to_owned(),
-        from => format!("the login that {from} holds"),
+        from => format!("the login in {from}"),
     }
 }
 
@@ -211,7 +210,7 @@ impl BearerRequest<'_> {
     fn realm_url(&self) -> Result<Url, Fault> {
         let refuse = |why: String| {
             Fault::permanent(Error::registry(format!(
-                "{} sends svp for a token to a place where svp does not go: {why}",
+                "{} names a token server that svp does not contact: {why}",
                 self.registry.authority()
             )))
         };
@@ -229,7 +228,7 @@ impl BearerRequest<'_> {
                 let said = if message.is_empty() { message } else { format!(" ({message})") };
                 let error = match &from {
                     Some(from) => format!("{server} refuses {}{said}", login_of(from)),
-                    None => format!("{server} wants a login for {}{said}", self.repository.1),
+                    None => format!("{server} requires a login for {}{said}", self.repository.1),
                 };
                 return Err(Fault::permanent(Error::registry(error).hint(status::LOG_IN)));
             }
@@ -246,15 +245,15 @@ impl BearerRequest<'_> {
     }
 }
 
-/// How long a token is used, given the server's `expires_in`. Invalid values (servers send
-/// 0, negative numbers or text) count as the default: a registry that expires it earlier answers 401.
+/// Returns how long to use a token, given the server's `expires_in`. Invalid values (servers send 0, negative numbers
+/// or text) count as the default: a registry whose token expires earlier answers 401.
 fn life(expires_in: Option<&Value>) -> Duration {
     let said = expires_in.and_then(|said| match said {
         Value::String(text) => text.parse().ok(),
         said => said.as_u64(),
     });
     let seconds = said.filter(|seconds| *seconds > 0).unwrap_or(DEFAULT_LIFE).min(86_400);
-    // A token about to expire would only be refused.
+    // Renew a little early: a token that expires in transit would be refused.
     Duration::from_secs(seconds - (seconds / 2).min(5))
 }
 

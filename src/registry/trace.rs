@@ -1,4 +1,4 @@
-//! Diagnostics of requests. Never includes URL queries and headers, which may have credentials.
+//! Diagnostics of requests. Never logs URL queries or headers, which may contain credentials.
 
 use std::time::Instant;
 
@@ -6,8 +6,8 @@ use log::debug;
 
 use super::url::Url;
 
-/// Sends one request by `send` and logs its method, its URL without the query, the status of the answer if one came,
-/// and its duration.
+/// Calls `send` and logs the request's method, its URL without the query, the status of the response, if any, and the
+/// duration.
 pub(super) fn request<T, E>(
     method: &str,
     url: &Url,
@@ -19,7 +19,7 @@ pub(super) fn request<T, E>(
     let took = since.elapsed();
     match &answer {
         Ok(answer) => debug!("{method} {url}: status {} after {took:.1?}", status(answer)),
-        Err(_) => debug!("{method} {url}: no proper answer after {took:.1?}"),
+        Err(_) => debug!("{method} {url}: no valid response after {took:.1?}"),
     }
     answer
 }

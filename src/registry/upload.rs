@@ -1,7 +1,7 @@
-//! The push side (distribution-spec, "Push"): blobs that a registry lacks, and manifests.
+//! Pushes blobs that a registry lacks, and manifests (distribution-spec, "Push").
 //!
-//! A blob is uploaded in one request if the registry accepts that, which is fastest. Otherwise, or after the
-//! connection was cut, it goes in chunks, each of which survives the next cut.
+//! A blob is uploaded in one request if the registry accepts that, which is fastest. Otherwise, or after a broken
+//! connection, it is uploaded in chunks, so that a further failure costs at most one chunk.
 
 use super::fault::{Fault, Retry};
 use super::http::{Body, Method, Reopen, WriteRequest};
@@ -12,36 +12,36 @@ use super::{Client, retry, status};
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, Reference};
 
-/// Chunk size in bytes, unless the registry asks for larger chunks.
+/// Chunk size in bytes, unless the registry requires larger chunks.
 const CHUNK: u64 = 8 << 20;
-/// Maximum chunk size: a chunk is resent after a broken connection.
+/// Maximum chunk size in bytes: a chunk is resent after a broken connection.
 const LARGEST_CHUNK: u64 = 256 << 20;
 
-/// How a blob came to be at the registry.
+/// How a blob got to the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pushed {
-    /// It was there.
+    /// It already existed there.
     Present,
     /// Mounted from another repository of the registry.
     Mounted,
-    /// It was sent.
+    /// It was uploaded.
     Sent,
 }
 
-/// An upload that a registry has begun.
+/// An upload in progress at a registry.
 struct Session {
     url: Url,
     chunk: u64,
 }
 
 impl Client {
-    /// Whether the repository of `reference` has the blob.
+    /// Returns whether the repository of `reference` has the blob.
     fn has_blob(&self, reference: &Reference, blob: &Descriptor) -> Result<bool, Fault> {
         let send = WriteRequest { method: Method::Head, ..WriteRequest::default() };
         let path = format!("blobs/{}", blob.digest);
         let response = self.send(reference, &path, &send)?;
         match response.status {
-            // A blob of another length can't be ours: let the registry judge the upload.
+            // A blob of another length is damaged: upload it, and let the registry verify the digest.
             200 => Ok(response.header("content-length").is_none_or(|n| n == blob.size.to_string())),
             404 => Ok(false),
             _ => Err(status::fault(response, "a blob")),
@@ -52,7 +52,7 @@ impl Client {
     /// same registry that may have it.
     ///
     /// # Errors
-    /// As [`Client::manifest`]; those of `content`.
+    /// As [`Client::manifest`], and the errors of `content`.
     pub fn push_blob(
         &self,
         reference: &Reference,
@@ -98,7 +98,7 @@ impl Client {
         }
     }
 
-    /// Makes the tag (else the digest) of `reference` stand for a manifest or an index, whose blobs must be there.
+    /// Stores a manifest or an index under the tag (else the digest) of `reference`. Its blobs must exist there.
     ///
     /// # Errors
     /// As [`Client::manifest`].
@@ -135,7 +135,7 @@ impl Client {
     }
 }
 
-/// One blob on its way.
+/// The upload of one blob.
 struct Upload<'a> {
     client: &'a Client,
     reference: &'a Reference,
@@ -147,7 +147,7 @@ struct Upload<'a> {
 /// A failed attempt to send.
 struct Failed {
     fault: Fault,
-    /// The registry does not take a blob in one piece.
+    /// Whether the registry refused to take the blob in one request.
     whole_refused: bool,
 }
 
@@ -158,7 +158,7 @@ impl From<Fault> for Failed {
 }
 
 impl Upload<'_> {
-    /// Asks for an upload, or for the blob of the repository `from`.
+    /// Starts an upload, or mounts the blob from the repository `from`.
     fn begin(&self, from: Option<&str>) -> Result<Result<Session, Pushed>, Fault> {
         let mut path = "blobs/uploads/".to_owned();
         if let Some(from) = from {
@@ -195,7 +195,7 @@ impl Upload<'_> {
         self.finish(session, whole)
     }
 
-    /// The last request, which names the digest.
+    /// Sends the last request, which names the digest.
     fn finish(&self, session: &Session, body: Body<'_>) -> Result<(), Failed> {
         let url = session.url.with_query(&[("digest", &self.blob.digest.to_string())]);
         let whole = matches!(body, Body::Stream { .. });
@@ -211,7 +211,7 @@ impl Upload<'_> {
                 response.discard();
                 Ok(())
             }
-            // A proxy's bound on requests, or a registry that knows chunks alone.
+            // A proxy limits the size of requests, or the registry supports only chunks.
             405 | 411 | 413 | 501 if whole => {
                 Err(Failed { fault: status::push_fault(response, "a blob"), whole_refused: true })
             }
@@ -259,16 +259,17 @@ impl Upload<'_> {
                 response.discard();
                 Ok(())
             }
-            // An earlier attempt transferred a part: ask for the offset.
+            // An earlier attempt transferred part of the chunk: retry from the registry's offset.
             416 => {
-                let error = Error::registry(format!("{} lost count", response.url.authority()));
+                let server = response.url.authority();
+                let error = Error::registry(format!("{server} expects another upload offset"));
                 Err(Fault::transient(error))
             }
             _ => Err(status::push_fault(response, "a part of a blob")),
         }
     }
 
-    /// How many bytes the registry has of an upload that was cut.
+    /// Returns how many bytes of an interrupted upload the registry has.
     fn received(&self, session: &mut Session) -> Result<u64, Fault> {
         let send = WriteRequest { method: Method::Get, ..WriteRequest::default() };
         let response = self.client.send_to(self.reference, &session.url, &send)?;
@@ -280,29 +281,31 @@ impl Upload<'_> {
         }
         let range = response.header("range").map(|range| range.trim_start_matches("bytes="));
         let last = range.and_then(|range| range.split_once('-')?.1.parse::<u64>().ok());
-        // An empty range is reported as 0-0: that byte is resent, and refused if it was stored.
+        // Registries report an empty range as 0-0: resend that byte; if it was stored, the chunk is refused.
         let at = last.filter(|last| *last > 0).map_or(0, |last| last + 1);
         response.discard();
         if at > self.blob.size {
-            let error = Error::registry(format!("{} has more than was sent", session.url));
+            let error = Error::registry(format!("{} reports more bytes than sent", session.url));
             return Err(Fault::permanent(error));
         }
         Ok(at)
     }
 }
 
-/// The URL for the next request of an upload.
+/// Returns the URL for the next request of an upload.
 fn location(response: &Response) -> Result<Url, Fault> {
     let server = response.url.authority();
-    let lies = |what: String| Fault::permanent(Error::registry(format!("{server} {what}")));
+    let bad = |what: String| Fault::permanent(Error::registry(format!("{server} {what}")));
     let location = response
         .header("location")
-        .ok_or_else(|| lies("takes an upload and does not say where".into()))?;
+        .ok_or_else(|| bad("accepts an upload without a Location".into()))?;
     let next = response
         .url
         .join(location)
-        .map_err(|why| lies(format!("wants an upload sent where svp does not go: {why}")))?;
+        .map_err(|why| bad(format!("names an upload location that svp does not contact: {why}")))?;
     let sent = response.url.may_send_to(&next);
-    sent.map_err(|why| lies(format!("wants an upload sent to {next}: {why}")))?;
+    sent.map_err(|why| {
+        bad(format!("directs an upload to {next}, which svp does not contact: {why}"))
+    })?;
     Ok(next)
 }

@@ -1,13 +1,13 @@
-//! URLs of registries, and the redirects that are allowed.
+//! URLs of registries, and the rules for redirects.
 //!
-//! A [`Url`] shows itself without its query: a redirect's query often is a signature that grants access.
+//! A [`Url`] is displayed without its query: a redirect's query is often a signature that grants access.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ureq::http::Uri;
 
-/// The two schemes that svp speaks.
+/// The supported schemes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Scheme {
     Http,
@@ -23,12 +23,12 @@ pub(super) struct Url {
     port: u16,
     /// Starts with `/`; includes the query.
     path: String,
-    /// The user allows this host without verified TLS.
+    /// Whether this host may be reached without verified TLS.
     insecure: bool,
 }
 
 impl Url {
-    /// `SCHEME://AUTHORITY/PATH`, where `authority` is a checked `HOST[:PORT]`.
+    /// Creates `SCHEME://AUTHORITY/PATH`, where `authority` is a validated `HOST[:PORT]`.
     pub(super) fn new(scheme: Scheme, authority: &str, path: &str) -> Result<Self, String> {
         let scheme = match scheme {
             Scheme::Http => "http",
@@ -39,22 +39,22 @@ impl Url {
 
     /// Parses an absolute URL.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let (scheme, _) = text.split_once("://").ok_or("it is no absolute URL")?;
+        let (scheme, _) = text.split_once("://").ok_or("it is not an absolute URL")?;
         let (scheme, default_port) = match scheme.to_ascii_lowercase().as_str() {
             "http" => (Scheme::Http, 80),
             "https" => (Scheme::Https, 443),
-            _ => return Err("svp follows http and https alone".into()),
+            _ => return Err("svp follows only http and https".into()),
         };
-        // A fragment is the client's own business and is never sent.
+        // A fragment is for the client and never sent.
         let text = text.split('#').next().unwrap_or(text);
         let uri: Uri = text.parse().map_err(|_| "it is malformed")?;
-        let authority = uri.authority().ok_or("it names no host")?;
+        let authority = uri.authority().ok_or("it has no host")?;
         if authority.as_str().contains('@') {
-            return Err("it carries a user name".into());
+            return Err("it contains a user name".into());
         }
         let host = authority.host().to_ascii_lowercase();
         if host.is_empty() {
-            return Err("it names no host".into());
+            return Err("it has no host".into());
         }
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
@@ -67,18 +67,17 @@ impl Url {
         })
     }
 
-    /// The same URL, whose host is trusted in plain http and with any certificate.
+    /// Returns the URL, allowing plain http and any certificate for its host.
     pub(super) fn insecure(self) -> Self {
         Url { insecure: true, ..self }
     }
 
-    /// Whether any certificate is good enough for this host.
+    /// Returns whether plain http and any certificate are allowed for this host.
     pub(super) fn is_insecure(&self) -> bool {
         self.insecure
     }
 
-    /// Resolves an absolute URL from this server: the permissions of its own host stay valid there, and there
-    /// alone.
+    /// Parses an absolute URL that this server sent. It is insecure only if this URL is insecure and has the same host.
     pub(super) fn named(&self, text: &str) -> Result<Self, String> {
         let next = Url::parse(text)?;
         let insecure = self.insecure && next.host == self.host;
@@ -95,7 +94,7 @@ impl Url {
             .next()
             .is_some_and(|head| head.contains(':') && !head.starts_with(':'));
         if has_scheme {
-            return Err("svp follows http and https alone".into());
+            return Err("svp follows only http and https".into());
         }
         let scheme = if self.scheme == Scheme::Https { "https" } else { "http" };
         if let Some(rest) = location.strip_prefix("//") {
@@ -113,7 +112,7 @@ impl Url {
         self.named(&format!("{scheme}://{}{path}", self.authority()))
     }
 
-    /// The same URL with a query added.
+    /// Returns the URL with `pairs` added to its query.
     pub(super) fn with_query(&self, pairs: &[(&str, &str)]) -> Self {
         let mut path = self.path.clone();
         for (name, value) in pairs {
@@ -123,7 +122,7 @@ impl Url {
         Url { path, ..self.clone() }
     }
 
-    /// `HOST[:PORT]`, with the port unless it is the scheme's default.
+    /// Returns `HOST[:PORT]`, with the port unless it is the scheme's default.
     pub(super) fn authority(&self) -> String {
         match (self.scheme, self.port) {
             (Scheme::Http, 80) | (Scheme::Https, 443) => self.host.clone(),
@@ -131,7 +130,7 @@ impl Url {
         }
     }
 
-    /// The host in lower case, IPv6 addresses with their brackets.
+    /// Returns the host in lower case, IPv6 addresses with their brackets.
     pub(super) fn host(&self) -> &str {
         &self.host
     }
@@ -144,32 +143,32 @@ impl Url {
         self.scheme
     }
 
-    /// Whether both are of one server: scheme, host and port. Credentials stay within an origin.
+    /// Returns whether both have the same scheme, host and port. Credentials are only sent within an origin.
     pub(super) fn same_origin(&self, other: &Url) -> bool {
         (self.scheme, &self.host, self.port) == (other.scheme, &other.host, other.port)
     }
 
-    /// The whole URL, query included: for the wire, not for messages.
+    /// Returns the whole URL with its query: for requests, not for messages.
     pub(super) fn full(&self) -> String {
         let scheme = if self.scheme == Scheme::Https { "https" } else { "http" };
         format!("{scheme}://{}{}", self.authority(), self.path)
     }
 
-    /// Whether a server of this origin may send us to `next`, by a redirect or as a token's realm.
+    /// Checks that this server may direct svp to `next`, by a redirect or as a token server.
     ///
-    /// Plain http goes to loopback only (and back to an insecure registry that speaks it), and a registry elsewhere has no business with this host's
-    /// loopback: it could use svp to reach services that only listen locally.
+    /// Plain http is allowed only for loopback, and for an insecure registry that already uses it. A remote registry
+    /// may not name this host's loopback: it could use svp to reach services that only listen locally.
     pub(super) fn may_send_to(&self, next: &Url) -> Result<(), String> {
         if is_loopback(&next.host) {
             if is_loopback(&self.host) {
                 return Ok(());
             }
-            return Err("a registry elsewhere may not send svp to this host's loopback".into());
+            return Err("a remote registry may not direct svp to this host's loopback".into());
         }
         // Never downgrade from TLS.
         let stays = next.insecure && self.scheme == Scheme::Http;
         if next.scheme == Scheme::Http && !stays {
-            return Err("svp speaks plain http to loopback alone".into());
+            return Err("svp uses plain http only for loopback".into());
         }
         Ok(())
     }
@@ -189,7 +188,7 @@ impl fmt::Debug for Url {
     }
 }
 
-/// Whether `host` (no port; IPv6 with or without brackets) is loopback: 127.0.0.0/8, `::1`, `localhost`.
+/// Returns whether `host` (no port; IPv6 with or without brackets) is loopback: 127.0.0.0/8, `::1`, `localhost`.
 pub(super) fn is_loopback(host: &str) -> bool {
     let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
     bare.eq_ignore_ascii_case("localhost")
@@ -197,7 +196,7 @@ pub(super) fn is_loopback(host: &str) -> bool {
         || bare.parse::<Ipv6Addr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// The host of a checked `HOST[:PORT]`.
+/// Returns the host of a validated `HOST[:PORT]`.
 pub(super) fn host_of(authority: &str) -> &str {
     match authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !host.is_empty() => host,
@@ -205,7 +204,7 @@ pub(super) fn host_of(authority: &str) -> &str {
     }
 }
 
-/// Escapes everything but RFC 3986's unreserved characters.
+/// Percent-encodes everything but unreserved characters (RFC 3986, section 2.3).
 pub(super) fn percent_encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -254,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_http_and_loopback_are_fenced() {
+    fn plain_http_and_loopback_are_restricted() {
         let url = |text: &str| Url::parse(text).unwrap();
         let cases = [
             ("https://r.example/", "https://cdn.example/", true),
@@ -274,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn an_insecure_registry_is_so_for_its_host_alone() {
+    fn insecure_applies_only_to_the_registrys_host() {
         let registry = Url::parse("http://r.example:5000/v2/").unwrap().insecure();
         let next = |location: &str| {
             let next = registry.join(location).unwrap();

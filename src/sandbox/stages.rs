@@ -57,7 +57,7 @@ pub(crate) fn run_if_stage() -> Option<ExitCode> {
 
 fn run() -> Result<(), ()> {
     close_inherited();
-    diagnostics::start_as_told();
+    diagnostics::start_inherited();
     die_with_parent();
     fd_limit::lower_limit();
     // A new session: the container gets no controlling terminal, and svp alone handles Ctrl-C.

@@ -51,8 +51,8 @@ impl Listener {
         // Only a killed monitor leaves one.
         let _ = fs::remove_file(&path);
         let dir = File::open(service_dir.dir()).io("open", service_dir.dir())?;
-        let listener = UnixListener::bind(short_path(&dir)).io("make the socket", &path)?;
-        listener.set_nonblocking(true).io("make the socket", &path)?;
+        let listener = UnixListener::bind(short_path(&dir)).io("create the socket", &path)?;
+        listener.set_nonblocking(true).io("create the socket", &path)?;
         Ok(Listener(listener))
     }
 

@@ -68,7 +68,7 @@ pub(crate) fn run_captured(
     limit: Duration,
 ) -> Result<(End, String)> {
     const MAX_OUTPUT: usize = 64 << 10;
-    let failed = |error| Error::new(Kind::Storage, "can't make a pipe").source(error);
+    let failed = |error| Error::new(Kind::Storage, "can't create a pipe").source(error);
     let spec = spec(store, record, argv)?;
     let (output, theirs) = std::io::pipe().map_err(failed)?;
     let null = File::open("/dev/null").map_err(failed)?;

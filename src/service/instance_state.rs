@@ -65,7 +65,7 @@ impl InstanceState {
         let previous = std::fs::read(&path).ok();
         let staging = store.stage()?;
         let mut file =
-            NamedTempFile::new_in(staging.path()).io("make a file in", staging.path())?;
+            NamedTempFile::new_in(staging.path()).io("create a file in", staging.path())?;
         let text = serde_json::to_vec_pretty(self).expect("a state is plain data");
         file.write_all(&text).io("write", &path)?;
         file.as_file().sync_all().io("sync", &path)?;

@@ -97,7 +97,7 @@ pub(crate) fn run_if_monitor(words: Words) -> Option<ExitCode> {
     sandbox::close_inherited();
     let root = PathBuf::from(arguments.next()?);
     let name = arguments.next()?.into_string().ok()?;
-    diagnostics::start_as_told();
+    diagnostics::start_inherited();
     interrupt::install();
     // EPERM: it leads a process group already.
     let _ = nix::unistd::setsid();
@@ -117,7 +117,7 @@ pub(crate) fn run_if_monitor(words: Words) -> Option<ExitCode> {
 fn monitor(root: &Path, name: &str, sender: &EventSender) -> Result<()> {
     let service_dir = ServiceDir::existing(root, name)?;
     let signals = interrupt::signals_to_pipe()
-        .map_err(|error| Error::sandbox("can't make a pipe").source(error))?;
+        .map_err(|error| Error::sandbox("can't create a pipe").source(error))?;
     let mut started = || sender.started();
     let mut hooks = Hooks { started: &mut started, show: &|_, _, _| {}, reporter: sender };
     run(root, &service_dir, signals, &mut hooks).map(drop)

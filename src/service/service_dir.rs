@@ -118,11 +118,11 @@ impl ServiceDir {
     pub(crate) fn create(&self, record: &Record) -> Result<()> {
         let parent = self.dir.parent().unwrap_or(&self.dir);
         let mut builder = DirBuilder::new();
-        builder.mode(0o700).recursive(true).create(parent).io("make", parent)?;
+        builder.mode(0o700).recursive(true).create(parent).io("create", parent)?;
         // Created elsewhere and renamed, so that no incomplete service is ever visible.
         let staging = Staging::new(&StoreLayout::new(self.root()).tmp())?;
         let new = ServiceDir { dir: staging.path().join("service"), name: self.name.clone() };
-        builder.create(new.logs()).io("make", new.logs())?;
+        builder.create(new.logs()).io("create", new.logs())?;
         new.write(SERVICE_RECORD, record, true)?;
         if self.dir.exists()
             && self.is_partly_removed()
@@ -145,7 +145,7 @@ impl ServiceDir {
                     self.name
                 ))
             }
-            other => Error::io("make", &self.dir, other),
+            other => Error::io("create", &self.dir, other),
         })?;
         File::open(parent).and_then(|dir| dir.sync_all()).io("sync", parent)
     }
@@ -197,7 +197,7 @@ impl ServiceDir {
             return Err(error);
         }
         let Ok(mut file) = File::options().write(true).open(&path) else { return Err(error) };
-        let length = usize::try_from(file.metadata().io("look at", &path)?.len()).unwrap_or(0);
+        let length = usize::try_from(file.metadata().io("stat", &path)?.len()).unwrap_or(0);
         text.resize(text.len().max(length), b'\n');
         file.write_all(&text).io("write", &path)
     }

@@ -1,4 +1,4 @@
-//! Converts a Docker schema 2 image into an OCI image, for destinations that allow no other.
+//! Converts a Docker schema 2 image into an OCI image, for destinations that support only those.
 
 use serde_json::Value;
 
@@ -9,10 +9,10 @@ use crate::oci::{Descriptor, Document, Manifest};
 use crate::progress::{ImageNote, Reporter};
 use crate::store::Store;
 
-/// Gives an image of the store, or an index with all its images, with manifests of OCI's: their own, unless those
-/// are Docker's. Config and layers stay byte for byte, under OCI's media types. Nothing is tagged.
+/// Converts an image in the store, or an index with all its images, to OCI manifests; returns it unchanged if it has
+/// no Docker manifests. Config and layers stay byte for byte, under OCI's media types. Tags nothing.
 ///
-/// skopeo and podman pass over Docker's manifests in an image layout.
+/// This is necessary because skopeo and podman ignore Docker manifests in an image layout.
 ///
 /// # Errors
 /// [`Kind::BadInput`](crate::error::Kind::BadInput) if a manifest is missing or damaged;
@@ -27,7 +27,7 @@ pub fn as_oci(
     };
     let mut changed = descriptor.media_type != MediaType::ImageIndex;
     for entry in &mut index.manifests {
-        // An index may name images that the store does not have.
+        // The store may lack some images of an index.
         if store.has_blob(&entry.digest) && entry.media_type.as_ref() == DOCKER_MANIFEST {
             let image = image_as_oci(entry, store, reporter)?;
             *entry = Descriptor { annotations: entry.annotations.clone(), ..image };

@@ -1,4 +1,4 @@
-//! Images of registries.
+//! Images in registries.
 
 use std::io::{self, Read};
 
@@ -23,7 +23,7 @@ impl ImageSource for RegistrySource {
         let raw = self.0.manifest_at(descriptor.digest)?;
         if raw.bytes.len() as u64 != descriptor.size {
             return Err(Error::registry(format!(
-                "the manifest {} has {} bytes and not {} as its index says",
+                "the manifest {} has {} bytes, not {} as its index says",
                 descriptor.digest,
                 raw.bytes.len(),
                 descriptor.size

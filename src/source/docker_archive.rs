@@ -1,7 +1,7 @@
 //! Images in the archives of `docker save`: a `manifest.json` that lists configs, tags and layers.
 //!
-//! Such an archive has no image manifest, so one is made: over the config's bytes as they are, which keeps the
-//! image's ID, and over the layers as they are in the archive. The same archive gives the same manifest.
+//! Such an archive has no image manifest, so svp creates one for the unchanged config, which keeps the image ID, and
+//! the unchanged layers. The same archive gives the same manifest.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -17,7 +17,7 @@ use crate::oci::json::{MAX_CONFIG, MAX_MANIFEST, parse};
 use crate::oci::media_type::{CONFIG, Compression, MANIFEST};
 use crate::oci::{Config, Descriptor, Digest, DigestReader, Manifest, Platform, Reference};
 
-/// The file that makes an archive one of docker's.
+/// The file that identifies an archive of `docker save`.
 pub(super) const MANIFEST_JSON: &str = "manifest.json";
 
 /// One image of `manifest.json`.
@@ -32,12 +32,12 @@ pub(super) struct Item {
 }
 
 impl Item {
-    /// The names of the image in the archive.
+    /// Returns the names of the image in the archive.
     pub(super) fn tags(&self) -> impl Iterator<Item = &str> {
         self.repo_tags.iter().flatten().map(String::as_str)
     }
 
-    /// Whether one of its names is `reference`, with or without Docker Hub's host.
+    /// Returns whether one of its names is `reference`, with or without Docker Hub's host.
     fn is_named(&self, reference: &str) -> bool {
         let full = |text: &str| {
             let reference = text.parse::<Reference>().ok()?;
@@ -47,17 +47,19 @@ impl Item {
     }
 }
 
-/// Every image of the archive.
+/// Returns all images of the archive.
 pub(super) fn items(tar: &Tarball) -> Result<Vec<Item>> {
     let shown = tar.path().display();
     let bytes = tar.read_small(MANIFEST_JSON, MAX_MANIFEST)?.ok_or_else(|| {
-        Error::bad_input(format!("{shown} has no {MANIFEST_JSON}: it is no archive of docker save"))
-            .hint("an archive of an OCI layout is named oci-archive:FILE")
+        Error::bad_input(format!(
+            "{shown} has no {MANIFEST_JSON}: it is not an archive of docker save"
+        ))
+        .hint("for an archive of an OCI layout, write oci-archive:FILE")
     })?;
     parse(&bytes, &format!("{shown}: {MANIFEST_JSON}"))
 }
 
-/// The image that `reference` names: `REPO:TAG`, `@NUMBER` from 0 on, or nothing if there is only one.
+/// Returns the image that `reference` names: `REPO:TAG`, or `@NUMBER` from 0; without a reference, the only one.
 pub(super) fn choose(tar: &Tarball, reference: Option<&str>) -> Result<Item> {
     let shown = tar.path().display();
     let mut items = items(tar)?;
@@ -76,19 +78,19 @@ pub(super) fn choose(tar: &Tarball, reference: Option<&str>) -> Result<Item> {
     }
     let mut there: Vec<&str> = items.iter().flat_map(Item::tags).take(20).collect();
     if there.is_empty() {
-        there.push("nothing with a name; images are counted from @0");
+        there.push("no named images; the first is @0");
     }
     let what = match reference {
         Some(name) => format!("no image {name:?}"),
         None => format!("{} images", items.len()),
     };
     Err(Error::bad_input(format!("{shown} has {what}")).hint(format!(
-        "choose one by writing :REPO:TAG or :@NUMBER after the path; there is: {}",
+        "choose one by writing :REPO:TAG or :@NUMBER after the path; available: {}",
         there.join(", ")
     )))
 }
 
-/// An image of an archive.
+/// An image in an archive.
 pub(super) struct DockerArchiveSource<'a> {
     tar: &'a Tarball,
     blobs: HashMap<Digest, Span>,
@@ -133,8 +135,8 @@ impl<'a> DockerArchiveSource<'a> {
     }
 }
 
-/// The descriptor of a layer. A plain tar's digest is its diff ID, which is checked when it is read; the digest
-/// of a compressed one is recorded nowhere.
+/// Returns the descriptor of a layer. A plain tar's digest is its diff ID, which is verified on reading; the digest of
+/// a compressed layer is not recorded, so it is computed.
 fn descriptor_of(tar: &Tarball, span: Span, diff_id: Digest) -> Result<Descriptor> {
     let mut head = [0; 6];
     let length = read_full(&mut tar.section(span), &mut head).io("read", tar.path())?;
@@ -152,7 +154,7 @@ impl ImageSource for DockerArchiveSource<'_> {
     }
 
     fn manifest(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
-        Err(Error::bad_input(format!("there is no manifest {} in the archive", descriptor.digest)))
+        Err(Error::bad_input(format!("the archive has no manifest {}", descriptor.digest)))
     }
 
     fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>> {

@@ -1,4 +1,4 @@
-//! The interface of all open sources.
+//! The interface of image sources.
 
 use std::io::{self, Read};
 
@@ -11,25 +11,25 @@ pub(super) trait ImageSource: Sync {
     /// platforms under one name, `platform` decides.
     fn root(&self, platform: &Platform) -> Result<(Descriptor, Vec<u8>)>;
 
-    /// The verified bytes of a manifest or an index that an index names.
+    /// Reads a manifest or an index that an index names, and verifies it.
     fn manifest(&self, descriptor: &Descriptor) -> Result<Vec<u8>>;
 
-    /// A stream of a blob, which fails at its end unless size and digest are right.
+    /// Opens a blob; the reader fails at its end unless size and digest match.
     fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>>;
 
     /// Converts a failure to read a blob.
     fn read_error(&self, error: io::Error) -> Error;
 
-    /// The registry repository that served the blobs, if the source is a registry.
+    /// Returns the registry repository that served the blobs, if the source is a registry.
     fn location(&self) -> Option<Reference> {
         None
     }
 
-    /// The verified content of a small blob.
+    /// Reads a small blob and verifies it.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if it has more than `max` bytes; else as
-    /// [`ImageSource::read_error`] returns.
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the blob has more than `max` bytes; else as converted by
+    /// [`ImageSource::read_error`].
     fn read(&self, descriptor: &Descriptor, max: u64) -> Result<Vec<u8>> {
         let Descriptor { digest, size, .. } = *descriptor;
         if size > max {
@@ -39,7 +39,7 @@ pub(super) trait ImageSource: Sync {
         // The stream ends at the descriptor's size.
         let name = || format!("blob {digest}");
         let mut blob = self.blob(descriptor).map_err(|error| match error.kind() {
-            // A registry's error names the registry alone.
+            // A registry's error does not name the blob.
             Kind::Registry => error.context(name()),
             _ => error,
         })?;

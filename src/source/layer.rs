@@ -1,4 +1,4 @@
-//! One layer on its way into the store: digest, size and diff ID are verified in the same pass.
+//! Transfers a layer into the store, verifying digest, size and diff ID in one pass.
 
 use std::cell::RefCell;
 use std::io::{self, Read};
@@ -18,7 +18,7 @@ use crate::oci::{Descriptor, Digest, Layer};
 use crate::progress::{Direction, Event, Reporter, Transfer};
 use crate::store::{BlobWriter, Store};
 
-/// Maximum size of a layer's tar, in bytes; a larger one is an attack.
+/// Maximum size of a layer's tar, in bytes, against decompression bombs.
 const MAX_TAR: u64 = 1 << 40;
 /// Bytes between two progress events.
 const STRIDE: u64 = 1 << 20;
@@ -28,14 +28,13 @@ pub(super) struct Transfers<'a> {
     pub(super) image_source: &'a dyn ImageSource,
     pub(super) store: &'a Store,
     pub(super) reporter: &'a dyn Reporter,
-    /// Set when one has failed, so that the others stop.
+    /// Set when one transfer has failed, so that the others stop.
     pub(super) stop: AtomicBool,
-    /// Serialises zstd decoders: a window may take 32 MiB, and several would exceed the bound on svp's
-    /// memory.
+    /// Serialises zstd decoders: each window may take 32 MiB, and several would exceed svp's memory limit.
     pub(super) zstd: Mutex<()>,
 }
 
-/// A verified layer that isn't a blob yet.
+/// A verified layer that is not yet published as a blob.
 pub(super) struct Fetched {
     writer: BlobWriter,
     descriptor: Descriptor,
@@ -43,7 +42,7 @@ pub(super) struct Fetched {
 }
 
 impl Fetched {
-    /// Makes it one.
+    /// Publishes the layer as a blob, and caches its diff ID.
     pub(super) fn publish(self, store: &Store) -> Result<()> {
         let Descriptor { digest, size, .. } = self.descriptor;
         self.writer.finish_expecting(digest, size)?;
@@ -52,7 +51,7 @@ impl Fetched {
 }
 
 impl Transfers<'_> {
-    /// Transfers one layer; `None` if the store has it verified.
+    /// Transfers one layer; returns `None` if the store has it already.
     pub(super) fn fetch(&self, layer: &Layer) -> Result<Option<Fetched>> {
         let zstd = compression(layer)? == Compression::Zstd;
         let _alone = zstd.then(|| self.zstd.lock().unwrap_or_else(PoisonError::into_inner));
@@ -62,7 +61,7 @@ impl Transfers<'_> {
                 debug!("layer {digest}: the store has it");
                 return Ok(None);
             }
-            // One that is damaged is fetched again.
+            // If the stored blob is damaged, fetch it again.
             if let Ok(found) = stored_diff_id(self.store, layer) {
                 check(layer, found)?;
                 self.store.note_diff_id(&digest, &found)?;
@@ -75,11 +74,11 @@ impl Transfers<'_> {
     fn transfer(&self, layer: &Layer) -> Result<Fetched> {
         let descriptor = &layer.descriptor;
         let digest = &descriptor.digest.to_string();
-        let tell = |done| {
+        let report = |done| {
             let (direction, total) = (Direction::Pull, Some(descriptor.size));
             self.reporter.event(Event::Transfer(Transfer { digest, direction, done, total }));
         };
-        tell(0);
+        report(0);
         let since = Instant::now();
         let tee = Tee::new(self.image_source.blob(descriptor)?, self.store.blob_writer()?);
         let tee = Rc::new(RefCell::new(tee));
@@ -88,7 +87,7 @@ impl Transfers<'_> {
             let done = tee.borrow().done;
             if done >= reported + STRIDE {
                 reported = done;
-                tell(done);
+                report(done);
             }
             match self.stop.load(Ordering::Relaxed) {
                 true => Err(Error::new(Kind::Interrupted, "another layer has failed")),
@@ -96,7 +95,7 @@ impl Transfers<'_> {
             }
         });
         let tee = Rc::into_inner(tee).expect("the decoder is gone").into_inner();
-        // A decoder may have wrapped the real error.
+        // Use the source's own error: the decoder may have wrapped it.
         let diff_id = match tee.failure {
             Some(Failure::Read(error)) => return Err(self.image_source.read_error(error)),
             Some(Failure::Write(error)) => {
@@ -126,14 +125,14 @@ fn check(layer: &Layer, found: Digest) -> Result<()> {
     .hint("the image is damaged, or someone tampered with it"))
 }
 
-/// The diff ID of a layer in the store, whose blob is verified too.
+/// Computes the diff ID of a layer in the store, verifying its blob.
 fn stored_diff_id(store: &Store, layer: &Layer) -> Result<Digest> {
     let reader = Rc::new(RefCell::new(store.blob_reader(&layer.descriptor)?));
     hash(&reader, compression(layer)?, &mut |_| Ok(()))
 }
 
-/// Reads a layer's `input` to its end and gives the diff ID. `at_each` gets each piece of the tar and may stop
-/// the work.
+/// Reads a layer's `input` to its end and returns the diff ID. Calls `at_each` for each piece of the tar; its error
+/// stops the transfer.
 pub(super) fn hash<R: Read + 'static>(
     input: &Rc<RefCell<R>>,
     compression: Compression,
@@ -151,14 +150,14 @@ pub(super) fn hash<R: Read + 'static>(
             };
             size += length as u64;
             if size > MAX_TAR {
-                let text = format!("the layer inflates to more than {MAX_TAR} bytes");
+                let text = format!("the layer decompresses to more than {MAX_TAR} bytes");
                 return Err(Error::bad_input(text));
             }
             at_each(&buffer[..length])?;
         }
     });
     if result.as_ref().is_err_and(|error| error.kind() == Kind::BadInput) {
-        // Prefer to report a wrong digest.
+        // Read the rest, so that a wrong digest is reported instead of this error.
         io::copy(&mut Handle(input.clone()), &mut io::sink()).map_err(undecodable)?;
     }
     result.map(|(diff_id, ())| diff_id)

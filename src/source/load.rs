@@ -1,4 +1,4 @@
-//! Loading: every image of an archive, of whichever kind it is, under the names that it has there.
+//! Loads all images of an OCI or Docker archive, with the names that they have there.
 
 use std::path::Path;
 
@@ -13,19 +13,19 @@ use crate::oci::{Descriptor, Reference};
 use crate::progress::{Reporter, Step};
 use crate::store::Store;
 
-/// An image that was brought into the store.
+/// An image loaded into the store.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// Its manifest.
     pub descriptor: Descriptor,
-    /// Its name in the archive, in the store's form: without Docker Hub's host.
+    /// Its names in the archive, in the store's form: without Docker Hub's host.
     pub names: Vec<Reference>,
 }
 
-/// Brings all images of the archive `file` (`-` is standard input) into the store. Nothing is tagged.
+/// Loads all images of the archive `file` (`-` for standard input) into the store. Tags nothing.
 ///
-/// An archive that is both an OCI layout's and docker's, as docker writes since version 25, is read as the layout,
-/// which keeps the manifests.
+/// An archive that is both an OCI layout and a Docker archive, as docker writes since version 25, is read as the
+/// layout, which keeps the manifests.
 ///
 /// # Errors
 /// As [`pull`](super::pull()).
@@ -53,7 +53,7 @@ pub fn load(
         if tar.find(docker_archive::MANIFEST_JSON).is_none() {
             let shown = file.display();
             return Err(Error::bad_input(format!(
-                "{shown} is no archive of images: it has neither {INDEX} nor {}",
+                "{shown} is not an image archive: it has neither {INDEX} nor {}",
                 docker_archive::MANIFEST_JSON
             ))
             .hint(ARCHIVES));
@@ -72,7 +72,7 @@ pub fn load(
     Ok(loaded)
 }
 
-/// An index lists an image once for each of its names.
+/// Adds an image, or names to an image added before: an index has an entry for each name of an image.
 fn add(loaded: &mut Vec<Loaded>, descriptor: Descriptor, names: Vec<Reference>) {
     match loaded.iter_mut().find(|other| other.descriptor.digest == descriptor.digest) {
         Some(other) => other.names.extend(names),
@@ -80,8 +80,8 @@ fn add(loaded: &mut Vec<Loaded>, descriptor: Descriptor, names: Vec<Reference>) 
     }
 }
 
-/// The image name of an index entry. `org.opencontainers.image.ref.name` is `REPO:TAG` if svp and skopeo
-/// wrote it, and only a tag if containerd and docker did.
+/// Returns the image name of an index entry. svp and skopeo write `REPO:TAG` to
+/// `org.opencontainers.image.ref.name`; containerd and docker write only the tag there.
 fn name_of(entry: &Descriptor) -> Option<Reference> {
     let own = entry.ref_name().filter(|name| name.contains([':', '/']));
     let full = entry.annotations.get(CONTAINERD_NAME).map(String::as_str);

@@ -1,9 +1,9 @@
 //! Sources of images: `docker://REF`, `oci:DIR[:REF]`, `oci-archive:FILE[:REF]`, `docker-archive:FILE[:REF]`, or
 //! the local store.
 //!
-//! A source is pulled *into the store*; from then on it is an image like any other. Everything that a source
-//! sends is a claim: manifests and configs are bounded, and digest, size and diff ID of every layer are
-//! verified while it streams, before anything of the image becomes visible.
+//! Images are first pulled *into the store*, and used from there. Sources are not trusted: the size of manifests and
+//! configs is bounded, and digest, size and diff ID of every layer are verified while it is streamed, before any part
+//! of the image becomes visible.
 
 mod as_oci;
 mod docker;
@@ -43,33 +43,33 @@ pub use signature_policy::SignaturePolicy;
 ///         | "docker-archive:" file [":" (reference | "@" number)] | reference
 /// ```
 ///
-/// `dir` and `file` end at the first colon; the file `-` is standard input; `ref` is the text of
-/// `org.opencontainers.image.ref.name`. A plain reference names an image of the store, never a registry's.
+/// `dir` and `file` end at the first colon; the file `-` is standard input; `ref` is the value of
+/// `org.opencontainers.image.ref.name`. A plain reference names an image in the store, never one in a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// An image of the store.
+    /// An image in the store.
     Local(Reference),
-    /// An image of a registry; the registry is always named.
+    /// An image in a registry; the reference includes the registry.
     Docker(Reference),
     /// An image in a layout.
     Oci {
         /// The layout's directory.
         dir: PathBuf,
-        /// Which image, if the layout has several.
+        /// The image's name, if the layout has several.
         reference: Option<String>,
     },
     /// An image in a tar archive of a layout.
     OciArchive {
         /// The archive.
         file: PathBuf,
-        /// Which image, if the archive has several.
+        /// The image's name, if the archive has several.
         reference: Option<String>,
     },
-    /// An image in an archive as `docker save` writes it.
+    /// An image in an archive of `docker save`.
     DockerArchive {
         /// The archive.
         file: PathBuf,
-        /// Which image, if the archive has several.
+        /// The image's name, if the archive has several.
         reference: Option<String>,
     },
 }
@@ -94,16 +94,16 @@ impl FromStr for Source {
             return Ok(Source::DockerArchive { file, reference });
         }
         if is_foreign(text) {
-            return Err(Error::usage(format!("{text:?} is not an image source that svp reads"))
-                .hint("write docker://REF, oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:REF], or the name of an image of the store; skopeo copies others into an oci: layout"));
+            return Err(Error::usage(format!("unsupported image source: {text:?}"))
+                .hint("write docker://REF, oci:DIR[:REF], oci-archive:FILE[:REF], docker-archive:FILE[:REF], or the name of an image in the store; skopeo copies images from other sources into an oci: layout"));
         }
         Ok(Source::Local(text.parse()?))
     }
 }
 
 impl Source {
-    /// The name of the image without its transport, for `org.opencontainers.image.base.name`.
-    /// A layout's image without a name is called after its directory or file.
+    /// Returns the name of the image without its transport, for `org.opencontainers.image.base.name`; for an unnamed
+    /// image, the name of its directory or file.
     pub fn image_name(&self) -> String {
         let (path, reference) = match self {
             Source::Local(reference) | Source::Docker(reference) => {
@@ -122,7 +122,7 @@ impl Source {
     }
 }
 
-/// Whether `text` names a transport of other tools, which svp neither reads nor writes: a slip is no name of an image.
+/// Returns whether `text` names a transport that only other tools support, so that it is not taken for an image name.
 pub(crate) fn is_foreign(text: &str) -> bool {
     let transport = text.split_once(':').map(|(transport, _)| transport).unwrap_or_default();
     let foreign = ["dir", "containers-storage", "docker-daemon", "ostree", "sif", "tarball"];
@@ -135,8 +135,10 @@ fn path_and_ref(whole: &str, rest: &str) -> Result<(PathBuf, Option<String>)> {
         None => (rest, None),
     };
     if path.is_empty() || reference == Some("") {
-        return Err(Error::usage(format!("{whole:?} lacks its path or what follows the colon"))
-            .hint("write oci:DIR[:REF], oci-archive:FILE[:REF] or docker-archive:FILE[:REF]"));
+        return Err(Error::usage(format!(
+            "{whole:?} lacks a path, or a reference after the colon"
+        ))
+        .hint("write oci:DIR[:REF], oci-archive:FILE[:REF] or docker-archive:FILE[:REF]"));
     }
     Ok((path.into(), reference.map(str::to_owned)))
 }
@@ -183,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_is_called_the_same_wherever_it_lies() {
+    fn image_names_omit_the_transport() {
         let cases = [
             ("mysql", "mysql:latest"),
             ("docker://debian:12", "docker.io/library/debian:12"),

@@ -1,4 +1,4 @@
-//! Images in a tar archive of a layout, as `skopeo copy … oci-archive:FILE` and `podman save` write it.
+//! Images in a tar archive of a layout, as written by `skopeo copy … oci-archive:FILE` and `podman save`.
 
 use std::io::{self, Read};
 
@@ -10,7 +10,7 @@ use crate::oci::json::{MAX_MANIFEST, parse};
 use crate::oci::layout::{MAX_INDEX, check_marker, find, index_entries};
 use crate::oci::{Descriptor, DigestReader, Platform};
 
-/// The file that makes an archive one of a layout.
+/// The file that identifies an archive of a layout.
 pub(super) const INDEX: &str = "index.json";
 
 /// An archive, and the chosen image.
@@ -26,9 +26,9 @@ impl<'a> OciArchiveSource<'a> {
         let small = |name: &str, max: u64| -> Result<Vec<u8>> {
             tar.read_small(name, max)?.ok_or_else(|| {
                 Error::bad_input(format!(
-                    "{shown} has no {name}: it is no archive of an OCI layout"
+                    "{shown} has no {name}: it is not an archive of an OCI layout"
                 ))
-                .hint("an archive that docker save wrote is named docker-archive:FILE")
+                .hint("for an archive of docker save, write docker-archive:FILE")
             })
         };
         check_marker(&small("oci-layout", 4096)?, tar.path())?;
@@ -38,12 +38,12 @@ impl<'a> OciArchiveSource<'a> {
         Ok(OciArchiveSource { tar, entries, reference: reference.map(str::to_owned) })
     }
 
-    /// The same archive, with one entry alone.
+    /// Opens the archive with `entry` as the chosen image.
     pub(super) fn of_entry(tar: &'a Tarball, entry: Descriptor) -> Self {
         OciArchiveSource { tar, entries: vec![entry], reference: None }
     }
 
-    /// The entries of the index.
+    /// Returns the entries of the index.
     pub(super) fn entries(&self) -> &[Descriptor] {
         &self.entries
     }

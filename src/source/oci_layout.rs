@@ -1,4 +1,4 @@
-//! Images in a layout's directory.
+//! Images in an OCI layout.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -45,7 +45,7 @@ pub(super) fn damaged(error: io::Error, path: &Path) -> Error {
     match error.kind() {
         io::ErrorKind::InvalidData => Error::bad_input("the blob is damaged")
             .source(error)
-            .hint(format!("{} must be written again", path.display())),
+            .hint(format!("write {} again", path.display())),
         _ => Error::io("read", path, error),
     }
 }

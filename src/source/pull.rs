@@ -1,4 +1,4 @@
-//! Pulling: from a source into the store.
+//! Pulls images from a source into the store.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -20,15 +20,15 @@ use crate::progress::{ImageNote, Reporter, Step, Warning};
 use crate::registry::{ClientOptions, Remote};
 use crate::store::Store;
 
-/// How many layers are transferred at once.
+/// Maximum number of concurrent layer transfers.
 const TRANSFERS: usize = 4;
-/// How deep an index may lie in an index.
+/// Maximum depth of nested indexes.
 const MAX_DEPTH: usize = 4;
 
 /// When to contact the registry for an image that the store may have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PullPolicy {
-    /// If the store lacks it.
+    /// Only if the store lacks it.
     Missing,
     /// Always; blobs in the store are not transferred again.
     #[default]
@@ -39,18 +39,18 @@ pub enum PullPolicy {
     Never,
 }
 
-/// How to pull.
+/// Options of a pull.
 #[derive(Clone, Debug)]
 pub struct PullOptions {
-    /// Which image of an index.
+    /// The platform that chooses the image of an index.
     pub platform: Platform,
-    /// Take an index of the store as it is, not its image for the platform.
+    /// Whether to keep an index in the store whole, instead of choosing its image for the platform.
     pub whole: bool,
     /// When to contact the registry.
     pub policy: PullPolicy,
-    /// How to talk to registries.
+    /// Options of the registry client.
     pub client: ClientOptions,
-    /// Which images may be brought in.
+    /// The policy that decides which images may be pulled.
     pub signature_policy: SignaturePolicy,
 }
 
@@ -66,12 +66,12 @@ impl Default for PullOptions {
     }
 }
 
-/// Copies the image `source` into the store and returns its manifest's descriptor. Nothing is
-/// tagged. Blobs in the store are not transferred again; after a failure the store is unchanged.
+/// Copies the image `source` into the store and returns its manifest's descriptor. Tags nothing. Blobs in the store
+/// are not transferred again; after a failure the store is unchanged.
 ///
 /// # Errors
-/// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is no such image or it is not what its
-/// digests say, or if the policy rejects it; [`Kind::Registry`](crate::error::Kind::Registry) if the registry fails;
+/// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is no such image, it does not match its digests, or the
+/// policy rejects it; [`Kind::Registry`](crate::error::Kind::Registry) if the registry fails;
 /// [`Kind::Storage`](crate::error::Kind::Storage).
 pub fn pull(
     source: &Source,
@@ -87,21 +87,21 @@ pub fn pull(
     match source {
         Source::Local(reference) => local(reference, store, options, reporter),
         Source::Docker(reference) => {
-            let held = match options.policy {
+            let stored = match options.policy {
                 PullPolicy::Always => None,
-                _ => held(store, reference, &options.platform),
+                _ => stored(store, reference, &options.platform),
             };
             let remote = || with_image_source(source, store, options, bring);
-            match (options.policy, held) {
-                (PullPolicy::Missing | PullPolicy::Never, Some(held)) => Ok(held),
+            match (options.policy, stored) {
+                (PullPolicy::Missing | PullPolicy::Never, Some(stored)) => Ok(stored),
                 (PullPolicy::Never, None) => Err(Error::bad_input(format!(
-                    "the store has no image {reference}, and no registry may be asked"
+                    "the store has no image {reference}, and the pull policy forbids contacting a registry"
                 ))
                 .hint(format!("pull it first: `svp pull docker://{reference}`"))),
-                (PullPolicy::Newer, Some(held)) => match remote() {
+                (PullPolicy::Newer, Some(stored)) => match remote() {
                     Err(error) if error.kind() == Kind::Registry => {
                         reporter.warning(Warning::StoredImageUsed { reason: error.to_string() });
-                        Ok(held)
+                        Ok(stored)
                     }
                     other => other,
                 },
@@ -112,7 +112,7 @@ pub fn pull(
     }
 }
 
-/// Opens a source that isn't the store, for `work`.
+/// Opens a source other than the store, and calls `work` with it.
 fn with_image_source<T>(
     source: &Source,
     store: &Store,
@@ -136,7 +136,7 @@ fn with_image_source<T>(
     }
 }
 
-/// An image of the store, or a whole index if that is wanted.
+/// Returns an image in the store, or a whole index if the options request it.
 fn local(
     reference: &Reference,
     store: &Store,
@@ -152,12 +152,12 @@ fn local(
     }
     let chosen = store.choose(&named, &options.platform).context(reference)?;
     let image = store.load_image(&chosen)?;
-    warn_of_another(&image.config().platform(), &options.platform, reporter);
+    warn_if_other_platform(&image.config().platform(), &options.platform, reporter);
     Ok(chosen)
 }
 
-/// Brings every image that `source` names into the store: those of all platforms, if it names an index. Gives their
-/// manifests with their platforms, in the index's order. Entries that are no images are left out.
+/// Pulls every image that `source` names into the store: those of all platforms, if it names an index. Returns their
+/// manifests with their platforms, in the index's order. Skips entries that are not images.
 ///
 /// # Errors
 /// As [`pull`].
@@ -197,7 +197,7 @@ fn all_from(
     match Document::parse(&bytes, descriptor.media_type.as_ref())? {
         Document::Manifest(manifest) => {
             let found = Found::new(descriptor, bytes, manifest);
-            images.push(bring_image(image_source, store, found, None, reporter)?);
+            images.push(pull_image(image_source, store, found, None, reporter)?);
         }
         Document::Index(_) if depth == 0 => return Err(too_deep()),
         Document::Index(index) => {
@@ -214,8 +214,8 @@ fn all_from(
     Ok(())
 }
 
-/// The image of a registry that the store holds whole, by its name there or its digest.
-fn held(store: &Store, reference: &Reference, platform: &Platform) -> Option<Descriptor> {
+/// Returns a registry's image from the store, by its name or digest, if the store has all of it.
+fn stored(store: &Store, reference: &Reference, platform: &Platform) -> Option<Descriptor> {
     let descriptor = match reference.digest() {
         None => store.tag(reference).ok()??.manifest,
         Some(digest) => by_digest(store, reference, digest)?,
@@ -247,10 +247,10 @@ pub(super) fn from_image_source(
     reporter: &dyn Reporter,
 ) -> Result<Descriptor> {
     let found = find_manifest(image_source, platform)?;
-    bring_image(image_source, store, found, Some(platform), reporter)
+    pull_image(image_source, store, found, Some(platform), reporter)
 }
 
-/// A manifest at its source.
+/// A manifest found at its source.
 struct Found {
     descriptor: Descriptor,
     bytes: Vec<u8>,
@@ -259,7 +259,7 @@ struct Found {
 
 impl Found {
     fn new(mut descriptor: Descriptor, bytes: Vec<u8>, manifest: Manifest) -> Self {
-        // Sizes not announced before come from the manifest.
+        // If the media type was not announced, take it from the manifest.
         if !crate::oci::media_type::is_manifest(&descriptor.media_type) {
             descriptor.media_type = manifest.media_type().into();
         }
@@ -267,8 +267,8 @@ impl Found {
     }
 }
 
-/// Brings the image of one manifest; one that is not for `wanted`, if anything is, is warned of.
-fn bring_image(
+/// Pulls the image of one manifest; warns if `wanted` is given and can't run it.
+fn pull_image(
     image_source: &dyn ImageSource,
     store: &Store,
     found: Found,
@@ -280,7 +280,7 @@ fn bring_image(
     let image = Image::from_parts(&manifest, &config)?;
     let offered = image.config().platform();
     if let Some(wanted) = wanted {
-        warn_of_another(&offered, wanted, reporter);
+        warn_if_other_platform(&offered, wanted, reporter);
     }
     let fetched = fetch_layers(image_source, store, image.layers(), reporter)?;
     for layer in fetched {
@@ -299,7 +299,7 @@ fn bring_image(
     })
 }
 
-fn warn_of_another(offered: &Platform, wanted: &Platform, reporter: &dyn Reporter) {
+fn warn_if_other_platform(offered: &Platform, wanted: &Platform, reporter: &dyn Reporter) {
     if wanted.rank(offered).is_none() {
         let (offered, wanted) = (offered.to_string(), wanted.to_string());
         reporter.warning(Warning::OtherPlatform { offered, wanted });
@@ -322,10 +322,10 @@ fn find_manifest(image_source: &dyn ImageSource, platform: &Platform) -> Result<
 }
 
 fn too_deep() -> Error {
-    Error::bad_input(format!("image indexes lie more than {MAX_DEPTH} deep in each other"))
+    Error::bad_input(format!("image indexes are nested more than {MAX_DEPTH} levels deep"))
 }
 
-/// Brings the layers that the store lacks, several at once. None becomes a blob unless all are right.
+/// Fetches the layers that the store lacks, several at once. Publishes none of them.
 fn fetch_layers(
     image_source: &dyn ImageSource,
     store: &Store,
@@ -344,7 +344,7 @@ fn fetch_layers(
             && !transfers.stop.load(Ordering::Relaxed)
         {
             let result = transfers.fetch(layer);
-            let mut fetched = fetched.lock().expect("no thread panics with it");
+            let mut fetched = fetched.lock().expect("no thread panics while locked");
             match (result, &mut *fetched) {
                 (Ok(layer), Ok(list)) => list.extend(layer),
                 (Err(error), slot @ Ok(_)) => {
@@ -362,5 +362,5 @@ fn fetch_layers(
         }
         work();
     });
-    fetched.into_inner().expect("no thread panics with it")
+    fetched.into_inner().expect("no thread panics while locked")
 }

@@ -16,18 +16,18 @@ use crate::progress::{Direction, Event, Reporter, Step, Transfer};
 use crate::registry::{Client, ClientOptions, Pushed, RawManifest};
 use crate::store::Store;
 
-/// How many blobs are transferred at once.
+/// Maximum number of concurrent blob transfers.
 const TRANSFERS: usize = 4;
-/// How many tags of the same registry are looked at for a place to mount from.
+/// Maximum number of tags of the same registry that are searched for a repository to mount from.
 const MOST_TAGS: usize = 1000;
 /// The label with the name of an image's base.
 const BASE_NAME: &str = "org.opencontainers.image.base.name";
 
-/// Pushes the image or the index that is `descriptor` as `reference`. The bytes go as they are, so every digest
-/// stays. The images of an index go first, by their digests.
+/// Pushes the image or index `descriptor` as `reference`, unchanged, so that all digests stay the same. Pushes the
+/// images of an index first, by digest.
 ///
-/// Blobs that another repository of the registry should have (one that they were pulled from or pushed to, the
-/// base's, or that of an image of the store with a name there) are taken from it, if the registry lets us.
+/// Mounts blobs from another repository of the same registry, if the registry allows that: one that they were pulled
+/// from or pushed to, that of the base, or that of another image in the store.
 ///
 /// # Errors
 /// [`Kind::Registry`] if the registry fails or refuses; [`Kind::BadInput`] if a blob is missing in the store or
@@ -99,7 +99,7 @@ fn push_manifest(
     client.push_manifest(reference, &manifest).context(format!("docker://{reference}"))
 }
 
-/// A blob of another size would be refused only when all of it was sent.
+/// Checks the size of a blob in advance: a registry would refuse it only after the whole transfer.
 fn check_size(store: &Store, blob: &Descriptor) -> Result<()> {
     match store.blob_size(&blob.digest) {
         Some(size) if size == blob.size => Ok(()),
@@ -108,7 +108,7 @@ fn check_size(store: &Store, blob: &Descriptor) -> Result<()> {
     }
 }
 
-/// Which repository of the registry should have a blob, as far as the store knows.
+/// Returns, for each blob, another repository of the registry that should have it, as far as the store knows.
 fn mounts(
     store: &Store,
     target: &Reference,
@@ -141,7 +141,7 @@ fn mounts(
             }
         }
     }
-    // The base may have come straight from its registry. Its layers are the lowest; their number is unknown.
+    // The base may come from this registry. Its layers are the lowest; their number is unknown, so try it for all.
     let base = image.config().label(BASE_NAME).and_then(|name| name.parse::<Reference>().ok());
     if let Some(base) = base.map(Reference::with_default_registry).filter(elsewhere) {
         for layer in image.layers() {
@@ -159,7 +159,7 @@ struct Push<'a> {
     client: &'a Client,
     reference: &'a Reference,
     mounts: HashMap<Digest, String>,
-    /// Set when one has failed, so that the others stop.
+    /// Set when one transfer has failed, so that the others stop.
     stop: AtomicBool,
 }
 
@@ -174,7 +174,7 @@ impl Push<'_> {
                 if let Err(error) = self.one(blob) {
                     self.stop.store(true, Ordering::Relaxed);
                     // Report the first failure.
-                    failed.lock().expect("no thread panics with it").get_or_insert(error);
+                    failed.lock().expect("no thread panics while locked").get_or_insert(error);
                 }
             }
         };
@@ -184,7 +184,7 @@ impl Push<'_> {
             }
             work();
         });
-        failed.into_inner().expect("no thread panics with it").map_or(Ok(()), Err)
+        failed.into_inner().expect("no thread panics while locked").map_or(Ok(()), Err)
     }
 
     fn is_damaged(&self, blob: &Descriptor) -> bool {
@@ -194,7 +194,7 @@ impl Push<'_> {
 
     fn one(&self, blob: &Descriptor) -> Result<()> {
         let digest = &blob.digest.to_string();
-        let tell = |done| {
+        let report = |done| {
             let (direction, total) = (Direction::Push, Some(blob.size));
             self.reporter.event(Event::Transfer(Transfer { digest, direction, done, total }));
         };
@@ -203,7 +203,7 @@ impl Push<'_> {
             begun.store(true, Ordering::Relaxed);
             let mut file = self.store.open_blob(&blob.digest)?;
             file.seek(SeekFrom::Start(from)).io("read", self.store.blob_path(&blob.digest))?;
-            tell(from);
+            report(from);
             Ok(Box::new(Interruptible(file)))
         };
         let from = self.mounts.get(&blob.digest).map(String::as_str);
@@ -211,7 +211,7 @@ impl Push<'_> {
         let pushed = match pushed {
             Err(_) if interrupt::requested() => return Err(interrupt::error()),
             Err(error) if error.kind() == Kind::Registry => {
-                // The registry may be right to refuse the data.
+                // The registry may have refused the blob because the store's copy is damaged.
                 if begun.into_inner() && self.is_damaged(blob) {
                     return Err(self.store.damaged(&blob.digest));
                 }
@@ -221,14 +221,14 @@ impl Push<'_> {
         };
         debug!("blob {digest}: {pushed:?}");
         if pushed != Pushed::Sent {
-            tell(blob.size);
+            report(blob.size);
         }
         self.reporter.event(Event::Transferred { digest });
         Ok(())
     }
 }
 
-/// A reader that fails when the user wants svp to stop.
+/// A reader that fails once svp is interrupted.
 struct Interruptible<R>(R);
 
 impl<R: Read> Read for Interruptible<R> {

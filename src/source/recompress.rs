@@ -26,13 +26,13 @@ const OF_THE_BLOB: [&str; 3] = [
     "containerd.io/snapshot/",
 ];
 
-/// Gives an image of the store, or an index with all its images, with every layer compressed as `settings` say: layers of that format are kept,
-/// unless a level is asked for, and so is the image that needs no change. Config and diff IDs stay; the manifest
-/// is another then. Nothing is tagged; on failure the store is as it was.
+/// Recompresses the layers of an image in the store, or of all images of an index, according to `settings`. Keeps
+/// layers of that format unless a level is requested, and returns an image unchanged if no layer changes. Config and
+/// diff IDs stay; the manifest changes. Tags nothing; on failure the store is unchanged.
 ///
 /// # Errors
-/// [`Kind::BadInput`] if a layer's blob is missing or damaged, or the manifest is of Docker's kind and has no
-/// name for the format; [`Kind::Storage`]; [`Kind::Interrupted`].
+/// [`Kind::BadInput`] if a layer's blob is missing or damaged, or the manifest is Docker's and the format zstd;
+/// [`Kind::Storage`]; [`Kind::Interrupted`].
 pub fn recompress(
     descriptor: &Descriptor,
     settings: Settings,
@@ -97,7 +97,7 @@ fn recompress_image(
     publish(descriptor, &changes, written, store)
 }
 
-/// A layer in its new form, which isn't a blob yet.
+/// A recompressed layer that is not yet published as a blob.
 struct Written {
     blob: BlobWriter,
     diff_id: Digest,
@@ -117,7 +117,7 @@ fn write(layer: &Layer, settings: Settings, store: &Store) -> Result<Written> {
             Ok(Written { blob: encoder.finish()?, diff_id: found })
         }
         Ok(_) => Err(store.damaged(&descriptor.digest)),
-        // It was verified when it came into the store.
+        // The layer was verified when it was pulled, so the blob is damaged now.
         Err(error) if error.kind() == Kind::BadInput => Err(store.damaged(&descriptor.digest)),
         Err(error) => Err(error),
     }
@@ -131,7 +131,7 @@ fn publish(
     store: &Store,
 ) -> Result<Descriptor> {
     let bytes = store.read_blob_bounded(&descriptor.digest, MAX_MANIFEST)?;
-    // Edit the JSON: unknown fields of a manifest stay.
+    // Edit the JSON, to keep unknown fields of the manifest.
     let mut manifest: Value = parse(&bytes, "the manifest")?;
     let mut stored: HashMap<Digest, (Digest, u64)> = HashMap::new();
     for (old, Written { blob, diff_id }) in written {
@@ -153,7 +153,7 @@ fn publish(
     })
 }
 
-/// A layer's descriptor for another blob: keeps the annotations that don't describe its bytes.
+/// Returns a layer's descriptor for its new blob; keeps the annotations that don't describe the old blob's bytes.
 fn renewed(old: &Value, new: Descriptor) -> Value {
     let notes = old["annotations"].as_object().into_iter().flatten();
     let annotations: BTreeMap<String, String> = notes
@@ -165,10 +165,10 @@ fn renewed(old: &Value, new: Descriptor) -> Value {
 
 fn no_zstd(descriptor: &Descriptor) -> Error {
     Error::bad_input(format!(
-        "the manifest {} is of Docker's schema 2, which has no layers of zstd",
+        "the manifest {} is Docker schema 2, which does not support zstd layers",
         descriptor.digest
     ))
-    .hint("choose gzip, or make it an OCI image first: `svp copy SOURCE oci:DIR:NAME`")
+    .hint("choose gzip, or convert it to an OCI image first: `svp copy SOURCE oci:DIR:NAME`")
 }
 
 #[cfg(test)]
@@ -177,7 +177,7 @@ mod tests {
     use crate::oci::media_type::LAYER_ZSTD;
 
     #[test]
-    fn an_entry_keeps_what_does_not_tell_of_the_old_bytes() {
+    fn annotations_of_the_old_bytes_are_dropped() {
         let old = json!({
             "mediaType": "x", "digest": "y", "size": 1, "data": "eA==", "urls": ["https://x/"],
             "annotations": {

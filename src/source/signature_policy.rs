@@ -1,7 +1,7 @@
-//! policy.json: which images may be brought in (containers-policy.json(5)).
+//! policy.json: decides which images may be pulled (containers-policy.json(5)).
 //!
-//! `reject` and `insecureAcceptAnything` are honoured. Signatures are not verified: where one is wanted, svp says once
-//! that it takes the image without.
+//! `reject` and `insecureAcceptAnything` are honoured. Signatures are not verified: if the policy requires one, svp
+//! accepts the image and warns once.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,19 +22,19 @@ use crate::progress::{Reporter, Warning};
 use crate::registry::{SYSTEM, user_directories};
 
 const NAME: &str = "policy.json";
-/// The most that a policy may hold.
+/// The maximum size of a policy, in bytes.
 const LARGEST: u64 = 4 << 20;
 
 /// The policy file, if any.
 #[derive(Clone, Debug, Default)]
 pub struct SignaturePolicy {
     path: Option<PathBuf>,
-    /// Whether the warning about unverified signatures was given.
+    /// Whether the warning about unverified signatures has been issued.
     warned: Arc<AtomicBool>,
 }
 
 impl SignaturePolicy {
-    /// `named` if given; else the first that there is of `$XDG_CONFIG_HOME/containers/policy.json`,
+    /// Uses `named` if given; else the first existing file of `$XDG_CONFIG_HOME/containers/policy.json`,
     /// `~/.config/containers/policy.json` and `/etc/containers/policy.json`.
     pub fn from_env(named: Option<PathBuf>) -> Self {
         let places = user_directories().into_iter().chain([SYSTEM.into()]);
@@ -42,11 +42,11 @@ impl SignaturePolicy {
         SignaturePolicy { path: named.or_else(found), warned: Arc::default() }
     }
 
-    /// Whether the image that `source` names may be brought in.
+    /// Checks that the policy allows pulling the image `source`.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the policy rejects it or is not what it must be;
-    /// [`Kind::Storage`](crate::error::Kind::Storage) if it can't be read.
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the policy rejects the image or is invalid;
+    /// [`Kind::Storage`](crate::error::Kind::Storage) if the policy can't be read.
     pub(super) fn check(&self, source: &Source, reporter: &dyn Reporter) -> Result<()> {
         let (Some(path), Some((transport, scopes))) = (&self.path, scopes(source)) else {
             return Ok(());
@@ -58,7 +58,7 @@ impl SignaturePolicy {
                 "{source} is rejected by the policy {}",
                 path.display()
             ))
-            .hint(format!("{scope} says so; --policy FILE names another policy")));
+            .hint(format!("{scope} rejects it; use --policy FILE for another policy")));
         }
         if requirements.contains(&Requirement::Signed) && !self.warned.swap(true, Ordering::Relaxed)
         {
@@ -89,7 +89,7 @@ enum Requirement {
     Signed,
 }
 
-/// A JSON object without duplicate names: a duplicate would be ambiguous.
+/// A JSON object without duplicate keys, which would be ambiguous.
 struct Unique<T>(BTreeMap<String, T>);
 
 impl<T> Unique<T> {
@@ -112,7 +112,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Unique<T> {
                 let mut found = BTreeMap::new();
                 while let Some((name, value)) = map.next_entry::<String, T>()? {
                     if found.contains_key(&name) {
-                        return Err(A::Error::custom(format!("{name:?} is there twice")));
+                        return Err(A::Error::custom(format!("duplicate key {name:?}")));
                     }
                     found.insert(name, value);
                 }
@@ -143,11 +143,11 @@ impl TryFrom<Unique<Value>> for Requirement {
         let found = match kind {
             "insecureAcceptAnything" => Requirement::Accept,
             "reject" => Requirement::Reject,
-            // Their keys matter only to a verifier.
+            // Ignore their other fields, which only a verifier needs.
             "signedBy" | "sigstoreSigned" | "signedBaseLayer" => return Ok(Requirement::Signed),
-            other => return Err(format!("{other:?} is no type of requirement")),
+            other => return Err(format!("unknown type of requirement: {other:?}")),
         };
-        if fields.len() == 1 { Ok(found) } else { Err(format!("{kind} has no other fields")) }
+        if fields.len() == 1 { Ok(found) } else { Err(format!("{kind} allows no other fields")) }
     }
 }
 
@@ -161,20 +161,20 @@ impl Policy {
                     _ => true,
                 };
                 if !fine {
-                    return Err(format!("{scope:?} is no scope of the transport {transport}"));
+                    return Err(format!("invalid scope for the transport {transport}: {scope:?}"));
                 }
             }
         }
         Ok(())
     }
 
-    /// The requirements of the first matching scope, and its name.
+    /// Returns the requirements of the first matching scope, and a description of the scope.
     fn find(&self, transport: &str, scopes: &[String]) -> (String, &[Requirement]) {
         if let Some(known) = self.transports.0.get(transport) {
             for scope in scopes.iter().map(String::as_str).chain([""]) {
                 if let Some(requirements) = known.0.get(scope) {
                     let called = match scope {
-                        "" => format!("what it has for all of the transport {transport}"),
+                        "" => format!("its default for the transport {transport}"),
                         scope => format!("its scope {scope}"),
                     };
                     return (called, &requirements.0);
@@ -192,8 +192,8 @@ fn read(path: &Path) -> Result<Policy> {
     }
     let text = fs::read(path).io("read the policy", path)?;
     parse(&text).map_err(|why| {
-        Error::bad_input(format!("the policy {} is not what it must be: {why}", path.display()))
-            .hint("containers-policy.json(5) tells the format; --policy FILE names another policy")
+        Error::bad_input(format!("the policy {} is invalid: {why}", path.display()))
+            .hint("containers-policy.json(5) describes the format; --policy FILE selects another")
     })
 }
 
@@ -203,8 +203,8 @@ fn parse(text: &[u8]) -> Result<Policy, String> {
     Ok(policy)
 }
 
-/// The transport of a source and the scopes that it lies in, the narrowest first. The store's own images have been
-/// judged when they came.
+/// Returns the transport of a source and its scopes, the narrowest first; `None` for an image in the store, which was
+/// checked when it was pulled.
 fn scopes(source: &Source) -> Option<(&'static str, Vec<String>)> {
     Some(match source {
         Source::Local(_) => return None,
@@ -217,7 +217,7 @@ fn scopes(source: &Source) -> Option<(&'static str, Vec<String>)> {
     })
 }
 
-/// The image, its repository, the namespaces above, the host, and the domains that it is in.
+/// Returns the image, its repository, the namespaces above, the host, and the host's parent domains.
 fn scopes_of_name(reference: &Reference) -> Vec<String> {
     let reference = reference.clone().with_default_registry();
     let name = reference.name();
@@ -242,9 +242,9 @@ fn scopes_of_name(reference: &Reference) -> Vec<String> {
     scopes
 }
 
-/// The image in the directory or file, that itself, and the directories above it but the root.
+/// Returns the image in `path`, `path` itself, and the directories above it except the root.
 fn scopes_of_path(path: &Path, reference: Option<&str>) -> Vec<String> {
-    // Standard input has no path, and a missing file fails by itself.
+    // Standard input has no path, and opening a missing file fails later.
     let Ok(path) = fs::canonicalize(path) else { return Vec::new() };
     let named = reference.map(|reference| format!("{}:{reference}", path.display()));
     let above = path.ancestors().filter(|path| path.parent().is_some());
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_parsed_strictly() {
+    fn malformed_policies_are_refused() {
         let accept = r#"[{"type":"insecureAcceptAnything"}]"#;
         let bad = [
             "".to_owned(),

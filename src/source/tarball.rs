@@ -1,5 +1,5 @@
-//! A tar archive opened for the files in it: read once for their places, then each from its place. One that is
-//! compressed, or no plain file, is first written to staging uncompressed.
+//! Random access to the files in a tar archive: one pass finds their offsets. An archive that is compressed or not a
+//! regular file is first written to staging, uncompressed.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -17,30 +17,30 @@ use crate::layer::read::TarReader;
 use crate::oci::media_type::Compression;
 use crate::store::{Staging, Store};
 
-/// More files are not kept track of: no archive of images has as many.
+/// The maximum number of files in an archive; image archives have far fewer.
 const MAX_FILES: usize = 200_000;
-/// The longest name that is kept, in bytes: those of images' files are short.
+/// Files with longer names (in bytes) are ignored; image archives have only short names.
 const MAX_NAME: usize = 1024;
-/// How many links are followed to a file.
+/// The maximum number of links followed to a file.
 const MAX_LINKS: usize = 8;
 
-/// An archive of images.
-pub(super) const ARCHIVES: &str = "an archive of images is the tar of an OCI layout or what docker save writes, plain or \
-     compressed with gzip or zstd; a root file system is brought in by `svp import`";
+/// The hint for files that are not image archives.
+pub(super) const ARCHIVES: &str = "an image archive is a tar of an OCI layout or the output of docker save, plain or \
+     compressed with gzip or zstd; use `svp import` for a root file system";
 
 /// An archive, and the offsets of its files.
 pub(super) struct Tarball {
     path: PathBuf,
     file: Arc<File>,
     names: HashMap<Vec<u8>, Node>,
-    // Holds the uncompressed copy, if there is one.
+    // The directory of the uncompressed copy, if any; removed on drop.
     _staging: Option<Staging>,
 }
 
 /// An entry of the archive.
 enum Node {
     File(Span),
-    /// A link to a name.
+    /// A link to another name in the archive.
     Link(Vec<u8>),
 }
 
@@ -55,11 +55,11 @@ impl Tarball {
     /// Opens the archive at `path`; `-` is standard input.
     pub(super) fn open(path: &Path, store: &Store) -> Result<Self> {
         let (file, staging) = plain(path, store)?;
-        let names = scan(&file).map_err(|error| no_archive(path, error))?;
+        let names = scan(&file).map_err(|error| not_an_archive(path, error))?;
         Ok(Tarball { path: path.to_owned(), file: Arc::new(file), names, _staging: staging })
     }
 
-    /// The archive's path, as it was given.
+    /// Returns the archive's path as given.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -76,10 +76,10 @@ impl Tarball {
         None
     }
 
-    /// The content of the file `name`; none if there is no such file.
+    /// Reads the file `name`; `None` if there is none.
     ///
     /// # Errors
-    /// [`Kind::BadInput`] if it has more than `max` bytes.
+    /// [`Kind::BadInput`] if the file has more than `max` bytes.
     pub(super) fn read_small(&self, name: &str, max: u64) -> Result<Option<Vec<u8>>> {
         let Some(span) = self.find(name) else { return Ok(None) };
         if span.size > max {
@@ -91,13 +91,13 @@ impl Tarball {
         Ok(Some(bytes))
     }
 
-    /// A reader of a part.
+    /// Returns a reader of a byte range.
     pub(super) fn section(&self, span: Span) -> Section {
         Section::new(self.file.clone(), span)
     }
 }
 
-/// The archive as a plain tar in a file that can be read anywhere.
+/// Opens the archive as an uncompressed tar in a seekable file, with the staging directory of a copy.
 fn plain(path: &Path, store: &Store) -> Result<(File, Option<Staging>)> {
     let piped = path == Path::new("-");
     let mut file = if piped {
@@ -112,7 +112,7 @@ fn plain(path: &Path, store: &Store) -> Result<(File, Option<Staging>)> {
     let metadata = file.metadata().io("read", path)?;
     if metadata.is_dir() {
         return Err(Error::bad_input(format!("{} is a directory", path.display()))
-            .hint("a layout's directory is written oci:DIR, and `svp pull oci:DIR` brings it in"));
+            .hint("for the directory of an OCI layout, use `svp pull oci:DIR`"));
     }
     let mut head = [0; 6];
     let length = read_full(&mut file, &mut head).io("read", path)?;
@@ -128,7 +128,7 @@ fn plain(path: &Path, store: &Store) -> Result<(File, Option<Staging>)> {
         .write(true)
         .create_new(true)
         .open(&copy_path)
-        .io("make", &copy_path)?;
+        .io("create", &copy_path)?;
     let whole = io::Cursor::new(head[..length].to_vec()).chain(file);
     let mut tar = decoder(whole, compression).context(path.display())?;
     io::copy(&mut tar, &mut copy).map_err(|error| match error.kind() {
@@ -141,17 +141,17 @@ fn plain(path: &Path, store: &Store) -> Result<(File, Option<Staging>)> {
     Ok((copy, Some(staging)))
 }
 
-/// An unreadable tar may be another kind of file.
-fn no_archive(path: &Path, error: Error) -> Error {
+/// Adds a hint to a tar error: the file may be of another type.
+fn not_an_archive(path: &Path, error: Error) -> Error {
     if error.kind() != Kind::BadInput {
         return error.context(path.display());
     }
     error
-        .context(format!("{} is no archive of images, or is damaged", path.display()))
+        .context(format!("{} is not an image archive, or is damaged", path.display()))
         .hint(ARCHIVES)
 }
 
-/// Indexes the files. Of two with one name the last counts, as in tar.
+/// Indexes the files by name. Of several files with one name the last counts, as in tar.
 fn scan(file: &File) -> Result<HashMap<Vec<u8>, Node>> {
     let length = file.metadata().io("read", "the archive")?.len();
     let position = Cell::new(0);
@@ -167,7 +167,7 @@ fn scan(file: &File) -> Result<HashMap<Vec<u8>, Node>> {
             EntryKind::HardLink => {
                 Node::Link(entry.link.strip_prefix(b"./").unwrap_or(&entry.link).to_vec())
             }
-            EntryKind::Symlink => match beside(&name, &entry.link) {
+            EntryKind::Symlink => match resolve_symlink(&name, &entry.link) {
                 Some(target) => Node::Link(target),
                 None => continue,
             },
@@ -183,8 +183,8 @@ fn scan(file: &File) -> Result<HashMap<Vec<u8>, Node>> {
     Ok(names)
 }
 
-/// Resolves a relative symbolic link `name` to `target`; none if it leaves the archive.
-fn beside(name: &[u8], target: &[u8]) -> Option<Vec<u8>> {
+/// Resolves the relative symbolic link `name` with the given `target`; `None` if it leaves the archive.
+fn resolve_symlink(name: &[u8], target: &[u8]) -> Option<Vec<u8>> {
     if target.starts_with(b"/") || target.len() > MAX_NAME {
         return None;
     }
@@ -200,7 +200,7 @@ fn beside(name: &[u8], target: &[u8]) -> Option<Vec<u8>> {
     Some(parts.join(&b'/'))
 }
 
-/// Tells how far the archive has been read.
+/// A reader that tracks its position in the archive.
 struct Counting<'a, R> {
     inner: R,
     position: &'a Cell<u64>,
@@ -214,7 +214,7 @@ impl<R: Read> Read for Counting<'_, R> {
     }
 }
 
-/// A part of a file, read without moving the file's own position.
+/// A reader of a byte range of a file, which does not move the file's position.
 pub(super) struct Section {
     file: Arc<File>,
     at: u64,
@@ -242,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn links_stay_inside() {
+    fn links_stay_inside_the_archive() {
         let cases: [(&str, &str, Option<&str>); 6] = [
             ("a/layer.tar", "../b/layer.tar", Some("b/layer.tar")),
             ("a/layer.tar", "../x.tar", Some("x.tar")),
@@ -252,7 +252,7 @@ mod tests {
             ("a/b", "/x", None),
         ];
         for (name, target, expected) in cases {
-            let found = beside(name.as_bytes(), target.as_bytes());
+            let found = resolve_symlink(name.as_bytes(), target.as_bytes());
             assert_eq!(found.as_deref(), expected.map(str::as_bytes), "{name} -> {target}");
         }
     }

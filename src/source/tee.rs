@@ -1,4 +1,4 @@
-//! Reading a stream once for two ends: its bytes are kept while its content is looked into.
+//! Copies a stream to a writer while it is read, such as a layer that is stored and decompressed in one pass.
 
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
@@ -9,8 +9,7 @@ use crate::layer::compress::decoder;
 use crate::oci::media_type::Compression;
 use crate::oci::{Digest, DigestReader};
 
-/// Copies the bytes read from a source to `output`, and keeps the first failure: a decoder above it may wrap
-/// the error.
+/// Copies the bytes read from a source to `output`, and keeps the first failure, because a decoder may wrap it.
 pub(crate) struct Tee<W> {
     input: Box<dyn Read + Send>,
     /// The destination of the bytes.
@@ -21,7 +20,7 @@ pub(crate) struct Tee<W> {
     pub(crate) failure: Option<Failure>,
 }
 
-/// Which end of a [`Tee`] failed.
+/// The side of a [`Tee`] that failed, with the error.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The source.
@@ -31,7 +30,7 @@ pub(crate) enum Failure {
 }
 
 impl<W: Write> Tee<W> {
-    /// Nothing is read yet.
+    /// Creates a reader of `input` that copies to `output`.
     pub(crate) fn new(input: Box<dyn Read + Send>, output: W) -> Self {
         Tee { input, output, done: 0, failure: None }
     }
@@ -60,7 +59,7 @@ impl<W: Write> Read for Tee<W> {
     }
 }
 
-/// A reader that others hold too.
+/// A shared reader.
 pub(crate) struct Handle<R>(pub(crate) Rc<RefCell<R>>);
 
 impl<R: Read> Read for Handle<R> {
@@ -69,8 +68,8 @@ impl<R: Read> Read for Handle<R> {
     }
 }
 
-/// Decompresses `input` for `consume` and returns the digest of the whole tar. All of the input is read, so
-/// that a reader that verifies has done so.
+/// Decompresses `input` for `consume`, and returns the digest of the whole tar. Reads all of the input, so that a
+/// verifying reader checks it.
 pub(crate) fn decompress<R: Read + 'static, T>(
     input: &Rc<RefCell<R>>,
     compression: Compression,
@@ -83,7 +82,7 @@ pub(crate) fn decompress<R: Read + 'static, T>(
     Ok((digest, consumed))
 }
 
-/// The error for a stream that can't be decompressed.
+/// Creates the error for a stream that can't be decompressed.
 pub(crate) fn undecodable(error: io::Error) -> Error {
     Error::bad_input("the layer can't be decompressed").source(error)
 }

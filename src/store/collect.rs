@@ -13,7 +13,7 @@ use crate::error::{Error, IoContext, Kind, Result};
 use crate::interrupt;
 use crate::oci::{Digest, Reference};
 
-/// The interval between attempts to take a lock that another process holds.
+/// The interval between attempts to acquire a lock that another process holds.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// The result of a collection.
@@ -71,9 +71,9 @@ impl Store {
             if records.iter().all(|record| held.contains(&record.manifest.digest)) {
                 return Ok(Collected::default());
             }
-            let reach = store.mark_roots(&gc_roots, Depth::Blobs).whole()?;
-            let collected = store.collect(&reach, Some(&blobs))?;
-            more(store, &reach).map(|()| collected)
+            let marked = store.mark_roots(&gc_roots, Depth::Blobs).whole()?;
+            let collected = store.collect(&marked, Some(&blobs))?;
+            more(store, &marked).map(|()| collected)
         };
         let collected = match self.with_exclusive_lock(Duration::ZERO, collect) {
             // Another image is damaged, so its blobs are unknown: keep them all.
@@ -116,7 +116,7 @@ impl Store {
                 // A failed upgrade may have released the shared lock.
                 Err(fs::TryLockError::WouldBlock) if since.elapsed() >= wait => {
                     self.lock.lock_shared().io("lock", &path)?;
-                    debug!("others use the store after {wait:.1?}: nothing is removed");
+                    debug!("the store is still in use after {wait:.1?}: nothing is removed");
                     return Ok(None);
                 }
                 Err(fs::TryLockError::WouldBlock) => {
@@ -126,7 +126,7 @@ impl Store {
                 Err(fs::TryLockError::Error(error)) => return Err(Error::io("lock", &path, error)),
             }
         }
-        trace!("the store is ours alone after {:.1?}", since.elapsed());
+        trace!("locked the store exclusively after {:.1?}", since.elapsed());
         let done = work(self);
         self.lock.lock_shared().io("lock", &path)?;
         done.map(Some)
@@ -137,14 +137,14 @@ impl Store {
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub fn collect(&self, reach: &Marked, among: Option<&HashSet<Digest>>) -> Result<Collected> {
+    pub fn collect(&self, marked: &Marked, among: Option<&HashSet<Digest>>) -> Result<Collected> {
         let mut unreached: Vec<Digest> = match among {
             Some(among) => among.iter().copied().collect(),
             None => (self.blobs()?).map(|blob| Ok(blob?.0)).collect::<Result<_>>()?,
         };
-        unreached.retain(|digest| !reach.blobs.contains(digest));
-        let (kept, gone) = (reach.blobs.len(), unreached.len());
-        debug!("collection: {kept} blobs are reached, {gone} are not");
+        unreached.retain(|digest| !marked.blobs.contains(digest));
+        let (kept, gone) = (marked.blobs.len(), unreached.len());
+        debug!("collection: {kept} blobs are reachable, {gone} are not");
         let mut collected = Collected::default();
         for digest in unreached {
             let path = self.blob_path(&digest);

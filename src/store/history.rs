@@ -37,7 +37,7 @@ impl Store {
     }
 }
 
-/// Returns the history, oldest first. Only their order relates history entries to layers, and an image may have
+/// Returns the history, oldest first. Only the order relates history entries to layers, and an image may have
 /// too many or too few entries: each layer is listed exactly once in any case.
 fn past(image: &Image) -> Vec<HistoryEntry> {
     let mut layers = (1..).zip(image.layers());
@@ -65,7 +65,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn every_layer_is_listed_once_whatever_the_history_tells() {
+    fn every_layer_is_listed_once_even_with_a_wrong_history() {
         let ids: Vec<Digest> = ["a", "b", "c"].map(Digest::of).to_vec();
         let empty = json!({"created_by": "ENV", "empty_layer": true});
         let made = json!({"created_by": "RUN"});

@@ -30,7 +30,7 @@ impl Store {
         match Document::parse(&bytes, descriptor.media_type.as_ref())? {
             Document::Manifest(manifest) => Ok(manifest),
             Document::Index(index) => {
-                let chosen = self.held(index).select(&Platform::host())?.clone();
+                let chosen = self.stored_entries(index).select(&Platform::host())?.clone();
                 let bytes = self.read_blob_bounded(&chosen.digest, MAX_MANIFEST)?;
                 parse_manifest(&bytes, chosen.media_type.as_ref())
             }
@@ -54,7 +54,7 @@ impl Store {
     pub fn choose(&self, descriptor: &Descriptor, platform: &Platform) -> Result<Descriptor> {
         match self.load_document(descriptor)? {
             Document::Manifest(_) => Ok(descriptor.clone()),
-            Document::Index(index) => self.held(index).select(platform).cloned(),
+            Document::Index(index) => self.stored_entries(index).select(platform).cloned(),
         }
     }
 
@@ -65,12 +65,12 @@ impl Store {
     pub fn images_of(&self, descriptor: &Descriptor) -> Result<Vec<Descriptor>> {
         Ok(match self.load_document(descriptor)? {
             Document::Manifest(_) => vec![descriptor.clone()],
-            Document::Index(index) => self.held(index).manifests,
+            Document::Index(index) => self.stored_entries(index).manifests,
         })
     }
 
     /// Reduces an index to the entries that the store has.
-    fn held(&self, index: Index) -> Index {
+    fn stored_entries(&self, index: Index) -> Index {
         Index::new(index.images().filter(|image| self.has_blob(&image.digest)).cloned().collect())
     }
 

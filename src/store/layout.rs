@@ -1,4 +1,4 @@
-//! Where everything in a store is: the one place that knows the names in its directory.
+//! The paths in a store. No other module knows the names in its directory.
 
 use std::path::{Path, PathBuf};
 
@@ -15,116 +15,116 @@ const LOGS: &str = "logs";
 const SERVICES: &str = "services";
 const TREES: &str = "trees";
 
-/// The file of a service's directory that makes it a service.
+/// The file that marks a directory as a service's, and has its record.
 pub const SERVICE_RECORD: &str = "service.json";
 
-/// The paths of a store. They are names only: nothing says that they exist.
+/// The paths of a store, whether they exist or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreLayout {
     root: PathBuf,
 }
 
 impl StoreLayout {
-    /// The names in a store's directory. There are no others.
+    /// All names in a store's directory.
     pub const NAMES: [&str; 10] =
         [LOCK, BLOBS, DIFF_IDS, BLOB_LOCATIONS, TAGS, TMP, INSTANCES, LOGS, SERVICES, TREES];
 
-    /// The paths of the store at `root`.
+    /// Creates the paths of the store at `root`.
     pub fn new(root: impl Into<PathBuf>) -> StoreLayout {
         StoreLayout { root: root.into() }
     }
 
-    /// The store's directory.
+    /// Returns the store's directory.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The lock: shared by users of the store, exclusive for garbage collection.
+    /// Returns the lock file: locked shared while the store is in use, exclusively for garbage collection.
     pub fn lock(&self) -> PathBuf {
         self.root.join(LOCK)
     }
 
-    /// The directory of the blobs' algorithms, as in an OCI layout.
+    /// Returns `blobs`, with a directory for each digest algorithm, as in an OCI layout.
     pub fn blobs(&self) -> PathBuf {
         self.root.join(BLOBS)
     }
 
-    /// The directory of all blobs.
+    /// Returns the directory of all blobs.
     pub fn sha256(&self) -> PathBuf {
         self.blobs().join("sha256")
     }
 
-    /// A blob.
+    /// Returns the file of a blob.
     pub fn blob(&self, digest: &Digest) -> PathBuf {
         self.sha256().join(digest.hex())
     }
 
-    /// The directory of the diff IDs of verified layers.
+    /// Returns the directory of the cached diff IDs.
     pub fn diff_ids(&self) -> PathBuf {
         self.root.join(DIFF_IDS)
     }
 
-    /// The note of a layer's diff ID.
+    /// Returns the file that caches a layer's diff ID.
     pub fn diff_id(&self, layer: &Digest) -> PathBuf {
         self.diff_ids().join(layer.hex())
     }
 
-    /// The directory of the repositories that had blobs.
+    /// Returns the directory of the blob locations.
     pub fn blob_locations(&self) -> PathBuf {
         self.root.join(BLOB_LOCATIONS)
     }
 
-    /// The note of the repositories that had a blob.
+    /// Returns the file with the repositories that had a blob.
     pub fn blob_location(&self, blob: &Digest) -> PathBuf {
         self.blob_locations().join(blob.hex())
     }
 
-    /// The directory of the tags.
+    /// Returns the directory of the tags.
     pub fn tags(&self) -> PathBuf {
         self.root.join(TAGS)
     }
 
-    /// The directory of staging.
+    /// Returns the directory of staging directories.
     pub fn tmp(&self) -> PathBuf {
         self.root.join(TMP)
     }
 
-    /// The directory of instances' secrets and environments.
+    /// Returns the directory of instances' secrets and environments.
     pub fn instances(&self) -> PathBuf {
         self.root.join(INSTANCES)
     }
 
-    /// The state of the instance whose image has the config `config`.
+    /// Returns the state of the instance whose image has the config `config`.
     pub fn instance(&self, config: &Digest) -> PathBuf {
         self.instances().join(format!("{}.json", config.hex()))
     }
 
-    /// The directory of the full output of scripts.
+    /// Returns the directory of the full output of scripts.
     pub fn logs(&self) -> PathBuf {
         self.root.join(LOGS)
     }
 
-    /// The directory of the services.
+    /// Returns the directory of the services.
     pub fn services(&self) -> PathBuf {
         self.root.join(SERVICES)
     }
 
-    /// The directory of a service.
+    /// Returns the directory of a service.
     pub fn service(&self, name: &str) -> PathBuf {
         self.services().join(name)
     }
 
-    /// The record in a service's directory.
+    /// Returns the record in a service's directory.
     pub fn service_record(service: &Path) -> PathBuf {
         service.join(SERVICE_RECORD)
     }
 
-    /// The directory of the tree areas.
+    /// Returns the directory of the layer trees.
     pub fn trees(&self) -> PathBuf {
         self.root.join(TREES)
     }
 
-    /// The directories that a store has from its beginning, each after its parent.
+    /// Returns the directories to create in a new store, each after its parent.
     pub(super) fn initial(&self) -> [PathBuf; 8] {
         [
             self.blobs(),

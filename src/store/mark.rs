@@ -9,7 +9,7 @@ use crate::oci::image::chain_ids;
 use crate::oci::json::{MAX_CONFIG, MAX_MANIFEST};
 use crate::oci::{Config, Descriptor, Digest, Document, Manifest};
 
-/// How deep to mark.
+/// The depth of marking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Depth {
     /// Down to the blobs: without reading configs, so chain IDs stay unknown.

@@ -125,7 +125,7 @@ impl Store {
         self.layout.root()
     }
 
-    /// Where everything in it is.
+    /// Returns the paths in the store.
     pub fn layout(&self) -> &StoreLayout {
         &self.layout
     }

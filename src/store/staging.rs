@@ -19,7 +19,7 @@ pub struct Staging {
 }
 
 impl Staging {
-    /// Makes one in `tmp`, the store's directory for them.
+    /// Creates a staging directory in `tmp`, the store's directory for them.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
@@ -39,8 +39,8 @@ impl Staging {
         loop {
             let name = random_name();
             let path = tmp.join(&name);
-            fs::DirBuilder::new().mode(0o700).create(&path).io("make", &path)?;
-            // Before it is locked, a sweeper may take it for an orphan; then create another.
+            fs::DirBuilder::new().mode(0o700).create(&path).io("create", &path)?;
+            // Before the lock is taken, a sweeper may remove the directory as an orphan; then create another.
             if let Some(dir) = lock(&path).io("lock", &path)? {
                 return Ok((name, dir));
             }
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sweep_spares_the_living_and_takes_the_dead() {
+    fn a_sweep_removes_only_directories_of_dead_owners() {
         let tmp = tempfile::tempdir().unwrap();
         let alive = Staging::new(tmp.path()).unwrap();
         fs::write(alive.path().join("x"), "x").unwrap();
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn sweepers_and_makers_at_once_lose_nothing() {
+    fn concurrent_sweeps_and_creations_lose_nothing() {
         let tmp = tempfile::tempdir().unwrap();
         std::thread::scope(|scope| {
             for _ in 0..2 {

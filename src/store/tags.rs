@@ -152,7 +152,7 @@ impl Store {
         let target = self.layout.tags().join(file_name(&record.name));
         let bytes = serde_json::to_vec(&record).expect("a record serialises");
         let mut file =
-            tempfile::NamedTempFile::new_in(self.shared_staging()?).io("make", &target)?;
+            tempfile::NamedTempFile::new_in(self.shared_staging()?).io("create", &target)?;
         file.write_all(&bytes).io("write", &target)?;
         file.as_file().sync_all().io("sync", &target)?;
         Ok((file, target))

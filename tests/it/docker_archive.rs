@@ -112,7 +112,7 @@ fn other_files_are_refused_with_a_hint() {
     support::run("gzip", ["-k", env.path("text").to_str().unwrap()]);
     for file in ["text", "empty", "text.gz", "other.tar"] {
         let printed = env.fails(65, ["load", "-i", file]);
-        assert!(printed.contains(&format!("{file} is no archive of images")), "{printed}");
+        assert!(printed.contains(&format!("{file} is not an image archive")), "{printed}");
         assert!(printed.contains("OCI layout") && printed.contains("svp import"), "{printed}");
         assert!(!printed.contains("layer"), "{printed}");
     }

@@ -90,9 +90,9 @@ fn tags_are_added_replaced_and_kept() {
     assert_eq!(index["manifests"][0]["odd"], json!([1]));
     assert_eq!(index["manifests"].as_array().unwrap().len(), 2);
     let error = world.find(None).unwrap_err();
-    assert!(error.contains("there is: mysql:8, mysql:latest"), "{error}");
+    assert!(error.contains("available: mysql:8, mysql:latest"), "{error}");
     let error = world.find(Some("msql")).unwrap_err();
-    assert!(error.contains("there is: mysql:8, mysql:latest"), "{error}");
+    assert!(error.contains("available: mysql:8, mysql:latest"), "{error}");
     assert_eq!(
         index["manifests"][1]["annotations"],
         json!({

@@ -146,7 +146,7 @@ const CASES: &[(&str, Fault, &str)] = &[
     (
         "429 always, with Retry-After",
         |_, seen| of_manifest(seen).then(|| Reply::status(429).header("Retry-After", "1").body("")),
-        "asked too often",
+        "limits the rate",
     ),
     ("5xx once", |_, seen| (seen.before == 0).then(|| Reply::status(503).body("")), ""),
     ("5xx always", |_, seen| of_manifest(seen).then(|| Reply::status(500).body("")), "status 500"),
@@ -183,7 +183,7 @@ const CASES: &[(&str, Fault, &str)] = &[
             let reply = Reply::status(307).header("Location", "file:///etc/passwd").body("");
             of_layer(image, seen).then_some(reply)
         },
-        "http and https alone",
+        "only http and https",
     ),
     (
         "a redirect in a loop",
@@ -199,7 +199,7 @@ const CASES: &[(&str, Fault, &str)] = &[
             let realm = "Bearer realm=\"http://auth.invalid/token\"";
             of_manifest(seen).then(|| Reply::status(401).header("WWW-Authenticate", realm).body(""))
         },
-        "plain http to loopback alone",
+        "plain http only for loopback",
     ),
     (
         "a token that expires between manifest and layer",

@@ -106,7 +106,7 @@ fn mirrors_are_tried_in_order_each_with_its_own_login() {
     for (part, why) in [
         (&dead, "refuses the connection"),
         (&empty.address, "no repository team/app"),
-        (&guarded.address, "wants a login"),
+        (&guarded.address, "requires a login"),
         (&itself.address, "no repository team/app"),
     ] {
         assert!(

@@ -192,7 +192,7 @@ fn a_wrong_range_is_refused() {
             0 => cut_blob(seen, 100_000),
             _ => Reply::status(206).header("Content-Range", &header).body(&blob_bytes()[100_000..]),
         });
-        assert_error(get_blob(&server), "another part of the blob");
+        assert_error(get_blob(&server), "a different range of the blob");
         assert_eq!(server.seen_at("blobs").len(), 2, "{range}");
     }
     let unasked = FaultRegistry::start(|_| Reply::status(206).body(blob_bytes()));
@@ -221,14 +221,14 @@ fn too_many_bytes_are_refused() {
             }
         })
     };
-    assert_error(get_blob(&longer(true)), "3145729 bytes where 3145728 are due");
-    assert_error(get_blob(&longer(false)), "more than the 3145728 bytes due");
+    assert_error(get_blob(&longer(true)), "3145729 bytes instead of 3145728");
+    assert_error(get_blob(&longer(false)), "more than the expected 3145728 bytes");
     let endless = FaultRegistry::start(|_| {
         Reply::status(200).pieces(vec![Piece::Forever(vec![b'x'; 1 << 16], Duration::ZERO)])
     });
-    assert_error(get_blob(&endless), "more than the 3145728 bytes due");
+    assert_error(get_blob(&endless), "more than the expected 3145728 bytes");
     let shorter = FaultRegistry::start(|_| Reply::status(200).body("short"));
-    assert_error(get_blob(&shorter), "5 bytes where 3145728 are due");
+    assert_error(get_blob(&shorter), "5 bytes instead of 3145728");
 }
 
 #[test]
@@ -259,12 +259,12 @@ fn retry_after_is_honoured_and_capped() {
 #[test]
 fn persistent_failures_are_described() {
     let cases = [
-        (429, "asked too often", "wait", 3),
+        (429, "limits the rate", "wait", 3),
         (500, "status 500", "registry's", 3),
         (503, "status 503 (DENIED: not today)", "registry's", 3),
         (403, "forbids", "log in", 1),
         (404, "no repository team/a", "name", 1),
-        (401, "login of a kind", "basic and bearer", 1),
+        (401, "authentication scheme", "basic and bearer", 1),
         (418, "status 418", "at fault", 1),
         (304, "status 304", "at fault", 1),
         (204, "status 204", "at fault", 1),
@@ -360,7 +360,7 @@ fn huge_answers_are_not_read() {
     let headers = FaultRegistry::start(move |_| {
         Reply::raw(vec![Piece::Bytes(b"HTTP/1.1 200 OK\r\nX: ".to_vec()), fast()])
     });
-    assert_error(get_manifest(&headers), "proper HTTP");
+    assert_error(get_manifest(&headers), "valid HTTP");
     let error = FaultRegistry::start(move |_| Reply::status(403).pieces(vec![fast()]));
     assert_error(get_manifest(&error), "forbids");
 }
@@ -369,10 +369,13 @@ fn huge_answers_are_not_read() {
 fn other_documents_than_manifests_are_refused() {
     let cases: Vec<(fn() -> Reply, &str)> = vec![
         (|| Reply::status(200).header("Content-Type", "text/html").body("<html>"), "a web page"),
-        (|| Reply::status(200).header("Content-Type", MANIFEST).body("<html>"), "no JSON object"),
-        (|| Reply::status(200).body("[]"), "no JSON object"),
+        (
+            || Reply::status(200).header("Content-Type", MANIFEST).body("<html>"),
+            "not a JSON object",
+        ),
+        (|| Reply::status(200).body("[]"), "not a JSON object"),
         (|| good_manifest().header("Content-Encoding", "gzip"), "content encoding \"gzip\""),
-        (|| Reply::raw(vec![Piece::Bytes(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec())]), "proper HTTP"),
+        (|| Reply::raw(vec![Piece::Bytes(b"SSH-2.0-OpenSSH_9.2\r\n".to_vec())]), "valid HTTP"),
     ];
     for (reply, part) in cases {
         let server = FaultRegistry::start(move |_| reply());

@@ -61,7 +61,7 @@ fn a_password_is_required_and_used() {
     let reference = reference(&registry, "a:1");
 
     let error = connect(options()).unwrap().manifest(&reference).unwrap_err();
-    assert!(error.to_string().contains("wants a login"), "{error}");
+    assert!(error.to_string().contains("requires a login"), "{error}");
     assert!(error.hint_text().unwrap().contains("--authfile"), "{error:?}");
 
     let with = |password: &str| {
@@ -70,7 +70,7 @@ fn a_password_is_required_and_used() {
     };
     assert_eq!(pull(&with(RealRegistry::PASSWORD), &reference).unwrap(), image.layer);
     let error = pull(&with("hunter2"), &reference).unwrap_err();
-    assert!(error.to_string().contains("refuses the login that"), "{error}");
+    assert!(error.to_string().contains("refuses the login in"), "{error}");
     assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
 }
 

@@ -205,7 +205,7 @@ fn check_store_finds_each_fault_and_nothing_in_a_sound_store() {
         (root.join("blobs/sha256").join(&zeros), Some("x"), "is damaged"),
         (root.join("blobs/md5"), Some("x"), "does not belong in a store"),
         (root.join("stray"), Some("x"), "does not belong in a store"),
-        (root.join("tags/base%3Alatest"), Some("{"), "can't be understood"),
+        (root.join("tags/base%3Alatest"), Some("{"), "can't parse"),
         (root.join("homes/x"), Some("x"), "is not named after a digest"),
         (root.join("diff-ids").join(&hex), Some(&other), "is not the diff ID"),
         (state, Some("{"), "is damaged"),

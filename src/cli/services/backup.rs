@@ -250,7 +250,7 @@ impl Target {
             return Ok(self);
         }
         let dir = StoreLayout::new(root).tmp();
-        Ok(Target::Spool(tempfile::tempfile_in(&dir).io("make a file in", &dir)?, Box::new(self)))
+        Ok(Target::Spool(tempfile::tempfile_in(&dir).io("create a file in", &dir)?, Box::new(self)))
     }
 
     fn writer(&mut self) -> &mut dyn Write {

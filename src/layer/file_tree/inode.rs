@@ -79,7 +79,7 @@ pub(super) fn read_kind(entry: &Entry, reader: &mut TarReader<'_>) -> Result<Fil
             loop {
                 match reader.read_content(&mut buffer)? {
                     0 => break,
-                    n => hash.write_all(&buffer[..n]).expect("a sink takes all"),
+                    n => hash.write_all(&buffer[..n]).expect("hashing can't fail"),
                 }
                 interrupt::check()?;
             }

@@ -1,4 +1,4 @@
-//! How to unpack a layer, and the report of what unpacking it did.
+//! Options and report of unpacking a layer.
 
 use std::os::fd::BorrowedFd;
 

@@ -1,4 +1,4 @@
-//! The tree that a layer is unpacked into: the place of the next entry, and the directories' times, which are set last.
+//! The tree that a layer is unpacked into: the current position, and the directories' metadata, which is set last.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -221,7 +221,7 @@ impl Tree {
                 Detour::Follow(target) => {
                     links += 1;
                     if links > MOST_LINKS {
-                        return Err(Error::bad_input("too many symbolic links lead there"));
+                        return Err(Error::bad_input("its path has too many symbolic links"));
                     }
                     self.follow_link(&target, &mut todo)?;
                 }

@@ -74,7 +74,7 @@ fn check_layer(pack: &Pack, problems: &mut Problems) {
         problems.error(".", &error);
     }
     for (script, ..) in OPTIONAL {
-        if pack.has(script) && pack.leaves_out(script) {
+        if pack.has(script) && pack.ignores(script) {
             let what = format!("excludes {script}");
             problems.add(Severity::Error, ".svpignore", what, "narrow its patterns");
         }

@@ -93,7 +93,7 @@ pub(super) fn check_others(pack: &Pack, problems: &mut Problems) {
         files.sort();
         for file in files {
             let script = format!("{name}/{}", file.display());
-            if known.contains(&script.as_str()) || pack.leaves_out(&script) {
+            if known.contains(&script.as_str()) || pack.ignores(&script) {
                 continue;
             }
             let Some(text) = read(pack, &script) else { continue };

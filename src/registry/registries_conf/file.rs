@@ -11,7 +11,7 @@ use super::registry::{Mirror, Registry, Use};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::Reference;
 
-/// The most that a file may hold.
+/// The maximum size of a file, in bytes.
 const LARGEST: u64 = 4 << 20;
 
 /// The settings that svp uses. Unknown keys are ignored, among them those of short names.
@@ -61,12 +61,12 @@ struct Names {
 /// The settings of one file.
 #[derive(Debug, Default)]
 pub(super) struct ParsedFile {
-    /// Each prefix is present once: the first of several wins.
+    /// At most one for each prefix: the first wins.
     pub(super) registries: Vec<Registry>,
     pub(super) helpers: Option<Vec<String>>,
 }
 
-/// Reads a file; none if there is none.
+/// Reads a file; `None` if it is missing.
 pub(super) fn read(path: &Path) -> Result<Option<ParsedFile>> {
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -83,12 +83,12 @@ pub(super) fn read(path: &Path) -> Result<Option<ParsedFile>> {
     }
 }
 
-/// Reads the text of the file at `path`.
+/// Parses the text of the file at `path`.
 pub(super) fn parse(path: &Path, text: &str) -> Result<ParsedFile> {
     let at = |start: usize, why: &str| {
         let line = text.as_bytes()[..start.min(text.len())].iter().filter(|b| **b == b'\n').count();
         Error::bad_input(format!("{}, line {}: {why}", path.display(), line + 1))
-            .hint("containers-registries.conf(5) tells the format; podman and skopeo read it too")
+            .hint("containers-registries.conf(5) describes the format, as for podman and skopeo")
     };
     let file: Text = toml::from_str(text)
         .map_err(|error| at(error.span().map_or(0, |span| span.start), error.message()))?;
@@ -121,7 +121,7 @@ impl Table {
             prefix => prefix,
         };
         if prefix.is_empty() {
-            return Err("a [[registry]] has a prefix or a location".into());
+            return Err("a [[registry]] needs a prefix or a location".into());
         }
         if location.is_empty() && !prefix.starts_with("*.") {
             return Err(format!("the [[registry]] {prefix} has no location"));
@@ -153,7 +153,7 @@ impl MirrorTable {
             "" => Use::All,
             _ if by_digest => {
                 return Err(format!(
-                    "{prefix} has mirror-by-digest-only, and its mirror {location} pull-from-mirror: one of them"
+                    "{prefix} sets mirror-by-digest-only, and its mirror {location} sets pull-from-mirror: use only one of them"
                 ));
             }
             "all" => Use::All,
@@ -161,7 +161,7 @@ impl MirrorTable {
             "tag-only" => Use::Tags,
             other => {
                 return Err(format!(
-                    "pull-from-mirror is all, digest-only or tag-only, and not {other:?}"
+                    "pull-from-mirror must be all, digest-only or tag-only, not {other:?}"
                 ));
             }
         };
@@ -174,17 +174,17 @@ fn checked_prefix(text: &str) -> Result<String, String> {
     if domain.contains(['/', ':', '@', '*']) {
         return Err(format!("the prefix {text:?} is not of the form *.example.com"));
     }
-    // One label is a domain here, and no registry.
+    // A domain may be a single label, such as `*.internal`, which is not valid as a registry's host.
     checked_location(&format!("x.{domain}")).map(|_| text.to_owned())
 }
 
-/// `HOST[:PORT][/PATH]`, or nothing.
+/// Checks that `text` is empty or `HOST[:PORT][/PATH]`; returns it without trailing slashes.
 fn checked_location(text: &str) -> Result<String, String> {
     let text = text.trim_end_matches('/');
     if text.contains("://") {
         return Err(format!("{text:?} is a URL; a location is written as HOST[:PORT][/PATH]"));
     }
-    // Whatever may stand before a repository, or is one.
+    // Accept everything that can precede a repository's name, or that is the full name of one.
     let host = text.split('/').next();
     let names =
         |name: &str| name.parse::<Reference>().is_ok_and(|reference| reference.registry() == host);

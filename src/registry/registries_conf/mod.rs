@@ -1,7 +1,7 @@
-//! registries.conf, after containers-registries.conf(5) and containers-registries.conf.d(5): locations, mirrors,
+//! registries.conf (containers-registries.conf(5), containers-registries.conf.d(5)): locations, mirrors,
 //! insecure and blocked registries.
 //!
-//! Short names are ignored: in svp a name without a registry is local.
+//! Settings for short names are ignored: in svp, a name without a registry is local.
 
 mod file;
 mod registry;
@@ -21,7 +21,7 @@ use registry::{Mirror, Registry, Use};
 const FILE: &str = "registries.conf";
 const DROP_INS: &str = "registries.conf.d";
 
-/// The configuration of registries. Read once, before the first request.
+/// The configuration of registries. It is read once, before the first request.
 #[derive(Clone, Debug, Default)]
 pub struct Registries {
     places: Places,
@@ -32,9 +32,9 @@ pub struct Registries {
 struct Places {
     /// A file that the user named: it must exist.
     named: Option<PathBuf>,
-    /// The user's own directory.
+    /// The user's configuration directory.
     user: Option<PathBuf>,
-    /// The system's.
+    /// The system's configuration directory.
     system: Option<PathBuf>,
 }
 
@@ -45,21 +45,21 @@ pub(super) struct Conf {
     helpers: Option<Vec<String>>,
 }
 
-/// A place that an image may be pulled from.
+/// A location from which an image may be pulled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Endpoint {
     pub(super) reference: Reference,
-    /// Whether plain http and certificates of anyone are good enough.
+    /// Whether plain http and unverified TLS are allowed.
     pub(super) insecure: bool,
 }
 
 impl Registries {
-    /// No file: every registry is reached by its name.
+    /// Uses no files: every registry is reached by its name.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// `CONTAINERS_REGISTRIES_CONF` if set; else the user's `registries.conf` (in `$XDG_CONFIG_HOME/containers` or
+    /// Uses `CONTAINERS_REGISTRIES_CONF` if set; else the user's `registries.conf` (in `$XDG_CONFIG_HOME/containers` or
     /// `~/.config/containers`), else `/etc/containers/registries.conf`; and the drop-ins.
     pub fn from_env() -> Self {
         let named = env::var_os("CONTAINERS_REGISTRIES_CONF").filter(|path| !path.is_empty());
@@ -72,11 +72,11 @@ impl Registries {
         Registries { places, read: Arc::default() }
     }
 
-    /// The settings.
+    /// Returns the settings; reads the files on the first call.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput), which names the file and the line, or that the file which
-    /// the user named is missing; [`Kind::Storage`](crate::error::Kind::Storage) if one can't be read.
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput), naming the file and the line, if a file is invalid, or if the
+    /// one that the user named is missing; [`Kind::Storage`](crate::error::Kind::Storage) if a file can't be read.
     pub(super) fn conf(&self) -> Result<Arc<Conf>> {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(conf) = &*read {
@@ -91,8 +91,8 @@ impl Registries {
 /// The system's configuration directory shared by podman, skopeo and svp.
 pub(crate) const SYSTEM: &str = "/etc/containers";
 
-/// The user's configuration directories: `$XDG_CONFIG_HOME`, and `~/.config`, which podman reads whatever the former
-/// is. The first with a given file wins.
+/// Returns the user's configuration directories: `$XDG_CONFIG_HOME`, and `~/.config`, which podman reads even if the
+/// former is set. The first with a given file wins.
 pub(crate) fn user_directories() -> Vec<PathBuf> {
     let dir = |name: &str| env::var_os(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
     let config = [dir("XDG_CONFIG_HOME"), dir("HOME").map(|home| home.join(".config"))];
@@ -113,7 +113,7 @@ impl Places {
         let mut conf = Conf::default();
         if let Some(main) = main {
             match file::read(&main)? {
-                Some(said) => conf.add(said),
+                Some(parsed) => conf.add(parsed),
                 None if self.named.is_none() => {}
                 None => {
                     return Err(Error::bad_input(format!("there is no file {}", main.display()))
@@ -124,8 +124,8 @@ impl Places {
         for directory in directories {
             for path in conf_files(&directory)? {
                 // Ignore a file that was just removed.
-                if let Some(said) = file::read(&path)? {
-                    conf.add(said);
+                if let Some(parsed) = file::read(&path)? {
+                    conf.add(parsed);
                 }
             }
         }
@@ -133,7 +133,7 @@ impl Places {
     }
 }
 
-/// The `*.conf` of a directory, in the order of their names.
+/// Returns the `*.conf` files of a directory, sorted by name.
 fn conf_files(directory: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -152,27 +152,27 @@ fn conf_files(directory: &Path) -> Result<Vec<PathBuf>> {
 
 impl Conf {
     /// Merges another file: its entries replace those of the same prefix.
-    fn add(&mut self, said: ParsedFile) {
-        for registry in said.registries {
+    fn add(&mut self, parsed: ParsedFile) {
+        for registry in parsed.registries {
             self.registries.insert(registry.prefix.clone(), registry);
         }
-        if said.helpers.is_some() {
-            self.helpers = said.helpers;
+        if parsed.helpers.is_some() {
+            self.helpers = parsed.helpers;
         }
     }
 
-    /// The credential stores beside the auth files, which are called `containers-auth.json` among them.
+    /// Returns `credential-helpers`, unless empty; its entry `containers-auth.json` stands for the auth files.
     pub(super) fn helpers(&self) -> Option<&[String]> {
         self.helpers.as_deref().filter(|helpers| !helpers.is_empty())
     }
 
-    /// The `[[registry]]` with the longest prefix of `name`, an image's name or a registry's.
+    /// Returns the `[[registry]]` with the longest prefix of `name`, the name of an image or a registry.
     fn find(&self, name: &str) -> Option<&Registry> {
         let matching = self.registries.values().filter(|registry| registry.rest(name).is_some());
         matching.max_by_key(|registry| registry.prefix.len())
     }
 
-    /// Whether `name`, of an image or a registry, may be reached without verified TLS. Does not rewrite it.
+    /// Returns whether `name`, of an image or a registry, may be reached without verified TLS. Does not rewrite it.
     ///
     /// # Errors
     /// [`Kind::Registry`](crate::error::Kind::Registry) if it is blocked.
@@ -183,8 +183,8 @@ impl Conf {
         }
     }
 
-    /// The places to pull `reference` from, in their order: mirrors, then the location itself. One that is blocked has
-    /// the error for it.
+    /// Returns the locations from which to pull `reference`, in order: the mirrors, then the location itself. A blocked
+    /// location is an error.
     pub(super) fn pull_from(&self, reference: &Reference) -> Vec<Result<Endpoint>> {
         let name = reference.to_string();
         let Some(registry) = self.find(&name) else {

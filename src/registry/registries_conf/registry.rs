@@ -9,7 +9,7 @@ use crate::oci::Reference;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::registry) struct Registry {
     pub(super) prefix: String,
-    /// The replacement of the prefix; none if names are not rewritten.
+    /// The replacement of the prefix; `None` if names are not rewritten.
     pub(super) location: Option<String>,
     pub(in crate::registry) insecure: bool,
     pub(super) blocked: bool,
@@ -35,7 +35,7 @@ pub(super) enum Use {
 }
 
 impl Registry {
-    /// Returns the rest of `name` after the prefix, if it has it.
+    /// Returns the rest of `name` after the prefix; `None` if `name` does not start with it.
     pub(super) fn rest<'a>(&self, name: &'a str) -> Option<&'a str> {
         if let Some(domain) = self.prefix.strip_prefix('*') {
             let (host, rest) = name.split_at(name.find(['/', '@']).unwrap_or(name.len()));
@@ -44,7 +44,7 @@ impl Registry {
             return bare.ends_with(domain).then_some(rest);
         }
         let rest = name.strip_prefix(&self.prefix)?;
-        // A colon after a host begins a port: another registry.
+        // After a host, a colon starts a port, which makes it another registry.
         let of_repository = self.prefix.contains('/');
         let separated = rest.is_empty()
             || rest.starts_with('/')
@@ -52,7 +52,7 @@ impl Registry {
         separated.then_some(rest)
     }
 
-    /// `name` with `location` in the prefix's place.
+    /// Returns `name` with the prefix replaced by `location`.
     pub(super) fn rewritten(&self, name: &str, location: Option<&str>) -> Result<Reference> {
         let text = match (location, self.rest(name)) {
             (Some(location), Some(rest)) => format!("{location}{rest}"),
@@ -60,7 +60,7 @@ impl Registry {
         };
         let bad = |error: Error| {
             Error::bad_input(format!(
-                "{} makes {text:?} of {name}, which is no image's name",
+                "{} rewrites {name} to {text:?}, which is not an image name",
                 self.file.display()
             ))
             .source(error)
@@ -70,6 +70,6 @@ impl Registry {
 
     pub(super) fn refusal(&self, name: &str) -> Error {
         Error::registry(format!("{name} is blocked by {}", self.file.display()))
-            .hint(format!("its [[registry]] of {} says `blocked = true`", self.prefix))
+            .hint(format!("its [[registry]] {} has `blocked = true`", self.prefix))
     }
 }

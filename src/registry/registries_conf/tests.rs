@@ -1,4 +1,4 @@
-//! Tests of registries.conf as tables of names.
+//! Table tests of registries.conf.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn conf(text: &str) -> Conf {
     conf
 }
 
-/// The locations of `name`: `!` marks insecure ones, `-` blocked ones.
+/// Returns the locations of `name`: `!` marks insecure ones, `-` blocked ones.
 fn places(conf: &Conf, name: &str) -> String {
     let reference = name.parse::<Reference>().unwrap().with_default_registry();
     let places = conf.pull_from(&reference).into_iter().map(|place| match place {
@@ -88,7 +88,7 @@ fn the_longest_prefix_decides() {
 }
 
 #[test]
-fn mirrors_come_first_each_for_what_it_is_used_for() {
+fn mirrors_come_first_if_they_serve_the_kind_of_reference() {
     let text = |registry: &str, mirror: &str| {
         format!(
             "[[registry]]\nlocation = \"r.example\"\n{registry}\n[[registry.mirror]]\nlocation = \"m0.example/r\"\n\
@@ -141,7 +141,7 @@ fn mirrors_come_first_each_for_what_it_is_used_for() {
 }
 
 #[test]
-fn what_is_wrong_is_told_with_its_line() {
+fn errors_name_the_line() {
     let cases = [
         ("\n[[registry]]\nlocation = 1\n", 3, "string"),
         ("\n\nx = [\n", 3, ""),
@@ -179,7 +179,7 @@ fn what_is_wrong_is_told_with_its_line() {
 }
 
 #[test]
-fn files_and_drop_ins_in_their_order() {
+fn files_and_drop_ins_are_read_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let write = |path: &str, text: &str| {
         let path = dir.path().join(path);
@@ -211,7 +211,7 @@ fn files_and_drop_ins_in_their_order() {
     assert_eq!(read().unwrap(), "b.example/x");
     write("user/registries.conf.d/00.conf", &entry("mine"));
     assert_eq!(read().unwrap(), "mine.example/x");
-    // The user's own file leaves nothing of the system's.
+    // The user's file replaces the system's entirely.
     write("user/registries.conf", "");
     assert_eq!(read().unwrap(), "mine.example/x");
     write("user/registries.conf.d/00.conf", "");

@@ -123,7 +123,7 @@ pub(crate) fn join(
     let terminal = fds.into_iter().next().map(File::from);
     // On an interrupt, the stage must kill the command's processes, so it must not be killed itself.
     if let Ok(line) = stage.channel().as_fd().try_clone_to_owned() {
-        interrupt::watch_line(stage.pid(), line);
+        interrupt::watch_socket(stage.pid(), line);
     }
     Ok(Joined { stage, terminal })
 }
@@ -235,7 +235,7 @@ fn supervise(channel: &Channel, command: Stage<JoinExecRequest>) -> Result<End> 
 
 /// Replaces this process's resource limits and OOM score with those of the container's init.
 fn copy_limits_of(init: u32) {
-    crate::sys::take_limits_of(init);
+    crate::sys::copy_limits_of(init);
     if let Ok(score) = std::fs::read(format!("/proc/{init}/oom_score_adj")) {
         // Raising the score needs no privilege, lowering it does.
         let _ = std::fs::write("/proc/self/oom_score_adj", score);
@@ -287,7 +287,7 @@ fn exec(
             let _ = rustix::fs::fchown(&stdin, Some(rustix::fs::Uid::from_raw(user.uid)), None);
         }
         user.set_home(&mut env);
-        user.become_it()?;
+        user.switch_user()?;
     }
     die_with_parent();
     reset_signals();

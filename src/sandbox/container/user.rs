@@ -78,7 +78,7 @@ impl User {
     ///
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the id map does not contain the ids.
-    pub(in crate::sandbox) fn become_it(&self) -> Result<()> {
+    pub(in crate::sandbox) fn switch_user(&self) -> Result<()> {
         let failed = |errno: nix::errno::Errno| {
             Error::bad_input(format!("can't change to user {} and group {}", self.uid, self.gid))
                 .source(errno)

@@ -95,13 +95,13 @@ fn install(request: &EgressFilterRequest, network: OwnedFd) -> Result<()> {
     for network in blocked {
         // Without routing rules in the kernel, fall back to routes, which block all sockets except those bound to an
         // interface.
-        if netlink::refuse(*network, PRIORITY).is_err() {
+        if netlink::add_unreachable_rule(*network, PRIORITY).is_err() {
             // Best effort: fails, harmlessly, in a network without IPv6.
-            let _ = netlink::refuse_route_to(*network);
+            let _ = netlink::add_unreachable_route(*network);
         }
         if let (IpAddr::V4(address), bits) = *network {
             // Best effort: without IPsec in the kernel, sockets bound to an interface get through.
-            let _ = netlink::block(address, bits);
+            let _ = netlink::add_block_policy(address, bits);
         }
     }
     if request.host {
@@ -141,7 +141,7 @@ fn has_global_v6() -> bool {
 fn pasta_interface() -> std::io::Result<u32> {
     let routes = read("/proc/thread-self/net/route");
     let names = routes.lines().skip(1).filter_map(|line| line.split_whitespace().next());
-    let name = names.into_iter().find(|name| !["lo", link_listeners::HERE].contains(name));
+    let name = names.into_iter().find(|name| !["lo", link_listeners::INTERFACE].contains(name));
     netlink::index_of(name.ok_or(std::io::ErrorKind::NotFound)?)
 }
 

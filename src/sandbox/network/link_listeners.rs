@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::sandbox::stage::launch::Stage;
 
 /// The names of the veth interfaces: in the service's network namespace, and in that of the listeners.
-pub(in crate::sandbox) const HERE: &str = "links";
+pub(in crate::sandbox) const INTERFACE: &str = "links";
 const PEER: &str = "service";
 
 /// The maximum number of links of a service.
@@ -52,7 +52,7 @@ pub(in crate::sandbox) fn open(wanted: &[LinkListener]) -> Result<Vec<OwnedFd>> 
     setns(&here, CloneFlags::CLONE_NEWNET).map_err(|errno| failed(errno.into()))?;
     let sockets = opened?;
     let up = || {
-        let index = netlink::index_of(HERE)?;
+        let index = netlink::index_of(INTERFACE)?;
         netlink::add_address(index, Ipv4Addr::new(169, 254, 83, 1), 24)?;
         netlink::bring_up(index)
     };
@@ -64,7 +64,7 @@ pub(in crate::sandbox) fn open(wanted: &[LinkListener]) -> Result<Vec<OwnedFd>> 
 fn open_in_new_network(wanted: &[LinkListener], service: &File) -> Result<Vec<OwnedFd>> {
     let up = || {
         netlink::bring_up(netlink::LOOPBACK)?;
-        netlink::make_pair(PEER, HERE, service.as_fd())?;
+        netlink::make_pair(PEER, INTERFACE, service.as_fd())?;
         let index = netlink::index_of(PEER)?;
         for listen in wanted {
             netlink::add_address(index, link_address(listen.link), 24)?;

@@ -181,7 +181,7 @@ pub(in crate::sandbox) fn add_default_route(index: u32, gateway: IpAddr) -> io::
 ///
 /// # Errors
 /// Errors of the kernel.
-pub(in crate::sandbox) fn refuse_route_to((address, bits): Prefix) -> io::Result<()> {
+pub(in crate::sandbox) fn add_unreachable_route((address, bits): Prefix) -> io::Result<()> {
     let (family, octets) = parts(address);
     let mut body = vec![family, bits, 0, 0];
     body.extend([libc::RT_TABLE_MAIN, 4, libc::RT_SCOPE_UNIVERSE, libc::RTN_UNREACHABLE]);
@@ -195,7 +195,7 @@ pub(in crate::sandbox) fn refuse_route_to((address, bits): Prefix) -> io::Result
 ///
 /// # Errors
 /// Errors of the kernel; an existing rule is not an error.
-pub(in crate::sandbox) fn refuse(to: Prefix, priority: u32) -> io::Result<()> {
+pub(in crate::sandbox) fn add_unreachable_rule(to: Prefix, priority: u32) -> io::Result<()> {
     match request(RTM_NEWRULE, REQUEST_ACK | CREATE | EXCLUSIVE, &rule(to, priority)) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other,
@@ -217,7 +217,7 @@ fn rule((to, bits): Prefix, priority: u32) -> Vec<u8> {
 ///
 /// # Errors
 /// Errors of the kernel; EPROTONOSUPPORT without support for IPsec.
-pub(in crate::sandbox) fn block(address: Ipv4Addr, bits: u8) -> io::Result<()> {
+pub(in crate::sandbox) fn add_block_policy(address: Ipv4Addr, bits: u8) -> io::Result<()> {
     // struct xfrm_userpolicy_info: a selector (destination, source, ports and their masks, family, bits of both,
     // protocol, interface, user), lifetime limits and counters, priority, index, direction, action, flags, share.
     let mut body = vec![0; 168];

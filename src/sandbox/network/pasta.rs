@@ -24,9 +24,7 @@ use crate::channel::Channel;
 use crate::error::{Error, Result};
 use crate::sandbox::programs::find_program;
 use crate::sandbox::stage::launch::Stage;
-use crate::sandbox::stage::process::{
-    give_capabilities_up, pidfd_of, reset_signals, wait_for_death,
-};
+use crate::sandbox::stage::process::{drop_capabilities, pidfd_of, reset_signals, wait_for_death};
 use crate::sandbox::stage::protocol::{Descriptors, Request, reply_with};
 use crate::sandbox::userns::namespace;
 
@@ -154,7 +152,7 @@ fn run_pasta(channel: &Channel, request: &PastaInitRequest, network: &OwnedFd) -
     // pasta opens the pipe and the network namespace through this process's /proc/PID/fd, because since 2024 it first
     // closes all inherited descriptors. The kernel lets pasta open them only if this process has no more capabilities
     // than pasta, so it drops all. /proc is the host's, where the PID of this process is not 1.
-    give_capabilities_up()?;
+    drop_capabilities()?;
     let own = std::fs::read_link("/proc/self").map_err(failed)?;
     let by_name = |fd: RawFd| format!("/proc/{}/fd/{fd}", own.display());
     let mut command = Command::new(&request.program);

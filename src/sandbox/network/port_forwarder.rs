@@ -105,7 +105,7 @@ fn forward(
         for (port, socket) in request.ports.iter().zip(sockets) {
             let socket = RelaySocket::of(socket, port.protocol);
             scope.spawn(move || {
-                let to = |peer| relay::here(port.container, peer);
+                let to = |peer| relay::local_targets(port.container, peer);
                 relay::serve(&socket, &to, &|| channel.is_hung_up())
             });
         }

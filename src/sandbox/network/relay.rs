@@ -48,12 +48,12 @@ pub(crate) fn serve(socket: &RelaySocket, to: &Targets<'_>, over: &dyn Fn() -> b
 
 /// Returns targets in this process's network: the loopback for a peer on a loopback, else the network's own address,
 /// because services trust peers on their own loopback (CVE-2021-20199).
-pub(in crate::sandbox) fn here(port: u16, peer: IpAddr) -> Vec<SocketAddr> {
+pub(in crate::sandbox) fn local_targets(port: u16, peer: IpAddr) -> Vec<SocketAddr> {
     if peer.is_loopback() {
         return targets(port, peer, &[]);
     }
     // Addresses of pasta's interface only: the other interface leads to the linked services.
-    let links = netlink::index_of(link_listeners::HERE).unwrap_or_default();
+    let links = netlink::index_of(link_listeners::INTERFACE).unwrap_or_default();
     let all = netlink::addresses().unwrap_or_default();
     let own: Vec<IpAddr> = all.into_iter().filter(|a| a.0 != links).map(|a| a.1).collect();
     targets(port, peer, &own)
@@ -268,7 +268,7 @@ mod tests {
     fn each_direction_ends_independently() {
         let far = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = far.local_addr().unwrap().port();
-        let to = |peer| here(port, peer);
+        let to = |peer| local_targets(port, peer);
         let (near, at) = socket(Transport::Tcp);
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {

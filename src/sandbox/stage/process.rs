@@ -82,7 +82,7 @@ pub(in crate::sandbox) fn timespec(time: Duration) -> Timespec {
 }
 
 /// Drops all capabilities of this process; a program that it executes as root regains them.
-pub(in crate::sandbox) fn give_capabilities_up() -> Result<()> {
+pub(in crate::sandbox) fn drop_capabilities() -> Result<()> {
     let none = CapabilitySet::empty();
     set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
         .map_err(|error| {

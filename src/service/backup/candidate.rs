@@ -131,7 +131,7 @@ impl<'a> Candidate<'a> {
 
     /// Starts it, and waits until it is healthy.
     pub(super) fn start(&mut self, limit: Duration) -> Result<()> {
-        let failed = |error| Error::sandbox("can't make a pipe").source(error);
+        let failed = |error| Error::sandbox("can't create a pipe").source(error);
         let (signals, stop) = std::io::pipe().map_err(failed)?;
         let (root, service_dir) = (self.root.clone(), self.service_dir.clone());
         let (sender, started) = mpsc::channel();

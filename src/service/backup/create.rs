@@ -91,7 +91,7 @@ pub(crate) fn run_backup_script(
     record: &Record,
     output: Output<'_>,
 ) -> Result<(End, bool)> {
-    let failed = |error| Error::new(Kind::Storage, "can't make a pipe").source(error);
+    let failed = |error| Error::new(Kind::Storage, "can't create a pipe").source(error);
     let spec = exec::spec(&Store::open(root)?, record, vec![BACKUP.to_owned()])?;
     let (stdout, theirs) = std::io::pipe().map_err(failed)?;
     let (stderr, errors) = std::io::pipe().map_err(failed)?;
@@ -226,7 +226,7 @@ fn copy(
     if let Some((name, volume)) = shared(root, record)? {
         reporter.warning(Warning::SharedVolume { service: name, volume });
     }
-    let failed = |error| Error::new(Kind::Storage, "can't make a pipe").source(error);
+    let failed = |error| Error::new(Kind::Storage, "can't create a pipe").source(error);
     let overlay = {
         let store = Store::open(root)?;
         let image = store.load_image(&record.manifest)?;

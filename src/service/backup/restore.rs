@@ -209,7 +209,7 @@ fn run_script(
     start: BackupStart,
     request: &mut RestoreRequest<'_>,
 ) -> Result<End> {
-    let failed = |error| Error::new(Kind::Storage, "can't make a pipe").source(error);
+    let failed = |error| Error::new(Kind::Storage, "can't create a pipe").source(error);
     let spec = {
         let store = Store::open(request.root)?;
         exec::spec(&store, &candidate.record, vec![RESTORE.to_owned()])?
@@ -257,7 +257,7 @@ fn unpack(
     start: BackupStart,
     request: &RestoreRequest<'_>,
 ) -> Result<()> {
-    let failed = |error| Error::new(Kind::Storage, "can't make a pipe").source(error);
+    let failed = |error| Error::new(Kind::Storage, "can't create a pipe").source(error);
     let (tar, into) = io::pipe().map_err(failed)?;
     let input = request.input.try_clone().map_err(failed)?;
     let store = Store::open(request.root)?;

@@ -199,7 +199,7 @@ impl Follower {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => break,
                 other => other.io("open", &path)?,
             };
-            let inode = opened.metadata().io("look at", &path)?.ino();
+            let inode = opened.metadata().io("stat", &path)?.ino();
             if Some(inode) == self.newest {
                 break;
             }

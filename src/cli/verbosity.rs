@@ -14,14 +14,14 @@ const QUIET: &str = "errors-alone";
 
 /// The verbosity of svp's output on standard error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Volume {
+pub(super) struct Verbosity {
     /// The number of `-v` options.
     verbose: u8,
     /// Whether only errors are printed.
     pub(super) quiet: bool,
 }
 
-impl Volume {
+impl Verbosity {
     /// Starts diagnostics if `-v` or `SVP_LOG` requests them; returns whether it did.
     ///
     /// # Errors
@@ -38,11 +38,11 @@ impl Volume {
     }
 
     fn of(matches: &ArgMatches) -> Self {
-        let below = matches.subcommand().map(|(_, matches)| Volume::of(matches));
-        let Volume { verbose, quiet } = below.unwrap_or_default();
+        let below = matches.subcommand().map(|(_, matches)| Verbosity::of(matches));
+        let Verbosity { verbose, quiet } = below.unwrap_or_default();
         let here = matches.try_get_one::<u8>(VERBOSE).ok().flatten().copied().unwrap_or(0);
         let quiet_here = matches.try_get_one::<bool>(QUIET).is_ok_and(|quiet| quiet == Some(&true));
-        Volume { verbose: verbose.saturating_add(here), quiet: quiet || quiet_here }
+        Verbosity { verbose: verbose.saturating_add(here), quiet: quiet || quiet_here }
     }
 }
 
@@ -80,17 +80,17 @@ fn add(command: clap::Command, mut arg: Arg, short: char, long: &'static str) ->
 }
 
 /// Parses the command line.
-pub(super) fn parse<C: CommandFactory + FromArgMatches>() -> Result<(C, Volume), clap::Error> {
+pub(super) fn parse<C: CommandFactory + FromArgMatches>() -> Result<(C, Verbosity), clap::Error> {
     parse_from(std::env::args_os())
 }
 
 fn parse_from<C: CommandFactory + FromArgMatches>(
     arguments: impl IntoIterator<Item = std::ffi::OsString>,
-) -> Result<(C, Volume), clap::Error> {
+) -> Result<(C, Verbosity), clap::Error> {
     let mut command = command::<C>();
     let matches = command.try_get_matches_from_mut(arguments)?;
     let cli = C::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
-    Ok((cli, Volume::of(&matches)))
+    Ok((cli, Verbosity::of(&matches)))
 }
 
 #[cfg(test)]
@@ -98,9 +98,9 @@ mod tests {
     use super::*;
     use crate::cli::Cli;
 
-    fn volume(line: &str) -> Option<Volume> {
+    fn verbosity(line: &str) -> Option<Verbosity> {
         let parsed = parse_from::<Cli>(line.split(' ').map(Into::into));
-        parsed.ok().map(|(_, volume)| volume)
+        parsed.ok().map(|(_, verbosity)| verbosity)
     }
 
     #[test]
@@ -126,7 +126,7 @@ mod tests {
             ("svp ps -q", 0, false),
             ("svp -q ps", 0, true),
         ] {
-            assert_eq!(volume(line), Some(Volume { verbose, quiet }), "{line}");
+            assert_eq!(verbosity(line), Some(Verbosity { verbose, quiet }), "{line}");
         }
     }
 }
