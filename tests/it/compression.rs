@@ -172,7 +172,7 @@ fn unsupported_compression_is_refused_before_any_work() {
         (&["copy", "team/base:1", "x:1", "--compression", "xz"], "xz"),
         (
             &["copy", "team/base:1", "x:1", "--compression", "none", "--compression-level", "1"],
-            "without",
+            "requires a compression format",
         ),
         (
             &["copy", "team/base:1", "x:1", "--compression", "gzip", "--compression-level", "10"],
