@@ -32,6 +32,9 @@ case ${1:-} in
     ;;
 esac
 arguments+=("$@")
+# Many tests mostly wait.
+threads=$(nproc)
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((threads < 4 ? 4 : threads))}
 
 # discard DIR: unmounts and removes what an interrupted test left there, while its last processes may still be ending.
 discard() {
@@ -166,7 +169,7 @@ run_as_user() {
   export TMPDIR=$copy/t
   as=(runuser -u "$user" -- env -i HOME="$(getent passwd "$user" | cut -d: -f6)" USER="$user" LOGNAME="$user"
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 TMPDIR="$TMPDIR"
-    XDG_RUNTIME_DIR="$copy/r" CI="${CI:-}"
+    XDG_RUNTIME_DIR="$copy/r" CI="${CI:-}" RUST_TEST_THREADS="$RUST_TEST_THREADS"
     CARGO_MANIFEST_DIR="$repo" SVP_TEST_CACHE="$copy/cache" SVP_CONFORMANCE="$copy/svp-conformance"
     SVP_SOAK_ROUNDS="${SVP_SOAK_ROUNDS:-100}")
   run_all
