@@ -404,7 +404,7 @@ fn the_digest_is_computed_and_not_trusted() {
     let manifest = get_manifest(&server).unwrap();
     assert_eq!(manifest.digest, Digest::of(manifest_text()));
     let asked = reference(&server).at_digest(Digest::of("something else"));
-    let error = assert_error(client().manifest(&asked), "another manifest");
+    let error = assert_error(client().manifest(&asked), "a different manifest");
     assert!(error.to_string().contains(&manifest.digest.to_string()), "{error}");
 }
 
