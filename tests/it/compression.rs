@@ -22,11 +22,6 @@ fn world() -> (TestEnv, String) {
     (env, digest.trim().to_owned())
 }
 
-fn skopeo(env: &TestEnv, arguments: &[&str]) -> String {
-    let mut skopeo = env.skopeo();
-    support::success(skopeo.arg("--insecure-policy").args(arguments))
-}
-
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
@@ -54,11 +49,11 @@ fn every_format_survives_a_registry_round_trip() {
             format == "gzip",
             "a layer in the requested format is kept"
         );
-        let manifest = skopeo(&env, &["inspect", "--raw", "--tls-verify=false", &name]);
+        let manifest = env.skopeo_ok(&["inspect", "--raw", "--tls-verify=false", &name]);
         assert_eq!(Digest::of(&manifest).to_string(), pushed.trim());
         assert_eq!(json(&manifest)["layers"][0]["mediaType"], media_type, "{manifest}");
         let copy = format!("oci:{}:x:1", env.path(format).display());
-        skopeo(&env, &["copy", "--src-tls-verify=false", &name, &copy]);
+        env.skopeo_ok(&["copy", "--src-tls-verify=false", &name, &copy]);
         support::conformance(&env.path(format));
 
         let other = TestEnv::new();
@@ -205,12 +200,12 @@ fn docker_manifests_keep_their_type_and_refuse_zstd() {
     let at = |tag: &str| format!("docker://{}/team/base:{tag}", registry.address);
     env.ok(["push", "team/base:1", &at("oci")]);
     let tls = ["--src-tls-verify=false", "--dest-tls-verify=false"];
-    skopeo(&env, &["copy", tls[0], tls[1], "--format", "v2s2", &at("oci"), &at("docker")]);
+    env.skopeo_ok(&["copy", tls[0], tls[1], "--format", "v2s2", &at("oci"), &at("docker")]);
     env.ok(["rmi", "team/base:1"]);
     env.ok(["pull", &at("docker"), "--tag", "docker:1"]);
     for (format, media_type) in [("none", DOCKER_LAYER), ("gzip", DOCKER_LAYER_GZIP)] {
         env.ok(["copy", "docker:1", &at(format), "--compression", format]);
-        let manifest = skopeo(&env, &["inspect", "--raw", "--tls-verify=false", &at(format)]);
+        let manifest = env.skopeo_ok(&["inspect", "--raw", "--tls-verify=false", &at(format)]);
         let manifest = json(&manifest);
         assert_eq!(manifest["mediaType"], DOCKER_MANIFEST);
         assert_eq!(manifest["config"]["mediaType"], DOCKER_CONFIG);

@@ -186,6 +186,12 @@ impl TestEnv {
         skopeo
     }
 
+    /// Runs `skopeo --insecure-policy ARGUMENTS`, which must succeed; returns its stdout.
+    #[track_caller]
+    pub fn skopeo_ok(&self, arguments: &[&str]) -> String {
+        success(self.skopeo().arg("--insecure-policy").args(arguments))
+    }
+
     /// Returns `svp ARGUMENTS`, not yet started.
     pub fn svp<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
         let mut command = self.command(env!("CARGO_BIN_EXE_svp"));
