@@ -53,10 +53,17 @@ discard() {
   echo "test: can't remove $1" >&2
 }
 
+# As root, podman keeps a cache of blob locations here, whatever --root says. Remove it only if these tests create it.
+podman_cache=/var/lib/containers/cache
+if ((EUID != 0)) || [[ -e $podman_cache ]]; then
+  podman_cache=''
+fi
+
 # Removes the user and the directories that this run created, however it ends.
 copy='' created='' temporary=''
 clean() {
   trap '' INT TERM HUP PIPE
+  [[ -z $podman_cache ]] || rm -rf --one-file-system "$podman_cache"
   [[ -z $temporary ]] || discard "$temporary"
   [[ -z $copy ]] || discard "$copy"
   [[ -z $created ]] || scripts/ordinary-user.sh remove "$user"
