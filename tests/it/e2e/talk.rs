@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::common::hello_service;
-use crate::support::{TestEnv, output, success, transcript};
+use crate::support::{TestEnv, output, success, transcript, wait_until};
 
 /// Starts a shell script in the service; returns once it has printed "ready".
 fn begin(env: &TestEnv, script: &str) -> Child {
@@ -69,10 +69,8 @@ fn a_service_reaches_no_host_files_through_svps_processes() {
     run.stdout(Stdio::null()).stderr(File::create(&log).unwrap());
     let mut run = run.spawn().unwrap();
     env.ok(["start", "--wait", "h"]);
-    let since = Instant::now();
-    while !env.ok(["ps"]).contains("fg") && since.elapsed() < Duration::from_secs(20) {
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let joins_fg = || env.svp(["exec", "fg", "true"]).output().unwrap().status.success();
+    wait_until("fg runs", joins_fg);
     let attack = "for fd in /proc/[0-9]*/fd/*; do readlink $fd; echo attacked 2>/dev/null >>$fd; \
         done; ls -l /proc/[0-9]*/cwd /proc/[0-9]*/root; true";
     for name in ["h", "fg"] {

@@ -1,13 +1,13 @@
-//! Starts Debian's docker-registry on a free loopback port, and pushes an image into it with skopeo.
+//! Starts Debian's docker-registry on a loopback port, and pushes an image into it with skopeo.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
 use svp::oci::Digest;
 use tempfile::TempDir;
+
+use super::registry::Server;
 
 /// The kind of registry to start.
 #[derive(Default)]
@@ -24,8 +24,8 @@ pub struct Setup {
 pub struct RealRegistry {
     /// `127.0.0.1:PORT`
     pub address: String,
+    _server: Server,
     dir: TempDir,
-    process: Child,
     setup: (bool, bool, bool),
 }
 
@@ -42,71 +42,33 @@ impl RealRegistry {
     pub fn start(setup: &Setup) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name).display().to_string();
-        let mut config = format!(
-            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
-             storage: {{filesystem: {{rootdirectory: {}}}}}\n",
-            at("data")
-        );
+        let mut config = format!("storage: {{filesystem: {{rootdirectory: {}}}}}\n", at("data"));
         if setup.password {
             let line = run(Command::new("htpasswd").args(["-Bbn", Self::USER, Self::PASSWORD]));
             fs::write(at("htpasswd"), line).unwrap();
             config += &format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", at("htpasswd"));
         }
+        let mut http = String::new();
         if setup.tls {
             make_certificates(dir.path());
             if setup.self_signed {
                 sign_itself(dir.path());
             }
-        }
-        // Another process may take the port before the registry does: then try another.
-        for _ in 0..5 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let address = format!("127.0.0.1:{port}");
-            let mut http = format!("http:\n  addr: {address}\n");
-            if setup.tls {
-                let (cert, key) = (at("server.pem"), at("server.key"));
-                let of_clients = if setup.client {
-                    format!(", clientcas: [{}]", at("ca.pem"))
-                } else {
-                    String::new()
-                };
-                http += &format!("  tls: {{certificate: {cert}, key: {key}{of_clients}}}\n");
-            }
-            fs::write(at("config.yml"), format!("{config}{http}")).unwrap();
-            let process = Command::new("docker-registry")
-                .args(["serve", &at("config.yml")])
-                .env("OTEL_TRACES_EXPORTER", "none")
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .expect("install docker-registry (make deps)");
-            let mut registry = RealRegistry {
-                address,
-                dir: tempfile::tempdir().unwrap(),
-                process,
-                setup: (setup.password, setup.tls, setup.client),
+            let (cert, key) = (at("server.pem"), at("server.key"));
+            let of_clients = if setup.client {
+                format!(", clientcas: [{}]", at("ca.pem"))
+            } else {
+                String::new()
             };
-            if registry.listens() {
-                registry.dir = dir;
-                return registry;
-            }
+            http = format!("  tls: {{certificate: {cert}, key: {key}{of_clients}}}\n");
         }
-        panic!("docker-registry does not start");
-    }
-
-    fn listens(&mut self) -> bool {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while Instant::now() < deadline {
-            if self.process.try_wait().unwrap().is_some() {
-                return false;
-            }
-            if std::net::TcpStream::connect(&self.address).is_ok() {
-                return true;
-            }
-            std::thread::sleep(Duration::from_millis(20));
+        let server = Server::start(dir.path(), &config, &http);
+        RealRegistry {
+            address: server.address(),
+            dir,
+            _server: server,
+            setup: (setup.password, setup.tls, setup.client),
         }
-        false
     }
 
     /// Returns the certificate authority of a registry with TLS.
@@ -158,13 +120,6 @@ impl RealRegistry {
         skopeo.arg(format!("docker://{}/{name}", self.address));
         run(&mut skopeo);
         Pushed { manifest, layer }
-    }
-}
-
-impl Drop for RealRegistry {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

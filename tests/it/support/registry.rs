@@ -1,18 +1,17 @@
-//! A real docker-registry on a free loopback port, stopped when dropped.
+//! A real docker-registry on a loopback port, stopped when dropped.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use svp::error::Error;
 use svp::registry::{Client, ClientOptions};
 
+use super::wait_until;
+
 /// A running registry.
 pub struct Registry {
-    child: Child,
-    port: u16,
+    server: Server,
     _dir: tempfile::TempDir,
 }
 
@@ -31,93 +30,86 @@ impl Registry {
 
     /// `127.0.0.1:PORT`.
     pub fn host(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.server.address()
     }
 
     #[track_caller]
     fn launch(htpasswd: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("svp-registry-").tempdir().expect("a temp dir");
-        let log = dir.path().join("log");
-        // Another program may take the free port before the registry does.
-        for _ in 0..5 {
-            let port = free_port();
-            let config = dir.path().join("config.yml");
-            std::fs::write(&config, configuration(dir.path(), port, htpasswd)).expect("a file");
-            let mut child = spawn(&config, &log);
-            if is_up(&mut child, port) {
-                return Registry { child, port, _dir: dir };
-            }
-            child.kill().ok();
-            child.wait().expect("wait");
-        }
-        panic!(
-            "docker-registry does not start:\n{}",
-            std::fs::read_to_string(log).unwrap_or_default()
+        let mut config = format!(
+            "storage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\n",
+            dir.path().join("data").display()
         );
+        if !htpasswd.is_empty() {
+            let file = dir.path().join("htpasswd");
+            std::fs::write(&file, htpasswd).expect("htpasswd");
+            config +=
+                &format!("auth:\n  htpasswd:\n    realm: svp\n    path: {}\n", file.display());
+        }
+        Registry { server: Server::start(dir.path(), &config, ""), _dir: dir }
     }
 }
 
-impl Drop for Registry {
+/// A process of docker-registry; killed when dropped.
+pub struct Server {
+    process: Child,
+    port: u16,
+}
+
+impl Server {
+    /// Starts docker-registry with its files in `dir`: a configuration without version and log, and the options of
+    /// `http` other than the address, as YAML. The kernel chooses the port: another test may take a port that was free.
+    #[track_caller]
+    pub fn start(dir: &Path, config: &str, http: &str) -> Server {
+        let (file, log) = (dir.join("config.yml"), dir.join("log"));
+        let text = format!(
+            "version: 0.1\nlog: {{level: info, accesslog: {{disabled: true}}}}\n{config}\
+             http:\n  addr: 127.0.0.1:0\n{http}"
+        );
+        std::fs::write(&file, text).expect("a file");
+        let output = std::fs::File::create(&log).expect("a log");
+        let process = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&file)
+            .env("OTEL_TRACES_EXPORTER", "none")
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("a log"))
+            .stderr(output)
+            .spawn()
+            .unwrap_or_else(|error| panic!("docker-registry: {error}: run `make deps`"));
+        let mut server = Server { process, port: 0 };
+        wait_until("docker-registry listens", || {
+            let text = std::fs::read_to_string(&log).expect("a log");
+            assert!(server.process.try_wait().expect("wait").is_none(), "it has ended:\n{text}");
+            server.port = reported_port(&text).unwrap_or(0);
+            server.port != 0
+        });
+        server
+    }
+
+    /// `127.0.0.1:PORT`.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for Server {
     fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
+        self.process.kill().ok();
+        self.process.wait().ok();
     }
 }
 
-fn configuration(dir: &Path, port: u16, htpasswd: &str) -> String {
-    let mut text = format!(
-        "version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    \
-         enabled: true\nhttp:\n  addr: 127.0.0.1:{port}\n",
-        dir.join("data").display()
-    );
-    if !htpasswd.is_empty() {
-        let file = dir.join("htpasswd");
-        std::fs::write(&file, htpasswd).expect("htpasswd");
-        text += &format!("auth:\n  htpasswd:\n    realm: svp\n    path: {}\n", file.display());
-    }
-    text
-}
-
-fn spawn(config: &Path, log: &Path) -> Child {
-    let log = std::fs::File::create(log).expect("a log");
-    Command::new("docker-registry")
-        .arg("serve")
-        .arg(config)
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().expect("a log"))
-        .stderr(log)
-        .spawn()
-        .unwrap_or_else(|error| panic!("docker-registry: {error}: run `make deps`"))
+/// Finds the port in the log of docker-registry.
+fn reported_port(log: &str) -> Option<u16> {
+    let (_, rest) = log.split_once("listening on 127.0.0.1:")?;
+    rest.split_once(|c: char| !c.is_ascii_digit())?.0.parse().ok()
 }
 
 /// Returns a loopback port that is free now.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("an address").port()
-}
-
-/// Waits until the registry listens; returns false if it ends before that.
-fn is_up(child: &mut Child, port: u16) -> bool {
-    let until = Instant::now() + Duration::from_secs(30);
-    while Instant::now() < until {
-        if child.try_wait().expect("wait").is_some() {
-            return false;
-        }
-        if answers(port).is_ok_and(|answer| answer.starts_with("HTTP/1.1 ")) {
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(30));
-    }
-    false
-}
-
-fn answers(port: u16) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    stream.write_all(b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
 }
 
 /// Returns a client of the library, for any loopback registry.
