@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use clap::ValueEnum;
 
-use super::args::{EnvArg, NetworkArg, Seconds, parsed};
+use super::args::{EnvArg, NetworkArg, Seconds, env_file, parsed};
 use super::common::Context;
 use crate::error::{Error, Result};
 use crate::interrupt;
@@ -42,7 +42,7 @@ pub(super) struct Args {
     /// Set a variable for its scripts; NAME alone passes on svp's own value
     #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = parsed::<EnvArg>)]
     env: Vec<EnvArg>,
-    /// Set variables from FILE, one NAME=VALUE per line
+    /// Set variables from FILE: a NAME=VALUE per line, values in quotes may span lines
     #[arg(long, value_name = "FILE")]
     env_file: Vec<std::path::PathBuf>,
     /// Mount a volume or a host directory at PATH
@@ -96,7 +96,7 @@ impl Args {
     fn request(&self) -> Result<CreateRequest> {
         let mut env = Vec::new();
         for file in &self.env_file {
-            env.extend(EnvArg::read_file(file)?);
+            env.extend(env_file::read(file)?);
         }
         env.extend(self.env.iter().cloned());
         Ok(CreateRequest {

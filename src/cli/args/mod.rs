@@ -1,6 +1,7 @@
 //! Arguments that several commands share.
 
 mod compression;
+pub(super) mod env_file;
 mod environment;
 mod output;
 mod pull;

@@ -1,9 +1,8 @@
-//! Environment variables on the command line and in environment files.
+//! Environment variables on the command line.
 
-use std::path::Path;
 use std::str::FromStr;
 
-use crate::error::{Error, IoContext, Result};
+use crate::error::{Error, Result};
 
 /// An environment variable: `NAME=VALUE`, or `NAME` for its value in svp's own environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,37 +24,23 @@ impl FromStr for EnvArg {
                 }
             },
         };
-        let valid = !name.is_empty()
-            && !name.starts_with(|c: char| c.is_ascii_digit())
-            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-        match valid {
-            true => Ok(EnvArg { name: name.to_owned(), value }),
-            false => Err(Error::usage(format!("invalid variable name: {name:?}"))),
-        }
+        check_name(name).map_err(Error::usage)?;
+        Ok(EnvArg { name: name.to_owned(), value })
     }
+}
+
+/// Checks a name that the user sets: the kernel, docker and Kubernetes take every name of printable ASCII without `=`.
+pub(super) fn check_name(name: &str) -> Result<(), String> {
+    let valid = !name.is_empty()
+        && !name.starts_with('#')
+        && name.bytes().all(|b| b.is_ascii_graphic() && b != b'=');
+    if valid { Ok(()) } else { Err(format!("invalid variable name: {name:?}")) }
 }
 
 impl EnvArg {
     /// Converts variables to pairs of name and value.
     pub(in crate::cli) fn pairs(args: &[EnvArg]) -> Vec<(String, String)> {
         args.iter().map(|arg| (arg.name.clone(), arg.value.clone())).collect()
-    }
-
-    /// Reads variables from a file, one per line; skips empty lines and lines that begin with `#`.
-    pub(in crate::cli) fn read_file(path: &Path) -> Result<Vec<EnvArg>> {
-        let text = std::fs::read_to_string(path).io("read", path)?;
-        let mut args = Vec::new();
-        for (number, line) in text.lines().enumerate() {
-            let line = line.strip_suffix('\r').unwrap_or(line);
-            if line.trim().is_empty() || line.trim_start().starts_with('#') {
-                continue;
-            }
-            let arg = line.parse::<EnvArg>();
-            args.push(arg.map_err(|error| {
-                error.context(format!("{}, line {}", path.display(), number + 1))
-            })?);
-        }
-        Ok(args)
     }
 }
 
@@ -68,7 +53,9 @@ mod tests {
         let of = |text: &str| text.parse::<EnvArg>().map(|arg| (arg.name, arg.value)).ok();
         assert_eq!(of("A=b=c"), Some(("A".into(), "b=c".into())));
         assert_eq!(of("_a1="), Some(("_a1".into(), String::new())));
-        for text in ["", "=x", "1A=x", "A-B=x", "SVP_NO_SUCH_VARIABLE"] {
+        assert_eq!(of("discovery.type=x"), Some(("discovery.type".into(), "x".into())));
+        assert_eq!(of("1A-B=x"), Some(("1A-B".into(), "x".into())));
+        for text in ["", "=x", "A B=x", "#A=x", "\u{e4}=x", "SVP_NO_SUCH_VARIABLE"] {
             assert_eq!(of(text), None, "{text:?}");
         }
     }

@@ -25,3 +25,4 @@ mod setup;
 mod stuck;
 mod talk;
 mod terminal;
+mod variables;

@@ -1,0 +1,70 @@
+//! Variables that the user sets: `-e`, `--env-file`, and the names and values that get through.
+
+use std::process::Stdio;
+
+use super::common::{QUERY, build, pack_with};
+use super::run::instance;
+use crate::support::TestEnv;
+
+// Read from the kernel: busybox's and dash's shells drop variables that they can't name.
+const RUN: &str = "#!/bin/sh\ntr '\\0' '\\n' </proc/$$/environ\n";
+
+/// Runs the service in the foreground with a file of variables; returns the exit code and both outputs.
+fn run_with_file(env: &TestEnv, text: &[u8]) -> (i32, String, String) {
+    let file = env.path("variables");
+    std::fs::write(&file, text).unwrap();
+    let file = file.to_str().unwrap();
+    let mut command = env.svp(["run", "--rm", "--network", "none", "--env-file", file, "printer"]);
+    let output = command.env("FROM_CALLER", "taken").stdin(Stdio::null()).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn an_env_file_reaches_the_service_whole_or_not_at_all() {
+    let env = TestEnv::new();
+    instance(&env, "printer", QUERY, "#!/bin/sh\n", RUN);
+    let file = "\u{feff}# made on Windows\r\nPLAIN=a b # c\r\nexport QUOTED='x y'\r\n\
+        KEY=\"one\r\ntwo\\tthree\"\r\nFROM_CALLER\r\nNOT_SET_ANYWHERE\r\ndiscovery.type=single-node\r\n";
+    let (code, out, err) = run_with_file(&env, file.as_bytes());
+    assert_eq!(code, 0, "{err}");
+    for line in [
+        "PLAIN=a b # c",
+        "QUOTED=x y",
+        "KEY=one\ntwo\tthree",
+        "FROM_CALLER=taken",
+        "discovery.type=single-node",
+    ] {
+        assert!(out.contains(&format!("{line}\n")), "{line}: {out}");
+    }
+    assert!(!out.contains("NOT_SET_ANYWHERE"), "{out}");
+
+    for (text, line) in [
+        (&b"A=1\nB=x\0y\n"[..], "line 2: a NUL byte"),
+        (b"A=1\n\nB='open\n", "line 3: the quote ' is not closed"),
+        (b"A=\xff\n", "line 1: the text is not UTF-8"),
+        (b"A B=1\n", "line 1: invalid variable name: \"A B\""),
+    ] {
+        let (code, out, err) = run_with_file(&env, text);
+        assert_eq!((code, out.as_str()), (125, ""), "{err}");
+        assert!(err.contains(line), "{err}");
+    }
+    assert_eq!(env.ok(["ps", "-a", "-q"]), "", "a refused file must leave no service");
+}
+
+#[test]
+fn names_with_dots_and_dashes_reach_builds_and_commands() {
+    let env = TestEnv::new();
+    env.import_busybox();
+    let pack = pack_with(&env, "dotted", "tr '\\0' '\\n' </proc/$$/environ | grep -x a.b-c=1");
+    let mut arguments = build(&pack, "dotted");
+    arguments.extend(["-e", "a.b-c=1"]);
+    env.ok(arguments);
+    instance(&env, "sleeper", QUERY, "#!/bin/sh\n", "#!/bin/sh\nexec sleep 1000\n");
+    env.ok(["run", "-d", "--network", "none", "-e", "discovery.type=x", "sleeper"]);
+    let seen = env.ok(["exec", "-e", "x-y=2", "sleeper", "--", "env"]);
+    for line in ["discovery.type=x\n", "x-y=2\n"] {
+        assert!(seen.contains(line), "{line}: {seen}");
+    }
+    env.ok(["rm", "-f", "sleeper"]);
+}
