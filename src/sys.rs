@@ -176,3 +176,19 @@ pub(crate) fn survive_signals() {
         }
     }
 }
+
+/// Sends a signal to the process of a pidfd. Real-time signals have no safe wrapper.
+pub(crate) fn signal_process(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
+    let fd = pidfd.as_fd().as_raw_fd();
+    // SAFETY: the descriptor is open, and the null pointer asks the kernel to fill in the details itself.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            fd,
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0_u32,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

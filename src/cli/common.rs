@@ -9,7 +9,7 @@ use super::progress::{self, Style};
 use super::verbosity::Verbosity;
 use crate::error::{Error, Kind, Result};
 use crate::oci::config::timestamp;
-use crate::progress::Reporter;
+use crate::progress::{Reporter, Step, announce_if_slow};
 use crate::store::Store;
 
 /// Options of every command.
@@ -60,7 +60,8 @@ impl Context {
 
     /// Opens the store, creating it if it does not exist.
     pub(super) fn store(&self) -> Result<Store> {
-        Store::open(&Store::default_root()?)
+        let root = Store::default_root()?;
+        announce_if_slow(self.reporter(), Step::WaitForStore, || Store::open(&root))
     }
 
     /// Clears the progress bars.

@@ -9,6 +9,7 @@ use crate::error::{Error, IoContext, Result};
 use crate::oci::{Platform, Reference};
 use crate::pipeline::copy::{self, CopyRequest, Destination};
 use crate::pipeline::output::Output;
+use crate::progress::{Step, announce_if_slow};
 use crate::source::{PullOptions, SignaturePolicy, Source};
 
 #[derive(Debug, clap::Args)]
@@ -223,7 +224,13 @@ fn run(mut request: CopyRequest, context: &Context) -> Result<()> {
     let Some(format) = streamed else { return context.print(&digest) };
     context.finish();
     let mut output = std::io::stdout().lock();
-    store.write_as(format, &copied.descriptor, &mut output, &copied.name)?;
+    let step = Step::Write {
+        reference: copied.name.to_string(),
+        destination: "standard output".to_owned(),
+    };
+    announce_if_slow(context.reporter(), step, || {
+        store.write_as(format, &copied.descriptor, &mut output, &copied.name)
+    })?;
     output.flush().io("write to", "standard output")?;
     write!(std::io::stderr().lock(), "{digest}").io("write to", "standard error")
 }

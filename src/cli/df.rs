@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::common::{Context, Format};
 use super::table::{self, Table};
 use crate::error::Result;
-use crate::progress::Warning;
+use crate::progress::{Step, Warning, announce_if_slow};
 use crate::upkeep::{ImageUse, Inventory, ItemKind, images, inventory};
 
 #[derive(Debug, clap::Args)]
@@ -58,12 +58,16 @@ struct Kind {
 
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let store = context.store()?;
-    let inventory = inventory(&store)?;
+    let reporter = context.reporter();
+    let inventory = announce_if_slow(reporter, Step::MeasureStore, || inventory(&store))?;
     for (holder, error) in &inventory.damaged {
         let (holder, reason) = (holder.to_string(), error.to_string());
-        context.reporter().warning(Warning::Unreadable { holder, reason });
+        reporter.warning(Warning::Unreadable { holder, reason });
     }
-    let images = if args.verbose { Some(images(&store)?) } else { None };
+    let images = match args.verbose {
+        true => Some(announce_if_slow(reporter, Step::MeasureStore, || images(&store))?),
+        false => None,
+    };
     let kinds =
         KINDS.map(|(kind, name)| Kind { name, sum: sum(&inventory, &|it| it == kind) }).into();
     let usage = DiskUsage { kinds, total: sum(&inventory, &|_| true), images };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::common::{Context, Format};
 use super::table::{self, Table};
 use crate::error::Result;
-use crate::progress::{BackupNote, ImageNote, Warning};
+use crate::progress::{BackupNote, ImageNote, Step, Warning, announce_if_slow};
 use crate::sandbox::Sandbox;
 use crate::service::backup::cutover;
 use crate::store::{Store, StoreLayout};
@@ -35,7 +35,8 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let mut store = context.store()?;
     let wanted = Pruning { unpacked: args.unpacked, volumes: args.volumes };
     let mut items = if args.dry_run {
-        let mut inventory = inventory(&store)?;
+        let measured = || inventory(&store);
+        let mut inventory = announce_if_slow(context.reporter(), Step::MeasureStore, measured)?;
         mark_for_removal(&store, wanted, &mut inventory.items)?;
         for (holder, error) in &inventory.damaged {
             let (holder, reason) = (holder.to_string(), error.to_string());
@@ -43,7 +44,9 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         }
         inventory.items
     } else {
-        prune(&mut store, wanted, Duration::from_secs(args.wait))?
+        let wait = Duration::from_secs(args.wait);
+        let pruned = || prune(&mut store, wanted, wait);
+        announce_if_slow(context.reporter(), Step::PruneStore, pruned)?
     };
     items.retain(|item| !item.needed);
     if args.format == Format::Json {

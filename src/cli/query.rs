@@ -14,7 +14,7 @@ pub(super) struct Args {
     /// The directory of the pack
     #[arg(short = 'b', long = "build-dir", visible_alias = "pack", value_name = "PACK")]
     pack: PathBuf,
-    /// The key: version, os, secrets, env, components, ports, volumes or health
+    /// The key: version, os, secrets, env, components, ports, volumes, health or stop
     #[arg(value_parser = parsed::<Key>)]
     key: Key,
     /// Output format

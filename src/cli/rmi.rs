@@ -4,7 +4,7 @@ use super::args::parsed;
 use super::common::Context;
 use crate::error::Result;
 use crate::oci::Reference;
-use crate::progress::ImageNote;
+use crate::progress::{ImageNote, Step, announce_if_slow};
 use crate::upkeep::remove;
 
 #[derive(Debug, clap::Args)]
@@ -16,7 +16,9 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     let mut store = context.store()?;
-    let removed = remove(&mut store, &args.images)?;
+    let removed = announce_if_slow(context.reporter(), Step::RemoveImages, || {
+        remove(&mut store, &args.images)
+    })?;
     if removed.collected.is_none() {
         context.reporter().note(ImageNote::LayersKept.into());
     }

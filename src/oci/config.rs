@@ -190,6 +190,11 @@ impl Config {
         self.set_field("WorkingDir", Some(json!(path)));
     }
 
+    /// Sets the signal that asks a container to stop.
+    pub fn set_stop_signal(&mut self, signal: &str) {
+        self.set_field("StopSignal", Some(json!(signal)));
+    }
+
     /// Makes the image run as root.
     pub fn clear_user(&mut self) {
         self.set_field("User", None);

@@ -5,7 +5,7 @@ use super::query;
 use crate::error::{Context, Error, Result};
 use crate::oci::{Digest, Image, Reference};
 use crate::pack::Answers;
-use crate::pack::query::EnvVar;
+use crate::pack::query::{EnvVar, StopSignal};
 use crate::progress::{Reporter, ServiceNote};
 use crate::random_name::random_name;
 use crate::sandbox::{Forward, HostAccess, MAX_COMPONENTS, Network, Resources, Sandbox};
@@ -17,7 +17,6 @@ use crate::service::prepare::{allocate_ports, exposed_ports, unpublished, warn_a
 use crate::service::record::{FORMAT, LogLimits, Record, Restart};
 use crate::service::service_dir::ServiceDir;
 use crate::service::status::now;
-use crate::service::stop_signal::StopSignal;
 use crate::store::Store;
 
 /// A request to create a service.
@@ -111,7 +110,8 @@ pub(crate) fn create_service(
         mounts: mounts(&name, &image, &request.mounts),
         resources: request.resources,
         restart: request.restart,
-        stop_signal: stop_signal(&image)?,
+        stop_signal: stop_signal(&answers, &image)?.0,
+        stop_seconds: answers.stop.and_then(|stop| stop.seconds),
         remove: request.remove,
         logs: request.logs,
         candidate_for: None,
@@ -292,9 +292,16 @@ fn volume_name(service: &str, at: &str, named: &[String]) -> String {
     format!("{service}.{head}-{}", Digest::of(at.as_bytes()).short())
 }
 
-fn stop_signal(image: &Image) -> Result<i32> {
-    let signal = image.config().stop_signal().map(str::parse::<StopSignal>).transpose()?;
-    Ok(signal.unwrap_or_default().0)
+/// Returns the stop signal: the pack's, else that of the image, which it has from its base.
+fn stop_signal(answers: &Answers, image: &Image) -> Result<StopSignal> {
+    if let Some(stop) = answers.stop {
+        return Ok(stop.signal);
+    }
+    let signal = image.config().stop_signal().map(str::parse::<StopSignal>).transpose();
+    Ok(signal
+        .context("the image's StopSignal")
+        .hint("let the pack answer `bin/query stop`, such as SIGTERM 10")?
+        .unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -61,7 +61,7 @@ pub(super) struct ImageMetadata<'a> {
     pub(super) base: (String, Digest),
 }
 
-/// Edits an image's config: entrypoint, working directory, environment, ports, volumes and labels.
+/// Edits an image's config: entrypoint, working directory, environment, ports, volumes, stop signal and labels.
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage) if the time is out of range.
@@ -81,6 +81,10 @@ pub(super) fn configure(image: &mut Image, metadata: &ImageMetadata<'_>) -> Resu
     }
     for volume in &answers.volumes {
         config.add_volume(volume);
+    }
+    // For other engines. Without an answer, the base's own StopSignal stays.
+    if let Some(stop) = answers.stop {
+        config.set_stop_signal(&stop.signal.to_string());
     }
     let (base_name, base_digest) = &metadata.base;
     let base_digest = base_digest.to_string();

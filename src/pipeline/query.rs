@@ -9,7 +9,7 @@ use super::pack_layer::PackLayer;
 use crate::error::{Error, Result};
 use crate::oci::Image;
 use crate::pack::{Answers, Key, Pack, RawAnswer, query};
-use crate::progress::Reporter;
+use crate::progress::{Reporter, Step, announce_if_slow};
 use crate::sandbox::{End, Limits, Network, Rootfs, RunSpec, Sandbox, Stream};
 use crate::service::environment;
 use crate::store::Store;
@@ -101,13 +101,16 @@ fn run_query(
     };
     let mut stdout = Vec::new();
     let mut stderr = Vec::new();
-    let end = sandbox.run(&spec, pack, LIMITS, reporter, &mut |stream, bytes| match stream {
+    let mut keep = |stream, bytes: &[u8]| match stream {
         Stream::Stdout => stdout.extend_from_slice(bytes),
         Stream::Stderr => {
             stderr.extend_from_slice(bytes);
             let excess = stderr.len().saturating_sub(TAIL);
             stderr.drain(..excess);
         }
+    };
+    let end = announce_if_slow(reporter, Step::RunQuery { key: key.to_string() }, || {
+        sandbox.run(&spec, pack, LIMITS, reporter, &mut keep)
     })?;
     let refused = |why: String| {
         Error::bad_input(format!("`bin/query {key}` {why}"))

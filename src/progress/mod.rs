@@ -3,6 +3,7 @@
 //! Each event serializes to a line of `--progress json`: docs/progress.md has the table.
 
 mod note;
+mod slow;
 mod step;
 mod warning;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 pub use note::{BackupNote, ImageNote, Note, PortReason, ServiceNote};
+pub use slow::announce_if_slow;
 pub use step::Step;
 pub use warning::Warning;
 

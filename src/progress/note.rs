@@ -70,6 +70,7 @@ pub enum ServiceNote {
     ComponentNotStarted { reason: String },
     ComponentRestart { component: String, end: String, delay_ms: u64 },
     ComponentStuck,
+    StopTimedOut { components: Vec<String>, signal: String, seconds: u32 },
     LogLost { reason: String },
     LogsWritten,
     NetworkRestored,

@@ -11,6 +11,7 @@ use log::trace;
 use super::process::Process;
 use super::service_dir::ServiceDir;
 use crate::error::{Error, IoContext, Result};
+use crate::progress::{Reporter, Step, announce_if_slow};
 
 const LOCK: &str = "lock";
 /// Attempts before the lock counts as taken: its holder may be about to exit.
@@ -19,6 +20,29 @@ const LOCK_ATTEMPTS: u32 = 10;
 const SHARED_LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long to wait for the processes of a killed container.
 const CONTAINER_EXIT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How a service ended, as its monitor writes it to its lock file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MonitorEnd {
+    /// The exit code of the service.
+    pub code: i32,
+    /// The components that had to be killed since they did not stop in time.
+    pub killed: Vec<String>,
+}
+
+impl MonitorEnd {
+    /// The exit code, then a line for each killed component.
+    pub(super) fn to_text(&self) -> String {
+        let killed = self.killed.iter().map(|name| format!("\n{name}"));
+        std::iter::once(self.code.to_string()).chain(killed).collect()
+    }
+
+    fn parse(text: &str) -> Option<MonitorEnd> {
+        let mut lines = text.lines();
+        let code = lines.next()?.trim().parse().ok()?;
+        Some(MonitorEnd { code, killed: lines.map(str::to_owned).collect() })
+    }
+}
 
 impl ServiceDir {
     /// Takes the monitor's lock; `None` if another process holds it.
@@ -58,13 +82,14 @@ impl ServiceDir {
     ///
     /// # Errors
     /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if the processes still exist after a time limit.
-    pub(crate) fn wait_for_container(&self) -> Result<()> {
-        match self.last_status().and_then(|status| status.container) {
-            Some(init) if !init.wait(CONTAINER_EXIT_TIMEOUT) => {
-                Err(container_still_exists(self.name(), &init))
-            }
-            _ => Ok(()),
-        }
+    pub(crate) fn wait_for_container(&self, reporter: &dyn Reporter) -> Result<()> {
+        let Some(init) = self.last_status().and_then(|status| status.container) else {
+            return Ok(());
+        };
+        let step = Step::WaitForContainer { service: self.name().to_owned() };
+        let gone = !init.is_alive()
+            || announce_if_slow(reporter, step, || init.wait(CONTAINER_EXIT_TIMEOUT));
+        if gone { Ok(()) } else { Err(container_still_exists(self.name(), &init)) }
     }
 
     /// The PID of the monitor that last ran the service.
@@ -72,13 +97,13 @@ impl ServiceDir {
         self.last_status()?.monitor
     }
 
-    /// Waits until the monitor `of` has exited, even if the service restarts meanwhile. Returns the exit code that the
+    /// Waits until the monitor `of` has exited, even if the service restarts meanwhile. Returns the end that the
     /// monitor wrote to its lock file, which is opened before the wait: a service that is removed when it ends leaves
     /// no status.
     ///
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage).
-    pub(crate) fn wait_for_monitor(&self, of: Option<u32>) -> Result<Option<i32>> {
+    pub(crate) fn wait_for_monitor(&self, of: Option<u32>) -> Result<Option<MonitorEnd>> {
         let path = self.dir().join(LOCK);
         let mut lock = match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -95,10 +120,10 @@ impl ServiceDir {
             let patient = since.elapsed() > Duration::from_secs(10);
             std::thread::sleep(Duration::from_millis(if patient { 200 } else { 10 }));
         }
-        let mut code = String::new();
+        let mut text = String::new();
         // Parse the part that could be read.
-        let _ = lock.read_to_string(&mut code);
-        Ok(code.trim().parse().ok())
+        let _ = lock.read_to_string(&mut text);
+        Ok(MonitorEnd::parse(&text))
     }
 
     /// Whether the service's monitor is alive.

@@ -3,7 +3,7 @@
 //! | file | job |
 //! |---|---|
 //! | `instance_state` | the state of an instance that is not in its image: its secrets |
-//! | `name`, `mount`, `stop_signal` | parts of a record that are parsed from command lines |
+//! | `name`, `mount` | parts of a record that are parsed from command lines |
 //! | `record`, `status`, `service_dir`, `lock` | the description, state and directory of a service |
 //! | `process` | identifies processes across the reuse of PIDs |
 //! | `supervise`, `control` | runs and restarts components, and answers requests |
@@ -36,7 +36,6 @@ mod process;
 pub(crate) mod record;
 pub(crate) mod service_dir;
 pub(crate) mod status;
-pub(crate) mod stop_signal;
 pub(crate) mod supervise;
 
 pub(crate) use instance_state::{InstanceState, SavedInstanceState, unreferenced_states};

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::backup::cutover;
 use super::lifecycle::delete;
+use super::lock::MonitorEnd;
 use super::prepare::prepare;
 use super::record::Record;
 use super::service_dir::ServiceDir;
@@ -138,7 +139,7 @@ pub(crate) fn run(
         Error::usage(format!("the service {name} is running already"))
             .hint(format!("`svp restart {name}` restarts it"))
     })?;
-    service_dir.wait_for_container()?;
+    service_dir.wait_for_container(hooks.reporter)?;
     let sandbox = Sandbox::create(&StoreLayout::new(root).trees())?;
     match service_dir.record()?.candidate_for {
         None => cutover::recover_and_collect(root, service_dir, &sandbox)?,
@@ -161,12 +162,20 @@ pub(crate) fn run(
     };
     let code = supervise(&job, hooks);
     // For waiting commands; the status has it too.
-    let _ = write!(lock, "{}", *code.as_ref().unwrap_or(&125));
+    let _ = lock.write_all(end(service_dir, &code).to_text().as_bytes());
     if record.remove {
         delete(service_dir, &record, &sandbox, false)?;
     }
     drop(lock);
     code
+}
+
+/// How the service ended, for waiting commands.
+fn end(service_dir: &ServiceDir, code: &Result<i32>) -> MonitorEnd {
+    let components = service_dir.last_status().map(|status| status.components).unwrap_or_default();
+    let killed = components.into_iter().filter(|component| component.killed);
+    let killed = killed.map(|component| component.name).collect();
+    MonitorEnd { code: *code.as_ref().unwrap_or(&125), killed }
 }
 
 /// A monitor's reporter: writes events to the monitor's log and, until the service has started, to the command that

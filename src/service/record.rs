@@ -15,6 +15,9 @@ use crate::service::mount::{Mount, MountSource};
 /// The version of a record's format.
 pub(crate) const FORMAT: u32 = 1;
 
+/// The seconds between the stop signal and SIGKILL, unless the pack or the user names them.
+pub(crate) const STOP_SECONDS: u32 = 10;
+
 /// A service created by `svp run`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -67,6 +70,9 @@ pub(crate) struct Record {
     pub restart: Restart,
     /// The stop signal.
     pub stop_signal: i32,
+    /// The seconds between the stop signal and SIGKILL, if the pack names them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_seconds: Option<u32>,
     /// Whether it is removed when it has ended.
     pub remove: bool,
     /// How much of each component's output is kept.
@@ -123,6 +129,11 @@ impl std::str::FromStr for Restart {
 }
 
 impl Record {
+    /// The seconds between the stop signal and SIGKILL.
+    pub(crate) fn stop_seconds(&self) -> u32 {
+        self.stop_seconds.unwrap_or(STOP_SECONDS)
+    }
+
     /// The host name that the service sees.
     pub(crate) fn hostname(&self) -> &str {
         self.candidate_for.as_ref().unwrap_or(&self.name)

@@ -67,6 +67,9 @@ pub(crate) struct ComponentStatus {
     pub restarts: u32,
     /// How it last ended.
     pub end: Option<End>,
+    /// Whether the last request to stop or restart it had to kill it, because its time was over.
+    #[serde(default)]
+    pub killed: bool,
     /// When it last started or ended; seconds since 1970.
     pub since: i64,
 }
@@ -106,6 +109,7 @@ impl Status {
             running: false,
             restarts: 0,
             end: None,
+            killed: false,
             since: now(),
         };
         Status {

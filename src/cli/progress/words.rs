@@ -59,6 +59,23 @@ fn step(step: &Step) -> String {
         Step::CreateVolume { volume, at } => format!("creating volume {volume} for {at}"),
         Step::StopService => "stopping".into(),
         Step::NotRunning { service } => format!("{service} is not running"),
+        Step::WaitForStop { service, signal, seconds } => {
+            format!("waiting for {service} to end: SIGKILL follows {seconds} s after {signal}")
+        }
+        Step::WaitForContainer { service } => {
+            format!("waiting for the processes of the last container of {service} to end")
+        }
+        Step::WaitForHealth { service } => format!("waiting until {service} is healthy"),
+        Step::RunHealthCommand { service } => format!("running the health command of {service}"),
+        Step::RemoveService { service } => format!("removing the files of {service}"),
+        Step::WaitForStore => {
+            "waiting for another svp process that removes files from the store".into()
+        }
+        Step::MeasureStore => "measuring the store".into(),
+        Step::PruneStore => "pruning the store".into(),
+        Step::RemoveImages => "removing images, and the layers that no other image needs".into(),
+        Step::RunQuery { key } => format!("running bin/query {key}"),
+        Step::SyncFiles => "writing the files to disk".into(),
         Step::ReadBackup { service, image, created } => {
             format!("a backup of {service} ({image}) of {created}")
         }
@@ -158,6 +175,11 @@ fn service_note(note: &ServiceNote) -> String {
         ServiceNote::ComponentStuck => {
             "a component does not exit after SIGKILL: killing the whole container".into()
         }
+        ServiceNote::StopTimedOut { components, signal, seconds } => format!(
+            "{} did not end within {seconds} s of {signal}, and was killed: give it more time with --time SECONDS, or \
+             let its pack answer `bin/query stop`",
+            components.join(", ")
+        ),
         ServiceNote::LogsWritten => "the logs can be written again".into(),
         ServiceNote::NetworkRestored => {
             "the network was restored: its helper process had died".into()

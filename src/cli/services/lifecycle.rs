@@ -13,7 +13,6 @@ use crate::error::{Error, Result};
 use crate::progress::ServiceNote;
 use crate::service::lifecycle::{self, Remove, Removed, Restart, Start, Stop};
 use crate::service::service_dir::ServiceDir;
-use crate::service::supervise::STOP_SECONDS;
 use crate::store::Store;
 
 #[derive(Debug, clap::Args)]
@@ -40,9 +39,9 @@ pub(in crate::cli) struct StopArgs {
     /// All running services
     #[arg(short, long, conflicts_with = "names")]
     all: bool,
-    /// Seconds to wait before it is killed
-    #[arg(short, long, value_name = "SECONDS", default_value_t = STOP_SECONDS)]
-    time: u32,
+    /// Seconds between the stop signal and SIGKILL [default: those of `query stop`, else 10]
+    #[arg(short, long, value_name = "SECONDS")]
+    time: Option<u32>,
     /// Output format
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
@@ -54,9 +53,9 @@ pub(in crate::cli) struct RestartArgs {
     name: String,
     /// The components to restart; the others keep running
     components: Vec<String>,
-    /// Seconds to wait before it is killed
-    #[arg(short, long, value_name = "SECONDS", default_value_t = STOP_SECONDS)]
-    time: u32,
+    /// Seconds between the stop signal and SIGKILL [default: those of `query stop`, else 10]
+    #[arg(short, long, value_name = "SECONDS")]
+    time: Option<u32>,
     /// Output format
     #[arg(long, value_enum, default_value = "table")]
     format: Format,

@@ -7,12 +7,14 @@ mod lines;
 mod names;
 mod ports;
 mod runner;
+mod stop;
 mod values;
 
 pub use lines::{MAX_ANSWER, MAX_LINE, MAX_LINES};
 pub use names::{NameProblem, check_name, why_refused};
 pub use ports::{Port, parse_ports, ports_from_env};
 pub use runner::{Answers, Key, QueryRunner, RawAnswer, query_all, run_query, validate};
+pub use stop::{Stop, StopSignal, parse_stop};
 pub use values::{
     EnvVar, Os, parse_components, parse_env, parse_health, parse_os, parse_secrets, parse_version,
     parse_volumes,

@@ -5,10 +5,10 @@ use std::str::FromStr;
 
 use super::lines::{Source, is_empty, shorten};
 use super::values::{EnvVar, Os, overlap};
-use super::{Port, SCRIPT};
+use super::{Port, SCRIPT, Stop};
 use super::{
-    parse_components, parse_env, parse_health, parse_os, parse_ports, parse_secrets, parse_version,
-    parse_volumes, ports_from_env,
+    parse_components, parse_env, parse_health, parse_os, parse_ports, parse_secrets, parse_stop,
+    parse_version, parse_volumes, ports_from_env,
 };
 use crate::error::{Error, Result};
 
@@ -31,11 +31,13 @@ pub enum Key {
     Volumes,
     /// The health check command.
     Health,
+    /// The stop signal, and the time before SIGKILL.
+    Stop,
 }
 
 impl Key {
     /// Every key, in query order.
-    pub const ALL: [Key; 8] = [
+    pub const ALL: [Key; 9] = [
         Key::Version,
         Key::Os,
         Key::Secrets,
@@ -44,6 +46,7 @@ impl Key {
         Key::Ports,
         Key::Volumes,
         Key::Health,
+        Key::Stop,
     ];
 
     /// Returns the script's argument.
@@ -57,6 +60,7 @@ impl Key {
             Key::Ports => "ports",
             Key::Volumes => "volumes",
             Key::Health => "health",
+            Key::Stop => "stop",
         }
     }
 }
@@ -144,6 +148,8 @@ pub struct Answers {
     pub volumes: Vec<String>,
     /// A command for `/bin/sh -c`.
     pub health: Option<String>,
+    /// The stop signal and its time.
+    pub stop: Option<Stop>,
 }
 
 impl Answers {
@@ -185,6 +191,7 @@ pub fn query_all(runner: &mut QueryRunner<'_>) -> Result<Answers> {
         ports: parse_ports(&output(Key::Ports)?, SCRIPT)?,
         volumes: parse_volumes(&output(Key::Volumes)?, SCRIPT)?,
         health: parse_health(&output(Key::Health)?, SCRIPT)?,
+        stop: parse_stop(&output(Key::Stop)?, SCRIPT)?,
     })
 }
 
@@ -206,6 +213,7 @@ pub fn validate(key: Key, answer: &RawAnswer, script: &str) -> Result<Vec<String
         Key::Ports => shown(parse_ports(output, script)?),
         Key::Volumes => parse_volumes(output, script)?,
         Key::Health => parse_health(output, script)?.into_iter().collect(),
+        Key::Stop => shown(parse_stop(output, script)?.into_iter().collect()),
     })
 }
 

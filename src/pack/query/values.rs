@@ -91,7 +91,7 @@ pub(super) fn unique<'a, T: PartialEq>(
 }
 
 /// Returns the only line of an answer, `None` if it is empty; refuses a second line.
-fn sole<'a>(source: Source<'a>, output: &'a [u8]) -> Result<Option<Line<'a>>> {
+pub(super) fn sole<'a>(source: Source<'a>, output: &'a [u8]) -> Result<Option<Line<'a>>> {
     let lines = lines(source, output)?;
     match lines[..] {
         [] => Ok(None),

@@ -17,7 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
+use rustix::process::{PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use super::exec::{cannot_run, confine};
@@ -133,11 +133,9 @@ impl ComponentInit<'_> {
                 Err(error) => self.send_report(&Report::NotStarted(error.into())),
             },
             Order::Signal(signal) => {
-                if let (Some((_, command)), Some(signal)) =
-                    (&self.command, rustix::process::Signal::from_named_raw(signal))
-                {
+                if let Some((_, command)) = &self.command {
                     // ESRCH: the process is gone already.
-                    let _ = pidfd_send_signal(command, signal);
+                    let _ = crate::sys::signal_process(command, signal);
                 }
             }
             Order::Kill => {

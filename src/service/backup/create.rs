@@ -178,8 +178,8 @@ pub(crate) fn export_files(
     let _cleaning = interrupt::cleaning();
     reporter.note(BackupNote::CopiesFiles { service: name.to_owned(), stopped: runs }.into());
     let copied = (|| {
-        stop_if_running(service_dir, &Stop::default())?;
-        let _lock = lock(service_dir)?;
+        stop_if_running(service_dir, &Stop::default(), reporter)?;
+        let _lock = lock(service_dir, reporter)?;
         let output = Output { to: &mut *to, settings, show };
         copy(root, &service_dir.record()?, &sandbox, output, reporter)
     })();

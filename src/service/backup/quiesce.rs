@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::progress::Reporter;
 use crate::service::mount::MountSource;
 use crate::service::record::Record;
 use crate::service::service_dir::ServiceDir;
@@ -27,10 +28,10 @@ pub(super) fn shared(root: &Path, record: &Record) -> Result<Option<(String, Str
 }
 
 /// Locks a service, so that no other command can start it.
-pub(super) fn lock(service_dir: &ServiceDir) -> Result<File> {
+pub(super) fn lock(service_dir: &ServiceDir, reporter: &dyn Reporter) -> Result<File> {
     let lock = service_dir.lock()?.ok_or_else(|| {
         Error::usage(format!("{} was started in the meantime", service_dir.name()))
     })?;
-    service_dir.wait_for_container()?;
+    service_dir.wait_for_container(reporter)?;
     Ok(lock)
 }

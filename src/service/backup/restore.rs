@@ -17,7 +17,7 @@ use super::stream_to_script::{InterruptibleReader, stream_to_script};
 use crate::error::{Context, Error, Kind, Result};
 use crate::interrupt;
 use crate::oci::media_type::Compression;
-use crate::progress::{BackupNote, Reporter, Step, Warning};
+use crate::progress::{BackupNote, Reporter, Step, Warning, announce_if_slow};
 use crate::sandbox::{End, Sandbox, Stdio};
 use crate::service::exec::{self, drain, join_container};
 use crate::service::lifecycle::{Stop, stop_if_running};
@@ -83,8 +83,8 @@ pub(crate) fn restore(request: RestoreRequest<'_>) -> Result<Outcome> {
     let mut candidate = Candidate::create(root, &sandbox, &old)?;
     let read = read_into(&mut candidate, request, &sandbox).and_then(|outcome| {
         if outcome == Outcome::Done {
-            candidate.stop()?;
-            sandbox.sync()?;
+            announce_if_slow(reporter, Step::StopService, || candidate.stop())?;
+            announce_if_slow(reporter, Step::SyncFiles, || sandbox.sync())?;
         }
         Ok(outcome)
     });
@@ -291,8 +291,8 @@ fn replace(
     let mut cutover = Cutover { old, new, volumes, winner: Winner::New };
     let mut candidate = Some(candidate);
     let result: Result<()> = (|| {
-        stop_if_running(service_dir, &Stop::default())?;
-        let lock = lock(service_dir)?;
+        stop_if_running(service_dir, &Stop::default(), reporter)?;
+        let lock = lock(service_dir, reporter)?;
         interrupt::check()?;
         cutover.decide(service_dir, Winner::New)?;
         // From here on the journal determines which service owns the trees.
@@ -308,8 +308,8 @@ fn replace(
     let Err(error) = result else { return cutover.finish(service_dir, sandbox) };
     let undone: Result<()> = (|| {
         if candidate.is_none() {
-            stop_if_running(service_dir, &Stop::default())?;
-            let _lock = lock(service_dir)?;
+            stop_if_running(service_dir, &Stop::default(), reporter)?;
+            let _lock = lock(service_dir, reporter)?;
             cutover.decide(service_dir, Winner::Old)?;
             cutover.apply(service_dir, sandbox)?;
             cutover.finish(service_dir, sandbox)?;

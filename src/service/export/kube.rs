@@ -88,6 +88,11 @@ fn notes(model: &Model<'_>, name: &str, secrets: Secrets) -> Vec<String> {
     if model.record.host_access.host {
         notes.push("--allow host is left out: a pod can't reach its node's loopback".to_owned());
     }
+    if let Some(signal) = model.stop_signal.filter(|_| !model.stop_signal_in_image) {
+        notes.push(format!(
+            "Kubernetes stops with the signal that the image names, which is not {signal}: build the image again"
+        ));
+    }
     for link in &model.record.links {
         notes.push(format!("it uses {link}: svp export {link} --format kube, too"));
     }
@@ -165,6 +170,8 @@ fn pod(model: &Model<'_>, name: &str, claims: &Claims<'_>, config: Option<&Yaml>
         // Otherwise Kubernetes' own variables, such as REDIS_PORT, could be mistaken for the pack's.
         .with("enableServiceLinks", false);
     let mounted: Vec<_> = model.volume_mounts().collect();
+    let grace = model.record.stop_seconds.map(|seconds| Yaml::Number(seconds.into()));
+    spec = spec.with_some("terminationGracePeriodSeconds", grace);
     if !mounted.is_empty() {
         spec = spec.with("initContainers", vec![init_container(model, claims)]);
     }

@@ -31,7 +31,7 @@ use super::mount::{Mount, MountSource};
 use super::record::Record;
 use crate::error::{Error, Result};
 use crate::oci::{Image, Reference};
-use crate::pack::query::{Port, parse_ports};
+use crate::pack::query::{Port, StopSignal, parse_ports};
 use crate::sandbox::Transport;
 
 /// The format to write.
@@ -112,6 +112,10 @@ struct Model<'a> {
     entrypoint: Option<&'a str>,
     /// The working directory, if not the image's.
     cwd: Option<&'a str>,
+    /// The stop signal, if it is not SIGTERM.
+    stop_signal: Option<StopSignal>,
+    /// Whether the image itself names that signal.
+    stop_signal_in_image: bool,
     /// The ports that the service listens on.
     ports: Vec<(u16, Transport)>,
 }
@@ -148,6 +152,9 @@ impl<'a> Model<'a> {
             let exposed = parse_ports(text.as_bytes(), "the image's ExposedPorts")?;
             ports = exposed.into_iter().map(plain_port).collect();
         }
+        let stop_signal = StopSignal(record.stop_signal);
+        let in_image: StopSignal =
+            config.stop_signal().and_then(|text| text.parse().ok()).unwrap_or_default();
         let mut seen = std::collections::BTreeSet::new();
         ports.retain(|port| seen.insert(*port));
         Ok(Model {
@@ -158,6 +165,8 @@ impl<'a> Model<'a> {
             system: request.system,
             entrypoint: entrypoint.filter(|_| !same_entrypoint),
             cwd: Some(record.cwd.as_str()).filter(|cwd| config.working_dir() != Some(cwd)),
+            stop_signal: Some(stop_signal).filter(|signal| *signal != StopSignal::default()),
+            stop_signal_in_image: in_image == stop_signal,
             ports,
         })
     }
@@ -227,6 +236,11 @@ fn plain_port(port: Port) -> (u16, Transport) {
 /// The `systemctl` command, with --user for user units.
 fn systemctl(system: bool) -> &'static str {
     if system { "systemctl" } else { "systemctl --user" }
+}
+
+/// The seconds after which systemd may kill a unit that has `seconds` to stop.
+fn systemd_timeout(seconds: u32) -> u32 {
+    seconds.saturating_add(20)
 }
 
 /// The error for a path or a command that a format can't express.

@@ -6,7 +6,9 @@
 use super::super::mount::{Mount, MountSource};
 use super::super::record::Restart;
 use super::unit::{Dollar, Unit, line, word};
-use super::{Exported, File, Model, Secrets, limits, systemctl, unwritable, volumes_note};
+use super::{
+    Exported, File, Model, Secrets, limits, systemctl, systemd_timeout, unwritable, volumes_note,
+};
 use crate::error::{Error, Result};
 use crate::sandbox::{Forward, Network, Transport};
 
@@ -112,6 +114,12 @@ fn pod(model: &Model<'_>) -> File {
     unit.section("Pod").set("PodName", name);
     network(model, &mut unit);
     podman_arguments(&mut unit, limits::podman(&model.record.resources));
+    if let Some(seconds) = model.record.stop_seconds {
+        // quadlet's own ExecStop, which follows this one, allows ten seconds.
+        unit.section("Service")
+            .set("ExecStop", format!("podman pod stop --ignore --time={seconds} {name}"))
+            .set("TimeoutStopSec", systemd_timeout(seconds));
+    }
     unit.section("Install").set("WantedBy", "default.target");
     file(format!("{name}.pod"), unit)
 }
@@ -146,6 +154,13 @@ fn podman_arguments(unit: &mut Unit, options: Vec<String>) {
     if !options.is_empty() {
         unit.set("PodmanArgs", options.join(" "));
     }
+}
+
+/// The options for the stop signal and its time. quadlet's keys for them are younger than podman 5.0.
+fn stop(model: &Model<'_>) -> Vec<String> {
+    let signal = model.stop_signal.map(|signal| format!("--stop-signal={signal}"));
+    let seconds = model.record.stop_seconds.map(|seconds| format!("--stop-timeout={seconds}"));
+    signal.into_iter().chain(seconds).collect()
 }
 
 fn publish(forward: &Forward) -> String {
@@ -184,7 +199,7 @@ fn container(model: &Model<'_>, name: &str, component: Option<&str>) -> Result<F
     // A pod's containers share its limits of memory and CPUs, but podman limits processes per container.
     let shared = if in_pod { Vec::new() } else { limits::podman(&record.resources) };
     let own = limits::podman_pids(&record.resources);
-    podman_arguments(&mut unit, shared.into_iter().chain(own).collect());
+    podman_arguments(&mut unit, shared.into_iter().chain(own).chain(stop(model)).collect());
     if let Some(entrypoint) = model.entrypoint {
         let value =
             line(entrypoint).ok_or_else(|| unwritable("the entrypoint", entrypoint, FORMAT))?;
@@ -206,6 +221,9 @@ fn container(model: &Model<'_>, name: &str, component: Option<&str>) -> Result<F
     }
     let restart = if record.restart == Restart::Always { "always" } else { "on-failure" };
     unit.section("Service").set("Restart", restart);
+    if let Some(seconds) = record.stop_seconds {
+        unit.set("TimeoutStopSec", systemd_timeout(seconds));
+    }
     if !in_pod {
         unit.section("Install").set("WantedBy", "default.target");
     }

@@ -2,9 +2,8 @@
 
 use super::super::record::Record;
 use super::unit::{Dollar, Unit, word};
-use super::{Exported, File, Request, Secrets, systemctl};
+use super::{Exported, File, Request, Secrets, systemctl, systemd_timeout};
 use crate::error::{Error, Result};
-use crate::service::supervise::STOP_SECONDS;
 
 pub(super) fn export(record: &Record, request: &Request) -> Result<Exported> {
     if matches!(request.secrets, Secrets::Only | Secrets::PodmanSecret) {
@@ -45,7 +44,7 @@ pub(super) fn export(record: &Record, request: &Request) -> Result<Exported> {
         .set("ExecStop", format!("{program} stop {name}"))
         .set("SuccessExitStatus", 128 + record.stop_signal)
         .set("KillMode", "mixed")
-        .set("TimeoutStopSec", STOP_SECONDS + 20)
+        .set("TimeoutStopSec", systemd_timeout(record.stop_seconds()))
         .set("Restart", "on-failure")
         .set("RestartSec", 2)
         .set("Delegate", "yes");

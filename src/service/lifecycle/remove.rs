@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::stop::{Stop, refuse_during_copy, stop};
 use crate::error::{Error, Kind, Result};
-use crate::progress::{Reporter, Warning};
+use crate::progress::{Reporter, Step, Warning, announce_if_slow};
 use crate::sandbox::Sandbox;
 use crate::service::backup::cutover;
 use crate::service::links;
@@ -50,7 +50,7 @@ pub(crate) fn remove(
         return Err(Error::usage(format!("the service {name} is running"))
             .hint(format!("use `svp stop {name}` first, or `svp rm --force {name}`")));
     };
-    service_dir.wait_for_container()?;
+    service_dir.wait_for_container(reporter)?;
     let sandbox = Sandbox::create(&StoreLayout::new(root).trees())?;
     if request.force
         && let Err(error) = service_dir.record()
@@ -63,7 +63,10 @@ pub(crate) fn remove(
     cutover::recover_and_collect(root, service_dir, &sandbox)?;
     let record = service_dir.record()?;
     let linked = links::dependents(root, name)?;
-    let kept_volumes = delete(service_dir, &record, &sandbox, request.volumes)?;
+    let step = Step::RemoveService { service: name.to_owned() };
+    let kept_volumes = announce_if_slow(reporter, step, || {
+        delete(service_dir, &record, &sandbox, request.volumes)
+    })?;
     Ok(Removed { linked, kept_volumes })
 }
 

@@ -4,18 +4,19 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::start::{Start, start};
-use super::stop::{Stop, stop};
+use super::stop::{Deadline, Stop, stop};
 use crate::error::{Error, Kind, Result};
 use crate::interrupt;
-use crate::progress::Reporter;
+use crate::progress::{Reporter, announce_if_slow};
 use crate::service::control::{self, Request};
 use crate::service::links;
 use crate::service::service_dir::ServiceDir;
 use crate::service::status::ComponentStatus;
-use crate::service::supervise::STOP_SECONDS;
 
 /// Interval at which a restarting component is polled.
 const LOOK: Duration = Duration::from_millis(20);
+/// How long a component may take to start again after its end.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A request to restart.
 #[derive(Clone, Debug, Default)]
@@ -41,7 +42,7 @@ pub(crate) fn restart(
         return restart_service(root, service_dir, &request.stop, reporter);
     }
     let mut components = request.components.iter();
-    components.try_for_each(|name| restart_component(service_dir, name, request.stop.seconds))
+    components.try_for_each(|name| restart_component(service_dir, name, &request.stop, reporter))
 }
 
 fn restart_service(
@@ -63,7 +64,25 @@ fn restart_service(
 }
 
 /// Restarts one component, and waits until it runs again.
-fn restart_component(service_dir: &ServiceDir, name: &str, seconds: u32) -> Result<()> {
+fn restart_component(
+    service_dir: &ServiceDir,
+    name: &str,
+    request: &Stop,
+    reporter: &dyn Reporter,
+) -> Result<()> {
+    let deadline = Deadline::of(service_dir, request);
+    announce_if_slow(reporter, deadline.step(service_dir), || {
+        wait_for_restart(service_dir, name, &deadline, reporter)
+    })
+}
+
+fn wait_for_restart(
+    service_dir: &ServiceDir,
+    name: &str,
+    deadline: &Deadline,
+    reporter: &dyn Reporter,
+) -> Result<()> {
+    let seconds = deadline.seconds;
     let look = || -> Result<Option<ComponentStatus>> {
         let status = service_dir.status()?;
         Ok(status.components.into_iter().find(|component| component.name == name))
@@ -71,11 +90,14 @@ fn restart_component(service_dir: &ServiceDir, name: &str, seconds: u32) -> Resu
     let before = look()?;
     control::request(service_dir, &Request::Restart(name.to_owned(), seconds))?;
     let Some(before) = before else { return Ok(()) };
-    let since = Instant::now();
-    while since.elapsed() < Duration::from_secs(u64::from(seconds) + u64::from(STOP_SECONDS)) {
+    let (since, mut reported) = (Instant::now(), false);
+    while since.elapsed() < Duration::from_secs(u64::from(seconds)) + START_TIMEOUT {
         let now = look()?.filter(|_| service_dir.is_running().is_ok_and(|runs| runs));
         let Some(now) = now else { break };
         let restarted = now.restarts > before.restarts || !before.running;
+        if now.killed && !std::mem::replace(&mut reported, true) {
+            deadline.report(vec![name.to_owned()], reporter);
+        }
         if restarted && now.running {
             return Ok(());
         }

@@ -3,23 +3,46 @@
 use std::path::Path;
 
 use crate::error::{Cause, Error, Result};
-use crate::progress::{Reporter, Step};
+use crate::pack::query::StopSignal;
+use crate::progress::{Reporter, ServiceNote, Step, announce_if_slow};
 use crate::service::backup::cutover;
 use crate::service::control::{self, Request};
+use crate::service::record::{Record, STOP_SECONDS};
 use crate::service::service_dir::ServiceDir;
 use crate::service::status::State;
-use crate::service::supervise::STOP_SECONDS;
 
 /// How to stop a service.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stop {
-    /// Seconds between the stop signal and SIGKILL.
-    pub seconds: u32,
+    /// Seconds between the stop signal and SIGKILL, instead of the service's own.
+    pub seconds: Option<u32>,
 }
 
-impl Default for Stop {
-    fn default() -> Self {
-        Stop { seconds: STOP_SECONDS }
+/// The signal that a service gets, and the time that it has after it.
+pub(super) struct Deadline {
+    signal: String,
+    pub(super) seconds: u32,
+}
+
+impl Deadline {
+    pub(super) fn of(service_dir: &ServiceDir, request: &Stop) -> Deadline {
+        // A service whose record is damaged can be stopped, too.
+        let record = service_dir.record().ok();
+        let own = record.as_ref().map_or(STOP_SECONDS, Record::stop_seconds);
+        let signal = record.map_or(StopSignal::default(), |record| StopSignal(record.stop_signal));
+        Deadline { signal: signal.to_string(), seconds: request.seconds.unwrap_or(own) }
+    }
+
+    /// The step to announce while a service takes its time.
+    pub(super) fn step(&self, service_dir: &ServiceDir) -> Step {
+        let service = service_dir.name().to_owned();
+        Step::WaitForStop { service, signal: self.signal.clone(), seconds: self.seconds }
+    }
+
+    /// Reports that components had to be killed.
+    pub(super) fn report(&self, components: Vec<String>, reporter: &dyn Reporter) {
+        let (signal, seconds) = (self.signal.clone(), self.seconds);
+        reporter.note(ServiceNote::StopTimedOut { components, signal, seconds }.into());
     }
 }
 
@@ -48,7 +71,7 @@ pub(crate) fn stop(
     reporter: &dyn Reporter,
 ) -> Result<()> {
     refuse_during_copy(service_dir)?;
-    if stop_if_running(service_dir, request)? {
+    if stop_if_running(service_dir, request, reporter)? {
         return Ok(());
     }
     // A backup or a restore may have stopped it temporarily.
@@ -63,10 +86,22 @@ pub(crate) fn stop(
 pub(in crate::service) fn stop_if_running(
     service_dir: &ServiceDir,
     request: &Stop,
+    reporter: &dyn Reporter,
 ) -> Result<bool> {
     let monitor = service_dir.monitor();
-    match control::request(service_dir, &Request::Stop(request.seconds)) {
-        Ok(_) => service_dir.wait_for_monitor(monitor).map(|_| true),
+    let deadline = Deadline::of(service_dir, request);
+    let stopped = announce_if_slow(reporter, deadline.step(service_dir), || {
+        control::request(service_dir, &Request::Stop(deadline.seconds))
+            .and_then(|_| service_dir.wait_for_monitor(monitor))
+    });
+    match stopped {
+        Ok(end) => {
+            let killed = end.map(|end| end.killed).unwrap_or_default();
+            if !killed.is_empty() {
+                deadline.report(killed, reporter);
+            }
+            Ok(true)
+        }
         Err(error) if error.is(Cause::ServiceNotRunning) => Ok(false),
         Err(error) => Err(error),
     }
@@ -99,7 +134,7 @@ mod tests {
     fn a_service_without_a_monitor_is_not_running() {
         let root = tempfile::tempdir().unwrap();
         let service_dir = service_dir(root.path());
-        assert!(!stop_if_running(&service_dir, &Stop::default()).unwrap());
+        assert!(!stop_if_running(&service_dir, &Stop::default(), &Silent).unwrap());
         stop(&service_dir, &Stop::default(), &Silent).unwrap();
     }
 

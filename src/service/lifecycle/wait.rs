@@ -11,6 +11,6 @@ const KILLED: i32 = 137;
 /// # Errors
 /// [`Kind::Storage`](crate::error::Kind::Storage).
 pub(crate) fn wait(service_dir: &ServiceDir) -> Result<i32> {
-    let left = service_dir.wait_for_monitor(service_dir.monitor())?;
+    let left = service_dir.wait_for_monitor(service_dir.monitor())?.map(|end| end.code);
     Ok(left.or(service_dir.status()?.exit_code).unwrap_or(KILLED))
 }

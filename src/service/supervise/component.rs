@@ -18,6 +18,8 @@ pub(super) struct SupervisedComponent {
     pub(super) next_start: Option<Instant>,
     /// When it is to be killed.
     pub(super) deadline: Option<Instant>,
+    /// The seconds that it has to stop, unless it is to be killed at once.
+    pub(super) stop_seconds: Option<u32>,
     /// When it was last killed.
     pub(super) killed: Option<Instant>,
     /// Whether to start it again when it ends, regardless of the policy.
@@ -39,6 +41,7 @@ impl SupervisedComponent {
             starting: false,
             next_start: Some(Instant::now()),
             deadline: None,
+            stop_seconds: None,
             killed: None,
             restart_requested: false,
             since: Instant::now(),
@@ -62,17 +65,16 @@ impl SupervisedComponent {
     }
 
     /// Sends the component a signal, and schedules SIGKILL after a number of seconds; `None` schedules it at once.
-    pub(super) fn stop(&mut self, how: Option<(i32, u32)>) {
+    pub(super) fn stop(&mut self, how: Option<(i32, u32)>, now: Instant) {
         if !self.running {
             return;
         }
-        match how {
-            Some((signal, seconds)) => {
-                self.component.signal(signal);
-                self.deadline = Some(Instant::now() + Duration::from_secs(seconds.into()));
-            }
-            None => self.deadline = Some(Instant::now()),
+        let seconds = how.map_or(0, |(_, seconds)| seconds);
+        if let Some((signal, _)) = how {
+            self.component.signal(signal);
         }
+        self.stop_seconds = Some(seconds).filter(|seconds| *seconds > 0);
+        self.deadline = Some(now + Duration::from_secs(seconds.into()));
     }
 
     /// Records its exit and schedules its next start; returns the pause before it, if any.

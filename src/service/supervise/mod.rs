@@ -27,8 +27,6 @@ use crate::service::status::{State, Status, now, shell_code};
 
 /// Interval between checks of the network, the logs and OOM kills.
 const TICK: Duration = Duration::from_secs(2);
-/// Seconds between Ctrl-C or SIGTERM and SIGKILL.
-pub(crate) const STOP_SECONDS: u32 = 10;
 
 /// Callbacks of a supervisor.
 pub(crate) struct Hooks<'a> {
@@ -316,7 +314,7 @@ impl Supervisor<'_> {
             {
                 self.handle_request(&connection, request, Some(&service));
             }
-            if !self.enforce() {
+            if !self.enforce(hooks) {
                 // SIGKILL did not end the component; removing the container will.
                 hooks.reporter.note(ServiceNote::ComponentStuck.into());
                 return Ok(self.give_up_on_components());

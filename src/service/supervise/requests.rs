@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::{ContainerEnd, Hooks, STOP_SECONDS, Supervisor};
+use super::{ContainerEnd, Hooks, Supervisor};
 use crate::error::{Cause, Error, Result};
 use crate::interrupt;
-use crate::progress::Step;
+use crate::pack::query::StopSignal;
+use crate::progress::{ServiceNote, Step};
 use crate::sandbox::{End, Service};
 use crate::service::control::{Connection, Request};
 use crate::service::status::{State, now, shell_code};
@@ -26,10 +27,11 @@ impl Supervisor<'_> {
         if !interrupt::is_termination(signal) {
             self.components.iter().for_each(|component| component.component.signal(signal));
         } else if self.stopping {
-            self.components.iter_mut().for_each(|component| component.stop(None));
+            let now = Instant::now();
+            self.components.iter_mut().for_each(|component| component.stop(None, now));
         } else {
             hooks.reporter.step(Step::StopService);
-            self.stop(STOP_SECONDS);
+            self.stop(self.job.record.stop_seconds());
         }
     }
 
@@ -37,8 +39,10 @@ impl Supervisor<'_> {
     pub(super) fn stop(&mut self, seconds: u32) {
         self.stopping = true;
         self.status.state = State::Stopping;
+        self.status.components.iter_mut().for_each(|component| component.killed = false);
         self.write_status();
         let signal = self.job.record.stop_signal;
+        let now = Instant::now();
         for (component, component_status) in self.components.iter_mut().zip(&self.status.components)
         {
             // Without its pending restart, the component's last exit is final.
@@ -46,7 +50,7 @@ impl Supervisor<'_> {
                 self.code = component_status.end.map_or(0, shell_code);
             }
             component.restart_requested = false;
-            component.stop(Some((signal, seconds)));
+            component.stop(Some((signal, seconds)), now);
         }
     }
 
@@ -83,10 +87,13 @@ impl Supervisor<'_> {
             return Err(Error::usage(format!("the service has no component {name}"))
                 .hint(format!("its components are: {}", names.join(", "))));
         };
+        // Before the answer: from then on the client reads the status.
+        self.status.components[number].killed = false;
+        self.write_status();
         let component = &mut self.components[number];
         if component.running {
             component.restart_requested = true;
-            component.stop(Some((self.job.record.stop_signal, seconds)));
+            component.stop(Some((self.job.record.stop_signal, seconds)), Instant::now());
         } else {
             component.next_start = Some(Instant::now());
         }
@@ -94,9 +101,11 @@ impl Supervisor<'_> {
     }
 
     /// Kills components whose deadline has passed; returns whether they can still be expected to end.
-    pub(super) fn enforce(&mut self) -> bool {
+    pub(super) fn enforce(&mut self, hooks: &Hooks<'_>) -> bool {
         let now = Instant::now();
-        for component in self.components.iter_mut().filter(|component| component.running) {
+        let (mut killed, mut after) = (Vec::new(), 0);
+        let components = self.components.iter_mut().zip(&mut self.status.components);
+        for (component, component_status) in components.filter(|(component, _)| component.running) {
             let Some(deadline) = component.deadline else { continue };
             if now > deadline + KILLED {
                 return false;
@@ -105,7 +114,18 @@ impl Supervisor<'_> {
             if now >= next_kill {
                 component.killed = Some(now);
                 component.component.kill();
+                if let Some(seconds) = component.stop_seconds.take() {
+                    component_status.killed = true;
+                    killed.push(component_status.name.clone());
+                    after = after.max(seconds);
+                }
             }
+        }
+        if !killed.is_empty() {
+            self.write_status();
+            let signal = StopSignal(self.job.record.stop_signal).to_string();
+            let note = ServiceNote::StopTimedOut { components: killed, signal, seconds: after };
+            hooks.reporter.note(note.into());
         }
         true
     }

@@ -22,6 +22,7 @@ mod round_trip;
 mod run;
 mod services;
 mod setup;
+mod stop;
 mod stuck;
 mod talk;
 mod terminal;
