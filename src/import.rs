@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, IsTerminal, Read};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -44,10 +44,14 @@ impl Input {
     /// Opens `path`, or stdin for `-`.
     ///
     /// # Errors
-    /// [`Kind::BadInput`] if there is no such file.
+    /// [`Kind::BadInput`] if there is no such file; [`Kind::Usage`] if stdin is a terminal.
     pub fn open(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
         if name == "-" {
+            if io::stdin().is_terminal() {
+                return Err(Error::usage("standard input is a terminal, not a tar")
+                    .hint("name a file, or pipe a tar: tar -C DIR -c . | svp import - -t REF"));
+            }
             return Ok(Input { reader: Box::new(io::stdin()), name: "stdin".into() });
         }
         let missing = |error: Error| match path.exists() {

@@ -12,7 +12,7 @@ pub(super) const MAX_NAME: usize = 255;
 /// The prefix of whiteouts.
 const WHITEOUT: &[u8] = b".wh.";
 /// The name of the opaque whiteout, which hides all lower entries of its directory.
-const OPAQUE: &[u8] = b".wh..wh..opq";
+pub const OPAQUE: &[u8] = b".wh..wh..opq";
 /// The prefix of aufs metadata files, found in old layers.
 const AUFS: &[u8] = b".wh..wh.";
 

@@ -68,6 +68,11 @@ impl<W: Write> TarWriter<W> {
         Ok(self.output)
     }
 
+    /// Returns the writer without writing an end mark, for a part of a tar.
+    pub fn into_inner(self) -> W {
+        self.output
+    }
+
     fn pad(&mut self, size: u64) -> Result<()> {
         let padding = (BLOCK - (size % BLOCK as u64) as usize) % BLOCK;
         self.output.write_all(&[0; BLOCK][..padding]).io("write", "the layer")

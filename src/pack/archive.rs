@@ -17,6 +17,7 @@ use super::ignore::{self, Rules};
 use super::{Pack, REQUIRED};
 use crate::error::{Error, IoContext, Result};
 use crate::layer::entry::{Entry, EntryKind, Timestamp};
+use crate::layer::path::OPAQUE;
 use crate::layer::write::TarWriter;
 use crate::oci::digest::{Digest, DigestWriter};
 
@@ -89,6 +90,24 @@ impl Pack {
                 .hint(format!("add the line !/{script} at its end, or narrow its patterns"))),
         }
     }
+}
+
+/// Returns the entry of the directory `prefix` as a layer begins with it, and the opaque whiteout in that directory,
+/// which hides the files that the layers below have there.
+///
+/// # Errors
+/// [`crate::error::Kind::BadInput`] for a prefix that a tar can't contain.
+pub(crate) fn opaque_prefix(prefix: &str) -> Result<(Vec<u8>, Vec<u8>)> {
+    let written = |path: Vec<u8>, kind, mode| -> Result<Vec<u8>> {
+        let mut tar = TarWriter::new(Vec::new());
+        tar.append(&entry(path, kind, mode), &mut io::empty())?;
+        Ok(tar.into_inner())
+    };
+    let marker = [prefix.as_bytes(), b"/", OPAQUE].concat();
+    Ok((
+        written(prefix.into(), EntryKind::Directory, 0o755)?,
+        written(marker, EntryKind::File, 0o644)?,
+    ))
 }
 
 fn entry(path: Vec<u8>, kind: EntryKind, mode: u32) -> Entry {

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 
+pub(crate) use archive::opaque_prefix;
 pub use archive::{PREFIX, PackDigest};
 pub use lint::{Problem, Severity, lint};
 pub use query::{Answers, Key, RawAnswer};

@@ -63,7 +63,7 @@ pub(crate) fn build(
 ) -> Result<Built> {
     let pack = Pack::open(&request.pack)?;
     check(request, store)?;
-    let pack_layer = PackLayer::new(&pack)?;
+    let mut pack_layer = PackLayer::new(&pack)?;
     let sandbox = Sandbox::create(&store.layout().trees())?;
     let answers = query::all_on_host(&sandbox, &pack_layer, reporter)?;
     let secrets = match request.phase {
@@ -75,7 +75,7 @@ pub(crate) fn build(
     let Base { mut image, .. } = base;
     image_role::refuse_instance_as_base(&image, &source)?;
     let mut build_rootfs =
-        script::build_rootfs(store, &sandbox, &image, Some(&pack_layer), reporter)?;
+        script::build_rootfs(store, &sandbox, &image, Some(&mut pack_layer), reporter)?;
     let env = environment::of_build(&image, &answers.env, &secrets, &request.script);
     let script = Script { phase: request.phase, tag: &request.tag, env, secrets: &secrets };
     let changes =

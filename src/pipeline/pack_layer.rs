@@ -2,7 +2,7 @@
 //! the layer's blob.
 
 use std::fs::File;
-use std::io::{BufWriter, Read, Seek, Write};
+use std::io::{self, BufWriter, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 
 use super::new_layer::NewLayer;
@@ -11,35 +11,68 @@ use crate::layer::compress::Encoder;
 use crate::layer::settings::Settings;
 use crate::oci::media_type::Compression;
 use crate::oci::{Descriptor, Digest, DigestWriter};
-use crate::pack::{PREFIX, Pack};
+use crate::pack::{PREFIX, Pack, opaque_prefix};
 use crate::sandbox::LayerSource;
 use crate::store::Store;
+
+/// The name of an unnamed file in messages.
+const TEMPORARY: &str = "a temporary file";
 
 /// A pack's normalised tar, in an unnamed temporary file.
 pub(super) struct PackLayer {
     tar: File,
     digest: Digest,
+    diff_id: Digest,
     size: u64,
 }
 
 impl PackLayer {
-    /// Writes the pack's tar. Its digest is the pack's content digest and its layer's diff ID.
+    /// Writes the pack's tar, whose digest is the pack's content digest.
     pub(super) fn new(pack: &Pack) -> Result<PackLayer> {
-        let file = tempfile::tempfile().io("create", "a temporary file")?;
+        let file = tempfile::tempfile().io("create", TEMPORARY)?;
         let mut writer = BufWriter::with_capacity(1 << 16, file);
         let digest = pack.write_layer(&mut writer, PREFIX)?;
-        writer.flush().io("write", "a temporary file")?;
-        let tar = writer
-            .into_inner()
-            .map_err(|error| error.into_error())
-            .io("write", "a temporary file")?;
-        let size = tar.metadata().io("stat", "a temporary file")?.len();
-        Ok(PackLayer { tar, digest, size })
+        let (tar, size) = written(writer)?;
+        Ok(PackLayer { tar, digest, diff_id: digest, size })
     }
 
-    /// The content digest.
+    /// Makes the layer replace the directory `/service` of the layers below instead of merging with it: adds an opaque
+    /// whiteout right after the directory's entry, so that tools which apply entries in order remove only what is below.
+    /// The content digest stays.
+    pub(super) fn replace_lower(&mut self) -> Result<()> {
+        if self.replaces_lower() {
+            return Ok(());
+        }
+        let (first, marker) = opaque_prefix(PREFIX)?;
+        let mut tar = self.rewound()?;
+        let mut start = vec![0; first.len()];
+        tar.read_exact(&mut start).io("read", "the pack's tar")?;
+        debug_assert_eq!(start, first);
+        let file = tempfile::tempfile().io("create", TEMPORARY)?;
+        let mut writer = DigestWriter::new(BufWriter::with_capacity(1 << 16, file));
+        for part in [&start, &marker] {
+            writer.write_all(part).io("write", TEMPORARY)?;
+        }
+        io::copy(&mut tar, &mut writer).io("copy", "the pack's tar")?;
+        let (writer, diff_id, _) = writer.finish();
+        (self.tar, self.size) = written(writer)?;
+        self.diff_id = diff_id;
+        Ok(())
+    }
+
+    /// Whether [`PackLayer::replace_lower`] was called.
+    pub(super) fn replaces_lower(&self) -> bool {
+        self.diff_id != self.digest
+    }
+
+    /// The content digest of the pack.
     pub(super) fn digest(&self) -> Digest {
         self.digest
+    }
+
+    /// The digest of the tar.
+    pub(super) fn diff_id(&self) -> Digest {
+        self.diff_id
     }
 
     /// The tar, for a sandbox that unpacks it.
@@ -51,10 +84,10 @@ impl PackLayer {
     pub(super) fn layer(&self, chain_id: Digest) -> Result<LayerSource> {
         Ok(LayerSource {
             blob: self.rewound()?,
-            digest: self.digest,
+            digest: self.diff_id,
             size: self.size,
             compression: Compression::None,
-            diff_id: self.digest,
+            diff_id: self.diff_id,
             chain_id,
         })
     }
@@ -76,7 +109,7 @@ impl PackLayer {
         let (mut file, digest, size) = encoder.finish()?.finish();
         file.flush().io("write", "a new blob")?;
         let descriptor = Descriptor::new(settings.compression().layer_media_type(), digest, size);
-        Ok(NewLayer { writer, descriptor, diff_id: self.digest })
+        Ok(NewLayer { writer, descriptor, diff_id: self.diff_id })
     }
 
     fn rewound(&self) -> Result<File> {
@@ -84,4 +117,11 @@ impl PackLayer {
         tar.rewind().io("rewind", "the pack's tar")?;
         Ok(tar)
     }
+}
+
+/// Flushes `writer`; returns its file with the size in bytes.
+fn written(writer: BufWriter<File>) -> Result<(File, u64)> {
+    let file = writer.into_inner().map_err(|error| error.into_error()).io("write", TEMPORARY)?;
+    let size = file.metadata().io("stat", TEMPORARY)?.len();
+    Ok((file, size))
 }

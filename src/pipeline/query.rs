@@ -72,7 +72,7 @@ pub(super) fn all_in_image(
     store: &Store,
     sandbox: &Sandbox,
     image: &Image,
-    more: Option<&PackLayer>,
+    more: Option<&mut PackLayer>,
     reporter: &dyn Reporter,
 ) -> Result<Answers> {
     let build_rootfs =

@@ -11,6 +11,7 @@ use crate::error::{Error, IoContext, Kind, Result};
 use crate::layer::settings::Settings;
 use crate::oci::image::chain_ids;
 use crate::oci::{Descriptor, Image, Reference};
+use crate::pack::PREFIX;
 use crate::progress::{Event, ImageNote, Reporter, Step};
 use crate::sandbox::{
     BuildRootfs, DiffOptions, End, Limits, Network, RunSpec, Sandbox, Stream, layer_sources,
@@ -47,12 +48,13 @@ pub(super) struct Script<'a> {
     pub(super) secrets: &'a [(String, Secret)],
 }
 
-/// The image's unpacked layers, with the pack on top if it is new.
+/// The image's unpacked layers, with the pack on top if it is new. The pack replaces the image's own directory
+/// `/service`, if it has one.
 pub(super) fn build_rootfs<'s>(
     store: &Store,
     sandbox: &'s Sandbox,
     image: &Image,
-    pack: Option<&PackLayer>,
+    pack: Option<&mut PackLayer>,
     reporter: &dyn Reporter,
 ) -> Result<BuildRootfs<'s>> {
     let layers = layer_sources(store, image);
@@ -60,8 +62,11 @@ pub(super) fn build_rootfs<'s>(
         reporter.step(Step::UnpackLayer { digest: layer.digest.to_string() });
     })?;
     if let Some(pack) = pack {
-        let ids = image.layers().iter().map(|layer| layer.diff_id).chain([pack.digest()]);
-        let chain_id = chain_ids(ids).pop().unwrap_or(pack.digest());
+        if !pack.replaces_lower() && sandbox.has_directory(&build_rootfs, PREFIX)? {
+            pack.replace_lower()?;
+        }
+        let ids = image.layers().iter().map(|layer| layer.diff_id).chain([pack.diff_id()]);
+        let chain_id = chain_ids(ids).pop().unwrap_or(pack.diff_id());
         build_rootfs.add_private_layer(&pack.layer(chain_id)?)?;
     }
     Ok(build_rootfs)

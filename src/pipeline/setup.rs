@@ -82,12 +82,12 @@ pub(crate) fn setup(
     let (found, mut image) = base_image(request, store, &base)?;
     check(request, store, &base, &tag)?;
     let pack = request.pack.as_deref().map(Pack::open).transpose()?;
-    let update = pack_update(request, pack.as_ref(), &image, reporter)?;
+    let mut update = pack_update(request, pack.as_ref(), &image, reporter)?;
     let sandbox = Sandbox::create(&store.layout().trees())?;
-    let answers = query::all_in_image(store, &sandbox, &image, update.as_ref(), reporter)?;
+    let answers = query::all_in_image(store, &sandbox, &image, update.as_mut(), reporter)?;
     let secrets = request.secrets.provide(&answers.secrets, store, &tag)?;
     let mut build_rootfs =
-        script::build_rootfs(store, &sandbox, &image, update.as_ref(), reporter)?;
+        script::build_rootfs(store, &sandbox, &image, update.as_mut(), reporter)?;
     let env = environment::of_build(&image, &answers.env, &secrets, &request.script);
     let script = Script { phase: Phase::Setup, tag: &tag, env, secrets: &secrets };
     let changes =

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, IsTerminal, Read, Seek};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -100,6 +100,10 @@ impl Tarball {
 /// Opens the archive as an uncompressed tar in a seekable file, with the staging directory of a copy.
 fn plain(path: &Path, store: &Store) -> Result<(File, Option<Staging>)> {
     let piped = path == Path::new("-");
+    if piped && io::stdin().is_terminal() {
+        return Err(Error::usage("standard input is a terminal, not an image archive")
+            .hint("name a file instead of -, as in `svp load --input FILE`, or pipe an archive into svp"));
+    }
     let mut file = if piped {
         File::from(io::stdin().as_fd().try_clone_to_owned().io("read", "standard input")?)
     } else {

@@ -16,6 +16,7 @@ mod long;
 mod memory;
 mod network;
 mod no_network;
+mod pack_layer;
 mod reproducible;
 mod resources;
 mod round_trip;
