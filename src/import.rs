@@ -10,6 +10,7 @@ use crate::error::{Context, Error, IoContext, Kind, Result};
 use crate::interrupt;
 use crate::layer::compress::{Encoder, detect, read_full};
 use crate::layer::entry::EntryKind;
+use crate::layer::outline::Outline;
 use crate::layer::path::EntryPath;
 use crate::layer::read::TarReader;
 use crate::layer::settings::Settings;
@@ -18,7 +19,7 @@ use crate::oci::media_type::Compression;
 use crate::oci::{Descriptor, Digest, History, Image, Platform, Reference};
 use crate::progress::{Reporter, Step};
 use crate::source::tee::{Failure, Tee, decompress};
-use crate::store::Store;
+use crate::store::{LayerNote, Store};
 
 /// `PATH` in an imported image, as Docker and podman set it.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -92,10 +93,10 @@ pub fn import(
     let (writer, diff_id) = match found {
         Compression::None => {
             let encoder = Encoder::new(writer, Settings::default(), options.threads)?;
-            let (encoder, diff_id) = copy(reader, encoder, found, &name)?;
+            let (encoder, diff_id) = copy(reader, encoder, &name)?;
             (encoder.finish()?, diff_id)
         }
-        _ => copy(reader, writer, found, &name)?,
+        _ => copy(reader, writer, &name)?,
     };
     let kept = if found == Compression::None { Compression::Gzip } else { found };
     let mut image = Image::new(&options.platform);
@@ -105,7 +106,7 @@ pub fn import(
         config.set_env(name, value);
     }
     let (digest, size) = writer.finish()?;
-    store.note_diff_id(&digest, &diff_id)?;
+    store.note_layer(&digest, &LayerNote { diff_id, needs_lower: false, below: None })?;
     let entry =
         History { created: Some(created), created_by: "svp import".into(), ..Default::default() };
     image.append_layer(Descriptor::new(kept.layer_media_type(), digest, size), diff_id, &entry)?;
@@ -116,11 +117,10 @@ pub fn import(
 fn copy<W: io::Write + 'static>(
     reader: Box<dyn Read + Send>,
     output: W,
-    compression: Compression,
     name: &str,
 ) -> Result<(W, Digest)> {
     let tee = Rc::new(RefCell::new(Tee::new(reader, output)));
-    let result = decompress(&tee, compression, check);
+    let result = decompress(&tee, check);
     let tee = Rc::into_inner(tee).expect("the decoder is gone").into_inner();
     match (tee.failure, result) {
         (Some(Failure::Read(error)), _) => Err(Error::io("read", name, error)),
@@ -132,25 +132,57 @@ fn copy<W: io::Write + 'static>(
     }
 }
 
-/// Reads a tar's entries and refuses image archives.
+/// Reads a tar's entries; refuses those that can't be unpacked, and image archives.
 fn check(mut tar: &mut dyn Read) -> Result<()> {
     let mut reader = TarReader::new(&mut tar);
-    let (mut entries, mut layout, mut docker) = (0u64, false, false);
+    let mut outline = Outline::of_image();
+    let mut names = TopNames::default();
     while let Some(entry) = reader.next_entry()? {
         interrupt::check()?;
-        entries += 1;
-        let path = EntryPath::parse(&entry.path)?;
-        let file = entry.kind == EntryKind::File;
-        layout |= file && path.as_bytes() == b"oci-layout";
-        docker |= file && path.as_bytes() == b"manifest.json";
+        outline.add(&entry)?;
+        names.add(&EntryPath::parse(&entry.path)?, entry.kind);
     }
-    let hint = match (entries, layout, docker) {
-        (0, ..) => return Err(Error::bad_input("the tar is empty")),
-        (_, true, _) => "use it directly, as oci-archive:FILE",
-        (_, _, true) => {
-            "it was written by docker save: convert it with `skopeo copy docker-archive:FILE oci:DIR:REF`"
+    reader.drain()?;
+    let hint = match names {
+        TopNames { any: false, .. } => return Err(Error::bad_input("the tar is empty")),
+        // A root file system may have files of these names.
+        TopNames { other: true, .. } => return Ok(()),
+        TopNames { layout: true, .. } => "use it directly, as oci-archive:FILE, or `svp load` it",
+        TopNames { docker: true, .. } => {
+            "it was written by docker save: use it directly, as docker-archive:FILE, or `svp load` it"
         }
-        _ => return reader.drain(),
+        _ => return Ok(()),
     };
     Err(Error::bad_input("the tar is an image archive, not a root file system").hint(hint))
+}
+
+/// What the names at the root of a tar tell about it.
+#[derive(Default)]
+struct TopNames {
+    any: bool,
+    /// Whether there is a file `oci-layout`.
+    layout: bool,
+    /// Whether there is a file `manifest.json`.
+    docker: bool,
+    /// Whether there is a name that image archives don't have.
+    other: bool,
+}
+
+impl TopNames {
+    fn add(&mut self, path: &EntryPath, kind: EntryKind) {
+        self.any = true;
+        let Some(top) = path.names().next() else { return };
+        let alone = kind == EntryKind::File && path.names().count() == 1;
+        match top {
+            b"oci-layout" => self.layout |= alone,
+            b"manifest.json" => self.docker |= alone,
+            b"index.json" | b"blobs" | b"repositories" => {}
+            // docker save and podman save name configs and layers after digests.
+            name => {
+                let name =
+                    name.strip_suffix(b".json").or(name.strip_suffix(b".tar")).unwrap_or(name);
+                self.other |= name.len() != 64 || !name.iter().all(u8::is_ascii_hexdigit);
+            }
+        }
+    }
 }

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::io::{self, BufReader, Read, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use flate2::{Compress, Crc, FlushCompress};
@@ -41,6 +41,26 @@ pub fn detect(first_bytes: &[u8]) -> Compression {
     }
 }
 
+/// Waits for the permission to decode a zstd layer; needs none for other compressions. Each window may take 32 MiB,
+/// and several at once would exceed svp's memory limit. A thread must not hold two.
+pub fn zstd_permit(c: Compression) -> Option<MutexGuard<'static, ()>> {
+    static ZSTD: Mutex<()> = Mutex::new(());
+    (c == Compression::Zstd).then(|| ZSTD.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Returns the compression of a layer's blob and a reader of its uncompressed tar. The first bytes decide, not the
+/// layer's media type, which may lie: docker and podman look at the bytes too. Otherwise as [`decoder`].
+///
+/// # Errors
+/// [`Kind::Storage`] if the first bytes can't be read.
+pub fn layer_decoder<R: Read + 'static>(input: R) -> Result<(Compression, Box<dyn Read>)> {
+    let mut input = BufReader::with_capacity(READ_AHEAD, input);
+    let head = read_head(&mut input)?;
+    let found = detect(&head);
+    let whole = io::Cursor::new(head).chain(input);
+    Ok((found, decode(whole, found, ZSTD_WINDOW)?))
+}
+
 /// Returns a reader of the uncompressed tar in `input`.
 ///
 /// Accepts gzip with several members and zstd with several frames. Its reads fail with
@@ -67,18 +87,29 @@ pub fn decoder_within<R: Read + 'static>(
     if c == Compression::None {
         return Ok(Box::new(input));
     }
-    let mut magic = [0; 6];
-    let length = read_full(&mut input, &mut magic).io("read", "a compressed layer")?;
-    let found = detect(&magic[..length]);
+    let head = read_head(&mut input)?;
+    let found = detect(&head);
     if found != c {
-        return Err(Error::bad_input(format!(
-            "the layer's media type is {c}, but its content is {}",
-            if found == Compression::None { "not compressed".into() } else { found.to_string() }
-        )));
+        let found = match found {
+            Compression::None => "not compressed".to_owned(),
+            other => other.to_string(),
+        };
+        return Err(Error::bad_input(format!("expected {c}, but the data is {found}")));
     }
-    let input = io::Cursor::new(magic[..length].to_vec()).chain(input);
+    decode(io::Cursor::new(head).chain(input), c, window)
+}
+
+/// Reads the bytes that [`detect`] needs.
+fn read_head(input: &mut impl Read) -> Result<Vec<u8>> {
+    let mut magic = [0; 6];
+    let length = read_full(input, &mut magic).io("read", "a compressed layer")?;
+    Ok(magic[..length].to_vec())
+}
+
+fn decode<R: Read + 'static>(input: R, c: Compression, window: u64) -> Result<Box<dyn Read>> {
     Ok(match c {
-        Compression::None | Compression::Gzip => {
+        Compression::None => Box::new(input),
+        Compression::Gzip => {
             let buffered = BufReader::with_capacity(READ_AHEAD, input);
             Box::new(Decoded(flate2::bufread::MultiGzDecoder::new(buffered)))
         }

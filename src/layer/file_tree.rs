@@ -174,7 +174,7 @@ impl FileTree {
         name: &[u8],
         target: &[u8],
     ) -> Result<Rc<Inode>> {
-        let target = EntryPath::parse(target).context("its target")?;
+        let target = EntryPath::parse_link(target).context("its target")?;
         let names: Vec<&[u8]> = target.names().collect();
         let Some((&last, parents)) = names.split_last() else {
             return Err(Error::bad_input("it is a hard link to the root"));

@@ -8,6 +8,7 @@ pub mod diff;
 pub mod entry;
 pub mod file_tree;
 pub mod meta;
+pub mod outline;
 pub mod path;
 pub mod pax;
 pub mod read;

@@ -53,6 +53,26 @@ impl EntryPath {
         Ok(EntryPath(path))
     }
 
+    /// Normalises the target of a hard link, a path in the layer. A `..` leads to the parent directory, and stops at the
+    /// root.
+    ///
+    /// # Errors
+    /// As [`EntryPath::parse`], except for `..`.
+    pub fn parse_link(raw: &[u8]) -> Result<Self> {
+        if !raw.split(|&byte| byte == b'/').any(|name| name == b"..") {
+            return EntryPath::parse(raw);
+        }
+        let mut names: Vec<&[u8]> = Vec::new();
+        for name in raw.split(|&byte| byte == b'/') {
+            match name {
+                b".." => drop(names.pop()),
+                b"" | b"." => {}
+                name => names.push(name),
+            }
+        }
+        EntryPath::parse(&names.join(&b'/'))
+    }
+
     /// Returns the normalised bytes, empty for the root.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -146,6 +166,17 @@ pub fn parse_link_target(target: &[u8]) -> LinkTarget<'_> {
         }
     }
     parsed
+}
+
+/// Checks that the target of a symbolic link is one that the kernel accepts.
+///
+/// # Errors
+/// `BadInput` for an empty target, one with a NUL, and one of 4096 bytes or more.
+pub fn check_symlink_target(target: &[u8]) -> Result<()> {
+    if target.is_empty() || target.len() > MAX_PATH || target.contains(&0) {
+        return Err(Error::bad_input("its target is not a valid path"));
+    }
+    Ok(())
 }
 
 /// Returns whether a layer can't contain an actual file of this name.

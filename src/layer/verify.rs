@@ -4,8 +4,7 @@ use std::fs::File;
 use std::io::Read;
 
 use crate::error::{Context, Error, Result};
-use crate::layer::compress::decoder;
-use crate::oci::media_type::Compression;
+use crate::layer::compress::layer_decoder;
 use crate::oci::{Digest, DigestReader};
 
 /// Passes the uncompressed tar of `blob` to `consume`, then fails unless the blob's digest and size and the tar's
@@ -16,13 +15,12 @@ use crate::oci::{Digest, DigestReader};
 pub fn read_verified<T>(
     blob: File,
     (digest, size): (Digest, u64),
-    compression: Compression,
     diff_id: Digest,
     consume: impl FnOnce(&mut dyn Read) -> Result<T>,
 ) -> Result<T> {
     let blob = DigestReader::expecting(blob, digest, Some(size));
     let name = format!("layer {digest}");
-    let tar = decoder(blob, compression).context(&name)?;
+    let (_, tar) = layer_decoder(blob).context(&name)?;
     let mut tar = DigestReader::expecting(tar, diff_id, None);
     let consumed = consume(&mut tar).context(&name)?;
     tar.drain().map_err(|error| match error.raw_os_error() {

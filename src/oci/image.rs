@@ -35,6 +35,17 @@ pub struct Encoded {
     pub descriptor: Descriptor,
 }
 
+impl Layer {
+    /// Creates the error for a layer whose blob is intact, but whose uncompressed tar has another diff ID.
+    pub fn other_diff_id(&self, found: &Digest) -> Error {
+        Error::bad_input(format!(
+            "the uncompressed layer {} is {found}, not {} as the config says",
+            self.descriptor.digest, self.diff_id
+        ))
+        .hint("this image is damaged, or someone tampered with it; get it from another source")
+    }
+}
+
 impl Image {
     /// Creates an image without layers.
     pub fn new(platform: &Platform) -> Self {

@@ -8,7 +8,6 @@ use crate::error::{Error, Result};
 use crate::layer::compare;
 use crate::layer::file_tree::FileTree;
 use crate::layer::verify::read_verified;
-use crate::oci::media_type::Compression;
 use crate::oci::{Descriptor, Digest, Layer};
 use crate::progress::{Reporter, Step};
 use crate::store::Store;
@@ -154,9 +153,8 @@ fn add_layer(
     store: &Store,
     reporter: &dyn Reporter,
 ) -> Result<()> {
-    let Descriptor { digest, size, media_type, .. } = &layer.descriptor;
+    let Descriptor { digest, size, .. } = &layer.descriptor;
     reporter.step(Step::ReadLayer { digest: digest.to_string() });
-    let compression = Compression::of_layer(media_type)?;
     let blob = store.open_blob(digest)?;
-    read_verified(blob, (*digest, *size), compression, layer.diff_id, |tar| tree.add_layer(tar))
+    read_verified(blob, (*digest, *size), layer.diff_id, |tar| tree.add_layer(tar))
 }

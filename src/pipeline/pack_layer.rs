@@ -9,7 +9,6 @@ use super::new_layer::NewLayer;
 use crate::error::{IoContext, Result};
 use crate::layer::compress::Encoder;
 use crate::layer::settings::Settings;
-use crate::oci::media_type::Compression;
 use crate::oci::{Descriptor, Digest, DigestWriter};
 use crate::pack::{PREFIX, Pack, opaque_prefix};
 use crate::sandbox::LayerSource;
@@ -86,9 +85,9 @@ impl PackLayer {
             blob: self.rewound()?,
             digest: self.diff_id,
             size: self.size,
-            compression: Compression::None,
             diff_id: self.diff_id,
             chain_id,
+            note: None,
         })
     }
 

@@ -52,7 +52,7 @@ fn image_as_oci(
     if manifest["mediaType"].as_str().unwrap_or(descriptor.media_type.as_ref()) != DOCKER_MANIFEST {
         return Ok(descriptor.clone());
     }
-    let bytes = renamed(manifest, &store.load_manifest(descriptor)?)?;
+    let bytes = renamed(manifest, &store.load_manifest(descriptor)?, store)?;
     let digest = store.put_blob(&bytes)?;
     let (digest_told, docker_digest) = (digest.to_string(), descriptor.digest.to_string());
     reporter.note(ImageNote::OciManifest { digest: digest_told, docker_digest }.into());
@@ -62,13 +62,16 @@ fn image_as_oci(
     })
 }
 
-/// Returns the manifest with OCI's media types; everything else stays.
-fn renamed(mut manifest: Value, parsed: &Manifest) -> Result<Vec<u8>> {
+/// Returns the manifest with OCI's media types, those of layers as their bytes say; everything else stays.
+fn renamed(mut manifest: Value, parsed: &Manifest, store: &Store) -> Result<Vec<u8>> {
     manifest["mediaType"] = MANIFEST.into();
     manifest["config"]["mediaType"] = CONFIG.into();
     for (n, layer) in parsed.layers.iter().enumerate() {
-        let media_type = Compression::of_layer(&layer.media_type)?.layer_media_type();
-        manifest["layers"][n]["mediaType"] = media_type.into();
+        let compression = match store.has_blob(&layer.digest) {
+            true => store.blob_compression(&layer.digest)?,
+            false => Compression::of_layer(&layer.media_type)?,
+        };
+        manifest["layers"][n]["mediaType"] = compression.layer_media_type().into();
     }
     Ok(canonical(&manifest))
 }

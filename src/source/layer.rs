@@ -1,27 +1,29 @@
-//! Transfers a layer into the store, verifying digest, size and diff ID in one pass.
+//! Transfers a layer into the store. Verifies digest, size, diff ID, and that it can be unpacked, in one pass.
 
 use std::cell::RefCell;
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use log::debug;
 
 use super::image_source::ImageSource;
 use super::tee::{Failure, Handle, Tee, decompress, undecodable};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, IoContext, Kind, Result};
 use crate::interrupt;
-use crate::oci::media_type::Compression;
+use crate::layer::outline::Outline;
 use crate::oci::{Descriptor, Digest, Layer};
 use crate::progress::{Direction, Event, Reporter, Transfer};
-use crate::store::{BlobWriter, Store};
+use crate::store::{BlobWriter, LayerNote, Store};
 
 /// Maximum size of a layer's tar, in bytes, against decompression bombs.
 const MAX_TAR: u64 = 1 << 40;
 /// Bytes between two progress events.
 const STRIDE: u64 = 1 << 20;
+/// Bytes of a layer's tar that are read at a time.
+const PIECE: usize = 64 << 10;
 
 /// State shared by the transfers of one pull.
 pub(super) struct Transfers<'a> {
@@ -30,45 +32,68 @@ pub(super) struct Transfers<'a> {
     pub(super) reporter: &'a dyn Reporter,
     /// Set when one transfer has failed, so that the others stop.
     pub(super) stop: AtomicBool,
-    /// Serialises zstd decoders: each window may take 32 MiB, and several would exceed svp's memory limit.
-    pub(super) zstd: Mutex<()>,
 }
 
-/// A verified layer that is not yet published as a blob.
+/// A verified layer, in the store or not yet published as a blob.
 pub(super) struct Fetched {
-    writer: BlobWriter,
+    /// What was verified.
+    pub(super) note: LayerNote,
+    /// Whether the store has the note already.
+    noted: bool,
     descriptor: Descriptor,
-    diff_id: Digest,
+    /// The new blob; `None` if the store has it.
+    writer: Option<BlobWriter>,
 }
 
 impl Fetched {
-    /// Publishes the layer as a blob, and caches its diff ID.
+    /// The blob's digest.
+    pub(super) fn digest(&self) -> Digest {
+        self.descriptor.digest
+    }
+
+    /// Opens the blob.
+    pub(super) fn open(&self, store: &Store) -> Result<File> {
+        let Some(writer) = &self.writer else { return store.open_blob(&self.digest()) };
+        let mut file = writer.as_file().try_clone().io("open", "a new blob")?;
+        file.rewind().io("read", "a new blob")?;
+        Ok(file)
+    }
+
+    /// Sets the chain ID of lower layers on which the layer can be unpacked.
+    pub(super) fn set_below(&mut self, below: Option<Digest>) {
+        self.note.below = below;
+        self.noted = false;
+    }
+
+    /// Publishes the layer as a blob, and caches what was verified.
     pub(super) fn publish(self, store: &Store) -> Result<()> {
         let Descriptor { digest, size, .. } = self.descriptor;
-        self.writer.finish_expecting(digest, size)?;
-        store.note_diff_id(&digest, &self.diff_id)
+        if let Some(writer) = self.writer {
+            writer.finish_expecting(digest, size)?;
+        }
+        if self.noted { Ok(()) } else { store.note_layer(&digest, &self.note) }
     }
 }
 
 impl Transfers<'_> {
-    /// Transfers one layer; returns `None` if the store has it already.
-    pub(super) fn fetch(&self, layer: &Layer) -> Result<Option<Fetched>> {
-        let zstd = compression(layer)? == Compression::Zstd;
-        let _alone = zstd.then(|| self.zstd.lock().unwrap_or_else(PoisonError::into_inner));
+    /// Transfers one layer, unless the store has it already.
+    pub(super) fn fetch(&self, layer: &Layer) -> Result<Fetched> {
+        let descriptor = layer.descriptor.clone();
         let Descriptor { digest, size, .. } = layer.descriptor;
         if self.store.blob_size(&digest) == Some(size) {
-            if self.store.noted_diff_id(&digest) == Some(layer.diff_id) {
+            if let Some(note) = self.store.layer_note(&digest)
+                && note.diff_id == layer.diff_id
+            {
                 debug!("layer {digest}: the store has it");
-                return Ok(None);
+                return Ok(Fetched { note, noted: true, descriptor, writer: None });
             }
             // If the stored blob is damaged, fetch it again.
-            if let Ok(found) = stored_diff_id(self.store, layer) {
-                check(layer, found)?;
-                self.store.note_diff_id(&digest, &found)?;
-                return Ok(None);
+            if let Ok(note) = stored(self.store, layer) {
+                check(layer, &note)?;
+                return Ok(Fetched { note, noted: false, descriptor, writer: None });
             }
         }
-        self.transfer(layer).context(format!("layer {digest}")).map(Some)
+        self.transfer(layer).context(format!("layer {digest}"))
     }
 
     fn transfer(&self, layer: &Layer) -> Result<Fetched> {
@@ -83,7 +108,7 @@ impl Transfers<'_> {
         let tee = Tee::new(self.image_source.blob(descriptor)?, self.store.blob_writer()?);
         let tee = Rc::new(RefCell::new(tee));
         let mut reported = 0;
-        let result = hash(&tee, compression(layer)?, &mut |_| {
+        let result = verify(&tee, &mut || {
             let done = tee.borrow().done;
             if done >= reported + STRIDE {
                 reported = done;
@@ -96,69 +121,72 @@ impl Transfers<'_> {
         });
         let tee = Rc::into_inner(tee).expect("the decoder is gone").into_inner();
         // Use the source's own error: the decoder may have wrapped it.
-        let diff_id = match tee.failure {
+        let note = match tee.failure {
             Some(Failure::Read(error)) => return Err(self.image_source.read_error(error)),
             Some(Failure::Write(error)) => {
                 return Err(Error::io("write to", self.store.root(), error));
             }
             None => result?,
         };
-        check(layer, diff_id)?;
+        check(layer, &note)?;
         debug!("layer {digest}: {} bytes in {:.1?}", descriptor.size, since.elapsed());
         self.reporter.event(Event::Transferred { digest });
-        Ok(Fetched { writer: tee.output, descriptor: descriptor.clone(), diff_id })
+        Ok(Fetched { note, noted: false, descriptor: descriptor.clone(), writer: Some(tee.output) })
     }
 }
 
-fn compression(layer: &Layer) -> Result<Compression> {
-    Compression::of_layer(&layer.descriptor.media_type)
+fn check(layer: &Layer, note: &LayerNote) -> Result<()> {
+    if note.diff_id == layer.diff_id { Ok(()) } else { Err(layer.other_diff_id(&note.diff_id)) }
 }
 
-fn check(layer: &Layer, found: Digest) -> Result<()> {
-    if found == layer.diff_id {
-        return Ok(());
-    }
-    Err(Error::bad_input(format!(
-        "the uncompressed layer is {found}, not {} as the config says",
-        layer.diff_id
-    ))
-    .hint("the image is damaged, or someone tampered with it"))
-}
-
-/// Computes the diff ID of a layer in the store, verifying its blob.
-fn stored_diff_id(store: &Store, layer: &Layer) -> Result<Digest> {
+/// Verifies a layer in the store, and its blob.
+fn stored(store: &Store, layer: &Layer) -> Result<LayerNote> {
     let reader = Rc::new(RefCell::new(store.blob_reader(&layer.descriptor)?));
-    hash(&reader, compression(layer)?, &mut |_| Ok(()))
+    verify(&reader, &mut interrupt::check)
 }
 
-/// Reads a layer's `input` to its end and returns the diff ID. Calls `at_each` for each piece of the tar; its error
-/// stops the transfer.
-pub(super) fn hash<R: Read + 'static>(
+/// Reads a layer's `input` to its end, and verifies that it can be unpacked. Calls `at_each` for each piece of the tar;
+/// its error stops the transfer.
+fn verify<R: Read + 'static>(
     input: &Rc<RefCell<R>>,
-    compression: Compression,
-    at_each: &mut dyn FnMut(&[u8]) -> Result<()>,
-) -> Result<Digest> {
-    let result = decompress(input, compression, |tar| {
-        let mut buffer = vec![0; 64 << 10];
-        let mut size = 0;
-        loop {
-            let length = match tar.read(&mut buffer) {
-                Ok(0) => return Ok(()),
-                Ok(length) => length,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(undecodable(error)),
-            };
-            size += length as u64;
-            if size > MAX_TAR {
-                let text = format!("the layer decompresses to more than {MAX_TAR} bytes");
-                return Err(Error::bad_input(text));
-            }
-            at_each(&buffer[..length])?;
+    at_each: &mut dyn FnMut() -> Result<()>,
+) -> Result<LayerNote> {
+    let (diff_id, needs_lower) = read_tar(input, |tar| {
+        let pieces = Pieces { tar, size: 0, at_each };
+        Outline::of_layer().add_layer(&mut BufReader::with_capacity(PIECE, pieces))
+    })?;
+    Ok(LayerNote { diff_id, needs_lower, below: None })
+}
+
+/// A layer's tar, of bounded size.
+struct Pieces<'a> {
+    tar: &'a mut dyn Read,
+    size: u64,
+    at_each: &'a mut dyn FnMut() -> Result<()>,
+}
+
+impl Read for Pieces<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let length = self.tar.read(buf)?;
+        self.size += length as u64;
+        if self.size > MAX_TAR {
+            let text = format!("the layer decompresses to more than {MAX_TAR} bytes");
+            return Err(io::Error::other(Error::bad_input(text)));
         }
-    });
+        (self.at_each)().map_err(io::Error::other)?;
+        Ok(length)
+    }
+}
+
+/// Decompresses a layer's `input` for `consume`; returns the diff ID and the result. Reads the input to its end.
+pub(super) fn read_tar<R: Read + 'static, T>(
+    input: &Rc<RefCell<R>>,
+    consume: impl FnOnce(&mut dyn Read) -> Result<T>,
+) -> Result<(Digest, T)> {
+    let result = decompress(input, consume);
     if result.as_ref().is_err_and(|error| error.kind() == Kind::BadInput) {
         // Read the rest, so that a wrong digest is reported instead of this error.
         io::copy(&mut Handle(input.clone()), &mut io::sink()).map_err(undecodable)?;
     }
-    result.map(|(diff_id, ())| diff_id)
+    result
 }

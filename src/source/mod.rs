@@ -11,6 +11,7 @@ mod docker_archive;
 mod image_source;
 mod layer;
 mod load;
+pub(crate) mod lower_links;
 mod oci_archive;
 mod oci_layout;
 mod pull;

@@ -9,6 +9,7 @@ use super::docker::RegistrySource;
 use super::docker_archive::{self, DockerArchiveSource};
 use super::image_source::ImageSource;
 use super::layer::{Fetched, Transfers};
+use super::lower_links;
 use super::oci_archive::OciArchiveSource;
 use super::oci_layout::OciLayoutSource;
 use super::signature_policy::SignaturePolicy;
@@ -282,7 +283,8 @@ fn pull_image(
     if let Some(wanted) = wanted {
         warn_if_other_platform(&offered, wanted, reporter);
     }
-    let fetched = fetch_layers(image_source, store, image.layers(), reporter)?;
+    let mut fetched = fetch_layers(image_source, store, image.layers(), reporter)?;
+    lower_links::check(&image, &mut fetched, store)?;
     for layer in fetched {
         layer.publish(store)?;
     }
@@ -325,7 +327,7 @@ fn too_deep() -> Error {
     Error::bad_input(format!("image indexes are nested more than {MAX_DEPTH} levels deep"))
 }
 
-/// Fetches the layers that the store lacks, several at once. Publishes none of them.
+/// Fetches the layers that the store lacks, several at once, and returns all of them. Publishes none.
 fn fetch_layers(
     image_source: &dyn ImageSource,
     store: &Store,
@@ -335,8 +337,7 @@ fn fetch_layers(
     let mut seen: HashSet<(Digest, Digest)> = HashSet::new();
     let layers: Vec<&Layer> =
         layers.iter().filter(|l| seen.insert((l.descriptor.digest, l.diff_id))).collect();
-    let (stop, zstd) = (AtomicBool::new(false), Mutex::new(()));
-    let transfers = Transfers { image_source, store, reporter, stop, zstd };
+    let transfers = Transfers { image_source, store, reporter, stop: AtomicBool::new(false) };
     let next = AtomicUsize::new(0);
     let fetched = Mutex::new(Ok(Vec::new()));
     let work = || {
@@ -346,7 +347,7 @@ fn fetch_layers(
             let result = transfers.fetch(layer);
             let mut fetched = fetched.lock().expect("no thread panics while locked");
             match (result, &mut *fetched) {
-                (Ok(layer), Ok(list)) => list.extend(layer),
+                (Ok(layer), Ok(list)) => list.push(layer),
                 (Err(error), slot @ Ok(_)) => {
                     *slot = Err(error);
                     transfers.stop.store(true, Ordering::Relaxed);

@@ -187,11 +187,6 @@ impl Push<'_> {
         failed.into_inner().expect("no thread panics while locked").map_or(Ok(()), Err)
     }
 
-    fn is_damaged(&self, blob: &Descriptor) -> bool {
-        let invalid = |error: io::Error| error.kind() == io::ErrorKind::InvalidData;
-        self.store.blob_reader(blob).is_ok_and(|reader| reader.drain().is_err_and(invalid))
-    }
-
     fn one(&self, blob: &Descriptor) -> Result<()> {
         let digest = &blob.digest.to_string();
         let report = |done| {
@@ -212,7 +207,7 @@ impl Push<'_> {
             Err(_) if interrupt::requested() => return Err(interrupt::error()),
             Err(error) if error.kind() == Kind::Registry => {
                 // The registry may have refused the blob because the store's copy is damaged.
-                if begun.into_inner() && self.is_damaged(blob) {
+                if begun.into_inner() && self.store.is_damaged(blob) {
                     return Err(self.store.damaged(&blob.digest));
                 }
                 return Err(error.context(format!("blob {}", blob.digest.short())));

@@ -2,12 +2,13 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
-use std::io::Write;
+use std::io::{self, Write};
 use std::rc::Rc;
 
 use serde_json::{Value, json};
 
-use super::layer::hash;
+use super::layer::read_tar;
+use super::tee::undecodable;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::interrupt;
 use crate::layer::compress::Encoder;
@@ -16,7 +17,7 @@ use crate::oci::json::{MAX_MANIFEST, canonical, parse};
 use crate::oci::media_type::{Compression, DOCKER_MANIFEST, INDEX};
 use crate::oci::{Descriptor, Digest, Document, Layer};
 use crate::progress::{Reporter, Step};
-use crate::store::{BlobWriter, Store};
+use crate::store::{BlobWriter, LayerNote, Store};
 
 /// Annotations that describe the structure of a layer's blob, and so do not apply to another blob: zstd:chunked's,
 /// eStargz's and SOCI's.
@@ -27,7 +28,7 @@ const OF_THE_BLOB: [&str; 3] = [
 ];
 
 /// Recompresses the layers of an image in the store, or of all images of an index, according to `settings`. Keeps
-/// layers of that format unless a level is requested, and returns an image unchanged if no layer changes. Config and
+/// layers of that format unless a level is requested, corrects media types that lie, and returns an image unchanged if no layer changes. Config and
 /// diff IDs stay; the manifest changes. Tags nothing; on failure the store is unchanged.
 ///
 /// # Errors
@@ -63,17 +64,15 @@ fn recompress_image(
     let manifest = store.load_manifest(descriptor)?;
     let image = store.load_image(descriptor)?;
     let format = settings.compression();
-    let is_kept = |layer: &Layer| -> Result<bool> {
-        let found = Compression::of_layer(&layer.descriptor.media_type)?;
-        Ok(found == format && settings.asked_level().is_none())
-    };
     let mut written: HashMap<Digest, Written> = HashMap::new();
     let mut changes = Vec::new();
     for (place, layer) in image.layers().iter().enumerate() {
-        if is_kept(layer)? {
+        let digest = layer.descriptor.digest;
+        let is_kept =
+            store.blob_compression(&digest)? == format && settings.asked_level().is_none();
+        if is_kept && Compression::of_layer(&layer.descriptor.media_type)? == format {
             continue;
         }
-        let digest = layer.descriptor.digest;
         let media_type = match manifest.media_type() {
             DOCKER_MANIFEST => {
                 format.docker_layer_media_type().ok_or_else(|| no_zstd(descriptor))?
@@ -81,7 +80,7 @@ fn recompress_image(
             _ => format.layer_media_type(),
         };
         changes.push((place, digest, media_type));
-        if written.contains_key(&digest) {
+        if is_kept || written.contains_key(&digest) {
             continue;
         }
         let layer_digest = digest.to_string();
@@ -100,7 +99,8 @@ fn recompress_image(
 /// A recompressed layer that is not yet published as a blob.
 struct Written {
     blob: BlobWriter,
-    diff_id: Digest,
+    /// What is known of the old blob, and so of the new one.
+    note: Option<LayerNote>,
 }
 
 fn write(layer: &Layer, settings: Settings, store: &Store) -> Result<Written> {
@@ -108,18 +108,28 @@ fn write(layer: &Layer, settings: Settings, store: &Store) -> Result<Written> {
     let input = Rc::new(RefCell::new(store.blob_reader(descriptor)?));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut encoder = Encoder::new(store.blob_writer()?, settings, threads)?;
-    let found = hash(&input, Compression::of_layer(&descriptor.media_type)?, &mut |tar| {
-        interrupt::check()?;
-        encoder.write_all(tar).io("write", "a new blob")
-    });
-    match found {
-        Ok(found) if found == layer.diff_id => {
-            Ok(Written { blob: encoder.finish()?, diff_id: found })
+    let read = read_tar(&input, |tar| {
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            interrupt::check()?;
+            match tar.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(length) => encoder.write_all(&buffer[..length]).io("write", "a new blob")?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(undecodable(error)),
+            }
         }
-        Ok(_) => Err(store.damaged(&descriptor.digest)),
-        // The layer was verified when it was pulled, so the blob is damaged now.
-        Err(error) if error.kind() == Kind::BadInput => Err(store.damaged(&descriptor.digest)),
-        Err(error) => Err(error),
+    });
+    match read {
+        Ok((found, ())) if found == layer.diff_id => {
+            let note = store.layer_note(&descriptor.digest);
+            Ok(Written { blob: encoder.finish()?, note })
+        }
+        Ok((found, ())) => Err(layer.other_diff_id(&found)),
+        Err(error) if error.kind() == Kind::BadInput && store.is_damaged(descriptor) => {
+            Err(store.damaged(&descriptor.digest))
+        }
+        Err(error) => Err(error.context(format!("layer {}", descriptor.digest))),
     }
 }
 
@@ -134,15 +144,21 @@ fn publish(
     // Edit the JSON, to keep unknown fields of the manifest.
     let mut manifest: Value = parse(&bytes, "the manifest")?;
     let mut stored: HashMap<Digest, (Digest, u64)> = HashMap::new();
-    for (old, Written { blob, diff_id }) in written {
+    for (old, Written { blob, note }) in written {
         let (digest, size) = blob.finish()?;
-        store.note_diff_id(&digest, &diff_id)?;
+        if let Some(note) = note {
+            store.note_layer(&digest, &note)?;
+        }
         stored.insert(old, (digest, size));
     }
     for (place, old, media_type) in changes {
-        let (digest, size) = stored[old];
         let entry = &mut manifest["layers"][*place];
-        *entry = renewed(entry, Descriptor::new(*media_type, digest, size));
+        // A kept blob whose media type was wrong.
+        let Some((digest, size)) = stored.get(old) else {
+            entry["mediaType"] = (*media_type).into();
+            continue;
+        };
+        *entry = renewed(entry, Descriptor::new(*media_type, *digest, *size));
     }
     let bytes = canonical(&manifest);
     let digest = store.put_blob(&bytes)?;

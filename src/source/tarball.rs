@@ -101,8 +101,9 @@ impl Tarball {
 fn plain(path: &Path, store: &Store) -> Result<(File, Option<Staging>)> {
     let piped = path == Path::new("-");
     if piped && io::stdin().is_terminal() {
-        return Err(Error::usage("standard input is a terminal, not an image archive")
-            .hint("name a file instead of -, as in `svp load --input FILE`, or pipe an archive into svp"));
+        return Err(Error::usage("standard input is a terminal, not an image archive").hint(
+            "name a file instead of -, as in `svp load --input FILE`, or pipe an archive into svp",
+        ));
     }
     let mut file = if piped {
         File::from(io::stdin().as_fd().try_clone_to_owned().io("read", "standard input")?)

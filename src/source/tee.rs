@@ -5,8 +5,7 @@ use std::io::{self, Read, Write};
 use std::rc::Rc;
 
 use crate::error::{Error, Result};
-use crate::layer::compress::decoder;
-use crate::oci::media_type::Compression;
+use crate::layer::compress::{layer_decoder, zstd_permit};
 use crate::oci::{Digest, DigestReader};
 
 /// Copies the bytes read from a source to `output`, and keeps the first failure, because a decoder may wrap it.
@@ -72,10 +71,11 @@ impl<R: Read> Read for Handle<R> {
 /// verifying reader checks it.
 pub(crate) fn decompress<R: Read + 'static, T>(
     input: &Rc<RefCell<R>>,
-    compression: Compression,
     consume: impl FnOnce(&mut dyn Read) -> Result<T>,
 ) -> Result<(Digest, T)> {
-    let mut tar = DigestReader::new(decoder(Handle(input.clone()), compression)?);
+    let (compression, tar) = layer_decoder(Handle(input.clone()))?;
+    let _permit = zstd_permit(compression);
+    let mut tar = DigestReader::new(tar);
     let consumed = consume(&mut tar)?;
     let (digest, _) = tar.drain().map_err(undecodable)?;
     io::copy(&mut Handle(input.clone()), &mut io::sink()).map_err(undecodable)?;

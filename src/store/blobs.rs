@@ -9,6 +9,8 @@ use tempfile::NamedTempFile;
 
 use super::{Store, open_file, sync_dir};
 use crate::error::{Error, IoContext, Result};
+use crate::layer::compress::{detect, read_full};
+use crate::oci::media_type::Compression;
 use crate::oci::{Descriptor, Digest, DigestReader, DigestWriter};
 
 impl Store {
@@ -65,6 +67,25 @@ impl Store {
         }))
     }
 
+    /// Returns the compression of a layer's blob, by its first bytes.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the blob is missing.
+    pub fn blob_compression(&self, digest: &Digest) -> Result<Compression> {
+        let mut head = [0; 6];
+        let mut file = self.open_blob(digest)?;
+        let length = read_full(&mut file, &mut head).io("read", self.blob_path(digest))?;
+        Ok(detect(&head[..length]))
+    }
+
+    /// Reads a blob and returns whether its content differs from its digest or size.
+    pub fn is_damaged(&self, blob: &Descriptor) -> bool {
+        let differs = |error: io::Error| {
+            matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+        };
+        self.blob_reader(blob).is_ok_and(|reader| reader.drain().is_err_and(differs))
+    }
+
     /// Opens a blob without verifying its content; see [`Store::blob_reader`].
     ///
     /// # Errors
@@ -105,15 +126,17 @@ impl Store {
         Ok(bytes)
     }
 
-    /// Creates the error for a blob that does not match its digest.
+    /// Creates the error for a blob that does not match its digest. Forgets what was verified of it, so that the next
+    /// pull replaces it.
     pub fn damaged(&self, digest: &Digest) -> Error {
+        self.forget_layer_note(digest);
         Error::bad_input(format!(
             "the blob {digest} is damaged: {} has another digest",
             self.blob_path(digest).display()
         ))
         .hint(
-            "remove that file, then pull, import or build the image again; `svp check --store` lists \
-             all other damage",
+            "pull, import or build the image again, which replaces that file; `svp check --store` lists \
+             all damage",
         )
     }
 }

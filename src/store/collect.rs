@@ -154,7 +154,7 @@ impl Store {
                 if found.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             removed.io("remove", &path)?;
             debug!("removed blob {digest}: no tag reaches it");
-            self.forget_diff_id(&digest);
+            self.forget_layer_note(&digest);
             self.remove_blob_locations(&digest);
             collected.blobs += 1;
             collected.bytes += found.blocks() * 512;

@@ -12,11 +12,10 @@ use super::Store;
 use super::export::Interruptible;
 use crate::error::{Context, Error, IoContext, Result};
 use crate::interrupt;
-use crate::layer::compress::decoder;
+use crate::layer::compress::layer_decoder;
 use crate::layer::entry::{Entry, EntryKind};
 use crate::layer::write::TarWriter;
 use crate::oci::json::{MAX_CONFIG, canonical};
-use crate::oci::media_type::Compression;
 use crate::oci::{Descriptor, DigestReader, Layer, Reference};
 
 impl Store {
@@ -72,13 +71,13 @@ impl Store {
         if diff_id == layer.diff_id {
             return Ok(size);
         }
-        Err(self.damaged(&layer.descriptor.digest))
+        Err(layer.other_diff_id(&diff_id))
     }
 
     fn layer_tar(&self, layer: &Layer) -> Result<Box<dyn Read>> {
-        let compression = Compression::of_layer(&layer.descriptor.media_type)?;
         let blob = Interruptible(self.blob_reader(&layer.descriptor)?);
-        decoder(blob, compression).context(format!("layer {}", layer.descriptor.digest))
+        let tar = layer_decoder(blob).context(format!("layer {}", layer.descriptor.digest))?;
+        Ok(tar.1)
     }
 }
 

@@ -43,6 +43,7 @@ use crate::error::{Error, IoContext, Kind, Result};
 
 pub use blobs::BlobWriter;
 pub use collect::{Collected, Removed};
+pub use diff_ids::LayerNote;
 pub use export::ArchiveFormat;
 pub use gc_roots::RootOwner;
 pub use history::HistoryEntry;

@@ -6,6 +6,7 @@ use crate::layer_common::{Lab, inside, sketch, unpack_plain};
 use proptest::prelude::*;
 use svp::layer::compare::compare;
 use svp::layer::file_tree::FileTree;
+use svp::layer::outline::Outline;
 
 /// Directories, files, links and whiteouts in all combinations.
 const PATHS: &[&str] = &[
@@ -68,6 +69,7 @@ fn check(layers: &[Vec<String>], mend: bool) {
     let mut lab = Lab::new();
     let plain = lab.make_dir();
     let mut stages = Stages::default();
+    let mut outline = Outline::of_image();
     for lines in layers {
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
         let lines = if mend { stages.taken(&lines) } else { lines };
@@ -80,6 +82,19 @@ fn check(layers: &[Vec<String>], mend: bool) {
             "{lines:?}: {unpacked:?} {printed:?}"
         );
         assert!(!mend || printed.is_ok());
+        // An outline of the whole image refuses the same layers, and one of the layer alone none but those.
+        let whole = outline.add_layer(&mut &*tar);
+        let alone = Outline::of_layer().add_layer(&mut &*tar);
+        assert_eq!(
+            unpacked.as_ref().map(drop).map_err(svp::error::Error::kind),
+            whole.as_ref().map(drop).map_err(svp::error::Error::kind),
+            "{lines:?}: {unpacked:?} {whole:?}"
+        );
+        match alone {
+            Ok(false) => assert!(unpacked.is_ok(), "{lines:?}: {unpacked:?}"),
+            Ok(true) => {}
+            Err(_) => assert!(unpacked.is_err(), "{lines:?}: {alone:?}"),
+        }
         if printed.is_err() {
             break;
         }

@@ -2,9 +2,10 @@
 
 use std::io::{self, Write};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::interrupt;
 use crate::layer::entry::{Entry, EntryKind, Timestamp, Xattrs};
+use crate::layer::path::check_symlink_target;
 use crate::layer::read::TarReader;
 use crate::layer::unpack::{Mode, attributes};
 use crate::oci::{Digest, DigestWriter};
@@ -65,9 +66,7 @@ pub(super) fn inode_of(entry: &Entry, kind: FileKind) -> Inode {
 pub(super) fn read_kind(entry: &Entry, reader: &mut TarReader<'_>) -> Result<FileKind> {
     Ok(match entry.kind {
         EntryKind::Symlink => {
-            if entry.link.is_empty() || entry.link.len() >= 4096 || entry.link.contains(&0) {
-                return Err(Error::bad_input("its target is not a valid path"));
-            }
+            check_symlink_target(&entry.link)?;
             FileKind::Symlink(entry.link.as_slice().into())
         }
         EntryKind::CharDevice => FileKind::CharDevice(entry.major, entry.minor),

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 use crate::layer::entry::{Entry, EntryKind, Timestamp, Xattrs};
 use crate::layer::meta::{self, NODE, OWNER, Ownership};
+use crate::layer::path::check_symlink_target;
 use crate::layer::read::TarReader;
 use crate::layer::unpack::tree::{DEFAULT_ACL, Deferred, Found, Tree, failure, times};
 use crate::layer::unpack::{Loss, Mode, Unrepresented, attributes};
@@ -244,9 +245,7 @@ impl Tree {
     }
 
     pub(super) fn make_symlink(&mut self, name: &[u8], entry: &Entry) -> Result<()> {
-        if entry.link.is_empty() || entry.link.len() >= 4096 || entry.link.contains(&0) {
-            return Err(Error::bad_input("its target is not a valid path"));
-        }
+        check_symlink_target(&entry.link)?;
         self.make(name, |dir, name| symlinkat(&*entry.link, dir, name))?;
         self.link_metadata(name, entry)
     }

@@ -18,7 +18,7 @@ use crate::layer::unpack::tree::{Detour, Found, Tree, copied, failure};
 impl Tree {
     /// Creates `name` in the current directory as a hard link to `target`.
     pub(super) fn link(&mut self, name: &[u8], target: &[u8]) -> Result<()> {
-        let target = EntryPath::parse(target).context("its target")?;
+        let target = EntryPath::parse_link(target).context("its target")?;
         let parents = target.names().collect::<Vec<_>>();
         let Some((&last, parents)) = parents.split_last() else {
             return Err(Error::bad_input("it is a hard link to the root"));

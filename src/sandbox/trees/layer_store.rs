@@ -1,6 +1,7 @@
 //! The layer store: unpacks each layer once for each id map, under its chain ID.
 
 use std::fs::{self, File};
+use std::io::Seek;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -9,11 +10,10 @@ use log::{debug, trace};
 
 use super::directories::{LAYERS, LOCKS, create_owned_dir, key};
 use super::unpack::UnpackRequest;
-use crate::error::{IoContext, Result};
+use crate::error::{Error, IoContext, Kind, Result};
 use crate::layer::meta::IdRanges;
 use crate::layer::unpack::UnpackReport;
-use crate::oci::media_type::Compression;
-use crate::oci::{Digest, Image};
+use crate::oci::{Digest, DigestReader, Image};
 use crate::sandbox::create::Sandbox;
 use crate::sandbox::spec::Overlay;
 use crate::sandbox::stage::launch::Stage;
@@ -29,12 +29,31 @@ pub(crate) struct LayerSource {
     pub digest: Digest,
     /// The blob's size; bytes.
     pub size: u64,
-    /// Its compression.
-    pub compression: Compression,
     /// The digest of the uncompressed tar.
     pub diff_id: Digest,
     /// The chain ID of this layer on top of those below (image-spec, config.md).
     pub chain_id: Digest,
+    /// The file that caches what was verified of the blob, if it is in the store.
+    pub note: Option<PathBuf>,
+}
+
+impl LayerSource {
+    /// Explains why the layer could not be unpacked, if its blob is damaged: forgets what was verified of it, so that
+    /// the next pull replaces it.
+    pub(in crate::sandbox) fn explain(&self, error: Error) -> Error {
+        let (Kind::BadInput, Some(note)) = (error.kind(), &self.note) else { return error };
+        let whole = || -> std::io::Result<()> {
+            let mut blob = self.blob.try_clone()?;
+            blob.rewind()?;
+            DigestReader::expecting(blob, self.digest, Some(self.size)).drain().map(drop)
+        };
+        if whole().is_ok() {
+            return error;
+        }
+        // Best effort: `svp check --store` does the same.
+        let _ = fs::remove_file(note);
+        error.hint("pull, import or build the image again, which replaces the blob; `svp check --store` lists all damage")
+    }
 }
 
 /// Opens the layers of an image of the store for unpacking, the lowest first.
@@ -48,9 +67,9 @@ pub(crate) fn layer_sources(
             blob: store.open_blob(&descriptor.digest)?,
             digest: descriptor.digest,
             size: descriptor.size,
-            compression: Compression::of_layer(&descriptor.media_type)?,
             diff_id: layer.diff_id,
             chain_id,
+            note: Some(store.layout().diff_id(&descriptor.digest)),
         })
     })
 }
@@ -97,7 +116,6 @@ impl Sandbox {
         rustix::fs::chmod(&into, rustix::fs::Mode::from(0o755)).io("set the mode of", &into)?;
         let request = UnpackRequest {
             into: format!("{}/{name}/fs", below.dir),
-            compression: layer.compression,
             digest: layer.digest,
             size: layer.size,
             diff_id: layer.diff_id,
@@ -106,7 +124,8 @@ impl Sandbox {
         };
         let fds = [self.namespace(), layer.blob.as_fd()];
         let stage = Stage::start(self.layer_store(), &request, &fds)?;
-        Ok((place, stage.finish()?))
+        let report = stage.finish().map_err(|error| layer.explain(error))?;
+        Ok((place, report))
     }
 
     pub(in crate::sandbox) fn id_ranges(&self) -> IdRanges {

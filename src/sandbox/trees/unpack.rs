@@ -14,7 +14,6 @@ use crate::layer::meta::IdRanges;
 use crate::layer::unpack::{Mode as UnpackMode, UnpackOptions, UnpackReport, unpack_layer};
 use crate::layer::verify::read_verified;
 use crate::oci::Digest;
-use crate::oci::media_type::Compression;
 use crate::sandbox::spec::Overlay;
 use crate::sandbox::stage::protocol::{Descriptors, Request};
 use crate::sandbox::userns::namespace;
@@ -24,7 +23,6 @@ use crate::sandbox::userns::namespace;
 pub(in crate::sandbox) struct UnpackRequest {
     /// The empty directory to unpack into, relative to the layer store.
     pub(in crate::sandbox) into: String,
-    pub(in crate::sandbox) compression: Compression,
     pub(in crate::sandbox) digest: Digest,
     pub(in crate::sandbox) size: u64,
     pub(in crate::sandbox) diff_id: Digest,
@@ -62,21 +60,20 @@ fn unpack(request: &UnpackRequest, blob: OwnedFd) -> Result<UnpackReport> {
         ids: request.ids.clone(),
         lower: lower.as_ref().map(AsFd::as_fd),
     };
-    let UnpackRequest { digest, size, compression, diff_id, .. } = *request;
-    unpack_verified(blob, (digest, size), compression, diff_id, &root, &options)
+    let UnpackRequest { digest, size, diff_id, .. } = *request;
+    unpack_verified(blob, (digest, size), diff_id, &root, &options)
 }
 
 /// Unpacks `blob` at `root`, verifying its digest and size and the diff ID.
 pub(in crate::sandbox) fn unpack_verified(
     blob: OwnedFd,
     (digest, size): (Digest, u64),
-    compression: Compression,
     diff_id: Digest,
     root: &OwnedFd,
     options: &UnpackOptions<'_>,
 ) -> Result<UnpackReport> {
     let unpack = |tar: &mut dyn Read| unpack_layer(tar, root.as_fd(), options);
-    let report = read_verified(File::from(blob), (digest, size), compression, diff_id, unpack)?;
+    let report = read_verified(File::from(blob), (digest, size), diff_id, unpack)?;
     rustix::fs::syncfs(root).io("sync", format!("layer {digest}"))?;
     Ok(report)
 }

@@ -19,7 +19,6 @@ use crate::error::{Error, IoContext, Result};
 use crate::layer::meta::IdRanges;
 use crate::layer::unpack::{Mode, UnpackOptions, UnpackReport};
 use crate::oci::Digest;
-use crate::oci::media_type::Compression;
 use crate::remove_tree::remove_tree;
 use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::process::die_with_parent;
@@ -29,7 +28,6 @@ use crate::sandbox::userns::namespace::no_user_namespace;
 /// Request: apply a layer to the stage's directory. Descriptors: the blob.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::sandbox) struct DirectoryRequest {
-    compression: Compression,
     digest: Digest,
     size: u64,
     diff_id: Digest,
@@ -71,13 +69,10 @@ pub(crate) fn unpack_into(
     let mut apply = |layer: Result<LayerSource>| -> Result<UnpackReport> {
         let layer = layer?;
         unpacking(&layer);
-        let request = DirectoryRequest {
-            compression: layer.compression,
-            digest: layer.digest,
-            size: layer.size,
-            diff_id: layer.diff_id,
-        };
-        Stage::start(dir, &request, &[layer.blob.as_fd()])?.finish()
+        let request =
+            DirectoryRequest { digest: layer.digest, size: layer.size, diff_id: layer.diff_id };
+        let stage = Stage::start(dir, &request, &[layer.blob.as_fd()])?;
+        stage.finish().map_err(|error| layer.explain(error))
     };
     let result: Result<Vec<_>> = layers.into_iter().map(&mut apply).collect();
     if result.is_err() {
@@ -96,8 +91,8 @@ fn apply(request: &DirectoryRequest, blob: OwnedFd) -> Result<UnpackReport> {
     let ids = become_root()?;
     let root = enter()?;
     let options = UnpackOptions { mode: Mode::Plain, ids, lower: None };
-    let DirectoryRequest { compression, digest, size, diff_id } = *request;
-    unpack_verified(blob, (digest, size), compression, diff_id, &root, &options)
+    let DirectoryRequest { digest, size, diff_id } = *request;
+    unpack_verified(blob, (digest, size), diff_id, &root, &options)
 }
 
 /// Removes everything in the directory, in the stage.

@@ -1,18 +1,15 @@
 //! Verifies blobs and tags, and that each image is complete.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
 
 use super::{AGAIN, Check, REMOVE, Reached, names};
-use crate::error::{IoContext, Result};
+use crate::error::{Context, IoContext, Kind, Result};
 use crate::interrupt;
-use crate::layer::compress::decoder;
-use crate::oci::media_type::Compression;
+use crate::layer::compress::{layer_decoder, zstd_permit};
+use crate::layer::outline::Outline;
 use crate::oci::{Descriptor, Digest, DigestReader, Document, Layer, Platform};
+use crate::source::lower_links;
 use crate::store::{Store, TagRecord, parallel};
-
-/// Serialises zstd decoding: a window may take 32 MiB, and several would exceed svp's memory bound.
-static ZSTD: Mutex<()> = Mutex::new(());
 
 impl Check<'_> {
     pub(super) fn blobs(&mut self) -> Result<()> {
@@ -38,6 +35,8 @@ impl Check<'_> {
             match found? {
                 Ok(found) if found == digest => drop(self.whole.insert(digest)),
                 Ok(found) => {
+                    // Otherwise a pull would keep the blob.
+                    self.store.forget_layer_note(&digest);
                     self.fault(what, format!("is damaged: its digest is {found}"), AGAIN);
                 }
                 Err(error) => self.fault(what, error.to_string(), AGAIN),
@@ -70,30 +69,51 @@ impl Check<'_> {
                 Ok(pin) => self.image(what, pin.manifest, &mut seen, &mut reached),
             }
         }
-        let mut layers = HashSet::new();
+        self.layers(&reached)?;
+        Ok(reached)
+    }
+
+    /// Verifies the layers of images: diff IDs, and that they can be unpacked.
+    fn layers(&mut self, reached: &[Reached]) -> Result<()> {
+        let mut seen = HashSet::new();
         let mut new = Vec::new();
-        for Reached { tag, manifest } in &reached {
+        let mut images = Vec::new();
+        for Reached { tag, manifest } in reached {
             match self.store.load_image(manifest) {
                 Err(error) => self.fault(tag, error.to_string(), AGAIN),
                 Ok(image) => {
                     for layer in image.layers() {
-                        let is_new = layers.insert((layer.descriptor.digest, layer.diff_id));
+                        let is_new = seen.insert((layer.descriptor.digest, layer.diff_id));
                         if self.has_layer(tag, layer) && is_new {
                             new.push((tag.clone(), layer.clone()));
                         }
                     }
+                    images.push((tag, image));
                 }
             }
         }
         let store = self.store;
         let found: Vec<Result<_>> = parallel::spread(&new, |(_, layer)| {
             interrupt::check()?;
-            Ok(diff_id(store, layer))
+            Ok(read_layer(store, layer))
         });
+        let mut linked = HashSet::new();
         for ((tag, layer), found) in new.into_iter().zip(found) {
-            self.diff_id(&tag, &layer, found?);
+            if self.layer(&tag, &layer, found?) {
+                linked.insert(layer.descriptor.digest);
+            }
         }
-        Ok(reached)
+        for (tag, image) in images {
+            if image.layers().iter().any(|layer| linked.contains(&layer.descriptor.digest)) {
+                match lower_links::check_stored(&image, store) {
+                    Err(error) if error.kind() == Kind::BadInput => {
+                        self.fault(tag, error.to_string(), AGAIN);
+                    }
+                    other => other?,
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Verifies one tag; adds the images that no earlier tag has to `reached`.
@@ -157,32 +177,51 @@ impl Check<'_> {
         self.whole.contains(&digest)
     }
 
-    /// Compares the diff ID `found` with the config and with the cached diff ID.
-    fn diff_id(&mut self, tag: &str, layer: &Layer, found: Result<Digest>) {
+    /// Reports what is wrong with a layer; returns whether it has hard links to files of lower layers.
+    fn layer(&mut self, tag: &str, layer: &Layer, found: Result<ReadLayer>) -> bool {
         let digest = layer.descriptor.digest;
-        match found {
-            Ok(found) if found == layer.diff_id => {
-                if self.store.noted_diff_id(&digest).is_some_and(|noted| noted != found) {
-                    let what = format!("diff-ids/{}", digest.hex());
-                    self.fault(what, "is not the diff ID of that layer", REMOVE);
-                }
+        let ReadLayer { diff_id, needs_lower } = match found {
+            Ok(found) => found,
+            Err(error) => {
+                self.fault(tag, error.to_string(), AGAIN);
+                return false;
             }
-            Ok(found) => {
-                let text = format!("uncompressed, its layer {digest} is {found}");
-                self.fault(tag, format!("{text}, not {} as the config says", layer.diff_id), AGAIN);
+        };
+        if diff_id != layer.diff_id {
+            self.fault(tag, layer.other_diff_id(&diff_id).to_string(), AGAIN);
+        } else if self.store.noted_diff_id(&digest).is_some_and(|noted| noted != diff_id) {
+            let what = format!("diff-ids/{}", digest.hex());
+            self.fault(what, "is not the diff ID of that layer", REMOVE);
+        }
+        match needs_lower {
+            Ok(needs_lower) => needs_lower,
+            Err(error) => {
+                self.fault(tag, format!("layer {digest}: {error}"), AGAIN);
+                false
             }
-            Err(error) => self.fault(tag, error.to_string(), AGAIN),
         }
     }
 }
 
-/// Decompresses a layer and returns its diff ID.
-fn diff_id(store: &Store, layer: &Layer) -> Result<Digest> {
-    let blob = store.blob_reader(&layer.descriptor)?;
-    let compression = Compression::of_layer(&layer.descriptor.media_type)?;
-    let zstd = compression == Compression::Zstd;
-    let _alone = zstd.then(|| ZSTD.lock().unwrap_or_else(PoisonError::into_inner));
-    let tar = decoder(blob, compression)?;
+/// What a layer's tar shows.
+struct ReadLayer {
+    diff_id: Digest,
+    /// Whether it has hard links to files of lower layers, or why it can't be unpacked.
+    needs_lower: Result<bool>,
+}
+
+/// Decompresses a layer, and finds out whether it can be unpacked.
+fn read_layer(store: &Store, layer: &Layer) -> Result<ReadLayer> {
+    let (compression, tar) = layer_decoder(store.blob_reader(&layer.descriptor)?)?;
+    let _permit = zstd_permit(compression);
     let name = format!("layer {}", layer.descriptor.digest);
-    DigestReader::new(tar).drain().map(|(digest, _)| digest).io("read", name)
+    let mut tar = DigestReader::new(tar);
+    let outline = Outline::of_layer().add_layer(&mut tar);
+    let needs_lower = match outline {
+        Err(error) if error.kind() != Kind::BadInput => return Err(error).context(name),
+        other => other,
+    };
+    // A damaged stream fails here.
+    let (diff_id, _) = tar.drain().io("read", name)?;
+    Ok(ReadLayer { diff_id, needs_lower })
 }

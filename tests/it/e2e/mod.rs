@@ -13,6 +13,7 @@ mod interop;
 mod interrupt;
 mod live;
 mod long;
+mod media_types;
 mod memory;
 mod network;
 mod no_network;

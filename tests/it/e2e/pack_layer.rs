@@ -12,8 +12,10 @@ const QUERY: &str = "#!/bin/sh\n[ \"$1\" = os ] && echo busybox/1\n:\n";
 fn pack(env: &TestEnv, name: &str, more: &[(&str, &str)]) -> String {
     let files = more.len() + 2;
     let build = format!("#!/bin/sh\n[ $(find /service -type f | wc -l) = {files} ]\n");
-    let all: Vec<_> =
-        [("bin/query", QUERY), ("bin/build", &build)].into_iter().chain(more.iter().copied()).collect();
+    let all: Vec<_> = [("bin/query", QUERY), ("bin/build", &build)]
+        .into_iter()
+        .chain(more.iter().copied())
+        .collect();
     env.write_pack(name, &all).to_str().unwrap().to_owned()
 }
 
@@ -115,9 +117,8 @@ fn an_updated_pack_replaces_the_images_own() {
 fn import_changed(env: &TestEnv, name: &str, script: &str) {
     let tar = env.path(&format!("{name}.tar"));
     let make = format!(
-        "set -e; mkdir {name}; cd {name}; {script}; tar -cf ../more.tar --owner=0 --group=0 .; cd ..; \
-         cat \"$1\" >{name}.gz; gzip -dc {name}.gz >{name}.tar 2>/dev/null || cp {name}.gz {name}.tar; \
-         tar --concatenate -f {name}.tar more.tar"
+        "set -e; mkdir {name}; tar -C {name} --exclude './dev/*' -xf \"$1\"; cd {name}; {script}; \
+         tar -cf ../{name}.tar --owner=0 --group=0 ."
     );
     let mut sh = env.command("sh");
     success(sh.current_dir(env.path("")).args(["-c", &make, "sh"]).arg(busybox_base()));

@@ -435,3 +435,22 @@ fn a_shell_has_the_callers_terminal() {
     drop(screen);
     env.ok(["rm", "--force", "h"]);
 }
+
+#[test]
+fn commands_that_read_an_archive_do_not_wait_for_a_terminal() {
+    let env = TestEnv::new();
+    for (line, way_out) in [
+        ("svp load", "--input"),
+        ("svp load -i -", "--input"),
+        ("svp import - -t x", "pipe a tar"),
+        ("svp pull docker-archive:- -t x", "name a file"),
+        ("svp unpack oci-archive:- root", "name a file"),
+    ] {
+        let screen = Screen::run(&env, line);
+        screen.shows("ended with 2");
+        for text in ["is a terminal", way_out] {
+            screen.shows_broken(text);
+        }
+    }
+    env.assert_nothing_left();
+}
