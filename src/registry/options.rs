@@ -41,7 +41,7 @@ pub struct ClientOptions {
     pub retries: u32,
     /// The first pause between attempts; it doubles each time.
     pub backoff: Duration,
-    /// Maximum pause between attempts, even if a server asks for more.
+    /// Maximum pause between attempts; a server that asks for a longer one is not asked again.
     pub longest_wait: Duration,
     /// Receives an event before each retry.
     pub reporter: Option<Arc<dyn Reporter>>,

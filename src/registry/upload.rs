@@ -1,7 +1,9 @@
 //! Pushes blobs that a registry lacks, and manifests (distribution-spec, "Push").
 //!
 //! A blob is uploaded in one request if the registry accepts that, which is fastest. Otherwise, or after a broken
-//! connection, it is uploaded in chunks, so that a further failure costs at most one chunk.
+//! connection, it is uploaded in chunks, so that a further failure costs at most one chunk. Registries and the proxies
+//! before them limit the size of a chunk, with different answers: chunks shrink until they are accepted, and a registry
+//! that takes none gets the blob in one request again.
 
 use super::fault::{Fault, Retry};
 use super::http::{Body, Method, Reopen, WriteRequest};
@@ -12,8 +14,10 @@ use super::{Client, retry, status};
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, Reference};
 
-/// Chunk size in bytes, unless the registry requires larger chunks.
-const CHUNK: u64 = 8 << 20;
+/// Chunk size in bytes at first, unless the registry requires larger chunks. ghcr.io accepts no larger ones.
+const CHUNK: u64 = 4 << 20;
+/// Chunks don't shrink below this size.
+const SMALLEST_CHUNK: u64 = 64 << 10;
 /// Maximum chunk size in bytes: a chunk is resent after a broken connection.
 const LARGEST_CHUNK: u64 = 256 << 20;
 
@@ -31,7 +35,8 @@ pub enum Pushed {
 /// An upload in progress at a registry.
 struct Session {
     url: Url,
-    chunk: u64,
+    /// The smallest chunk that the registry accepts, except for the last one.
+    least: u64,
 }
 
 impl Client {
@@ -61,8 +66,15 @@ impl Client {
         content: &Reopen<'_>,
     ) -> Result<Pushed> {
         let reference = reference.clone().with_default_registry();
-        let mut upload =
-            Upload { client: self, reference: &reference, blob, content, chunked: false };
+        let mut upload = Upload {
+            client: self,
+            reference: &reference,
+            blob,
+            content,
+            way: Way::Whole,
+            chunk: CHUNK,
+            refused: None,
+        };
         let begun = retry::run(self.options(), || {
             if self.has_blob(&reference, blob)? {
                 return Ok(Err(Pushed::Present));
@@ -81,13 +93,8 @@ impl Client {
         };
         let mut failures = 0;
         loop {
-            let Err(fault) = upload.send(&mut session) else { return Ok(Pushed::Sent) };
-            let Failed { fault, whole_refused } = fault;
-            if whole_refused && !upload.chunked {
-                upload.chunked = true;
-            } else {
-                // After a broken connection the rest is sent in chunks, from the registry's offset.
-                upload.chunked = true;
+            let Err(failed) = upload.send(&mut session) else { return Ok(Pushed::Sent) };
+            if let Some(fault) = upload.after(failed) {
                 retry::pause(self.options(), fault, &mut failures)?;
             }
             let next = retry::run(self.options(), || upload.begin(None))?;
@@ -141,19 +148,31 @@ struct Upload<'a> {
     reference: &'a Reference,
     blob: &'a Descriptor,
     content: &'a Reopen<'a>,
-    chunked: bool,
+    way: Way,
+    /// The size of a chunk in bytes, as far as the registry accepts it.
+    chunk: u64,
+    /// The way that the registry refused.
+    refused: Option<Way>,
+}
+
+/// How the bytes of a blob are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// In one request.
+    Whole,
+    /// In chunks, which can be resumed.
+    Chunks,
 }
 
 /// A failed attempt to send.
 struct Failed {
     fault: Fault,
-    /// Whether the registry refused to take the blob in one request.
-    whole_refused: bool,
+    way_refused: bool,
 }
 
 impl From<Fault> for Failed {
     fn from(fault: Fault) -> Self {
-        Failed { fault, whole_refused: false }
+        Failed { fault, way_refused: false }
     }
 }
 
@@ -177,22 +196,36 @@ impl Upload<'_> {
             }
             202 => {
                 let least = response.header("oci-chunk-min-length").and_then(|n| n.parse().ok());
-                let chunk = least.unwrap_or(CHUNK).clamp(CHUNK, LARGEST_CHUNK);
+                let least = least.unwrap_or(SMALLEST_CHUNK).clamp(SMALLEST_CHUNK, LARGEST_CHUNK);
                 let url = location(&response)?;
                 response.discard();
-                Ok(Ok(Session { url, chunk }))
+                Ok(Ok(Session { url, least }))
             }
             _ => Err(status::push_fault(response, "a blob")),
         }
     }
 
-    fn send(&self, session: &mut Session) -> Result<(), Failed> {
-        if self.chunked {
+    fn send(&mut self, session: &mut Session) -> Result<(), Failed> {
+        if self.way == Way::Chunks {
             self.send_chunks(session)?;
             return self.finish(session, Body::Bytes(b""));
         }
         let whole = Body::Stream { content: self.content, from: 0, size: self.blob.size };
         self.finish(session, whole)
+    }
+
+    /// Chooses the way of the next attempt. Returns the fault if that attempt must wait, or is not worth making.
+    fn after(&mut self, Failed { fault, way_refused }: Failed) -> Option<Fault> {
+        if way_refused && self.refused.is_none() {
+            self.refused = Some(self.way);
+            self.way = if self.way == Way::Whole { Way::Chunks } else { Way::Whole };
+            return None;
+        }
+        // After a broken connection the rest is sent in chunks, from the registry's offset.
+        if self.refused != Some(Way::Chunks) {
+            self.way = Way::Chunks;
+        }
+        Some(fault)
     }
 
     /// Sends the last request, which names the digest.
@@ -212,38 +245,76 @@ impl Upload<'_> {
                 Ok(())
             }
             // A proxy limits the size of requests, or the registry supports only chunks.
-            405 | 411 | 413 | 501 if whole => {
-                Err(Failed { fault: status::push_fault(response, "a blob"), whole_refused: true })
+            status if whole => {
+                let fault = status::push_fault(response, "a blob");
+                let way_refused = matches!(status, 405 | 411 | 501)
+                    || status::is_about_size(status, fault.error.message());
+                Err(Failed { fault, way_refused })
             }
             _ => Err(status::push_fault(response, "a blob").into()),
         }
     }
 
-    fn send_chunks(&self, session: &mut Session) -> Result<(), Fault> {
-        let mut at = 0;
+    fn send_chunks(&mut self, session: &mut Session) -> Result<(), Failed> {
+        let (mut at, mut furthest) = (0, 0);
         let mut failures = 0;
         while at < self.blob.size {
-            let size = session.chunk.min(self.blob.size - at);
-            match self.send_chunk(session, at, size) {
+            let size = self.chunk.max(session.least).min(self.blob.size - at);
+            let (fault, too_large) = match self.send_chunk(session, at, size) {
                 Ok(()) => {
                     at += size;
-                    failures = 0;
-                }
-                Err(fault) => {
-                    let passing = !matches!(fault.retry, Retry::Never);
-                    if !passing {
-                        return Err(fault);
+                    // A registry that loses what it has received must not be served forever.
+                    if at > furthest {
+                        (furthest, failures) = (at, 0);
                     }
-                    retry::pause(self.client.options(), fault, &mut failures)
-                        .map_err(Fault::permanent)?;
-                    at = self.received(session)?;
+                    continue;
                 }
+                Err(Refusal::TooLarge(fault)) => (fault, true),
+                Err(Refusal::Unsupported(fault)) => {
+                    return Err(Failed { fault, way_refused: true });
+                }
+                Err(Refusal::Other(fault)) if matches!(fault.retry, Retry::Never) => {
+                    return Err(fault.into());
+                }
+                Err(Refusal::Other(fault)) => (fault, false),
+            };
+            let before = at;
+            if too_large {
+                if !self.shrink(session, size) {
+                    return Err(Failed { fault, way_refused: true });
+                }
+                // Some registries end an upload with such a refusal.
+                match self.received(session) {
+                    Ok(received) => at = received,
+                    Err(_) => {
+                        if let Ok(new) = self.begin(None)? {
+                            (*session, at) = (new, 0);
+                        }
+                    }
+                }
+                continue;
+            }
+            retry::pause(self.client.options(), fault, &mut failures).map_err(Fault::permanent)?;
+            at = self.received(session)?;
+            // A proxy that limits the size of requests may just cut the connection.
+            if at == before {
+                self.shrink(session, size);
             }
         }
         Ok(())
     }
 
-    fn send_chunk(&self, session: &mut Session, at: u64, size: u64) -> Result<(), Fault> {
+    /// Halves the chunks after one of `size` bytes failed; returns false if the registry accepts no smaller ones.
+    fn shrink(&mut self, session: &Session, size: u64) -> bool {
+        let smaller = size / 2;
+        if smaller < session.least {
+            return false;
+        }
+        self.chunk = smaller;
+        true
+    }
+
+    fn send_chunk(&self, session: &mut Session, at: u64, size: u64) -> Result<(), Refusal> {
         let range = format!("{at}-{}", at + size - 1);
         let send = WriteRequest {
             method: Method::Patch,
@@ -252,20 +323,28 @@ impl Upload<'_> {
             body: Body::Stream { content: self.content, from: at, size },
             ..WriteRequest::default()
         };
-        let response = self.client.send_to(self.reference, &session.url, &send)?;
-        match response.status {
-            200..=204 => {
-                session.url = location(&response)?;
-                response.discard();
-                Ok(())
+        let sent = self.client.send_to(self.reference, &session.url, &send);
+        let response = sent.map_err(Refusal::Other)?;
+        let status = response.status;
+        if matches!(status, 200..=204) {
+            session.url = location(&response).map_err(Refusal::Other)?;
+            response.discard();
+            return Ok(());
+        }
+        let fault = status::push_fault(response, "a part of a blob");
+        match status {
+            _ if status::is_about_size(status, fault.error.message()) => {
+                Err(Refusal::TooLarge(fault))
             }
-            // An earlier attempt transferred part of the chunk: retry from the registry's offset.
-            416 => {
-                let server = response.url.authority();
-                let error = Error::registry(format!("{server} expects another upload offset"));
-                Err(Fault::transient(error))
-            }
-            _ => Err(status::push_fault(response, "a part of a blob")),
+            405 | 501 => Err(Refusal::Unsupported(fault)),
+            // An earlier attempt transferred part of the chunk; else the chunk itself is refused.
+            416 => match self.received(session) {
+                Ok(received) if received != at => {
+                    Err(Refusal::Other(Fault { retry: Retry::After(None), ..fault }))
+                }
+                _ => Err(Refusal::TooLarge(fault)),
+            },
+            _ => Err(Refusal::Other(fault)),
         }
     }
 
@@ -290,6 +369,14 @@ impl Upload<'_> {
         }
         Ok(at)
     }
+}
+
+/// A chunk that the registry did not accept.
+enum Refusal {
+    TooLarge(Fault),
+    /// The registry takes no chunks.
+    Unsupported(Fault),
+    Other(Fault),
 }
 
 /// Returns the URL for the next request of an upload.

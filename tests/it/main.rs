@@ -53,3 +53,4 @@ mod support;
 mod tools;
 mod transports;
 mod upkeep;
+mod upload;

@@ -246,14 +246,32 @@ fn a_transient_failure_is_retried() {
 }
 
 #[test]
-fn retry_after_is_honoured_and_capped() {
+fn retry_after_is_honoured_up_to_a_bound() {
     let server = FaultRegistry::start(|seen| match seen.before {
-        0 => Reply::status(429).header("Retry-After", "3600").body(""),
+        0 => Reply::status(429).header("Retry-After", "1").body(""),
         _ => good_manifest(),
     });
     let started = Instant::now();
-    get_manifest(&server).unwrap();
-    assert!(started.elapsed() >= options().longest_wait);
+    let patient = ClientOptions { longest_wait: Duration::from_secs(5), ..options() };
+    let client = connect(patient).unwrap();
+    bounded(|| client.manifest(&reference(&server))).unwrap();
+    assert!(started.elapsed() >= Duration::from_secs(1));
+}
+
+#[test]
+fn a_longer_retry_after_fails_at_once_with_the_reason() {
+    for after in ["3600", "99999999999999999999", "Tue, 31 Dec 2999 23:59:59 GMT"] {
+        for status in [429, 503] {
+            let server = FaultRegistry::start(move |_| {
+                Reply::status(status).header("Retry-After", after).body("")
+            });
+            let started = Instant::now();
+            let error = get_manifest(&server).unwrap_err();
+            assert!(error.to_string().contains("asks to wait for"), "{error}");
+            assert!(started.elapsed() < Duration::from_secs(1));
+            assert_eq!(server.seen_at("manifests").len(), 1, "{after}");
+        }
+    }
 }
 
 #[test]
