@@ -14,6 +14,7 @@ use crate::oci::Reference;
 use crate::pipeline::output::check_compression;
 use crate::pipeline::{self, BuildRequest, Phase};
 use crate::progress::Step;
+use crate::service::host_name::HostName;
 use crate::source::Source;
 
 #[derive(Debug, clap::Args)]
@@ -34,6 +35,9 @@ pub(super) struct Args {
     /// Replace an instance that has this tag
     #[arg(long)]
     force: bool,
+    /// With `--phase all`: the host name during the build and when the instance runs [default: its name]
+    #[arg(long, value_name = "NAME", value_parser = parsed::<HostName>)]
+    hostname: Option<HostName>,
     #[command(flatten)]
     run: ScriptArgs,
     #[command(flatten)]
@@ -62,6 +66,10 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
         return Err(Error::usage("the phase `base` has no secrets")
             .hint("use `svp setup`, or `svp build --phase all`"));
     }
+    if phase == Phase::Base && args.hostname.is_some() {
+        return Err(Error::usage("the phase `base` has no host name of its own")
+            .hint("give --hostname to `svp setup`, or to `svp build --phase all`"));
+    }
     let outputs = outputs(&args.output)?;
     check_compression(&outputs, args.run.compression.asked()?)?;
     check_metadata(&args.output)?;
@@ -75,6 +83,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
         base: args.base,
         pull,
         script: args.run.options()?,
+        hostname: args.hostname,
         secrets: args.secrets.options()?,
         force: args.force,
         outputs,

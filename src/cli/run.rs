@@ -14,6 +14,7 @@ use crate::oci::Reference;
 use crate::pipeline::create_service::{CreateRequest, create_service};
 use crate::progress::ServiceNote;
 use crate::sandbox::{Forward, HostAccess, Memory, MilliCpus, Pids, Resources, Stream};
+use crate::service::host_name::HostName;
 use crate::service::mount::Mount;
 use crate::service::record::{LogLimits, Record, Restart};
 use crate::service::service_dir::ServiceDir;
@@ -36,6 +37,9 @@ pub(super) struct Args {
     /// The name of the service [default: the image's name]
     #[arg(long)]
     name: Option<String>,
+    /// The host name [default: the one that the instance was set up under]
+    #[arg(long, value_name = "NAME", value_parser = parsed::<HostName>)]
+    hostname: Option<HostName>,
     /// Restart policy for components: no, on-failure[:N] or always
     #[arg(long, default_value = "no", value_parser = parsed::<Restart>)]
     restart: Restart,
@@ -103,6 +107,7 @@ impl Args {
             image: self.image.clone(),
             components: self.components.clone(),
             name: self.name.clone(),
+            hostname: self.hostname.clone(),
             network: self.network.into(),
             host_access: HostAccess {
                 gateway: self.allow.contains(&AllowArg::Gateway),

@@ -13,6 +13,7 @@ use crate::pipeline::output::check_compression;
 use crate::pipeline::{self, SetupRequest};
 use crate::progress::Step;
 use crate::registry::ClientOptions;
+use crate::service::host_name::HostName;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -31,6 +32,9 @@ pub(super) struct Args {
     /// Replace the image's pack with that of -b first
     #[arg(long)]
     update_pack: bool,
+    /// The host name during setup and when it runs [default: the instance's name]
+    #[arg(long, value_name = "NAME", value_parser = parsed::<HostName>)]
+    hostname: Option<HostName>,
     #[command(flatten)]
     secrets: SecretArgs,
     /// Output format of the environment
@@ -54,6 +58,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
         image: args.image,
         tag: args.tag,
         script: args.run.options()?,
+        hostname: args.hostname,
         secrets: args.secrets.options()?,
         force: args.force,
         update_pack: args.update_pack,

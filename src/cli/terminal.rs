@@ -15,7 +15,7 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetat
 
 use crate::error::{Error, Kind, Result};
 use crate::interrupt;
-use crate::sandbox::{End, Joined, Signaller, Stdio};
+use crate::sandbox::{End, Joined, Signaller, Stdio, input_pipe, output_pipe};
 use crate::service::exec;
 
 type Start<'a> = dyn FnMut(Stdio) -> Result<Joined> + 'a;
@@ -61,13 +61,13 @@ pub(super) fn with_terminal(start: &mut Start<'_>) -> Result<End> {
 /// # Errors
 /// Those of `start`.
 pub(super) fn with_pipes(start: &mut Start<'_>) -> Result<End> {
-    let (stdin, stdin_end) = io::pipe().map_err(connection_broken)?;
-    let (stdout_end, stdout) = io::pipe().map_err(connection_broken)?;
-    let (stderr_end, stderr) = io::pipe().map_err(connection_broken)?;
-    let joined = start(Stdio::Pipes([stdin.into(), stdout.into(), stderr.into()]))?;
+    let (stdin, stdin_end) = input_pipe()?;
+    let (stdout_end, stdout) = output_pipe()?;
+    let (stderr_end, stderr) = output_pipe()?;
+    let joined = start(Stdio::Pipes([stdin, stdout, stderr]))?;
     forward_signals(joined.signaller()?, false)?;
     let ours = duplicate(rustix::stdio::stdin())?;
-    let typed = File::from(OwnedFd::from(stdin_end));
+    let typed = File::from(stdin_end);
     std::thread::spawn(move || forward_stdin(&ours.into(), &typed));
     let ended = Arc::new(AtomicBool::new(false));
     let pump = |from: OwnedFd, to: OwnedFd| {
@@ -75,8 +75,8 @@ pub(super) fn with_pipes(start: &mut Start<'_>) -> Result<End> {
         std::thread::spawn(move || copy(&from.into(), &to.into(), &ended))
     };
     let printed = [
-        pump(stdout_end.into(), duplicate(rustix::stdio::stdout())?),
-        pump(stderr_end.into(), duplicate(rustix::stdio::stderr())?),
+        pump(stdout_end, duplicate(rustix::stdio::stdout())?),
+        pump(stderr_end, duplicate(rustix::stdio::stderr())?),
     ];
     let end = joined.wait();
     ended.store(true, Ordering::SeqCst);

@@ -15,8 +15,12 @@ use crate::pack::Pack;
 use crate::progress::Reporter;
 use crate::sandbox::Sandbox;
 use crate::service::InstanceState;
+use crate::service::host_name::HostName;
 use crate::source::{PullOptions, Source};
 use crate::store::Store;
+
+/// The host name during the phase `base`: no instance has it.
+const BUILD_HOST: &str = "svp-build";
 
 /// A request to build an image.
 #[derive(Debug)]
@@ -33,6 +37,8 @@ pub(crate) struct BuildRequest {
     pub pull: PullOptions,
     /// How the script runs, and how its layer is written.
     pub script: ScriptOptions,
+    /// The host name of the instance, for [`Phase::All`], if not its name.
+    pub hostname: Option<HostName>,
     /// Secrets given by the user, for [`Phase::All`].
     pub secrets: setup::SecretOptions,
     /// Replace an instance of that name.
@@ -77,7 +83,13 @@ pub(crate) fn build(
     let mut build_rootfs =
         script::build_rootfs(store, &sandbox, &image, Some(&mut pack_layer), reporter)?;
     let env = environment::of_build(&image, &answers.env, &secrets, &request.script);
-    let script = Script { phase: request.phase, tag: &request.tag, env, secrets: &secrets };
+    let of_instance = HostName::of_instance(&request.tag);
+    let hostname = match request.phase {
+        Phase::Base => BUILD_HOST,
+        _ => request.hostname.as_ref().unwrap_or(&of_instance).as_str(),
+    };
+    let script =
+        Script { phase: request.phase, tag: &request.tag, env, hostname, secrets: &secrets };
     let changes =
         script::run(store, &sandbox, &mut build_rootfs, script, &request.script, reporter)?;
     let created = label::creation_time(request.script.source_date_epoch);
@@ -96,6 +108,7 @@ pub(crate) fn build(
             pack_digest: Some(digest),
             created,
             base: (base.name, base.descriptor.digest),
+            hostname: request.hostname.as_ref(),
         },
     )?;
     let environment = setup::environment_lines(&answers.env, &secrets);

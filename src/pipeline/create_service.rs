@@ -11,8 +11,9 @@ use crate::random_name::random_name;
 use crate::sandbox::{Forward, HostAccess, MAX_COMPONENTS, Network, Resources, Sandbox};
 use crate::secret::Secret;
 use crate::service::InstanceState;
+use crate::service::host_name::HostName;
 use crate::service::mount::{Mount, MountSource};
-use crate::service::name::check_name;
+use crate::service::name::{check_name, default_name};
 use crate::service::prepare::{allocate_ports, exposed_ports, unpublished, warn_about_taken_ports};
 use crate::service::record::{FORMAT, LogLimits, Record, Restart};
 use crate::service::service_dir::ServiceDir;
@@ -28,6 +29,8 @@ pub(crate) struct CreateRequest {
     pub components: Vec<String>,
     /// The service's name, if not the image's.
     pub name: Option<String>,
+    /// The host name, if not that of the instance.
+    pub hostname: Option<HostName>,
     /// The network.
     pub network: Network,
     /// The parts of the host that a private network may reach.
@@ -88,6 +91,7 @@ pub(crate) fn create_service(
         format: FORMAT,
         id: random_name(),
         name: name.clone(),
+        hostname: hostname(request, &image),
         image: found.name.clone(),
         manifest: found.manifest,
         created: now(),
@@ -200,8 +204,7 @@ fn name_of(request: &CreateRequest, image: &str) -> Result<String> {
     if let Some(name) = &request.name {
         return check_name(name).map(|()| name.clone());
     }
-    let last = image.rsplit('/').next().unwrap_or(image);
-    let name = last.strip_suffix(":latest").unwrap_or(last).replace(':', "-");
+    let name = default_name(image);
     check_name(&name).hint("choose a name with --name").map(|()| name)
 }
 
@@ -223,6 +226,15 @@ fn components(answers: &Answers, wanted: &[String]) -> Result<Vec<String>> {
         names.retain(|name| wanted.contains(name));
     }
     Ok(names)
+}
+
+/// Returns the requested host name, else the one that the instance was set up under, which its data may contain.
+fn hostname(request: &CreateRequest, image: &Image) -> Option<String> {
+    let of_setup = || match image_role::role_of(image) {
+        ImageRole::Instance => HostName::of_image(image),
+        _ => None,
+    };
+    request.hostname.clone().or_else(of_setup).map(|name| name.as_str().to_owned())
 }
 
 type Variables = Vec<(String, String)>;

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::oci::config::timestamp;
 use crate::oci::{Digest, Image, Reference};
 use crate::pack::{Answers, Pack};
+use crate::service::host_name::{HostName, LABEL_HOSTNAME};
 
 /// The label for the phase of `bin/build` that created the image.
 pub(crate) const LABEL_PHASE: &str = "dev.servicepack.phase";
@@ -59,6 +60,8 @@ pub(super) struct ImageMetadata<'a> {
     pub(super) created: i64,
     /// The base image: its name, and its manifest's digest.
     pub(super) base: (String, Digest),
+    /// The host name that the user has chosen for the instance.
+    pub(super) hostname: Option<&'a HostName>,
 }
 
 /// Edits an image's config: entrypoint, working directory, environment, ports, volumes, stop signal and labels.
@@ -117,6 +120,10 @@ pub(super) fn configure(image: &mut Image, metadata: &ImageMetadata<'_>) -> Resu
         ("secrets", answers.secrets.join(" ")),
     ] {
         config.set_label(&format!("dev.servicepack.{name}"), &value);
+    }
+    match metadata.hostname {
+        Some(name) => config.set_label(LABEL_HOSTNAME, name.as_str()),
+        None => config.remove_label(LABEL_HOSTNAME),
     }
     config.set_label(LABEL_PHASE, &metadata.phase.to_string());
     Ok(())

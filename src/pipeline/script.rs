@@ -44,6 +44,8 @@ pub(super) struct Script<'a> {
     /// The future image; the log is named after it.
     pub(super) tag: &'a Reference,
     pub(super) env: Vec<(String, String)>,
+    /// The host name.
+    pub(super) hostname: &'a str,
     /// The secrets in `env`, redacted in the log and on the terminal.
     pub(super) secrets: &'a [(String, Secret)],
 }
@@ -85,7 +87,7 @@ pub(super) fn run(
     options: &ScriptOptions,
     reporter: &dyn Reporter,
 ) -> Result<NewLayer> {
-    let Script { phase, tag, env, secrets } = script;
+    let Script { phase, tag, env, secrets, hostname } = script;
     let script = "/service/bin/build".to_owned();
     reporter.step(Step::RunScript { script, phase: Some(phase.to_string()) });
     let mut log = Log::create(store, &tag.tagged())?;
@@ -94,7 +96,7 @@ pub(super) fn run(
         argv: vec!["/service/bin/build".into(), phase.to_string()],
         env,
         cwd: "/service".into(),
-        hostname: "svp-build".into(),
+        hostname: hostname.into(),
         network: options.network,
     };
     let mut show = |bytes: &[u8]| {

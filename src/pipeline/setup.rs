@@ -16,6 +16,7 @@ use crate::pack::query::EnvVar;
 use crate::progress::{ImageNote, Reporter, Warning};
 use crate::sandbox::Sandbox;
 use crate::secret::Secret;
+use crate::service::host_name::HostName;
 use crate::service::{InstanceState, SavedInstanceState};
 use crate::store::{Store, TagRecord};
 
@@ -30,6 +31,8 @@ pub(crate) struct SetupRequest {
     pub tag: Reference,
     /// How the script runs, and how its layer is written.
     pub script: ScriptOptions,
+    /// The host name, if not the instance's name.
+    pub hostname: Option<HostName>,
     /// Which secrets to use instead of fresh ones.
     pub secrets: SecretOptions,
     /// Replace an image of that name.
@@ -89,7 +92,9 @@ pub(crate) fn setup(
     let mut build_rootfs =
         script::build_rootfs(store, &sandbox, &image, update.as_mut(), reporter)?;
     let env = environment::of_build(&image, &answers.env, &secrets, &request.script);
-    let script = Script { phase: Phase::Setup, tag: &tag, env, secrets: &secrets };
+    let hostname = request.hostname.clone().unwrap_or_else(|| HostName::of_instance(&tag));
+    let hostname = hostname.as_str();
+    let script = Script { phase: Phase::Setup, tag: &tag, env, hostname, secrets: &secrets };
     let changes =
         script::run(store, &sandbox, &mut build_rootfs, script, &request.script, reporter)?;
     let created = label::creation_time(request.script.source_date_epoch);
@@ -108,6 +113,7 @@ pub(crate) fn setup(
             pack_digest: update.as_ref().map(PackLayer::digest),
             created,
             base: (base.tagged(), found.manifest.digest),
+            hostname: request.hostname.as_ref(),
         },
     )?;
     let environment = environment_lines(&answers.env, &secrets);

@@ -35,6 +35,7 @@ pub(crate) use cgroup::resources::{Memory, MilliCpus, Pids, Resources};
 pub(crate) use cgroup::why_unbounded;
 pub(crate) use container::join::{JoinSpec, Joined, Signaller, Stdio, join};
 pub(crate) use container::service::{Component, Event, MAX_COMPONENTS, Service, ServiceSpec};
+pub(crate) use container::stdio::{input_pipe, output_pipe, set_nonblocking};
 pub(crate) use create::Sandbox;
 pub(crate) use network::availability::why_not_private as why_no_private_network;
 pub(crate) use network::link_listeners::{LinkListener, MAX_LINKS, link_address};

@@ -2,9 +2,9 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -15,7 +15,7 @@ use super::record::Record;
 use super::service_dir::ServiceDir;
 use crate::error::{Error, Kind, Result};
 use crate::interrupt;
-use crate::sandbox::{End, JoinSpec, Joined, Stdio, join};
+use crate::sandbox::{End, JoinSpec, Joined, Stdio, join, output_pipe, set_nonblocking};
 use crate::store::Store;
 
 /// Poll interval for the exit of a command.
@@ -70,37 +70,42 @@ pub(crate) fn run_captured(
     const MAX_OUTPUT: usize = 64 << 10;
     let failed = |error| Error::new(Kind::Storage, "can't create a pipe").source(error);
     let spec = spec(store, record, argv)?;
-    let (output, theirs) = std::io::pipe().map_err(failed)?;
+    let (output, theirs) = output_pipe()?;
     let null = File::open("/dev/null").map_err(failed)?;
     let errors = theirs.try_clone().map_err(failed)?;
-    let stdio = Stdio::Pipes([null.into(), theirs.into(), OwnedFd::from(errors)]);
+    let stdio = Stdio::Pipes([null.into(), theirs, errors]);
     let joined = join_container(service_dir, &spec, stdio)?;
-    let reader = std::thread::spawn(move || {
-        let mut kept = Vec::new();
-        let mut buffer = [0; 8192];
-        let mut output = output;
-        while let Ok(length @ 1..) = std::io::Read::read(&mut output, &mut buffer) {
-            kept.extend_from_slice(&buffer[..length]);
-            let excess = kept.len().saturating_sub(MAX_OUTPUT);
-            kept.drain(..excess);
+    let ended = Arc::new(AtomicBool::new(false));
+    let reader = std::thread::spawn({
+        let (output, ended) = (File::from(output), ended.clone());
+        move || {
+            let mut kept = Vec::new();
+            // The output is only shown: losing some of it is no failure.
+            let _ = drain(&output, &ended, TICK, &mut |bytes| {
+                kept.extend_from_slice(bytes);
+                let excess = kept.len().saturating_sub(MAX_OUTPUT);
+                kept.drain(..excess);
+                Ok::<(), Error>(())
+            });
+            kept
         }
-        kept
     });
     let signaller = joined.signaller()?;
-    let (sender, ended) = mpsc::channel::<()>();
+    let (sender, finished) = mpsc::channel::<()>();
     let killer = std::thread::spawn(move || {
-        let late = ended.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout);
+        let late = finished.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout);
         if late {
             signaller.signal(libc::SIGKILL);
         }
         late
     });
     let end = joined.wait();
+    ended.store(true, Ordering::SeqCst);
     drop(sender);
     let late = killer.join().unwrap_or(false);
     let end = if late { End::TimedOut } else { end? };
     interrupt::check()?;
-    // Processes that the command left behind may hold the pipe open for ever.
+    // Processes that the command left behind may print for ever.
     let since = Instant::now();
     while !reader.is_finished() && since.elapsed() < Duration::from_secs(1) {
         std::thread::sleep(Duration::from_millis(5));
@@ -121,6 +126,7 @@ pub(crate) fn drain<E>(
     timeout: Duration,
     sink: &mut dyn FnMut(&[u8]) -> Result<(), E>,
 ) -> Result<bool, E> {
+    set_nonblocking(from);
     let mut buffer = vec![0; 64 << 10];
     let mut silent_since = None;
     loop {
@@ -136,13 +142,21 @@ pub(crate) fn drain<E>(
             Err(_) => return Ok(false),
             Ok(0) if over && left.is_zero() => return Ok(false),
             Ok(0) => continue,
-            Ok(_) => silent_since = None,
+            Ok(_) => {}
         }
         match from.read(&mut buffer) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if is_temporary(&error) => {}
             // Reading a terminal whose other side is closed gives EIO.
             Ok(0) | Err(_) => return Ok(true),
-            Ok(length) => sink(&buffer[..length])?,
+            Ok(length) => {
+                silent_since = None;
+                sink(&buffer[..length])?;
+            }
         }
     }
+}
+
+/// Whether a read may succeed later: it was interrupted, or the container has taken what was there.
+fn is_temporary(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock)
 }

@@ -3,7 +3,7 @@
 //! | file | job |
 //! |---|---|
 //! | `instance_state` | the state of an instance that is not in its image: its secrets |
-//! | `name`, `mount` | parts of a record that are parsed from command lines |
+//! | `name`, `host_name`, `mount` | parts of a record that are parsed from command lines |
 //! | `record`, `status`, `service_dir`, `lock` | the description, state and directory of a service |
 //! | `process` | identifies processes across the reuse of PIDs |
 //! | `supervise`, `control` | runs and restarts components, and answers requests |
@@ -23,6 +23,7 @@ pub(crate) mod environment;
 pub(crate) mod exec;
 pub(crate) mod export;
 pub(crate) mod health;
+pub(crate) mod host_name;
 mod instance_state;
 pub(crate) mod lifecycle;
 pub(crate) mod links;

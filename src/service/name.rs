@@ -18,6 +18,12 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
     ))
 }
 
+/// Returns the name that a service gets from its image's: `team/shop` gives `shop`, `shop:2` gives `shop-2`.
+pub(crate) fn default_name(image: &str) -> String {
+    let last = image.rsplit('/').next().unwrap_or(image);
+    last.strip_suffix(":latest").unwrap_or(last).replace(':', "-")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,6 +27,9 @@ pub(crate) struct Record {
     pub id: String,
     /// Its name.
     pub name: String,
+    /// Its host name, if it is not the service's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
     /// The image's name when the service was created.
     pub image: String,
     /// The image's manifest.
@@ -136,7 +139,7 @@ impl Record {
 
     /// The host name that the service sees.
     pub(crate) fn hostname(&self) -> &str {
-        self.candidate_for.as_ref().unwrap_or(&self.name)
+        self.hostname.as_ref().or(self.candidate_for.as_ref()).unwrap_or(&self.name)
     }
 
     /// The names of its components for display: the service's own name if its single process is unnamed.

@@ -56,6 +56,7 @@ pub(in crate::cli) struct EnvArgs {
 #[serde(rename_all = "camelCase")]
 pub(super) struct ServiceInfo {
     name: String,
+    hostname: String,
     image: String,
     digest: String,
     created: i64,
@@ -115,6 +116,7 @@ impl ServiceInfo {
         let alive = matches!(status.state, State::Running | State::Stopping | State::Starting);
         ServiceInfo {
             name: record.name.clone(),
+            hostname: record.hostname().to_owned(),
             image: record.image.clone(),
             digest: record.manifest.digest.to_string(),
             created: record.created,
@@ -279,6 +281,7 @@ pub(in crate::cli) fn info(args: &InfoArgs, context: &Context) -> Result<ExitCod
     if let Some(error) = &shown.error {
         row("error", error.clone());
     }
+    row("host name", shown.hostname.clone());
     row("network", shown.network.to_owned());
     row("address", shown.address.clone());
     for port in &shown.ports {

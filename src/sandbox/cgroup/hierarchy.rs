@@ -86,6 +86,9 @@ impl Controller {
     }
 }
 
+/// The v1 controllers in whose hierarchies programs look for their limits.
+const LIMITING: [&str; 5] = ["cpu", "cpuacct", "cpuset", "memory", "pids"];
+
 /// A mounted cgroup hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Hierarchy {
@@ -117,7 +120,7 @@ pub(super) fn membership(process: &str) -> String {
 }
 
 /// Parses one line of mountinfo (proc_pid_mountinfo(5)); `None` if it is not a cgroup mount.
-fn parse_mount(line: &str) -> Option<Hierarchy> {
+pub(super) fn parse_mount(line: &str) -> Option<Hierarchy> {
     let (mount, source) = line.split_once(" - ")?;
     let mut mount = mount.split(' ').skip(3);
     let (root, at) = (mount.next()?, mount.next()?);
@@ -133,9 +136,28 @@ fn parse_mount(line: &str) -> Option<Hierarchy> {
 }
 
 impl Hierarchy {
+    /// Returns the mount point.
+    pub(super) fn mount(&self) -> &Path {
+        &self.mount
+    }
+
+    /// Returns the controllers of a v1 hierarchy that limit or account what a service uses.
+    pub(super) fn limiting_controllers(&self) -> Vec<String> {
+        let all = self.controllers.iter().filter(|name| LIMITING.contains(&name.as_str()));
+        all.cloned().collect()
+    }
+
     /// Returns the directory of a process's cgroup, if it lies below the root of the mount.
     pub(super) fn dir_of(&self, membership: &str) -> Option<PathBuf> {
-        let path = membership.lines().find_map(|line| {
+        let below = self.path_of(membership)?.strip_prefix(&self.root).ok()?;
+        // A process outside this process's cgroup namespace is at /../…
+        let inside = below.components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        inside.then(|| self.mount.join(below))
+    }
+
+    /// Returns the path of a process's cgroup in the hierarchy.
+    pub(super) fn path_of<'m>(&self, membership: &'m str) -> Option<&'m Path> {
+        membership.lines().find_map(|line| {
             let mut parts = line.splitn(3, ':');
             let (number, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
             let this = match self.unified {
@@ -144,12 +166,8 @@ impl Hierarchy {
                     controllers.split(',').any(|name| self.controllers.iter().any(|c| c == name))
                 }
             };
-            this.then_some(path)
-        })?;
-        let below = Path::new(path).strip_prefix(&self.root).ok()?;
-        // A process outside this process's cgroup namespace is at /../…
-        let inside = below.components().all(|part| matches!(part, std::path::Component::Normal(_)));
-        inside.then(|| self.mount.join(below))
+            this.then_some(Path::new(path))
+        })
     }
 }
 

@@ -10,10 +10,12 @@
 //! | `hierarchy` | the host's cgroups, version 1 and 2 |
 //! | `resources` | parses the requested limits |
 //! | `scope` | requests a systemd scope |
+//! | `view` | the cgroups that a container sees |
 
 mod hierarchy;
 pub(super) mod resources;
 mod scope;
+pub(super) mod view;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -89,6 +91,7 @@ impl Cgroup {
                 first.get_or_insert(why);
             }
         }
+        cgroup.complete(all, name, process);
         let unbounded = first.map(|why| {
             // Where systemd runs, report why it did not create the scope.
             let why = match no_scope.hint_text() {
@@ -140,6 +143,36 @@ impl Cgroup {
                 self.created.retain(|created| *created != dir);
             }
         })
+    }
+
+    /// Adds the process to a cgroup of its own in the remaining v1 hierarchies. The JVM believes in limits only where it
+    /// finds those of all controllers, and the root of a hierarchy is never shown to a container.
+    fn complete(&mut self, all: &[Hierarchy], name: &str, process: u32) {
+        if self.created.is_empty() {
+            return;
+        }
+        for hierarchy in all.iter().filter(|one| !one.limiting_controllers().is_empty()) {
+            let Some(parent) = hierarchy.dir_of(&membership("self")) else { continue };
+            let dir = parent.join(name);
+            if self.created.contains(&dir) {
+                continue;
+            }
+            remove(&dir);
+            if fs::create_dir(&dir).is_err() {
+                continue;
+            }
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                // A new cpuset is empty, and accepts no process.
+                if let Ok(value) = fs::read(parent.join(file)) {
+                    // The next write fails if this does.
+                    let _ = fs::write(dir.join(file), value);
+                }
+            }
+            match fs::write(dir.join("cgroup.procs"), process.to_string()) {
+                Ok(()) => self.created.push(dir),
+                Err(_) => remove(&dir),
+            }
+        }
     }
 
     /// Returns the number of the container's processes that the OOM killer has killed.

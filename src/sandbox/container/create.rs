@@ -25,7 +25,7 @@ pub(in crate::sandbox) struct Container {
     /// Whether group 5 (tty) is in the id map.
     pub(in crate::sandbox) tty_group: bool,
     /// Whether it has a private network namespace.
-    own_network: bool,
+    pub(in crate::sandbox) own_network: bool,
     /// Whether svp connects that namespace before anything runs.
     attach: bool,
     pub(in crate::sandbox) resolv_conf: String,

@@ -19,6 +19,7 @@ use rustix::termios::Winsize;
 use serde::{Deserialize, Serialize};
 
 use super::exec::cannot_run;
+use super::stdio::give_to_user;
 use super::user::User;
 use super::{capabilities, seccomp};
 use crate::channel::Channel;
@@ -51,7 +52,8 @@ pub(crate) struct JoinSpec {
 pub(crate) enum Stdio {
     /// A terminal of the container, with this number of rows and columns.
     Terminal(u16, u16),
-    /// The command's standard input, output and error.
+    /// The command's standard input, output and error: pipes of [`input_pipe`](super::stdio::input_pipe) and
+    /// [`output_pipe`](super::stdio::output_pipe), or /dev/null.
     Pipes([OwnedFd; 3]),
 }
 
@@ -285,6 +287,9 @@ fn exec(
         if request.terminal.is_some() {
             // Best effort: the command can use the terminal even if its user does not own it.
             let _ = rustix::fs::fchown(&stdin, Some(rustix::fs::Uid::from_raw(user.uid)), None);
+        }
+        for stream in [&stdin, &stdout, &stderr] {
+            give_to_user(stream, user.uid);
         }
         user.set_home(&mut env);
         user.switch_user()?;

@@ -3,9 +3,10 @@
 //! | file | job |
 //! |---|---|
 //! | `create` | describes a container; creates its namespaces |
-//! | `rootfs`, `mounts` | assembles its root file system; applies its mounts |
+//! | `rootfs`, `mounts`, `sysfs` | assembles its root file system; applies its mounts; its /sys |
 //! | `run`, `init`, `exec` | runs a command in a container; its init; the stage that executes the command |
 //! | `service`, `component_init` | the container of a service; the init of each component |
+//! | `stdio` | the pipes that are a container's standard streams |
 //! | `join`, `user` | runs a command in a running container, as one of its users |
 //! | `capabilities`, `seccomp`, `mknod` | restricts its processes; emulates device nodes |
 
@@ -21,4 +22,6 @@ pub(super) mod rootfs;
 pub(super) mod run;
 pub(super) mod seccomp;
 pub(super) mod service;
+pub(super) mod stdio;
+pub(super) mod sysfs;
 pub(super) mod user;

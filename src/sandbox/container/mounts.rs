@@ -187,7 +187,7 @@ fn mask(root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<()> {
 }
 
 /// Remounts `path` read-only, keeping the flags that the kernel has locked.
-fn make_read_only(root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<()> {
+pub(super) fn make_read_only(root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<()> {
     use rustix::fs::StatVfsMountFlags as Has;
     let here = target(root, path)?;
     let has = rustix::fs::fstatvfs(&here)?.f_flag;

@@ -8,6 +8,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::create::Container;
 use super::mounts::{self, Step};
+use super::sysfs::mount_sys;
 use crate::error::{Error, IoContext, Result};
 use crate::sandbox::spec::Rootfs;
 use crate::sandbox::trees::overlay;
@@ -26,10 +27,11 @@ pub(in crate::sandbox) fn create_root(
     }
 }
 
-/// Mounts /proc, /dev, resolv.conf and hosts on the overlay; returns its root.
+/// Mounts /proc, /dev, /sys, resolv.conf and hosts on the overlay; returns its root.
 fn layers_root(container: &Container) -> Result<OwnedFd> {
     let root = overlay::open("../merged")?;
     mounts::apply(root.as_fd(), &mounts::proc_and_dev(container.tty_group))?;
+    mount_sys(root.as_fd(), container.own_network)?;
     let files = Path::new("../files");
     mount("tmpfs", files, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=755")
         .io("mount a file system at", files)?;

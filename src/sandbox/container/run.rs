@@ -1,6 +1,6 @@
 //! Runs a command in a container: the stage that creates its namespaces, and svp's side, which reads its output.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::create;
 use super::init::InitRequest;
+use super::stdio::{output_pipe, set_nonblocking};
 use crate::channel::Channel;
 use crate::error::{Error, Result};
 use crate::progress::{Reporter, ServiceNote};
@@ -91,8 +92,9 @@ impl Sandbox {
             self.container(spec.rootfs.clone(), Vec::new(), &spec.hostname, network, host_access);
         let RunSpec { argv, env, cwd, .. } = spec.clone();
         let request = RunRequest(InitRequest { container: container.clone(), argv, env, cwd });
-        let pipe = || std::io::pipe().map_err(|e| Error::sandbox("can't create a pipe").source(e));
-        let ((stdout, stdout_end), (stderr, stderr_end)) = (pipe()?, pipe()?);
+        let ((stdout, stdout_end), (stderr, stderr_end)) = (output_pipe()?, output_pipe()?);
+        set_nonblocking(&stdout);
+        set_nonblocking(&stderr);
         let mut fds = vec![self.namespace(), stdout_end.as_fd(), stderr_end.as_fd()];
         fds.extend(pack.map(AsFd::as_fd));
         let mut stage = Stage::start(self.layer_store(), &request, &fds)?;
@@ -102,7 +104,7 @@ impl Sandbox {
             true => Some(attach(self.namespace_fd(), &mut stage, &plan)?),
             false => None,
         };
-        Ok(listen(stage, stdout.into(), stderr.into(), limits, output)?)
+        Ok(listen(stage, stdout, stderr, limits, output)?)
     }
 }
 
@@ -170,7 +172,8 @@ fn read_ready(pipes: &mut Pipes, ready: &[bool; 3], output: &mut Output<'_>) {
         match file.read(&mut buffer) {
             Ok(0) => *pipe = None,
             Ok(length) => output(*stream, &buffer[..length]),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error)
+                if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
             Err(_) => *pipe = None,
         }
     }

@@ -15,6 +15,7 @@ use super::component_init::{ComponentInitRequest, Order, Report};
 use super::create::{self, Container};
 use super::mknod;
 use super::rootfs::{create_root, pivot};
+use super::stdio::output_pipe;
 use crate::channel::Channel;
 use crate::error::{Error, Result};
 use crate::progress::{Reporter, ServiceNote};
@@ -259,17 +260,17 @@ impl Drop for Service {
 
 impl Component {
     fn new() -> Result<(Component, [OwnedFd; 3])> {
-        let failed = |error| Error::sandbox("can't create a pipe").source(error);
+        let failed = |error| Error::sandbox("can't create a socket").source(error);
         let (control, their_control) = Channel::pair().map_err(failed)?;
         control.set_timeout(MESSAGE_TIMEOUT).map_err(failed)?;
-        let (stdout, their_stdout) = std::io::pipe().map_err(failed)?;
-        let (stderr, their_stderr) = std::io::pipe().map_err(failed)?;
+        let (stdout, their_stdout) = output_pipe()?;
+        let (stderr, their_stderr) = output_pipe()?;
         let ours = Component {
             control,
-            stdout: Some(File::from(OwnedFd::from(stdout))),
-            stderr: Some(File::from(OwnedFd::from(stderr))),
+            stdout: Some(File::from(stdout)),
+            stderr: Some(File::from(stderr)),
         };
-        Ok((ours, [their_control, their_stdout.into(), their_stderr.into()]))
+        Ok((ours, [their_control, their_stdout, their_stderr]))
     }
 
     /// Starts the component; [`Event::Started`] or [`Event::NotStarted`] follows. It must not be running.

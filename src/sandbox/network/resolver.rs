@@ -88,7 +88,11 @@ pub(in crate::sandbox) fn hosts(
     if host_access.host {
         text.push_str(&format!("{HOST}\thost.containers.internal host.docker.internal\n"));
     }
-    text.push_str(&format!("127.0.0.1\t{hostname}\n"));
+    text.push_str(&format!("127.0.0.1\t{hostname}"));
+    if let Some((host, _)) = hostname.split_once('.') {
+        text.push_str(&format!(" {host}"));
+    }
+    text.push('\n');
     text
 }
 

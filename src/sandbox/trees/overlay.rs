@@ -101,12 +101,12 @@ fn mount_overlay(at: &str, options: &str) -> Result<()> {
 
 /// Creates the mount points that the image lacks, in the scaffold.
 ///
-/// `/proc` and `/dev` must be directories. `/etc/resolv.conf` and `/etc/hosts` must be regular files, in directories
+/// `/proc`, `/dev` and `/sys` must be directories. `/etc/resolv.conf` and `/etc/hosts` must be regular files, in directories
 /// with the image's attributes: overlayfs shows the attributes of the topmost layer.
 pub(in crate::sandbox) fn make_scaffold() -> Result<()> {
     let before = Path::new("../before");
     let scaffold = Path::new("../scaffold");
-    for name in ["proc", "dev"] {
+    for name in ["proc", "dev", "sys"] {
         if !before.join(name).symlink_metadata().is_ok_and(|found| found.is_dir()) {
             make_dir(&scaffold.join(name))?;
         }

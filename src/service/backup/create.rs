@@ -16,7 +16,7 @@ use crate::interrupt;
 use crate::layer::compress::Encoder;
 use crate::layer::settings::Settings;
 use crate::progress::{BackupNote, Reporter, Step, Warning};
-use crate::sandbox::{End, Sandbox, Stdio, layer_sources};
+use crate::sandbox::{End, Sandbox, Stdio, layer_sources, output_pipe};
 use crate::service::exec::{self, drain, join_container};
 use crate::service::lifecycle::{Stop, stop_if_running};
 use crate::service::links;
@@ -93,10 +93,10 @@ pub(crate) fn run_backup_script(
 ) -> Result<(End, bool)> {
     let failed = |error| Error::new(Kind::Storage, "can't create a pipe").source(error);
     let spec = exec::spec(&Store::open(root)?, record, vec![BACKUP.to_owned()])?;
-    let (stdout, theirs) = std::io::pipe().map_err(failed)?;
-    let (stderr, errors) = std::io::pipe().map_err(failed)?;
+    let (stdout, theirs) = output_pipe()?;
+    let (stderr, errors) = output_pipe()?;
     let null = File::open("/dev/null").map_err(failed)?;
-    let stdio = Stdio::Pipes([null.into(), theirs.into(), errors.into()]);
+    let stdio = Stdio::Pipes([null.into(), theirs, errors]);
     let joined = join_container(service_dir, &spec, stdio)?;
     let killer = joined.signaller()?;
     let header = Header::new(&record.name, &record.image, record.manifest.digest, Content::Script);

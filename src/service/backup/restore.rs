@@ -18,7 +18,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::interrupt;
 use crate::oci::media_type::Compression;
 use crate::progress::{BackupNote, Reporter, Step, Warning, announce_if_slow};
-use crate::sandbox::{End, Sandbox, Stdio};
+use crate::sandbox::{End, Sandbox, Stdio, input_pipe, output_pipe};
 use crate::service::exec::{self, drain, join_container};
 use crate::service::lifecycle::{Stop, stop_if_running};
 use crate::service::record::Record;
@@ -214,10 +214,10 @@ fn run_script(
         let store = Store::open(request.root)?;
         exec::spec(&store, &candidate.record, vec![RESTORE.to_owned()])?
     };
-    let (stdin, into) = io::pipe().map_err(failed)?;
-    let (output, theirs) = io::pipe().map_err(failed)?;
+    let (stdin, into) = input_pipe()?;
+    let (output, theirs) = output_pipe()?;
     let errors = theirs.try_clone().map_err(failed)?;
-    let stdio = Stdio::Pipes([stdin.into(), theirs.into(), errors.into()]);
+    let stdio = Stdio::Pipes([stdin, theirs, errors]);
     let joined = join_container(&candidate.service_dir, &spec, stdio)?;
     let killer = joined.signaller()?;
     let show = request.show;

@@ -114,6 +114,10 @@ fn pod(model: &Model<'_>) -> File {
     unit.section("Pod").set("PodName", name);
     network(model, &mut unit);
     podman_arguments(&mut unit, limits::podman(&model.record.resources));
+    // By default a pod's host name is its name.
+    if model.record.network != Network::Host && model.record.hostname() != name {
+        podman_arguments(&mut unit, vec![format!("--hostname={}", model.record.hostname())]);
+    }
     if let Some(seconds) = model.record.stop_seconds {
         // quadlet's own ExecStop, which follows this one, allows ten seconds.
         unit.section("Service")
@@ -192,7 +196,7 @@ fn container(model: &Model<'_>, name: &str, component: Option<&str>) -> Result<F
         unit.set("Pod", format!("{}.pod", record.name));
     } else {
         if record.network != Network::Host {
-            unit.set("HostName", &record.name);
+            unit.set("HostName", record.hostname());
         }
         network(model, &mut unit);
     }
