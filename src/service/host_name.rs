@@ -34,9 +34,11 @@ impl HostName {
     }
 
     fn from_name(image: &str) -> HostName {
-        let name = default_name(image);
-        let end = name.floor_char_boundary(LONGEST);
-        HostName(name[..end].trim_end_matches(['-', '.']).to_owned())
+        let mut name = default_name(image);
+        while name.len() > LONGEST {
+            name.pop();
+        }
+        HostName(name.trim_end_matches(['-', '.']).to_owned())
     }
 
     /// Returns the name.
