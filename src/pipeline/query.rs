@@ -109,14 +109,14 @@ fn run_query(
             stderr.drain(..excess);
         }
     };
-    let end = announce_if_slow(reporter, Step::RunQuery { key: key.to_string() }, || {
+    let ended = announce_if_slow(reporter, Step::RunQuery { key: key.to_string() }, || {
         sandbox.run(&spec, pack, LIMITS, reporter, &mut keep)
     })?;
     let refused = |why: String| {
         Error::bad_input(format!("`bin/query {key}` {why}"))
             .hint("a query must print its answer and exit; it has no network and no secrets")
     };
-    let status = match end {
+    let status = match ended.end {
         End::Exited(code) => code,
         End::Signaled(signal) => 128 + signal,
         End::TimedOut => {

@@ -14,7 +14,7 @@ use crate::oci::{Descriptor, Image, Reference};
 use crate::pack::PREFIX;
 use crate::progress::{Event, ImageNote, Reporter, Step};
 use crate::sandbox::{
-    BuildRootfs, DiffOptions, End, Limits, Network, RunSpec, Sandbox, Stream, layer_sources,
+    BuildRootfs, DiffOptions, End, Limits, Network, RunEnd, RunSpec, Sandbox, Stream, layer_sources,
 };
 use crate::secret::{Redactor, Secret};
 use crate::store::Store;
@@ -105,17 +105,20 @@ pub(super) fn run(
     };
     let redactor = || Redactor::new(secrets.iter().map(|(_, secret)| secret));
     let (mut stdout, mut stderr) = (redactor(), redactor());
-    let end =
+    let ended =
         sandbox.run(&spec, None, Limits::default(), reporter, &mut |stream, bytes| match stream {
             Stream::Stdout => stdout.pass(bytes, &mut show),
             Stream::Stderr => stderr.pass(bytes, &mut show),
         });
     stdout.finish(&mut show);
     stderr.finish(&mut show);
-    let end = end?;
+    let RunEnd { end, dropped } = ended?;
     let log = log.finish()?;
     if end != End::Exited(0) {
-        return Err(failure(phase, end, &log));
+        return Err(failure(phase, end, &log, sandbox.map().is_single()));
+    }
+    if !dropped.is_empty() {
+        reporter.note(ImageNote::ChangesDropped { paths: dropped }.into());
     }
     reporter.step(Step::WriteLayer);
     let writer = store.blob_writer()?;
@@ -126,12 +129,15 @@ pub(super) fn run(
     for socket in &written.sockets {
         reporter.note(ImageNote::SocketSkipped { path: format!("/{socket}") }.into());
     }
+    if !written.unmapped.is_empty() {
+        reporter.note(ImageNote::UnmappedUsers { names: written.unmapped }.into());
+    }
     let media_type = options.compression.compression().layer_media_type();
     let descriptor = Descriptor::new(media_type, written.digest, written.size);
     Ok(NewLayer { writer, descriptor, diff_id: written.diff_id })
 }
 
-fn failure(phase: Phase, end: End, log: &Finished) -> Error {
+fn failure(phase: Phase, end: End, log: &Finished, single_id: bool) -> Error {
     let how = match end {
         End::Exited(code) => format!("exited with {code}"),
         End::Signaled(signal) => format!("was killed by signal {signal}{}", signal_name(signal)),
@@ -150,6 +156,11 @@ fn failure(phase: Phase, end: End, log: &Finished) -> Error {
     let mut hint = format!("its whole output is in {}", log.path.display());
     if phase == Phase::Base {
         hint.push_str("; build a pack without phases with `svp build --phase all`");
+    }
+    if single_id {
+        hint.push_str(
+            "; containers have a single id here, so no file can belong to another user: see `svp check`",
+        );
     }
     Error::new(Kind::Script, text).hint(hint)
 }

@@ -43,6 +43,8 @@ pub enum ImageNote {
     EntriesSkipped { count: usize },
     SeveralImages { directory: String, reference: String },
     SocketSkipped { path: String },
+    ChangesDropped { paths: Vec<String> },
+    UnmappedUsers { names: Vec<String> },
     ArgumentsSwapped { image: String, base: String },
     DeviceNotCreated { path: String, major: u32, minor: u32 },
     OwnerNotSet { path: String, uid: u32, gid: u32 },

@@ -42,7 +42,9 @@ pub(crate) use network::link_listeners::{LinkListener, MAX_LINKS, link_address};
 pub(crate) use network::ports::{Forward, Transport};
 pub(crate) use network::relay::serve;
 pub(crate) use network::socket::open as open_socket;
-pub(crate) use spec::{Bind, End, HostAccess, Limits, Network, Overlay, Rootfs, RunSpec, Stream};
+pub(crate) use spec::{
+    Bind, End, HostAccess, Limits, Network, Overlay, Rootfs, RunEnd, RunSpec, Stream,
+};
 pub(crate) use stage::process::close_inherited;
 pub(crate) use stages::run_if_stage;
 pub(crate) use trees::build_rootfs::{BuildRootfs, DiffOptions};

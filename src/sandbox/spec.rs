@@ -109,6 +109,21 @@ pub(crate) enum End {
     TooMuchOutput,
 }
 
+/// How a command ended, and what does not outlive its container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RunEnd {
+    /// How it ended.
+    pub end: End,
+    /// The changed files that svp provides, such as /etc/hosts: no image contains them.
+    pub dropped: Vec<String>,
+}
+
+impl From<End> for RunEnd {
+    fn from(end: End) -> Self {
+        RunEnd { end, dropped: Vec::new() }
+    }
+}
+
 /// Names one of a command's output streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Stream {

@@ -116,6 +116,14 @@ fn image_note(note: &ImageNote) -> String {
         ImageNote::SocketSkipped { path } => {
             format!("skipped the socket {path}: a layer can't contain sockets")
         }
+        ImageNote::ChangesDropped { paths } => format!(
+            "not in the image, since svp provides these files anew in each container: {}; change them in bin/run instead",
+            paths.join(", ")
+        ),
+        ImageNote::UnmappedUsers { names } => format!(
+            "no file can belong to these new users or groups, and nothing can run as them, since the container              does not have their ids: {}; `svp check` shows how to get more ids",
+            names.join(", ")
+        ),
         ImageNote::ArgumentsSwapped { image, base } => format!(
             "there is no image {image}, and {base} is a base image: setting up {image} on it, \
              as with `-i {base} -t {image}`"

@@ -15,7 +15,7 @@ use super::mknod;
 use super::rootfs::{create_root, pivot};
 use crate::channel::Channel;
 use crate::error::{Error, Result};
-use crate::sandbox::spec::End;
+use crate::sandbox::spec::{End, RunEnd};
 use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::protocol::{Descriptors, Request};
 
@@ -30,9 +30,9 @@ pub(in crate::sandbox) struct InitRequest {
 
 impl Request for InitRequest {
     const NAME: &'static str = "init";
-    type Answer = End;
+    type Answer = RunEnd;
 
-    fn serve(self, _: &Channel, mut fds: Descriptors) -> Result<End> {
+    fn serve(self, _: &Channel, mut fds: Descriptors) -> Result<RunEnd> {
         init(self, fds.take()?, fds.take()?, fds.take_optional())
     }
 }
@@ -42,9 +42,9 @@ fn init(
     stdout: OwnedFd,
     stderr: OwnedFd,
     pack: Option<OwnedFd>,
-) -> Result<End> {
+) -> Result<RunEnd> {
     let InitRequest { container, argv, env, cwd } = request;
-    let root = create_root(&container, pack)?;
+    let (root, mut provided) = create_root(&container, pack)?;
     let exec = ExecRequest { argv, env, cwd };
     let mut command = Stage::start(Path::new("/"), &exec, &[stdout.as_fd(), stderr.as_fd()])?;
     drop((stdout, stderr));
@@ -61,7 +61,7 @@ fn init(
     let end = reap_until(command.pid())?;
     command.forget();
     started?;
-    Ok(end)
+    Ok(RunEnd { end, dropped: provided.changed() })
 }
 
 /// Reaps processes until the command has ended; returns how it ended.

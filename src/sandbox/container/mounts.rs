@@ -214,6 +214,12 @@ fn fd_path(fd: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
+/// The names in a container's /dev.
+pub(super) const DEVICES: [&str; 13] = [
+    "fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty",
+    "urandom", "zero",
+];
+
 /// Returns the mounts of every container: /proc and /dev.
 ///
 /// `tty_group`: whether the id map contains group 5 (tty), which owns terminals.

@@ -1,5 +1,6 @@
 //! Assembles a container's root file system: the overlay or the host's tools, and the mounts of every container.
 
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -8,43 +9,50 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::create::Container;
 use super::mounts::{self, Step};
+use super::provided::Provided;
 use super::sysfs::mount_sys;
 use crate::error::{Error, IoContext, Result};
 use crate::sandbox::spec::Rootfs;
 use crate::sandbox::trees::overlay;
 use crate::sandbox::trees::unpack::unpack_pack;
 
-/// Creates the container's file system and sets its host name; returns its root.
+/// Creates the container's file system and sets its host name; returns its root, and the files that svp provides in it.
 pub(in crate::sandbox) fn create_root(
     container: &Container,
     pack: Option<OwnedFd>,
-) -> Result<OwnedFd> {
+) -> Result<(OwnedFd, Provided)> {
     // podman's seccomp filter refuses this when svp runs in a container; nothing depends on the name.
     let _ = nix::unistd::sethostname(&container.hostname);
     match &container.rootfs {
         Rootfs::Layers(_) => layers_root(container),
-        Rootfs::HostTools => host_tools_root(container, pack),
+        Rootfs::HostTools => Ok((host_tools_root(container, pack)?, Provided::default())),
     }
 }
 
 /// Mounts /proc, /dev, /sys, resolv.conf and hosts on the overlay; returns its root.
-fn layers_root(container: &Container) -> Result<OwnedFd> {
+fn layers_root(container: &Container) -> Result<(OwnedFd, Provided)> {
     let root = overlay::open("../merged")?;
     mounts::apply(root.as_fd(), &mounts::proc_and_dev(container.tty_group))?;
     mount_sys(root.as_fd(), container.own_network)?;
     let files = Path::new("../files");
     mount("tmpfs", files, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=755")
         .io("mount a file system at", files)?;
-    for (name, content) in [("resolv.conf", &container.resolv_conf), ("hosts", &container.hosts)] {
+    let mut provided = Provided::default();
+    provided.add_dev(root.as_fd());
+    let contents = [("/etc/resolv.conf", &container.resolv_conf), ("/etc/hosts", &container.hosts)];
+    for (path, content) in contents {
+        let name = path.trim_start_matches("/etc/");
         let file = files.join(name);
         std::fs::write(&file, content).io("write", &file)?;
         let source = file.to_string_lossy().into_owned();
         let step = Step::Bind { source, at: format!("etc/{name}"), read_only: false };
         // Fails only for an image whose /etc is a file or a dangling link: it has no directory for these files.
-        let _ = mounts::apply(root.as_fd(), &[step]);
+        if mounts::apply(root.as_fd(), &[step]).is_ok() {
+            provided.add(path, File::open(&file).io("open", &file)?, content);
+        }
     }
     mounts::bind_all(root.as_fd(), &container.binds)?;
-    Ok(root)
+    Ok((root, provided))
 }
 
 /// Mounts a tmpfs with the host's programs read-only and the pack at /service; returns its root.

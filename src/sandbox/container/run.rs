@@ -18,7 +18,7 @@ use crate::sandbox::create::Sandbox;
 use crate::sandbox::network::attach::{AttachError, attach};
 use crate::sandbox::network::availability::available;
 use crate::sandbox::network::plan::Plan;
-use crate::sandbox::spec::{End, HostAccess, Limits, Network, RunSpec, Stream};
+use crate::sandbox::spec::{End, HostAccess, Limits, Network, RunEnd, RunSpec, Stream};
 use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::process::{pidfd_of, timespec, wait_for_death};
 use crate::sandbox::stage::protocol::{Descriptors, Request, reply_with};
@@ -32,9 +32,9 @@ pub(in crate::sandbox) struct RunRequest(InitRequest);
 
 impl Request for RunRequest {
     const NAME: &'static str = "run";
-    type Answer = End;
+    type Answer = RunEnd;
 
-    fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<End> {
+    fn serve(self, channel: &Channel, mut fds: Descriptors) -> Result<RunEnd> {
         namespace::join(channel, fds.take()?)?;
         create::create(channel, &self.0.container)?;
         let (stdout, stderr, pack) = (fds.take()?, fds.take()?, fds.take_optional());
@@ -67,7 +67,7 @@ impl Sandbox {
         limits: Limits,
         reporter: &dyn Reporter,
         output: &mut Output<'_>,
-    ) -> Result<End> {
+    ) -> Result<RunEnd> {
         let network = available(spec.network, reporter);
         match self.run_in(spec, network, pack, limits, output) {
             Err(AttachError::NoPasta(error)) => {
@@ -86,7 +86,7 @@ impl Sandbox {
         pack: Option<&OwnedFd>,
         limits: Limits,
         output: &mut Output<'_>,
-    ) -> Result<End, AttachError> {
+    ) -> Result<RunEnd, AttachError> {
         let host_access = HostAccess::BUILD;
         let (container, resolver) =
             self.container(spec.rootfs.clone(), Vec::new(), &spec.hostname, network, host_access);
@@ -115,7 +115,7 @@ fn listen(
     stderr: OwnedFd,
     limits: Limits,
     output: &mut Output<'_>,
-) -> Result<End> {
+) -> Result<RunEnd> {
     let ((), fds) = stage.recv()?;
     let init = fds.into_iter().next().ok_or_else(|| Error::sandbox("no init"))?;
     let mut pipes: Pipes = [
@@ -136,14 +136,14 @@ fn pump(
     pipes: &mut Pipes,
     limits: Limits,
     output: &mut Output<'_>,
-) -> Result<End> {
+) -> Result<RunEnd> {
     let started = Instant::now();
     let mut printed = 0u64;
     let mut end = None;
     while end.is_none() || pipes.iter().any(|(_, pipe)| pipe.is_some()) {
         let left = limits.time.map(|time| time.saturating_sub(started.elapsed()));
         if left.is_some_and(|left| left.is_zero()) {
-            return Ok(End::TimedOut);
+            return Ok(End::TimedOut.into());
         }
         let ready = wait(end.is_none().then_some(&*stage), pipes, left)?;
         read_ready(pipes, &ready, &mut |stream, bytes| {
@@ -153,11 +153,11 @@ fn pump(
             }
         });
         if limits.output.is_some_and(|most| printed > most) {
-            return Ok(End::TooMuchOutput);
+            return Ok(End::TooMuchOutput.into());
         }
         // Only after all output is read: a failing stage closes the pipes before it reports its error.
         if ready[0] && end.is_none() {
-            end = Some(stage.recv::<End>()?.0);
+            end = Some(stage.recv::<RunEnd>()?.0);
         }
     }
     // The stage ends after it has reaped init, and so after all processes in the container.

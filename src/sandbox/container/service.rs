@@ -343,7 +343,7 @@ impl Request for ServiceInitRequest {
 
 /// Starts the component inits, and reaps orphans.
 fn init(channel: &Channel, request: &ServiceInitRequest, fds: Vec<OwnedFd>) -> Result<()> {
-    let root = create_root(&request.container, None)?;
+    let (root, _) = create_root(&request.container, None)?;
     let mut components = Vec::new();
     for ends in fds.chunks(3).take(request.components) {
         let lent: Vec<_> = ends.iter().map(AsFd::as_fd).collect();

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::confine::{confine_to, own_mounts};
 use super::overlay;
+use super::unmapped_ids::MappedIds;
 use crate::channel::Channel;
 use crate::error::{IoContext, Result};
 use crate::layer::compress::Encoder;
@@ -43,6 +44,8 @@ pub(crate) struct WrittenLayer {
     pub entries: u64,
     /// Sockets that were skipped; a layer can't contain them.
     pub sockets: Vec<String>,
+    /// New users and groups whose ids the container does not have.
+    pub unmapped: Vec<String>,
 }
 
 impl Request for DiffRequest {
@@ -61,6 +64,7 @@ fn write_diff(request: &DiffRequest, blob: OwnedFd) -> Result<WrittenLayer> {
     overlay::enter(&request.overlay)?;
     let before = overlay::open("../before")?;
     let upper = overlay::open("../upper")?;
+    let mapped = MappedIds::of_this_process();
     confine_to("../empty")?;
     let stored = DigestWriter::new(BufWriter::with_capacity(1 << 18, File::from(blob)));
     let encoder = Encoder::new(stored, request.compression, request.threads)?;
@@ -77,5 +81,6 @@ fn write_diff(request: &DiffRequest, blob: OwnedFd) -> Result<WrittenLayer> {
     let (mut file, digest, size) = encoder.finish()?.finish();
     file.flush().io("write", "the new layer")?;
     let sockets = report.sockets.iter().map(|p| String::from_utf8_lossy(p).into_owned()).collect();
-    Ok(WrittenLayer { digest, size, diff_id, entries: report.entries, sockets })
+    let unmapped = mapped.find_unmapped(before.as_fd(), upper.as_fd());
+    Ok(WrittenLayer { digest, size, diff_id, entries: report.entries, sockets, unmapped })
 }

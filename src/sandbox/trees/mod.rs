@@ -5,6 +5,7 @@
 //! | `directories` | creates and names the directories of the layer store |
 //! | `overlay`, `confine` | mounts an overlay; confines a stage to a tree |
 //! | `unpack`, `diff`, `remove` | the stages that unpack, diff and remove trees |
+//! | `unmapped_ids` | finds new users without an id |
 //! | `layer_store` | unpacks each layer of an image once |
 //! | `build_rootfs`, `service_rootfs` | layers with an upper directory on top |
 //! | `layer_cache` | lists, measures and removes the trees of all id maps |
@@ -23,6 +24,7 @@ pub(super) mod layer_store;
 pub(super) mod overlay;
 pub(super) mod remove;
 pub(super) mod service_rootfs;
+pub(super) mod unmapped_ids;
 pub(super) mod unpack;
 pub(super) mod unpack_directory;
 pub(super) mod verify;

@@ -93,6 +93,11 @@ impl IdMap {
         (self.uids[0].outside, self.gids[0].outside)
     }
 
+    /// Returns whether a container has a single user id.
+    pub(crate) fn is_single(&self) -> bool {
+        self.uids.iter().map(|extent| u64::from(extent.count)).sum::<u64>() == 1
+    }
+
     /// Returns a short key of this map, for directory names that depend on it.
     pub(crate) fn key(&self) -> String {
         Digest::of(format!("{:?}{:?}", self.uids, self.gids)).hex()[..16].to_owned()

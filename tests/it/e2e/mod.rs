@@ -6,6 +6,7 @@ mod bad_packs;
 mod bad_scripts;
 mod common;
 mod demo;
+mod dropped;
 mod exact;
 mod export;
 mod hard;
