@@ -77,7 +77,8 @@ fn users_without_an_id_are_reported() {
         assert!(built && !text.contains("no file can belong"), "{script}: {text}");
     }
     // An id beyond every range.
-    let (built, text) = notes(&env, "echo far:x:4000000000:1::/:/bin/sh >>/etc/passwd", "busybox", &[]);
+    let (built, text) =
+        notes(&env, "echo far:x:4000000000:1::/:/bin/sh >>/etc/passwd", "busybox", &[]);
     assert!(built && text.contains("far (4000000000)"), "{text}");
     // A script that fails for the same reason.
     let (built, text) = notes(&env, "chown 33 /etc/passwd", "busybox", &SINGLE);
