@@ -96,7 +96,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
         Some(environment) => {
             let (reference, digest) = (args.tag.tagged(), built.descriptor.digest.to_string());
             context.reporter().step(Step::Built { reference, digest });
-            environment_text(&environment, args.env_format)
+            environment_text(&environment, args.env_format)?
         }
         None => digest,
     };

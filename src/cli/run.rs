@@ -15,6 +15,7 @@ use crate::pipeline::create_service::{CreateRequest, create_service};
 use crate::progress::ServiceNote;
 use crate::sandbox::{Forward, HostAccess, Memory, MilliCpus, Pids, Resources, Stream};
 use crate::service::host_name::HostName;
+use crate::service::link_spec::LinkSpec;
 use crate::service::mount::Mount;
 use crate::service::record::{LogLimits, Record, Restart};
 use crate::service::service_dir::ServiceDir;
@@ -61,9 +62,10 @@ pub(super) struct Args {
     /// Allow access to the host's loopback (as host.containers.internal) or to the gateway
     #[arg(long, value_enum, value_name = "host|gateway")]
     allow: Vec<AllowArg>,
-    /// Make another service reachable, and pass its environment, secrets included
-    #[arg(long, value_name = "NAME")]
-    link: Vec<String>,
+    /// Make another service reachable by its name or ALIAS, and pass its environment, secrets included; ALIAS also
+    /// begins the variables' names
+    #[arg(long, value_name = "NAME[:ALIAS]", value_parser = parsed::<LinkSpec>)]
+    link: Vec<LinkSpec>,
     /// Memory limit, such as 512m or 2g; the service may use the same amount of swap in addition
     #[arg(short, long, value_name = "SIZE", value_parser = parsed::<Memory>)]
     memory: Option<Memory>,

@@ -69,7 +69,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     write_metadata(&args.output, &made.descriptor, &made.tag)?;
     let (reference, digest) = (made.tag.tagged(), made.descriptor.digest.to_string());
     context.reporter().step(Step::SetUp { reference, digest });
-    let text = environment_text(&made.environment, args.env_format);
+    let text = environment_text(&made.environment, args.env_format)?;
     print_data(context, &store, &request.outputs, (&made.descriptor, &made.tag), &text)?;
     let mut client = ClientOptions::default();
     args.registry.apply(&mut client, context);

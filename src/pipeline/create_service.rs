@@ -12,7 +12,9 @@ use crate::sandbox::{Forward, HostAccess, MAX_COMPONENTS, Network, Resources, Sa
 use crate::secret::Secret;
 use crate::service::InstanceState;
 use crate::service::host_name::HostName;
-use crate::service::mount::{Mount, MountSource};
+use crate::service::link_spec::LinkSpec;
+use crate::service::links;
+use crate::service::mount::{Mount, MountSource, mount_point};
 use crate::service::name::{check_name, default_name};
 use crate::service::prepare::{allocate_ports, exposed_ports, unpublished, warn_about_taken_ports};
 use crate::service::record::{FORMAT, LogLimits, Record, Restart};
@@ -38,7 +40,7 @@ pub(crate) struct CreateRequest {
     /// Additional host ports that are forwarded to the service.
     pub publish: Vec<Forward>,
     /// The services that it is linked to: it reaches them and has their environment.
-    pub links: Vec<String>,
+    pub links: Vec<LinkSpec>,
     /// Variables, and the secrets that the store doesn't have.
     pub env: Vec<(String, String)>,
     /// Volumes and directories mounted into it.
@@ -81,7 +83,7 @@ pub(crate) fn create_service(
     }
     override_env(&mut answers.env, &request.env);
     for link in &request.links {
-        check_link(&ServiceDir::existing(store.root(), link)?.record()?)?;
+        check_link(&ServiceDir::existing(store.root(), &link.service)?.record()?)?;
     }
     let (secrets, mut more_env) = secrets(&answers, state.as_ref(), request)?;
     more_env.retain(|(name, _)| answers.env.iter().all(|variable| variable.name != *name));
@@ -111,7 +113,7 @@ pub(crate) fn create_service(
             Network::Private => request.publish.clone(),
             _ => Vec::new(),
         },
-        mounts: mounts(&name, &image, &request.mounts),
+        mounts: mounts(&name, &image, &request.mounts, reporter),
         resources: request.resources,
         restart: request.restart,
         stop_signal: stop_signal(&answers, &image)?.0,
@@ -120,6 +122,7 @@ pub(crate) fn create_service(
         logs: request.logs,
         candidate_for: None,
     };
+    links::check(&record, &image, &links::resolve(store.root(), &record)?)?;
     let ports = match &answers.exposed_ports()[..] {
         [] => exposed_ports(&image)?,
         ports => ports.iter().copied().map(unpublished).collect(),
@@ -273,11 +276,19 @@ fn secrets(
 }
 
 /// The image's volumes and the user's mounts; the user's take precedence at equal paths.
-fn mounts(name: &str, image: &Image, more: &[Mount]) -> Vec<Mount> {
+fn mounts(name: &str, image: &Image, more: &[Mount], reporter: &dyn Reporter) -> Vec<Mount> {
     let mut mounts = more.to_vec();
     let mut named = Vec::new();
     for at in image.config().volumes() {
-        let at = format!("/{}", at.trim_matches('/'));
+        let at = match mount_point(&at) {
+            Ok(at) => at,
+            // Images for systemd have one at /sys/fs/cgroup, for example.
+            Err(error) => {
+                let reason = error.to_string();
+                reporter.note(ServiceNote::VolumeIgnored { path: at, reason }.into());
+                continue;
+            }
+        };
         if mounts.iter().any(|mount| mount.at == at) {
             continue;
         }

@@ -63,6 +63,7 @@ pub enum ServiceNote {
     HostNetwork { reason: String },
     NoLimits { reason: String },
     PublishedWithoutNetwork,
+    VolumeIgnored { path: String, reason: String },
     AddressMoved { service: String, from: Ipv4Addr, to: Ipv4Addr },
     PortMoved { port: u16, to: SocketAddr, reason: PortReason },
     PortTaken { port: u16 },

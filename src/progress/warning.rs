@@ -16,6 +16,7 @@ pub enum Warning {
     LayersUnreadable { reason: String },
     ServiceUnreadable { reason: String },
     ServiceDiscarded { reason: String },
+    LinkVariables { service: String, link: String, variables: Vec<String>, winner: String },
     SharedVolume { service: String, volume: String },
     OtherImage { image: String, digest: String },
     BackupEmpty,

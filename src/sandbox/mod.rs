@@ -43,7 +43,7 @@ pub(crate) use network::ports::{Forward, Transport};
 pub(crate) use network::relay::serve;
 pub(crate) use network::socket::open as open_socket;
 pub(crate) use spec::{
-    Bind, End, HostAccess, Limits, Network, Overlay, Rootfs, RunEnd, RunSpec, Stream,
+    Bind, End, HostAccess, HostsEntry, Limits, Network, Overlay, Rootfs, RunEnd, RunSpec, Stream,
 };
 pub(crate) use stage::process::close_inherited;
 pub(crate) use stages::run_if_stage;

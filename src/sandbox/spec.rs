@@ -66,6 +66,15 @@ pub(crate) struct Bind {
     pub read_only: bool,
 }
 
+/// A line of a container's /etc/hosts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HostsEntry {
+    /// The address.
+    pub address: std::net::IpAddr,
+    /// The names that resolve to it.
+    pub names: Vec<String>,
+}
+
 /// The network of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Network {

@@ -12,7 +12,7 @@
 //! | `exec`, `health` | commands in a running service; health checks |
 //! | `backup` | backups of it |
 //! | `address` | its address on the host |
-//! | `links` | other services that it reaches |
+//! | `link_spec`, `links` | other services that it reaches |
 //! | `environment` | the environment of its scripts |
 //! | `export` | writes a service in the formats of other engines |
 
@@ -26,6 +26,7 @@ pub(crate) mod health;
 pub(crate) mod host_name;
 mod instance_state;
 pub(crate) mod lifecycle;
+pub(crate) mod link_spec;
 pub(crate) mod links;
 mod lock;
 pub(crate) mod log;

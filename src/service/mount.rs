@@ -1,6 +1,5 @@
 //! Mounts in a service: volumes and directories of the host.
 
-use std::path::Path;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -31,10 +30,11 @@ pub(crate) enum MountSource {
 
 /// podman's mount options. Those for SELinux, `z` and `Z`, have no effect.
 const OPTIONS: [&str; 4] = ["ro", "rw", "z", "Z"];
-/// Directories that svp itself mounts in a container.
-const OWN: [&str; 3] = ["/dev", "/service", "/service/bin"];
-/// Mount points of kernel file systems.
-const KERNEL: [&str; 2] = ["/proc", "/sys"];
+/// The devices that svp provides in `/dev`.
+const DEVICES: [&str; 12] = [
+    "null", "zero", "full", "random", "urandom", "tty", "pts", "ptmx", "fd", "stdin", "stdout",
+    "stderr",
+];
 
 /// Parses `NAME|DIR:PATH[:ro]`. A source that begins with a slash or a dot is a directory of the host, which must
 /// exist.
@@ -76,21 +76,25 @@ fn options(text: &str) -> (&str, bool) {
     }
 }
 
-/// Checks and normalises the path in the container.
-fn mount_point(at: &str) -> Result<String> {
-    let is_root = at.trim_matches('/').is_empty();
-    if !at.starts_with('/') || is_root || at.split('/').any(|part| part == "..") {
+/// Checks and normalises a path in a container: absolute, without `.` and repeated slashes.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::error::Kind::Usage) with the reason.
+pub(crate) fn mount_point(at: &str) -> Result<String> {
+    let parts: Vec<&str> = at.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    if !at.starts_with('/') || parts.is_empty() || parts.contains(&"..") {
         return Err(Error::usage(format!("invalid path in a container: {at:?}"))
             .hint("write an absolute path, not the root"));
     }
-    let at = format!("/{}", at.trim_matches('/'));
-    let kernels = KERNEL.iter().any(|dir| Path::new(&at).starts_with(dir));
-    if kernels || OWN.contains(&at.as_str()) {
-        return Err(
-            Error::usage(format!("{at} is reserved in a container")).hint("mount at another path")
-        );
-    }
-    Ok(at)
+    let why = match parts[..] {
+        ["proc" | "sys", ..] => "the kernel provides the files there",
+        ["dev"] => "it would hide the devices",
+        ["dev", device, ..] if DEVICES.contains(&device) => "svp provides that device",
+        ["service"] | ["service", "bin", ..] => "it would hide the pack's scripts",
+        _ => return Ok(format!("/{}", parts.join("/"))),
+    };
+    Err(Error::usage(format!("can't mount at /{}: {why}", parts.join("/")))
+        .hint("mount at another path"))
 }
 
 #[cfg(test)]
@@ -110,6 +114,10 @@ mod tests {
         assert_eq!((both.at.as_str(), both.read_only), ("/x", true));
         assert!(!mount("data:/x:z").read_only);
         assert_eq!(mount("data:/with:colon").at, "/with:colon");
+        assert_eq!(mount("data:/./a//b/.").at, "/a/b");
+        for text in ["data:/service/data", "data:/dev/shm", "data:/process", "data:/etc"] {
+            assert!(text.parse::<Mount>().is_ok(), "{text}");
+        }
         assert_eq!(mount("/tmp:/x").source, MountSource::Host("/tmp".into()));
         for text in [
             "",
@@ -122,8 +130,15 @@ mod tests {
             "d:/proc",
             "d:/sys/x",
             "d:/dev/",
+            "d:/.",
+            "d:/./proc",
             "d:/service",
-            "d:/service/bin",
+            "d:/service/.",
+            "d:/./service",
+            "d:/service//bin",
+            "d:/service/bin/run",
+            "d:/dev/null",
+            "d:/dev/pts/0",
         ] {
             assert!(text.parse::<Mount>().is_err(), "{text:?}");
         }

@@ -6,14 +6,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use super::address;
-use super::links::{self, Link};
+use super::links::{self, Collision, Link, Linked};
 use super::mount::MountSource;
 use super::record::Record;
 use super::service_dir::ServiceDir;
 use crate::error::{Error, Result};
 use crate::oci::Image;
 use crate::pack::query::{Port, parse_ports};
-use crate::progress::{PortReason, Reporter, ServiceNote, Step};
+use crate::progress::{PortReason, Reporter, ServiceNote, Step, Warning};
 use crate::sandbox::{
     Bind, Forward, HostAccess, Network, Overlay, Sandbox, ServiceSpec, layer_sources,
     why_no_private_network,
@@ -52,9 +52,11 @@ pub(crate) fn prepare(
         service_dir.save(record)?;
     }
     let (listen, links) = links::listeners(store.root(), record, &linked)?;
+    warn_about_variables(record, &image, &linked, reporter);
     let spec = ServiceSpec {
         overlay,
         binds,
+        hosts: links::host_names(record, &linked),
         hostname: record.hostname().to_owned(),
         network: record.network,
         forwards: [&record.ports[..], &record.published].concat(),
@@ -66,6 +68,22 @@ pub(crate) fn prepare(
     };
     let env = record.environment(&image, links::environment(record, &linked));
     Ok(Prepared { spec, links, env })
+}
+
+/// Warns about variables that two links have in common since a linked service was created anew, or svp was updated.
+fn warn_about_variables(
+    record: &Record,
+    image: &Image,
+    linked: &[Linked],
+    reporter: &dyn Reporter,
+) {
+    if let Some(Collision { first, link, names }) = links::collision(record, image, linked) {
+        let service = record.name.clone();
+        // The service's own variables replace those of links, and a later link those of an earlier one.
+        let winner = if first.is_some() { link.service.clone() } else { service.clone() };
+        let (link, variables) = (link.to_string(), names);
+        reporter.warning(Warning::LinkVariables { service, link, variables, winner });
+    }
 }
 
 fn binds(

@@ -10,6 +10,7 @@ use crate::pack::query::EnvVar;
 use crate::sandbox::{Forward, HostAccess, Network, Resources, Transport};
 use crate::secret::Secret;
 use crate::service::environment;
+use crate::service::link_spec::LinkSpec;
 use crate::service::mount::{Mount, MountSource};
 
 /// The version of a record's format.
@@ -48,7 +49,7 @@ pub(crate) struct Record {
     pub env: Vec<(String, String)>,
     /// The services that it is linked to: it reaches them and has their environment.
     #[serde(default)]
-    pub links: Vec<String>,
+    pub links: Vec<LinkSpec>,
     /// The user's variables.
     pub more_env: Vec<(String, String)>,
     /// A command for `/bin/sh -c` that succeeds while the service is healthy.

@@ -12,6 +12,9 @@ use crate::error::{Error, IoContext, Result};
 /// The largest file, in bytes. The kernel passes no larger environment to a program.
 const LARGEST: u64 = 8 << 20;
 
+/// The longest variable in bytes, with its `=` and a NUL byte: the kernel's MAX_ARG_STRLEN.
+const LONGEST: usize = 128 << 10;
+
 /// Reads the variables of the file `path`; those without a value that svp's own environment lacks are left out.
 ///
 /// # Errors
@@ -79,14 +82,27 @@ fn parse(
                     Some(quote @ ('"' | '\'')) => {
                         quoted(&rest[from + 1..], quote).map_err(|problem| (number, problem))?
                     }
-                    _ => (value.strip_suffix('\r').unwrap_or(value).to_owned(), after_line),
+                    _ => (plain(value).map_err(|problem| (number, problem))?, after_line),
                 };
+                if name.len() + value.len() + 2 > LONGEST {
+                    return Err((number, format!("{name} is too long: no program can get it")));
+                }
                 variables.push(EnvArg { name: name.to_owned(), value });
                 rest = end;
             }
         }
     }
     Ok(variables)
+}
+
+/// Returns an unquoted value: the rest of its line.
+fn plain(value: &str) -> Result<String, String> {
+    let value = value.strip_suffix('\r').unwrap_or(value);
+    // Otherwise the first variable of a file with the line ends of old Macs would swallow all others.
+    if value.contains('\r') {
+        return Err("a carriage return within a line: write \\r in double quotes".into());
+    }
+    Ok(value.to_owned())
 }
 
 /// Strips the `export` that lets a shell read the file too.
@@ -181,6 +197,7 @@ mod tests {
     #[case(b"A=1\nB='x\nC=2\n", 2, "the quote ' is not closed")]
     #[case(b"A=\"x\\\"\n", 1, "the quote \" is not closed")]
     #[case(b"A=1\n\nB=\"x\"y\n", 3, "\"y\" after the closing \"")]
+    #[case(b"A=1\rB=2\rC=3\r", 1, "a carriage return")]
     #[case(b"A='x'#y\n", 1, "\"#y\" after the closing '")]
     #[case(b"A='a\nb'\nB='c' d\n", 3, "\"d\" after the closing '")]
     fn refusals(#[case] text: &[u8], #[case] line: usize, #[case] problem: &str) {
@@ -189,7 +206,23 @@ mod tests {
         assert!(said.contains(problem), "{said}");
     }
 
+    #[test]
+    fn a_variable_that_the_kernel_would_refuse_is_refused_with_its_line() {
+        let file = |length: usize| format!("B=\nAB={}\n", "x".repeat(length)).into_bytes();
+        assert_eq!(parse(&file(LONGEST - 4), own).unwrap().len(), 2);
+        assert_eq!(parse(&file(LONGEST - 3), own).unwrap_err().0, 2);
+    }
+
     proptest::proptest! {
+        #[test]
+        fn what_svp_prints_is_what_it_reads(values in proptest::collection::vec("[^\0]{0,12}", 1..4)) {
+            let named = |(n, value): (usize, &String)| (format!("A{n}"), value.clone());
+            let environment: Vec<_> = values.iter().enumerate().map(named).collect();
+            let text = crate::cli::args::environment_text(&environment, crate::cli::args::EnvFormat::Dotenv);
+            let found = parse(text.unwrap().as_bytes(), own).unwrap();
+            proptest::prop_assert_eq!(EnvArg::pairs(&found), environment);
+        }
+
         #[test]
         fn a_quoted_value_comes_back(value in "[^\0\r]{0,40}") {
             let escaped: String = value

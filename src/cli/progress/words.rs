@@ -157,6 +157,9 @@ fn service_note(note: &ServiceNote) -> String {
              host itself"
                 .into()
         }
+        ServiceNote::VolumeIgnored { path, reason } => {
+            format!("the image's volume at {path} is left out: {reason}")
+        }
         ServiceNote::AddressMoved { service, from, to } => {
             format!("{from} is used by another service: {service} now has the address {to}")
         }
@@ -269,6 +272,11 @@ fn warning(warning: &Warning) -> String {
         Warning::ServiceDiscarded { reason } => {
             format!("{reason}; `svp prune` removes its files")
         }
+        Warning::LinkVariables { service, link, variables, winner } => format!(
+            "the link {link} of {service} sets variables that others set too ({}): {service} gets those of {winner}; \
+             an alias, --link NAME:ALIAS, keeps them apart",
+            variables.join(", ")
+        ),
         Warning::SharedVolume { service, volume } => format!(
             "{service} is running with the same volume, {volume}: its files may change while they are copied"
         ),

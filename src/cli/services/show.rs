@@ -12,6 +12,7 @@ use super::find::find;
 use crate::error::Result;
 use crate::progress::{ServiceNote, Warning};
 use crate::sandbox::{Forward, HostAccess, Network, Resources, Transport};
+use crate::service::link_spec::LinkSpec;
 use crate::service::record::Record;
 use crate::service::service_dir::ServiceDir;
 use crate::service::status::{ComponentStatus, State, Status, now, shell_code};
@@ -71,7 +72,7 @@ pub(super) struct ServiceInfo {
     ports: Vec<ShownPort>,
     network: &'static str,
     allowed: Vec<&'static str>,
-    links: Vec<String>,
+    links: Vec<LinkSpec>,
     components: Vec<ComponentStatus>,
     volumes: Vec<ShownMount>,
     resources: Resources,
@@ -294,7 +295,7 @@ pub(in crate::cli) fn info(args: &InfoArgs, context: &Context) -> Result<ExitCod
         row("may reach", (*what).to_owned());
     }
     for link in &shown.links {
-        row("link", link.clone());
+        row("link", link.to_string());
     }
     for component in &shown.components {
         let end =
@@ -332,7 +333,7 @@ pub(in crate::cli) fn env(args: &EnvArgs, context: &Context) -> Result<ExitCode>
         }
         context.reporter().note(ServiceNote::SecretsHidden.into());
     }
-    context.print(&environment_text(&environment, args.format))?;
+    context.print(&environment_text(&environment, args.format)?)?;
     Ok(ExitCode::SUCCESS)
 }
 

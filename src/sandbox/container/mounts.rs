@@ -137,6 +137,11 @@ pub(in crate::sandbox) fn bind_all(root: BorrowedFd<'_>, binds: &[Bind]) -> Resu
         let is_dir = std::fs::metadata(&bind.source).map_err(failed)?.is_dir();
         let at = bind.at.trim_matches('/');
         create_mount_point(root, at, is_dir).map_err(failed)?;
+        if let Some(hidden) = hidden_by(root, at).map_err(failed)? {
+            let at = &bind.at;
+            return Err(Error::sandbox(format!("can't mount at {at}: in the image it leads to {hidden}"))
+                .hint("mount at another path"));
+        }
         let source = bind.source.to_string_lossy();
         self::bind(root, &source, at).map_err(|error| failed(error.into()))?;
         if bind.read_only {
@@ -144,6 +149,22 @@ pub(in crate::sandbox) fn bind_all(root: BorrowedFd<'_>, binds: &[Bind]) -> Resu
         }
         Ok(())
     })
+}
+
+/// Returns the directory that svp needs and that a mount at `path` would hide, through a symbolic link of the image.
+fn hidden_by(root: BorrowedFd<'_>, path: &str) -> std::io::Result<Option<&'static str>> {
+    let identity = |path: &Path| {
+        let stat =
+            rustix::fs::statat(open_in_root(root, path, OFlags::PATH)?, "", AtFlags::EMPTY_PATH)?;
+        Ok::<_, std::io::Error>((stat.st_dev, stat.st_ino))
+    };
+    let mount = identity(Path::new(path))?;
+    let needed = ["/", "/proc", "/sys", "/dev", "/service", "/service/bin"];
+    let hides = |needed: &&&str| {
+        let path = Path::new(".").join(needed.trim_start_matches('/'));
+        identity(&path).is_ok_and(|identity| identity == mount)
+    };
+    Ok(needed.iter().find(hides).copied())
 }
 
 /// Creates a mount point (a directory, or an empty file) and its parent directories, unless they exist.

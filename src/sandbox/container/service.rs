@@ -27,8 +27,9 @@ use crate::sandbox::network::availability::available;
 use crate::sandbox::network::link_listeners::{self, LinkListener};
 use crate::sandbox::network::plan::Plan;
 use crate::sandbox::network::ports::Forward;
+use crate::sandbox::network::resolver;
 use crate::sandbox::network::socket::RelaySocket;
-use crate::sandbox::spec::{Bind, End, HostAccess, Network, Overlay, Rootfs};
+use crate::sandbox::spec::{Bind, End, HostAccess, HostsEntry, Network, Overlay, Rootfs};
 use crate::sandbox::stage::fd_limit;
 use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::process::{pid_of, pidfd_of, wait_for_death};
@@ -47,6 +48,8 @@ pub(crate) struct ServiceSpec {
     pub overlay: Overlay,
     /// Volumes and other bind mounts.
     pub binds: Vec<Bind>,
+    /// Further names in its /etc/hosts.
+    pub hosts: Vec<HostsEntry>,
     /// The host name.
     pub hostname: String,
     /// The network.
@@ -158,6 +161,7 @@ impl Sandbox {
         let (mut container, resolver) =
             self.container(rootfs, spec.binds.clone(), &spec.hostname, network, spec.host_access);
         container.listen = spec.listen.clone();
+        resolver::add_hosts(&mut container.hosts, &spec.hosts);
         let plan =
             Plan { resolver, forwards: spec.forwards.clone(), host_access: spec.host_access };
         let mut components = Vec::new();

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::egress_filter::{HOST, gateways};
-use crate::sandbox::spec::HostAccess;
+use crate::sandbox::spec::{HostAccess, HostsEntry};
 
 /// The name server in a container if the host's is reachable only from the host; pasta forwards the queries.
 const FORWARDED_DNS: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
@@ -96,6 +96,31 @@ pub(in crate::sandbox) fn hosts(
     text
 }
 
+/// Adds entries to the text of an /etc/hosts. Their names are removed from the other lines, since a resolver returns all
+/// addresses of a name.
+pub(in crate::sandbox) fn add_hosts(text: &mut String, entries: &[HostsEntry]) {
+    let taken = |name: &str| {
+        entries.iter().flat_map(|entry| &entry.names).any(|taken| taken.eq_ignore_ascii_case(name))
+    };
+    let mut kept = String::new();
+    for line in text.lines() {
+        let words = line.split('#').next().unwrap_or_default();
+        let mut words = words.split_whitespace();
+        let address = words.next().unwrap_or_default();
+        let names: Vec<&str> = words.collect();
+        let others: Vec<&str> = names.iter().copied().filter(|name| !taken(name)).collect();
+        if others.len() == names.len() {
+            kept.push_str(&format!("{line}\n"));
+        } else if !others.is_empty() {
+            kept.push_str(&format!("{address}\t{}\n", others.join(" ")));
+        }
+    }
+    for HostsEntry { address, names } in entries {
+        kept.push_str(&format!("{address}\t{}\n", names.join(" ")));
+    }
+    *text = kept;
+}
+
 /// Reads a file, up to 64 KiB; returns an empty text if the file can't be opened.
 pub(in crate::sandbox) fn read_bounded(path: &str) -> String {
     let mut text = String::new();
@@ -129,6 +154,19 @@ mod tests {
         let resolver = Resolver::private_from("nameserver 10.0.2.1\n", &[gateway]);
         assert_eq!(resolver.file, "nameserver 169.254.1.1\n");
         assert!(resolver.forward.is_some());
+    }
+
+    #[test]
+    fn a_link_replaces_the_hosts_entries_of_its_name() {
+        let mut text = "127.0.0.1\tlocalhost\n# db is old\n10.0.0.5 DB other # db\n10.0.0.6 db\n10.0.0.7 dbx\n".to_owned();
+        let entry = |last, names: &[&str]| HostsEntry {
+            address: Ipv4Addr::new(169, 254, 83, last).into(),
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        add_hosts(&mut text, &[entry(2, &["db"]), entry(3, &["main", "db2"])]);
+        let expected = "127.0.0.1\tlocalhost\n# db is old\n10.0.0.5\tother\n10.0.0.7 dbx\n\
+            169.254.83.2\tdb\n169.254.83.3\tmain db2\n";
+        assert_eq!(text, expected);
     }
 
     #[test]

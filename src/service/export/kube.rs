@@ -6,11 +6,12 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::names::{label, labels};
+use super::super::record::Record;
+use super::names::{is_variable, label, labels};
 use super::objects::{app_label, argument, container, object};
 use super::volumes::{Claims, init_container, volume_mount, volumes};
 use super::yaml::Yaml;
-use super::{Exported, File, Model, Secrets, limits, volumes_note};
+use super::{Exported, File, Model, Secrets, limits, linked_services, unwritable, volumes_note};
 use crate::error::{Error, Result};
 use crate::sandbox::{Forward, Network, Transport};
 
@@ -26,6 +27,9 @@ pub(super) fn export(model: &Model<'_>, secrets: Secrets) -> Result<Exported> {
         files.push(File { name: format!("{name}-secret.yaml"), text, secret: true });
     }
     let env = model.environment(&name);
+    if let Some((name, _)) = env.iter().find(|(name, _)| !is_variable(name)) {
+        return Err(unwritable("the variable", name, "kube"));
+    }
     let config = (!env.is_empty()).then(|| config_map(&name, env));
     let mut documents: Vec<Yaml> = config.clone().into_iter().collect();
     let claims = Claims::new(model);
@@ -93,9 +97,7 @@ fn notes(model: &Model<'_>, name: &str, secrets: Secrets) -> Vec<String> {
             "Kubernetes stops with the signal that the image names, which is not {signal}: build the image again"
         ));
     }
-    for link in &model.record.links {
-        notes.push(format!("it uses {link}: svp export {link} --format kube, too"));
-    }
+    notes.extend(link_notes(model.record));
     if !model.record.resources.is_unbounded() && model.record.components.len() > 1 {
         notes.push(
             "Kubernetes limits each container: every component gets the whole limit here".into(),
@@ -110,6 +112,25 @@ fn notes(model: &Model<'_>, name: &str, secrets: Secrets) -> Vec<String> {
         notes.push("each volume requests 1Gi: change that to the size needed".into());
     }
     notes.push(volumes_note(own));
+    notes
+}
+
+fn link_notes(record: &Record) -> Vec<String> {
+    let mut notes = Vec::new();
+    for link in linked_services(record) {
+        notes.push(format!("it uses {link}: svp export {link} --format kube, too"));
+    }
+    for link in &record.links {
+        let (inside, service) = (link.host_name(), label(&link.service));
+        if inside != service {
+            notes.push(format!(
+                "the link's name {inside} is left out: in Kubernetes it is {service}"
+            ));
+        }
+    }
+    if record.links.iter().any(|link| link.alias.is_some()) {
+        notes.push("podman ignores the prefix of an alias's variables; Kubernetes adds it".into());
+    }
     notes
 }
 
@@ -195,11 +216,13 @@ fn containers(
     };
     let mut sources: Vec<Yaml> = Vec::new();
     // Optional: a linked service may have no variables or no secrets.
-    let optional =
-        |name: &String| Yaml::from([("name", label(name).into()), ("optional", true.into())]);
     for link in &record.links {
-        sources.push([("configMapRef", optional(link))].into());
-        sources.push([("secretRef", optional(link))].into());
+        let name = label(&link.service);
+        for kind in ["configMapRef", "secretRef"] {
+            let optional = [("name", name.as_str().into()), ("optional", true.into())].into();
+            let prefix = link.alias.is_some().then(|| link.prefix());
+            sources.push(Yaml::from([(kind, optional)]).with_some("prefix", prefix));
+        }
     }
     if config.is_some() {
         sources.push([("configMapRef", [("name", name.into())].into())].into());

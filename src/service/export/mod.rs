@@ -229,6 +229,17 @@ impl<'a> Model<'a> {
     }
 }
 
+/// The names of the services that a service is linked to, each once.
+fn linked_services(record: &Record) -> Vec<&str> {
+    let mut names: Vec<&str> = Vec::new();
+    for link in &record.links {
+        if !names.contains(&link.service.as_str()) {
+            names.push(&link.service);
+        }
+    }
+    names
+}
+
 fn plain_port(port: Port) -> (u16, Transport) {
     (port.number, port.protocol)
 }

@@ -20,6 +20,16 @@ pub(super) fn label(name: &str) -> String {
     out.trim_end_matches('-').to_owned()
 }
 
+/// Whether a ConfigMap can give a variable of this name to a container; others are silently left out by Kubernetes
+/// (before 1.34) or refused.
+pub(super) fn is_variable(name: &str) -> bool {
+    !name.starts_with(|c: char| c.is_ascii_digit())
+        && !name.starts_with("..")
+        && !matches!(name, "" | ".")
+        && name.len() <= 253
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+}
+
 /// Converts several names to labels, all different.
 pub(super) fn labels<N: AsRef<str>>(names: &[N]) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
@@ -35,6 +45,16 @@ pub(super) fn labels<N: AsRef<str>>(names: &[N]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn variables_of_a_config_map() {
+        for name in ["A", "_a1", "discovery.type", "a-b", ".a", "-"] {
+            assert!(is_variable(name), "{name}");
+        }
+        for name in ["", ".", "..", "..a", "1a", "a b", "a/b", "BASH_FUNC_x%%", &"a".repeat(254)] {
+            assert!(!is_variable(name), "{name}");
+        }
+    }
 
     #[test]
     fn labels_are_labels() {

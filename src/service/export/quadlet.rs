@@ -7,7 +7,8 @@ use super::super::mount::{Mount, MountSource};
 use super::super::record::Restart;
 use super::unit::{Dollar, Unit, line, word};
 use super::{
-    Exported, File, Model, Secrets, limits, systemctl, systemd_timeout, unwritable, volumes_note,
+    Exported, File, Model, Secrets, limits, linked_services, systemctl, systemd_timeout,
+    unwritable, volumes_note,
 };
 use crate::error::{Error, Result};
 use crate::sandbox::{Forward, Network, Transport};
@@ -59,7 +60,7 @@ fn notes(model: &Model<'_>) -> Vec<String> {
                 .to_owned(),
         );
     }
-    for link in &model.record.links {
+    for link in linked_services(model.record) {
         notes.push(format!(
             "its link to {link} is left out: podman's containers can't reach that address"
         ));

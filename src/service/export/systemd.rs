@@ -2,7 +2,7 @@
 
 use super::super::record::Record;
 use super::unit::{Dollar, Unit, word};
-use super::{Exported, File, Request, Secrets, systemctl, systemd_timeout};
+use super::{Exported, File, Request, Secrets, linked_services, systemctl, systemd_timeout};
 use crate::error::{Error, Result};
 
 pub(super) fn export(record: &Record, request: &Request) -> Result<Exported> {
@@ -25,8 +25,8 @@ pub(super) fn export(record: &Record, request: &Request) -> Result<Exported> {
     let what = format!("{name}, a service of {}", record.image);
     unit.section("Unit").set("Description", what.replace('%', "%%"));
     // Linked services start first, if they have units.
-    let mut before: Vec<String> =
-        record.links.iter().map(|link| format!("svp-{link}.service")).collect();
+    let linked = linked_services(record);
+    let mut before: Vec<String> = linked.iter().map(|name| format!("svp-{name}.service")).collect();
     if request.system {
         before.push("network-online.target".into());
     }
@@ -51,7 +51,7 @@ pub(super) fn export(record: &Record, request: &Request) -> Result<Exported> {
     unit.section("Install").set("WantedBy", target);
     let mut notes =
         vec![format!("the unit starts the service itself: svp stop {name}, if it runs now")];
-    for link in &record.links {
+    for link in linked {
         notes.push(format!("it uses {link}: svp export {link} --format systemd, too"));
     }
     if record.remove {

@@ -123,8 +123,20 @@ fn kubernetes_objects_match_their_schema() {
     service(&env, &pack, "Other", &[]);
     let port = free_port();
     let publish = format!("127.0.0.1:{port}:8081");
-    let options =
-        ["-p", &publish, "-v", &shown, "-e", "MORE=5", "--link", "Other", "--memory", "1g"];
+    let options = [
+        "-p",
+        &publish,
+        "-v",
+        &shown,
+        "-e",
+        "MORE=5",
+        "-e",
+        "discovery.type-x=y",
+        "--link",
+        "Other:far-pair",
+        "--memory",
+        "1g",
+    ];
     success(env.svp(["run", "instance", "--name", "a.Pair", "-d"]).args(options));
     env.ok(["stop", "a.Pair"]);
     let key = secret(&env, "a.Pair", "PAIR_KEY");
@@ -139,6 +151,7 @@ fn kubernetes_objects_match_their_schema() {
     assert_eq!(all[1]["data"]["PAIR_TEXT"], TEXT);
     assert_eq!(all[1]["data"]["NO"], "no");
     assert_eq!(all[1]["data"]["MORE"], "5");
+    assert_eq!(all[1]["data"]["discovery.type-x"], "y");
     assert_eq!(all[4]["metadata"]["name"], "a-pair");
     let ports = all[4]["spec"]["ports"].as_array().unwrap();
     let ports: Vec<_> = ports.iter().map(|port| port["port"].as_u64().unwrap()).collect();
@@ -154,7 +167,9 @@ fn kubernetes_objects_match_their_schema() {
     assert_eq!(containers[0]["ports"][0]["hostPort"], port);
     assert_eq!(containers[1]["resources"]["limits"], serde_json::json!({"memory": "1Gi"}));
     assert_eq!(containers[1]["envFrom"][1]["secretRef"]["name"], "other");
+    assert_eq!(containers[1]["envFrom"][1]["prefix"], "FAR_PAIR_");
     assert_eq!(containers[1]["envFrom"][3]["secretRef"]["name"], "a-pair");
+    assert!(containers[1]["envFrom"][3]["prefix"].is_null());
     assert!(
         containers[0]["readinessProbe"]["exec"]["command"][2].as_str().unwrap().contains("wget")
     );

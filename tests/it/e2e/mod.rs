@@ -13,6 +13,7 @@ mod hard;
 mod host_name;
 mod interop;
 mod interrupt;
+mod links;
 mod live;
 mod long;
 mod media_types;

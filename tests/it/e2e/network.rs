@@ -281,9 +281,9 @@ fn a_service_may_have_more_ports_than_one_message_can_pass() {
         let at = (Ipv4Addr::new(127, 0, 0, 78), port);
         wait_until("the port is forwarded", || tcp(at) == "many 127.0.0.1");
     }
-    runs(&env, &["--wait", "--link", "many", "user"]);
+    runs(&env, &["--wait", "--link", "many:far", "user"]);
     let script = "import os, socket\n\
-        print(socket.create_connection((os.environ['MANY_HOST'], 5139), 5).recv(100).decode())\n";
+        print(socket.create_connection((os.environ['FAR_MANY_HOST'], 5139), 5).recv(100).decode())\n";
     let printed = env.ok(["exec", "user", "--", "/usr/bin/python3", "-c", script]);
     assert_eq!(printed, "many 127.0.0.1\n");
     env.ok(["rm", "--force", "user", "many"]);
@@ -418,7 +418,7 @@ fn connections_over_a_link_leave_descriptors_for_commands() {
             }
         }
         let output =
-            command.args(["--restart", "always", "--link", "echo", "user"]).output().unwrap();
+            command.args(["--restart", "always", "--link", "echo:far", "user"]).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
     let limit = || env.ok(["exec", "user", "sh", "-c", "ulimit -Sn; ulimit -Hn"]);
@@ -470,12 +470,15 @@ fn a_privileged_port_gets_another_port_that_env_prints() {
     let variables = env.ok(["env", "low"]);
     assert!(variables.contains(&format!("ECHO_PORT={}\n", at.port())), "{variables}");
     assert!(variables.contains(&format!("LOW_URL=x://{at}/\n")), "{variables}");
+    for shown in [env.ok(["ps"]), env.ok(["info", "low"])] {
+        assert_eq!(shown.matches("53/udp").count(), 1, "{shown}");
+    }
     // Inside the service and in services linked to it, the values are the pack's. Both services listen on the same
     // port.
-    runs(&env, &["--wait", "--link", "low", "user"]);
+    runs(&env, &["--wait", "--link", "low:far", "user"]);
     assert_eq!(tcp(own(&env, "user", 0)), "user 127.0.0.1");
     let script = "import os, socket, sys\n\
-        at = (os.environ['LOW_HOST'], 53)\n\
+        at = (os.environ['FAR_LOW_HOST'], 53)\n\
         print(socket.create_connection(at, 5).recv(100).decode())\n\
         u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.settimeout(5); u.sendto(b'hello', at)\n\
         print(u.recv(100).decode())\n";
