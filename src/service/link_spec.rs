@@ -42,9 +42,16 @@ impl LinkSpec {
 
 /// Whether a host name is in `/etc/hosts` already, or is read as an address, so that it can't name a link.
 pub(crate) fn is_reserved(name: &str) -> bool {
-    let last = name.rsplit('.').next().unwrap_or_default().to_ascii_lowercase();
-    let number = last.bytes().all(|b| b.is_ascii_digit()) || last.starts_with("0x");
-    number || RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(name))
+    let is_number = |part: &str| {
+        let digits = part.strip_prefix("0x").or_else(|| part.strip_prefix("0X"));
+        digits.map_or_else(
+            || part.bytes().all(|b| b.is_ascii_digit()),
+            |hex| hex.bytes().all(|b| b.is_ascii_hexdigit()),
+        )
+    };
+    // inet_aton(3) reads 1, 127.1 and 0x7f.1 as addresses, too.
+    name.split('.').all(is_number)
+        || RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(name))
 }
 
 fn prefix(alias: &str) -> String {
@@ -126,10 +133,21 @@ mod tests {
     #[case("db:a_b", "db", "a_b", "A_B_")]
     // Only an alias must be usable as the beginning of a variable's name.
     #[case("1db", "1db", "1db", "")]
+    #[case("redis-7.2", "redis-7.2", "redis-7.2", "")]
     fn links(#[case] text: &str, #[case] service: &str, #[case] host: &str, #[case] prefix: &str) {
         let link: LinkSpec = text.parse().unwrap();
         assert_eq!((link.service.as_str(), link.host_name()), (service, host));
         assert_eq!((link.prefix().as_str(), link.to_string().as_str()), (prefix, text));
+    }
+
+    #[test]
+    fn names_that_resolve_to_something_else() {
+        for name in ["1", "127.1", "0x7f.1", "10.0.0.1", "Localhost", "host.docker.internal"] {
+            assert!(is_reserved(name), "{name}");
+        }
+        for name in ["1db", "redis-7.2", "db.1", "0xyz", "localhost2"] {
+            assert!(!is_reserved(name), "{name}");
+        }
     }
 
     #[rstest::rstest]
@@ -145,7 +163,6 @@ mod tests {
     #[case("db:\u{e4}")]
     #[case("db:LocalHost")]
     #[case("db:host.containers.internal")]
-    #[case("db:a.1")]
     #[case("db:ld")]
     #[case("db:Svp")]
     #[case("db:bash-func")]
