@@ -103,7 +103,7 @@ fn variables_that_collide_are_refused_with_the_way_out() {
     // Only those that the user gives values for are settled.
     let two = ["--link", "one", "--link", "two", "-e", "WEB_HOST=mine", "-e", "WEB_PORT=1"];
     refused("user", &two, &["both set WEB_PASSWORD\n"]);
-    let text = env.fails(2, &["run", "-d", "--link", "one:ld", "user"]);
+    let text = env.fails(2, ["run", "-d", "--link", "one:ld", "user"]);
     assert!(text.contains("LD_"), "{text}");
     assert_eq!(env.ok(["ps", "-a", "-q"]), "one\ntwo\n");
 
@@ -154,10 +154,10 @@ fn a_mount_that_would_hide_the_pack_is_refused() {
         ("/dev/pts", "svp provides"),
         ("/.", "not the root"),
     ] {
-        let text = env.fails(2, &["run", "-d", "-v", &format!("data:{at}"), "user"]);
+        let text = env.fails(2, ["run", "-d", "-v", &format!("data:{at}"), "user"]);
         assert!(text.contains(why), "{at}: {text}");
     }
-    let text = env.fails(125, &["run", "-d", "-v", "data:/linked", "user"]);
+    let text = env.fails(125, ["run", "-d", "-v", "data:/linked", "user"]);
     assert!(text.contains("leads to /service"), "{text}");
     assert_eq!(env.ok(["ps", "-a", "-q"]), "");
     env.ok(["run", "-d", "-v", "data:/service/./data/", "user"]);
