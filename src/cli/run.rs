@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use clap::ValueEnum;
 
-use super::args::{EnvArg, NetworkArg, Seconds, env_file, parsed};
+use super::args::{EnvArg, HealthArgs, NetworkArg, Seconds, env_file, parsed};
 use super::common::Context;
 use crate::error::{Error, Result};
 use crate::interrupt;
@@ -44,6 +44,8 @@ pub(super) struct Args {
     /// Restart policy for components: no, on-failure[:N] or always
     #[arg(long, default_value = "no", value_parser = parsed::<Restart>)]
     restart: Restart,
+    #[command(flatten)]
+    health: HealthArgs,
     /// Set a variable for its scripts; NAME alone passes on svp's own value
     #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = parsed::<EnvArg>)]
     env: Vec<EnvArg>,
@@ -105,6 +107,7 @@ impl Args {
             env.extend(env_file::read(file)?);
         }
         env.extend(self.env.iter().cloned());
+        let (health, on_unhealthy) = self.health.settings()?;
         Ok(CreateRequest {
             image: self.image.clone(),
             components: self.components.clone(),
@@ -125,6 +128,8 @@ impl Args {
                 pids: self.pids.map(|pids| pids.0),
             },
             restart: self.restart,
+            health,
+            on_unhealthy,
             entrypoint: self.entrypoint.clone(),
             remove: self.rm,
             logs: LogLimits { files: self.log_files, size: self.log_size * 1_000_000 },
@@ -153,7 +158,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
         context.reporter().note(ServiceNote::NotAtBoot.into());
     }
     if let Some(Seconds(limit)) = args.wait {
-        health::wait(&root, &service_dir, limit)?;
+        health::wait(&root, &service_dir, limit, context.reporter())?;
     }
     context.print(&format!("{}\n", record.name))?;
     Ok(ExitCode::SUCCESS)

@@ -5,12 +5,13 @@ use super::query;
 use crate::error::{Context, Error, Result};
 use crate::oci::{Digest, Image, Reference};
 use crate::pack::Answers;
-use crate::pack::query::{EnvVar, StopSignal};
+use crate::pack::query::{EnvVar, HealthSettings, StopSignal};
 use crate::progress::{Reporter, ServiceNote};
 use crate::random_name::random_name;
 use crate::sandbox::{Forward, HostAccess, MAX_COMPONENTS, Network, Resources, Sandbox};
 use crate::secret::Secret;
 use crate::service::InstanceState;
+use crate::service::health_watch::{HealthWatch, OnUnhealthy};
 use crate::service::host_name::HostName;
 use crate::service::link_spec::LinkSpec;
 use crate::service::links;
@@ -49,6 +50,10 @@ pub(crate) struct CreateRequest {
     pub resources: Resources,
     /// The restart policy.
     pub restart: Restart,
+    /// How its health is watched, as far as the user says so.
+    pub health: HealthSettings,
+    /// What to do when it is unhealthy.
+    pub on_unhealthy: Option<OnUnhealthy>,
     /// The program to run instead of `/service/bin/run`.
     pub entrypoint: Option<String>,
     /// Remove it when it has ended.
@@ -87,6 +92,8 @@ pub(crate) fn create_service(
     }
     let (secrets, mut more_env) = secrets(&answers, state.as_ref(), request)?;
     more_env.retain(|(name, _)| answers.env.iter().all(|variable| variable.name != *name));
+    let pack = answers.health.as_ref().map(|health| health.settings).unwrap_or_default();
+    let health_watch = HealthWatch::combine(request.health, request.on_unhealthy, pack)?;
     let pair = |EnvVar { name, value }: &EnvVar| (name.clone(), value.clone());
     let env = answers.env.iter().map(pair).collect();
     let mut record = Record {
@@ -104,7 +111,8 @@ pub(crate) fn create_service(
         env,
         links: request.links.clone(),
         more_env,
-        health: answers.health.clone(),
+        health: answers.health.as_ref().map(|health| health.command.clone()),
+        health_watch,
         network: request.network,
         host_access: request.host_access,
         address: None,

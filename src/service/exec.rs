@@ -16,10 +16,13 @@ use super::service_dir::ServiceDir;
 use crate::error::{Error, Kind, Result};
 use crate::interrupt;
 use crate::sandbox::{End, JoinSpec, Joined, Stdio, join, output_pipe, set_nonblocking};
+use crate::secret::{Redactor, Secret};
 use crate::store::Store;
 
 /// Poll interval for the exit of a command.
 const TICK: Duration = Duration::from_millis(50);
+/// How long the output of processes that a command left behind is read.
+const LEFTOVER_TIME: Duration = Duration::from_secs(1);
 
 /// Describes a command that runs with the environment of the service's scripts.
 ///
@@ -35,6 +38,7 @@ pub(crate) fn spec(store: &Store, record: &Record, argv: Vec<String>) -> Result<
         cwd: record.cwd.clone(),
         user: None,
         bounded: !record.resources.is_unbounded(),
+        kill_group: false,
     })
 }
 
@@ -55,62 +59,69 @@ pub(crate) fn join_container(
     join(user_namespace.as_fd(), init_pidfd.as_fd(), spec, stdio)
 }
 
-/// Runs a command in a service without input; returns how it ended, and the last 64 KiB of its output. After
-/// `limit` the command is killed: [`End::TimedOut`].
+/// Runs a command in a service without input; returns how it ended, and the last 4 KiB of its output, without secrets.
+/// After `limit` the command is killed: [`End::TimedOut`].
 ///
 /// # Errors
-/// Those of [`spec`] and [`join_container`]; [`Kind::Storage`], [`Kind::Interrupted`].
+/// Those of `join`, which starts the command; [`Kind::Storage`], [`Kind::Interrupted`].
 pub(crate) fn run_captured(
-    store: &Store,
-    service_dir: &ServiceDir,
-    record: &Record,
-    argv: Vec<String>,
+    join: impl FnOnce(Stdio) -> Result<Joined>,
+    secrets: &[(String, Secret)],
     limit: Duration,
 ) -> Result<(End, String)> {
-    const MAX_OUTPUT: usize = 64 << 10;
+    const MAX_OUTPUT: usize = 4 << 10;
     let failed = |error| Error::new(Kind::Storage, "can't create a pipe").source(error);
-    let spec = spec(store, record, argv)?;
     let (output, theirs) = output_pipe()?;
     let null = File::open("/dev/null").map_err(failed)?;
     let errors = theirs.try_clone().map_err(failed)?;
     let stdio = Stdio::Pipes([null.into(), theirs, errors]);
-    let joined = join_container(service_dir, &spec, stdio)?;
-    let ended = Arc::new(AtomicBool::new(false));
-    let reader = std::thread::spawn({
-        let (output, ended) = (File::from(output), ended.clone());
-        move || {
-            let mut kept = Vec::new();
-            // The output is only shown: losing some of it is no failure.
-            let _ = drain(&output, &ended, TICK, &mut |bytes| {
-                kept.extend_from_slice(bytes);
-                let excess = kept.len().saturating_sub(MAX_OUTPUT);
-                kept.drain(..excess);
-                Ok::<(), Error>(())
-            });
-            kept
-        }
-    });
+    let joined = join(stdio)?;
     let signaller = joined.signaller()?;
-    let (sender, finished) = mpsc::channel::<()>();
-    let killer = std::thread::spawn(move || {
-        let late = finished.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout);
-        if late {
-            signaller.signal(libc::SIGKILL);
-        }
-        late
+    let output = File::from(output);
+    let mut redactor = Redactor::new(secrets.iter().map(|(_, secret)| secret));
+    let mut kept = Vec::new();
+    let mut keep = |bytes: &[u8]| {
+        kept.extend_from_slice(bytes);
+        let excess = kept.len().saturating_sub(MAX_OUTPUT);
+        kept.drain(..excess);
+    };
+    let ended = AtomicBool::new(false);
+    let (sender, waits) = mpsc::channel::<()>();
+    let (end, late) = std::thread::scope(|scope| {
+        let ended = &ended;
+        let end = scope.spawn(move || {
+            let end = joined.wait();
+            ended.store(true, Ordering::SeqCst);
+            end
+        });
+        let killer = scope.spawn(move || {
+            let late = waits.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout);
+            if late {
+                signaller.signal(libc::SIGKILL);
+            }
+            late
+        });
+        let mut over = None;
+        // Processes that the command left behind may hold the pipe open and write for ever: then the rest is lost.
+        let _ = drain(&output, ended, Duration::ZERO, &mut |bytes| {
+            redactor.pass(bytes, &mut keep);
+            let ended = ended.load(Ordering::SeqCst);
+            let since = ended.then(|| *over.get_or_insert_with(Instant::now));
+            if since.is_some_and(|since| since.elapsed() > LEFTOVER_TIME) {
+                Err(())
+            } else {
+                Ok(())
+            }
+        });
+        // Those that still write get SIGPIPE.
+        drop(output);
+        let end = end.join().unwrap_or_else(|_| Err(Error::sandbox("waiting panicked")));
+        drop(sender);
+        (end, killer.join().unwrap_or(false))
     });
-    let end = joined.wait();
-    ended.store(true, Ordering::SeqCst);
-    drop(sender);
-    let late = killer.join().unwrap_or(false);
+    redactor.finish(&mut keep);
     let end = if late { End::TimedOut } else { end? };
     interrupt::check()?;
-    // Processes that the command left behind may print for ever.
-    let since = Instant::now();
-    while !reader.is_finished() && since.elapsed() < Duration::from_secs(1) {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let kept = if reader.is_finished() { reader.join().unwrap_or_default() } else { Vec::new() };
     Ok((end, String::from_utf8_lossy(&kept).into_owned()))
 }
 

@@ -3,27 +3,43 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::exec::run_captured;
+use super::exec::{join_container, run_captured, spec};
+use super::health_watch::{Failure, HealthStatus};
 use super::record::Record;
 use super::service_dir::ServiceDir;
-use super::status::State;
+use super::status::{State, Status, now};
 use crate::error::{Cause, Error, Kind, Result};
 use crate::interrupt;
-use crate::sandbox::{End, Network, Transport};
+use crate::pack::query::StopSignal;
+use crate::progress::{Reporter, Step, announce_if_slow};
+use crate::sandbox::{End, JoinSpec, Joined, Network, Stdio, Transport};
+use crate::secret::Secret;
 use crate::store::Store;
 
 /// Interval between health checks while waiting.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Minimum time for one health check, even if less of the time limit is left.
 const MIN_TIMEOUT: Duration = Duration::from_secs(1);
-/// Time limit of a health command, the default of docker and podman.
-pub(crate) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How many lines of a health command's output are kept.
+const LINES: usize = 20;
+/// The file of the last check that a command made, in the service's directory.
+const CHECKED: &str = "health.json";
 
 /// Waits until a service is healthy.
 ///
 /// # Errors
 /// [`Kind::Script`] if the service ends first, or is not healthy within `limit`.
-pub(crate) fn wait(root: &Path, service_dir: &ServiceDir, limit: Duration) -> Result<()> {
+pub(crate) fn wait(
+    root: &Path,
+    service_dir: &ServiceDir,
+    limit: Duration,
+    reporter: &dyn Reporter,
+) -> Result<()> {
+    let step = Step::WaitForHealth { service: service_dir.name().to_owned() };
+    announce_if_slow(reporter, step, || poll(root, service_dir, limit))
+}
+
+fn poll(root: &Path, service_dir: &ServiceDir, limit: Duration) -> Result<()> {
     let record = service_dir.record()?;
     let since = Instant::now();
     let name = service_dir.name();
@@ -35,9 +51,9 @@ pub(crate) fn wait(root: &Path, service_dir: &ServiceDir, limit: Duration) -> Re
                 .hint(format!("`svp logs {name}` shows its output")));
         }
         let left = limit.saturating_sub(since.elapsed()).max(MIN_TIMEOUT);
-        let why = match check(root, service_dir, &record, left.min(DEFAULT_TIMEOUT)) {
+        let why = match check(root, service_dir, &record, left.min(record.health_timeout())) {
             Ok(None) => return Ok(()),
-            Ok(Some(why)) => why,
+            Ok(Some(why)) => why.to_string(),
             // The service may have ended during the health command; the next status check shows that.
             Err(error) if has_ended(&error) => error.to_string(),
             Err(error) => return Err(error),
@@ -62,7 +78,8 @@ fn has_ended(error: &Error) -> bool {
         || error.is(Cause::ContainerGone)
 }
 
-/// Returns why a service is unhealthy, or `None`. `timeout` limits the health command.
+/// Returns why a service is unhealthy, or `None`. `timeout` limits the health command. The result is kept for
+/// [`last_check`].
 ///
 /// # Errors
 /// Those of running its health command.
@@ -71,36 +88,100 @@ pub(crate) fn check(
     service_dir: &ServiceDir,
     record: &Record,
     timeout: Duration,
-) -> Result<Option<String>> {
+) -> Result<Option<Failure>> {
     let status = service_dir.status()?;
     if status.state != State::Running {
-        return Ok(Some(format!("it is {}", status.state)));
+        return Ok(Some(Failure::new(format!("it is {}", status.state))));
     }
+    let down = status.components.iter().find(|component| !component.running);
+    let failure = match (down, &record.health) {
+        (Some(down), _) => Some(Failure::new(format!("its component {} is down", down.name))),
+        (None, Some(command)) => {
+            let spec = {
+                let store = Store::open(root)?;
+                JoinSpec { kill_group: true, ..spec(&store, record, argv(command))? }
+            };
+            let join = |stdio| join_container(service_dir, &spec, stdio);
+            run(join, &record.secrets, timeout)?
+        }
+        (None, None) => listening(&status, record),
+    };
+    let kept = (status.started, HealthStatus::of_check(failure.as_ref(), now()));
+    // Only for display.
+    let _ = service_dir.write(CHECKED, &kept, false);
+    Ok(failure)
+}
+
+/// Returns what is known of the health of a running service: the result of its watch, else that of the last command
+/// that checked it, or whether its ports listen.
+pub(crate) fn known(
+    service_dir: &ServiceDir,
+    record: &Record,
+    status: &Status,
+) -> Option<HealthStatus> {
+    if status.state != State::Running {
+        return None;
+    }
+    if record.health_watch.is_some() {
+        return status.health.clone();
+    }
+    if record.health.is_none() {
+        let failure = listening(status, record);
+        return Some(HealthStatus::of_check(failure.as_ref(), now()));
+    }
+    let (started, health) = service_dir.read::<(Option<i64>, HealthStatus)>(CHECKED).ok()?;
+    (started == status.started).then_some(health)
+}
+
+/// The command line of a health command.
+pub(super) fn argv(command: &str) -> Vec<String> {
+    ["/bin/sh", "-c", command].map(str::to_owned).to_vec()
+}
+
+/// Runs a health command; returns why it failed, or `None`.
+///
+/// # Errors
+/// Those of `join`; [`Kind::Storage`], [`Kind::Interrupted`].
+pub(super) fn run(
+    join: impl FnOnce(Stdio) -> Result<Joined>,
+    secrets: &[(String, Secret)],
+    timeout: Duration,
+) -> Result<Option<Failure>> {
+    let (end, output) = run_captured(join, secrets, timeout)?;
+    let reason = match end {
+        End::Exited(0) => return Ok(None),
+        End::Exited(code) => format!("its health command exited with {code}"),
+        End::Signaled(signal) => {
+            format!("its health command was killed by {}", StopSignal(signal))
+        }
+        End::TimedOut | End::TooMuchOutput => {
+            format!("its health command took longer than {:.0} s", timeout.as_secs_f64())
+        }
+    };
+    Ok(Some(Failure { reason, output: last_lines(&output) }))
+}
+
+/// Returns the last lines of an output, without control characters.
+fn last_lines(output: &str) -> String {
+    let lines: Vec<&str> = output.lines().filter(|line| !line.trim().is_empty()).collect();
+    let last = &lines[lines.len().saturating_sub(LINES)..];
+    let shown = |c: char| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c };
+    last.join("\n").chars().map(shown).collect()
+}
+
+/// Returns which component is down or which port of a running service nothing listens on.
+pub(super) fn listening(status: &Status, record: &Record) -> Option<Failure> {
     if let Some(down) = status.components.iter().find(|component| !component.running) {
-        return Ok(Some(format!("its component {} is down", down.name)));
+        return Some(Failure::new(format!("its component {} is down", down.name)));
     }
-    if let Some(command) = &record.health {
-        let store = Store::open(root)?;
-        let argv = ["/bin/sh", "-c", command].map(str::to_owned).to_vec();
-        let (end, output) = run_captured(&store, service_dir, record, argv, timeout)?;
-        return Ok(match end {
-            End::Exited(0) => None,
-            End::TimedOut => {
-                Some(format!("its health command took longer than {:.0} s", timeout.as_secs_f64()))
-            }
-            _ => {
-                Some(output.lines().last().unwrap_or("its health command fails").trim().to_owned())
-            }
-        });
-    }
-    let Some(pid) = status.init_pid else { return Ok(None) };
+    let pid = status.init_pid?;
     // In the host's network, other services' listeners on their own addresses don't count.
     let host_network = status.network == Some(Network::Host);
     let missing = record
         .ports
         .iter()
-        .find(|forward| !listens(pid, forward.container, forward.protocol, host_network));
-    Ok(missing.map(|forward| format!("nothing listens on its port {}", forward.container)))
+        .find(|forward| !listens(pid, forward.container, forward.protocol, host_network))?;
+    Some(Failure::new(format!("nothing listens on its port {}", missing.container)))
 }
 
 /// Whether something in the network namespace of process `pid` listens on a port. In the host's network, sockets on

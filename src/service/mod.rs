@@ -23,6 +23,7 @@ pub(crate) mod environment;
 pub(crate) mod exec;
 pub(crate) mod export;
 pub(crate) mod health;
+pub(crate) mod health_watch;
 pub(crate) mod host_name;
 mod instance_state;
 pub(crate) mod lifecycle;

@@ -1,6 +1,7 @@
 //! The record of a service: written at creation, read at each start.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +11,7 @@ use crate::pack::query::EnvVar;
 use crate::sandbox::{Forward, HostAccess, Network, Resources, Transport};
 use crate::secret::Secret;
 use crate::service::environment;
+use crate::service::health_watch::{HealthWatch, TIMEOUT};
 use crate::service::link_spec::LinkSpec;
 use crate::service::mount::{Mount, MountSource};
 
@@ -54,6 +56,9 @@ pub(crate) struct Record {
     pub more_env: Vec<(String, String)>,
     /// A command for `/bin/sh -c` that succeeds while the service is healthy.
     pub health: Option<String>,
+    /// How its health is watched while it runs, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_watch: Option<HealthWatch>,
     /// The network.
     pub network: Network,
     /// The parts of the host that a private network may reach.
@@ -141,6 +146,12 @@ impl Record {
     /// The host name that the service sees.
     pub(crate) fn hostname(&self) -> &str {
         self.hostname.as_ref().or(self.candidate_for.as_ref()).unwrap_or(&self.name)
+    }
+
+    /// The time limit of its health command.
+    pub(crate) fn health_timeout(&self) -> Duration {
+        let seconds = self.health_watch.map_or(TIMEOUT, |watch| watch.timeout);
+        Duration::from_secs(seconds.into())
     }
 
     /// The names of its components for display: the service's own name if its single process is unnamed.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::health_watch::HealthStatus;
 use super::process::Process;
 use crate::sandbox::{End, Network};
 
@@ -33,6 +34,9 @@ pub(crate) struct Status {
     /// Number of OOM kills since its last start.
     #[serde(default)]
     pub memory_kills: u64,
+    /// Its health, if it is watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthStatus>,
     /// Its components.
     pub components: Vec<ComponentStatus>,
 }
@@ -123,6 +127,7 @@ impl Status {
             error: None,
             network: None,
             memory_kills: 0,
+            health: None,
             components: components.iter().map(component).collect(),
         }
     }

@@ -3,6 +3,7 @@
 mod compression;
 pub(super) mod env_file;
 mod environment;
+mod health;
 mod output;
 mod pull;
 mod registry;
@@ -14,6 +15,7 @@ mod variable;
 
 pub(super) use compression::{CompressionArgs, CompressionFormat, RecompressionArgs};
 pub(super) use environment::{EnvFormat, environment_text};
+pub(super) use health::HealthArgs;
 pub(super) use output::{OutputArgs, check_metadata, outputs, print_data, push, write_metadata};
 pub(super) use pull::PullArgs;
 pub(super) use registry::RegistryArgs;

@@ -186,6 +186,9 @@ fn service_note(note: &ServiceNote) -> String {
         ServiceNote::ComponentStuck => {
             "a component does not exit after SIGKILL: killing the whole container".into()
         }
+        ServiceNote::Unhealthy { reason } => format!("unhealthy: {reason}"),
+        ServiceNote::UnhealthyRestart => "restarting since it is unhealthy".into(),
+        ServiceNote::Healthy => "healthy again".into(),
         ServiceNote::StopTimedOut { components, signal, seconds } => format!(
             "{} did not end within {seconds} s of {signal}, and was killed: give it more time with --time SECONDS, or \
              let its pack answer `bin/query stop`",

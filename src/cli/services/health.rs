@@ -7,6 +7,7 @@ use super::super::common::{Context, Format};
 use super::super::table;
 use super::find::find;
 use crate::error::Result;
+use crate::progress::{Step, announce_if_slow};
 use crate::service::health;
 
 #[derive(Debug, clap::Args)]
@@ -23,19 +24,32 @@ pub(in crate::cli) struct Args {
 
 pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
     let (root, service_dir) = find(&args.name)?;
-    let why = match args.wait {
-        Some(Seconds(limit)) => health::wait(&root, &service_dir, limit).map(|()| None)?,
+    let reporter = context.reporter();
+    let failure = match args.wait {
+        Some(Seconds(limit)) => {
+            health::wait(&root, &service_dir, limit, reporter).map(|()| None)?
+        }
         None => {
-            health::check(&root, &service_dir, &service_dir.record()?, health::DEFAULT_TIMEOUT)?
+            let record = service_dir.record()?;
+            let step = Step::RunHealthCommand { service: args.name.clone() };
+            announce_if_slow(reporter, step, || {
+                health::check(&root, &service_dir, &record, record.health_timeout())
+            })?
         }
     };
-    let text = match (&why, args.format) {
+    let text = match (&failure, args.format) {
         (_, Format::Json) => table::json(&serde_json::json!({
-            "name": args.name, "healthy": why.is_none(), "reason": why,
+            "name": args.name,
+            "healthy": failure.is_none(),
+            "reason": failure.as_ref().map(|failure| &failure.reason),
+            "output": failure.as_ref().map(|failure| &failure.output),
         })),
         (None, Format::Table) => "healthy\n".to_owned(),
-        (Some(why), Format::Table) => format!("unhealthy: {why}\n"),
+        (Some(failure), Format::Table) => {
+            let output = failure.output.lines().map(|line| format!("  {line}\n"));
+            format!("unhealthy: {}\n{}", failure.reason, output.collect::<String>())
+        }
     };
     context.print(&text)?;
-    Ok(if why.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if failure.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

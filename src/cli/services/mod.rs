@@ -5,6 +5,7 @@ pub(super) mod exec;
 pub(super) mod export;
 mod find;
 pub(super) mod health;
+mod health_text;
 pub(super) mod lifecycle;
 pub(super) mod logs;
 pub(super) mod show;

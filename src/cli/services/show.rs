@@ -9,9 +9,12 @@ use super::super::args::{EnvFormat, environment_text};
 use super::super::common::{Context, Format};
 use super::super::table::{self, Table};
 use super::find::find;
+use super::health_text::{self, span};
 use crate::error::Result;
 use crate::progress::{ServiceNote, Warning};
 use crate::sandbox::{Forward, HostAccess, Network, Resources, Transport};
+use crate::service::health;
+use crate::service::health_watch::{HealthStatus, HealthWatch};
 use crate::service::link_spec::LinkSpec;
 use crate::service::record::Record;
 use crate::service::service_dir::ServiceDir;
@@ -79,6 +82,8 @@ pub(super) struct ServiceInfo {
     memory_kills: u64,
     restart: String,
     health: Option<String>,
+    health_status: Option<HealthStatus>,
+    health_watch: Option<HealthWatch>,
 }
 
 #[derive(Serialize)]
@@ -101,10 +106,10 @@ struct ShownMount {
 impl ServiceInfo {
     /// Reads the current state of a service.
     pub(super) fn of(service_dir: &ServiceDir) -> Result<ServiceInfo> {
-        Ok(ServiceInfo::new(&service_dir.record()?, service_dir.status()?))
+        Ok(ServiceInfo::new(service_dir, &service_dir.record()?, service_dir.status()?))
     }
 
-    fn new(record: &Record, status: Status) -> ServiceInfo {
+    fn new(service_dir: &ServiceDir, record: &Record, status: Status) -> ServiceInfo {
         use crate::service::mount::MountSource;
         use crate::service::record::Restart;
         let mount = |mount: &crate::service::mount::Mount| ShownMount {
@@ -114,6 +119,7 @@ impl ServiceInfo {
             at: mount.at.clone(),
             read_only: mount.read_only,
         };
+        let health_status = health::known(service_dir, record, &status);
         let alive = matches!(status.state, State::Running | State::Stopping | State::Starting);
         ServiceInfo {
             name: record.name.clone(),
@@ -144,6 +150,8 @@ impl ServiceInfo {
                 Restart::OnFailure(Some(most)) => format!("on-failure:{most}"),
             },
             health: record.health.clone(),
+            health_status,
+            health_watch: record.health_watch,
         }
     }
 
@@ -214,16 +222,6 @@ fn resources(resources: &Resources) -> String {
     format!("at most {}", parts.join(", "))
 }
 
-/// Formats a duration in one unit; `seconds` is negative if the clock was set back.
-fn span(seconds: i64) -> String {
-    match seconds.max(0) {
-        s if s < 120 => format!("{s} s"),
-        s if s < 7200 => format!("{} min", s / 60),
-        s if s < 172_800 => format!("{} h", s / 3600),
-        s => format!("{} days", s / 86_400),
-    }
-}
-
 pub(in crate::cli) fn ps(args: &PsArgs, context: &Context) -> Result<ExitCode> {
     let root = Store::default_root()?;
     let mut shown = Vec::new();
@@ -235,7 +233,7 @@ pub(in crate::cli) fn ps(args: &PsArgs, context: &Context) -> Result<ExitCode> {
             match service_dir.record() {
                 // A candidate of a restore.
                 Ok(record) if record.candidate_for.is_some() && !args.all => {}
-                Ok(record) => shown.push(ServiceInfo::new(&record, status)),
+                Ok(record) => shown.push(ServiceInfo::new(&service_dir, &record, status)),
                 Err(error) => {
                     let reason = error.to_string();
                     context.reporter().warning(Warning::ServiceUnreadable { reason });
@@ -251,7 +249,7 @@ pub(in crate::cli) fn ps(args: &PsArgs, context: &Context) -> Result<ExitCode> {
         context.print(&table::json(&shown))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut table = Table::new(["NAME", "IMAGE", "STATUS", "RESTARTS", "PORTS"]);
+    let mut table = Table::new(["NAME", "IMAGE", "STATUS", "HEALTH", "RESTARTS", "PORTS"]);
     for one in shown {
         let port = |port: &ShownPort| match port.port == port.container_port {
             true => format!("{}:{}{}", port.host, port.port, port.suffix()),
@@ -262,7 +260,8 @@ pub(in crate::cli) fn ps(args: &PsArgs, context: &Context) -> Result<ExitCode> {
         let words = one.status_text();
         let restarts: u32 = one.components.iter().map(|component| component.restarts).sum();
         let ports: Vec<String> = one.ports.iter().map(port).collect();
-        table.row([one.name, one.image, words, restarts.to_string(), ports.join(", ")]);
+        let health = health_text::short(one.health_status.as_ref(), one.health_watch.is_some());
+        table.row([one.name, one.image, words, health, restarts.to_string(), ports.join(", ")]);
     }
     context.print(&table.to_string())?;
     Ok(ExitCode::SUCCESS)
@@ -318,6 +317,15 @@ pub(in crate::cli) fn info(args: &InfoArgs, context: &Context) -> Result<ExitCod
     }
     row("restart", shown.restart.clone());
     row("health", shown.health.clone().unwrap_or_else(|| "its ports listen".into()));
+    if let Some(watch) = &shown.health_watch {
+        row("watched", health_text::watch(watch));
+    }
+    if let Some(health) = &shown.health_status {
+        row("state", health_text::long(health));
+        for line in health.output.iter().flat_map(|output| output.lines()) {
+            row("", line.to_owned());
+        }
+    }
     row("logs", service_dir.logs().display().to_string());
     context.print(&table.to_string())?;
     Ok(ExitCode::SUCCESS)

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::lines::{Source, is_empty, shorten};
 use super::values::{EnvVar, Os, overlap};
-use super::{Port, SCRIPT, Stop};
+use super::{Health, Port, SCRIPT, Stop};
 use super::{
     parse_components, parse_env, parse_health, parse_os, parse_ports, parse_secrets, parse_stop,
     parse_version, parse_volumes, ports_from_env,
@@ -146,8 +146,8 @@ pub struct Answers {
     pub ports: Vec<Port>,
     /// Absolute paths.
     pub volumes: Vec<String>,
-    /// A command for `/bin/sh -c`.
-    pub health: Option<String>,
+    /// A command for `/bin/sh -c`, and how to watch it.
+    pub health: Option<Health>,
     /// The stop signal and its time.
     pub stop: Option<Stop>,
 }
@@ -212,7 +212,7 @@ pub fn validate(key: Key, answer: &RawAnswer, script: &str) -> Result<Vec<String
         Key::Components => parse_components(output, script)?,
         Key::Ports => shown(parse_ports(output, script)?),
         Key::Volumes => parse_volumes(output, script)?,
-        Key::Health => parse_health(output, script)?.into_iter().collect(),
+        Key::Health => parse_health(output, script)?.map(Health::into_lines).unwrap_or_default(),
         Key::Stop => shown(parse_stop(output, script)?.into_iter().collect()),
     })
 }

@@ -229,16 +229,6 @@ fn check_volume(path: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Parses `query health`: one line, a command that `/bin/sh -c` runs in `/service` in the running container;
-/// exit code 0 means healthy. `None` if the pack has no health check.
-pub fn parse_health(output: &[u8], script: &str) -> Result<Option<String>> {
-    let line = sole(Source { script, key: "health" }, output)?;
-    match line {
-        Some(line) if line.text.trim().is_empty() => Err(line.bad("empty command")),
-        _ => Ok(line.map(|line| line.text.to_owned())),
-    }
-}
-
 /// Refuses a secret that is also an env variable, whose value is public.
 pub(super) fn overlap(secrets: &[String], env: &[EnvVar], script: &str) -> Result<()> {
     match env.iter().find(|var| secrets.contains(&var.name)) {

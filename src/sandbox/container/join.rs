@@ -45,6 +45,8 @@ pub(crate) struct JoinSpec {
     pub user: Option<String>,
     /// Whether the container has resource limits, which then apply to the command too.
     pub bounded: bool,
+    /// Whether to kill the rest of its process group when it ends.
+    pub kill_group: bool,
 }
 
 /// The standard streams of a command.
@@ -189,7 +191,7 @@ fn stage(
     let mut fds = vec![init.as_fd()];
     fds.extend(stdio.iter().map(AsFd::as_fd));
     // The command's stage needs the host's libraries, so it starts before it joins the container's mount namespace.
-    let bounded = request.spec.bounded;
+    let JoinSpec { bounded, kill_group, .. } = request.spec;
     let started = Stage::start(Path::new("/"), &request, &fds);
     let mut command = if bounded {
         started
@@ -202,14 +204,14 @@ fn stage(
     command.wait_for_exec()?;
     reply_with(channel, &(), &terminal)?;
     drop(terminal);
-    supervise(channel, command)
+    supervise(channel, command, kill_group)
 }
 
 /// Forwards svp's signals to the command until it has ended; kills it if svp has ended.
 ///
 /// Signals the process group: a script's children must not outlive it. Only this process, as the command's
 /// parent, knows that the PID has not been reused.
-fn supervise(channel: &Channel, command: Stage<JoinExecRequest>) -> Result<End> {
+fn supervise(channel: &Channel, command: Stage<JoinExecRequest>, kill_group: bool) -> Result<End> {
     let handle = pidfd_of(command.pid())?;
     // Clear the parent-death signal, because a killed process could not kill the command: the channel reports svp's
     // end.
@@ -220,7 +222,13 @@ fn supervise(channel: &Channel, command: Stage<JoinExecRequest>) -> Result<End> 
         match poll(&mut fds, None) {
             Err(rustix::io::Errno::INTR) => continue,
             Err(error) => return Err(Error::sandbox("poll").source(io::Error::from(error))),
-            Ok(_) if !fds[0].revents().is_empty() => return command.end(),
+            Ok(_) if !fds[0].revents().is_empty() => {
+                if kill_group {
+                    // Before it is reaped, so that no other group has this number. ESRCH: it had no children.
+                    let _ = killpg(group, Signal::SIGKILL);
+                }
+                return command.end();
+            }
             Ok(_) => {}
         }
         let Ok(Some((signal, _))) = channel.recv::<i32>() else {
@@ -278,7 +286,7 @@ fn exec(
             stdio.try_into().map_err(|_| Error::sandbox("the command has no stdio"))?
         }
     };
-    let JoinSpec { argv, mut env, cwd, user, bounded: _ } = request.spec;
+    let JoinSpec { argv, mut env, cwd, user, .. } = request.spec;
     seccomp::install()?;
     capabilities::drop_capabilities()?;
     if let Some(user) = &user {

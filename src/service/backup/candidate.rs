@@ -15,7 +15,7 @@ use super::cutover::{MovedVolume, candidate_prefix, remove_trees};
 use crate::error::{Error, Result};
 use crate::interrupt::{self, Cleaning};
 use crate::oci::Image;
-use crate::progress::Silent;
+use crate::progress::{Reporter, Silent};
 use crate::random_name::random_name;
 use crate::sandbox::{ArchivedVolume, Network, Sandbox, layer_sources, why_no_private_network};
 use crate::service::mount::MountSource;
@@ -76,6 +76,8 @@ impl Record {
         candidate.published = Vec::new();
         candidate.restart = Restart::No;
         candidate.remove = false;
+        // The restore itself waits for its health.
+        candidate.health_watch = None;
         // Without ports, a service gets the host's network if it can't have a private one.
         let private = self.network == Network::Private
             && !candidate.ports.is_empty()
@@ -130,7 +132,7 @@ impl<'a> Candidate<'a> {
     }
 
     /// Starts it, and waits until it is healthy.
-    pub(super) fn start(&mut self, limit: Duration) -> Result<()> {
+    pub(super) fn start(&mut self, limit: Duration, reporter: &dyn Reporter) -> Result<()> {
         let failed = |error| Error::sandbox("can't create a pipe").source(error);
         let (signals, stop) = std::io::pipe().map_err(failed)?;
         let (root, service_dir) = (self.root.clone(), self.service_dir.clone());
@@ -150,12 +152,12 @@ impl<'a> Candidate<'a> {
             self.stop()?;
             return Err(Error::sandbox("the fresh copy ended at once"));
         }
-        self.wait(limit)
+        self.wait(limit, reporter)
     }
 
     /// Waits until it is healthy.
-    pub(super) fn wait(&self, limit: Duration) -> Result<()> {
-        health::wait(&self.root, &self.service_dir, limit).map_err(|error| {
+    pub(super) fn wait(&self, limit: Duration, reporter: &dyn Reporter) -> Result<()> {
+        health::wait(&self.root, &self.service_dir, limit, reporter).map_err(|error| {
             let lines = self.last_lines();
             let error = Error::new(error.kind(), error.to_string());
             error.context("the fresh copy").hint(match lines.is_empty() {

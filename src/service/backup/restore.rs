@@ -134,18 +134,18 @@ fn read_into(
     match content {
         Content::Script => {
             reporter.step(Step::StartCopy);
-            candidate.start(request.limit)?;
+            candidate.start(request.limit, reporter)?;
             reporter.step(Step::RunScript { script: RESTORE.to_owned(), phase: None });
             let end = run_script(candidate, start, &mut request)?;
             if end != End::Exited(0) {
                 return Ok(Outcome::Failed(end));
             }
-            candidate.wait(request.limit)?;
+            candidate.wait(request.limit, reporter)?;
         }
         Content::Files => {
             reporter.step(Step::UnpackBackup);
             unpack(candidate, start, &request)?;
-            candidate.start(request.limit)?;
+            candidate.start(request.limit, reporter)?;
         }
     }
     Ok(Outcome::Done)
@@ -301,7 +301,7 @@ fn replace(
         drop(lock);
         if runs {
             monitor::start(root, service_dir, reporter)?;
-            health::wait(root, service_dir, limit)?;
+            health::wait(root, service_dir, limit, reporter)?;
         }
         Ok(())
     })();

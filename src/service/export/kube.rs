@@ -269,13 +269,20 @@ fn probes(model: &Model<'_>, index: usize) -> Vec<(&'static str, Yaml)> {
     }
     let command = vec!["/bin/sh".into(), "-c".into(), argument(health).into()];
     let exec = Yaml::from([("exec", [("command", Yaml::List(command))].into())]);
-    let probe = |period: u16, failures: u16| {
-        let exec = exec.clone().with("periodSeconds", period).with("timeoutSeconds", 10u16);
-        exec.with("failureThreshold", failures)
+    let watch = model.record.health_watch;
+    let timeout = watch.map_or(10, |watch| watch.timeout);
+    let number = |number: u32| Yaml::Number(number.into());
+    let probe = |period: u32, failures: u32| {
+        let exec = exec.clone().with("periodSeconds", number(period));
+        exec.with("timeoutSeconds", number(timeout)).with("failureThreshold", number(failures))
     };
-    let mut out = vec![("startupProbe", probe(5, 60)), ("readinessProbe", probe(10, 3))];
+    let (often, seldom, retries) =
+        watch.map_or((10, 30, 3), |watch| (watch.interval, watch.interval, watch.retries));
+    let patience = watch.map_or(0, |watch| watch.start_period.div_ceil(5)).max(60);
+    let mut out =
+        vec![("startupProbe", probe(5, patience)), ("readinessProbe", probe(often, retries))];
     if model.record.components.len() < 2 {
-        out.push(("livenessProbe", probe(30, 3)));
+        out.push(("livenessProbe", probe(seldom, retries)));
     }
     out
 }

@@ -3,8 +3,9 @@
 //! The service keeps its address and its ports on the host, so that `%IP` and clients' settings stay valid.
 //! podman itself creates volumes and fills new ones from the image. Secrets are podman secrets, referenced by name.
 
+use super::super::health_watch::OnUnhealthy;
 use super::super::mount::{Mount, MountSource};
-use super::super::record::Restart;
+use super::super::record::{Record, Restart};
 use super::unit::{Dollar, Unit, line, word};
 use super::{
     Exported, File, Model, Secrets, limits, linked_services, systemctl, systemd_timeout,
@@ -222,7 +223,7 @@ fn container(model: &Model<'_>, name: &str, component: Option<&str>) -> Result<F
     }
     if let Some(health) = record.health.as_deref().filter(|_| is_first) {
         unit.set("HealthCmd", health_command(health)?);
-        unit.set("HealthInterval", "30s").set("HealthTimeout", "10s");
+        watch(record, &mut unit);
     }
     let restart = if record.restart == Restart::Always { "always" } else { "on-failure" };
     unit.section("Service").set("Restart", restart);
@@ -233,6 +234,23 @@ fn container(model: &Model<'_>, name: &str, component: Option<&str>) -> Result<F
         unit.section("Install").set("WantedBy", "default.target");
     }
     Ok(file(format!("{name}.container"), unit))
+}
+
+/// The times of the health check. podman can't restart a container that systemd manages; systemd does.
+fn watch(record: &Record, unit: &mut Unit) {
+    let Some(watch) = &record.health_watch else {
+        unit.set("HealthInterval", "30s").set("HealthTimeout", "10s");
+        return;
+    };
+    unit.set("HealthInterval", format!("{}s", watch.interval))
+        .set("HealthTimeout", format!("{}s", watch.timeout))
+        .set("HealthRetries", watch.retries);
+    if watch.start_period > 0 {
+        unit.set("HealthStartPeriod", format!("{}s", watch.start_period));
+    }
+    if watch.on_failure == OnUnhealthy::Restart {
+        unit.set("HealthOnFailure", "kill");
+    }
 }
 
 fn variables(model: &Model<'_>, unit: &mut Unit) {

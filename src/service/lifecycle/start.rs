@@ -29,5 +29,5 @@ pub(crate) fn start(
 ) -> Result<()> {
     refuse_during_copy(service_dir)?;
     monitor::start(root, service_dir, reporter)?;
-    request.wait.map_or(Ok(()), |limit| health::wait(root, service_dir, limit))
+    request.wait.map_or(Ok(()), |limit| health::wait(root, service_dir, limit, reporter))
 }

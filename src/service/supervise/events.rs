@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::health_watch::Watch;
 use super::{Hooks, Supervisor, TICK, milliseconds};
 use crate::error::{Error, Result};
 use crate::progress::ServiceNote;
@@ -82,11 +83,12 @@ impl Supervisor<'_> {
             .into_iter()
             .chain(components)
             .chain(service.map(Service::init_pidfd))
+            .chain(self.watch.as_ref().and_then(Watch::fd))
             .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
             .collect();
         let times =
             self.components.iter().flat_map(|component| [component.next_start, component.deadline]);
-        let times = times.chain([until]);
+        let times = times.chain([until, self.watch.as_ref().map(Watch::due)]);
         let next = times.flatten().min().map(|at| at.saturating_duration_since(Instant::now()));
         // A deadline in the past must not make the loop spin.
         let pause = next.unwrap_or(TICK).clamp(Duration::from_millis(10), TICK);
@@ -104,7 +106,7 @@ impl Supervisor<'_> {
         Ok(Ready {
             control: ready[0],
             signal: ready[1],
-            container: ready[components.end..].contains(&true),
+            container: service.is_some() && ready[components.end],
             components: ready[components].to_vec(),
         })
     }

@@ -4,6 +4,7 @@
 mod backoff;
 mod component;
 mod events;
+mod health_watch;
 mod requests;
 
 use std::os::fd::OwnedFd;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use backoff::Backoff;
 use component::SupervisedComponent;
+use health_watch::Watch;
 
 use crate::error::{Error, IoContext, Result};
 use crate::progress::{Reporter, ServiceNote};
@@ -85,6 +87,7 @@ pub(crate) fn supervise(job: &Job<'_>, hooks: &mut Hooks<'_>) -> Result<i32> {
         code: 0,
         earlier_oom_kills: 0,
         start_error: None,
+        watch: None,
     };
     let result = supervisor.run(hooks);
     let status = &mut supervisor.status;
@@ -117,6 +120,8 @@ struct Supervisor<'a> {
     earlier_oom_kills: u64,
     /// Why a component can't be started at all.
     start_error: Option<Error>,
+    /// The watch of its health, if it is watched.
+    watch: Option<Watch>,
 }
 
 /// How a container ended.
@@ -263,8 +268,11 @@ impl Supervisor<'_> {
             // Before any process of the service runs: the next start must know which process to wait for.
             self.write_status();
             self.earlier_oom_kills = self.status.memory_kills;
+            self.begin_watch();
             // When this returns the container is gone, so the pipes are closed and the threads end.
             let result = self.supervise_container(service, hooks);
+            // A check that still runs ends with the container.
+            self.watch = None;
             container_ended.store(true, Ordering::SeqCst);
             result
         })
@@ -319,6 +327,7 @@ impl Supervisor<'_> {
                 hooks.reporter.note(ServiceNote::ComponentStuck.into());
                 return Ok(self.give_up_on_components());
             }
+            self.watch_health(&service, hooks);
             if looked.elapsed() > TICK {
                 looked = Instant::now();
                 self.report_oom_kills(&service, hooks);

@@ -10,6 +10,7 @@ mod dropped;
 mod exact;
 mod export;
 mod hard;
+mod health;
 mod host_name;
 mod interop;
 mod interrupt;

@@ -177,7 +177,8 @@ fn invalid_volumes_are_refused(#[case] output: &str, #[case] says: &str) {
 #[test]
 fn health_is_one_command() {
     assert_eq!(parse_health(b"", SCRIPT).unwrap(), None);
-    let command = parse_health(b"mysqladmin ping -h 127.0.0.1\n", SCRIPT).unwrap();
+    let health = parse_health(b"mysqladmin ping -h 127.0.0.1\n", SCRIPT).unwrap();
+    let command = health.map(|health| health.command);
     assert_eq!(command.as_deref(), Some("mysqladmin ping -h 127.0.0.1"));
     refused(parse_health(b" \n", SCRIPT), "health", "empty command");
     refused(parse_health(b"a\nb\n", SCRIPT), "health", "line 2");

@@ -1,0 +1,266 @@
+//! Checks the health of a running service at intervals, and restarts it on request when it is unhealthy.
+//!
+//! A health command runs on a thread of its own, and only one at a time: one that hangs, even beyond SIGKILL, delays
+//! neither the supervisor nor the end of the service.
+
+use std::io::PipeReader;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::time::{Duration, Instant};
+
+use super::backoff::Backoff;
+use super::{Hooks, Supervisor};
+use crate::error::{Error, Result};
+use crate::progress::ServiceNote;
+use crate::sandbox::{End, JoinSpec, Service, join};
+use crate::service::health;
+use crate::service::health_watch::{Failure, HealthState, HealthStatus, HealthWatch, OnUnhealthy};
+use crate::service::record::{Record, Restart};
+use crate::service::status::{State, now};
+
+/// The pause before the first check; it doubles until the service is healthy, up to the interval.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// How long a health command may outlast its time limit, for its start and its end, before it counts as failed.
+const OVERTIME: Duration = Duration::from_secs(10);
+
+/// The watch of a container.
+pub(super) struct Watch {
+    settings: HealthWatch,
+    /// When the next check is due.
+    next: Instant,
+    /// The pause before the next check while the service is starting.
+    pause: Duration,
+    /// Until when failures don't count.
+    grace: Instant,
+    /// Whether it has been healthy since its last start.
+    was_healthy: bool,
+    check: Option<Check>,
+    backoff: Backoff,
+}
+
+/// A health command that runs.
+struct Check {
+    /// Reaches end of file when there is a result.
+    done: PipeReader,
+    result: Receiver<Result<Option<Failure>>>,
+    began: Instant,
+    /// Whether it has counted as failed already.
+    late: bool,
+}
+
+impl Watch {
+    pub(super) fn new(record: &Record) -> Option<Watch> {
+        let settings = record.health_watch?;
+        // The user asks for these restarts, so only the number of the policy limits them.
+        let policy = match record.restart {
+            limited @ Restart::OnFailure(Some(_)) => limited,
+            _ => Restart::Always,
+        };
+        let mut watch = Watch {
+            settings,
+            next: Instant::now(),
+            pause: FIRST_PAUSE,
+            grace: Instant::now(),
+            was_healthy: false,
+            check: None,
+            backoff: Backoff::new(policy),
+        };
+        watch.begin(Duration::ZERO);
+        Some(watch)
+    }
+
+    /// Gives the service its time to become healthy, and `extra`.
+    fn begin(&mut self, extra: Duration) {
+        let interval = Duration::from_secs(self.settings.interval.into());
+        let start_period = Duration::from_secs(self.settings.start_period.into());
+        let now = Instant::now();
+        self.pause = FIRST_PAUSE.min(interval);
+        self.next = now + self.pause;
+        self.grace = now + start_period.max(interval) + extra;
+        self.was_healthy = false;
+    }
+
+    /// When the watch has something to do, unless its check ends first.
+    pub(super) fn due(&self) -> Instant {
+        match &self.check {
+            None => self.next,
+            Some(check) => check.began + self.limit(),
+        }
+    }
+
+    /// A descriptor that is readable when its check has ended.
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.check.as_ref().map(|check| check.done.as_fd())
+    }
+
+    fn limit(&self) -> Duration {
+        Duration::from_secs(self.settings.timeout.into()) + OVERTIME
+    }
+
+    /// Returns the result of a check that has ended, or whose time is up.
+    fn result(&mut self) -> Option<Option<Failure>> {
+        let limit = self.limit();
+        let check = self.check.as_mut()?;
+        match check.result.try_recv() {
+            Ok(result) => {
+                let late = check.late;
+                self.check = None;
+                // A check that failed already for its lateness does not count twice.
+                return (!late).then(|| result.unwrap_or_else(|error| Some(error.into())));
+            }
+            Err(TryRecvError::Disconnected) => self.check = None,
+            Err(TryRecvError::Empty) if check.late || check.began.elapsed() < limit => return None,
+            Err(TryRecvError::Empty) => check.late = true,
+        }
+        Some(Some(Failure::new("its health command does not start or does not end")))
+    }
+
+    /// Schedules the next check.
+    fn schedule(&mut self) {
+        let interval = Duration::from_secs(self.settings.interval.into());
+        self.pause = if self.was_healthy { interval } else { (self.pause * 2).min(interval) };
+        self.next = Instant::now() + self.pause;
+    }
+}
+
+impl Supervisor<'_> {
+    /// Begins the watch of a new container.
+    pub(super) fn begin_watch(&mut self) {
+        self.watch = Watch::new(self.job.record);
+        if self.watch.is_some() {
+            let health = self.status.health.get_or_insert_with(HealthStatus::starting);
+            health.state = HealthState::Starting;
+            health.failures = 0;
+        }
+    }
+
+    /// Starts a check if one is due, and records the result of one that has ended.
+    pub(super) fn watch_health(&mut self, service: &Service, hooks: &Hooks<'_>) {
+        let Some(watch) = &mut self.watch else { return };
+        if let Some(result) = watch.result() {
+            watch.schedule();
+            self.record_check(result, hooks);
+            return;
+        }
+        let restarting = self.components.iter().any(|component| component.deadline.is_some());
+        let idle = self.stopping || restarting || self.status.state != State::Running;
+        if idle || watch.check.is_some() || Instant::now() < watch.next {
+            return;
+        }
+        let down = self.status.components.iter().find(|component| !component.running);
+        if let Some(down) = down {
+            let failure = Failure::new(format!("its component {} is down", down.name));
+            watch.schedule();
+            self.record_check(Some(failure), hooks);
+        } else if let Some(command) = &self.job.record.health {
+            let timeout = Duration::from_secs(watch.settings.timeout.into());
+            match self.start_check(command, service, timeout) {
+                Ok(check) => self.set_check(check),
+                Err(error) => self.failed_check(error, hooks),
+            }
+        } else {
+            watch.schedule();
+            let result = health::listening(&self.status, self.job.record);
+            self.record_check(result, hooks);
+        }
+    }
+
+    fn set_check(&mut self, check: Check) {
+        if let Some(watch) = &mut self.watch {
+            watch.check = Some(check);
+        }
+    }
+
+    fn failed_check(&mut self, error: Error, hooks: &Hooks<'_>) {
+        if let Some(watch) = &mut self.watch {
+            watch.schedule();
+        }
+        self.record_check(Some(error.into()), hooks);
+    }
+
+    /// Starts the health command in the container.
+    fn start_check(&self, command: &str, service: &Service, timeout: Duration) -> Result<Check> {
+        let failed = |error| Error::sandbox("can't start the health command").source(error);
+        let record = self.job.record;
+        let spec = JoinSpec {
+            argv: health::argv(command),
+            env: self.job.env.clone(),
+            cwd: record.cwd.clone(),
+            user: None,
+            bounded: !record.resources.is_unbounded(),
+            kill_group: true,
+        };
+        let namespace = service.user_namespace().try_clone_to_owned().map_err(failed)?;
+        let init = service.init_pidfd().try_clone_to_owned().map_err(failed)?;
+        let secrets = record.secrets.clone();
+        let (done, ends) = std::io::pipe().map_err(failed)?;
+        let (sender, result) = channel();
+        let run = move || {
+            let join = |stdio| join(namespace.as_fd(), init.as_fd(), &spec, stdio);
+            // The supervisor may be gone.
+            let _ = sender.send(health::run(join, &secrets, timeout));
+            drop(ends);
+        };
+        std::thread::Builder::new().spawn(run).map_err(failed)?;
+        Ok(Check { done, result, began: Instant::now(), late: false })
+    }
+
+    /// Records the result of a check; restarts the service if it is unhealthy and this is wanted.
+    fn record_check(&mut self, failure: Option<Failure>, hooks: &Hooks<'_>) {
+        let (Some(watch), false) = (&mut self.watch, self.stopping) else { return };
+        let health = self.status.health.get_or_insert_with(HealthStatus::starting);
+        health.record(failure.as_ref(), now());
+        let before = health.state;
+        match failure {
+            None => {
+                health.failures = 0;
+                health.state = HealthState::Healthy;
+                watch.was_healthy = true;
+                if before == HealthState::Unhealthy {
+                    hooks.reporter.note(ServiceNote::Healthy.into());
+                }
+            }
+            Some(_) if !watch.was_healthy && Instant::now() < watch.grace => {}
+            Some(failure) => {
+                health.failures = health.failures.saturating_add(1);
+                if health.failures >= watch.settings.retries {
+                    health.state = HealthState::Unhealthy;
+                }
+                let becomes = before != HealthState::Unhealthy;
+                if health.state == HealthState::Unhealthy && becomes {
+                    let reason = failure.to_string();
+                    hooks.reporter.note(ServiceNote::Unhealthy { reason }.into());
+                }
+                if health.state == HealthState::Unhealthy
+                    && watch.settings.on_failure == OnUnhealthy::Restart
+                {
+                    self.restart_unhealthy(hooks);
+                }
+            }
+        }
+        self.write_status();
+    }
+
+    /// Restarts all components, unless the number of the restart policy is used up.
+    fn restart_unhealthy(&mut self, hooks: &Hooks<'_>) {
+        let Some(watch) = &mut self.watch else { return };
+        // Only a service that was healthy in between starts anew with its failures.
+        let ran = if watch.was_healthy { Duration::MAX } else { Duration::ZERO };
+        let Some(pause) = watch.backoff.pause_after(End::Exited(1), ran) else { return };
+        watch.begin(pause);
+        if let Some(health) = &mut self.status.health {
+            health.state = HealthState::Starting;
+            health.failures = 0;
+            health.restarts = health.restarts.saturating_add(1);
+        }
+        hooks.reporter.note(ServiceNote::UnhealthyRestart.into());
+        let (signal, seconds) = (self.job.record.stop_signal, self.job.record.stop_seconds());
+        let now = Instant::now();
+        let components = self.components.iter_mut().zip(&mut self.status.components);
+        for (component, component_status) in components.filter(|(component, _)| component.running) {
+            component_status.killed = false;
+            component.restart_requested = true;
+            component.stop(Some((signal, seconds)), now);
+        }
+    }
+}
