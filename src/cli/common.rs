@@ -64,6 +64,11 @@ impl Context {
         announce_if_slow(self.reporter(), Step::WaitForStore, || Store::open(&root))
     }
 
+    /// Copies a script's standard error, byte for byte.
+    pub(super) fn show_script_errors(&self, bytes: &[u8]) {
+        self.reporter.write_raw(bytes);
+    }
+
     /// Clears the progress bars.
     pub(super) fn finish(&self) {
         self.reporter.finish();

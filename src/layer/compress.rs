@@ -78,11 +78,11 @@ pub fn decoder<R: Read + 'static>(input: R, c: Compression) -> Result<Box<dyn Re
 ///
 /// # Errors
 /// As [`decoder`].
-pub fn decoder_within<R: Read + 'static>(
+pub fn decoder_within<'a, R: Read + 'a>(
     input: R,
     c: Compression,
     window: u64,
-) -> Result<Box<dyn Read>> {
+) -> Result<Box<dyn Read + 'a>> {
     let mut input = BufReader::with_capacity(READ_AHEAD, input);
     if c == Compression::None {
         return Ok(Box::new(input));

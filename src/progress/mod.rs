@@ -33,6 +33,8 @@ pub enum Event<'a> {
         /// Its digest.
         digest: &'a str,
     },
+    /// Bytes of a backup were written or read.
+    BackupProgress(BackupProgress<'a>),
     /// A request to a registry failed and is retried after a delay.
     Retry(Retry),
     /// A piece of a script's output, verbatim: not necessarily whole lines or UTF-8.
@@ -51,6 +53,31 @@ pub struct Transfer<'a> {
     pub done: u64,
     /// Total bytes, if known.
     pub total: Option<u64>,
+}
+
+/// The progress of a backup or a restore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct BackupProgress<'a> {
+    /// The service.
+    pub service: &'a str,
+    /// Whether a backup is written or read.
+    pub direction: BackupDirection,
+    /// Bytes done so far: of a new backup before compression, of one that is read as it is stored.
+    pub done: u64,
+    /// Total bytes, if known.
+    pub total: Option<u64>,
+    /// Whether this is the last event of this backup.
+    pub finished: bool,
+}
+
+/// Whether a backup is written or read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BackupDirection {
+    /// It is written.
+    Backup,
+    /// It is read.
+    Restore,
 }
 
 /// The direction of a transfer.

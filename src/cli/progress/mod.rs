@@ -1,5 +1,6 @@
 //! Progress on standard error: bars on a terminal, plain lines elsewhere, JSON lines for programs.
 
+mod backup;
 mod words;
 
 use std::collections::HashMap;
@@ -12,7 +13,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::escape::escape_controls;
-use crate::progress::{Event, Reporter, Transfer};
+use crate::progress::{BackupProgress, Event, Reporter, Transfer};
+use backup::BackupLine;
 pub(crate) use words::line;
 
 /// Progress output.
@@ -27,6 +29,10 @@ pub(super) enum Style {
     /// Warnings and errors only
     Quiet,
 }
+
+/// Interval between plain lines of one backup, and the time before the first.
+const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
+const PLAIN_DELAY: Duration = Duration::from_secs(2);
 
 /// Displays the events that the library reports.
 pub(super) struct Terminal {
@@ -53,6 +59,8 @@ struct State {
     last_printed: HashMap<String, Instant>,
     /// Output of a script after its last newline.
     partial: Vec<u8>,
+    /// The backup being written or read.
+    backup: BackupLine,
 }
 
 /// Longer lines of a script are printed in pieces of this many bytes.
@@ -75,9 +83,36 @@ impl Terminal {
     pub(super) fn finish(&self) {
         if let Ok(mut state) = self.state.lock() {
             self.flush_partial(&mut state);
+            state.backup.clear();
             for (_, bar) in state.transfers.drain() {
                 bar.finish_and_clear();
             }
+        }
+    }
+
+    /// Copies bytes to standard error, without disturbing the bars.
+    pub(super) fn write_raw(&self, bytes: &[u8]) {
+        let Ok(state) = self.state.lock() else { return };
+        // The reader may have closed its end.
+        let write = || drop(std::io::stderr().lock().write_all(bytes));
+        match &state.bars {
+            Some(bars) => bars.suspend(write),
+            None => write(),
+        }
+    }
+
+    fn backup(&self, state: &mut State, event: &Event<'_>, progress: &BackupProgress<'_>) {
+        if self.amount < Amount::All {
+            return;
+        }
+        let State { backup, bars, .. } = state;
+        let due = match (self.style, &bars) {
+            (Style::Json, _) => backup.is_due(progress, JSON_INTERVAL, Duration::ZERO),
+            (_, Some(bars)) => return backup.draw(bars, progress),
+            _ => backup.is_due(progress, PLAIN_INTERVAL, PLAIN_DELAY),
+        };
+        if due {
+            self.print_event(state, event);
         }
     }
 
@@ -184,6 +219,7 @@ impl Reporter for Terminal {
         match event {
             Event::ScriptOutput(bytes) => self.script_output(&mut state, bytes),
             Event::Transfer(transfer) => self.transfer(&mut state, &event, transfer),
+            Event::BackupProgress(progress) => self.backup(&mut state, &event, &progress),
             Event::Transferred { digest } => self.transferred(&mut state, &event, digest),
             _ => self.print_event(&mut state, &event),
         }

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::super::table::size;
-use crate::progress::{BackupNote, Event, ImageNote, Note, PortReason, ServiceNote, Step, Warning};
+use crate::progress::{
+    BackupDirection, BackupNote, BackupProgress, Event, ImageNote, Note, PortReason, ServiceNote,
+    Step, Warning,
+};
 
 /// Formats an event as a line of text; `None` for transfers and script output.
 pub(crate) fn line(event: &Event<'_>) -> Option<String> {
@@ -18,6 +21,16 @@ pub(crate) fn line(event: &Event<'_>) -> Option<String> {
             retry.attempts,
             seconds(retry.delay)
         ),
+        Event::BackupProgress(progress) => {
+            let BackupProgress { service, direction, done, total, finished } = progress;
+            let what = match direction {
+                BackupDirection::Backup => "backup",
+                BackupDirection::Restore => "restore",
+            };
+            let of = total.map_or(String::new(), |total| format!(" of {}", size(total)));
+            let so_far = if *finished { ", done" } else { " so far" };
+            format!("{what} of {service}: {}{of}{so_far}", size(*done))
+        }
         Event::Transfer(_) | Event::Transferred { .. } | Event::ScriptOutput(_) => return None,
     })
 }

@@ -13,9 +13,11 @@ use super::super::table;
 use super::find::find;
 use crate::error::{Error, IoContext, Result};
 use crate::layer::settings::Settings;
-use crate::progress::{BackupNote, Warning};
+use crate::progress::{BackupNote, Step, Warning, announce_if_slow};
 use crate::sandbox::{End, Sandbox};
-use crate::service::backup::create::{Output, Scripts, Sink, export_files, run_backup_script};
+use crate::service::backup::create::{
+    BACKUP, Output, Scripts, Sink, export_files, run_backup_script,
+};
 use crate::service::backup::header::BackupStart;
 use crate::service::backup::output_file::OutputFile;
 use crate::service::backup::restore::{self, Outcome, RestoreRequest};
@@ -94,12 +96,13 @@ pub(in crate::cli) fn backup(args: &BackupArgs, context: &Context) -> Result<Exi
     if let Some(path) = &args.show {
         return show_header(path, context);
     }
+    let show = |bytes: &[u8]| context.show_script_errors(bytes);
     let settings = Settings::new(args.compression.into(), args.compression_level)?;
     let (root, service_dir) = find(args.name.as_deref().unwrap_or_default())?;
     if let Some(path) = &args.input {
         let input = input(Some(path))?;
         let outcome =
-            restore::verify(request(&root, &service_dir, input, None, &args.how, context))?;
+            restore::verify(request(&root, &service_dir, input, None, &args.how, context, &show))?;
         return verified(outcome, context);
     }
     let path = args.output.as_deref().filter(|path| *path != Path::new("-"));
@@ -120,8 +123,15 @@ pub(in crate::cli) fn backup(args: &BackupArgs, context: &Context) -> Result<Exi
         let written = target.written()?;
         // Don't detect the compression: an uncompressed backup may begin like a compressed one.
         let compression = Some(args.compression);
-        let outcome =
-            restore::verify(request(root, service_dir, written, compression, &args.how, context))?;
+        let outcome = restore::verify(request(
+            root,
+            service_dir,
+            written,
+            compression,
+            &args.how,
+            context,
+            &show,
+        ))?;
         if outcome != Outcome::Done {
             return verified(outcome, context);
         }
@@ -135,7 +145,8 @@ pub(in crate::cli) fn restore(args: &RestoreArgs, context: &Context) -> Result<E
     let (root, service_dir) = find(&args.name)?;
     let path = args.input.as_deref().filter(|path| *path != Path::new("-"));
     let input = input(path)?;
-    let request = request(&root, &service_dir, input, args.compression, &args.how, context);
+    let show = |bytes: &[u8]| context.show_script_errors(bytes);
+    let request = request(&root, &service_dir, input, args.compression, &args.how, context, &show);
     match restore::restore(request)? {
         Outcome::Done => {
             context.print(&format!("{}\n", args.name))?;
@@ -185,6 +196,7 @@ fn request<'a>(
     compression: Option<CompressionFormat>,
     how: &HowArgs,
     context: &'a Context,
+    show: &'a (dyn Fn(&[u8]) + Sync),
 ) -> RestoreRequest<'a> {
     RestoreRequest {
         root,
@@ -193,7 +205,7 @@ fn request<'a>(
         compression: compression.map(Into::into),
         force: how.force,
         limit: Duration::from_secs(how.wait),
-        show: &show,
+        show,
         reporter: context.reporter(),
     }
 }
@@ -322,6 +334,7 @@ impl Source {
 
     /// Writes the backup; returns the exit status of the pack's script.
     fn write(&self, to: &mut dyn Sink, settings: Settings, context: &Context) -> Result<End> {
+        let show = |bytes: &[u8]| context.show_script_errors(bytes);
         let output = Output { to, settings, show: &show };
         if !self.scripts.backup {
             export_files(&self.root, &self.service_dir, output, context.reporter())?;
@@ -330,17 +343,14 @@ impl Source {
         if !self.scripts.restore {
             context.reporter().note(BackupNote::NoRestoreScript.into());
         }
-        context.finish();
-        let (end, any) = run_backup_script(&self.root, &self.service_dir, &self.record, output)?;
+        let reporter = context.reporter();
+        let step = Step::RunScript { script: BACKUP.to_owned(), phase: None };
+        let (end, any) = announce_if_slow(reporter, step, || {
+            run_backup_script(&self.root, &self.service_dir, &self.record, output, reporter)
+        })?;
         if end == End::Exited(0) && !any {
             context.reporter().warning(Warning::BackupEmpty);
         }
         Ok(end)
     }
-}
-
-/// Copies a script's standard error.
-fn show(bytes: &[u8]) {
-    // The reader may have closed its end.
-    let _ = std::io::stderr().lock().write_all(bytes);
 }

@@ -102,6 +102,11 @@ impl Record {
 }
 
 impl<'a> Candidate<'a> {
+    /// The name of the service that it is a copy of.
+    pub(super) fn service(&self) -> &str {
+        self.record.hostname()
+    }
+
     /// Creates a fresh copy without starting it.
     pub(super) fn create(root: &Path, sandbox: &'a Sandbox, old: &Record) -> Result<Candidate<'a>> {
         let image = Store::open(root)?.load_image(&old.manifest)?;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::cutover::{CopyLock, RestoreLock, recover_abandoned};
 use super::header::{Content, Header};
+use super::meter::{Meter, Metered};
 use super::quiesce::{lock, shared};
 use crate::error::{Error, Kind, Result};
 use crate::interrupt;
@@ -90,6 +91,7 @@ pub(crate) fn run_backup_script(
     service_dir: &ServiceDir,
     record: &Record,
     output: Output<'_>,
+    reporter: &dyn Reporter,
 ) -> Result<(End, bool)> {
     let failed = |error| Error::new(Kind::Storage, "can't create a pipe").source(error);
     let spec = exec::spec(&Store::open(root)?, record, vec![BACKUP.to_owned()])?;
@@ -125,8 +127,10 @@ pub(crate) fn run_backup_script(
         });
         let mut encoder = encoder;
         let mut any = false;
+        let mut meter = Meter::of_backup(&record.name, reporter);
         let written = drain(&stdout, ended, DRAIN_TIMEOUT, &mut |bytes| {
             any |= !bytes.is_empty();
+            meter.add(bytes.len());
             encoder.write_all(bytes).map_err(write_error)
         });
         if written.is_err() {
@@ -238,9 +242,11 @@ fn copy(
     let mut encoder = Encoder::new(to, settings, threads())?;
     let (tar, theirs) = std::io::pipe().map_err(failed)?;
     std::thread::scope(|scope| {
+        let meter = Meter::of_backup(&record.name, reporter);
         let volumes = record.saved_volumes();
         let saved = scope.spawn(move || sandbox.export_volumes(&overlay, &volumes, theirs.into()));
-        let written = io::copy(&mut { tar }, &mut encoder).map_err(write_error);
+        let written =
+            io::copy(&mut Metered { from: tar, meter }, &mut encoder).map_err(write_error);
         let saved = saved.join().unwrap_or_else(|_| Err(Error::sandbox("copying panicked")));
         interrupt::check()?;
         written?;

@@ -16,6 +16,7 @@ mod candidate;
 pub(crate) mod create;
 pub(crate) mod cutover;
 pub(crate) mod header;
+mod meter;
 pub(crate) mod output_file;
 mod quiesce;
 pub(crate) mod restore;

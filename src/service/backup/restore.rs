@@ -12,6 +12,7 @@ use super::candidate::Candidate;
 use super::create::{RESTORE, Scripts, file};
 use super::cutover::{Cutover, RestoreLock, Winner, recover_abandoned};
 use super::header::{BackupStart, Content, Header};
+use super::meter::Meter;
 use super::quiesce::{lock, shared};
 use super::stream_to_script::{InterruptibleReader, stream_to_script};
 use crate::error::{Context, Error, Kind, Result};
@@ -239,7 +240,9 @@ fn run_script(
             });
         });
         let mut into = file(into);
-        let streamed = stream_to_script(start, input, &mut into, &|| failed.load(Ordering::SeqCst));
+        let meter = Meter::of_restore(candidate.service(), &input, request.reporter);
+        let failed = || failed.load(Ordering::SeqCst);
+        let streamed = stream_to_script(start, input, &mut into, &failed, meter);
         if streamed.is_err() {
             // Before its input ends: the script must not mistake a part for the whole backup.
             killer.signal(libc::SIGKILL);
@@ -266,7 +269,8 @@ fn unpack(
         let filled = scope.spawn(move || candidate.import(store, OwnedFd::from(tar)));
         let mut into = file(into);
         // The import reads to the end, or has failed.
-        let streamed = stream_to_script(start, input, &mut into, &|| true);
+        let meter = Meter::of_restore(candidate.service(), &input, request.reporter);
+        let streamed = stream_to_script(start, input, &mut into, &|| true, meter);
         drop(into);
         let filled = filled.join().unwrap_or_else(|_| Err(Error::sandbox("unpacking panicked")));
         interrupt::check()?;

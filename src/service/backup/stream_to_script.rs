@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::header::BackupStart;
+use super::meter::{Meter, Metered};
 use crate::error::{Error, Kind, Result};
 use crate::interrupt;
 use crate::layer::compress::{decoder_within, is_window_too_large};
@@ -20,9 +21,11 @@ pub(super) fn stream_to_script(
     input: File,
     into: &mut dyn Write,
     failed: &dyn Fn() -> bool,
+    meter: Meter<'_>,
 ) -> Result<()> {
     let compression = start.compression;
-    let mut data = decoder_within(start.rejoin(InterruptibleReader(input)), compression, WINDOW)
+    let input = Metered { from: InterruptibleReader(input), meter };
+    let mut data = decoder_within(start.rejoin(input), compression, WINDOW)
         .map_err(|error| Error::new(error.kind(), error.to_string()).context("the backup"))?;
     let mut buffer = vec![0; 128 << 10];
     let mut wanted = true;

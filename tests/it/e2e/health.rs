@@ -139,11 +139,12 @@ fn a_health_command_that_hangs_neither_piles_up_nor_delays_a_stop() {
 fn the_output_of_a_health_command_is_bounded_escaped_and_without_secrets() {
     let env = TestEnv::new();
     let run = "#!/bin/sh\necho up\nexec sleep 1000\n";
-    let check = query(
-        "echo 'i=0; while [ $i -lt 3000 ]; do echo \"line $i xxxxxxxxxxxxxxxxxxxx\"; i=$((i+1)); done; \
-         printf \"\\033]0;owned\\007 $X_PASSWORD\\n\"; kill -9 $$'",
-    );
-    instance(&env, "loud", &check, BUILD, run);
+    let build = "#!/bin/sh\ncat >/check <<'END'\n\
+        i=0; while [ $i -lt 3000 ]; do echo \"line $i xxxxxxxxxxxxxxxxxxxx\"; i=$((i+1)); done\n\
+        printf '\\033]0;owned\\007 %s\\n' \"$X_PASSWORD\"\nkill -9 $$\nEND\n";
+    // The shell that runs the script replaces itself by it.
+    let check = query("echo 'exec sh /check'");
+    instance(&env, "loud", &check, build, run);
     env.ok(["run", "-d", "loud", "--health-interval=1", "--health-retries=1"]);
     wait_for(&env, "loud", "unhealthy");
     let variables: Value =

@@ -22,6 +22,7 @@ mod memory;
 mod network;
 mod no_network;
 mod pack_layer;
+mod progress;
 mod reproducible;
 mod resources;
 mod round_trip;

@@ -454,3 +454,20 @@ fn commands_that_read_an_archive_do_not_wait_for_a_terminal() {
     }
     env.assert_nothing_left();
 }
+
+#[test]
+fn a_backup_shows_its_bytes_beside_the_scripts_messages() {
+    let env = TestEnv::new();
+    super::progress::slow_backup(&env, "keys");
+    let screen = Screen::run(&env, "svp backup keys -o file --compression none");
+    screen.waits_for("a bar with bytes", |screen| {
+        screen.lines().any(|line| line.trim_start().starts_with("backup ") && line.contains("KiB"))
+    });
+    screen.shows("ended with 0");
+    let text = screen.text();
+    assert!(text.contains("a warning\n") && !text.contains("KiB"), "{text}");
+    drop(screen);
+    env.ok(["rm", "-f", "keys"]);
+    std::fs::remove_file(env.path("file")).unwrap();
+    env.assert_nothing_left();
+}
