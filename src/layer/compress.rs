@@ -106,7 +106,7 @@ fn read_head(input: &mut impl Read) -> Result<Vec<u8>> {
     Ok(magic[..length].to_vec())
 }
 
-fn decode<R: Read + 'static>(input: R, c: Compression, window: u64) -> Result<Box<dyn Read>> {
+fn decode<'a, R: Read + 'a>(input: R, c: Compression, window: u64) -> Result<Box<dyn Read + 'a>> {
     Ok(match c {
         Compression::None => Box::new(input),
         Compression::Gzip => {

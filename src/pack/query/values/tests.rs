@@ -2,6 +2,7 @@ use rstest::rstest;
 
 use super::*;
 use crate::error::Kind;
+use crate::pack::query::parse_health;
 
 const SCRIPT: &str = "bin/query";
 
