@@ -1,6 +1,7 @@
 //! `svp import`: creates an image of one layer from the tar of a root file system.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
 use std::path::Path;
@@ -18,8 +19,12 @@ use crate::oci::config::timestamp;
 use crate::oci::media_type::Compression;
 use crate::oci::{Descriptor, Digest, History, Image, Platform, Reference};
 use crate::progress::{Reporter, Step};
+use crate::source::layer::report_ignored;
 use crate::source::tee::{Failure, Tee, decompress};
 use crate::store::{LayerNote, Store};
+
+/// The keywords that reading the tar ignored.
+type Ignored = BTreeSet<&'static str>;
 
 /// `PATH` in an imported image, as Docker and podman set it.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -90,14 +95,15 @@ pub fn import(
     let reader = Box::new(io::Cursor::new(head[..length].to_vec()).chain(reader));
     let found = detect(&head[..length]);
     let writer = store.blob_writer()?;
-    let (writer, diff_id) = match found {
+    let (writer, (diff_id, ignored)) = match found {
         Compression::None => {
             let encoder = Encoder::new(writer, Settings::default(), options.threads)?;
-            let (encoder, diff_id) = copy(reader, encoder, &name)?;
-            (encoder.finish()?, diff_id)
+            let (encoder, read) = copy(reader, encoder, &name)?;
+            (encoder.finish()?, read)
         }
         _ => copy(reader, writer, &name)?,
     };
+    report_ignored(&ignored, &name, reporter);
     let kept = if found == Compression::None { Compression::Gzip } else { found };
     let mut image = Image::new(&options.platform);
     let config = image.config_mut();
@@ -118,7 +124,7 @@ fn copy<W: io::Write + 'static>(
     reader: Box<dyn Read + Send>,
     output: W,
     name: &str,
-) -> Result<(W, Digest)> {
+) -> Result<(W, (Digest, Ignored))> {
     let tee = Rc::new(RefCell::new(Tee::new(reader, output)));
     let result = decompress(&tee, check);
     let tee = Rc::into_inner(tee).expect("the decoder is gone").into_inner();
@@ -128,12 +134,12 @@ fn copy<W: io::Write + 'static>(
         (None, Err(error)) => Err(error)
             .context(name)
             .hint("import the tar of a root file system, plain or compressed with gzip or zstd"),
-        (None, Ok((diff_id, ()))) => Ok((tee.output, diff_id)),
+        (None, Ok(read)) => Ok((tee.output, read)),
     }
 }
 
 /// Reads a tar's entries; refuses those that can't be unpacked, and image archives.
-fn check(mut tar: &mut dyn Read) -> Result<()> {
+fn check(mut tar: &mut dyn Read) -> Result<Ignored> {
     let mut reader = TarReader::new(&mut tar);
     let mut outline = Outline::of_image();
     let mut names = TopNames::default();
@@ -143,15 +149,16 @@ fn check(mut tar: &mut dyn Read) -> Result<()> {
         names.add(&EntryPath::parse(&entry.path)?, entry.kind);
     }
     reader.drain()?;
+    let ignored = reader.ignored().clone();
     let hint = match names {
         TopNames { any: false, .. } => return Err(Error::bad_input("the tar is empty")),
         // A root file system may have files of these names.
-        TopNames { other: true, .. } => return Ok(()),
+        TopNames { other: true, .. } => return Ok(ignored),
         TopNames { layout: true, .. } => "use it directly, as oci-archive:FILE, or `svp load` it",
         TopNames { docker: true, .. } => {
             "it was written by docker save: use it directly, as docker-archive:FILE, or `svp load` it"
         }
-        _ => return Ok(()),
+        _ => return Ok(ignored),
     };
     Err(Error::bad_input("the tar is an image archive, not a root file system").hint(hint))
 }

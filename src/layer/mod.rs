@@ -2,11 +2,13 @@
 //!
 //! These are functions over descriptors, independent of processes, the store and registries.
 
+mod acl;
 pub mod compare;
 pub mod compress;
 pub mod diff;
 pub mod entry;
 pub mod file_tree;
+mod header;
 pub mod meta;
 pub mod outline;
 pub mod path;
@@ -14,6 +16,7 @@ pub mod pax;
 pub mod read;
 pub mod settings;
 pub mod snapshot;
+pub mod sparse;
 pub mod unpack;
 pub mod verify;
 pub mod write;

@@ -4,7 +4,7 @@
 //! Keeps some twenty bytes for each entry. Each layer has its own tree, as in an overlay: a layer is checked without
 //! those below it, unless it has a hard link to a file of a lower layer, which is rare.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 use std::io::Read;
 
@@ -34,6 +34,7 @@ pub struct Outline {
     /// Whether the current layer has a hard link to a file of a lower layer, which is not known.
     needs_lower: bool,
     entries: usize,
+    ignored: BTreeSet<&'static str>,
     hasher: RandomState,
 }
 
@@ -128,7 +129,13 @@ impl Outline {
             self.add(&entry)?;
         }
         reader.drain()?;
+        self.ignored.extend(reader.ignored());
         Ok(self.end_layer())
+    }
+
+    /// Returns what [`TarReader::ignored`] returned for the layers.
+    pub fn ignored(&self) -> &BTreeSet<&'static str> {
+        &self.ignored
     }
 
     /// Ends the current layer; the next entry belongs to the one above. Returns as [`Outline::add_layer`].

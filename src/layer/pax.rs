@@ -10,12 +10,18 @@
 
 use crate::error::{Error, Result};
 use crate::layer::entry::{Timestamp, Xattrs};
+use crate::layer::{acl, sparse};
 
 /// The maximum size of an extended header, in bytes.
 pub const MAX_HEADER: u64 = 1 << 20;
 /// The keyword prefix of extended attributes, as container tools write them.
 const XATTR: &[u8] = b"SCHILY.xattr.";
 
+/// The keyword prefix of GNU tar's sparse files.
+const SPARSE: &[u8] = b"GNU.sparse.";
+/// The attributes that hold ACLs.
+const ACCESS_ACL: &[u8] = b"system.posix_acl_access";
+const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 /// The fields that an extended header sets for the next entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pax {
@@ -31,15 +37,37 @@ pub struct Pax {
     pub gid: Option<u64>,
     /// The mtime.
     pub mtime: Option<Timestamp>,
-    /// Extended attributes.
+    /// Extended attributes, ACLs among them.
     pub xattrs: Xattrs,
+    /// The map of a sparse file.
+    pub sparse: Option<sparse::Fields>,
+    /// Keywords that would change the entry, but can't be applied.
+    pub ignored: Vec<&'static str>,
+}
+
+impl Pax {
+    /// Returns the keywords that would change an entry.
+    pub fn keywords(&self) -> Vec<&'static str> {
+        let fields = [
+            ("path", self.path.is_some()),
+            ("linkpath", self.linkpath.is_some()),
+            ("size", self.size.is_some()),
+            ("uid", self.uid.is_some()),
+            ("gid", self.gid.is_some()),
+            ("mtime", self.mtime.is_some()),
+            ("SCHILY.xattr", !self.xattrs.is_empty()),
+            ("GNU.sparse", self.sparse.is_some()),
+        ];
+        let set = fields.into_iter().filter(|(_, is_set)| *is_set).map(|(keyword, _)| keyword);
+        set.chain(self.ignored.iter().copied()).collect()
+    }
 }
 
 /// Parses an extended header. The last record with a keyword counts; an empty value resets the keyword; unknown
 /// keywords are ignored.
 ///
 /// # Errors
-/// `BadInput` for a syntax error, a path with a NUL, an invalid number, or GNU's sparse files.
+/// `BadInput` for a syntax error, a path with a NUL, or an invalid number.
 pub fn parse(mut data: &[u8]) -> Result<Pax> {
     let mut pax = Pax::default();
     while !data.is_empty() {
@@ -66,11 +94,15 @@ fn take_record(pax: &mut Pax, keyword: &[u8], value: &[u8]) -> Result<()> {
         b"path" => pax.path = some(value),
         b"linkpath" => pax.linkpath = some(value),
         b"size" => pax.size = number(value)?,
-        b"uid" => pax.uid = number(value)?,
-        b"gid" => pax.gid = number(value)?,
+        b"uid" => pax.uid = owner(value)?,
+        b"gid" => pax.gid = owner(value)?,
         b"mtime" => pax.mtime = time(value)?,
-        _ if keyword.starts_with(b"GNU.sparse.") => {
-            return Err(bad("a sparse file").hint("archive it again without tar's --sparse"));
+        // Not used, but an archive is malformed where Go's reader says so.
+        b"atime" | b"ctime" => drop(time(value)?),
+        b"SCHILY.acl.access" => take_acl(pax, ACCESS_ACL, "SCHILY.acl.access", value),
+        b"SCHILY.acl.default" => take_acl(pax, DEFAULT_ACL, "SCHILY.acl.default", value),
+        _ if keyword.starts_with(SPARSE) => {
+            pax.sparse.get_or_insert_default().take(&keyword[SPARSE.len()..], value)?;
         }
         _ => {
             if let Some(name) = keyword.strip_prefix(XATTR) {
@@ -87,6 +119,20 @@ fn take_record(pax: &mut Pax, keyword: &[u8], value: &[u8]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Takes an ACL, unless the same is given as an extended attribute.
+fn take_acl(pax: &mut Pax, name: &[u8], keyword: &'static str, text: &[u8]) {
+    match acl::from_text(text) {
+        Some(value) => drop(pax.xattrs.entry(name.to_vec()).or_insert(value)),
+        None if text.is_empty() => {}
+        None => pax.ignored.push(keyword),
+    }
+}
+
+/// Parses an owner. Go's reader accepts -1, and the kernel takes that for "unchanged": root, who creates the file.
+fn owner(value: &[u8]) -> Result<Option<u64>> {
+    if value == b"-1" { Ok(Some(0)) } else { number(value) }
 }
 
 fn bad(what: &str) -> Error {
@@ -275,7 +321,6 @@ mod tests {
             b"11 path=\0a\n",
             b"11 size=-1\n",
             b"29 size=99999999999999999999\n",
-            b"22 GNU.sparse.major=1\n",
             b"11 p\0th=ab\n",
         ] {
             assert!(parse(data).is_err(), "{:?}", String::from_utf8_lossy(data));

@@ -49,6 +49,7 @@ pub enum ImageNote {
     DeviceNotCreated { path: String, major: u32, minor: u32 },
     OwnerNotSet { path: String, uid: u32, gid: u32 },
     XattrNotSet { path: String, name: String },
+    KeywordsIgnored { tar: String, keywords: Vec<String> },
     MoreNotSet { count: u64 },
     PackCreated { directory: String, name: String },
     LayersKept,

@@ -1,6 +1,7 @@
 //! Transfers a layer into the store. Verifies digest, size, diff ID, and that it can be unpacked, in one pass.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
 use std::rc::Rc;
@@ -15,7 +16,7 @@ use crate::error::{Context, Error, IoContext, Kind, Result};
 use crate::interrupt;
 use crate::layer::outline::Outline;
 use crate::oci::{Descriptor, Digest, Layer};
-use crate::progress::{Direction, Event, Reporter, Transfer};
+use crate::progress::{Direction, Event, ImageNote, Reporter, Transfer};
 use crate::store::{BlobWriter, LayerNote, Store};
 
 /// Maximum size of a layer's tar, in bytes, against decompression bombs.
@@ -88,7 +89,7 @@ impl Transfers<'_> {
                 return Ok(Fetched { note, noted: true, descriptor, writer: None });
             }
             // If the stored blob is damaged, fetch it again.
-            if let Ok(note) = stored(self.store, layer) {
+            if let Ok(note) = stored(self.store, layer, self.reporter) {
                 check(layer, &note)?;
                 return Ok(Fetched { note, noted: false, descriptor, writer: None });
             }
@@ -108,7 +109,7 @@ impl Transfers<'_> {
         let tee = Tee::new(self.image_source.blob(descriptor)?, self.store.blob_writer()?);
         let tee = Rc::new(RefCell::new(tee));
         let mut reported = 0;
-        let result = verify(&tee, &mut || {
+        let result = verify(&tee, (digest, self.reporter), &mut || {
             let done = tee.borrow().done;
             if done >= reported + STRIDE {
                 reported = done;
@@ -140,22 +141,34 @@ fn check(layer: &Layer, note: &LayerNote) -> Result<()> {
 }
 
 /// Verifies a layer in the store, and its blob.
-fn stored(store: &Store, layer: &Layer) -> Result<LayerNote> {
+fn stored(store: &Store, layer: &Layer, reporter: &dyn Reporter) -> Result<LayerNote> {
+    let digest = layer.descriptor.digest.to_string();
     let reader = Rc::new(RefCell::new(store.blob_reader(&layer.descriptor)?));
-    verify(&reader, &mut interrupt::check)
+    verify(&reader, (&digest, reporter), &mut interrupt::check)
 }
 
 /// Reads a layer's `input` to its end, and verifies that it can be unpacked. Calls `at_each` for each piece of the tar;
 /// its error stops the transfer.
 fn verify<R: Read + 'static>(
     input: &Rc<RefCell<R>>,
+    (digest, reporter): (&str, &dyn Reporter),
     at_each: &mut dyn FnMut() -> Result<()>,
 ) -> Result<LayerNote> {
+    let mut outline = Outline::of_layer();
     let (diff_id, needs_lower) = read_tar(input, |tar| {
         let pieces = Pieces { tar, size: 0, at_each };
-        Outline::of_layer().add_layer(&mut BufReader::with_capacity(PIECE, pieces))
+        outline.add_layer(&mut BufReader::with_capacity(PIECE, pieces))
     })?;
+    report_ignored(outline.ignored(), &format!("layer {digest}"), reporter);
     Ok(LayerNote { diff_id, needs_lower, below: None })
+}
+
+/// Reports what reading a tar ignored.
+pub(crate) fn report_ignored(ignored: &BTreeSet<&'static str>, tar: &str, reporter: &dyn Reporter) {
+    if !ignored.is_empty() {
+        let keywords = ignored.iter().map(ToString::to_string).collect();
+        reporter.note(ImageNote::KeywordsIgnored { tar: tar.to_owned(), keywords }.into());
+    }
 }
 
 /// A layer's tar, of bounded size.

@@ -9,7 +9,7 @@ mod as_oci;
 mod docker;
 mod docker_archive;
 mod image_source;
-mod layer;
+pub(crate) mod layer;
 mod load;
 pub(crate) mod lower_links;
 mod oci_archive;

@@ -52,5 +52,6 @@ mod store;
 mod support;
 mod tools;
 mod transports;
+mod unpackable;
 mod upkeep;
 mod upload;

@@ -150,6 +150,10 @@ fn image_note(note: &ImageNote) -> String {
         ImageNote::XattrNotSet { path, name } => {
             format!("{path}: can't set the attribute {name}")
         }
+        ImageNote::KeywordsIgnored { tar, keywords } => format!(
+            "{tar}: without effect, as in other tools: {} (of global headers, or ACLs by name)",
+            keywords.join(", ")
+        ),
         ImageNote::MoreNotSet { count } => format!("and {count} more"),
         ImageNote::PackCreated { directory, name } => {
             format!("build it with `svp build -b {directory} -t {name}`")
