@@ -82,7 +82,7 @@ pub(crate) fn build(
     image_role::refuse_instance_as_base(&image, &source)?;
     let mut build_rootfs =
         script::build_rootfs(store, &sandbox, &image, Some(&mut pack_layer), reporter)?;
-    let env = environment::of_build(&image, &answers.env, &secrets, &request.script);
+    let env = environment::of_build(&image, &answers.env, &secrets, &request.script)?;
     let of_instance = HostName::of_instance(&request.tag);
     let hostname = match request.phase {
         Phase::Base => BUILD_HOST,

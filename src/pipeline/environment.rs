@@ -2,6 +2,7 @@
 //! the caller's variables for the build.
 
 use super::script::ScriptOptions;
+use crate::error::Result;
 use crate::oci::Image;
 use crate::pack::query::EnvVar;
 use crate::secret::Secret;
@@ -12,13 +13,16 @@ const PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"
 
 /// Builds the environment of `bin/build`: the image's variables, the pack's except those with an address that is not
 /// yet known, svp's own proxy variables, SOURCE_DATE_EPOCH, the variables of `options`, and the secrets.
+///
+/// # Errors
+/// Those of [`of_image`].
 pub(super) fn of_build(
     image: &Image,
     pack: &[EnvVar],
     secrets: &[(String, Secret)],
     options: &ScriptOptions,
-) -> Vec<(String, String)> {
-    let mut env = of_image(image);
+) -> Result<Vec<(String, String)>> {
+    let mut env = of_image(image)?;
     for variable in pack.iter().filter(|variable| !variable.needs_ip()) {
         set(&mut env, &variable.name, &variable.value);
     }
@@ -38,5 +42,5 @@ pub(super) fn of_build(
     for (name, secret) in secrets {
         set(&mut env, name, secret.expose());
     }
-    env
+    Ok(env)
 }

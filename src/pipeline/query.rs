@@ -79,7 +79,7 @@ pub(super) fn all_in_image(
         RefCell::new(super::script::build_rootfs(store, sandbox, image, more, reporter)?);
     query::query_all(&mut |key| {
         let rootfs = build_rootfs.borrow_mut().rootfs();
-        run_query(sandbox, rootfs, environment::of_image(image), None, key, reporter)
+        run_query(sandbox, rootfs, environment::of_image(image)?, None, key, reporter)
     })
 }
 

@@ -91,7 +91,7 @@ pub(crate) fn setup(
     let secrets = request.secrets.provide(&answers.secrets, store, &tag)?;
     let mut build_rootfs =
         script::build_rootfs(store, &sandbox, &image, update.as_mut(), reporter)?;
-    let env = environment::of_build(&image, &answers.env, &secrets, &request.script);
+    let env = environment::of_build(&image, &answers.env, &secrets, &request.script)?;
     let hostname = request.hostname.clone().unwrap_or_else(|| HostName::of_instance(&tag));
     let hostname = hostname.as_str();
     let script = Script { phase: Phase::Setup, tag: &tag, env, hostname, secrets: &secrets };

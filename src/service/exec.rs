@@ -31,7 +31,7 @@ const LEFTOVER_TIME: Duration = Duration::from_secs(1);
 pub(crate) fn spec(store: &Store, record: &Record, argv: Vec<String>) -> Result<JoinSpec> {
     let image = store.load_image(&record.manifest)?;
     let linked = links::existing(store.root(), record);
-    let env = record.environment(&image, links::environment(record, &linked));
+    let env = record.environment(&image, links::environment(record, &linked))?;
     Ok(JoinSpec {
         argv,
         env,

@@ -66,7 +66,7 @@ pub(crate) fn prepare(
         resources: record.resources,
         id: record.id.clone(),
     };
-    let env = record.environment(&image, links::environment(record, &linked));
+    let env = record.environment(&image, links::environment(record, &linked))?;
     Ok(Prepared { spec, links, env })
 }
 

@@ -218,12 +218,15 @@ impl Record {
 
     /// Returns the environment of every script in the service: the image's, that of the services it is
     /// linked to, its own, and the user's.
+    ///
+    /// # Errors
+    /// Those of [`environment::of_image`].
     pub(crate) fn environment(
         &self,
         image: &Image,
         links: Vec<(String, String)>,
-    ) -> Vec<(String, String)> {
-        let mut env = environment::of_image(image);
+    ) -> Result<Vec<(String, String)>> {
+        let mut env = environment::of_image(image)?;
         for (name, value) in links {
             environment::set(&mut env, &name, &value);
         }
@@ -231,7 +234,7 @@ impl Record {
         for (name, value) in own.iter().chain(&self.more_env) {
             environment::set(&mut env, name, value);
         }
-        env
+        Ok(env)
     }
 }
 

@@ -41,19 +41,27 @@ fn a_script_that_changes_nothing_gives_an_empty_layer() {
 
 /// Returns the busybox base as a layout made by umoci, with a config edited by hand.
 fn edited_base(env: &TestEnv) -> std::path::PathBuf {
+    base_with(
+        env,
+        json!({
+            "Cmd": ["bash"], "Env": ["PATH=/bin", "BASE=1", "KEPT=a=b"], "User": "nobody",
+            "Healthcheck": {"Test": ["CMD", "true"], "Interval": 3_000_000_000_u64},
+            "OnBuild": ["RUN x"], "Shell": ["/bin/sh"], "StopSignal": "SIGUSR1",
+            "Labels": {"from.base": "kept", "org.opencontainers.image.title": "the base's"},
+            "x-nobody-knows": {"deep": [1, {"z": null, "a": 1.5}]},
+        }),
+    )
+}
+
+/// Returns the busybox base as a layout with the tag `base`, with this `config` in its config.
+pub fn base_with(env: &TestEnv, inner: Value) -> std::path::PathBuf {
     let layout = env.path("base");
     let image = format!("{}:base", layout.display());
     run("umoci", ["init", "--layout", layout.to_str().unwrap()]);
     run("umoci", ["new", "--image", &image]);
     run("umoci", ["raw", "add-layer", "--image", &image, busybox_base().to_str().unwrap()]);
     let mut edited = config(&layout, "base");
-    edited["config"] = json!({
-        "Cmd": ["bash"], "Env": ["PATH=/bin", "BASE=1", "KEPT=a=b"], "User": "nobody",
-        "Healthcheck": {"Test": ["CMD", "true"], "Interval": 3_000_000_000_u64},
-        "OnBuild": ["RUN x"], "Shell": ["/bin/sh"], "StopSignal": "SIGUSR1",
-        "Labels": {"from.base": "kept", "org.opencontainers.image.title": "the base's"},
-        "x-nobody-knows": {"deep": [1, {"z": null, "a": 1.5}]},
-    });
+    edited["config"] = inner;
     edited["x-top"] = json!("kept too");
     let mut image = manifest(&layout, "base");
     replace(&layout, &mut image["config"], &edited);

@@ -2,8 +2,11 @@
 
 use std::process::Stdio;
 
+use serde_json::json;
+
 use super::common::{QUERY, build, pack_with};
-use super::run::instance;
+use super::exact::base_with;
+use super::run::{info, instance};
 use crate::support::TestEnv;
 
 // Read from the kernel: busybox's and dash's shells drop variables that they can't name.
@@ -67,4 +70,47 @@ fn names_with_dots_and_dashes_reach_builds_and_commands() {
         assert!(seen.contains(line), "{line}: {seen}");
     }
     env.ok(["rm", "-f", "sleeper"]);
+}
+
+/// Builds on the layout `base` of [`base_with`] as the image `x-base`; returns the exit code and standard error.
+fn build_on_base(env: &TestEnv, layout: &std::path::Path) -> (i32, String) {
+    let run = "#!/bin/sh\nexec sleep 1000\n";
+    let files = [("bin/query", QUERY), ("bin/build", "#!/bin/sh\n"), ("bin/run", run)];
+    let pack = env.write_pack("on-base", &files);
+    let source = format!("oci:{}:base", layout.display());
+    let mut arguments = build(&pack, "x-base");
+    let at = arguments.iter().position(|argument| *argument == "busybox").unwrap();
+    arguments[at] = &source;
+    let output = env.svp(arguments).stdin(Stdio::null()).output().unwrap();
+    (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn a_variable_of_an_image_that_no_program_can_get_is_an_error() {
+    let env = TestEnv::new();
+    let layout = base_with(&env, json!({"Env": ["PATH=/bin", "A=x\0y"]}));
+    let (code, text) = build_on_base(&env, &layout);
+    assert_eq!(code, 65, "{text}");
+    assert!(text.contains("A=x\\0y has a NUL byte"), "{text}");
+    env.assert_nothing_left();
+}
+
+#[test]
+fn an_images_volume_that_would_hide_the_pack_is_left_out_with_a_note() {
+    let env = TestEnv::new();
+    let volumes =
+        json!({"/sys/fs/cgroup": {}, "/service/.": {}, "/srv/../service": {}, "/data/": {}});
+    let layout = base_with(&env, json!({"Env": ["PATH=/bin"], "Volumes": volumes}));
+    let (code, text) = build_on_base(&env, &layout);
+    assert_eq!(code, 0, "{text}");
+    env.ok(["setup", "-i", "x-base", "-t", "x", "--network", "none"]);
+    let output = env.svp(["run", "-d", "--network", "none", "x"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    for path in ["/sys/fs/cgroup", "/service/.", "/srv/../service"] {
+        assert!(text.contains(&format!("the image's volume at {path} is left out")), "{text}");
+    }
+    let volumes = &info(&env, "x")["volumes"];
+    assert_eq!((volumes.as_array().unwrap().len(), &volumes[0]["at"]), (1, &json!("/data")));
+    env.ok(["rm", "--force", "--volumes", "x"]);
 }
