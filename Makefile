@@ -5,7 +5,7 @@ export PREFIX DESTDIR
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quick demo test deps fresh build check fmt soak static dist install bench
+.PHONY: help quick demo test deps fresh build check fmt soak services static dist install bench
 
 help: ## print this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ fmt: ## format the code
 
 soak: deps-test ## run the long tests: a hundred rounds of concurrent commands, large layers, peak memory
 	@scripts/test.sh --soak
+
+services: deps-test ## seventeen real services from build to upgrade: takes an hour (docs/services.md)
+	@scripts/services.sh
 
 fresh: ## run demo and test in a new root file system, as on a machine without any trace of svp (as root)
 	@scripts/fresh.sh demo test

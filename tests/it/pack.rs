@@ -11,6 +11,13 @@ fn packs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/packs")
 }
 
+/// Returns the packs of `make services`.
+fn service_packs() -> Vec<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/services");
+    let entries = std::fs::read_dir(dir).expect("fixtures/services");
+    entries.map(|entry| entry.expect("an entry").path()).filter(|path| path.is_dir()).collect()
+}
+
 /// Runs `bin/query` without a sandbox: these packs are trusted.
 fn ask(pack: &Path, key: Key) -> Result<RawAnswer> {
     let mut command = Command::new(pack.join("bin/query"));
@@ -46,6 +53,18 @@ fn every_fixture_is_tested_here() {
 fn lint_finds_nothing_in_a_complete_pack(#[case] name: &str) {
     let pack = packs().join(name);
     assert_eq!(lint(&pack, &mut |key| ask(&pack, key)), []);
+}
+
+/// A service needs neither further commands nor a backup of its own.
+#[test]
+fn lint_finds_no_fault_in_a_service_pack() {
+    let packs = service_packs();
+    assert_eq!(packs.len(), 14, "{packs:?}");
+    for pack in packs {
+        let problems = lint(&pack, &mut |key| ask(&pack, key));
+        let faults = problems.iter().filter(|problem| problem.severity != Severity::Note);
+        assert_eq!(faults.count(), 0, "{}: {problems:?}", pack.display());
+    }
 }
 
 #[test]
@@ -84,8 +103,9 @@ fn the_fixtures_answer(
 #[test]
 fn every_script_is_valid_shell() {
     let mut seen = 0;
-    for pack in std::fs::read_dir(packs()).expect("fixtures/packs") {
-        let pack = pack.expect("an entry").path();
+    let fixtures = std::fs::read_dir(packs()).expect("fixtures/packs");
+    let fixtures = fixtures.map(|pack| pack.expect("an entry").path());
+    for pack in fixtures.chain(service_packs()) {
         for dir in ["bin", "lib"] {
             let Ok(entries) = std::fs::read_dir(pack.join(dir)) else { continue };
             for script in entries {
@@ -100,14 +120,6 @@ fn every_script_is_valid_shell() {
         }
     }
     assert!(seen > 30, "{seen}");
-}
-
-#[test]
-fn debian_sh_is_the_same_in_each_pack() {
-    let text = |name: &str| std::fs::read(packs().join(name).join("lib/debian.sh")).expect(name);
-    for name in ["hipache", "mariadb", "postgresql"] {
-        assert_eq!(text(name), text("redis"), "{name}");
-    }
 }
 
 /// Two clones with different umasks and times have the same digest.
@@ -130,8 +142,10 @@ fn a_clone_has_the_same_digest() {
 /// would lead nowhere in the image.
 #[test]
 fn the_copies_of_a_shared_script_are_the_same() {
-    let copies: Vec<String> = ["hipache", "mariadb", "postgresql", "redis"]
-        .map(|name| std::fs::read_to_string(packs().join(name).join("lib/debian.sh")).unwrap())
-        .into();
-    assert!(copies.windows(2).all(|pair| pair[0] == pair[1]), "lib/debian.sh");
+    let redis = std::fs::read_to_string(packs().join("redis/lib/debian.sh")).unwrap();
+    let others = ["hipache", "mariadb", "postgresql"].map(|name| packs().join(name));
+    for pack in others.into_iter().chain(service_packs()) {
+        let copy = std::fs::read_to_string(pack.join("lib/debian.sh")).unwrap();
+        assert_eq!(copy, redis, "{}", pack.display());
+    }
 }
