@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # usage: scripts/services.sh [--root | --user] [--svp PROGRAM] [NAME...] | --table
-# Takes real services from build to upgrade with svp: those of fixtures/services, and mariadb, postgresql and redis. Root
-# does it twice: as root, and as an ordinary user created for the run; any other user does it once. Prints a line for each
-# step. Leaves nothing behind but the results in target/services.
+# Takes real services from build to upgrade with svp: those of fixtures/services, and mariadb, postgresql and redis.
+# Root does it twice: as root, and as an ordinary user created for the run; any other user does it once. Prints a line
+# for each step. Leaves nothing behind but the results in target/services.
 #   --root   only as root
 #   --user   only as an ordinary user
 #   --svp    use this svp (default: compile it)
@@ -54,7 +54,9 @@ do_export() {
 }
 do_podman() { svp save --allow-secrets "$service" | podman load >"$scratch/loaded" && loaded podman; }
 # docker before 25 takes only its own archives.
-do_docker() { svp save --allow-secrets -o docker-archive:- "$service" | docker load >"$scratch/loaded" && loaded docker; }
+do_docker() {
+  svp save --allow-secrets -o docker-archive:- "$service" | docker load >"$scratch/loaded" && loaded docker
+}
 
 podman() {
   command podman --root "$PWD/pod/root" --runroot "$PWD/pod/run" --storage-driver overlay --events-backend file \
@@ -139,7 +141,8 @@ whole_service() {
   for step in "${steps[@]}"; do
     step "$step"
   done
-  version=$(svp exec "$service" -- dpkg-query -W -f '${Version}' "${package[$name]-$name}" 2>/dev/null </dev/null) || true
+  version=$(svp exec "$service" -- dpkg-query -W -f '${Version}' "${package[$name]-$name}" </dev/null 2>/dev/null) ||
+    true
   echo "| $name ${version:--} |$row" >"results/$name"
   clear_store
 }
@@ -190,7 +193,9 @@ leave() {
   podman rm --all --force --time 0 >/dev/null 2>&1 || true
   if [[ -n $daemon ]]; then
     # Running containers would outlive the daemon.
-    docker ps --all --quiet | xargs -r /usr/bin/docker --host "unix://$PWD/docker/sock" rm --force >/dev/null 2>&1 || true
+    local containers
+    containers=$(docker ps --all --quiet) || true
+    [[ -z $containers ]] || docker rm --force $containers >/dev/null 2>&1 || true
     kill "$daemon" && wait "$daemon" || true
   fi
   if ((EUID != 0)); then
@@ -221,32 +226,14 @@ table() {
   done
 }
 
-program='' only='' names=()
-while (($#)); do
-  case $1 in
-    --root | --user) only=${1#--} ;;
-    --svp) program=${2:?} && shift ;;
-    --table) table && exit ;;
-    -*) sed -n '2,9s/^# //p' "$0" >&2 && exit 2 ;;
-    *) names+=("${1%/}") ;;
-  esac
-  shift
-done
-((${#names[@]})) || mapfile -t names < <(cd fixtures/services && ls -d -- */ | tr -d / && printf '%s\n' mariadb postgresql redis)
-
-if [[ -z $program ]]; then
-  scripts/compile.sh build --locked
-  program=${CARGO_TARGET_DIR:-target}/debug/svp
-fi
-rootfs=$(scripts/make-base.sh debian)
-
-work='' user='' created=''
+work='' user='' created='' kind=root
 clean() {
   trap '' INT TERM HUP PIPE
-  [[ -z $work ]] || remove_work
+  [[ -z $work ]] || finish
   [[ -z $created ]] || scripts/ordinary-user.sh remove "$user"
   created=''
 }
+
 remove_work() {
   local mount
   if ((EUID == 0)); then
@@ -260,8 +247,6 @@ remove_work() {
   rm -rf --one-file-system "$work"
   work=''
 }
-trap clean EXIT
-trap 'exit 130' INT TERM HUP PIPE
 
 # prepare: fills a new directory, which has a short name, since podman refuses long paths.
 prepare() {
@@ -275,36 +260,66 @@ prepare() {
   cp "$rootfs" "$work/debian.tar"
 }
 
-# finish KIND: keeps the results.
+# Keeps the results and removes the directory.
 finish() {
-  mkdir -p "target/services/$1"
-  cp "$work"/results/* "target/services/$1/" 2>/dev/null || true
+  mkdir -p "target/services/$kind"
+  cp "$work"/results/* "target/services/$kind/" 2>/dev/null || true
   remove_work
 }
 
-result=0
-export TMPDIR=${TMPDIR:-/var/tmp}
-if ((EUID != 0)) || [[ $only != user ]]; then
-  prepare
-  kind=root
-  ((EUID == 0)) || kind=user
-  echo "services: as $(id -un)"
-  env HOME="$work/home" TMPDIR="$work/tmp" XDG_RUNTIME_DIR="$work/run" SVP_SERVICES_DIR="$work" \
-    bash "$work/bin/services" "${names[@]}" || result=1
-  finish "$kind"
-fi
-if ((EUID == 0)) && [[ $only != root ]]; then
-  prepare
-  user=svps$$
-  created=$(scripts/ordinary-user.sh add "$user")
-  chmod 755 "$work"
-  chmod -R go+rX "$work/packs" "$work/bin" "$work/cases.sh" "$work/debian.tar"
-  chown -R "$user" "$work"
-  echo "services: as $user"
-  setpriv --reuid="$user" --regid="$(id -g "$user")" --init-groups --inh-caps=-all -- \
-    env -u XDG_DATA_HOME -u XDG_CONFIG_HOME -u XDG_CACHE_HOME HOME="$work/home" USER="$user" LOGNAME="$user" \
-    XDG_RUNTIME_DIR="$work/run" TMPDIR="$work/tmp" SVP_SERVICES_DIR="$work" \
-    bash "$work/bin/services" "${names[@]}" || result=1
-  finish user
-fi
-exit "$result"
+# A function, so that bash has read all of it when it starts.
+main() {
+  program='' only='' names=()
+  while (($#)); do
+    case $1 in
+      --root | --user) only=${1#--} ;;
+      --svp) program=${2:?} && shift ;;
+      --table) table && exit ;;
+      -*) sed -n '2,9s/^# //p' "$0" >&2 && exit 2 ;;
+      *) names+=("${1%/}") ;;
+    esac
+    shift
+  done
+  if ((${#names[@]} == 0)); then
+    names=(mariadb postgresql redis)
+    for pack in fixtures/services/*/; do
+      names+=("$(basename "$pack")")
+    done
+  fi
+
+  if [[ -z $program ]]; then
+    scripts/compile.sh build --locked
+    program=${CARGO_TARGET_DIR:-target}/debug/svp
+  fi
+  rootfs=$(scripts/make-base.sh debian)
+
+  trap clean EXIT
+  trap 'exit 130' INT TERM HUP PIPE
+  result=0
+  export TMPDIR=${TMPDIR:-/var/tmp}
+  if ((EUID != 0)) || [[ $only != user ]]; then
+    ((EUID == 0)) || kind=user
+    prepare
+    echo "services: as $(id -un)"
+    env HOME="$work/home" TMPDIR="$work/tmp" XDG_RUNTIME_DIR="$work/run" SVP_SERVICES_DIR="$work" \
+      bash "$work/bin/services" "${names[@]}" || result=1
+    finish
+  fi
+  if ((EUID == 0)) && [[ $only != root ]]; then
+    kind=user
+    prepare
+    user=svps$$
+    created=$(scripts/ordinary-user.sh add "$user")
+    chmod 755 "$work"
+    chmod -R go+rX "$work/packs" "$work/bin" "$work/cases.sh" "$work/debian.tar"
+    chown -R "$user" "$work"
+    echo "services: as $user"
+    setpriv --reuid="$user" --regid="$(id -g "$user")" --init-groups --inh-caps=-all -- \
+      env -u XDG_DATA_HOME -u XDG_CONFIG_HOME -u XDG_CACHE_HOME HOME="$work/home" USER="$user" LOGNAME="$user" \
+      XDG_RUNTIME_DIR="$work/run" TMPDIR="$work/tmp" SVP_SERVICES_DIR="$work" \
+      bash "$work/bin/services" "${names[@]}" || result=1
+    finish
+  fi
+  exit "$result"
+}
+main "$@"
