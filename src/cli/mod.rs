@@ -33,6 +33,7 @@ mod tag;
 mod terminal;
 mod unpack;
 mod verbosity;
+mod volume;
 
 use std::process::ExitCode;
 
@@ -117,6 +118,9 @@ enum Command {
     Load(copy::LoadArgs),
     /// Remove unused blobs, unpacked layers, states, logs and unfinished files
     Prune(prune::Args),
+    /// List, show, remove, export and import volumes
+    #[command(subcommand)]
+    Volume(volume::Command),
     /// Show the disk use of the store, counting shared blobs once
     Df(df::Args),
     /// Create an image from the tar of a root file system
@@ -174,6 +178,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Save(args) => copy::save(args, &context),
         Command::Load(args) => copy::load(&args, &context),
         Command::Prune(args) => prune::run(&args, &context),
+        Command::Volume(command) => command.run(&context),
         Command::Df(args) => df::run(&args, &context),
         Command::Import(args) => import::run(args, &context),
         Command::Unpack(args) => unpack::run(args, &context),

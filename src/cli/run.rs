@@ -55,6 +55,9 @@ pub(super) struct Args {
     /// Mount a volume or a host directory at PATH
     #[arg(short, long, value_name = "NAME|DIR:PATH[:ro]", value_parser = parsed::<Mount>)]
     volume: Vec<Mount>,
+    /// Use volumes that were created for another setup, whose secrets may be others
+    #[arg(long)]
+    reuse_volumes: bool,
     /// Publish a port on a host address [default address: 127.0.0.1]
     #[arg(short, long, value_name = "[ADDR:]HOST:PORT", value_parser = parsed::<Forward>)]
     publish: Vec<Forward>,
@@ -127,6 +130,7 @@ impl Args {
                 milli_cpus: self.cpus.map(|cpus| cpus.0),
                 pids: self.pids.map(|pids| pids.0),
             },
+            reuse_volumes: self.reuse_volumes,
             restart: self.restart,
             health,
             on_unhealthy,

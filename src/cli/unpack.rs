@@ -64,7 +64,7 @@ fn check_target(dir: &Path) -> Result<()> {
 }
 
 /// Reports the files whose device, owner or attributes could not be created as in the image.
-fn report(reports: &[UnpackReport], reporter: &dyn Reporter) {
+pub(super) fn report(reports: &[UnpackReport], reporter: &dyn Reporter) {
     let count: u64 = reports.iter().map(|report| report.unmade_count).sum();
     let unmade = reports.iter().flat_map(|report| &report.unmade);
     for unmade in unmade.take(MOST_NAMED) {

@@ -174,6 +174,11 @@ impl<'a> TarReader<'a> {
         std::io::copy(self.input, &mut std::io::sink()).map(drop).map_err(input_error)
     }
 
+    /// Whether the tar's end mark was read: a tar without it may have been cut off between two entries.
+    pub(crate) fn has_end_mark(&self) -> bool {
+        self.ended
+    }
+
     fn skip_rest(&mut self) -> Result<()> {
         let (left, count) = (self.left, self.left + self.padding);
         (self.left, self.padding, self.sparse) = (0, 0, None);

@@ -14,8 +14,8 @@ use crate::oci::{Descriptor, Reference};
 use crate::pack::Pack;
 use crate::progress::Reporter;
 use crate::sandbox::Sandbox;
-use crate::service::InstanceState;
 use crate::service::host_name::HostName;
+use crate::service::{InstanceState, volume};
 use crate::source::{PullOptions, Source};
 use crate::store::Store;
 
@@ -112,8 +112,9 @@ pub(crate) fn build(
         },
     )?;
     let environment = setup::environment_lines(&answers.env, &secrets);
+    let id = volume::setup::id_of(store, &secrets)?;
     let state = (request.phase == Phase::All).then(|| {
-        InstanceState::new(&request.tag, &answers, secrets, request.script.source_date_epoch)
+        InstanceState::new(&request.tag, &answers, (secrets, id), request.script.source_date_epoch)
     });
     let replace = request.phase != Phase::All || request.force || request.secrets.keep;
     let descriptor =

@@ -21,6 +21,7 @@ use crate::service::prepare::{allocate_ports, exposed_ports, unpublished, warn_a
 use crate::service::record::{FORMAT, LogLimits, Record, Restart};
 use crate::service::service_dir::ServiceDir;
 use crate::service::status::now;
+use crate::service::volume::setup;
 use crate::store::Store;
 
 /// A request to create a service.
@@ -48,6 +49,8 @@ pub(crate) struct CreateRequest {
     pub mounts: Vec<Mount>,
     /// Its resource limits.
     pub resources: Resources,
+    /// Use volumes that were created for another setup.
+    pub reuse_volumes: bool,
     /// The restart policy.
     pub restart: Restart,
     /// How its health is watched, as far as the user says so.
@@ -91,6 +94,8 @@ pub(crate) fn create_service(
         check_link(&ServiceDir::existing(store.root(), &link.service)?.record()?)?;
     }
     let (secrets, mut more_env) = secrets(&answers, state.as_ref(), request)?;
+    let own = state.as_ref().is_some_and(|state| state.secrets == secrets);
+    let setup = if secrets.is_empty() { None } else { Some(setup::id_of(store, &secrets)?) };
     more_env.retain(|(name, _)| answers.env.iter().all(|variable| variable.name != *name));
     let pack = answers.health.as_ref().map(|health| health.settings).unwrap_or_default();
     let health_watch = HealthWatch::combine(request.health, request.on_unhealthy, pack)?;
@@ -107,7 +112,10 @@ pub(crate) fn create_service(
         components: components(&answers, &request.components)?,
         entrypoint: vec![request.entrypoint.clone().unwrap_or_else(|| "/service/bin/run".into())],
         cwd: "/service".into(),
+        secrets_given: setup.is_some() && !own,
+        setup,
         secrets,
+        reuse_volumes: request.reuse_volumes,
         env,
         links: request.links.clone(),
         more_env,
@@ -143,6 +151,7 @@ pub(crate) fn create_service(
         Network::Host => warn_about_taken_ports(&ports, reporter),
         Network::None => {}
     }
+    setup::check(store, &sandbox, &record, &image, Some(reporter))?;
     service_dir.create(&record)?;
     Ok((service_dir, record))
 }

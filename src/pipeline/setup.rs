@@ -17,7 +17,7 @@ use crate::progress::{ImageNote, Reporter, Warning};
 use crate::sandbox::Sandbox;
 use crate::secret::Secret;
 use crate::service::host_name::HostName;
-use crate::service::{InstanceState, SavedInstanceState};
+use crate::service::{InstanceState, SavedInstanceState, volume};
 use crate::store::{Store, TagRecord};
 
 /// A request to set up an instance.
@@ -117,7 +117,8 @@ pub(crate) fn setup(
         },
     )?;
     let environment = environment_lines(&answers.env, &secrets);
-    let state = InstanceState::new(&tag, &answers, secrets, request.script.source_date_epoch);
+    let id = volume::setup::id_of(store, &secrets)?;
+    let state = InstanceState::new(&tag, &answers, (secrets, id), request.script.source_date_epoch);
     let descriptor = publish(
         store,
         &image,

@@ -86,6 +86,8 @@ pub enum ServiceNote {
     NotAtBoot,
     LinkedBy { service: String, users: Vec<String> },
     VolumeShared { volume: String },
+    VolumesKept { volumes: Vec<String> },
+    VolumeRemoved { volume: String },
     SecretsHidden,
     Export { message: String },
 }

@@ -18,6 +18,7 @@ pub enum Warning {
     ServiceDiscarded { reason: String },
     LinkVariables { service: String, link: String, variables: Vec<String>, winner: String },
     SharedVolume { service: String, volume: String },
+    VolumeOfUnknownSetup { volume: String },
     OtherImage { image: String, digest: String },
     BackupEmpty,
     BackupFailed { exit_code: i32, file: Option<String>, file_kept: bool },

@@ -53,4 +53,5 @@ pub(crate) use trees::layer_store::{LayerSource, layer_sources};
 pub(crate) use trees::unpack_directory::unpack_into;
 pub(crate) use trees::verify::AlteredLayer;
 pub(crate) use trees::volume_archive::ArchivedVolume;
+pub(crate) use trees::volume_record::VolumeRecord;
 pub(crate) use userns::idmap::{IdMap, MapMethod};

@@ -34,6 +34,8 @@ const STAGES: &[(&str, Serve)] = &[
     stage::<trees::image_files::LookRequest>(),
     stage::<trees::volume_export::ExportRequest>(),
     stage::<trees::volume_import::ImportRequest>(),
+    stage::<trees::volume_transfer::PackVolumeRequest>(),
+    stage::<trees::volume_transfer::UnpackVolumeRequest>(),
     stage::<network::pasta::PastaRequest>(),
     stage::<network::pasta::PastaInitRequest>(),
     stage::<network::egress_filter::EgressFilterRequest>(),

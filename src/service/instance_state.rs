@@ -25,6 +25,9 @@ pub(crate) struct InstanceState {
     pub name: String,
     /// When the instance was set up; seconds since 1970.
     pub created: i64,
+    /// A random id of the secrets: setups with the same secrets share it. Missing in states of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup: Option<String>,
     /// The secrets, in the pack's order.
     pub secrets: Vec<(String, Secret)>,
     /// The pack's environment, in its order, with `%IP` unexpanded.
@@ -43,13 +46,14 @@ impl InstanceState {
     pub(crate) fn new(
         tag: &Reference,
         answers: &Answers,
-        secrets: Vec<(String, Secret)>,
+        (secrets, setup): (Vec<(String, Secret)>, String),
         source_date_epoch: Option<i64>,
     ) -> InstanceState {
         InstanceState {
             format: 1,
             name: tag.tagged(),
             created: source_date_epoch.unwrap_or_else(|| jiff::Timestamp::now().as_second()),
+            setup: Some(setup),
             secrets,
             env: answers.env.iter().map(|v| (v.name.clone(), v.value.clone())).collect(),
         }
@@ -90,6 +94,26 @@ impl InstanceState {
                 .source(error)
         })?;
         Ok(Some(state))
+    }
+}
+
+impl InstanceState {
+    /// Returns the states of all instances, each with the name of its file; skips damaged ones.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`](crate::error::Kind::Storage).
+    pub(crate) fn all(store: &Store) -> Result<Vec<(String, InstanceState)>> {
+        let dir = store.layout().instances();
+        let mut states = Vec::new();
+        for entry in std::fs::read_dir(&dir).io("list", &dir)? {
+            let entry = entry.io("list", &dir)?;
+            let Ok(text) = std::fs::read(entry.path()) else { continue };
+            let Ok(state) = serde_json::from_slice::<InstanceState>(&text) else { continue };
+            states.push((entry.file_name().to_string_lossy().into_owned(), state));
+        }
+        // Those with an id of their own first.
+        states.sort_by(|(a, x), (b, y)| (x.setup.is_none(), a).cmp(&(y.setup.is_none(), b)));
+        Ok(states)
     }
 }
 

@@ -14,6 +14,7 @@
 //! | `address` | its address on the host |
 //! | `link_spec`, `links` | other services that it reaches |
 //! | `environment` | the environment of its scripts |
+//! | `volume` | its volumes: their users, their setup, and their tar |
 //! | `export` | writes a service in the formats of other engines |
 
 pub(crate) mod address;
@@ -40,5 +41,6 @@ pub(crate) mod record;
 pub(crate) mod service_dir;
 pub(crate) mod status;
 pub(crate) mod supervise;
+pub(crate) mod volume;
 
 pub(crate) use instance_state::{InstanceState, SavedInstanceState, unreferenced_states};

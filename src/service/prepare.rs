@@ -10,6 +10,7 @@ use super::links::{self, Collision, Link, Linked};
 use super::mount::MountSource;
 use super::record::Record;
 use super::service_dir::ServiceDir;
+use super::volume::setup;
 use crate::error::{Error, Result};
 use crate::oci::Image;
 use crate::pack::query::{Port, parse_ports};
@@ -48,6 +49,8 @@ pub(crate) fn prepare(
         })?;
     let linked = links::resolve(store.root(), record)?;
     let binds = binds(sandbox, record, &overlay, reporter)?;
+    // After their creation: another command may have created them meanwhile.
+    setup::check(store, sandbox, record, &image, None)?;
     if allocate_ports(store.root(), record, reporter)? {
         service_dir.save(record)?;
     }
@@ -99,7 +102,7 @@ fn binds(
                 Bind { source: path.into(), at: mount.at.clone(), read_only: mount.read_only }
             }
             MountSource::Volume(name) => {
-                if sandbox.create_volume(name, overlay, &mount.at)? {
+                if sandbox.create_volume(name, overlay, &mount.at, &record.volume_record())? {
                     let (volume, at) = (name.clone(), mount.at.clone());
                     reporter.step(Step::CreateVolume { volume, at });
                 }

@@ -47,6 +47,15 @@ pub(crate) struct Record {
     pub cwd: String,
     /// The instance's secrets.
     pub secrets: Vec<(String, Secret)>,
+    /// The random id of the setup that its secrets are from; none without secrets, or in records of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup: Option<String>,
+    /// Whether the user gave secrets other than those of the image's own setup.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub secrets_given: bool,
+    /// Whether it uses volumes that were created for another setup.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reuse_volumes: bool,
     /// The pack's environment, with `%IP` unexpanded.
     pub env: Vec<(String, String)>,
     /// The services that it is linked to: it reaches them and has their environment.

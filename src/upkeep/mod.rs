@@ -14,5 +14,5 @@ mod remove;
 
 pub(crate) use fsck::{Fault, check_store};
 pub(crate) use inventory::{ImageUse, Inventory, ItemKind, images, inventory};
-pub(crate) use prune::{Pruning, mark_for_removal, prune};
+pub(crate) use prune::{PruneVolumes, Pruning, mark_for_removal, prune};
 pub(crate) use remove::remove;

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::inventory::{Item, ItemKind, items};
@@ -13,12 +14,24 @@ use crate::service::service_dir::ServiceDir;
 use crate::store::{Marked, Store};
 
 /// Items that pruning removes in addition to unneeded ones.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Pruning {
     /// All unpacked layers.
     pub unpacked: bool,
     /// Volumes that no service uses, with their data.
-    pub volumes: bool,
+    pub volumes: PruneVolumes,
+}
+
+/// The unused volumes that pruning removes.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum PruneVolumes {
+    /// None.
+    #[default]
+    No,
+    /// All.
+    All,
+    /// Those at these paths, relative to the store's directory, that are still unused.
+    Only(Vec<PathBuf>),
 }
 
 /// Removes and returns all items that no image needs, and those that `wanted` selects. Waits up to `wait` until
@@ -27,7 +40,7 @@ pub(crate) struct Pruning {
 /// # Errors
 /// [`Kind::BadInput`] if an image is damaged, since the items that it needs are unknown; [`Kind::Storage`], also if
 /// the store is still in use. An item that can't be removed is left to the next run.
-pub(crate) fn prune(store: &mut Store, wanted: Pruning, wait: Duration) -> Result<Vec<Item>> {
+pub(crate) fn prune(store: &mut Store, wanted: &Pruning, wait: Duration) -> Result<Vec<Item>> {
     let pruned = store.with_exclusive_lock(wait, |store| {
         let marked = store.mark()?.whole()?;
         let mut items = items(store, &marked)?;
@@ -47,17 +60,24 @@ pub(crate) fn prune(store: &mut Store, wanted: Pruning, wait: Duration) -> Resul
 /// # Errors
 /// [`Kind::Storage`] if a command or service runs on unpacked layers; [`Kind::BadInput`] if a service is damaged,
 /// since its volumes are unknown.
-pub(crate) fn mark_for_removal(store: &Store, wanted: Pruning, items: &mut [Item]) -> Result<()> {
+pub(crate) fn mark_for_removal(store: &Store, wanted: &Pruning, items: &mut [Item]) -> Result<()> {
     if wanted.unpacked {
         mark_unpacked_layers(store, items)?;
     }
-    if wanted.volumes {
-        mark_unused_volumes(store, items)?;
+    match &wanted.volumes {
+        PruneVolumes::No => Ok(()),
+        PruneVolumes::All => mark_unused_volumes(store, items, &|_| true),
+        PruneVolumes::Only(paths) => {
+            mark_unused_volumes(store, items, &|item| paths.contains(&item.path))
+        }
     }
-    Ok(())
 }
 
-fn mark_unused_volumes(store: &Store, items: &mut [Item]) -> Result<()> {
+fn mark_unused_volumes(
+    store: &Store,
+    items: &mut [Item],
+    wanted: &dyn Fn(&Item) -> bool,
+) -> Result<()> {
     let mut used = HashSet::new();
     let services = ServiceDir::all(store.root())?;
     for service in &services {
@@ -69,7 +89,7 @@ fn mark_unused_volumes(store: &Store, items: &mut [Item]) -> Result<()> {
     }
     for item in items.iter_mut().filter(|item| item.kind == ItemKind::Volume) {
         let name = item.path.file_name().unwrap_or_default().to_string_lossy();
-        item.needed = used.contains(&*name);
+        item.needed = used.contains(&*name) || !wanted(item);
     }
     Ok(())
 }

@@ -231,6 +231,12 @@ fn service_note(note: &ServiceNote) -> String {
         ServiceNote::VolumeShared { volume } => {
             format!("keeping the volume {volume}: another service uses it")
         }
+        ServiceNote::VolumesKept { volumes } => format!(
+            "keeping the data in {}; `svp volume rm {}` removes it",
+            volumes.join(", "),
+            volumes.join(" ")
+        ),
+        ServiceNote::VolumeRemoved { volume } => format!("removed the volume {volume}"),
         ServiceNote::SecretsHidden => {
             "secrets are hidden on a terminal; add --show-secrets to print them".into()
         }
@@ -299,6 +305,10 @@ fn warning(warning: &Warning) -> String {
         ),
         Warning::SharedVolume { service, volume } => format!(
             "{service} is running with the same volume, {volume}: its files may change while they are copied"
+        ),
+        Warning::VolumeOfUnknownSetup { volume } => format!(
+            "the volume {volume} was created with secrets that svp does not know any more: if those that you gave are \
+             others, nobody can log in"
         ),
         Warning::OtherImage { image, digest } => {
             format!("the backup was created with another image named {image}: {}", short(digest))

@@ -79,8 +79,8 @@ pub(in crate::cli) struct RemoveArgs {
     /// Stop running services first
     #[arg(short, long)]
     force: bool,
-    /// Remove their volumes too, with all data
-    #[arg(long)]
+    /// Remove their volumes too, with all data; those that other services use stay
+    #[arg(short = 'v', long)]
     volumes: bool,
     /// Output format
     #[arg(long, value_enum, default_value = "table")]
@@ -172,7 +172,7 @@ pub(in crate::cli) fn remove(args: &RemoveArgs, context: &Context) -> Result<Exi
     for service_dir in existing(&root, &args.names)? {
         let name = service_dir.name();
         let left = lifecycle::remove(&root, &service_dir, &request, context.reporter())?;
-        report_leftovers(name, &left, context);
+        report_leftovers(name, &left, args.volumes, context);
         print_name(&service_dir, args.format, context)?;
         removed.push(serde_json::json!({ "name": name }));
     }
@@ -182,14 +182,22 @@ pub(in crate::cli) fn remove(args: &RemoveArgs, context: &Context) -> Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-fn report_leftovers(name: &str, left: &Removed, context: &Context) {
+fn report_leftovers(name: &str, left: &Removed, requested: bool, context: &Context) {
     let reporter = context.reporter();
     if !left.linked.is_empty() {
         let (service, users) = (name.to_owned(), left.linked.clone());
         reporter.note(ServiceNote::LinkedBy { service, users }.into());
     }
-    for volume in &left.kept_volumes {
-        let volume = volume.clone();
-        reporter.note(ServiceNote::VolumeShared { volume }.into());
+    for volume in &left.volumes.removed {
+        reporter.note(ServiceNote::VolumeRemoved { volume: volume.clone() }.into());
+    }
+    if requested {
+        for volume in &left.volumes.shared {
+            reporter.note(ServiceNote::VolumeShared { volume: volume.clone() }.into());
+        }
+    }
+    if !left.volumes.kept.is_empty() {
+        let volumes = left.volumes.kept.clone();
+        reporter.note(ServiceNote::VolumesKept { volumes }.into());
     }
 }

@@ -6,6 +6,7 @@
 //! TREES/MAP/locks/CHAIN           locked while a layer is unpacked, so that only one build unpacks it
 //! TREES/MAP/services/ID           a service's writes: the upper directory of its overlay
 //! TREES/MAP/volumes/NAME/data     a volume
+//! TREES/MAP/volumes/NAME/volume.json  its record; volumes of earlier versions have none
 //! TREES/MAP/tmp/RANDOM            a build directory, locked by its command; removed once the command has ended
 //! ```
 

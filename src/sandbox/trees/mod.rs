@@ -12,7 +12,9 @@
 //! | `verify` | compares unpacked layers with their blobs |
 //! | `unpack_directory` | unpacks into any directory of the caller |
 //! | `image_files` | checks an image for files |
-//! | `volume`, `volume_export`, `volume_import`, `volume_archive` | volumes, and the tar of a backup |
+//! | `volume`, `volume_record` | volumes, and what is known about each |
+//! | `volume_transfer` | the tar of one volume |
+//! | `volume_export`, `volume_import`, `volume_archive` | the tar of a backup: a service's files and volumes |
 
 pub(super) mod build_rootfs;
 pub(super) mod confine;
@@ -32,3 +34,5 @@ pub(super) mod volume;
 pub(super) mod volume_archive;
 pub(super) mod volume_export;
 pub(super) mod volume_import;
+pub(super) mod volume_record;
+pub(super) mod volume_transfer;

@@ -1,4 +1,4 @@
-//! Volumes: creates, fills, renames and removes them.
+//! Volumes: creates, fills and renames them.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::confine::{confine_fd, own_mounts};
 use super::directories::{VOLUMES, create_owned_dir};
 use super::overlay;
+use super::volume_record::VolumeRecord;
 use crate::channel::Channel;
 use crate::error::{Error, IoContext, Result};
 use crate::layer::diff::{DiffRequest, diff};
@@ -27,7 +28,7 @@ use crate::sandbox::userns::namespace;
 
 /// The mounted directory is one level below the volume's own: the service may change its owner, and svp could not
 /// rename it then.
-const DATA: &str = "data";
+pub(super) const DATA: &str = "data";
 
 /// Request: fill a volume from an image. Descriptors: the user namespace.
 #[derive(Debug, Serialize, Deserialize)]
@@ -47,7 +48,13 @@ impl Sandbox {
     ///
     /// # Errors
     /// As [`Sandbox::build_rootfs`].
-    pub(crate) fn create_volume(&self, name: &str, overlay: &Overlay, from: &str) -> Result<bool> {
+    pub(crate) fn create_volume(
+        &self,
+        name: &str,
+        overlay: &Overlay,
+        from: &str,
+        record: &VolumeRecord,
+    ) -> Result<bool> {
         let volume = self.layer_store().join(VOLUMES).join(name);
         if volume.exists() {
             return Ok(false);
@@ -65,6 +72,7 @@ impl Sandbox {
             ids: self.id_ranges(),
         };
         Stage::start(self.layer_store(), &request, &[self.namespace()])?.finish()?;
+        record.write(&self.layer_store().join(&new))?;
         match std::fs::rename(self.layer_store().join(&new), &volume) {
             // Another command created it meanwhile.
             Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(false),
@@ -107,11 +115,16 @@ impl Sandbox {
     }
 
     /// Creates an empty volume, if it is missing.
-    pub(in crate::sandbox) fn empty_volume(&self, name: &str) -> Result<()> {
+    pub(in crate::sandbox) fn empty_volume(&self, name: &str, record: &VolumeRecord) -> Result<()> {
         for dir in [Path::new(VOLUMES), &Path::new(VOLUMES).join(name), &volume_data(name)] {
             create_owned_dir(&self.layer_store().join(dir), self.map())?;
         }
-        Ok(())
+        record.write(&self.layer_store().join(VOLUMES).join(name))
+    }
+
+    /// Returns the directory of the data of the volume at `dir`.
+    pub(crate) fn volume_data_at(dir: &Path) -> PathBuf {
+        dir.join(DATA)
     }
 
     /// Returns the bind mount of a volume in a service's container.
@@ -119,14 +132,6 @@ impl Sandbox {
         // Relative to the directory in which the container's init starts: `l` in the overlay's directory.
         let source = PathBuf::from("../../..").join(volume_data(name));
         Bind { source, at: at.to_owned(), read_only }
-    }
-
-    /// Removes a volume.
-    ///
-    /// # Errors
-    /// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).
-    pub(crate) fn remove_volume(&self, name: &str) -> Result<()> {
-        self.remove_existing(format!("{VOLUMES}/{name}"))
     }
 }
 

@@ -78,7 +78,7 @@ fn pack(request: &ArchiveRequest, tar: OwnedFd) -> Result<()> {
 }
 
 /// Returns the tar entry of a volume's root directory.
-fn root_entry(prefix: &str, volume: &OwnedFd) -> Result<Entry> {
+pub(super) fn root_entry(prefix: &str, volume: &OwnedFd) -> Result<Entry> {
     let stat = rustix::fs::fstat(volume).io("stat", prefix)?;
     let owner = meta::Ownership::of(&stat);
     let mut entry = Entry::new(prefix, EntryKind::Directory, owner.mode);
@@ -89,7 +89,7 @@ fn root_entry(prefix: &str, volume: &OwnedFd) -> Result<Entry> {
 }
 
 /// Writes the changes from `before` to `tree`, below `prefix`.
-fn pack_tree<W: Write>(
+pub(super) fn pack_tree<W: Write>(
     tar: &mut TarWriter<W>,
     prefix: &str,
     tree: &OwnedFd,

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::confine::{confine_all, own_mounts};
 use super::overlay;
 use super::volume_archive::{ArchiveRequest, ArchivedVolume, Content, WRITES, pipe};
+use super::volume_record::VolumeRecord;
 use crate::channel::Channel;
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::layer::entry::{Entry, EntryKind};
@@ -39,7 +40,7 @@ impl Request for ImportRequest {
 }
 
 impl Sandbox {
-    /// Fills a service's new upper directory and new volumes from the tar that `tar` streams, which is untrusted. Does
+    /// Fills a service's new upper directory and new volumes, which get `record`, from the tar that `tar` streams, which is untrusted. Does
     /// not create volumes that are missing from the tar.
     ///
     /// # Errors
@@ -49,10 +50,11 @@ impl Sandbox {
         &self,
         overlay: &Overlay,
         volumes: &[ArchivedVolume],
+        record: &VolumeRecord,
         tar: OwnedFd,
     ) -> Result<()> {
         for volume in volumes {
-            self.empty_volume(&volume.name)?;
+            self.empty_volume(&volume.name, record)?;
         }
         let request = ArchiveRequest::new(self, overlay, volumes.iter().collect());
         let fds = [self.namespace(), tar.as_fd()];

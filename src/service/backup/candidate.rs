@@ -17,7 +17,9 @@ use crate::interrupt::{self, Cleaning};
 use crate::oci::Image;
 use crate::progress::{Reporter, Silent};
 use crate::random_name::random_name;
-use crate::sandbox::{ArchivedVolume, Network, Sandbox, layer_sources, why_no_private_network};
+use crate::sandbox::{
+    ArchivedVolume, Network, Sandbox, VolumeRecord, layer_sources, why_no_private_network,
+};
 use crate::service::mount::MountSource;
 use crate::service::prepare::exposed_ports;
 use crate::service::record::{Record, Restart};
@@ -129,11 +131,16 @@ impl<'a> Candidate<'a> {
     }
 
     /// Unpacks a tar of changed files into the copy and its volumes.
-    pub(super) fn import(&self, store: &Store, tar: std::os::fd::OwnedFd) -> Result<()> {
+    pub(super) fn import(
+        &self,
+        store: &Store,
+        volumes: &VolumeRecord,
+        tar: std::os::fd::OwnedFd,
+    ) -> Result<()> {
         let image = store.load_image(&self.record.manifest)?;
         let layers = layer_sources(store, &image);
         let overlay = self.sandbox.service_overlay(&self.record.id, layers, &mut |_| {})?;
-        self.sandbox.import_volumes(&overlay, &self.record.saved_volumes(), tar)
+        self.sandbox.import_volumes(&overlay, &self.record.saved_volumes(), volumes, tar)
     }
 
     /// Starts it, and waits until it is healthy.

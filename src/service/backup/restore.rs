@@ -19,7 +19,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::interrupt;
 use crate::oci::media_type::Compression;
 use crate::progress::{BackupNote, Reporter, Step, Warning, announce_if_slow};
-use crate::sandbox::{End, Sandbox, Stdio, input_pipe, output_pipe};
+use crate::sandbox::{End, Sandbox, Stdio, VolumeRecord, input_pipe, output_pipe};
 use crate::service::exec::{self, drain, join_container};
 use crate::service::lifecycle::{Stop, stop_if_running};
 use crate::service::record::Record;
@@ -264,9 +264,14 @@ fn unpack(
     let (tar, into) = io::pipe().map_err(failed)?;
     let input = request.input.try_clone().map_err(failed)?;
     let store = Store::open(request.root)?;
+    let own = candidate.record.volume_record();
+    let digest = candidate.record.manifest.digest;
+    let same = start.header.as_ref().is_some_and(|header| header.digest == digest);
+    // The files of another image have the secrets of another setup.
+    let volumes = if same { own } else { VolumeRecord { setup: None, ..own } };
     std::thread::scope(|scope| {
-        let store = &store;
-        let filled = scope.spawn(move || candidate.import(store, OwnedFd::from(tar)));
+        let (store, volumes) = (&store, &volumes);
+        let filled = scope.spawn(move || candidate.import(store, volumes, OwnedFd::from(tar)));
         let mut into = file(into);
         // The import reads to the end, or has failed.
         let meter = Meter::of_restore(candidate.service(), &input, request.reporter);

@@ -26,8 +26,19 @@ pub(crate) struct Remove {
 pub(crate) struct Removed {
     /// The services that are linked to it, and can't start without it.
     pub linked: Vec<String>,
-    /// The volumes that stay because another service uses them too.
-    pub kept_volumes: Vec<String>,
+    /// Its volumes.
+    pub volumes: Volumes,
+}
+
+/// What became of the volumes of a removed service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Volumes {
+    /// Removed with their data.
+    pub removed: Vec<String>,
+    /// Kept, as requested.
+    pub kept: Vec<String>,
+    /// Kept because another service uses them too.
+    pub shared: Vec<String>,
 }
 
 /// Removes a service: its files, logs and record, and on request its volumes.
@@ -64,10 +75,10 @@ pub(crate) fn remove(
     let record = service_dir.record()?;
     let linked = links::dependents(root, name)?;
     let step = Step::RemoveService { service: name.to_owned() };
-    let kept_volumes = announce_if_slow(reporter, step, || {
+    let volumes = announce_if_slow(reporter, step, || {
         delete(service_dir, &record, &sandbox, request.volumes)
     })?;
-    Ok(Removed { linked, kept_volumes })
+    Ok(Removed { linked, volumes })
 }
 
 /// Removes a service that could not be started, if no component of it ever ran. `svp rm` removes anything left.
@@ -82,7 +93,7 @@ pub(crate) fn discard(root: &Path, service_dir: &ServiceDir, record: &Record) {
 }
 
 /// Deletes all data of a stopped service; on request its volumes too, except those that other services use. Returns
-/// the names of the volumes kept.
+/// what became of its volumes.
 ///
 /// # Errors
 /// [`Kind::Storage`], [`Kind::Sandbox`].
@@ -91,19 +102,21 @@ pub(in crate::service) fn delete(
     record: &Record,
     sandbox: &Sandbox,
     volumes: bool,
-) -> Result<Vec<String>> {
+) -> Result<Volumes> {
     sandbox.remove_service(&record.id)?;
-    let mut kept = Vec::new();
-    if volumes {
-        let others = service_dir.other_records()?;
-        for name in record.volume_names() {
-            if others.iter().any(|other| other.volume_names().any(|theirs| theirs == name)) {
-                kept.push(name.to_owned());
-            } else {
-                sandbox.remove_volume(name)?;
-            }
+    let mut done = Volumes::default();
+    let others = service_dir.other_records()?;
+    for name in record.volume_names().filter(|name| sandbox.has_volume(name)) {
+        let name = name.to_owned();
+        if others.iter().any(|other| other.volume_names().any(|theirs| theirs == name)) {
+            done.shared.push(name);
+        } else if volumes {
+            sandbox.remove_volume(&name)?;
+            done.removed.push(name);
+        } else {
+            done.kept.push(name);
         }
     }
     service_dir.remove()?;
-    Ok(kept)
+    Ok(done)
 }
