@@ -19,6 +19,7 @@ use crate::oci::config::timestamp;
 use crate::oci::media_type::Compression;
 use crate::oci::{Descriptor, Digest, History, Image, Platform, Reference};
 use crate::progress::{Reporter, Step};
+use crate::shell_words::quote_path;
 use crate::source::layer::report_ignored;
 use crate::source::tee::{Failure, Tee, decompress};
 use crate::store::{LayerNote, Store};
@@ -67,7 +68,8 @@ impl Input {
         let file = File::open(path).io("open", path).map_err(missing)?;
         if file.metadata().io("read", path)?.is_dir() {
             return Err(Error::bad_input(format!("{name} is a directory")).hint(format!(
-                "import its tar: tar -C {name} --numeric-owner --xattrs -c . | svp import - -t REF"
+                "import its tar: `tar -C {} --numeric-owner --xattrs -c . | svp import - -t REF`",
+                quote_path(&name)
             )));
         }
         Ok(Input { reader: Box::new(file), name })

@@ -40,6 +40,7 @@ pub mod rootfs;
 mod sandbox;
 mod secret;
 mod service;
+mod shell_words;
 pub mod source;
 pub mod store;
 mod sys;

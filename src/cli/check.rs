@@ -7,8 +7,8 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::progress::Silent;
 use crate::sandbox::{
-    IdMap, Limits, MapMethod, Network, Rootfs, RunSpec, Sandbox, why_no_private_network,
-    why_unbounded,
+    IdMap, Limits, MapMethod, Network, Rootfs, RunSpec, Sandbox, subordinate_ids_advice,
+    why_no_private_network, why_unbounded,
 };
 use crate::store::Store;
 use crate::upkeep::{Fault, check_store};
@@ -136,9 +136,14 @@ fn ids() -> Result<String> {
     let map = IdMap::for_caller()?;
     let count: u64 = map.uids.iter().map(|extent| u64::from(extent.count)).sum();
     match map.how {
-        MapMethod::Single => Err(Error::sandbox("a single user id: other owners are only recorded")
-            .hint("install uidmap, and ask the administrator for `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER`")),
-        _ => Ok(format!("{count} in a container")),
+        MapMethod::Single => {
+            Err(Error::sandbox("a single user id: other owners are only recorded")
+                .hint(subordinate_ids_advice()))
+        }
+        _ => {
+            let (uid, gid) = map.root();
+            Ok(format!("{count} in a container; its root is {uid}:{gid} on this host"))
+        }
     }
 }
 

@@ -159,7 +159,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
         return Ok(code);
     }
     if record.restart != Restart::No {
-        context.reporter().note(ServiceNote::NotAtBoot.into());
+        context.reporter().note(ServiceNote::NotAtBoot { service: record.name.clone() }.into());
     }
     if let Some(Seconds(limit)) = args.wait {
         health::wait(&root, &service_dir, limit, context.reporter())?;

@@ -83,7 +83,7 @@ pub enum ServiceNote {
     NetworkRestored,
     NetworkLost { reason: String },
     OutOfMemory,
-    NotAtBoot,
+    NotAtBoot { service: String },
     LinkedBy { service: String, users: Vec<String> },
     VolumeShared { volume: String },
     VolumesKept { volumes: Vec<String> },

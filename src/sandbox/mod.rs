@@ -55,3 +55,4 @@ pub(crate) use trees::verify::AlteredLayer;
 pub(crate) use trees::volume_archive::ArchivedVolume;
 pub(crate) use trees::volume_record::VolumeRecord;
 pub(crate) use userns::idmap::{IdMap, MapMethod};
+pub(crate) use userns::subordinate::advice as subordinate_ids_advice;

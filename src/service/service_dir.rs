@@ -140,10 +140,12 @@ impl ServiceDir {
         )
         .map_err(|errno| match errno {
             rustix::io::Errno::EXIST => {
-                Error::usage(format!("there is a service {} already", self.name)).hint(format!(
-                    "`svp start {0}` starts it, `svp rm {0}` removes it; --name gives another name",
-                    self.name
-                ))
+                let ways = match self.is_running() {
+                    Ok(true) => "it is running; `svp rm --force {}` stops and removes it",
+                    _ => "`svp start {}` starts it, `svp rm {}` removes it",
+                };
+                Error::usage(format!("there is a service {} already", self.name))
+                    .hint(format!("{}; --name gives another name", ways.replace("{}", &self.name)))
             }
             other => Error::io("create", &self.dir, other),
         })?;

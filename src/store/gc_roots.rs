@@ -91,7 +91,9 @@ impl Store {
                 serde_json::from_slice(&text).map_err(|error| {
                     Error::bad_input(format!("service record {} is damaged", path.display()))
                         .source(error)
-                        .hint("remove the service with `svp rm --force`: its image is unknown")
+                        .hint(format!(
+                            "remove the service with `svp rm --force {name}`: its image is unknown"
+                        ))
                 })
             });
             service_pins.push((name, pin));

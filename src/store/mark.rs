@@ -43,7 +43,7 @@ impl Marked {
         let (owner, error) = self.damaged.swap_remove(0);
         let remove = match &owner {
             RootOwner::Tag(name) => format!("remove it with `svp rmi {name}`"),
-            RootOwner::Service(name) => format!("remove the service with `svp rm {name}`"),
+            RootOwner::Service(name) => format!("remove the service with `svp rm --force {name}`"),
         };
         Err(error
             .context(format!("{owner} is damaged, so nothing is removed"))

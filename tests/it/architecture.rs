@@ -14,6 +14,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("sys", &[GROUND]),
     ("interrupt", &[GROUND, &["sys"]]),
     ("random_name", &[]),
+    ("shell_words", &[]),
     ("remove_tree", &[]),
     ("channel", &[]),
     ("atomic_file", &[GROUND, &["interrupt", "random_name"]]),
@@ -34,8 +35,17 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
 ];
 
 const GROUND: &[&str] = &["error", "progress", "diagnostics"];
-const PURE: &[&str] =
-    &["sys", "interrupt", "random_name", "remove_tree", "channel", "atomic_file", "oci", "rootfs"];
+const PURE: &[&str] = &[
+    "sys",
+    "shell_words",
+    "interrupt",
+    "random_name",
+    "remove_tree",
+    "channel",
+    "atomic_file",
+    "oci",
+    "rootfs",
+];
 const PARTS: &[&str] =
     &["layer", "secret", "registry", "store", "pack", "sandbox", "source", "import"];
 

@@ -65,7 +65,9 @@ pub(in crate::cli) fn push(
         return Ok(());
     }
     let pushed = source::push(image.0, image.1, store, client, context.reporter());
-    pushed.hint(format!("the image is in the store; retry with `svp push {}`", image.1.tagged()))
+    let secrets = if args.allow_secrets { "--allow-secrets " } else { "" };
+    let name = image.1.tagged();
+    pushed.hint(format!("the image is in the store; retry with `svp push {secrets}{name}`"))
 }
 
 /// Returns the destinations given on the command line.

@@ -7,6 +7,7 @@ use crate::progress::{
     BackupDirection, BackupNote, BackupProgress, Event, ImageNote, Note, PortReason, ServiceNote,
     Step, Warning,
 };
+use crate::shell_words::{quote, quote_path};
 
 /// Formats an event as a line of text; `None` for transfers and script output.
 pub(crate) fn line(event: &Event<'_>) -> Option<String> {
@@ -124,7 +125,8 @@ fn image_note(note: &ImageNote) -> String {
         }
         ImageNote::SeveralImages { directory, reference } => format!(
             "{directory} contains several images: `podman load` can't tell them apart; use \
-             `skopeo copy oci:{directory}:{reference} containers-storage:{reference}`"
+             `skopeo copy {} containers-storage:{reference}`",
+            quote(&format!("oci:{directory}:{reference}"))
         ),
         ImageNote::SocketSkipped { path } => {
             format!("skipped the socket {path}: a layer can't contain sockets")
@@ -156,7 +158,7 @@ fn image_note(note: &ImageNote) -> String {
         ),
         ImageNote::MoreNotSet { count } => format!("and {count} more"),
         ImageNote::PackCreated { directory, name } => {
-            format!("build it with `svp build -b {directory} -t {name}`")
+            format!("build it with `svp build -b {} -t {name}`", quote_path(directory))
         }
         ImageNote::LayersKept => {
             "the layers stay for now: the store is in use or another image is damaged".into()
@@ -220,11 +222,9 @@ fn service_note(note: &ServiceNote) -> String {
             "out of memory: the kernel killed a process of the service; allow more with --memory"
                 .into()
         }
-        ServiceNote::NotAtBoot => {
-            "the service is not started at boot; `svp export --format quadlet` creates a unit that \
-             starts it"
-                .into()
-        }
+        ServiceNote::NotAtBoot { service } => format!(
+            "the service is not started at boot; `svp export {service} --format systemd` creates a unit that starts it"
+        ),
         ServiceNote::LinkedBy { service, users } => {
             format!("linked to {service}, and can't start without it: {}", users.join(", "))
         }

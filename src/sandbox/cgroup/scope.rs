@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use super::hierarchy::membership;
 use super::resources::Resources;
 use crate::error::{Error, Result};
-use crate::sandbox::programs::find_program;
+use crate::sandbox::programs::{as_root, find_program};
+use crate::sandbox::userns::idmap::login_name;
+use crate::shell_words::quote;
 
 /// How long to wait for systemd.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -70,8 +72,6 @@ fn is_in(process: u32, unit: &str) -> bool {
 
 /// Calls a method of the caller's systemd: the system instance for root, the user instance for others.
 fn call<'a>(method: &str, arguments: impl IntoIterator<Item = &'a str>) -> Result<()> {
-    const HINT: &str = "log in directly, not with su or sudo, or ask the administrator to run \
-         `loginctl enable-linger USER`";
     if !Path::new("/run/systemd/system").is_dir() {
         return Err(Error::sandbox("systemd is not running"));
     }
@@ -97,5 +97,11 @@ fn call<'a>(method: &str, arguments: impl IntoIterator<Item = &'a str>) -> Resul
         return Ok(());
     }
     let stderr = String::from_utf8_lossy(&output.stderr);
-    Err(failed(stderr.trim().to_owned()).hint(HINT))
+    let error = failed(stderr.trim().to_owned());
+    if uid.is_root() {
+        return Err(error);
+    }
+    let name = login_name(uid.as_raw()).unwrap_or_else(|| uid.as_raw().to_string());
+    let linger = as_root(&format!("loginctl enable-linger {}", quote(&name)));
+    Err(error.hint(format!("log in directly, not with su or sudo, or, {linger}")))
 }

@@ -21,9 +21,12 @@ pub(crate) fn why_not_private() -> Option<&'static str> {
         rustix::fs::stat("/dev/net/tun").is_ok_and(|stat| stat.st_mode & 0o006 == 0o006);
     // The container's root is not root on the host, so the device must be accessible to all users.
     if tun.is_err() || (rustix::process::geteuid().is_root() && !open_to_all) {
-        return Some(
-            "/dev/net/tun is missing or not accessible to all users (chmod 666 /dev/net/tun)",
-        );
+        return Some(match std::path::Path::new("/dev/net/tun").exists() {
+            true => "/dev/net/tun is not accessible to all users (as root: chmod 666 /dev/net/tun)",
+            false => {
+                "/dev/net/tun is missing (as root: modprobe tun; in a container: its engine's --device)"
+            }
+        });
     }
     if !has_default_route() && !pasta_needs_no_route() {
         return Some("this host has no default route, and this version of pasta requires one");

@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, IoContext, Result};
 use crate::oci::Digest;
-use crate::sandbox::programs::find_program;
+use crate::sandbox::programs::{Package, find_program, install};
 
 /// The host ids of containers that root creates: a range that no distribution assigns (systemd's
 /// UIDS-GIDS lists 0x70000000 to 0x7fffffff as unused).
-const ROOT_BASE: u32 = 0x7000_0000;
-const ROOT_COUNT: u32 = 0x1000_0000;
+pub(super) const ROOT_BASE: u32 = 0x7000_0000;
+pub(super) const ROOT_COUNT: u32 = 0x1000_0000;
 
 /// Maps `count` ids, starting at `inside` (in the container), to ids starting at `outside` (on the host).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,12 +67,11 @@ impl IdMap {
             let gids = root_extents(&read("/proc/self/gid_map")?);
             return Ok(IdMap { uids, gids, how: MapMethod::Direct });
         }
-        let name = user_name(uid);
+        let name = login_name(uid);
         let uids = subordinate(Path::new("/etc/subuid"), uid, name.as_deref());
         let gids = subordinate(Path::new("/etc/subgid"), uid, name.as_deref());
         let single = |outside| vec![Extent { inside: 0, outside, count: 1 }];
-        let helpers = ["newuidmap", "newgidmap"].iter().all(|name| find_program(name).is_some());
-        if uids.is_empty() || gids.is_empty() || !helpers {
+        if uids.is_empty() || gids.is_empty() || !has_helpers() {
             return Ok(IdMap { uids: single(uid), gids: single(gid), how: MapMethod::Single });
         }
         let all = |outside, ranges: Vec<(u32, u32)>| {
@@ -162,7 +161,8 @@ fn subordinate(path: &Path, uid: u32, name: Option<&str>) -> Vec<(u32, u32)> {
     parse_subordinate(&text, uid, name)
 }
 
-fn parse_subordinate(text: &str, uid: u32, name: Option<&str>) -> Vec<(u32, u32)> {
+/// As [`subordinate`], for a file's text.
+pub(super) fn parse_subordinate(text: &str, uid: u32, name: Option<&str>) -> Vec<(u32, u32)> {
     let number = uid.to_string();
     text.lines()
         .filter_map(|line| {
@@ -177,7 +177,7 @@ fn parse_subordinate(text: &str, uid: u32, name: Option<&str>) -> Vec<(u32, u32)
 }
 
 /// Returns the login name, from /etc/passwd or $USER: NSS needs a C library that can load modules.
-fn user_name(uid: u32) -> Option<String> {
+pub(in crate::sandbox) fn login_name(uid: u32) -> Option<String> {
     let text = fs::read_to_string("/etc/passwd").ok()?;
     let uid = uid.to_string();
     let found = text.lines().find_map(|line| {
@@ -186,6 +186,11 @@ fn user_name(uid: u32) -> Option<String> {
         (fields.nth(1)? == uid).then(|| name.to_owned())
     });
     found.or_else(|| std::env::var("USER").ok())
+}
+
+/// Whether the helpers that write an id map for ordinary users are installed.
+pub(super) fn has_helpers() -> bool {
+    ["newuidmap", "newgidmap"].iter().all(|name| find_program(name).is_some())
 }
 
 fn run_helper(name: &str, pid: u32, extents: &[Extent], file: &str) -> Result<()> {
@@ -201,7 +206,7 @@ fn run_helper(name: &str, pid: u32, extents: &[Extent], file: &str) -> Result<()
     let output = command.output().map_err(|error| {
         Error::sandbox(format!("can't run {}", path.display()))
             .source(error)
-            .hint("install the package uidmap (Debian, Ubuntu) or shadow-utils")
+            .hint(install(Package::Uidmap))
     })?;
     if output.status.success() {
         return Ok(());

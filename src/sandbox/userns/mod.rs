@@ -3,7 +3,9 @@
 //! | file | job |
 //! |---|---|
 //! | `idmap` | the id map; newuidmap, newgidmap |
+//! | `subordinate` | advises how a user gets subordinate ids |
 //! | `namespace` | creates the user namespace and joins it |
 
 pub(super) mod idmap;
 pub(super) mod namespace;
+pub(super) mod subordinate;

@@ -12,6 +12,7 @@ use super::idmap::IdMap;
 use crate::channel::Channel;
 use crate::error::{Error, Result};
 use crate::interrupt;
+use crate::sandbox::programs::as_root;
 use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::process::{check_parent, die_with_parent};
 use crate::sandbox::stage::protocol::{Descriptors, Request, reply_with};
@@ -52,16 +53,20 @@ pub(in crate::sandbox) fn no_user_namespace(errno: nix::errno::Errno) -> Error {
     let sysctl = |path: &str, off: &str| {
         std::fs::read_to_string(path).is_ok_and(|value| value.trim() == off)
     };
+    // busybox's sysctl needs -w.
     error.hint(if sysctl("/proc/sys/kernel/unprivileged_userns_clone", "0") {
-        "ask the administrator for `sysctl kernel.unprivileged_userns_clone=1`"
+        as_root("sysctl -w kernel.unprivileged_userns_clone=1")
     } else if sysctl("/proc/sys/user/max_user_namespaces", "0") {
-        "ask the administrator for `sysctl user.max_user_namespaces=10000`"
+        as_root("sysctl -w user.max_user_namespaces=10000")
     } else if sysctl("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
-        "AppArmor forbids it: ask the administrator for an AppArmor profile that allows svp `userns`, \
-         or for `sysctl kernel.apparmor_restrict_unprivileged_userns=0`"
+        format!(
+            "AppArmor forbids it: install an AppArmor profile that allows svp `userns`, or, {}",
+            as_root("sysctl -w kernel.apparmor_restrict_unprivileged_userns=0")
+        )
     } else {
         "in a container, its runtime must allow it (docker: --security-opt seccomp=unconfined; \
          podman and Kubernetes: see docs/ci.md); on a host, see `svp check`"
+            .to_owned()
     })
 }
 

@@ -137,7 +137,8 @@ impl Check<'_> {
     }
 
     fn instances(&mut self) -> Result<()> {
-        const SET_UP: &str = "`svp setup --force` recreates the instance, with new secrets";
+        const SET_UP: &str =
+            "`svp setup --force -i BASE -t INSTANCE` recreates the instance, with new secrets";
         let dir = self.store.layout().instances();
         for name in names(&dir)? {
             let what = format!("instances/{name}");

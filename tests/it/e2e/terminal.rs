@@ -9,14 +9,14 @@ use crate::support::podman::{Container, Podman};
 use crate::support::{TestEnv, success};
 
 /// A tmux terminal with one window.
-struct Screen<'a> {
+pub struct Screen<'a> {
     env: &'a TestEnv,
     socket: String,
 }
 
 impl<'a> Screen<'a> {
     /// Runs a shell line, in which `svp ` is the tested program, in a new terminal of 80 columns and 24 rows.
-    fn run(env: &'a TestEnv, line: &str) -> Screen<'a> {
+    pub fn run(env: &'a TestEnv, line: &str) -> Screen<'a> {
         // A server that is being killed may still have its socket.
         static STARTED: AtomicUsize = AtomicUsize::new(0);
         let socket = format!("tmux-{}", STARTED.fetch_add(1, Ordering::SeqCst));
@@ -38,7 +38,7 @@ impl<'a> Screen<'a> {
         success(self.command().args(arguments))
     }
 
-    fn type_line(&self, line: &str) {
+    pub fn type_line(&self, line: &str) {
         self.tmux(&["send-keys", "-l", line]);
         self.tmux(&["send-keys", "Enter"]);
     }
@@ -68,7 +68,7 @@ impl<'a> Screen<'a> {
 
     /// Waits until the screen shows `text`.
     #[track_caller]
-    fn shows(&self, text: &str) {
+    pub fn shows(&self, text: &str) {
         self.waits_for(text, |screen| screen.contains(text));
     }
 
