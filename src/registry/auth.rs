@@ -1,21 +1,11 @@
-//! Credentials from the files of podman, skopeo and docker (containers-auth.json(5), docker's config.json).
+//! Credentials from the files of podman, skopeo and docker, and from credential helpers.
 
-use std::collections::BTreeMap;
 use std::env;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
-use serde::Deserialize;
-
-use super::credential_helper;
-use super::credentials::{Login, Password};
-use crate::error::{Error, IoContext, Result};
-
-/// The maximum size of an auth file, in bytes.
-pub(super) const LARGEST_FILE: u64 = 4 << 20;
+use super::auth_file::{from_helper, read};
+use super::credentials::Login;
+use crate::error::Result;
 
 /// The name of the auth files in `credential-helpers` of registries.conf.
 pub(super) const THE_FILES: &str = "containers-auth.json";
@@ -119,175 +109,12 @@ impl AuthFiles {
     }
 }
 
-/// Returns the login for `registry` from a credential helper, and its origin.
-fn from_helper(
-    name: &str,
-    registry: &str,
-    may_be_missing: bool,
-) -> Result<Option<(Login, String)>> {
-    let found = credential_helper::get(name, server_name(registry), may_be_missing)?;
-    Ok(found.map(|login| (login, format!("docker-credential-{name}"))))
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-pub(super) struct AuthFile {
-    auths: BTreeMap<String, Entry>,
-    #[serde(rename = "credHelpers")]
-    helpers: BTreeMap<String, String>,
-    #[serde(rename = "credsStore")]
-    store: Option<String>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Entry {
-    auth: Option<Password>,
-    username: Option<String>,
-    password: Option<Password>,
-    identitytoken: Option<Password>,
-    registrytoken: Option<Password>,
-}
-
-/// Reads an auth file; `None` if it is missing, which is an error only if it is `required`.
-pub(super) fn read(path: &Path, required: bool) -> Result<Option<AuthFile>> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => return Ok(None),
-        Err(error) => {
-            return Err(Error::io("read the auth file", path, error)
-                .hint("check the file that --authfile or REGISTRY_AUTH_FILE names"));
-        }
-    };
-    let mut text = Vec::new();
-    file.take(LARGEST_FILE + 1).read_to_end(&mut text).io("read the auth file", path)?;
-    if text.len() as u64 > LARGEST_FILE {
-        return Err(Error::bad_input(format!("the auth file {} is too large", path.display())));
-    }
-    if text.iter().all(u8::is_ascii_whitespace) {
-        return Ok(Some(AuthFile::default()));
-    }
-    serde_json::from_slice(&text).map(Some).map_err(|error| {
-        // serde's message may quote secrets: report only the position.
-        let (line, column) = (error.line(), error.column());
-        Error::bad_input(format!(
-            "can't parse the auth file {} (line {line}, column {column})",
-            path.display()
-        ))
-        .hint("write it with `podman login`, `skopeo login` or `docker login`")
-    })
-}
-
-impl AuthFile {
-    /// Returns the credential helper for this registry (`credHelpers`).
-    pub(super) fn own_helper(&self, registry: &str) -> Option<&str> {
-        let found = self.helpers.iter().find(|(key, _)| canonical(key) == registry);
-        found.map(|(_, name)| name.as_str())
-    }
-
-    /// Returns the registries in `credHelpers`, each with its credential helper.
-    pub(super) fn own_helpers(&self) -> impl Iterator<Item = (String, &str)> {
-        self.helpers.iter().map(|(key, name)| (canonical(key), name.as_str()))
-    }
-
-    /// Returns the credential helper for all other registries (`credsStore`).
-    pub(super) fn store(&self) -> Option<&str> {
-        self.store.as_deref()
-    }
-
-    fn find(
-        &self,
-        path: &Path,
-        registry: &str,
-        repository: &str,
-    ) -> Result<Option<(Login, String)>> {
-        if let Some(name) = self.own_helper(registry)
-            && let Some(found) = from_helper(name, registry, false)?
-        {
-            return Ok(Some(found));
-        }
-        for candidate in candidates(registry, repository) {
-            let entries = self.auths.iter().filter(|(key, _)| canonical(key) == candidate);
-            for (key, entry) in entries {
-                let login = entry.login().map_err(|why| {
-                    Error::bad_input(format!("{}: entry {key:?} {why}", path.display()))
-                })?;
-                if let Some(login) = login {
-                    return Ok(Some((login, path.display().to_string())));
-                }
-            }
-        }
-        match &self.store {
-            // Docker Desktop leaves its credsStore entry behind when it is uninstalled.
-            Some(name) => from_helper(name, registry, true),
-            None => Ok(None),
-        }
-    }
-}
-
-impl Entry {
-    /// Returns the login; `None` for the empty entries that docker writes when a credential store has the login.
-    fn login(&self) -> Result<Option<Login>, &'static str> {
-        if let Some(token) = self.identitytoken.clone().filter(|t| !t.reveal().is_empty()) {
-            return Ok(Some(Login::IdentityToken(token)));
-        }
-        if let Some(token) = self.registrytoken.clone().filter(|t| !t.reveal().is_empty()) {
-            return Ok(Some(Login::RegistryToken(token)));
-        }
-        if let (Some(username), Some(password)) = (&self.username, &self.password) {
-            return Ok(Some(Login::Basic {
-                username: username.clone(),
-                password: password.clone(),
-            }));
-        }
-        let Some(auth) = self.auth.as_ref().filter(|a| !a.reveal().is_empty()) else {
-            return Ok(None);
-        };
-        let bad = "does not hold base64 of USER:PASSWORD";
-        let decoded = BASE64_STANDARD.decode(auth.reveal().trim()).map_err(|_| bad)?;
-        let decoded = String::from_utf8(decoded).map_err(|_| bad)?;
-        let (username, password) = decoded.split_once(':').ok_or(bad)?;
-        // Old docker padded the password with NULs.
-        let password = Password::new(password.trim_end_matches('\0'));
-        Ok(Some(Login::Basic { username: username.to_owned(), password }))
-    }
-}
-
-/// Returns `registry/a/b`, `registry/a`, `registry`: the most specific key first.
-fn candidates(registry: &str, repository: &str) -> Vec<String> {
-    let mut key = format!("{registry}/{repository}");
-    let mut keys = vec![key.clone()];
-    while let Some((shorter, _)) = key.rsplit_once('/') {
-        key = shorter.to_owned();
-        keys.push(key.clone());
-    }
-    keys
-}
-
-/// Normalises a key of an auth file; docker once wrote `https://index.docker.io/v1/`.
-pub(super) fn canonical(key: &str) -> String {
-    let bare = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://"));
-    // A key written as a URL names a host; its path belongs to the API, not to a repository.
-    let key = bare.map_or(key, |bare| bare.split('/').next().unwrap_or(bare));
-    let key = key.trim_end_matches('/');
-    let (host, rest) = match key.split_once('/') {
-        Some((host, rest)) => (host, Some(rest)),
-        None => (key, None),
-    };
-    let host = match host {
-        "index.docker.io" | "registry-1.docker.io" => "docker.io",
-        other => other,
-    };
-    rest.map_or_else(|| host.to_owned(), |rest| format!("{host}/{rest}"))
-}
-
-/// Returns the name of a registry as credential helpers expect it.
-pub(super) fn server_name(registry: &str) -> &str {
-    if registry == "docker.io" { "https://index.docker.io/v1/" } else { registry }
-}
-
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::prelude::BASE64_STANDARD;
+
+    use super::super::credentials::Password;
     use super::*;
 
     fn user(found: Result<Option<(Login, String)>>) -> Option<String> {
@@ -367,8 +194,38 @@ mod tests {
             assert!(!shown.contains("hunter2"), "{shown}");
         }
         assert!(AuthFiles::only("/nonexistent/auth.json").find("r.example", "x").is_err());
-        let (_keep, files) = file("  \n");
-        assert!(files.find("r.example", "x").unwrap().is_none());
+    }
+
+    #[test]
+    fn nulls_and_empty_values_are_no_logins() {
+        let empty = [
+            "",
+            "  \n",
+            "null",
+            "{}",
+            r#"{"auths":null}"#,
+            r#"{"auths":{}}"#,
+            r#"{"auths":{"r.example":null}}"#,
+            r#"{"auths":{"r.example":{}}}"#,
+            r#"{"auths":{"r.example":{"auth":null,"identitytoken":null,"email":null}}}"#,
+            r#"{"auths":{"r.example":{"auth":"","username":"","password":""}}}"#,
+            r#"{"auths":null,"credHelpers":null,"credsStore":null}"#,
+            r#"{"credHelpers":{"r.example":null}}"#,
+            r#"{"credHelpers":{"r.example":""},"credsStore":""}"#,
+            r#"{"auths":null,"currentContext":null,"proxies":null,"HttpHeaders":null}"#,
+        ];
+        for text in empty {
+            let (_keep, files) = file(text);
+            assert!(files.find("r.example", "x").unwrap().is_none(), "{text}");
+        }
+        let text =
+            format!(r#"{{"auths":{{"a":null,"r.example":{}}},"credHelpers":null}}"#, entry("u"));
+        let (_keep, files) = file(&text);
+        assert_eq!(user(files.find("r.example", "x")).as_deref(), Some("u"));
+        for text in ["7", r#"{"auths":[]}"#, r#"{"auths":{"r.example":"x"}}"#] {
+            let (_keep, files) = file(text);
+            assert!(files.find("r.example", "x").is_err(), "{text}");
+        }
     }
 
     #[test]

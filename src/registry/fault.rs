@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rustls::{AlertDescription, CertificateError};
 
+use super::complaint::Complaint;
 use crate::error::{Error, Kind};
 
 /// The hint for answers that violate the distribution-spec.
@@ -18,7 +19,7 @@ pub(super) struct Fault {
     pub(super) kind: FaultKind,
 }
 
-/// The failures that matter when probing whether a registry speaks TLS.
+/// The failures that matter for the next request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FaultKind {
     /// The server answered a TLS ClientHello with something else.
@@ -27,6 +28,12 @@ pub(super) enum FaultKind {
     Cut,
     /// The connection was refused.
     Refused,
+    /// The host or the proxy can't be reached.
+    Unreachable,
+    /// The server answered with this status.
+    Status(u16, Complaint),
+    /// The login is valid, but does not allow the request.
+    Forbidden,
     Other,
 }
 
@@ -42,6 +49,10 @@ impl Fault {
     /// Creates a fault for which a retry won't help.
     pub(super) fn permanent(error: Error) -> Self {
         Fault { error, retry: Retry::Never, kind: FaultKind::Other }
+    }
+
+    fn unreachable(error: Error) -> Self {
+        Fault { kind: FaultKind::Unreachable, ..Fault::permanent(error) }
     }
 
     /// Creates a fault for which a retry may help.
@@ -66,11 +77,11 @@ impl Fault {
             ureq::Error::Io(error) => Self::of_io(server, error),
             ureq::Error::Rustls(error) => Self::of_tls(server, &error),
             ureq::Error::Timeout(timeout) => Self::of_timeout(server, timeout),
-            ureq::Error::HostNotFound => Fault::permanent(
+            ureq::Error::HostNotFound => Fault::unreachable(
                 Error::registry(format!("host {server} not found"))
                     .hint("check the registry's name, and this machine's network and name service"),
             ),
-            ureq::Error::ConnectProxyFailed(why) => Fault::permanent(
+            ureq::Error::ConnectProxyFailed(why) => Fault::unreachable(
                 Error::registry(format!(
                     "the proxy does not connect to {server}: {}",
                     excerpt(&why, 200)
@@ -117,7 +128,7 @@ impl Fault {
             ErrorKind::NetworkUnreachable
             | ErrorKind::HostUnreachable
             | ErrorKind::NetworkDown
-            | ErrorKind::PermissionDenied => Fault::permanent(
+            | ErrorKind::PermissionDenied => Fault::unreachable(
                 Error::registry(format!("{server} can't be reached"))
                     .hint("check this machine's network and firewall, and HTTPS_PROXY")
                     .source(error),
@@ -142,7 +153,7 @@ impl Fault {
             .hint("check the network to the registry, or try again later");
         match timeout {
             // Do not wait as long again for an unreachable host.
-            Timeout::Resolve | Timeout::Connect => Fault::permanent(error),
+            Timeout::Resolve | Timeout::Connect => Fault::unreachable(error),
             _ => Fault::transient(error),
         }
     }

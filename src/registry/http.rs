@@ -11,6 +11,7 @@ use ureq::http::header::{
 };
 
 use super::fault::Fault;
+use super::forward::Route;
 use super::options::ClientOptions;
 use super::proxy::Proxies;
 use super::response::Response;
@@ -27,7 +28,10 @@ pub(super) struct Http {
     /// By the servers that they trust, and whether they use the proxy.
     agents: Mutex<HashMap<(Trust, bool), Agent>>,
     proxies: Proxies,
-    proxy: Option<ureq::Proxy>,
+    /// The proxy for https.
+    tunnel: Option<ureq::Proxy>,
+    /// The proxy for plain http.
+    forward: Option<ureq::Proxy>,
     tls: Option<tls::Maker>,
     /// Why https is unavailable, and a hint.
     no_tls: Option<(String, String)>,
@@ -113,7 +117,8 @@ impl Http {
         Ok(Http {
             options: options.clone(),
             agents: Mutex::default(),
-            proxy: options.proxies.to_ureq()?,
+            tunnel: options.proxies.for_https()?,
+            forward: options.proxies.for_http()?,
             proxies: options.proxies.clone(),
             tls,
             no_tls,
@@ -163,8 +168,12 @@ impl Http {
         get: &GetOptions<'_>,
         authorization: Option<&str>,
     ) -> Result<Response, Fault> {
-        let mut request = self.agent_for(at)?.get(at.full());
+        let route = self.route(at)?;
+        let mut request = self.agent_for(at)?.get(&route.uri);
         request = request.header(ACCEPT_ENCODING, "identity");
+        for (name, value) in route.headers() {
+            request = request.header(name, value);
+        }
         if let Some(accept) = get.accept {
             request = request.header(ACCEPT, accept);
         }
@@ -187,11 +196,15 @@ impl Http {
 
     /// POSTs a form to `url`; does not follow redirects, because the form may contain a token.
     pub(super) fn post_form(&self, url: &Url, form: &str) -> Result<Response, Fault> {
-        let request = self
+        let route = self.route(url)?;
+        let mut request = self
             .agent_for(url)?
-            .post(url.full())
+            .post(&route.uri)
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header(ACCEPT_ENCODING, "identity");
+        for (name, value) in route.headers() {
+            request = request.header(name, value);
+        }
         let request = request.config().timeout_global(Some(self.request_timeout)).build();
         let answer = trace::request("POST", url, http_status, || request.send(form));
         let answer = answer.map_err(|error| Fault::of_transport(&self.peer(url), error))?;
@@ -200,10 +213,12 @@ impl Http {
 
     /// Returns the name of the peer for messages; mentions the proxy, which may be the one that fails.
     fn peer(&self, url: &Url) -> String {
-        match self.goes_by_proxy(url) {
-            true => format!("{} (through the proxy that HTTPS_PROXY names)", url.authority()),
-            false => url.authority(),
-        }
+        let variable = match (self.is_tunnelled(url), self.is_forwarded(url)) {
+            (true, _) => "HTTPS_PROXY",
+            (_, true) => "HTTP_PROXY",
+            _ => return url.authority(),
+        };
+        format!("{} (through the proxy that {variable} names)", url.authority())
     }
 
     /// Sends a request, following redirects as far as [`Url::may_send_to`] allows; with a body, only redirects that
@@ -230,7 +245,8 @@ impl Http {
         authorization: Option<&str>,
     ) -> Result<Response, Fault> {
         let agent = self.agent_for(at)?;
-        let full = at.full();
+        let route = self.route(at)?;
+        let uri = &route.uri;
         let server = self.peer(at);
         let headers = [
             (ACCEPT_ENCODING, Some("identity")),
@@ -239,21 +255,22 @@ impl Http {
             (CONTENT_RANGE, sent.content_range),
         ];
         let given = headers.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        let given = given.chain(route.headers());
         let failed = |error| Fault::of_transport(&server, error);
         let mut request = match sent.method {
             Method::Head | Method::Get => {
                 let request = match sent.method {
-                    Method::Head => agent.head(full),
-                    _ => agent.get(full),
+                    Method::Head => agent.head(uri),
+                    _ => agent.get(uri),
                 };
                 let request =
                     given.fold(request, |request, (name, value)| request.header(name, value));
                 let request = request.config().timeout_global(Some(self.request_timeout)).build();
                 return Response::new(at.clone(), request.call().map_err(failed)?);
             }
-            Method::Post => agent.post(full),
-            Method::Patch => agent.patch(full),
-            Method::Put => agent.put(full),
+            Method::Post => agent.post(uri),
+            Method::Patch => agent.patch(uri),
+            Method::Put => agent.put(uri),
         };
         for (name, value) in given {
             request = request.header(name, value);
@@ -298,21 +315,41 @@ impl Http {
         {
             return Err(Fault::permanent(Error::registry(why.clone()).hint(hint.clone())));
         }
-        let proxied = self.goes_by_proxy(url);
-        let trust = Trust::of(url, &self.options.cert_dirs);
+        let tunnelled = self.is_tunnelled(url);
+        // The server of a forwarded request is the proxy.
+        let trust = match self.is_forwarded(url) {
+            true => Trust::default(),
+            false => Trust::of(url, &self.options.cert_dirs),
+        };
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(agent) = agents.get(&(trust.clone(), proxied)) {
+        if let Some(agent) = agents.get(&(trust.clone(), tunnelled)) {
             return Ok(agent.clone());
         }
-        let proxy = self.proxy.clone().filter(|_| proxied);
+        let proxy = self.tunnel.clone().filter(|_| tunnelled);
         let agent = self.new_agent(&trust, proxy).map_err(Fault::permanent)?;
-        agents.insert((trust, proxied), agent.clone());
+        agents.insert((trust, tunnelled), agent.clone());
         Ok(agent)
     }
 
-    /// Returns whether to use the proxy: only for https, never for plain http.
-    fn goes_by_proxy(&self, url: &Url) -> bool {
-        url.scheme() == Scheme::Https && self.proxies.applies_to(url.host(), url.port())
+    /// Returns whether https to `url` goes through a proxy's tunnel.
+    fn is_tunnelled(&self, url: &Url) -> bool {
+        self.tunnel.is_some()
+            && url.scheme() == Scheme::Https
+            && self.proxies.applies_to(url.host(), url.port())
+    }
+
+    /// Returns whether a proxy forwards requests for `url`, which is plain http.
+    pub(super) fn is_forwarded(&self, url: &Url) -> bool {
+        self.forward.is_some()
+            && url.scheme() == Scheme::Http
+            && self.proxies.applies_to(url.host(), url.port())
+    }
+
+    fn route(&self, url: &Url) -> Result<Route, Fault> {
+        match self.forward.as_ref().filter(|_| self.is_forwarded(url)) {
+            Some(proxy) => Route::through(proxy, url),
+            None => Route::direct(url),
+        }
     }
 }
 

@@ -10,10 +10,12 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::auth::{self, AuthFiles, LARGEST_FILE, THE_FILES, canonical, server_name};
+use super::auth::{AuthFiles, THE_FILES};
+use super::auth_file::{self, LARGEST_FILE, canonical, server_name};
 use super::credential_helper;
 use super::credentials::{Login, Password};
 use super::http::{Method, WriteRequest};
+use super::scope::Access;
 use super::{Client, ClientOptions, retry, status};
 use crate::error::{Error, IoContext, Result};
 
@@ -38,8 +40,13 @@ pub fn try_login(
                 WriteRequest { method: Method::Get, authorization, ..WriteRequest::default() };
             client.0.http.send(&url, &sent)
         };
-        let place = (registry.to_owned(), String::new());
-        let response = client.authorized(&place, &url, 1, &request)?;
+        let access = Access {
+            registry: registry.to_owned(),
+            repository: String::new(),
+            push: false,
+            mount_from: None,
+        };
+        let response = client.authorized(&access, &url, &request)?;
         match response.status {
             200 => {
                 response.discard();
@@ -155,7 +162,7 @@ impl fmt::Display for CredentialStore {
 pub fn remove_logins(options: &ClientOptions, named: Option<PathBuf>) -> Result<PathBuf> {
     let path = auth_file(options, named)?;
     remove_from(&path, |_| true)?;
-    if let Some(file) = auth::read(&path, false)? {
+    if let Some(file) = auth_file::read(&path, false)? {
         for (registry, helper) in file.own_helpers() {
             let server = server_name(&registry);
             if credential_helper::get(helper, server, false)?.is_some() {
@@ -176,7 +183,7 @@ fn auth_file(options: &ClientOptions, named: Option<PathBuf>) -> Result<PathBuf>
 /// Returns the installed helper from the first file that names one for `registry`.
 fn helper_in(files: &[PathBuf], registry: &str) -> Result<Option<String>> {
     for (number, path) in files.iter().enumerate() {
-        let Some(file) = auth::read(path, false)? else { continue };
+        let Some(file) = auth_file::read(path, false)? else { continue };
         let own = file.own_helper(registry);
         let Some(name) = own.or(file.store()) else { continue };
         if credential_helper::is_installed(name)? {
@@ -205,7 +212,8 @@ fn remove_from(path: &Path, which: impl Fn(&str) -> bool) -> Result<bool> {
     let mut file = read(path)?;
     let auths = auths(&mut file, path)?;
     let before = auths.len();
-    auths.retain(|name, entry| !which(name) || entry.as_object().is_some_and(Map::is_empty));
+    let empty = |entry: &Value| entry.is_null() || entry.as_object().is_some_and(Map::is_empty);
+    auths.retain(|name, entry| !which(name) || empty(entry));
     if auths.len() == before {
         return Ok(false);
     }
@@ -230,8 +238,11 @@ fn read(path: &Path) -> Result<Value> {
         return Ok(json!({}));
     }
     // serde's message may quote the file's text.
-    let value: Value = serde_json::from_slice(&text).map_err(|_| bad(path))?;
-    if value.is_object() { Ok(value) } else { Err(bad(path)) }
+    match serde_json::from_slice(&text).map_err(|_| bad(path))? {
+        Value::Null => Ok(json!({})),
+        value if value.is_object() => Ok(value),
+        _ => Err(bad(path)),
+    }
 }
 
 fn auths<'a>(file: &'a mut Value, path: &Path) -> Result<&'a mut Map<String, Value>> {

@@ -4,19 +4,22 @@
 //! streamed to the caller, which verifies them with [`DigestReader`](crate::oci::DigestReader). Plain http is limited
 //! to loopback and insecure registries, credentials go only to their registry, and every request has a timeout.
 //!
-//! Bottom up: `url`, `certs`, `client_certificate`, `tls` and `proxy`; `response` and `http`, one request with its
-//! redirects; `fault` and `status`, the meaning of failures; `retry`; `challenge`, `auth`, `credential_helper` and
-//! `token`; `manifest` and `blob`; `registries_conf`; and `remote`, an image at one of its locations.
-//! The authenticated request ([`Client`] itself) is independent of pulling.
+//! Bottom up: `url`, `certs`, `client_certificate`, `tls` and `proxy`; `response`, `forward` and `http`, one request with
+//! its redirects; `complaint`, `fault`, `words` and `status`, the meaning of failures; `retry`; `challenge`, `credential_helper`,
+//! `auth_file` and `auth`; `scope` and `token`; `request`, the authenticated request of a [`Client`]; `manifest`, `blob`,
+//! `upload_plan` and `upload`; `registries_conf`; and `remote`, an image at one of its locations.
 
 mod auth;
+mod auth_file;
 mod blob;
 mod certs;
 mod challenge;
 mod client_certificate;
+mod complaint;
 mod credential_helper;
 mod credentials;
 mod fault;
+mod forward;
 mod http;
 mod login;
 mod manifest;
@@ -25,15 +28,19 @@ mod pem;
 mod proxy;
 mod registries_conf;
 mod remote;
+mod request;
 mod response;
 mod retry;
+mod scope;
 mod server_verifier;
 mod status;
 mod tls;
 mod token;
 mod trace;
 mod upload;
+mod upload_plan;
 mod url;
+mod words;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -55,12 +62,10 @@ pub(crate) use registries_conf::{SYSTEM, user_directories};
 pub use remote::Remote;
 pub use upload::Pushed;
 
-use log::debug;
-
 use crate::error::{Error, Result};
 use crate::oci::Reference;
 use fault::{Fault, FaultKind, excerpt};
-use http::{GetOptions, Http, Method, WriteRequest};
+use http::{GetOptions, Http};
 use response::Response;
 use url::{Scheme, Url};
 
@@ -147,89 +152,6 @@ impl Client {
         &self.0.options
     }
 
-    /// GETs `/v2/REPOSITORY/path`, answering one challenge if necessary.
-    fn get(
-        &self,
-        reference: &Reference,
-        path: &str,
-        get: GetOptions<'_>,
-    ) -> Result<Response, Fault> {
-        let url = self.url_in(reference, path)?;
-        let request = |authorization: Option<&str>| {
-            self.0.http.get(&url, GetOptions { authorization, ..get })
-        };
-        self.authorized(&registry_repository(reference), &url, 1, &request)
-    }
-
-    /// Sends a request to `/v2/REPOSITORY/path`.
-    fn send(
-        &self,
-        reference: &Reference,
-        path: &str,
-        sent: &WriteRequest<'_>,
-    ) -> Result<Response, Fault> {
-        self.send_to(reference, &self.url_in(reference, path)?, sent)
-    }
-
-    /// Sends a request to `url` on behalf of the registry of `reference`. Credentials are sent only to that registry.
-    fn send_to(
-        &self,
-        reference: &Reference,
-        url: &Url,
-        sent: &WriteRequest<'_>,
-    ) -> Result<Response, Fault> {
-        let request = |authorization: Option<&str>| {
-            self.0.http.send(url, &WriteRequest { authorization, ..*sent })
-        };
-        if !self.url_in(reference, "")?.same_origin(url) {
-            return request(None);
-        }
-        // An upload needs a wider scope than the token that another thread may have obtained for a lookup.
-        let challenges = if sent.method == Method::Head { 1 } else { 2 };
-        self.authorized(&registry_repository(reference), url, challenges, &request)
-    }
-
-    /// Sends a request to the registry at `url`, answering up to `challenges` challenges.
-    fn authorized(
-        &self,
-        place: &token::RegistryRepository,
-        url: &Url,
-        challenges: u32,
-        request: &dyn Fn(Option<&str>) -> Result<Response, Fault>,
-    ) -> Result<Response, Fault> {
-        let mut answered = 0;
-        let mut header = self.0.authorizer.header(place);
-        loop {
-            let response = request(header.as_ref().map(Password::reveal))?;
-            if response.status != 401 {
-                return Ok(response);
-            }
-            // The target of a redirect gets no credentials; and a registry that refuses a token just granted
-            // would do so forever.
-            if answered == challenges || !response.url.same_origin(url) {
-                return Err(match self.0.authorizer.source(place) {
-                    Some(from) if answered > 0 => token::refused(url, &from),
-                    _ => status::fault(response, &format!("{}/{}", place.0, place.1)),
-                });
-            }
-            let values = response.headers.get_all("www-authenticate");
-            let parsed = challenge::parse(values.iter().filter_map(|v| v.to_str().ok()));
-            response.discard();
-            let (host, asks) = (url.authority(), parsed.len());
-            debug!("{host} requires a login for {:?}: {asks} challenges", place.1);
-            let authorizer = &self.0.authorizer;
-            let (granted, asked) =
-                authorizer.answer(&self.0.http, url, place, &parsed, header.as_ref())?;
-            match authorizer.source(place) {
-                Some(from) => debug!("{host}: authorized by the login of {from:?}"),
-                None => debug!("{host}: authorized without a login"),
-            }
-            header = Some(granted);
-            // A token obtained by another thread may have expired already.
-            answered += u32::from(asked);
-        }
-    }
-
     /// Returns the URL of `path` in the repository of `reference`.
     fn url_in(&self, reference: &Reference, path: &str) -> Result<Url, Fault> {
         let registry = reference.registry().unwrap_or("docker.io");
@@ -270,16 +192,20 @@ impl Client {
         let url = self.url_with(Scheme::Https, authority, "/v2/")?;
         // Without an explicit port, the schemes have different ports: 443 may refuse connections while 80 serves.
         let one_port = authority != url::host_of(authority);
+        // Plain http may take another way: a proxy that is not for https.
+        let plain = self.url_with(Scheme::Http, authority, "/v2/")?;
+        let other_way = self.0.http.is_forwarded(&plain);
         match self.0.http.get(&url, GetOptions::default()) {
             Ok(response) => {
                 response.discard();
                 Ok(Scheme::Https)
             }
-            Err(fault) if matches!(fault.kind, FaultKind::NotTls | FaultKind::Cut) => {
-                Ok(Scheme::Http)
-            }
-            Err(fault) if fault.kind == FaultKind::Refused && !one_port => Ok(Scheme::Http),
-            Err(fault) => Err(fault),
+            Err(fault) => match fault.kind {
+                FaultKind::NotTls | FaultKind::Cut => Ok(Scheme::Http),
+                FaultKind::Refused if !one_port || other_way => Ok(Scheme::Http),
+                FaultKind::Unreachable if other_way => Ok(Scheme::Http),
+                _ => Err(fault),
+            },
         }
     }
 
@@ -287,7 +213,7 @@ impl Client {
     fn not_found(&self, reference: &Reference, response: Response) -> Fault {
         let server = response.url.authority();
         let repository = reference.repository();
-        let (code, _) = status::explanation(response);
+        let code = words::Words::of(response).code;
         let no_repository = || {
             Fault::permanent(
                 Error::registry(format!("{server} has no repository {repository}"))
@@ -320,12 +246,6 @@ impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Client").field(&self.0.options).finish()
     }
-}
-
-/// Returns the key of the grants for `reference`.
-fn registry_repository(reference: &Reference) -> token::RegistryRepository {
-    let registry = reference.registry().unwrap_or("docker.io");
-    (registry.to_owned(), reference.repository().to_owned())
 }
 
 /// Returns the first tags of a repository, for a hint.

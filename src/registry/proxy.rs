@@ -1,7 +1,6 @@
-//! Proxy settings: `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`, in upper or lower case.
+//! Proxy settings: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, in upper or lower case.
 //!
-//! `HTTP_PROXY` is ignored: svp uses plain http only for loopback and for registries declared insecure, and connects
-//! to both directly.
+//! `HTTP_PROXY` is for plain http, which svp speaks to registries declared insecure. Loopback is reached directly.
 
 use std::env;
 use std::fmt;
@@ -10,11 +9,13 @@ use std::net::IpAddr;
 use super::url::is_loopback;
 use crate::error::{Error, Result};
 
-/// The proxy for https and the hosts that are reached without it.
+/// The proxies for https and plain http, and the hosts that are reached without them.
 #[derive(Clone, Default)]
 pub struct Proxies {
-    /// The proxy's URL, which may contain a password.
+    /// The URL of the proxy for https, which may contain a password.
     https: Option<String>,
+    /// The URL of the proxy for plain http.
+    http: Option<String>,
     except: Vec<Exception>,
 }
 
@@ -42,37 +43,54 @@ impl Proxies {
             get(&["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]),
             &get(&["NO_PROXY", "no_proxy"]).unwrap_or_default(),
         )
+        .with_http(get(&["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"]))
     }
 
     /// Creates settings from the proxy's URL, `https`, and a comma-separated list of exceptions: domains, addresses,
     /// networks (`10.0.0.0/8`) and `*`.
     pub fn new(https: Option<String>, except: &str) -> Self {
         let except = except.split(',').map(str::trim).filter(|e| !e.is_empty());
-        Proxies { https, except: except.map(Exception::parse).collect() }
+        Proxies { https, http: None, except: except.map(Exception::parse).collect() }
     }
 
-    /// Returns whether `host:port` is reached through the proxy.
+    /// Uses `http`, a proxy's URL, for plain http.
+    #[must_use]
+    pub fn with_http(self, http: Option<String>) -> Self {
+        Proxies { http, ..self }
+    }
+
+    /// Returns whether `host:port` is reached through a proxy, if there is one for the scheme.
     pub(super) fn applies_to(&self, host: &str, port: u16) -> bool {
-        self.https.is_some()
-            && !is_loopback(host)
-            && !self.except.iter().any(|exception| exception.matches(host, port))
+        !is_loopback(host) && !self.except.iter().any(|exception| exception.matches(host, port))
     }
 
-    /// Returns the proxy for ureq.
+    /// Returns the proxy for https.
     ///
     /// # Errors
     /// If the URL is malformed or its scheme is unsupported. The message omits the URL, which may contain a password.
-    pub(super) fn to_ureq(&self) -> Result<Option<ureq::Proxy>> {
-        let Some(url) = &self.https else { return Ok(None) };
-        let bad = || {
-            Error::usage("the proxy in HTTPS_PROXY or ALL_PROXY is invalid")
-                .hint("write it as http://[USER:PASSWORD@]HOST:PORT or https://HOST:PORT")
-        };
-        let proxy = ureq::Proxy::new(url).map_err(|_| bad())?;
-        match proxy.protocol() {
-            ureq::ProxyProtocol::Http | ureq::ProxyProtocol::Https => Ok(Some(proxy)),
-            _ => Err(bad()),
-        }
+    pub(super) fn for_https(&self) -> Result<Option<ureq::Proxy>> {
+        self.https.as_deref().map(|url| parse(url, "HTTPS_PROXY")).transpose()
+    }
+
+    /// Returns the proxy for plain http.
+    ///
+    /// # Errors
+    /// As [`Proxies::for_https`].
+    pub(super) fn for_http(&self) -> Result<Option<ureq::Proxy>> {
+        self.http.as_deref().map(|url| parse(url, "HTTP_PROXY")).transpose()
+    }
+}
+
+/// Parses a proxy's URL from `variable`.
+fn parse(url: &str, variable: &str) -> Result<ureq::Proxy> {
+    let bad = || {
+        Error::usage(format!("the proxy in {variable} or ALL_PROXY is invalid"))
+            .hint("write it as http://[USER:PASSWORD@]HOST:PORT or https://HOST:PORT")
+    };
+    let proxy = ureq::Proxy::new(url).map_err(|_| bad())?;
+    match proxy.protocol() {
+        ureq::ProxyProtocol::Http | ureq::ProxyProtocol::Https => Ok(proxy),
+        _ => Err(bad()),
     }
 }
 
@@ -80,6 +98,7 @@ impl fmt::Debug for Proxies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Proxies")
             .field("https", &self.https.as_ref().map(|_| "…"))
+            .field("http", &self.http.as_ref().map(|_| "…"))
             .field("except", &self.except)
             .finish()
     }
@@ -163,7 +182,6 @@ mod tests {
             assert_eq!(proxies.applies_to(host, 443), proxied, "{host}");
         }
         assert!(!proxies.applies_to("d.example", 444));
-        assert!(!Proxies::none().applies_to("r.example", 443));
         assert!(!Proxies::new(Some("http://p:1".into()), "*").applies_to("r.example", 443));
         assert!(in_network("8.8.8.8".parse().unwrap(), "0.0.0.0".parse().unwrap(), 0));
         assert!(in_network("::8".parse().unwrap(), "::".parse().unwrap(), 0));
@@ -173,9 +191,9 @@ mod tests {
     fn a_bad_proxy_is_refused_without_its_password() {
         for url in ["socks5://u:hunter2@x:1", "nonsense://u:hunter2@x", "http://u:hunter2@"] {
             let proxies = Proxies::new(Some(url.into()), "");
-            let error = proxies.to_ureq().unwrap_err();
+            let error = proxies.for_https().unwrap_err();
             assert!(!format!("{error:?} {proxies:?}").contains("hunter2"), "{url}");
         }
-        assert!(Proxies::new(Some("http://u:p@x:1".into()), "").to_ureq().unwrap().is_some());
+        assert!(Proxies::new(Some("http://u:p@x:1".into()), "").for_https().unwrap().is_some());
     }
 }

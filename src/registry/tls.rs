@@ -19,7 +19,7 @@ use super::url::Url;
 use crate::error::{Error, Result};
 
 /// The servers that a connection trusts.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Trust {
     /// Whether to accept any certificate, rather than only those of the system's authorities and of `--cacert`.
     anyone: bool,

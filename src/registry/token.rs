@@ -1,7 +1,7 @@
 //! Answers a registry's challenges: with basic credentials, or with a bearer token from its token server.
 //!
-//! A grant is cached for each repository of a registry, sent with every further request, and renewed when the
-//! registry rejects it (distribution's "Token Authentication Specification").
+//! A grant is cached for each kind of access to a repository, sent with every further request of that kind, and renewed
+//! when the registry rejects it (distribution's "Token Authentication Specification").
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -18,6 +18,7 @@ use super::credentials::{Login, Password};
 use super::fault::Fault;
 use super::http::{GetOptions, Http};
 use super::response::Response;
+use super::scope::Access;
 use super::status;
 use super::url::{Url, percent_encode};
 use crate::error::{Error, Result};
@@ -26,13 +27,10 @@ const LARGEST_TOKEN: u64 = 1 << 20;
 /// The token specification's default, in seconds.
 const DEFAULT_LIFE: u64 = 60;
 
-/// A registry's `HOST[:PORT]` as the reference names it, and a repository there.
-pub(super) type RegistryRepository = (String, String);
-
 /// The cache of grants.
 pub(super) struct Authorizer {
     files: AuthFiles,
-    granted: Mutex<HashMap<RegistryRepository, Grant>>,
+    granted: Mutex<HashMap<Access, Grant>>,
 }
 
 #[derive(Clone)]
@@ -42,6 +40,18 @@ struct Grant {
     until: Option<Instant>,
     /// The origin of the login; `None` for an anonymous grant.
     from: Option<String>,
+    /// Whether it has a scope. Passwords and tokens of auth files have none: they serve every kind of access.
+    scoped: bool,
+}
+
+/// The result of answering a challenge.
+pub(super) enum Answer {
+    /// An `Authorization` that this call obtained.
+    Obtained(Password),
+    /// One that another thread obtained since.
+    Shared(Password),
+    /// The credentials are those that the registry has just refused.
+    Same,
 }
 
 #[derive(Deserialize)]
@@ -62,50 +72,46 @@ impl Authorizer {
         Authorizer { files, granted: Mutex::default() }
     }
 
-    /// Returns the `Authorization` to send for `repository`, if one was granted and has not expired.
-    pub(super) fn header(&self, repository: &RegistryRepository) -> Option<Password> {
+    /// Returns the `Authorization` to send for `access`, if one was granted and has not expired.
+    pub(super) fn header(&self, access: &Access) -> Option<Password> {
         let granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
-        let grant = granted.get(repository)?;
-        grant.alive().then(|| grant.header.clone())
+        find(&granted, access).filter(|grant| grant.alive()).map(|grant| grant.header.clone())
     }
 
-    /// Returns the origin of the login behind the grant for `repository`; `None` if it is anonymous.
-    pub(super) fn source(&self, repository: &RegistryRepository) -> Option<String> {
+    /// Returns the origin of the login behind the grant for `access`; `None` if it is anonymous.
+    pub(super) fn source(&self, access: &Access) -> Option<String> {
         let granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
-        granted.get(repository)?.from.clone()
+        find(&granted, access)?.from.clone()
     }
 
-    /// Obtains a new `Authorization` for `repository` after `registry` refused `used` with `challenges`. Returns it and
-    /// whether this call obtained it: of several threads refused at the same time, one obtains it and the others wait.
+    /// Obtains a new `Authorization` for `access` after `registry` refused `used` with `challenges`. Of several threads
+    /// refused at the same time, one obtains it and the others wait.
     pub(super) fn answer(
         &self,
         http: &Http,
         registry: &Url,
-        repository: &RegistryRepository,
+        access: &Access,
         challenges: &[Challenge],
         used: Option<&Password>,
-    ) -> Result<(Password, bool), Fault> {
+    ) -> Result<Answer, Fault> {
         let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
         // Use a grant that another thread has obtained since, unless it has expired.
         let other =
-            granted.get(repository).filter(|grant| grant.alive() && Some(&grant.header) != used);
+            granted.get(access).filter(|grant| grant.alive() && Some(&grant.header) != used);
         if let Some(grant) = other {
-            return Ok((grant.header.clone(), false));
+            return Ok(Answer::Shared(grant.header.clone()));
         }
-        granted.remove(repository);
-        let found = self.files.find(&repository.0, &repository.1).map_err(Fault::permanent)?;
+        let found =
+            self.files.find(&access.registry, &access.repository).map_err(Fault::permanent)?;
         let grant = match (best(challenges), found) {
             (Some(Challenge::Bearer { realm, service, scope }), found) => {
-                let asked =
-                    BearerRequest { registry, repository, realm, service: service.as_deref() };
-                asked.token(http, scope.as_deref(), found)?
+                let scopes = access.scopes(scope.as_deref());
+                let asked = BearerRequest { registry, access, realm, service: service.as_deref() };
+                asked.token(http, &scopes, found)?
             }
             (Some(Challenge::Basic), Some((Login::Basic { username, password }, from))) => {
                 let header = basic(&username, &password);
-                if used == Some(&header) {
-                    return Err(refused(registry, &from));
-                }
-                Grant { header, until: None, from: Some(from) }
+                Grant { header, until: None, from: Some(from), scoped: false }
             }
             (Some(Challenge::Basic), Some((_, from))) => {
                 return Err(Fault::permanent(
@@ -118,7 +124,7 @@ impl Authorizer {
             }
             (Some(Challenge::Basic), None) => {
                 let error =
-                    format!("{} requires a login for {}", registry.authority(), repository.1);
+                    format!("{} requires a login for {}", registry.authority(), access.repository);
                 return Err(Fault::permanent(Error::registry(error).hint(status::LOG_IN)));
             }
             (None, _) => {
@@ -132,8 +138,26 @@ impl Authorizer {
             }
         };
         let header = grant.header.clone();
-        granted.insert(repository.clone(), grant);
-        Ok((header, true))
+        let same = !grant.scoped && used == Some(&header);
+        granted.insert(access.clone(), grant);
+        Ok(if same { Answer::Same } else { Answer::Obtained(header) })
+    }
+}
+
+/// Returns the grant for `access`: its own, or one without a scope for the same repository.
+fn find<'a>(granted: &'a HashMap<Access, Grant>, access: &Access) -> Option<&'a Grant> {
+    granted.get(access).or_else(|| {
+        let same =
+            |(other, grant): &(&Access, &Grant)| !grant.scoped && access.same_repository(other);
+        granted.iter().find(same).map(|(_, grant)| grant)
+    })
+}
+
+/// Returns the scopes that the answer to `challenges` requests; `None` unless a token is requested.
+pub(super) fn scopes(access: &Access, challenges: &[Challenge]) -> Option<Vec<String>> {
+    match best(challenges)? {
+        Challenge::Bearer { scope, .. } => Some(access.scopes(scope.as_deref())),
+        Challenge::Basic => None,
     }
 }
 
@@ -143,10 +167,23 @@ fn best(challenges: &[Challenge]) -> Option<&Challenge> {
     bearer.or_else(|| challenges.first())
 }
 
-/// Creates the error for a login that the server refused.
-pub(super) fn refused(registry: &Url, from: &str) -> Fault {
-    let error = format!("{} refuses {}", registry.authority(), login_of(from));
+/// Creates the error for a login that the server refused; `said` is its explanation.
+pub(super) fn refused(registry: &Url, from: &str, said: &str) -> Fault {
+    let error = format!("{} refuses {}{said}", registry.authority(), login_of(from));
     Fault::permanent(Error::registry(error).hint(status::LOG_IN))
+}
+
+/// Creates the error for a login whose token does not allow a push to `repository`.
+pub(super) fn may_not_push(registry: &Url, from: &str, repository: &str, said: &str) -> Fault {
+    let error = format!(
+        "{} accepts {}, but does not let it push to {repository}{said}",
+        registry.authority(),
+        login_of(from)
+    );
+    Fault::permanent(Error::registry(error).hint(
+        "log in as a user who may write there, or ask the repository's owner for access; some registries answer the \
+         same for a repository that must be created first",
+    ))
 }
 
 fn login_of(from: &str) -> String {
@@ -159,7 +196,7 @@ fn login_of(from: &str) -> String {
 /// A bearer challenge being answered.
 struct BearerRequest<'a> {
     registry: &'a Url,
-    repository: &'a RegistryRepository,
+    access: &'a Access,
     realm: &'a str,
     service: Option<&'a str>,
 }
@@ -168,22 +205,21 @@ impl BearerRequest<'_> {
     fn token(
         &self,
         http: &Http,
-        scope: Option<&str>,
+        scopes: &[String],
         login: Option<(Login, String)>,
     ) -> Result<Grant, Fault> {
         let realm = self.realm_url()?;
-        let own_scope = format!("repository:{}:pull", self.repository.1);
-        // A login test has no repository, so it requests a token without a scope.
-        let own_scope = (!self.repository.1.is_empty()).then_some(own_scope.as_str());
+        let scope = scopes.join(" ");
         let mut query: Vec<(&str, &str)> =
-            scope.or(own_scope).map(|scope| ("scope", scope)).into_iter().collect();
-        query.extend(self.service.map(|service| ("service", service)));
+            self.service.map(|service| ("service", service)).into_iter().collect();
         let (login, from) = login.unzip();
         let response = match login {
             Some(Login::RegistryToken(token)) => {
-                return Ok(Grant { header: bearer(&token)?, until: None, from });
+                return Ok(Grant { header: bearer(&token)?, until: None, from, scoped: false });
             }
             Some(Login::IdentityToken(token)) => {
+                // In a form, one parameter has all scopes; in a URL, each has its own.
+                query.extend((!scope.is_empty()).then_some(("scope", scope.as_str())));
                 query.extend([
                     ("grant_type", "refresh_token"),
                     ("client_id", "svp"),
@@ -196,13 +232,17 @@ impl BearerRequest<'_> {
                 http.post_form(&realm, &form.join("&"))?
             }
             Some(Login::Basic { username, password }) => {
+                query.extend(scopes.iter().map(|scope| ("scope", scope.as_str())));
                 query.push(("account", &username));
                 let header = basic(&username, &password);
                 let get =
                     GetOptions { authorization: Some(header.reveal()), ..GetOptions::default() };
                 http.get(&realm.with_query(&query), get)?
             }
-            None => http.get(&realm.with_query(&query), GetOptions::default())?,
+            None => {
+                query.extend(scopes.iter().map(|scope| ("scope", scope.as_str())));
+                http.get(&realm.with_query(&query), GetOptions::default())?
+            }
         };
         self.read(response, &realm, from)
     }
@@ -224,11 +264,12 @@ impl BearerRequest<'_> {
             200 => {}
             400 | 401 | 403 => {
                 let server = realm.authority();
-                let (_, message) = status::explanation(response);
-                let said = if message.is_empty() { message } else { format!(" ({message})") };
+                let said = status::said(response);
                 let error = match &from {
                     Some(from) => format!("{server} refuses {}{said}", login_of(from)),
-                    None => format!("{server} requires a login for {}{said}", self.repository.1),
+                    None => {
+                        format!("{server} requires a login for {}{said}", self.access.repository)
+                    }
                 };
                 return Err(Fault::permanent(Error::registry(error).hint(status::LOG_IN)));
             }
@@ -241,7 +282,7 @@ impl BearerRequest<'_> {
         let token = answer.token.filter(|token| !token.reveal().is_empty());
         let token = token.or(answer.access_token).ok_or_else(bad)?;
         let until = Some(Instant::now() + life(answer.expires_in.as_ref()));
-        Ok(Grant { header: bearer(&token)?, until, from })
+        Ok(Grant { header: bearer(&token)?, until, from, scoped: true })
     }
 }
 

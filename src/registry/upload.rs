@@ -1,25 +1,19 @@
 //! Pushes blobs that a registry lacks, and manifests (distribution-spec, "Push").
 //!
 //! A blob is uploaded in one request if the registry accepts that, which is fastest. Otherwise, or after a broken
-//! connection, it is uploaded in chunks, so that a further failure costs at most one chunk. Registries and the proxies
-//! before them limit the size of a chunk, with different answers: chunks shrink until they are accepted, and a registry
-//! that takes none gets the blob in one request again.
+//! connection, it is uploaded in chunks, so that a further failure costs at most one chunk. `upload_plan` decides.
 
-use super::fault::{Fault, Retry};
+use log::debug;
+
+use super::fault::{Fault, FaultKind, Retry};
 use super::http::{Body, Method, Reopen, WriteRequest};
 use super::manifest::RawManifest;
 use super::response::Response;
+use super::upload_plan::{Plan, Way};
 use super::url::Url;
 use super::{Client, retry, status};
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, Reference};
-
-/// Chunk size in bytes at first, unless the registry requires larger chunks. ghcr.io accepts no larger ones.
-const CHUNK: u64 = 4 << 20;
-/// Chunks don't shrink below this size.
-const SMALLEST_CHUNK: u64 = 64 << 10;
-/// Maximum chunk size in bytes: a chunk is resent after a broken connection.
-const LARGEST_CHUNK: u64 = 256 << 20;
 
 /// How a blob got to the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +29,8 @@ pub enum Pushed {
 /// An upload in progress at a registry.
 struct Session {
     url: Url,
-    /// The smallest chunk that the registry accepts, except for the last one.
-    least: u64,
+    /// The registry's `OCI-Chunk-Min-Length`.
+    least_chunk: Option<u64>,
 }
 
 impl Client {
@@ -44,11 +38,15 @@ impl Client {
     fn has_blob(&self, reference: &Reference, blob: &Descriptor) -> Result<bool, Fault> {
         let send = WriteRequest { method: Method::Head, ..WriteRequest::default() };
         let path = format!("blobs/{}", blob.digest);
-        let response = self.send(reference, &path, &send)?;
+        let response = match self.send(reference, &path, &send) {
+            // The answer to a HEAD has no words; the answer to the upload will.
+            Err(fault) if fault.kind == FaultKind::Forbidden => return Ok(false),
+            other => other?,
+        };
         match response.status {
             // A blob of another length is damaged: upload it, and let the registry verify the digest.
             200 => Ok(response.header("content-length").is_none_or(|n| n == blob.size.to_string())),
-            404 => Ok(false),
+            403 | 404 | 405 | 501 => Ok(false),
             _ => Err(status::fault(response, "a blob")),
         }
     }
@@ -66,24 +64,14 @@ impl Client {
         content: &Reopen<'_>,
     ) -> Result<Pushed> {
         let reference = reference.clone().with_default_registry();
-        let mut upload = Upload {
-            client: self,
-            reference: &reference,
-            blob,
-            content,
-            way: Way::Whole,
-            chunk: CHUNK,
-            refused: None,
-        };
+        let upload = Upload { client: self, reference: &reference, blob, content };
         let begun = retry::run(self.options(), || {
             if self.has_blob(&reference, blob)? {
                 return Ok(Err(Pushed::Present));
             }
             match upload.begin(from) {
                 // The other repository is not readable, or the registry does not support mounting.
-                Err(fault) if from.is_some() && matches!(fault.retry, Retry::Never) => {
-                    upload.begin(None)
-                }
+                Err(_) if from.is_some() => upload.begin(None),
                 other => other,
             }
         });
@@ -91,14 +79,22 @@ impl Client {
             Ok(session) => session,
             Err(pushed) => return Ok(pushed),
         };
+        let mut plan = Plan::new();
         let mut failures = 0;
         loop {
-            let Err(failed) = upload.send(&mut session) else { return Ok(Pushed::Sent) };
-            if let Some(fault) = upload.after(failed) {
-                retry::pause(self.options(), fault, &mut failures)?;
+            match upload.send(&mut session, &mut plan) {
+                Ok(()) => return Ok(Pushed::Sent),
+                Err(Stop::Restart) => {}
+                Err(Stop::Fault(fault)) if plan.concerns(&fault) => {
+                    debug!("blob {}: {}: trying another way", blob.digest, fault.error);
+                    plan.change(fault).map_err(Fault::into_error)?;
+                }
+                Err(Stop::Fault(fault)) => {
+                    plan.after_cut();
+                    retry::pause(self.options(), fault, &mut failures)?;
+                }
             }
-            let next = retry::run(self.options(), || upload.begin(None))?;
-            session = match next {
+            session = match retry::run(self.options(), || upload.begin(None))? {
                 Ok(session) => session,
                 Err(pushed) => return Ok(pushed),
             };
@@ -148,90 +144,76 @@ struct Upload<'a> {
     reference: &'a Reference,
     blob: &'a Descriptor,
     content: &'a Reopen<'a>,
-    way: Way,
-    /// The size of a chunk in bytes, as far as the registry accepts it.
-    chunk: u64,
-    /// The way that the registry refused.
-    refused: Option<Way>,
 }
 
-/// How the bytes of a blob are sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    /// In one request.
-    Whole,
-    /// In chunks, which can be resumed.
-    Chunks,
+/// Why an upload ended early.
+enum Stop {
+    Fault(Fault),
+    /// It must start again, with another chunk size.
+    Restart,
 }
 
-/// A failed attempt to send.
-struct Failed {
-    fault: Fault,
-    way_refused: bool,
-}
-
-impl From<Fault> for Failed {
+impl From<Fault> for Stop {
     fn from(fault: Fault) -> Self {
-        Failed { fault, way_refused: false }
+        Stop::Fault(fault)
     }
 }
 
 impl Upload<'_> {
     /// Starts an upload, or mounts the blob from the repository `from`.
     fn begin(&self, from: Option<&str>) -> Result<Result<Session, Pushed>, Fault> {
-        let mut path = "blobs/uploads/".to_owned();
-        if let Some(from) = from {
-            path += &format!("?mount={}&from={from}", self.blob.digest);
-        }
+        let path = "blobs/uploads/";
         let send = WriteRequest {
             method: Method::Post,
             body: Body::Bytes(b""),
             ..WriteRequest::default()
         };
-        let response = self.client.send(self.reference, &path, &send)?;
+        let response = match from {
+            Some(from) => {
+                let path = format!("{path}?mount={}&from={from}", self.blob.digest);
+                self.client.send_mounting(self.reference, from, &path, &send)?
+            }
+            None => self.client.send(self.reference, path, &send)?,
+        };
         match response.status {
             201 if from.is_some() => {
                 response.discard();
                 Ok(Err(Pushed::Mounted))
             }
             202 => {
-                let least = response.header("oci-chunk-min-length").and_then(|n| n.parse().ok());
-                let least = least.unwrap_or(SMALLEST_CHUNK).clamp(SMALLEST_CHUNK, LARGEST_CHUNK);
+                let least_chunk =
+                    response.header("oci-chunk-min-length").and_then(|n| n.parse().ok());
                 let url = location(&response)?;
                 response.discard();
-                Ok(Ok(Session { url, least }))
+                Ok(Ok(Session { url, least_chunk }))
             }
             _ => Err(status::push_fault(response, "a blob")),
         }
     }
 
-    fn send(&mut self, session: &mut Session) -> Result<(), Failed> {
-        if self.way == Way::Chunks {
-            self.send_chunks(session)?;
-            return self.finish(session, Body::Bytes(b""));
+    fn send(&self, session: &mut Session, plan: &mut Plan) -> Result<(), Stop> {
+        if let Some(least) = session.least_chunk {
+            plan.require(least);
         }
-        let whole = Body::Stream { content: self.content, from: 0, size: self.blob.size };
-        self.finish(session, whole)
-    }
-
-    /// Chooses the way of the next attempt. Returns the fault if that attempt must wait, or is not worth making.
-    fn after(&mut self, Failed { fault, way_refused }: Failed) -> Option<Fault> {
-        if way_refused && self.refused.is_none() {
-            self.refused = Some(self.way);
-            self.way = if self.way == Way::Whole { Way::Chunks } else { Way::Whole };
-            return None;
+        match plan.way() {
+            Way::Whole => {
+                let whole = Body::Stream { content: self.content, from: 0, size: self.blob.size };
+                Ok(self.finish(session, whole)?)
+            }
+            Way::Chunks => {
+                self.send_chunks(session, plan)?;
+                Ok(self.finish(session, Body::Bytes(b""))?)
+            }
+            Way::Stream => {
+                self.send_part(session, 0, self.blob.size, false)?;
+                Ok(self.finish(session, Body::Bytes(b""))?)
+            }
         }
-        // After a broken connection the rest is sent in chunks, from the registry's offset.
-        if self.refused != Some(Way::Chunks) {
-            self.way = Way::Chunks;
-        }
-        Some(fault)
     }
 
     /// Sends the last request, which names the digest.
-    fn finish(&self, session: &Session, body: Body<'_>) -> Result<(), Failed> {
+    fn finish(&self, session: &Session, body: Body<'_>) -> Result<(), Fault> {
         let url = session.url.with_query(&[("digest", &self.blob.digest.to_string())]);
-        let whole = matches!(body, Body::Stream { .. });
         let send = WriteRequest {
             method: Method::Put,
             content_type: Some("application/octet-stream"),
@@ -244,107 +226,102 @@ impl Upload<'_> {
                 response.discard();
                 Ok(())
             }
-            // A proxy limits the size of requests, or the registry supports only chunks.
-            status if whole => {
-                let fault = status::push_fault(response, "a blob");
-                let way_refused = matches!(status, 405 | 411 | 501)
-                    || status::is_about_size(status, fault.error.message());
-                Err(Failed { fault, way_refused })
-            }
-            _ => Err(status::push_fault(response, "a blob").into()),
+            _ => Err(refusal(response, "a blob")),
         }
     }
 
-    fn send_chunks(&mut self, session: &mut Session) -> Result<(), Failed> {
-        let (mut at, mut furthest) = (0, 0);
+    fn send_chunks(&self, session: &mut Session, plan: &mut Plan) -> Result<(), Stop> {
+        let mut at = 0;
         let mut failures = 0;
         while at < self.blob.size {
-            let size = self.chunk.max(session.least).min(self.blob.size - at);
-            let (fault, too_large) = match self.send_chunk(session, at, size) {
-                Ok(()) => {
-                    at += size;
-                    // A registry that loses what it has received must not be served forever.
-                    if at > furthest {
-                        (furthest, failures) = (at, 0);
-                    }
+            let size = plan.chunk().min(self.blob.size - at);
+            let fault = match self.send_part(session, at, size, true) {
+                Ok(next) => {
+                    at = next;
+                    failures = 0;
                     continue;
                 }
-                Err(Refusal::TooLarge(fault)) => (fault, true),
-                Err(Refusal::Unsupported(fault)) => {
-                    return Err(Failed { fault, way_refused: true });
-                }
-                Err(Refusal::Other(fault)) if matches!(fault.retry, Retry::Never) => {
-                    return Err(fault.into());
-                }
-                Err(Refusal::Other(fault)) => (fault, false),
+                Err(fault) => fault,
             };
-            let before = at;
-            if too_large {
-                if !self.shrink(session, size) {
-                    return Err(Failed { fault, way_refused: true });
-                }
-                // Some registries end an upload with such a refusal.
-                match self.received(session) {
-                    Ok(received) => at = received,
-                    Err(_) => {
-                        if let Ok(new) = self.begin(None)? {
-                            (*session, at) = (new, 0);
-                        }
+            let refused = plan.concerns(&fault);
+            let cut = fault.kind == FaultKind::Cut;
+            if refused {
+                let other_offset = match (&fault.kind, self.received(session)) {
+                    (FaultKind::Status(416, _), Ok(now)) if now != at => Some(now),
+                    (_, Ok(_)) => None,
+                    // The registry has dropped the upload, or does not tell: start again.
+                    (_, Err(_)) if plan.resize(&fault) => return Err(Stop::Restart),
+                    (_, Err(_)) => return Err(fault.into()),
+                };
+                match other_offset {
+                    // An earlier attempt transferred a part of the chunk.
+                    Some(now) => {
+                        let fault = Fault { retry: Retry::After(None), ..fault };
+                        self.pause(fault, &mut failures)?;
+                        at = now;
                     }
+                    // The registry is where svp is: it refuses the size.
+                    None if plan.resize(&fault) => {
+                        debug!(
+                            "blob {}: {}: chunks of {}",
+                            self.blob.digest,
+                            fault.error,
+                            plan.chunk()
+                        );
+                    }
+                    None => return Err(fault.into()),
                 }
                 continue;
             }
-            retry::pause(self.client.options(), fault, &mut failures).map_err(Fault::permanent)?;
-            at = self.received(session)?;
-            // A proxy that limits the size of requests may just cut the connection.
-            if at == before {
-                self.shrink(session, size);
+            self.pause(fault, &mut failures)?;
+            match self.received(session) {
+                Ok(now) => {
+                    // Some proxies hang up on a request that is too large.
+                    if cut && now <= at {
+                        plan.shrink();
+                    }
+                    at = now;
+                }
+                // The registry has dropped the upload, or is still unreachable.
+                Err(fault) => {
+                    return Err(Fault { retry: Retry::After(None), ..fault }.into());
+                }
             }
         }
         Ok(())
     }
 
-    /// Halves the chunks after one of `size` bytes failed; returns false if the registry accepts no smaller ones.
-    fn shrink(&mut self, session: &Session, size: u64) -> bool {
-        let smaller = size / 2;
-        if smaller < session.least {
-            return false;
-        }
-        self.chunk = smaller;
-        true
+    fn pause(&self, fault: Fault, failures: &mut u32) -> Result<(), Fault> {
+        retry::pause(self.client.options(), fault, failures).map_err(Fault::permanent)
     }
 
-    fn send_chunk(&self, session: &mut Session, at: u64, size: u64) -> Result<(), Refusal> {
-        let range = format!("{at}-{}", at + size - 1);
+    /// Sends `size` bytes from the offset `at`, with their range if `ranged`. Returns the registry's next offset.
+    fn send_part(
+        &self,
+        session: &mut Session,
+        at: u64,
+        size: u64,
+        ranged: bool,
+    ) -> Result<u64, Fault> {
+        let end = at + size;
+        let range = format!("{at}-{}", end.saturating_sub(1));
         let send = WriteRequest {
             method: Method::Patch,
             content_type: Some("application/octet-stream"),
-            content_range: Some(&range),
+            content_range: ranged.then_some(&*range),
             body: Body::Stream { content: self.content, from: at, size },
             ..WriteRequest::default()
         };
-        let sent = self.client.send_to(self.reference, &session.url, &send);
-        let response = sent.map_err(Refusal::Other)?;
-        let status = response.status;
-        if matches!(status, 200..=204) {
-            session.url = location(&response).map_err(Refusal::Other)?;
-            response.discard();
-            return Ok(());
-        }
-        let fault = status::push_fault(response, "a part of a blob");
-        match status {
-            _ if status::is_about_size(status, fault.error.message()) => {
-                Err(Refusal::TooLarge(fault))
+        let response = self.client.send_to(self.reference, &session.url, &send)?;
+        match response.status {
+            200..=204 => {
+                session.url = location(&response)?;
+                // A registry may have stored only a part. Other ranges are mistakes: the next request will show.
+                let stored = stored(&response).filter(|stored| at < *stored && *stored < end);
+                response.discard();
+                Ok(stored.unwrap_or(end))
             }
-            405 | 501 => Err(Refusal::Unsupported(fault)),
-            // An earlier attempt transferred part of the chunk; else the chunk itself is refused.
-            416 => match self.received(session) {
-                Ok(received) if received != at => {
-                    Err(Refusal::Other(Fault { retry: Retry::After(None), ..fault }))
-                }
-                _ => Err(Refusal::TooLarge(fault)),
-            },
-            _ => Err(Refusal::Other(fault)),
+            _ => Err(refusal(response, "a part of a blob")),
         }
     }
 
@@ -358,10 +335,7 @@ impl Upload<'_> {
         if let Ok(url) = location(&response) {
             session.url = url;
         }
-        let range = response.header("range").map(|range| range.trim_start_matches("bytes="));
-        let last = range.and_then(|range| range.split_once('-')?.1.parse::<u64>().ok());
-        // Registries report an empty range as 0-0: resend that byte; if it was stored, the chunk is refused.
-        let at = last.filter(|last| *last > 0).map_or(0, |last| last + 1);
+        let at = stored(&response).unwrap_or(0);
         response.discard();
         if at > self.blob.size {
             let error = Error::registry(format!("{} reports more bytes than sent", session.url));
@@ -371,12 +345,20 @@ impl Upload<'_> {
     }
 }
 
-/// A chunk that the registry did not accept.
-enum Refusal {
-    TooLarge(Fault),
-    /// The registry takes no chunks.
-    Unsupported(Fault),
-    Other(Fault),
+/// Returns how many bytes the registry has stored, if the response says so.
+fn stored(response: &Response) -> Option<u64> {
+    let range = response.header("range")?.trim().trim_start_matches("bytes=");
+    let last = range.split_once('-')?.1.parse::<u64>().ok()?;
+    // Registries report an empty range as 0-0: resend that byte; if it was stored, the chunk is refused.
+    Some(if last > 0 { last.saturating_add(1) } else { 0 })
+}
+
+/// Creates the fault for a refused request of an upload.
+fn refusal(response: Response, what: &str) -> Fault {
+    let lost = response.status == 404;
+    let fault = status::push_fault(response, what);
+    // The repository exists, since the upload began: the registry has dropped the upload.
+    if lost { Fault { retry: Retry::After(None), ..fault } } else { fault }
 }
 
 /// Returns the URL for the next request of an upload.

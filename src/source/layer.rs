@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek};
+use std::io::{self, BufReader, Read};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -12,12 +12,12 @@ use log::debug;
 
 use super::image_source::ImageSource;
 use super::tee::{Failure, Handle, Tee, decompress, undecodable};
-use crate::error::{Context, Error, IoContext, Kind, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::interrupt;
 use crate::layer::outline::Outline;
 use crate::oci::{Descriptor, Digest, Layer};
 use crate::progress::{Direction, Event, ImageNote, Reporter, Transfer};
-use crate::store::{BlobWriter, LayerNote, Store};
+use crate::store::{LayerNote, Store};
 
 /// Maximum size of a layer's tar, in bytes, against decompression bombs.
 const MAX_TAR: u64 = 1 << 40;
@@ -35,63 +35,54 @@ pub(super) struct Transfers<'a> {
     pub(super) stop: AtomicBool,
 }
 
-/// A verified layer, in the store or not yet published as a blob.
+/// A verified layer. It is a blob of the store as soon as it was verified, so that a pull that is interrupted later
+/// keeps it.
 pub(super) struct Fetched {
     /// What was verified.
-    pub(super) note: LayerNote,
+    pub(super) verified: LayerNote,
     /// Whether the store has the note already.
     noted: bool,
-    descriptor: Descriptor,
-    /// The new blob; `None` if the store has it.
-    writer: Option<BlobWriter>,
+    digest: Digest,
 }
 
 impl Fetched {
     /// The blob's digest.
     pub(super) fn digest(&self) -> Digest {
-        self.descriptor.digest
+        self.digest
     }
 
     /// Opens the blob.
     pub(super) fn open(&self, store: &Store) -> Result<File> {
-        let Some(writer) = &self.writer else { return store.open_blob(&self.digest()) };
-        let mut file = writer.as_file().try_clone().io("open", "a new blob")?;
-        file.rewind().io("read", "a new blob")?;
-        Ok(file)
+        store.open_blob(&self.digest)
     }
 
     /// Sets the chain ID of lower layers on which the layer can be unpacked.
     pub(super) fn set_below(&mut self, below: Option<Digest>) {
-        self.note.below = below;
+        self.verified.below = below;
         self.noted = false;
     }
 
-    /// Publishes the layer as a blob, and caches what was verified.
-    pub(super) fn publish(self, store: &Store) -> Result<()> {
-        let Descriptor { digest, size, .. } = self.descriptor;
-        if let Some(writer) = self.writer {
-            writer.finish_expecting(digest, size)?;
-        }
-        if self.noted { Ok(()) } else { store.note_layer(&digest, &self.note) }
+    /// Caches what was verified.
+    pub(super) fn note(&self, store: &Store) -> Result<()> {
+        if self.noted { Ok(()) } else { store.note_layer(&self.digest, &self.verified) }
     }
 }
 
 impl Transfers<'_> {
     /// Transfers one layer, unless the store has it already.
     pub(super) fn fetch(&self, layer: &Layer) -> Result<Fetched> {
-        let descriptor = layer.descriptor.clone();
         let Descriptor { digest, size, .. } = layer.descriptor;
         if self.store.blob_size(&digest) == Some(size) {
             if let Some(note) = self.store.layer_note(&digest)
                 && note.diff_id == layer.diff_id
             {
                 debug!("layer {digest}: the store has it");
-                return Ok(Fetched { note, noted: true, descriptor, writer: None });
+                return Ok(Fetched { verified: note, noted: true, digest });
             }
             // If the stored blob is damaged, fetch it again.
             if let Ok(note) = stored(self.store, layer, self.reporter) {
                 check(layer, &note)?;
-                return Ok(Fetched { note, noted: false, descriptor, writer: None });
+                return Ok(Fetched { verified: note, noted: false, digest });
             }
         }
         self.transfer(layer).context(format!("layer {digest}"))
@@ -130,9 +121,11 @@ impl Transfers<'_> {
             None => result?,
         };
         check(layer, &note)?;
+        tee.output.finish_expecting(descriptor.digest, descriptor.size)?;
+        self.store.note_layer(&descriptor.digest, &note)?;
         debug!("layer {digest}: {} bytes in {:.1?}", descriptor.size, since.elapsed());
         self.reporter.event(Event::Transferred { digest });
-        Ok(Fetched { note, noted: false, descriptor: descriptor.clone(), writer: Some(tee.output) })
+        Ok(Fetched { verified: note, noted: true, digest: descriptor.digest })
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) fn check(image: &Image, fetched: &mut [Fetched], store: &Store) -> Re
     let mut unknown = Vec::new();
     for (n, layer) in image.layers().iter().enumerate() {
         if let Some(at) = at(fetched, layer.descriptor.digest) {
-            let note = fetched[at].note;
+            let note = fetched[at].verified;
             if note.needs_lower && (n == 0 || note.below != below(n)) {
                 unknown.push((n, at));
             }

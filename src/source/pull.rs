@@ -68,7 +68,7 @@ impl Default for PullOptions {
 }
 
 /// Copies the image `source` into the store and returns its manifest's descriptor. Tags nothing. Blobs in the store
-/// are not transferred again; after a failure the store is unchanged.
+/// are not transferred again; after a failure those layers stay that arrived whole, until a prune.
 ///
 /// # Errors
 /// [`Kind::BadInput`](crate::error::Kind::BadInput) if there is no such image, it does not match its digests, or the
@@ -285,8 +285,8 @@ fn pull_image(
     }
     let mut fetched = fetch_layers(image_source, store, image.layers(), reporter)?;
     lower_links::check(&image, &mut fetched, store)?;
-    for layer in fetched {
-        layer.publish(store)?;
+    for layer in &fetched {
+        layer.note(store)?;
     }
     store.put_blob(&config)?;
     store.put_blob(&bytes)?;
@@ -327,7 +327,7 @@ fn too_deep() -> Error {
     Error::bad_input(format!("image indexes are nested more than {MAX_DEPTH} levels deep"))
 }
 
-/// Fetches the layers that the store lacks, several at once, and returns all of them. Publishes none.
+/// Fetches the layers that the store lacks, several at once, and returns all of them.
 fn fetch_layers(
     image_source: &dyn ImageSource,
     store: &Store,

@@ -323,3 +323,75 @@ fn a_terminal_shows_no_password() {
     env.ok(["push", "busybox", &to]);
     env.assert_nothing_left();
 }
+
+#[test]
+fn a_failing_helper_is_quoted() {
+    let env = TestEnv::new();
+    let registry = RealRegistry::start(&Setup { password: true, ..Setup::default() });
+    let address = &registry.address;
+    let dir = env.path("helpers");
+    fs::create_dir_all(&dir).unwrap();
+    let auth = env.path("auth.json");
+    let text =
+        format!(r#"{{"auths":null,"credHelpers":{{"{address}":"broken"}},"credsStore":null}}"#);
+    fs::write(&auth, text).unwrap();
+    let path = format!("{}:{}", dir.display(), std::env::var("PATH").unwrap());
+    let source = format!("docker://{address}/team/a:1");
+    for (script, words) in [
+        ("echo 'no such profile'; exit 1", "failed: no such profile"),
+        ("echo 'gpg: decryption failed' >&2; exit 2", "failed: gpg: decryption failed"),
+        ("echo half; echo other >&2; exit 1", "failed: half; other"),
+        ("exit 4", "failed without a message (exit status: 4)"),
+        ("echo 'Warning: log in first' >&2", "violates the protocol: Warning: log in first"),
+        ("cat; cat >&2; exit 1", "failed"),
+    ] {
+        let program = dir.join("docker-credential-broken");
+        let write = "printf '#!/bin/sh\n%s\n' \"$1\" > \"$2\" && chmod 755 \"$2\"";
+        support::run("sh", ["-c", write, "sh", script, program.to_str().unwrap()]);
+        let mut pull = env.svp(["pull", &source, "--authfile", "auth.json"]);
+        let output = support::output(pull.env("PATH", &path));
+        let printed = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(69) && printed.contains(words), "{printed}");
+        assert!(printed.contains("docker-credential-broken"), "{printed}");
+        // A helper that repeats its input does not make svp print a password.
+        let mut login = env.svp(["login", "-u", "u", "--password-stdin", address]);
+        login.args(["--authfile", "auth.json"]).env("PATH", &path);
+        let output = with_input(login, "hunter2");
+        assert!(!String::from_utf8_lossy(&output.stderr).contains("hunter2"));
+    }
+}
+
+#[test]
+fn an_auth_file_of_nulls_is_empty() {
+    let env = TestEnv::new();
+    let open = RealRegistry::start(&Setup::default());
+    let closed = RealRegistry::start(&Setup { password: true, ..Setup::default() });
+    env.import_busybox();
+    let address = &closed.address;
+    let nulls = [
+        String::new(),
+        "null".into(),
+        r#"{"auths":null}"#.into(),
+        r#"{"auths":null,"credHelpers":null,"credsStore":null}"#.into(),
+        format!(r#"{{"auths":{{"{address}":null}},"credHelpers":{{"{address}":null}}}}"#),
+        format!(r#"{{"auths":{{"{address}":{{"auth":null}}}},"credsStore":""}}"#),
+    ];
+    for text in nulls {
+        fs::write(env.path("auth.json"), &text).unwrap();
+        let push = |registry: &RealRegistry| {
+            let to = format!("docker://{}/team/base:1", registry.address);
+            env.svp(["push", "busybox", &to, "--authfile", "auth.json"])
+        };
+        support::success(&mut push(&open));
+        let output = support::output(&mut push(&closed));
+        let printed = String::from_utf8_lossy(&output.stderr);
+        assert!(printed.contains("requires a login"), "{text}: {printed}");
+        let logout = support::output(&mut env.svp(["logout", address, "--authfile", "auth.json"]));
+        assert!(!logout.status.success(), "{text}: there is no login");
+        let mut login = env.svp(["login", "-u", RealRegistry::USER, "--password-stdin", address]);
+        login.args(["--authfile", "auth.json"]);
+        let output = with_input(login, RealRegistry::PASSWORD);
+        assert!(output.status.success(), "{text}: {}", String::from_utf8_lossy(&output.stderr));
+        support::success(&mut push(&closed));
+    }
+}

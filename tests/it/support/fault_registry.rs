@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -29,6 +29,23 @@ impl Seen {
     pub fn path(&self) -> &str {
         self.target.split('?').next().unwrap()
     }
+
+    /// Returns the decoded values of a parameter of the query, or of a form in the body.
+    pub fn parameters(&self, name: &str) -> Vec<String> {
+        let query = self.target.split_once('?').map_or("", |(_, query)| query);
+        let pairs = query.split('&').chain(self.body.split('&'));
+        let pairs = pairs.filter_map(|pair| pair.split_once('='));
+        pairs.filter(|(key, _)| *key == name).map(|(_, value)| decode(value)).collect()
+    }
+}
+
+fn decode(text: &str) -> String {
+    let mut parts = text.split('%');
+    let first = parts.next().unwrap().to_owned();
+    parts.fold(first, |text, part| {
+        let code = u8::from_str_radix(&part[..2], 16).unwrap();
+        format!("{text}{}{}", char::from(code), &part[2..])
+    })
 }
 
 /// A part of a reply's body.
@@ -87,6 +104,8 @@ struct Shared {
     greeting: Box<dyn Fn() -> Vec<Piece> + Send + Sync>,
     seen: Mutex<Vec<Seen>>,
     stop: AtomicBool,
+    /// Bodies longer than this are not read: the server hangs up, like many proxies.
+    longest_body: AtomicUsize,
 }
 
 /// A running server; stopped when dropped.
@@ -114,6 +133,7 @@ impl FaultRegistry {
             greeting: Box::new(greeting),
             seen: Mutex::default(),
             stop: AtomicBool::new(false),
+            longest_body: AtomicUsize::new(usize::MAX),
         });
         let own = shared.clone();
         thread::spawn(move || {
@@ -135,6 +155,11 @@ impl FaultRegistry {
     /// `127.0.0.1:PORT`
     pub fn address(&self) -> String {
         self.address.to_string()
+    }
+
+    /// Hangs up on requests with a longer body, without reading it or replying.
+    pub fn hang_up_beyond(&self, bytes: usize) {
+        self.shared.longest_body.store(bytes, Ordering::Relaxed);
     }
 
     /// Returns every request so far.
@@ -177,6 +202,9 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
         headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
     }
     let length = headers.get("content-length").and_then(|v| v.parse().ok()).unwrap_or(0);
+    if length > shared.longest_body.load(Ordering::Relaxed) {
+        return Ok(());
+    }
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
     let mut seen = Seen {

@@ -10,6 +10,7 @@ pub mod podman;
 pub mod real_registry;
 pub mod registry;
 pub mod sources;
+pub mod token_registry;
 pub mod tree;
 
 use std::ffi::OsStr;
