@@ -3,125 +3,18 @@
 //! A health command runs on a thread of its own, and only one at a time: one that hangs, even beyond SIGKILL, delays
 //! neither the supervisor nor the end of the service.
 
-use std::io::PipeReader;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::os::fd::AsFd;
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use super::backoff::Backoff;
+use super::watch::{Check, Watch};
 use super::{Hooks, Supervisor};
 use crate::error::{Error, Result};
 use crate::progress::ServiceNote;
 use crate::sandbox::{End, JoinSpec, Service, join};
 use crate::service::health;
-use crate::service::health_watch::{Failure, HealthState, HealthStatus, HealthWatch, OnUnhealthy};
-use crate::service::record::{Record, Restart};
+use crate::service::health_watch::{Failure, HealthState, HealthStatus, OnUnhealthy};
 use crate::service::status::{State, now};
-
-/// The pause before the first check; it doubles until the service is healthy, up to the interval.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// How long a health command may outlast its time limit, for its start and its end, before it counts as failed.
-const OVERTIME: Duration = Duration::from_secs(10);
-
-/// The watch of a container.
-pub(super) struct Watch {
-    settings: HealthWatch,
-    /// When the next check is due.
-    next: Instant,
-    /// The pause before the next check while the service is starting.
-    pause: Duration,
-    /// Until when failures don't count.
-    grace: Instant,
-    /// Whether it has been healthy since its last start.
-    was_healthy: bool,
-    check: Option<Check>,
-    backoff: Backoff,
-}
-
-/// A health command that runs.
-struct Check {
-    /// Reaches end of file when there is a result.
-    done: PipeReader,
-    result: Receiver<Result<Option<Failure>>>,
-    began: Instant,
-    /// Whether it has counted as failed already.
-    late: bool,
-}
-
-impl Watch {
-    pub(super) fn new(record: &Record) -> Option<Watch> {
-        let settings = record.health_watch?;
-        // The user asks for these restarts, so only the number of the policy limits them.
-        let policy = match record.restart {
-            limited @ Restart::OnFailure(Some(_)) => limited,
-            _ => Restart::Always,
-        };
-        let mut watch = Watch {
-            settings,
-            next: Instant::now(),
-            pause: FIRST_PAUSE,
-            grace: Instant::now(),
-            was_healthy: false,
-            check: None,
-            backoff: Backoff::new(policy),
-        };
-        watch.begin(Duration::ZERO);
-        Some(watch)
-    }
-
-    /// Gives the service its time to become healthy, and `extra`.
-    fn begin(&mut self, extra: Duration) {
-        let interval = Duration::from_secs(self.settings.interval.into());
-        let start_period = Duration::from_secs(self.settings.start_period.into());
-        let now = Instant::now();
-        self.pause = FIRST_PAUSE.min(interval);
-        self.next = now + self.pause;
-        self.grace = now + start_period.max(interval) + extra;
-        self.was_healthy = false;
-    }
-
-    /// When the watch has something to do, unless its check ends first.
-    pub(super) fn due(&self) -> Instant {
-        match &self.check {
-            None => self.next,
-            Some(check) => check.began + self.limit(),
-        }
-    }
-
-    /// A descriptor that is readable when its check has ended.
-    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.check.as_ref().map(|check| check.done.as_fd())
-    }
-
-    fn limit(&self) -> Duration {
-        Duration::from_secs(self.settings.timeout.into()) + OVERTIME
-    }
-
-    /// Returns the result of a check that has ended, or whose time is up.
-    fn result(&mut self) -> Option<Option<Failure>> {
-        let limit = self.limit();
-        let check = self.check.as_mut()?;
-        match check.result.try_recv() {
-            Ok(result) => {
-                let late = check.late;
-                self.check = None;
-                // A check that failed already for its lateness does not count twice.
-                return (!late).then(|| result.unwrap_or_else(|error| Some(error.into())));
-            }
-            Err(TryRecvError::Disconnected) => self.check = None,
-            Err(TryRecvError::Empty) if check.late || check.began.elapsed() < limit => return None,
-            Err(TryRecvError::Empty) => check.late = true,
-        }
-        Some(Some(Failure::new("its health command does not start or does not end")))
-    }
-
-    /// Schedules the next check.
-    fn schedule(&mut self) {
-        let interval = Duration::from_secs(self.settings.interval.into());
-        self.pause = if self.was_healthy { interval } else { (self.pause * 2).min(interval) };
-        self.next = Instant::now() + self.pause;
-    }
-}
 
 impl Supervisor<'_> {
     /// Begins the watch of a new container.

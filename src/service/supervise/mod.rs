@@ -6,6 +6,7 @@ mod component;
 mod events;
 mod health_watch;
 mod requests;
+mod watch;
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use backoff::Backoff;
 use component::SupervisedComponent;
-use health_watch::Watch;
+use watch::Watch;
 
 use crate::error::{Error, IoContext, Result};
 use crate::progress::{Reporter, ServiceNote};
