@@ -176,7 +176,7 @@ impl<'a> TarReader<'a> {
 
     /// Whether the tar's end mark was read: a tar without it may have been cut off between two entries.
     pub(crate) fn has_end_mark(&self) -> bool {
-        self.ended
+        self.marked
     }
 
     fn skip_rest(&mut self) -> Result<()> {

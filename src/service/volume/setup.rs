@@ -49,7 +49,7 @@ impl Record {
     /// The record of a volume that is created for this service.
     pub(in crate::service) fn volume_record(&self) -> VolumeRecord {
         VolumeRecord {
-            service: Some(self.hostname().to_owned()),
+            service: Some(self.candidate_for.as_ref().unwrap_or(&self.name).clone()),
             instance: Some(self.image.clone()),
             setup: self.setup.clone(),
             ..VolumeRecord::new(now())

@@ -108,7 +108,7 @@ fn the_subordinate_ids_that_check_suggests_are_free_and_work() {
         }
     }
     let check = || {
-        let before = ["-u", name, "--", "env", "-i", "PATH=/usr/bin:/bin", "-C", "/"];
+        let before = ["-u", name, "--", "env", "-i", "-C", "/", "PATH=/usr/bin:/bin"];
         let home = format!("HOME=/home/{name}");
         run("runuser", [&before[..], &[&home, svp.to_str().unwrap(), "check"]].concat())
     };

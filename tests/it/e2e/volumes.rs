@@ -266,7 +266,7 @@ fn an_exported_volume_comes_back_as_it_was() {
     assert_eq!(code(&env, &["volume", "import", "--replace", "shop.data", name]), 2);
     env.ok(["stop", "shop"]);
     let mut import = env.svp(["volume", "import", "--replace", "shop.data"]);
-    assert!(output(import.stdin(fs::File::open(&file).unwrap())).status.success());
+    assert!(import.stdin(fs::File::open(&file).unwrap()).status().unwrap().success());
     assert_eq!(output(&mut env.svp(["volume", "export", "shop.data"])).stdout, streamed);
     env.ok(["start", "shop"]);
     let listed = env.ok(["exec", "shop", "--", "sh", "-c", "ls /data; stat -c %h:%a /data/two"]);
