@@ -11,6 +11,8 @@ use crate::error::{Error, Kind};
 pub(super) const AT_FAULT: &str =
     "the registry, or a proxy before it, is at fault: try again later, or contact its operator";
 
+const NOT_FOUND: &str = "check the registry's name, and this machine's network and name service";
+
 /// A failed attempt.
 #[derive(Debug)]
 pub(super) struct Fault {
@@ -78,8 +80,7 @@ impl Fault {
             ureq::Error::Rustls(error) => Self::of_tls(server, &error),
             ureq::Error::Timeout(timeout) => Self::of_timeout(server, timeout),
             ureq::Error::HostNotFound => Fault::unreachable(
-                Error::registry(format!("host {server} not found"))
-                    .hint("check the registry's name, and this machine's network and name service"),
+                Error::registry(format!("host {server} not found")).hint(NOT_FOUND),
             ),
             ureq::Error::ConnectProxyFailed(why) => Fault::unreachable(
                 Error::registry(format!(
@@ -133,6 +134,15 @@ impl Fault {
                     .hint("check this machine's network and firewall, and HTTPS_PROXY")
                     .source(error),
             ),
+            // The standard library has no kind for failures of getaddrinfo.
+            _ if error.to_string().contains("failed to lookup address") => {
+                let passing = error.to_string().contains("emporary failure");
+                let error = Error::registry(format!("host {server} not found"))
+                    .hint(NOT_FOUND)
+                    .source(error);
+                let retry = if passing { Retry::After(None) } else { Retry::Never };
+                Fault { retry, ..Fault::unreachable(error) }
+            }
             _ => Fault::transient(
                 Error::registry(format!("the connection to {server} failed"))
                     .hint("check this machine's network")

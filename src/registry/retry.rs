@@ -39,7 +39,7 @@ pub(super) fn pause(options: &ClientOptions, fault: Fault, failures: &mut u32) -
     if let Some(asked) = asked.filter(|asked| *asked > options.longest_wait) {
         let (asked, most) = (shown(asked), shown(options.longest_wait));
         return Err(fault.into_error().context(format!(
-            "not retried: the registry asks to wait {asked}, and svp waits {most} at most"
+            "the server asks to wait for {asked}, and svp waits for at most {most}"
         )));
     }
     let wait = delay(options, *failures, asked);

@@ -69,7 +69,8 @@ impl Fetched {
 }
 
 impl Transfers<'_> {
-    /// Transfers one layer, unless the store has it already.
+    /// Transfers one layer, unless the store has it already. It becomes a blob as soon as it is verified, so that a pull
+    /// that is interrupted later keeps it.
     pub(super) fn fetch(&self, layer: &Layer) -> Result<Fetched> {
         let Descriptor { digest, size, .. } = layer.descriptor;
         if self.store.blob_size(&digest) == Some(size) {

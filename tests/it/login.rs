@@ -387,7 +387,7 @@ fn an_auth_file_of_nulls_is_empty() {
         let printed = String::from_utf8_lossy(&output.stderr);
         assert!(printed.contains("requires a login"), "{text}: {printed}");
         let logout = support::output(&mut env.svp(["logout", address, "--authfile", "auth.json"]));
-        assert!(!logout.status.success(), "{text}: there is no login");
+        assert_ne!(logout.status.code(), Some(65), "{text}: it is not damaged");
         let mut login = env.svp(["login", "-u", RealRegistry::USER, "--password-stdin", address]);
         login.args(["--authfile", "auth.json"]);
         let output = with_input(login, RealRegistry::PASSWORD);

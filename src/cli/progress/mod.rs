@@ -61,6 +61,8 @@ struct State {
     partial: Vec<u8>,
     /// The backup being written or read.
     backup: BackupLine,
+    /// When each announced wait for a registry ends, by its reason: parallel transfers wait for the same one.
+    waits: HashMap<String, Instant>,
 }
 
 /// Longer lines of a script are printed in pieces of this many bytes.
@@ -123,6 +125,15 @@ impl Terminal {
         };
         if self.amount < importance {
             return;
+        }
+        if let Event::Retry(retry) = event
+            && self.style != Style::Json
+        {
+            let now = Instant::now();
+            if state.waits.get(&retry.reason).is_some_and(|end| *end > now) {
+                return;
+            }
+            state.waits.insert(retry.reason.clone(), now + retry.delay);
         }
         let line = match self.style {
             Style::Json => serde_json::to_string(event).ok(),
