@@ -214,7 +214,7 @@ fn run(mut request: CopyRequest, context: &Context) -> Result<()> {
     }
     let store = context.store()?;
     if let Source::Local(image) = &mut request.source
-        && image.as_digest().is_some()
+        && image.digest_prefix().is_some()
     {
         // An image in a layout needs a name, and a digest is not a name.
         *image = store.resolve(image)?.reference()?;

@@ -19,6 +19,9 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     let removed = announce_if_slow(context.reporter(), Step::RemoveImages, || {
         remove(&mut store, &args.images)
     })?;
+    for (image, services) in removed.in_use {
+        context.reporter().note(ImageNote::ImageInUse { image, services }.into());
+    }
     if removed.collected.is_none() {
         context.reporter().note(ImageNote::LayersKept.into());
     }

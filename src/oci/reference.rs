@@ -35,6 +35,18 @@ impl Reference {
         alone.then(|| self.tagged().parse().ok()).flatten()
     }
 
+    /// Returns the first hexadecimal digits of a digest, if the reference may be a digest or a short one: `sha256:HEX`
+    /// or `HEX`, of at least four digits, as git and podman take them. A tag of that name takes precedence.
+    pub fn digest_prefix(&self) -> Option<&str> {
+        let hex = match (&self.registry, &self.digest, self.repository.as_str(), &self.tag) {
+            (None, None, "sha256", Some(tag)) => tag,
+            (None, None, repository, None) => repository,
+            _ => return None,
+        };
+        let digits = hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        (digits && (4..=64).contains(&hex.len())).then_some(hex)
+    }
+
     /// Returns the registry's host and port, if any.
     pub fn registry(&self) -> Option<&str> {
         self.registry.as_deref()
@@ -300,6 +312,32 @@ mod tests {
                 "{text}"
             );
             assert_eq!(r.to_string(), *text);
+        }
+    }
+
+    #[test]
+    fn digests_and_short_ones_are_recognised() {
+        let prefix = |text: &str| {
+            let reference: Reference = text.parse().unwrap();
+            reference.digest_prefix().map(str::to_owned)
+        };
+        let whole = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let cases = [
+            (format!("sha256:{whole}"), Some(whole)),
+            (whole.to_owned(), Some(whole)),
+            ("sha256:ba78".into(), Some("ba78")),
+            ("ba7816bf8f01".into(), Some("ba7816bf8f01")),
+            ("sha256:ba7".into(), None),
+            ("abc".into(), None),
+            ("abcd:1".into(), None),
+            ("sha256:latest".into(), None),
+            ("team/abcd".into(), None),
+            ("localhost/abcd".into(), None),
+            (format!("{whole}0"), None),
+            (format!("abcd@sha256:{whole}"), None),
+        ];
+        for (text, hex) in cases {
+            assert_eq!(prefix(&text).as_deref(), hex, "{text}");
         }
     }
 

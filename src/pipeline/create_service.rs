@@ -129,7 +129,7 @@ pub(crate) fn create_service(
             Network::Private => request.publish.clone(),
             _ => Vec::new(),
         },
-        mounts: mounts(&name, &image, &request.mounts, reporter),
+        mounts: mounts(&name, &image, &request.mounts, Vec::new(), reporter),
         resources: request.resources,
         restart: request.restart,
         stop_signal: stop_signal(&answers, &image)?.0,
@@ -139,10 +139,7 @@ pub(crate) fn create_service(
         candidate_for: None,
     };
     links::check(&record, &image, &links::resolve(store.root(), &record)?)?;
-    let ports = match &answers.exposed_ports()[..] {
-        [] => exposed_ports(&image)?,
-        ports => ports.iter().copied().map(unpublished).collect(),
-    };
+    let ports = ports(&answers, &image)?;
     match record.network {
         Network::Private => {
             record.ports = ports;
@@ -156,13 +153,21 @@ pub(crate) fn create_service(
     Ok((service_dir, record))
 }
 
-fn variable(name: &str, value: &str) -> EnvVar {
+/// Returns the ports of the pack, else those that the image exposes, not yet forwarded from the host.
+pub(super) fn ports(answers: &Answers, image: &Image) -> Result<Vec<Forward>> {
+    match &answers.exposed_ports()[..] {
+        [] => exposed_ports(image),
+        ports => Ok(ports.iter().copied().map(unpublished).collect()),
+    }
+}
+
+pub(super) fn variable(name: &str, value: &str) -> EnvVar {
     EnvVar { name: name.to_owned(), value: value.to_owned() }
 }
 
 /// Overrides variables of the pack with the user's. This also changes the clients' environment, and the ports derived
 /// from it.
-fn override_env(env: &mut [EnvVar], given: &[(String, String)]) {
+pub(super) fn override_env(env: &mut [EnvVar], given: &[(String, String)]) {
     for variable in env {
         if let Some((_, value)) = given.iter().rev().find(|(name, _)| *name == variable.name) {
             variable.value.clone_from(value);
@@ -228,7 +233,7 @@ fn name_of(request: &CreateRequest, image: &str) -> Result<String> {
     check_name(&name).hint("choose a name with --name").map(|()| name)
 }
 
-fn components(answers: &Answers, wanted: &[String]) -> Result<Vec<String>> {
+pub(super) fn components(answers: &Answers, wanted: &[String]) -> Result<Vec<String>> {
     if let Some(unknown) = wanted.iter().find(|name| !answers.components.contains(name)) {
         let known = match &answers.components[..] {
             [] => "the service has no components".to_owned(),
@@ -293,9 +298,16 @@ fn secrets(
 }
 
 /// The image's volumes and the user's mounts; the user's take precedence at equal paths.
-fn mounts(name: &str, image: &Image, more: &[Mount], reporter: &dyn Reporter) -> Vec<Mount> {
+///
+/// The volumes of the image get names other than those in `named`.
+pub(super) fn mounts(
+    name: &str,
+    image: &Image,
+    more: &[Mount],
+    mut named: Vec<String>,
+    reporter: &dyn Reporter,
+) -> Vec<Mount> {
     let mut mounts = more.to_vec();
-    let mut named = Vec::new();
     for at in image.config().volumes() {
         let at = match mount_point(&at) {
             Ok(at) => at,
@@ -333,7 +345,7 @@ fn volume_name(service: &str, at: &str, named: &[String]) -> String {
 }
 
 /// Returns the stop signal: the pack's, else that of the image, which it has from its base.
-fn stop_signal(answers: &Answers, image: &Image) -> Result<StopSignal> {
+pub(super) fn stop_signal(answers: &Answers, image: &Image) -> Result<StopSignal> {
     if let Some(stop) = answers.stop {
         return Ok(stop.signal);
     }

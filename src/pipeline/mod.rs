@@ -4,7 +4,7 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `build`, `setup`, `create_service` | the pipelines |
+//! | `build`, `setup`, `create_service`, `upgrade_service` | the pipelines |
 //! | `query` | runs `bin/query`, on the host or in an image |
 //! | `base` | finds the source of a base image |
 //! | `pack_layer` | a pack as a layer |
@@ -33,6 +33,7 @@ mod pack_layer;
 pub(crate) mod query;
 mod script;
 pub(crate) mod setup;
+pub(crate) mod upgrade_service;
 
 pub(crate) use build::{BuildRequest, build};
 pub(crate) use image_role::refuse_instance_name;

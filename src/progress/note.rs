@@ -53,6 +53,7 @@ pub enum ImageNote {
     MoreNotSet { count: u64 },
     PackCreated { directory: String, name: String },
     LayersKept,
+    ImageInUse { image: String, services: Vec<String> },
     Freed { bytes: u64, dry_run: bool },
 }
 
@@ -84,6 +85,9 @@ pub enum ServiceNote {
     NetworkLost { reason: String },
     OutOfMemory,
     NotAtBoot { service: String },
+    TagMoved { service: String, image: String, running: String, tagged: String },
+    UpToDate { service: String, image: String, digest: String },
+    FilesLeft { service: String },
     LinkedBy { service: String, users: Vec<String> },
     VolumeShared { volume: String },
     VolumesKept { volumes: Vec<String> },

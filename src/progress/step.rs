@@ -41,6 +41,8 @@ pub enum Step {
     RunQuery { key: String },
     SyncFiles,
     ReadBackup { service: String, image: String, created: String },
+    Upgrade { service: String, image: String, digest: String },
+    CopyVolumes,
     StartCopy,
     UnpackBackup,
     Cutover,

@@ -13,6 +13,7 @@
 //! | `backup` | backups of it |
 //! | `address` | its address on the host |
 //! | `link_spec`, `links` | other services that it reaches |
+//! | `tag_drift` | whether its tag names another image by now |
 //! | `environment` | the environment of its scripts |
 //! | `volume` | its volumes: their users, their setup, and their tar |
 //! | `export` | writes a service in the formats of other engines |
@@ -41,6 +42,7 @@ pub(crate) mod record;
 pub(crate) mod service_dir;
 pub(crate) mod status;
 pub(crate) mod supervise;
+pub(crate) mod tag_drift;
 pub(crate) mod volume;
 
 pub(crate) use instance_state::{InstanceState, SavedInstanceState, unreferenced_states};

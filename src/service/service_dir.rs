@@ -288,7 +288,7 @@ impl ServiceDir {
     }
 
     /// The root of the store that it belongs to.
-    fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         self.dir.parent().and_then(Path::parent).unwrap_or(&self.dir)
     }
 

@@ -30,6 +30,8 @@ pub struct Collected {
 pub struct Removed {
     /// The removed tags.
     pub tags: Vec<String>,
+    /// The removed tags whose images services still have, and these services.
+    pub in_use: Vec<(String, Vec<String>)>,
     /// The blobs removed; `None` if all stay for now because another process uses the store or another image is
     /// damaged.
     pub collected: Option<Collected>,
@@ -51,7 +53,9 @@ impl Store {
         let mut records: Vec<TagRecord> = Vec::new();
         for reference in references {
             let record = self.resolve(reference)?;
-            if reference.as_digest().is_some() {
+            // Found by a digest: it names the image, but a tag is removed.
+            let by_digits = reference.digest().is_none() && self.tag(reference)?.is_none();
+            if by_digits || record.reference()?.digest().is_some() {
                 self.check_one_tag(&record)?;
             }
             if !records.iter().any(|other| other.name == record.name) {
@@ -80,11 +84,28 @@ impl Store {
             Err(error) if error.kind() == Kind::BadInput => None,
             other => other?,
         };
-        Ok(Removed { tags: records.into_iter().map(|record| record.name).collect(), collected })
+        let mut in_use = Vec::new();
+        for record in &records {
+            let services = self.services_of(&record.manifest.digest)?;
+            if !services.is_empty() {
+                in_use.push((record.name.clone(), services));
+            }
+        }
+        let tags = records.into_iter().map(|record| record.name).collect();
+        Ok(Removed { tags, in_use, collected })
     }
 
     fn check_one_tag(&self, record: &TagRecord) -> Result<()> {
         let tags = self.tags_of(&record.manifest.digest)?;
+        if tags.is_empty() {
+            let services = self.services_of(&record.manifest.digest)?;
+            return Err(Error::usage(format!(
+                "{} has no tag: it is kept for the services that run it: {}",
+                record.manifest.digest,
+                services.join(", ")
+            ))
+            .hint("`svp upgrade` or `svp rm` them; then `svp prune` removes it"));
+        }
         if tags.len() == 1 {
             return Ok(());
         }

@@ -8,13 +8,16 @@ use serde::Deserialize;
 
 use super::{Store, StoreLayout};
 use crate::error::{Error, IoContext, Result};
-use crate::oci::Descriptor;
+use crate::oci::{Descriptor, Digest};
 
 /// The part of a service's record that matters to garbage collection.
 #[derive(Debug, Deserialize)]
 pub struct ServicePin {
     /// The service's name.
     pub name: String,
+    /// The image's name when the service was created.
+    #[serde(default)]
+    pub image: String,
     /// The manifest or index of its image.
     pub manifest: Descriptor,
 }
@@ -60,10 +63,22 @@ impl Store {
             gc_roots.push(GcRoot { owner: RootOwner::Tag(tag.name), manifest: tag.manifest });
         }
         for (_, pin) in self.service_pins()? {
-            let ServicePin { name, manifest } = pin?;
+            let ServicePin { name, manifest, .. } = pin?;
             gc_roots.push(GcRoot { owner: RootOwner::Service(name), manifest });
         }
         Ok(gc_roots)
+    }
+
+    /// Lists the services that have the image or index `digest`.
+    ///
+    /// # Errors
+    /// As [`Store::service_pins`].
+    pub fn services_of(&self, digest: &Digest) -> Result<Vec<String>> {
+        let pins = self.service_pins()?.into_iter().filter_map(|(_, pin)| pin.ok());
+        let used = pins.filter(|pin| pin.manifest.digest == *digest);
+        let mut names: Vec<String> = used.map(|pin| pin.name).collect();
+        names.sort();
+        Ok(names)
     }
 
     /// Lists the image of each service, by the name of the service's directory.

@@ -16,6 +16,7 @@
 
 mod blob_locations;
 mod blobs;
+mod by_digest;
 mod collect;
 mod diff_ids;
 mod docker_archive;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Store, open_file, parallel, sync_dir};
+use super::{Store, StoreLayout, open_file, parallel, sync_dir};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::json::parse;
 use crate::oci::{Descriptor, Digest, Reference};
@@ -48,18 +48,30 @@ impl Store {
         Ok(read(&self.layout.tags().join(file_name(&name)))?.filter(|record| record.name == name))
     }
 
-    /// Finds the image that `reference` names: by its digest if it has one or is one (`sha256:HEX` under any name,
-    /// the first of several tags), else by its tag.
+    /// Reads a tag of the store at `root` without opening the store, which would wait for garbage collection.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the store has no such image.
+    /// As [`Store::tag`].
+    pub fn peek_tag(root: &Path, reference: &Reference) -> Result<Option<TagRecord>> {
+        let name = reference.tagged();
+        let path = StoreLayout::new(root).tags().join(file_name(&name));
+        Ok(read(&path)?.filter(|record| record.name == name))
+    }
+
+    /// Finds the image that `reference` names: by its digest if it has one, else by its tag, else by the digits of a
+    /// digest if it is one (`sha256:HEX` or `HEX`, also shortened). A digest finds the images of tags, the first of
+    /// several, and of services. An image that only services have is named `REPO@DIGEST`.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the store has no such image;
+    /// [`Kind::Usage`](crate::error::Kind::Usage) if several digests have these digits.
     pub fn resolve(&self, reference: &Reference) -> Result<TagRecord> {
         let found = match reference.digest() {
-            None => match reference.as_digest() {
-                Some(digest) => self.tags_of(&digest)?.into_iter().next(),
-                None => self.tag(reference)?,
+            None => match self.tag(reference)? {
+                None => super::by_digest::find(self, reference)?,
+                found => found,
             },
-            Some(digest) => self.find_digest(reference, digest)?,
+            Some(digest) => super::by_digest::find_exact(self, reference, digest)?,
         };
         found.ok_or_else(|| {
             let shown = reference.digest().map_or(reference.tagged(), |_| reference.to_string());
@@ -86,16 +98,6 @@ impl Store {
         found.retain(|record| record.manifest.digest == *digest);
         found.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
-    }
-
-    fn find_digest(&self, reference: &Reference, digest: Digest) -> Result<Option<TagRecord>> {
-        for record in self.tags()? {
-            let record = record?;
-            if record.manifest.digest == digest && record.reference()?.name() == reference.name() {
-                return Ok(Some(record));
-            }
-        }
-        Ok(None)
     }
 
     /// Points the tag of `reference` (by default `latest`) at an image, replacing an existing tag.

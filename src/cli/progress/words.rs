@@ -93,6 +93,10 @@ fn step(step: &Step) -> String {
         Step::ReadBackup { service, image, created } => {
             format!("a backup of {service} ({image}) of {created}")
         }
+        Step::Upgrade { service, image, digest } => {
+            format!("upgrading {service} to {image} ({})", short(digest))
+        }
+        Step::CopyVolumes => "copying the volumes".into(),
         Step::StartCopy => "starting a fresh copy of the service".into(),
         Step::UnpackBackup => "unpacking the backup into a fresh copy of the service".into(),
         Step::Cutover => "the fresh copy is healthy: it replaces the old one".into(),
@@ -163,6 +167,10 @@ fn image_note(note: &ImageNote) -> String {
         ImageNote::LayersKept => {
             "the layers stay for now: the store is in use or another image is damaged".into()
         }
+        ImageNote::ImageInUse { image, services } => format!(
+            "the image that {image} named stays, without that name: services have it: {}",
+            services.join(", ")
+        ),
         ImageNote::Freed { bytes, dry_run: true } => format!("{} would be freed", size(*bytes)),
         ImageNote::Freed { bytes, dry_run: false } => format!("{} freed", size(*bytes)),
     }
@@ -224,6 +232,17 @@ fn service_note(note: &ServiceNote) -> String {
         }
         ServiceNote::NotAtBoot { service } => format!(
             "the service is not started at boot; `svp export {service} --format systemd` creates a unit that starts it"
+        ),
+        ServiceNote::TagMoved { service, image, running, tagged } => format!(
+            "{service} has the image {}, but {image} is {} now: `svp upgrade {service}` takes it",
+            short(running),
+            short(tagged)
+        ),
+        ServiceNote::UpToDate { service, image, digest } => {
+            format!("nothing to do: {service} has the image {image} ({}) already", short(digest))
+        }
+        ServiceNote::FilesLeft { service } => format!(
+            "files that {service} wrote outside of its volumes are those of the new image now"
         ),
         ServiceNote::LinkedBy { service, users } => {
             format!("linked to {service}, and can't start without it: {}", users.join(", "))

@@ -15,6 +15,7 @@ use crate::error::{Error, IoContext, Result};
 use crate::oci::Reference;
 use crate::progress::ServiceNote;
 use crate::service::export::{self, Exported, File, Format, Request, Secrets};
+use crate::service::tag_drift;
 use crate::store::Store;
 
 #[derive(Debug, clap::Args)]
@@ -68,7 +69,8 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
     let (root, service_dir) = find(&args.name)?;
     let record = service_dir.record()?;
     let image = Store::open(&root)?.load_image(&record.manifest)?;
-    let request = request(args, &root)?;
+    let tagged = tag_drift::tagged_digest(&root, &record) == Some(record.manifest.digest);
+    let request = request(args, &root, tagged)?;
     let exported = export::export(&record, &image, &request)?;
     match &args.output {
         Some(dir) => {
@@ -84,7 +86,7 @@ pub(in crate::cli) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn request(args: &Args, root: &Path) -> Result<Request> {
+fn request(args: &Args, root: &Path, tagged: bool) -> Result<Request> {
     let hide = args.output.is_none() && std::io::stdout().is_terminal() && !args.show_secrets;
     let secrets = match args.secrets {
         SecretsArg::With if hide => Secrets::Masked,
@@ -111,6 +113,7 @@ fn request(args: &Args, root: &Path) -> Result<Request> {
         },
         secrets,
         image: args.image.clone(),
+        tagged,
         program,
         root: (system || !found_by_itself)
             .then(|| std::path::absolute(root))

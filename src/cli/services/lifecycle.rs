@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::progress::ServiceNote;
 use crate::service::lifecycle::{self, Remove, Removed, Restart, Start, Stop};
 use crate::service::service_dir::ServiceDir;
+use crate::service::tag_drift;
 use crate::store::Store;
 
 #[derive(Debug, clap::Args)]
@@ -93,6 +94,7 @@ pub(in crate::cli) fn start(args: &StartArgs, context: &Context) -> Result<ExitC
             return Err(Error::usage("--attach takes one service"));
         };
         let (root, service_dir) = find(name)?;
+        note_moved_tag(&service_dir, context)?;
         return foreground(&root, &service_dir, &service_dir.record()?, context);
     }
     let root = Store::default_root()?;
@@ -100,9 +102,23 @@ pub(in crate::cli) fn start(args: &StartArgs, context: &Context) -> Result<ExitC
     let request = Start { wait: args.wait.map(|Seconds(limit)| limit) };
     for service_dir in &service_dirs {
         lifecycle::start(&root, service_dir, &request, context.reporter())?;
+        note_moved_tag(service_dir, context)?;
         print_name(service_dir, args.format, context)?;
     }
     finish(&service_dirs, args.format, context)
+}
+
+/// Notes that a service which was started has not taken the image that its tag names now.
+fn note_moved_tag(service_dir: &ServiceDir, context: &Context) -> Result<()> {
+    let record = service_dir.record()?;
+    let tagged = tag_drift::tagged_digest(service_dir.root(), &record);
+    if let Some(tagged) = tagged.filter(|_| tag_drift::is_outdated(tagged, &record)) {
+        let (service, image) = (record.name, record.image);
+        let (running, tagged) = (record.manifest.digest.to_string(), tagged.to_string());
+        let note = ServiceNote::TagMoved { service, image, running, tagged };
+        context.reporter().note(note.into());
+    }
+    Ok(())
 }
 
 /// Prints the name of a service that is done; JSON is printed once, by [`finish`].
@@ -140,6 +156,9 @@ pub(in crate::cli) fn restart(args: &RestartArgs, context: &Context) -> Result<E
     let request =
         Restart { components: args.components.clone(), stop: Stop { seconds: args.time } };
     lifecycle::restart(&root, &service_dir, &request, context.reporter())?;
+    if args.components.is_empty() {
+        note_moved_tag(&service_dir, context)?;
+    }
     print_name(&service_dir, args.format, context)?;
     finish(&[service_dir], args.format, context)
 }

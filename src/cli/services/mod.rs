@@ -9,6 +9,7 @@ mod health_text;
 pub(super) mod lifecycle;
 pub(super) mod logs;
 pub(super) mod show;
+pub(super) mod upgrade;
 
 use std::process::ExitCode;
 
@@ -54,6 +55,8 @@ pub(super) enum Command {
     Backup(backup::BackupArgs),
     /// Restore a backup into a fresh copy, which replaces the service once it is healthy
     Restore(backup::RestoreArgs),
+    /// Upgrade a service to the image that its tag names now, keeping its volumes, address and secrets
+    Upgrade(upgrade::Args),
     /// Export a service for podman, systemd or Kubernetes
     Export(export::Args),
 }
@@ -99,6 +102,7 @@ impl Command {
             Command::Extra(args) => exec::extra(&args, context),
             Command::Backup(args) => backup::backup(&args, context),
             Command::Restore(args) => backup::restore(&args, context),
+            Command::Upgrade(args) => upgrade::run(&args, context),
             Command::Export(args) => export::run(&args, context),
         }
     }

@@ -19,6 +19,7 @@ use crate::service::link_spec::LinkSpec;
 use crate::service::record::Record;
 use crate::service::service_dir::ServiceDir;
 use crate::service::status::{ComponentStatus, State, Status, now, shell_code};
+use crate::service::tag_drift;
 use crate::store::Store;
 
 #[derive(Debug, clap::Args)]
@@ -63,6 +64,8 @@ pub(super) struct ServiceInfo {
     hostname: String,
     image: String,
     digest: String,
+    tag_digest: Option<String>,
+    outdated: bool,
     created: i64,
     status: State,
     exit_code: Option<i32>,
@@ -120,12 +123,15 @@ impl ServiceInfo {
             read_only: mount.read_only,
         };
         let health_status = health::known(service_dir, record, &status);
+        let tagged = tag_drift::tagged_digest(service_dir.root(), record);
         let alive = matches!(status.state, State::Running | State::Stopping | State::Starting);
         ServiceInfo {
             name: record.name.clone(),
             hostname: record.hostname().to_owned(),
             image: record.image.clone(),
             digest: record.manifest.digest.to_string(),
+            tag_digest: tagged.map(|digest| digest.to_string()),
+            outdated: tag_drift::is_outdated(tagged, record),
             created: record.created,
             status: status.state,
             exit_code: status.exit_code,
@@ -260,8 +266,9 @@ pub(in crate::cli) fn ps(args: &PsArgs, context: &Context) -> Result<ExitCode> {
         let words = one.status_text();
         let restarts: u32 = one.components.iter().map(|component| component.restarts).sum();
         let ports: Vec<String> = one.ports.iter().map(port).collect();
+        let image = format!("{}{}", one.image, if one.outdated { " (outdated)" } else { "" });
         let health = health_text::short(one.health_status.as_ref(), one.health_watch.is_some());
-        table.row([one.name, one.image, words, health, restarts.to_string(), ports.join(", ")]);
+        table.row([one.name, image, words, health, restarts.to_string(), ports.join(", ")]);
     }
     context.print(&table.to_string())?;
     Ok(ExitCode::SUCCESS)
@@ -277,6 +284,10 @@ pub(in crate::cli) fn info(args: &InfoArgs, context: &Context) -> Result<ExitCod
     let mut table = Table::new(["name", &shown.name]);
     let mut row = |what: &str, text: String| table.row([what.to_owned(), text]);
     row("image", format!("{} ({})", shown.image, shown.digest));
+    if let Some(tagged) = shown.tag_digest.as_ref().filter(|_| shown.outdated) {
+        let name = &shown.name;
+        row("outdated", format!("{} is {tagged} now; `svp upgrade {name}` takes it", shown.image));
+    }
     row("status", shown.status_text());
     if let Some(error) = &shown.error {
         row("error", error.clone());

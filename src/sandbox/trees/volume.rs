@@ -30,13 +30,16 @@ use crate::sandbox::userns::namespace;
 /// rename it then.
 pub(super) const DATA: &str = "data";
 
-/// Request: fill a volume from an image. Descriptors: the user namespace.
+/// Request: fill a volume from an image, or from another volume. Descriptors: the user namespace.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::sandbox) struct FillRequest {
     /// The image's layers.
     overlay: Overlay,
     /// The source directory, absolute in the image.
     from: String,
+    /// The data of the volume to copy instead, relative to the layer store.
+    #[serde(default)]
+    volume: Option<PathBuf>,
     /// The empty destination directory, relative to the layer store.
     into: String,
     ids: IdRanges,
@@ -59,6 +62,26 @@ impl Sandbox {
         if volume.exists() {
             return Ok(false);
         }
+        self.fill_new_volume(name, overlay, from, None)
+    }
+
+    /// Copies a volume that no service uses to a new one, with all that a layer can express.
+    ///
+    /// # Errors
+    /// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).
+    pub(crate) fn copy_volume(&self, from: &str, name: &str, overlay: &Overlay) -> Result<()> {
+        self.fill_new_volume(name, overlay, "/", Some(volume_data(from))).map(drop)
+    }
+
+    /// Creates a volume from a directory of an image, or from another volume; returns whether it is new.
+    fn fill_new_volume(
+        &self,
+        name: &str,
+        overlay: &Overlay,
+        from: &str,
+        source: Option<PathBuf>,
+    ) -> Result<bool> {
+        let volume = self.layer_store().join(VOLUMES).join(name);
         create_owned_dir(&self.layer_store().join(VOLUMES), self.map())?;
         let rootfs = self.empty_build_rootfs()?;
         let new = format!("{}/volume", rootfs.overlay().dir);
@@ -68,6 +91,7 @@ impl Sandbox {
         let request = FillRequest {
             overlay: Overlay { lowers: overlay.lowers.clone(), ..rootfs.overlay().clone() },
             from: from.to_owned(),
+            volume: source,
             into,
             ids: self.id_ranges(),
         };
@@ -160,9 +184,14 @@ impl Request for FillRequest {
 fn fill(request: &FillRequest) -> Result<()> {
     own_mounts()?;
     let into = overlay::open(&request.into)?;
+    let volume = request.volume.as_ref().map(overlay::open).transpose()?;
     overlay::enter(&request.overlay)?;
     let image = overlay::open("../before")?;
     let empty = overlay::open("../empty")?;
+    if let Some(volume) = volume {
+        let into = confine_fd("../none", &into)?;
+        return copy(&volume, &empty, &into, &request.ids);
+    }
     let from = Path::new(request.from.trim_start_matches('/'));
     let Ok(from) = open_in_root(image.as_fd(), from, OFlags::RDONLY | OFlags::DIRECTORY) else {
         rustix::fs::fchmod(&into, Mode::from(0o755)).io("set the mode of", "the volume")?;

@@ -130,6 +130,20 @@ impl<'a> Candidate<'a> {
         })
     }
 
+    /// Copies the volumes that the stopped service `old` writes, and that exist, to those of the copy.
+    pub(super) fn copy_volumes(&self, store: &Store, volumes: &[MovedVolume]) -> Result<()> {
+        let image = store.load_image(&self.record.manifest)?;
+        let layers = layer_sources(store, &image);
+        let overlay = self.sandbox.service_overlay(&self.record.id, layers, &mut |_| {})?;
+        for volume in volumes {
+            interrupt::check()?;
+            if !volume.fresh && self.sandbox.has_volume(&volume.name) {
+                self.sandbox.copy_volume(&volume.name, &volume.new, &overlay)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Unpacks a tar of changed files into the copy and its volumes.
     pub(super) fn import(
         &self,
@@ -210,13 +224,14 @@ impl<'a> Candidate<'a> {
         self.service_dir.remove()
     }
 
-    /// Pairs its volumes with those of the service `old`.
-    pub(super) fn moved_volumes(&self, old: &Record) -> Vec<MovedVolume> {
-        let pairs = old.own_volumes().zip(self.record.own_volumes());
+    /// Pairs its volumes with those of `record`, of which it was created.
+    pub(super) fn moved_volumes(&self, record: &Record) -> Vec<MovedVolume> {
+        let pairs = record.own_volumes().zip(self.record.own_volumes());
         let moved_volumes = |((name, _), (new, _)): ((&String, _), (&String, _))| MovedVolume {
             name: name.clone(),
             new: new.clone(),
             old: format!("{name}.before-restore-{}", self.mark),
+            fresh: false,
         };
         pairs.map(moved_volumes).collect()
     }

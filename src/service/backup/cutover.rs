@@ -48,6 +48,9 @@ pub(super) struct MovedVolume {
     pub(super) new: String,
     /// The name of the old version's volume after it is renamed from `name`.
     pub(super) old: String,
+    /// Whether only the new version has it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) fresh: bool,
 }
 
 /// The version that is kept.
@@ -103,7 +106,7 @@ impl RestoreLock {
     pub(super) fn take(service_dir: &ServiceDir) -> Result<RestoreLock> {
         RestoreLock::try_take(service_dir)?.ok_or_else(|| {
             Error::usage(format!(
-                "a backup of {} is being restored or verified",
+                "a backup of {} is being restored or verified, or it is upgraded",
                 service_dir.name()
             ))
             .hint("wait until that is done")
@@ -138,7 +141,11 @@ impl Cutover {
 
     /// Renames the volumes and replaces the record as decided. The service must not run.
     pub(super) fn apply(&self, service_dir: &ServiceDir, sandbox: &Sandbox) -> Result<()> {
-        for MovedVolume { name, new, old } in &self.volumes {
+        for MovedVolume { name, new, old, fresh } in &self.volumes {
+            if *fresh && self.winner == Winner::Old && !sandbox.has_volume(new) {
+                sandbox.rename_volume(name, new)?;
+                continue;
+            }
             let (from, aside) = match self.winner {
                 Winner::New => (new, old),
                 Winner::Old => (old, new),

@@ -27,6 +27,13 @@ pub(super) fn shared(root: &Path, record: &Record) -> Result<Option<(String, Str
     Ok(None)
 }
 
+/// Refuses to replace volumes that another running service uses.
+pub(super) fn refuse_shared(root: &Path, record: &Record, then: &str) -> Result<()> {
+    let Some((name, volume)) = shared(root, record)? else { return Ok(()) };
+    Err(Error::usage(format!("{name} is running with the same volume, {volume}"))
+        .hint(format!("stop it first: `svp stop {name}`; {then}")))
+}
+
 /// Locks a service, so that no other command can start it.
 pub(super) fn lock(service_dir: &ServiceDir, reporter: &dyn Reporter) -> Result<File> {
     let lock = service_dir.lock()?.ok_or_else(|| {

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use super::candidate::Candidate;
 use super::create::{RESTORE, Scripts, file};
-use super::cutover::{Cutover, RestoreLock, Winner, recover_abandoned};
+use super::cutover::{RestoreLock, recover_abandoned};
 use super::header::{BackupStart, Content, Header};
 use super::meter::Meter;
-use super::quiesce::{lock, shared};
+use super::quiesce::refuse_shared;
+use super::replace::Replacement;
 use super::stream_to_script::{InterruptibleReader, stream_to_script};
 use crate::error::{Context, Error, Kind, Result};
 use crate::interrupt;
@@ -21,11 +22,8 @@ use crate::oci::media_type::Compression;
 use crate::progress::{BackupNote, Reporter, Step, Warning, announce_if_slow};
 use crate::sandbox::{End, Sandbox, Stdio, VolumeRecord, input_pipe, output_pipe};
 use crate::service::exec::{self, drain, join_container};
-use crate::service::lifecycle::{Stop, stop_if_running};
 use crate::service::record::Record;
 use crate::service::service_dir::ServiceDir;
-use crate::service::status::State;
-use crate::service::{health, monitor};
 use crate::store::{Store, StoreLayout};
 
 /// The state of a service after a failed restore.
@@ -80,7 +78,7 @@ pub(crate) fn restore(request: RestoreRequest<'_>) -> Result<Outcome> {
     let restore_lock = RestoreLock::take(service_dir)?;
     recover_abandoned(root, service_dir, &sandbox, &restore_lock)?;
     let old = service_dir.record()?;
-    refuse_shared(root, &old)?;
+    refuse_shared(root, &old, "then it gets the restored data")?;
     let mut candidate = Candidate::create(root, &sandbox, &old)?;
     let read = read_into(&mut candidate, request, &sandbox).and_then(|outcome| {
         if outcome == Outcome::Done {
@@ -93,14 +91,10 @@ pub(crate) fn restore(request: RestoreRequest<'_>) -> Result<Outcome> {
         return Ok(failed);
     }
     reporter.step(Step::Cutover);
-    replace(root, service_dir, candidate, &sandbox, limit, reporter).map(|()| Outcome::Done)
-}
-
-/// Refuses to replace volumes that another running service uses.
-fn refuse_shared(root: &Path, record: &Record) -> Result<()> {
-    let Some((name, volume)) = shared(root, record)? else { return Ok(()) };
-    Err(Error::usage(format!("{name} is running with the same volume, {volume}"))
-        .hint(format!("stop it first: `svp stop {name}`; then it gets the restored data")))
+    let new = Record { id: candidate.record.id.clone(), ..service_dir.record()? };
+    let volumes = candidate.moved_volumes(&new);
+    let replacement = Replacement { root, service_dir, sandbox: &sandbox, limit, reporter };
+    replacement.run(candidate, new, volumes, &|_, _| Ok(()), UNCHANGED).map(|()| Outcome::Done)
 }
 
 /// Restores a backup in a fresh copy of the service, and removes the copy again.
@@ -281,58 +275,4 @@ fn unpack(
         interrupt::check()?;
         streamed.and(filled)
     })
-}
-
-/// Replaces the service by a copy that was healthy and is stopped now.
-fn replace(
-    root: &Path,
-    service_dir: &ServiceDir,
-    candidate: Candidate<'_>,
-    sandbox: &Sandbox,
-    limit: Duration,
-    reporter: &dyn Reporter,
-) -> Result<()> {
-    let _cleaning = interrupt::cleaning();
-    let old = service_dir.record()?;
-    let runs = matches!(service_dir.status()?.state, State::Running | State::Starting);
-    let new = Record { id: candidate.record.id.clone(), ..old.clone() };
-    let volumes = candidate.moved_volumes(&old);
-    let mut cutover = Cutover { old, new, volumes, winner: Winner::New };
-    let mut candidate = Some(candidate);
-    let result: Result<()> = (|| {
-        stop_if_running(service_dir, &Stop::default(), reporter)?;
-        let lock = lock(service_dir, reporter)?;
-        interrupt::check()?;
-        cutover.decide(service_dir, Winner::New)?;
-        // From here on the journal determines which service owns the trees.
-        candidate.take().map_or(Ok(()), Candidate::leave_to_service)?;
-        cutover.apply(service_dir, sandbox)?;
-        drop(lock);
-        if runs {
-            monitor::start(root, service_dir, reporter)?;
-            health::wait(root, service_dir, limit, reporter)?;
-        }
-        Ok(())
-    })();
-    let Err(error) = result else { return cutover.finish(service_dir, sandbox) };
-    let undone: Result<()> = (|| {
-        if candidate.is_none() {
-            stop_if_running(service_dir, &Stop::default(), reporter)?;
-            let _lock = lock(service_dir, reporter)?;
-            cutover.decide(service_dir, Winner::Old)?;
-            cutover.apply(service_dir, sandbox)?;
-            cutover.finish(service_dir, sandbox)?;
-        }
-        drop(candidate);
-        if runs && service_dir.status()?.state != State::Running {
-            monitor::start(root, service_dir, reporter)?;
-        }
-        Ok(())
-    })();
-    match undone {
-        Ok(()) => Err(error.context(UNCHANGED)),
-        Err(second) => {
-            Err(error.also_hint(&format!("and the old service could not run again: {second}")))
-        }
-    }
 }

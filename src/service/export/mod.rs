@@ -69,6 +69,8 @@ pub(crate) struct Request {
     pub secrets: Secrets,
     /// The image's name on the target, if it differs.
     pub image: Option<Reference>,
+    /// Whether the service's tag names its image; else only the digest does.
+    pub tagged: bool,
     /// The path of the svp executable.
     pub program: PathBuf,
     /// The root of the store, if svp doesn't find it by itself.
@@ -104,6 +106,8 @@ struct Model<'a> {
     image: String,
     /// Whether that name refers to a registry.
     in_registry: bool,
+    /// Whether the service's tag names its image.
+    tagged: bool,
     /// The name with a tag, for push commands.
     pushed: String,
     /// Whether to write system units, not user units.
@@ -161,6 +165,7 @@ impl<'a> Model<'a> {
             record,
             image: engine_name,
             in_registry,
+            tagged: request.tagged,
             pushed: name.tagged(),
             system: request.system,
             entrypoint: entrypoint.filter(|_| !same_entrypoint),
@@ -203,8 +208,15 @@ impl<'a> Model<'a> {
     /// The commands that transfer the image to the target, one per line.
     fn image_commands(&self) -> Vec<String> {
         let own = &self.record.image;
+        let digest = self.record.manifest.digest;
         if self.in_registry {
+            let own = if self.tagged { own.clone() } else { digest.to_string() };
             return vec![format!("svp push {own} docker://{} --allow-secrets", self.pushed)];
+        }
+        if !self.tagged {
+            // The name would transfer another image than the one that the service has.
+            let archive = format!("oci-archive:-:{}", self.image);
+            return vec![format!("svp copy {digest} {archive} --allow-secrets | podman load")];
         }
         let loaded = match own.parse::<Reference>() {
             Ok(name) => name.with_default_registry().tagged(),
@@ -220,11 +232,12 @@ impl<'a> Model<'a> {
     /// The same commands as a note.
     fn image_note(&self) -> String {
         let commands = self.image_commands().join(" && ");
+        let digest = self.record.manifest.digest;
         match self.in_registry {
             true => format!(
-                "the image must be in its registry, which then holds the instance's secrets: {commands}"
+                "the image ({digest}) must be in its registry, which then holds the instance's secrets: {commands}"
             ),
-            false => format!("the image must be in podman's storage: {commands}"),
+            false => format!("the image ({digest}) must be in podman's storage: {commands}"),
         }
     }
 }

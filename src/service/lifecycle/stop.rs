@@ -113,7 +113,8 @@ pub(super) fn refuse_during_copy(service_dir: &ServiceDir) -> Result<()> {
 }
 
 fn busy(service_dir: &ServiceDir) -> Error {
-    Error::usage(format!("a backup of {} is being created or restored", service_dir.name()))
+    let name = service_dir.name();
+    Error::usage(format!("a backup of {name} is being created or restored, or it is upgraded"))
         .hint("wait until it is done, or interrupt it, which leaves the service as it was")
 }
 
