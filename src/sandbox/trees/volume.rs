@@ -62,7 +62,7 @@ impl Sandbox {
         if volume.exists() {
             return Ok(false);
         }
-        self.fill_new_volume(name, overlay, from, None)
+        self.fill_new_volume(name, overlay, from, None, record)
     }
 
     /// Copies a volume that no service uses to a new one, with all that a layer can express.
@@ -70,7 +70,11 @@ impl Sandbox {
     /// # Errors
     /// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).
     pub(crate) fn copy_volume(&self, from: &str, name: &str, overlay: &Overlay) -> Result<()> {
-        self.fill_new_volume(name, overlay, "/", Some(volume_data(from))).map(drop)
+        // The copy has the data, and so the passwords, of the same setup.
+        let record = self.volume_record(from)?.ok_or_else(|| {
+            Error::new(crate::error::Kind::Storage, format!("the volume {from} does not exist"))
+        })?;
+        self.fill_new_volume(name, overlay, "/", Some(volume_data(from)), &record).map(drop)
     }
 
     /// Creates a volume from a directory of an image, or from another volume; returns whether it is new.
@@ -80,6 +84,7 @@ impl Sandbox {
         overlay: &Overlay,
         from: &str,
         source: Option<PathBuf>,
+        record: &VolumeRecord,
     ) -> Result<bool> {
         let volume = self.layer_store().join(VOLUMES).join(name);
         create_owned_dir(&self.layer_store().join(VOLUMES), self.map())?;
