@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# usage: scripts/services.sh [--root | --user] [--svp PROGRAM] [NAME...] | --table
+# usage: scripts/services.sh [--root | --user] [--svp PROGRAM] [--skip STEP]... [NAME...] | --table
 # Takes real services from build to upgrade with svp: those of fixtures/services, and mariadb, postgresql and redis.
 # Root does it twice: as root, and as an ordinary user created for the run; any other user does it once. Prints a line
 # for each step. Leaves nothing behind but the results in target/services.
 #   --root   only as root
 #   --user   only as an ordinary user
 #   --svp    use this svp (default: compile it)
+#   --skip   leave out a step, such as docker
 #   --table  print the results of all runs so far, as docs/services.md has them
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -104,7 +105,9 @@ kept() {
 # step NAME: takes the service through a step, prints a line and the output of a failure, and adds a cell to the row.
 step() {
   local began=$SECONDS result='' cell
-  if [[ $1 == docker && $EUID != 0 ]]; then
+  if [[ ${SVP_SERVICES_SKIP-} == *" $1 "* ]]; then
+    result='skipped' cell=–
+  elif [[ $1 == docker && $EUID != 0 ]]; then
     result='not here: dockerd needs root' cell=–
   elif [[ $1 == upgrade ]] && ! svp upgrade --help >/dev/null 2>&1; then
     result='not here: this svp has no upgrade' cell=–
@@ -269,13 +272,14 @@ finish() {
 
 # A function, so that bash has read all of it when it starts.
 main() {
-  program='' only='' names=()
+  program='' only='' skipped='' names=()
   while (($#)); do
     case $1 in
       --root | --user) only=${1#--} ;;
       --svp) program=${2:?} && shift ;;
+      --skip) skipped+=" ${2:?} " && shift ;;
       --table) table && exit ;;
-      -*) sed -n '2,9s/^# //p' "$0" >&2 && exit 2 ;;
+      -*) sed -n '2,10s/^# //p' "$0" >&2 && exit 2 ;;
       *) names+=("${1%/}") ;;
     esac
     shift
@@ -296,7 +300,7 @@ main() {
   trap clean EXIT
   trap 'exit 130' INT TERM HUP PIPE
   result=0
-  export TMPDIR=${TMPDIR:-/var/tmp}
+  export TMPDIR=${TMPDIR:-/var/tmp} SVP_SERVICES_SKIP=$skipped
   if ((EUID != 0)) || [[ $only != user ]]; then
     ((EUID == 0)) || kind=user
     prepare
