@@ -64,7 +64,8 @@ fn write_diff(request: &DiffRequest, blob: OwnedFd) -> Result<WrittenLayer> {
     overlay::enter(&request.overlay)?;
     let before = overlay::open("../before")?;
     let upper = overlay::open("../upper")?;
-    let mapped = MappedIds::of_this_process();
+    // Before the mounts are detached: below a detached one openat2 returns EAGAIN for every `..` in a link.
+    let unmapped = MappedIds::of_this_process().find_unmapped(before.as_fd(), upper.as_fd());
     confine_to("../empty")?;
     let stored = DigestWriter::new(BufWriter::with_capacity(1 << 18, File::from(blob)));
     let encoder = Encoder::new(stored, request.compression, request.threads)?;
@@ -81,6 +82,5 @@ fn write_diff(request: &DiffRequest, blob: OwnedFd) -> Result<WrittenLayer> {
     let (mut file, digest, size) = encoder.finish()?.finish();
     file.flush().io("write", "the new layer")?;
     let sockets = report.sockets.iter().map(|p| String::from_utf8_lossy(p).into_owned()).collect();
-    let unmapped = mapped.find_unmapped(before.as_fd(), upper.as_fd());
     Ok(WrittenLayer { digest, size, diff_id, entries: report.entries, sockets, unmapped })
 }
