@@ -231,7 +231,7 @@ fn odd_archives_are_read_as_other_tools_read_them() {
     let root = taken(
         &env,
         "gnu-times",
-        &tar(&[prefixed(b"ustar  \0", b"00000000000\000000000000\0", b"")]),
+        &tar(&[prefixed(b"ustar  \0", b"00000000000\x0000000000000\0", b"")]),
     );
     assert_eq!(data(root.join("name")), "data\n");
     let long = [&[b'p'; 65][..], b"/", &[b'q'; 65]].concat();
