@@ -439,7 +439,8 @@ fn a_damaged_layer_is_bad_input() {
     let mut lab = Lab::new();
     let root = lab.make_dir();
     let whole = sketch(&["f a content"]);
-    let error = unpack_overlay(&whole[..600], &root, None).unwrap_err();
+    // Inside the content; only the padding of the last entry may be missing.
+    let error = unpack_overlay(&whole[..515], &root, None).unwrap_err();
     assert_eq!(error.kind(), Kind::BadInput, "{error}");
     let error = unpack_overlay(b"<html>", &root, None).unwrap_err();
     assert_eq!(error.kind(), Kind::BadInput, "{error}");
