@@ -13,7 +13,7 @@ use super::table::{self, Table};
 use super::unpack;
 use crate::error::{Error, IoContext, Result};
 use crate::oci::config::timestamp;
-use crate::progress::Warning;
+use crate::progress::{Step, Warning, announce_if_slow};
 use crate::service::backup::output_file::OutputFile;
 use crate::service::volume::list::{Users, Volume, list, remove};
 use crate::service::volume::transfer::{check_export, export, import};
@@ -146,7 +146,7 @@ fn users(root: &Path, context: &Context) -> Result<Users> {
 }
 
 fn ls(args: &ListArgs, root: &Path, context: &Context) -> Result<()> {
-    let volumes = list(root, &[], &users(root, context)?)?;
+    let volumes = measured(root, &[], context)?;
     if args.quiet {
         let names: String = volumes.iter().map(|volume| format!("{}\n", volume.name)).collect();
         return context.print(&names);
@@ -173,11 +173,22 @@ fn ls(args: &ListArgs, root: &Path, context: &Context) -> Result<()> {
 }
 
 fn inspect(args: &InspectArgs, root: &Path, context: &Context) -> Result<()> {
-    let volumes = list(root, &args.names, &users(root, context)?)?;
+    let volumes = measured(root, &args.names, context)?;
     context.print(&table::json(&volumes.iter().map(Shown::new).collect::<Vec<_>>()))
 }
 
+/// Announces work that takes longer than a second.
+fn announced<T>(step: Step, context: &Context, work: impl FnOnce() -> T) -> T {
+    announce_if_slow(context.reporter(), step, work)
+}
+
+fn measured(root: &Path, names: &[String], context: &Context) -> Result<Vec<Volume>> {
+    let users = users(root, context)?;
+    announced(Step::MeasureVolumes, context, || list(root, names, &users))
+}
+
 fn run_export(args: &ExportArgs, root: &Path, context: &Context) -> Result<()> {
+    let volume = args.name.clone();
     let refuse = || {
         Err(Error::usage("refusing to write a tar to a terminal")
             .hint("redirect standard output, or name a file with -o"))
@@ -189,7 +200,9 @@ fn run_export(args: &ExportArgs, root: &Path, context: &Context) -> Result<()> {
         }
         context.finish();
         let to = stdout.as_fd().try_clone_to_owned().io("open", "standard output")?;
-        return export(root, &args.name, to, context.reporter());
+        return announced(Step::ExportVolume { volume }, context, || {
+            export(root, &args.name, to, context.reporter())
+        });
     };
     // A wrong name must not touch the file.
     check_export(root, &args.name, context.reporter())?;
@@ -198,7 +211,9 @@ fn run_export(args: &ExportArgs, root: &Path, context: &Context) -> Result<()> {
         return refuse();
     }
     let to = output.file().try_clone().io("open", path)?;
-    export(root, &args.name, to.into(), context.reporter())?;
+    announced(Step::ExportVolume { volume }, context, || {
+        export(root, &args.name, to.into(), context.reporter())
+    })?;
     output.finish()
 }
 
@@ -215,7 +230,10 @@ fn run_import(args: &ImportArgs, root: &Path, context: &Context) -> Result<()> {
             stdin.as_fd().try_clone_to_owned().map(File::from).io("open", "standard input")?
         }
     };
-    let report = import(root, &args.name, input, args.replace, context.reporter())?;
+    let step = Step::ImportVolume { volume: args.name.clone() };
+    let report = announced(step, context, || {
+        import(root, &args.name, input, args.replace, context.reporter())
+    })?;
     unpack::report(&[report], context.reporter());
     context.print(&format!("{}\n", args.name))
 }

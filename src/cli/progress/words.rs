@@ -89,6 +89,9 @@ fn step(step: &Step) -> String {
         Step::PruneStore => "pruning the store".into(),
         Step::RemoveImages => "removing images, and the layers that no other image needs".into(),
         Step::RunQuery { key } => format!("running bin/query {key}"),
+        Step::ExportVolume { volume } => format!("exporting the volume {volume}"),
+        Step::ImportVolume { volume } => format!("importing the volume {volume}"),
+        Step::MeasureVolumes => "measuring the volumes".into(),
         Step::SyncFiles => "writing the files to disk".into(),
         Step::ReadBackup { service, image, created } => {
             format!("a backup of {service} ({image}) of {created}")
