@@ -27,7 +27,8 @@ pub(super) fn run<T>(
 /// Counts a failure and sleeps before the next attempt.
 ///
 /// # Errors
-/// The fault's error, if it is permanent or there are too many failures.
+/// The fault's error, if it is permanent, there are too many failures, or the server asks for a longer pause than
+/// `options.longest_wait`.
 pub(super) fn pause(options: &ClientOptions, fault: Fault, failures: &mut u32) -> Result<()> {
     let Retry::After(asked) = fault.retry else {
         return Err(fault.into_error());
