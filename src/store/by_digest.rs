@@ -1,14 +1,45 @@
-//! Finds images by their digests, whole or shortened: those of tags, and those that only services have.
+//! Finds the image that a reference names: by its tag, or by its digest, whole or shortened, among the images of tags and
+//! those that only services have.
 
 use super::{Store, TagRecord};
 use crate::error::{Error, Result};
 use crate::oci::{Digest, Reference};
 
+impl Store {
+    /// Finds the image that `reference` names: by its digest if it has one, else by its tag, else by the digits of a
+    /// digest if it is one (`sha256:HEX` or `HEX`, also shortened). A digest finds the images of tags, the first of
+    /// several, and of services. An image that only services have is named `REPO@DIGEST`.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the store has no such image;
+    /// [`Kind::Usage`](crate::error::Kind::Usage) if several digests have these digits.
+    pub fn resolve(&self, reference: &Reference) -> Result<TagRecord> {
+        let found = match reference.digest() {
+            None => match self.tag(reference)? {
+                None => find(self, reference)?,
+                found => found,
+            },
+            Some(digest) => find_exact(self, reference, digest)?,
+        };
+        found.ok_or_else(|| {
+            let shown = reference.digest().map_or(reference.tagged(), |_| reference.to_string());
+            let error = Error::bad_input(format!("the store has no image {shown}"));
+            if reference.as_digest().is_some() {
+                return error.hint("list the images with `svp images`");
+            }
+            let far = reference.clone().with_default_registry();
+            error.hint(format!(
+                "list the images with `svp images`; write docker://{far} for an image in a registry"
+            ))
+        })
+    }
+}
+
 /// Finds the only image whose digest begins with the digits of `reference`.
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::error::Kind::Usage) if several digests do.
-pub(super) fn find(store: &Store, reference: &Reference) -> Result<Option<TagRecord>> {
+fn find(store: &Store, reference: &Reference) -> Result<Option<TagRecord>> {
     let Some(prefix) = reference.digest_prefix() else { return Ok(None) };
     let mut found = all(store)?;
     found.retain(|record| record.manifest.digest.hex().starts_with(prefix));
@@ -31,11 +62,7 @@ pub(super) fn find(store: &Store, reference: &Reference) -> Result<Option<TagRec
 ///
 /// # Errors
 /// As [`Store::tags`].
-pub(super) fn find_exact(
-    store: &Store,
-    reference: &Reference,
-    digest: Digest,
-) -> Result<Option<TagRecord>> {
+fn find_exact(store: &Store, reference: &Reference, digest: Digest) -> Result<Option<TagRecord>> {
     for record in all(store)? {
         if record.manifest.digest == digest && record.reference()?.name() == reference.name() {
             return Ok(Some(record));

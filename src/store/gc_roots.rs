@@ -22,6 +22,16 @@ pub struct ServicePin {
     pub manifest: Descriptor,
 }
 
+/// The journal of a replacement of a service, in its directory.
+const JOURNAL: &str = "swap.json";
+
+/// The part of a journal that matters to garbage collection: either version of the service may be the one that stays.
+#[derive(Debug, Deserialize)]
+struct JournalPins {
+    old: ServicePin,
+    new: ServicePin,
+}
+
 /// The owner of a garbage collection root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RootOwner {
@@ -66,7 +76,34 @@ impl Store {
             let ServicePin { name, manifest, .. } = pin?;
             gc_roots.push(GcRoot { owner: RootOwner::Service(name), manifest });
         }
+        gc_roots.extend(self.journal_pins()?);
         Ok(gc_roots)
+    }
+
+    /// Lists the images in the journals of replacements that have not been completed.
+    fn journal_pins(&self) -> Result<Vec<GcRoot>> {
+        let dir = self.layout().services();
+        let entries = match fs::read_dir(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.io("list", &dir)?,
+        };
+        let mut pins = Vec::new();
+        for entry in entries {
+            let path = entry.io("list", &dir)?.path().join(JOURNAL);
+            let text = match fs::read(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                // Something else than a directory.
+                Err(error) if error.kind() == io::ErrorKind::NotADirectory => continue,
+                other => other.io("read", &path)?,
+            };
+            let journal: JournalPins = serde_json::from_slice(&text).map_err(|error| {
+                Error::bad_input(format!("the journal {} is damaged", path.display())).source(error)
+            })?;
+            for ServicePin { name, manifest, .. } in [journal.old, journal.new] {
+                pins.push(GcRoot { owner: RootOwner::Service(name), manifest });
+            }
+        }
+        Ok(pins)
     }
 
     /// Lists the services that have the image or index `digest`.

@@ -58,34 +58,6 @@ impl Store {
         Ok(read(&path)?.filter(|record| record.name == name))
     }
 
-    /// Finds the image that `reference` names: by its digest if it has one, else by its tag, else by the digits of a
-    /// digest if it is one (`sha256:HEX` or `HEX`, also shortened). A digest finds the images of tags, the first of
-    /// several, and of services. An image that only services have is named `REPO@DIGEST`.
-    ///
-    /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the store has no such image;
-    /// [`Kind::Usage`](crate::error::Kind::Usage) if several digests have these digits.
-    pub fn resolve(&self, reference: &Reference) -> Result<TagRecord> {
-        let found = match reference.digest() {
-            None => match self.tag(reference)? {
-                None => super::by_digest::find(self, reference)?,
-                found => found,
-            },
-            Some(digest) => super::by_digest::find_exact(self, reference, digest)?,
-        };
-        found.ok_or_else(|| {
-            let shown = reference.digest().map_or(reference.tagged(), |_| reference.to_string());
-            let error = Error::bad_input(format!("the store has no image {shown}"));
-            if reference.as_digest().is_some() {
-                return error.hint("list the images with `svp images`");
-            }
-            let far = reference.clone().with_default_registry();
-            error.hint(format!(
-                "list the images with `svp images`; write docker://{far} for an image in a registry"
-            ))
-        })
-    }
-
     /// Lists the tags of the image or index `digest`, sorted by name.
     ///
     /// # Errors
