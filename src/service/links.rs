@@ -226,7 +226,7 @@ fn check_names(record: &Record) -> Result<()> {
         }
         let why = if record.links[..number].iter().any(|other| same(other.host_name())) {
             "two links have that name"
-        } else if same(record.hostname()) {
+        } else if same(record.hostname()) || same(&record.name) {
             "the service itself has that name"
         } else if is_reserved(name) {
             "it has another meaning as a host name"

@@ -18,7 +18,7 @@ fn one_and_two() -> TestEnv {
     instance(&env, "web", WEB_QUERY, "#!/bin/sh\n", WEB_RUN);
     instance(&env, "user", USER_QUERY, "#!/bin/sh\n", USER_RUN);
     for name in ["one", "two"] {
-        env.ok(["run", "-d", "--wait", "--name", name, "web"]);
+        env.ok(["run", "-d", "--wait", "--name", name, "--hostname", name, "web"]);
     }
     env
 }
@@ -115,7 +115,8 @@ fn variables_that_collide_are_refused_with_the_way_out() {
         "user",
     ]));
     assert_eq!(env.ok(["exec", "set", "sh", "-c", "echo $WEB_HOST"]), "mine\n");
-    env.ok(["run", "-d", "--wait", "--name", "new", "--link", "one:up", "web"]);
+    let new = ["--name", "new", "--hostname", "new", "--link", "one:up", "web"];
+    env.ok(["run", "-d", "--wait"].iter().chain(&new));
     assert_eq!(get(&env, "new", "http://$UP_WEB_HOST:$UP_WEB_PORT/"), "one\n");
     assert_eq!(get(&env, "new", "http://new:3306/"), "new\n");
     env.ok(["rm", "--force", "new", "set", "one", "two"]);

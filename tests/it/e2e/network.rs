@@ -435,7 +435,7 @@ fn connections_over_a_link_leave_descriptors_for_commands() {
     // Hold more connections than svp may have descriptors.
     limited("-n 300");
     let hold = "import os, socket, time\nheld = []\nfor n in range(150):\n    s = socket.socket()\n    \
-        s.setblocking(False); s.connect_ex((os.environ['AT_HOST'], 4711)); held.append(s)\ntime.sleep(60)\n";
+        s.setblocking(False); s.connect_ex((os.environ['FAR_AT_HOST'], 4711)); held.append(s)\ntime.sleep(60)\n";
     let mut holders: Vec<std::process::Child> = (0..2)
         .map(|_| {
             let arguments = ["exec", "user", "--", "/usr/bin/python3", "-c", hold];

@@ -101,7 +101,7 @@ impl RealRegistry {
     /// Pushes an image of one layer as `name`.
     pub fn push(&self, name: &str) -> Pushed {
         let layout = self.dir.path().join("layout");
-        let layer = b"not really a tar, and a registry doesn't mind\n".repeat(1000);
+        let layer = small_layer();
         let manifest = write_layout(&layout, &layer);
         let mut skopeo = super::skopeo(self.dir.path());
         skopeo.args(["--insecure-policy", "copy", "--dest-tls-verify=false", "--preserve-digests"]);
@@ -121,6 +121,17 @@ impl RealRegistry {
         run(&mut skopeo);
         Pushed { manifest, layer }
     }
+}
+
+/// Returns a layer of one file.
+fn small_layer() -> Vec<u8> {
+    let content = b"a line of the only file\n".repeat(1000);
+    let mut header = tar::Header::new_ustar();
+    header.set_size(content.len() as u64);
+    header.set_mode(0o644);
+    let mut tar = tar::Builder::new(Vec::new());
+    tar.append_data(&mut header, "file", content.as_slice()).unwrap();
+    tar.into_inner().unwrap()
 }
 
 fn write_layout(layout: &Path, layer: &[u8]) -> Digest {
