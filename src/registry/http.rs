@@ -11,7 +11,7 @@ use ureq::http::header::{
 };
 
 use super::fault::Fault;
-use super::forward::Route;
+use super::forward;
 use super::options::ClientOptions;
 use super::proxy::Proxies;
 use super::response::Response;
@@ -26,7 +26,7 @@ const REDIRECTS: usize = 8;
 pub(super) struct Http {
     options: ClientOptions,
     /// By the servers that they trust, and whether they use the proxy.
-    agents: Mutex<HashMap<(Trust, bool), Agent>>,
+    agents: Mutex<HashMap<(Trust, Way), Agent>>,
     proxies: Proxies,
     /// The proxy for https.
     tunnel: Option<ureq::Proxy>,
@@ -38,6 +38,16 @@ pub(super) struct Http {
     request_timeout: Duration,
     minimum_rate: u64,
     rate_window: Duration,
+}
+
+/// How a server is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Way {
+    Direct,
+    /// https through a proxy's tunnel.
+    Tunnel,
+    /// Plain http that a proxy forwards.
+    Forward,
 }
 
 /// Options of a GET request.
@@ -128,14 +138,14 @@ impl Http {
         })
     }
 
-    fn new_agent(&self, trust: &Trust, proxy: Option<ureq::Proxy>) -> Result<Agent> {
+    fn new_agent(&self, trust: &Trust, way: Way) -> Result<Agent> {
         let options = &self.options;
         let config = Agent::config_builder()
             .user_agent(concat!("svp/", env!("CARGO_PKG_VERSION")))
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
-            .proxy(proxy)
+            .proxy(self.tunnel.clone().filter(|_| way == Way::Tunnel))
             .timeout_resolve(Some(options.connect_timeout))
             .timeout_connect(Some(options.connect_timeout))
             .timeout_send_request(Some(options.idle_timeout))
@@ -143,6 +153,9 @@ impl Http {
             .timeout_per_read(Some(options.idle_timeout))
             .timeout_per_write(Some(options.idle_timeout))
             .max_response_header_size(64 << 10);
+        if let (Way::Forward, Some(proxy)) = (way, &self.forward) {
+            return forward::agent(config, proxy);
+        }
         match &self.tls {
             Some(tls) => tls.agent(config, trust),
             None => Ok(config.build().new_agent()),
@@ -168,12 +181,8 @@ impl Http {
         get: &GetOptions<'_>,
         authorization: Option<&str>,
     ) -> Result<Response, Fault> {
-        let route = self.route(at)?;
-        let mut request = self.agent_for(at)?.get(&route.uri);
+        let mut request = self.agent_for(at)?.get(at.full());
         request = request.header(ACCEPT_ENCODING, "identity");
-        for (name, value) in route.headers() {
-            request = request.header(name, value);
-        }
         if let Some(accept) = get.accept {
             request = request.header(ACCEPT, accept);
         }
@@ -196,15 +205,11 @@ impl Http {
 
     /// POSTs a form to `url`; does not follow redirects, because the form may contain a token.
     pub(super) fn post_form(&self, url: &Url, form: &str) -> Result<Response, Fault> {
-        let route = self.route(url)?;
-        let mut request = self
+        let request = self
             .agent_for(url)?
-            .post(&route.uri)
+            .post(url.full())
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header(ACCEPT_ENCODING, "identity");
-        for (name, value) in route.headers() {
-            request = request.header(name, value);
-        }
         let request = request.config().timeout_global(Some(self.request_timeout)).build();
         let answer = trace::request("POST", url, http_status, || request.send(form));
         let answer = answer.map_err(|error| Fault::of_transport(&self.peer(url), error))?;
@@ -245,8 +250,7 @@ impl Http {
         authorization: Option<&str>,
     ) -> Result<Response, Fault> {
         let agent = self.agent_for(at)?;
-        let route = self.route(at)?;
-        let uri = &route.uri;
+        let uri = at.full();
         let server = self.peer(at);
         let headers = [
             (ACCEPT_ENCODING, Some("identity")),
@@ -255,7 +259,6 @@ impl Http {
             (CONTENT_RANGE, sent.content_range),
         ];
         let given = headers.into_iter().filter_map(|(name, value)| Some((name, value?)));
-        let given = given.chain(route.headers());
         let failed = |error| Fault::of_transport(&server, error);
         let mut request = match sent.method {
             Method::Head | Method::Get => {
@@ -315,19 +318,22 @@ impl Http {
         {
             return Err(Fault::permanent(Error::registry(why.clone()).hint(hint.clone())));
         }
-        let tunnelled = self.is_tunnelled(url);
+        let way = match (self.is_tunnelled(url), self.is_forwarded(url)) {
+            (true, _) => Way::Tunnel,
+            (_, true) => Way::Forward,
+            _ => Way::Direct,
+        };
         // The server of a forwarded request is the proxy.
-        let trust = match self.is_forwarded(url) {
-            true => Trust::default(),
-            false => Trust::of(url, &self.options.cert_dirs),
+        let trust = match way {
+            Way::Forward => Trust::default(),
+            _ => Trust::of(url, &self.options.cert_dirs),
         };
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(agent) = agents.get(&(trust.clone(), tunnelled)) {
+        if let Some(agent) = agents.get(&(trust.clone(), way)) {
             return Ok(agent.clone());
         }
-        let proxy = self.tunnel.clone().filter(|_| tunnelled);
-        let agent = self.new_agent(&trust, proxy).map_err(Fault::permanent)?;
-        agents.insert((trust, tunnelled), agent.clone());
+        let agent = self.new_agent(&trust, way).map_err(Fault::permanent)?;
+        agents.insert((trust, way), agent.clone());
         Ok(agent)
     }
 
@@ -343,13 +349,6 @@ impl Http {
         self.forward.is_some()
             && url.scheme() == Scheme::Http
             && self.proxies.applies_to(url.host(), url.port())
-    }
-
-    fn route(&self, url: &Url) -> Result<Route, Fault> {
-        match self.forward.as_ref().filter(|_| self.is_forwarded(url)) {
-            Some(proxy) => Route::through(proxy, url),
-            None => Route::direct(url),
-        }
     }
 }
 

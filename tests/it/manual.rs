@@ -43,7 +43,9 @@ fn each_command_has_a_manual_page() {
         .filter(|name| !name.is_empty() && *name != "help")
         .collect();
     assert!(names.len() > 30, "{help}");
-    let count = fs::read_dir(&dir).unwrap().count();
+    // Subcommands have their own: svp-volume-ls.
+    let pages = fs::read_dir(&dir).unwrap().map(|page| page.unwrap().file_name());
+    let count = pages.filter(|page| page.to_str().unwrap().matches('-').count() < 2).count();
     assert_eq!(count, names.len() + 1, "svp(1), and a page for each of {names:?}");
     for name in names {
         let page = fs::read_to_string(dir.join(format!("svp-{name}.1"))).expect(name);

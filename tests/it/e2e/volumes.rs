@@ -337,7 +337,7 @@ fn hostile_tars_change_nothing_outside_a_volume() {
         run("mknod", [dir.join("sda").to_str().unwrap(), "b", "8", "0"]);
         pack(&["sda"]);
         let text = stderr(&env, &["volume", "import", "device", tar]);
-        assert!(text.contains("sda: no permission to create the device 8:0"), "{text}");
+        assert!(text.contains("no permission to create the device 8:0"), "{text}");
     }
     env.assert_nothing_left();
 }
