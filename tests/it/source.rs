@@ -256,7 +256,7 @@ fn is_verified_layer(path: &Path, image: &Image) -> bool {
     let layers = image.layers().iter().map(|layer| layer.descriptor.digest);
     layers.filter(|layer| named(*layer)).any(|layer| {
         let is_blob = path.parent().is_some_and(|dir| dir.ends_with("sha256"));
-        !is_blob || Digest::of(&fs::read(path).unwrap()) == layer
+        !is_blob || Digest::of(fs::read(path).unwrap()) == layer
     })
 }
 
