@@ -4,19 +4,22 @@
 //! Keeps some twenty bytes for each entry. Each layer has its own tree, as in an overlay: a layer is checked without
 //! those below it, unless it has a hard link to a file of a lower layer, which is rare.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
+mod tree;
+mod walk;
+
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::io::Read;
 
 use crate::error::{Context, Error, Result};
 use crate::layer::entry::{Entry, EntryKind};
 use crate::layer::path::{
-    EntryName, EntryPath, LinkTarget, MAX_NAME, MAX_PATH, check_symlink_target, is_reserved,
-    parse_link_target, show, split_entry,
+    EntryName, EntryPath, check_symlink_target, is_reserved, show, split_entry,
 };
 use crate::layer::read::TarReader;
 use crate::layer::unpack::NO_ROOT;
-use crate::layer::unpack::tree::MOST_LINKS;
+use tree::{Found, Node, ROOT, Tree, number};
+use walk::{Place, Walk, Walked, not_a_directory};
 
 /// The maximum number of entries of a layer and those below it, directories without an entry included: far more than any
 /// image has.
@@ -38,53 +41,6 @@ pub struct Outline {
     hasher: RandomState,
 }
 
-/// One layer's own entries. A key is the hash of a directory's number and a name in it, with a random seed; with 64
-/// bits, two of a million entries collide with a probability of 10^-7, and nobody can choose them to.
-#[derive(Default)]
-struct Tree {
-    files: HashSet<u64, BuildHasherDefault<Identity>>,
-    others: HashMap<u64, Node, BuildHasherDefault<Identity>>,
-    /// For each directory but the root: whether it hides the lower layers' content.
-    opaque: Vec<bool>,
-    opaque_root: bool,
-    links: Vec<Box<[u8]>>,
-}
-
-#[derive(Clone, Copy)]
-enum Node {
-    /// A directory, by number.
-    Directory(u32),
-    /// A symbolic link, by its index in [`Tree::links`].
-    Link(u32),
-    /// A whiteout.
-    Whiteout,
-}
-
-/// A file at a name of one layer.
-enum Found {
-    Nothing,
-    File,
-    Other(Node),
-}
-
-/// A directory of the current layer.
-struct Place<'a> {
-    names: Vec<&'a [u8]>,
-    number: u32,
-    /// Whether it or a directory above it hides the lower layers' content.
-    opaque: bool,
-}
-
-/// The end of a walk through the current layer that creates nothing.
-enum Walked<'a> {
-    /// The directory.
-    Own(Place<'a>),
-    /// A directory that this layer doesn't have, but those below may.
-    Lower(Vec<&'a [u8]>),
-    /// A directory that no layer has, or that this layer hides.
-    Missing,
-}
-
 /// The target of a hard link.
 enum Target {
     File,
@@ -103,8 +59,6 @@ enum LowerFile<'a> {
     File,
 }
 
-/// The number of the root directory.
-const ROOT: u32 = 0;
 const MISSING: &str = "is neither in this layer nor in those below";
 
 impl Outline {
@@ -377,131 +331,5 @@ impl Outline {
         dir.hash(&mut hasher);
         hasher.write(name);
         hasher.finish()
-    }
-}
-
-impl Tree {
-    fn get(&self, key: u64) -> Found {
-        match self.others.get(&key) {
-            Some(node) => Found::Other(*node),
-            None if self.files.contains(&key) => Found::File,
-            None => Found::Nothing,
-        }
-    }
-
-    /// Creates a directory, unless there is one; returns its number. One that replaces something hides the lower layers'
-    /// content.
-    fn make_directory(&mut self, key: u64) -> u32 {
-        let mut opaque = self.files.remove(&key);
-        match self.others.get(&key) {
-            Some(Node::Directory(number)) => return *number,
-            Some(_) => opaque = true,
-            None => {}
-        }
-        self.opaque.push(opaque);
-        let number = number(self.opaque.len());
-        self.others.insert(key, Node::Directory(number));
-        number
-    }
-
-    fn hide_lower(&mut self, dir: u32) {
-        match dir.checked_sub(1).and_then(|at| self.opaque.get_mut(at as usize)) {
-            Some(opaque) => *opaque = true,
-            None => self.opaque_root = true,
-        }
-    }
-
-    fn is_opaque(&self, dir: u32) -> bool {
-        let of_dir = dir.checked_sub(1).and_then(|at| self.opaque.get(at as usize));
-        of_dir.copied().unwrap_or(self.opaque_root)
-    }
-}
-
-/// A walk through the current layer.
-struct Walk<'a> {
-    links: &'a [Box<[u8]>],
-    /// The directories entered, without the root.
-    here: Vec<(&'a [u8], u32)>,
-    /// The remaining names, the next one last.
-    todo: Vec<&'a [u8]>,
-    followed: usize,
-    length: usize,
-}
-
-impl<'a> Walk<'a> {
-    fn new(names: &[&'a [u8]], links: &'a [Box<[u8]>]) -> Self {
-        let todo = names.iter().rev().copied().collect();
-        Walk { links, here: Vec::with_capacity(names.len()), todo, followed: 0, length: 0 }
-    }
-
-    fn number(&self) -> u32 {
-        self.here.last().map_or(ROOT, |(_, number)| *number)
-    }
-
-    fn enter(&mut self, name: &'a [u8], number: u32) -> Result<()> {
-        if name.len() > MAX_NAME {
-            return Err(Error::bad_input("a link leads to a name longer than 255 bytes"));
-        }
-        self.length += name.len() + 1;
-        if self.length > MAX_PATH {
-            return Err(Error::bad_input(format!(
-                "its links lead to a path longer than {MAX_PATH} bytes"
-            )));
-        }
-        self.here.push((name, number));
-        Ok(())
-    }
-
-    fn follow(&mut self, link: u32) -> Result<()> {
-        self.followed += 1;
-        if self.followed > MOST_LINKS {
-            return Err(Error::bad_input("its path has too many symbolic links"));
-        }
-        let target = self.links.get(link as usize).map(|target| &**target).unwrap_or_default();
-        let LinkTarget { absolute, up, down } = parse_link_target(target);
-        self.here.truncate(if absolute { 0 } else { self.here.len().saturating_sub(up) });
-        self.length = self.here.iter().map(|(name, _)| name.len() + 1).sum();
-        self.todo.extend(down.into_iter().rev());
-        Ok(())
-    }
-
-    fn is_opaque(&self, tree: &Tree) -> bool {
-        tree.opaque_root || self.here.iter().any(|(_, number)| tree.is_opaque(*number))
-    }
-
-    fn place(self, tree: &Tree) -> Place<'a> {
-        let (number, opaque) = (self.number(), self.is_opaque(tree));
-        Place { names: self.here.into_iter().map(|(name, _)| name).collect(), number, opaque }
-    }
-}
-
-fn not_a_directory(walk: &Walk<'_>, name: &[u8]) -> Error {
-    let mut path: Vec<&[u8]> = walk.here.iter().map(|(name, _)| *name).collect();
-    path.push(name);
-    Error::bad_input(format!("{} is not a directory in this layer", show(&path.join(&b'/'))))
-}
-
-/// Converts a number of entries, which [`MAX_ENTRIES`] bounds.
-fn number(entries: usize) -> u32 {
-    u32::try_from(entries).unwrap_or(u32::MAX)
-}
-
-/// Passes keys through, which are hashes already.
-#[derive(Default)]
-struct Identity(u64);
-
-impl Hasher for Identity {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u64(&mut self, key: u64) {
-        self.0 = key;
     }
 }
