@@ -224,6 +224,7 @@ impl Outline {
                 Found::Other(Node::Link(link)) => (place.names, Some(Target::Link(link))),
             },
         };
+        let through_link = names != parents;
         names.push(last);
         let here: Vec<&[u8]> = parent.names.iter().copied().chain([name]).collect();
         if names == here {
@@ -234,6 +235,9 @@ impl Outline {
         }
         if let Some(own) = own {
             return Ok(own);
+        }
+        if through_link {
+            return wrong("a lower layer may have, but only through a link of this layer");
         }
         match self.lower_file(&names) {
             LowerFile::None if !self.complete => self.needs_lower = true,

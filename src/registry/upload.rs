@@ -231,14 +231,17 @@ impl Upload<'_> {
     }
 
     fn send_chunks(&self, session: &mut Session, plan: &mut Plan) -> Result<(), Stop> {
-        let mut at = 0;
+        let (mut at, mut furthest) = (0, 0);
         let mut failures = 0;
         while at < self.blob.size {
             let size = plan.chunk().min(self.blob.size - at);
             let fault = match self.send_part(session, at, size, true) {
                 Ok(next) => {
                     at = next;
-                    failures = 0;
+                    // Only progress counts: a registry may lose what it has received, again and again.
+                    if at > furthest {
+                        (furthest, failures) = (at, 0);
+                    }
                     continue;
                 }
                 Err(fault) => fault,

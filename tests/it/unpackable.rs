@@ -368,6 +368,7 @@ fn hard_links_into_lower_layers_are_verified_with_them() {
     let restored = layer(&[("d", File, ""), ("d", Directory, "")]);
     let through = layer(&[("x", HardLink, "s/f")]);
     let own_dir = layer(&[("x", HardLink, "d")]);
+    let through_own = layer(&[("t", Symlink, "d"), ("x", HardLink, "t/f")]);
     for (name, layers, word) in [
         ("alone", vec![linked.clone()], "neither"),
         ("below its target", vec![linked.clone(), base.clone()], "neither"),
@@ -377,6 +378,7 @@ fn hard_links_into_lower_layers_are_verified_with_them() {
         ("replaced by an empty directory", vec![base.clone(), restored, linked.clone()], "neither"),
         ("through a lower link", vec![base.clone(), through], "neither"),
         ("to a lower directory", vec![base.clone(), own_dir], "is a directory"),
+        ("through a link of its own", vec![base.clone(), through_own], "through a link"),
     ] {
         // The store knows both layers, each verified alone.
         image_refused(&env, name, &layers, word);

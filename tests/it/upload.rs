@@ -172,6 +172,28 @@ fn a_registry_without_chunks_gets_the_blob_whole_after_a_cut() {
 }
 
 #[test]
+fn a_registry_that_loses_what_it_has_received_is_given_up() {
+    let server = FaultRegistry::start(|seen| match seen.method.as_str() {
+        "POST" => Reply::status(202).header("Location", "/v2/up/1").body(""),
+        "PUT" => Reply::status(413).body(""),
+        // Only first chunks arrive, and are forgotten.
+        "PATCH" if seen.header("content-range").is_some_and(|range| range.starts_with("0-")) => {
+            Reply::status(202).header("Location", "/v2/up/1").body("")
+        }
+        "PATCH" => Reply::raw(Vec::new()),
+        "GET" => {
+            let reply = Reply::status(204).header("Location", "/v2/up/1");
+            reply.header("Range", "0-0").body("")
+        }
+        _ => Reply::status(404).body(""),
+    });
+    let error = push(&server, &content()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Registry, "{error}");
+    let requests = server.seen().len();
+    assert!(requests < 100, "{requests} requests");
+}
+
+#[test]
 fn a_refusal_says_what_the_registry_said() {
     let text = content();
     let (server, _) =
