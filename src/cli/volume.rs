@@ -16,7 +16,7 @@ use crate::oci::config::timestamp;
 use crate::progress::{Step, Warning, announce_if_slow};
 use crate::service::backup::output_file::OutputFile;
 use crate::service::volume::list::{Users, Volume, list, remove};
-use crate::service::volume::transfer::{check_export, export, import};
+use crate::service::volume::transfer::{Export, import};
 use crate::store::Store;
 
 /// The commands for volumes.
@@ -201,19 +201,17 @@ fn run_export(args: &ExportArgs, root: &Path, context: &Context) -> Result<()> {
         context.finish();
         let to = stdout.as_fd().try_clone_to_owned().io("open", "standard output")?;
         return announced(Step::ExportVolume { volume }, context, || {
-            export(root, &args.name, to, context.reporter())
+            Export::begin(root, &args.name, context.reporter())?.write(to)
         });
     };
     // A wrong name must not touch the file.
-    check_export(root, &args.name, context.reporter())?;
+    let export = Export::begin(root, &args.name, context.reporter())?;
     let output = OutputFile::create(path)?;
     if output.file().is_terminal() {
         return refuse();
     }
     let to = output.file().try_clone().io("open", path)?;
-    announced(Step::ExportVolume { volume }, context, || {
-        export(root, &args.name, to.into(), context.reporter())
-    })?;
+    announced(Step::ExportVolume { volume }, context, || export.write(to.into()))?;
     output.finish()
 }
 

@@ -15,7 +15,7 @@ use crate::interrupt;
 use crate::layer::entry::{Entry, EntryKind};
 use crate::layer::file_tree::inode::{inode_of, memory_size, read_kind};
 use crate::layer::path::{
-    EntryName, EntryPath, LinkTarget, MAX_NAME, MAX_PATH, is_reserved, parse_link_target, show,
+    EntryName, EntryPath, HardLinkTarget, LinkTarget, MAX_NAME, MAX_PATH, parse_link_target, show,
     split_entry,
 };
 use crate::layer::read::TarReader;
@@ -174,19 +174,10 @@ impl FileTree {
         name: &[u8],
         target: &[u8],
     ) -> Result<Rc<Inode>> {
-        let target = EntryPath::parse_link(target).context("its target")?;
-        let names: Vec<&[u8]> = target.names().collect();
-        let Some((&last, parents)) = names.split_last() else {
-            return Err(Error::bad_input("it is a hard link to the root"));
-        };
-        let wrong = |why| {
-            let target = show(target.as_bytes());
-            Err(Error::bad_input(format!("it is a hard link to {target}, which {why}")))
-        };
-        if names.iter().any(|name| is_reserved(name)) {
-            return wrong("is a whiteout");
-        }
-        let to = self.resolve(parents)?;
+        let target = HardLinkTarget::parse(target)?;
+        let (parents, last) = target.split();
+        let wrong = |why| Err(target.refused(why));
+        let to = self.resolve(&parents)?;
         let found = if to.missing.is_empty() {
             self.children_at(&to.existing).and_then(|dir| dir.get(last))
         } else {

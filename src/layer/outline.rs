@@ -14,7 +14,7 @@ use std::io::Read;
 use crate::error::{Context, Error, Result};
 use crate::layer::entry::{Entry, EntryKind};
 use crate::layer::path::{
-    EntryName, EntryPath, check_symlink_target, is_reserved, show, split_entry,
+    EntryName, EntryPath, HardLinkTarget, check_symlink_target, show, split_entry,
 };
 use crate::layer::read::TarReader;
 use crate::layer::unpack::NO_ROOT;
@@ -200,19 +200,10 @@ impl Outline {
         target: &[u8],
         links: &[Box<[u8]>],
     ) -> Result<Target> {
-        let target = EntryPath::parse_link(target).context("its target")?;
-        let parents: Vec<&[u8]> = target.names().collect();
-        let Some((&last, parents)) = parents.split_last() else {
-            return Err(Error::bad_input("it is a hard link to the root"));
-        };
-        let wrong = |why| {
-            let target = show(target.as_bytes());
-            Err(Error::bad_input(format!("it is a hard link to {target}, which {why}")))
-        };
-        if parents.iter().chain([&last]).any(|name| is_reserved(name)) {
-            return wrong("is a whiteout");
-        }
-        let (mut names, own) = match self.walk(parents, links)? {
+        let target = HardLinkTarget::parse(target)?;
+        let (parents, last) = target.split();
+        let wrong = |why| Err(target.refused(why));
+        let (mut names, own) = match self.walk(&parents, links)? {
             Walked::Missing => return wrong(MISSING),
             Walked::Lower(names) => (names, None),
             Walked::Own(place) => match self.current.get(self.key(place.number, last)) {

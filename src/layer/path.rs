@@ -1,7 +1,7 @@
 //! Paths in a layer: bytes, relative, without `.` and `..`; and the names that OCI reserves for whiteouts (image-spec,
 //! layer.md, "Whiteouts").
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 
 /// The maximum length of a path read from or written to a layer, in bytes: Linux's `PATH_MAX` without its NUL. svp
 /// could handle longer ones, but no other tool could unpack such a layer.
@@ -216,6 +216,44 @@ fn escaped(path: &[u8]) -> String {
         }
     }
     text
+}
+
+/// The target of a hard link: the path of a file, none of whose names means a removal.
+pub(crate) struct HardLinkTarget(EntryPath);
+
+impl HardLinkTarget {
+    /// Parses an entry's link.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) for an invalid path, the root, or a whiteout.
+    pub(crate) fn parse(raw: &[u8]) -> Result<Self> {
+        let target = HardLinkTarget(EntryPath::parse_link(raw).context("its target")?);
+        if target.0.is_root() {
+            return Err(Error::bad_input("it is a hard link to the root"));
+        }
+        if target.0.names().any(is_reserved) {
+            return Err(target.refused("is a whiteout"));
+        }
+        Ok(target)
+    }
+
+    /// Returns its path.
+    pub(crate) fn path(&self) -> &EntryPath {
+        &self.0
+    }
+
+    /// Returns the names of its directories, and its own.
+    pub(crate) fn split(&self) -> (Vec<&[u8]>, &[u8]) {
+        let mut names: Vec<&[u8]> = self.0.names().collect();
+        let last = names.pop().unwrap_or_default();
+        (names, last)
+    }
+
+    /// Creates the error for a link that can't be made, because its target `why`.
+    pub(crate) fn refused(&self, why: &str) -> Error {
+        let target = show(self.0.as_bytes());
+        Error::bad_input(format!("it is a hard link to {target}, which {why}"))
+    }
 }
 
 #[cfg(test)]

@@ -30,8 +30,6 @@ pub(super) struct Http {
     proxies: Proxies,
     /// The proxy for https.
     tunnel: Option<ureq::Proxy>,
-    /// The proxy for plain http.
-    forward: Option<ureq::Proxy>,
     tls: Option<tls::Maker>,
     /// Why https is unavailable, and a hint.
     no_tls: Option<(String, String)>,
@@ -128,7 +126,6 @@ impl Http {
             options: options.clone(),
             agents: Mutex::default(),
             tunnel: options.proxies.for_https()?,
-            forward: options.proxies.for_http()?,
             proxies: options.proxies.clone(),
             tls,
             no_tls,
@@ -153,8 +150,10 @@ impl Http {
             .timeout_per_read(Some(options.idle_timeout))
             .timeout_per_write(Some(options.idle_timeout))
             .max_response_header_size(64 << 10);
-        if let (Way::Forward, Some(proxy)) = (way, &self.forward) {
-            return forward::agent(config, proxy);
+        if way == Way::Forward
+            && let Some(proxy) = self.proxies.for_http()?
+        {
+            return forward::agent(config, &proxy);
         }
         match &self.tls {
             Some(tls) => tls.agent(config, trust),
@@ -218,10 +217,10 @@ impl Http {
 
     /// Returns the name of the peer for messages; mentions the proxy, which may be the one that fails.
     fn peer(&self, url: &Url) -> String {
-        let variable = match (self.is_tunnelled(url), self.is_forwarded(url)) {
-            (true, _) => "HTTPS_PROXY",
-            (_, true) => "HTTP_PROXY",
-            _ => return url.authority(),
+        let variable = match self.way(url) {
+            Way::Direct => return url.authority(),
+            Way::Tunnel => "HTTPS_PROXY",
+            Way::Forward => "HTTP_PROXY",
         };
         format!("{} (through the proxy that {variable} names)", url.authority())
     }
@@ -318,11 +317,7 @@ impl Http {
         {
             return Err(Fault::permanent(Error::registry(why.clone()).hint(hint.clone())));
         }
-        let way = match (self.is_tunnelled(url), self.is_forwarded(url)) {
-            (true, _) => Way::Tunnel,
-            (_, true) => Way::Forward,
-            _ => Way::Direct,
-        };
+        let way = self.way(url);
         // The server of a forwarded request is the proxy.
         let trust = match way {
             Way::Forward => Trust::default(),
@@ -337,18 +332,18 @@ impl Http {
         Ok(agent)
     }
 
-    /// Returns whether https to `url` goes through a proxy's tunnel.
-    fn is_tunnelled(&self, url: &Url) -> bool {
-        self.tunnel.is_some()
-            && url.scheme() == Scheme::Https
-            && self.proxies.applies_to(url.host(), url.port())
-    }
-
     /// Returns whether a proxy forwards requests for `url`, which is plain http.
     pub(super) fn is_forwarded(&self, url: &Url) -> bool {
-        self.forward.is_some()
-            && url.scheme() == Scheme::Http
-            && self.proxies.applies_to(url.host(), url.port())
+        self.way(url) == Way::Forward
+    }
+
+    fn way(&self, url: &Url) -> Way {
+        let applies = || self.proxies.applies_to(url.host(), url.port());
+        match url.scheme() {
+            Scheme::Https if self.tunnel.is_some() && applies() => Way::Tunnel,
+            Scheme::Http if self.proxies.has_http() && applies() => Way::Forward,
+            _ => Way::Direct,
+        }
     }
 }
 

@@ -72,6 +72,11 @@ impl Proxies {
         self.https.as_deref().map(|url| parse(url, "HTTPS_PROXY")).transpose()
     }
 
+    /// Whether there is a proxy for plain http. It is parsed when it is first needed: hardly any registry is insecure.
+    pub(super) fn has_http(&self) -> bool {
+        self.http.is_some()
+    }
+
     /// Returns the proxy for plain http.
     ///
     /// # Errors

@@ -93,9 +93,8 @@ pub(crate) fn check(
     if status.state != State::Running {
         return Ok(Some(Failure::new(format!("it is {}", status.state))));
     }
-    let down = status.components.iter().find(|component| !component.running);
-    let failure = match (down, &record.health) {
-        (Some(down), _) => Some(Failure::new(format!("its component {} is down", down.name))),
+    let failure = match (component_down(&status), &record.health) {
+        (Some(down), _) => Some(down),
         (None, Some(command)) => {
             let spec = {
                 let store = Store::open(root)?;
@@ -104,7 +103,7 @@ pub(crate) fn check(
             let join = |stdio| join_container(service_dir, &spec, stdio);
             run(join, &record.secrets, timeout)?
         }
-        (None, None) => listening(&status, record),
+        (None, None) => unheard_port(&status, record),
     };
     let kept = (status.started, HealthStatus::of_check(failure.as_ref(), now()));
     // Only for display.
@@ -126,7 +125,7 @@ pub(crate) fn known(
         return status.health.clone();
     }
     if record.health.is_none() {
-        let failure = listening(status, record);
+        let failure = component_down(status).or_else(|| unheard_port(status, record));
         return Some(HealthStatus::of_check(failure.as_ref(), now()));
     }
     let (started, health) = service_dir.read::<(Option<i64>, HealthStatus)>(CHECKED).ok()?;
@@ -169,11 +168,14 @@ fn last_lines(output: &str) -> String {
     last.join("\n").chars().map(shown).collect()
 }
 
-/// Returns which component is down or which port of a running service nothing listens on.
-pub(super) fn listening(status: &Status, record: &Record) -> Option<Failure> {
-    if let Some(down) = status.components.iter().find(|component| !component.running) {
-        return Some(Failure::new(format!("its component {} is down", down.name)));
-    }
+/// Returns which component of a running service is down.
+pub(super) fn component_down(status: &Status) -> Option<Failure> {
+    let down = status.components.iter().find(|component| !component.running)?;
+    Some(Failure::new(format!("its component {} is down", down.name)))
+}
+
+/// Returns which port of a running service nothing listens on.
+pub(super) fn unheard_port(status: &Status, record: &Record) -> Option<Failure> {
     let pid = status.init_pid?;
     // In the host's network, other services' listeners on their own addresses don't count.
     let host_network = status.network == Some(Network::Host);

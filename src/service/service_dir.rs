@@ -25,7 +25,7 @@ use super::record::{FORMAT, Record};
 use super::status::{State, Status};
 use crate::error::{Cause, Error, IoContext, Kind, Result};
 use crate::remove_tree;
-use crate::store::{SERVICE_RECORD, Staging, StoreLayout};
+use crate::store::{REPLACEMENT_JOURNAL, SERVICE_RECORD, Staging, StoreLayout};
 
 const STATUS: &str = "status.json";
 /// The status file is padded to a multiple of this size, so that a longer status fits in the space of a shorter one;
@@ -255,7 +255,7 @@ impl ServiceDir {
 
     /// Whether a restore was interrupted during its cutover.
     pub(crate) fn has_cutover_journal(&self) -> bool {
-        self.dir.join("swap.json").exists()
+        self.dir.join(REPLACEMENT_JOURNAL).exists()
     }
 
     /// Whether this is the remainder of an interrupted removal.

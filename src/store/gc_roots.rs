@@ -6,7 +6,7 @@ use std::io;
 
 use serde::Deserialize;
 
-use super::{Store, StoreLayout};
+use super::{REPLACEMENT_JOURNAL, Store, StoreLayout};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Descriptor, Digest};
 
@@ -21,9 +21,6 @@ pub struct ServicePin {
     /// The manifest or index of its image.
     pub manifest: Descriptor,
 }
-
-/// The journal of a replacement of a service, in its directory.
-const JOURNAL: &str = "swap.json";
 
 /// The part of a journal that matters to garbage collection: either version of the service may be the one that stays.
 #[derive(Debug, Deserialize)]
@@ -89,7 +86,7 @@ impl Store {
         };
         let mut pins = Vec::new();
         for entry in entries {
-            let path = entry.io("list", &dir)?.path().join(JOURNAL);
+            let path = entry.io("list", &dir)?.path().join(REPLACEMENT_JOURNAL);
             let text = match fs::read(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 // Something else than a directory.

@@ -18,6 +18,9 @@ const TREES: &str = "trees";
 /// The file that marks a directory as a service's, and has its record.
 pub const SERVICE_RECORD: &str = "service.json";
 
+/// The journal of a replacement of a service, in the service's directory.
+pub const REPLACEMENT_JOURNAL: &str = "swap.json";
+
 /// The paths of a store, whether they exist or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreLayout {

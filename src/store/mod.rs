@@ -49,7 +49,7 @@ pub use export::ArchiveFormat;
 pub use gc_roots::RootOwner;
 pub use history::HistoryEntry;
 pub use info::{Document, InspectedIndex, InspectedLayer, Inspection, ListedImage};
-pub use layout::{SERVICE_RECORD, StoreLayout};
+pub use layout::{REPLACEMENT_JOURNAL, SERVICE_RECORD, StoreLayout};
 pub use mark::Marked;
 pub use staging::Staging;
 pub use tags::TagRecord;

@@ -44,8 +44,7 @@ impl Store {
     /// # Errors
     /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the tag's file is damaged.
     pub fn tag(&self, reference: &Reference) -> Result<Option<TagRecord>> {
-        let name = reference.tagged();
-        Ok(read(&self.layout.tags().join(file_name(&name)))?.filter(|record| record.name == name))
+        Store::peek_tag(self.root(), reference)
     }
 
     /// Reads a tag of the store at `root` without opening the store, which would wait for garbage collection.

@@ -1,6 +1,5 @@
 //! Pruning: removes the items that no image and no service needs.
 
-use std::collections::HashSet;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,8 +8,8 @@ use super::inventory::{Item, ItemKind, items};
 use crate::error::{Error, IoContext, Kind, Result};
 use crate::interrupt;
 use crate::sandbox::{CachedTree, Sandbox};
-use crate::service::backup::cutover;
 use crate::service::service_dir::ServiceDir;
+use crate::service::volume::list::Users;
 use crate::store::{Marked, Store};
 
 /// Items that pruning removes in addition to unneeded ones.
@@ -78,18 +77,10 @@ fn mark_unused_volumes(
     items: &mut [Item],
     wanted: &dyn Fn(&Item) -> bool,
 ) -> Result<()> {
-    let mut used = HashSet::new();
-    let services = ServiceDir::all(store.root())?;
-    for service in &services {
-        used.extend(service.record()?.volume_names().map(str::to_owned));
-    }
-    // Read journals after records: a restore writes its journal before it removes the record of the candidate.
-    for service in &services {
-        used.extend(cutover::volumes(service)?);
-    }
+    let users = Users::read(store.root())?.whole()?;
     for item in items.iter_mut().filter(|item| item.kind == ItemKind::Volume) {
         let name = item.path.file_name().unwrap_or_default().to_string_lossy();
-        item.needed = used.contains(&*name) || !wanted(item);
+        item.needed = users.has(&name) || !wanted(item);
     }
     Ok(())
 }

@@ -57,5 +57,4 @@ mod tools;
 mod transports;
 mod unpackable;
 mod upkeep;
-mod upload;
 mod upload_limits;

@@ -126,3 +126,13 @@ fn a_failing_proxy_is_named() {
     assert!(code == Some(2) && printed.contains("HTTP_PROXY"), "{printed}");
     assert!(!printed.contains("hunter2"), "{printed}");
 }
+
+#[test]
+fn a_proxy_that_is_not_needed_need_not_be_understood() {
+    let (env, _) = world();
+    let local = FaultRegistry::start(|_| Reply::status(404).body(""));
+    let source = format!("docker://{}/team/a:1", local.address());
+    let (code, printed) = svp(&env, &["pull", &source], &[("HTTP_PROXY", "socks5h://x:1")]);
+    assert_eq!(code, Some(69), "{printed}");
+    assert!(!local.seen().is_empty() && !printed.contains("HTTP_PROXY"), "{printed}");
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::fault_registry::{FaultRegistry, Piece, Reply, Seen};
 use crate::support::registry::connect;
-use svp::error::Error;
+use svp::error::{Error, Kind};
 use svp::oci::media_type::LAYER;
 use svp::oci::{Descriptor, Reference};
 use svp::registry::{ClientOptions, Pushed};
@@ -22,7 +22,10 @@ struct Limits {
     /// The largest and the smallest chunk, and the reply to others.
     largest: usize,
     smallest: usize,
+    /// 0 cuts the connection.
     refusal: (u16, &'static str),
+    /// A refused chunk ends the upload.
+    ends: bool,
     /// The status of the answer to a request for the offset.
     offset: u16,
     /// The registry stores at most so much of a chunk.
@@ -31,11 +34,16 @@ struct Limits {
     streams: bool,
 }
 
+const TOO_LARGE: &str =
+    r#"{"errors":[{"code":"SIZE_INVALID","message":"upload chunk exceeds 1 MiB"}]}"#;
+const PAGE: &str = "<html><head><title>413 Request Entity Too Large</title></head></html>";
+
 const FREE: Limits = Limits {
     whole: None,
     largest: usize::MAX,
     smallest: 0,
     refusal: (413, ""),
+    ends: false,
     offset: 204,
     stores: usize::MAX,
     streams: false,
@@ -64,7 +72,16 @@ fn start(limits: Limits) -> FaultRegistry {
                     .header("Range", &range)
                     .body("")
             }
-            "PATCH" => patch(&limits, seen, stored, &here),
+            "PATCH" => {
+                let reply = patch(&limits, seen, stored, &here);
+                if limits.ends && reply.is_none() {
+                    *session += 1;
+                }
+                reply.unwrap_or_else(|| match limits.refusal {
+                    (0, _) => Reply::raw(Vec::new()),
+                    (status, words) => Reply::status(status).body(words),
+                })
+            }
             "PUT" => {
                 if !seen.body.is_empty() {
                     match limits.whole {
@@ -89,24 +106,24 @@ fn start(limits: Limits) -> FaultRegistry {
     })
 }
 
-fn patch(limits: &Limits, seen: &Seen, stored: &mut String, here: &str) -> Reply {
+/// Stores a chunk; returns `None` if the limits refuse it.
+fn patch(limits: &Limits, seen: &Seen, stored: &mut String, here: &str) -> Option<Reply> {
     let range = seen.header("content-range");
     let last = range.and_then(|range| range.split_once('-')).map(|(_, last)| last.parse::<usize>());
     let offset = range.map_or("0", |range| range.split_once('-').unwrap().0);
-    let refused = Reply::status(limits.refusal.0).body(limits.refusal.1);
     if range.is_some() == limits.streams || seen.body.len() > limits.largest {
-        return refused;
+        return None;
     }
     // The last chunk may be short.
     if seen.body.len() < limits.smallest && last != Some(Ok(blob().len() - 1)) {
-        return refused;
+        return None;
     }
     if offset != stored.len().to_string() {
-        return Reply::status(416).body("");
+        return Some(Reply::status(416).body(""));
     }
     stored.push_str(&seen.body[..seen.body.len().min(limits.stores)]);
     let range = format!("0-{}", stored.len() - 1);
-    Reply::status(202).header("Location", here).header("Range", &range).body("")
+    Some(Reply::status(202).header("Location", here).header("Range", &range).body(""))
 }
 
 fn blob() -> Vec<u8> {
@@ -158,12 +175,31 @@ fn a_cut_upload_is_finished_whatever_the_registry_limits() {
         ("no chunks, UNSUPPORTED", Limits { largest: 0, refusal: (400, "unsupported"), ..cut }),
         ("no offset, at most 1 MiB", Limits { largest: MIB, offset: 404, ..cut }),
         ("a part of each chunk", Limits { stores: 700 * KIB, ..cut }),
+        ("416 with words", Limits { refusal: (416, TOO_LARGE), largest: MIB, ..cut }),
+        ("400 with words", Limits { refusal: (400, TOO_LARGE), largest: MIB, ..cut }),
+        ("a cut connection", Limits { refusal: (0, ""), largest: MIB, ..cut }),
+        (
+            "416, and the upload is gone",
+            Limits { refusal: (416, TOO_LARGE), largest: MIB, ends: true, ..cut },
+        ),
     ];
     for (case, limits) in cases {
         let server = start(limits);
         let pushed = push(&server);
         assert!(matches!(pushed, Ok(Pushed::Sent)), "{case}: {pushed:?}");
         assert!(server.seen().len() < 60, "{case}: {} requests", server.seen().len());
+    }
+}
+
+#[test]
+fn chunks_shrink_far() {
+    let limits =
+        Limits { whole: Some((413, PAGE)), largest: 100_000, refusal: (413, PAGE), ..FREE };
+    for limits in [limits, Limits { ends: true, ..limits }] {
+        let server = start(limits);
+        let pushed = push(&server);
+        assert!(matches!(pushed, Ok(Pushed::Sent)), "{pushed:?}");
+        assert!(server.seen().len() < 200, "{} requests", server.seen().len());
     }
 }
 
@@ -267,4 +303,63 @@ fn an_upload_that_the_registry_has_forgotten_starts_again() {
     assert!(matches!(push(&server), Ok(Pushed::Sent)));
     let posts = server.seen().into_iter().filter(|seen| seen.method == "POST").count();
     assert_eq!(posts, 3);
+}
+
+#[test]
+fn a_registry_that_loses_what_it_has_received_is_given_up() {
+    let server = FaultRegistry::start(|seen| match seen.method.as_str() {
+        "POST" => Reply::status(202).header("Location", "/v2/up/1").body(""),
+        "PUT" => Reply::status(413).body(""),
+        // Only first chunks arrive, and are forgotten.
+        "PATCH" if seen.header("content-range").is_some_and(|range| range.starts_with("0-")) => {
+            Reply::status(202).header("Location", "/v2/up/1").body("")
+        }
+        "PATCH" => Reply::raw(Vec::new()),
+        "GET" => {
+            let reply = Reply::status(204).header("Location", "/v2/up/1");
+            reply.header("Range", "0-0").body("")
+        }
+        _ => Reply::status(404).body(""),
+    });
+    let error = push(&server).unwrap_err();
+    assert_eq!(error.kind(), Kind::Registry, "{error}");
+    let requests = server.seen().len();
+    assert!(requests < 100, "{requests} requests");
+}
+
+#[test]
+fn a_refusal_says_what_the_registry_said() {
+    let limits =
+        Limits { whole: Some((413, PAGE)), largest: 10, refusal: (416, TOO_LARGE), ..FREE };
+    let error = push(&start(limits)).unwrap_err();
+    assert_eq!(error.kind(), Kind::Registry);
+    assert!(error.to_string().contains("SIZE_INVALID: upload chunk exceeds 1 MiB"), "{error}");
+
+    // Words of software before the registry, and of registries that know no error codes.
+    for (media_type, body, said) in [
+        ("text/html", "<html><h1>Blocked by <b>policy</b> 7</h1></html>", "(Blocked by policy 7)"),
+        ("text/plain", "quota of team used up\n", "(quota of team used up)"),
+        (
+            "application/json",
+            r#"{"message":"read-only for maintenance"}"#,
+            "(read-only for maintenance)",
+        ),
+        (
+            "application/json",
+            r#"{"errors":[{"code":"DENIED","detail":"team is locked"}]}"#,
+            "(DENIED: team is locked)",
+        ),
+        (
+            "application/json",
+            r#"{"errors":[{"code":"DENIED","message":"no","detail":{"a":1}}]}"#,
+            r#"(DENIED: no: {"a":1})"#,
+        ),
+    ] {
+        let server = FaultRegistry::start(move |seen| match seen.method.as_str() {
+            "HEAD" => Reply::status(404).body(""),
+            _ => Reply::status(400).header("Content-Type", media_type).body(body),
+        });
+        let error = push(&server).unwrap_err();
+        assert!(error.to_string().contains(said), "{error}");
+    }
 }

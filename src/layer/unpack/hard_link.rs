@@ -9,29 +9,20 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::layer::entry::{Entry, EntryKind};
 use crate::layer::meta::{self, Ownership};
-use crate::layer::path::{EntryPath, is_reserved, show};
+use crate::layer::path::{EntryPath, HardLinkTarget};
 use crate::layer::unpack::tree::{Detour, Found, Tree, copied, failure};
 
 impl Tree {
     /// Creates `name` in the current directory as a hard link to `target`.
     pub(super) fn link(&mut self, name: &[u8], target: &[u8]) -> Result<()> {
-        let target = EntryPath::parse_link(target).context("its target")?;
-        let parents = target.names().collect::<Vec<_>>();
-        let Some((&last, parents)) = parents.split_last() else {
-            return Err(Error::bad_input("it is a hard link to the root"));
-        };
-        let wrong = |why| {
-            let target = show(target.as_bytes());
-            Err(Error::bad_input(format!("it is a hard link to {target}, which {why}")))
-        };
-        if parents.iter().chain([&last]).any(|name| is_reserved(name)) {
-            return wrong("is a whiteout");
-        }
+        let target = HardLinkTarget::parse(target)?;
+        let (parents, last) = target.split();
+        let wrong = |why| Err(target.refused(why));
         let here = self.cursor.names().to_vec();
-        let found = if self.find_parent(parents)? { self.stat(last)? } else { Found::Nothing };
+        let found = if self.find_parent(&parents)? { self.stat(last)? } else { Found::Nothing };
         match found {
             Found::File(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
                 return wrong("is a directory");
@@ -39,13 +30,13 @@ impl Tree {
             Found::File(_) => {}
             Found::Whiteout => return wrong("the layer hides"),
             Found::Nothing => {
-                if !self.copy_up(parents, last)? {
+                if !self.copy_up(&parents, last)? {
                     return wrong("is neither in this layer nor in those below");
                 }
             }
         }
         let source = rustix::io::fcntl_dupfd_cloexec(self.cursor.dir(), 3)
-            .map_err(|error| failure("open", target.as_bytes(), error))?;
+            .map_err(|error| failure("open", target.path().as_bytes(), error))?;
         let same_names = self.cursor.names() == here && last == name;
         self.return_to(&here)?;
         if same_names {

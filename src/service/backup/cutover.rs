@@ -20,8 +20,8 @@ use crate::error::{Error, IoContext, Result};
 use crate::sandbox::Sandbox;
 use crate::service::record::Record;
 use crate::service::service_dir::ServiceDir;
+use crate::store::REPLACEMENT_JOURNAL;
 
-const JOURNAL: &str = "swap.json";
 const LOCK: &str = "restoring";
 /// The lock of a command that copies the service's files.
 const COPYING: &str = "copying";
@@ -127,16 +127,16 @@ impl RestoreLock {
 impl Cutover {
     /// Reads a service's journal, if there is one.
     fn of(service_dir: &ServiceDir) -> Result<Option<Cutover>> {
-        if !service_dir.dir().join(JOURNAL).exists() {
+        if !service_dir.has_cutover_journal() {
             return Ok(None);
         }
-        service_dir.read(JOURNAL).map(Some)
+        service_dir.read(REPLACEMENT_JOURNAL).map(Some)
     }
 
     /// Records durably which version is kept: from now on [`recover`] carries that out.
     pub(super) fn decide(&mut self, service_dir: &ServiceDir, winner: Winner) -> Result<()> {
         self.winner = winner;
-        service_dir.write(JOURNAL, self, true)
+        service_dir.write(REPLACEMENT_JOURNAL, self, true)
     }
 
     /// Renames the volumes and replaces the record as decided. The service must not run.
@@ -180,7 +180,7 @@ impl Cutover {
             let aside = if self.winner == Winner::New { old } else { new };
             sandbox.remove_volume(aside)?;
         }
-        let path = service_dir.dir().join(JOURNAL);
+        let path = service_dir.dir().join(REPLACEMENT_JOURNAL);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(Error::io("remove", &path, error))

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::watch::Watch;
+use super::health_schedule::Watch;
 use super::{Hooks, Supervisor, TICK, milliseconds};
 use crate::error::{Error, Result};
 use crate::progress::ServiceNote;

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use super::watch::{Check, Watch};
+use super::health_schedule::{Check, Watch};
 use super::{Hooks, Supervisor};
 use crate::error::{Error, Result};
 use crate::progress::ServiceNote;
@@ -40,35 +40,24 @@ impl Supervisor<'_> {
         if idle || watch.check.is_some() || Instant::now() < watch.next {
             return;
         }
-        let down = self.status.components.iter().find(|component| !component.running);
-        if let Some(down) = down {
-            let failure = Failure::new(format!("its component {} is down", down.name));
-            watch.schedule();
-            self.record_check(Some(failure), hooks);
-        } else if let Some(command) = &self.job.record.health {
-            let timeout = Duration::from_secs(watch.settings.timeout.into());
-            match self.start_check(command, service, timeout) {
-                Ok(check) => self.set_check(check),
-                Err(error) => self.failed_check(error, hooks),
-            }
-        } else {
-            watch.schedule();
-            let result = health::listening(&self.status, self.job.record);
-            self.record_check(result, hooks);
-        }
-    }
-
-    fn set_check(&mut self, check: Check) {
-        if let Some(watch) = &mut self.watch {
-            watch.check = Some(check);
-        }
-    }
-
-    fn failed_check(&mut self, error: Error, hooks: &Hooks<'_>) {
+        let timeout = Duration::from_secs(watch.settings.timeout.into());
+        let failure = match (health::component_down(&self.status), &self.job.record.health) {
+            (Some(down), _) => Some(down),
+            (None, None) => health::unheard_port(&self.status, self.job.record),
+            (None, Some(command)) => match self.start_check(command, service, timeout) {
+                Ok(check) => {
+                    if let Some(watch) = &mut self.watch {
+                        watch.check = Some(check);
+                    }
+                    return;
+                }
+                Err(error) => Some(error.into()),
+            },
+        };
         if let Some(watch) = &mut self.watch {
             watch.schedule();
         }
-        self.record_check(Some(error.into()), hooks);
+        self.record_check(failure, hooks);
     }
 
     /// Starts the health command in the container.

@@ -4,9 +4,9 @@
 mod backoff;
 mod component;
 mod events;
+mod health_schedule;
 mod health_watch;
 mod requests;
-mod watch;
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use backoff::Backoff;
 use component::SupervisedComponent;
-use watch::Watch;
+use health_schedule::Watch;
 
 use crate::error::{Error, IoContext, Result};
 use crate::progress::{Reporter, ServiceNote};

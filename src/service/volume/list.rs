@@ -71,8 +71,16 @@ impl Users {
         self.of.get(volume).into_iter().flatten().cloned().collect()
     }
 
+    /// Whether any service uses a volume.
+    pub(crate) fn has(&self, volume: &str) -> bool {
+        self.of.contains_key(volume)
+    }
+
     /// Fails if the volumes of any service are unknown.
-    fn whole(mut self) -> Result<Users> {
+    ///
+    /// # Errors
+    /// The first of [`Users::damaged`].
+    pub(crate) fn whole(mut self) -> Result<Users> {
         if self.damaged.is_empty() { Ok(self) } else { Err(self.damaged.swap_remove(0)) }
     }
 }

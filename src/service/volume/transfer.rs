@@ -1,14 +1,14 @@
 //! Exports a volume as a tar, and imports a tar as a volume.
 
 use std::fs::File;
-use std::io::{self, Cursor, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use super::list::is_no_volume;
 use crate::error::{Context, Error, IoContext, Kind, Result};
 use crate::interrupt;
-use crate::layer::compress::{decoder, detect, read_full};
+use crate::layer::compress::layer_decoder;
 use crate::layer::unpack::UnpackReport;
 use crate::progress::Reporter;
 use crate::sandbox::{Sandbox, VolumeRecord};
@@ -19,30 +19,34 @@ use crate::service::service_dir::ServiceDir;
 use crate::service::status::now;
 use crate::store::StoreLayout;
 
-/// Writes a volume as a tar to `to`. Services that write the volume must be stopped, and can't start meanwhile.
-///
-/// # Errors
-/// [`Kind::Usage`] for a volume that is missing or in use, [`Kind::BadInput`] for a file that no layer can hold,
-/// [`Kind::Storage`], [`Kind::Sandbox`].
-pub(crate) fn export(root: &Path, name: &str, to: OwnedFd, reporter: &dyn Reporter) -> Result<()> {
-    let sandbox = Sandbox::create(&StoreLayout::new(root).trees())?;
-    if check_name(name).is_err() || !sandbox.has_volume(name) {
-        return Err(is_no_volume(name));
-    }
-    let _locks = stopped_users(root, name, false, reporter)?;
-    sandbox.export_volume(name, to).context(format_args!("the volume {name}"))
+/// A volume that can be exported: the services that write it are stopped, and can't start.
+pub(crate) struct Export<'a> {
+    sandbox: Sandbox,
+    name: &'a str,
+    _locks: Vec<File>,
 }
 
-/// Fails unless [`export`] of a volume can begin.
-///
-/// # Errors
-/// As [`export`].
-pub(crate) fn check_export(root: &Path, name: &str, reporter: &dyn Reporter) -> Result<()> {
-    let sandbox = Sandbox::create(&StoreLayout::new(root).trees())?;
-    if check_name(name).is_err() || !sandbox.has_volume(name) {
-        return Err(is_no_volume(name));
+impl<'a> Export<'a> {
+    /// Finds the volume, and locks its services.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] for a volume that is missing or in use; [`Kind::Storage`], [`Kind::Sandbox`].
+    pub(crate) fn begin(root: &Path, name: &'a str, reporter: &dyn Reporter) -> Result<Self> {
+        let sandbox = Sandbox::create(&StoreLayout::new(root).trees())?;
+        if check_name(name).is_err() || !sandbox.has_volume(name) {
+            return Err(is_no_volume(name));
+        }
+        let _locks = stopped_users(root, name, false, reporter)?;
+        Ok(Export { sandbox, name, _locks })
     }
-    stopped_users(root, name, false, reporter).map(drop)
+
+    /// Writes the volume as a tar to `to`.
+    ///
+    /// # Errors
+    /// [`Kind::BadInput`] for a file that no layer can hold, [`Kind::Storage`], [`Kind::Sandbox`].
+    pub(crate) fn write(&self, to: OwnedFd) -> Result<()> {
+        self.sandbox.export_volume(self.name, to).context(format_args!("the volume {}", self.name))
+    }
 }
 
 /// Creates a volume with the content of a tar, which may be compressed and is untrusted. With `replace`, the tar may
@@ -90,12 +94,8 @@ pub(crate) fn import(
 }
 
 /// Copies a tar to the stage, decompressed if it begins like gzip or zstd.
-fn decompress(mut input: File, into: &mut File) -> Result<()> {
-    let mut head = [0; 6];
-    let length = read_full(&mut input, &mut head).io("read", "the tar")?;
-    let compression = detect(&head[..length]);
-    let input = Cursor::new(head[..length].to_vec()).chain(input);
-    let mut tar = decoder(input, compression)?;
+fn decompress(input: File, into: &mut File) -> Result<()> {
+    let (_, mut tar) = layer_decoder(input)?;
     let mut buffer = vec![0; 256 << 10];
     loop {
         let read = match tar.read(&mut buffer) {
