@@ -17,20 +17,26 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+/// The maximum number of repetitions because of concurrent renames.
+const RENAMES: u32 = 1000;
+
 /// Opens `path` as a process with the root directory `root` would: `..` stops at the root, absolute links
 /// start there, and `/proc` magic links are refused.
 ///
 /// # Errors
-/// The kernel's errors.
+/// The kernel's errors; `AGAIN` if other processes rename directories without end.
 pub fn open_in_root(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let flags = flags | OFlags::CLOEXEC;
     let mode =
         if flags.contains(OFlags::CREATE) { Mode::from_raw_mode(0o600) } else { Mode::empty() };
+    let mut attempts = 0;
     loop {
         match openat2(root, path, flags, mode, resolve) {
-            // EAGAIN: a concurrent rename kept the kernel from proving that ".." stayed inside the root.
-            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(Errno::INTR) => {}
+            // A concurrent rename kept the kernel from proving that ".." stayed inside the root. A service that renames
+            // without end must not hold a command up.
+            Err(Errno::AGAIN) if attempts < RENAMES => attempts += 1,
             other => return other.map_err(io::Error::from),
         }
     }

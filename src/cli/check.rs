@@ -153,7 +153,7 @@ fn container(sandbox: &Sandbox) -> Result<String> {
 }
 
 fn overlay(sandbox: &Sandbox) -> Result<String> {
-    let mut build_rootfs = sandbox.build_rootfs(std::iter::empty(), &mut |_| {})?;
+    let mut build_rootfs = sandbox.build_rootfs(std::iter::empty(), &Silent)?;
     match run_true(sandbox, build_rootfs.rootfs(), "/nothing") {
         // The empty image has no program; the failed lookup proves that the overlay was mounted.
         Err(error) if error.kind() == Kind::BadInput => Ok("can be mounted in the store".into()),

@@ -9,7 +9,7 @@ use super::common::Context;
 use crate::error::{Error, IoContext, Result};
 use crate::layer::path::show;
 use crate::layer::unpack::{Loss, UnpackReport};
-use crate::progress::{ImageNote, Reporter, Step};
+use crate::progress::{ImageNote, Reporter};
 use crate::sandbox::layer_sources;
 use crate::sandbox::unpack_into;
 use crate::source::{Source, pull};
@@ -38,9 +38,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
     let created = !args.dir.exists();
     fs::create_dir_all(&args.dir).io("create", &args.dir)?;
     let layers = layer_sources(&store, &image);
-    let result = unpack_into(&args.dir, layers, &mut |layer| {
-        reporter.step(Step::UnpackLayer { digest: layer.digest.to_string() });
-    });
+    let result = unpack_into(&args.dir, layers, reporter);
     if result.is_err() && created {
         // The failed unpacking has emptied the directory.
         let _ = fs::remove_dir(&args.dir);

@@ -60,9 +60,7 @@ pub(super) fn build_rootfs<'s>(
     reporter: &dyn Reporter,
 ) -> Result<BuildRootfs<'s>> {
     let layers = layer_sources(store, image);
-    let mut build_rootfs = sandbox.build_rootfs(layers, &mut |layer| {
-        reporter.step(Step::UnpackLayer { digest: layer.digest.to_string() });
-    })?;
+    let mut build_rootfs = sandbox.build_rootfs(layers, reporter)?;
     if let Some(pack) = pack {
         if !pack.replaces_lower() && sandbox.has_directory(&build_rootfs, PREFIX)? {
             pack.replace_lower()?;

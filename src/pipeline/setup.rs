@@ -118,6 +118,10 @@ pub(crate) fn setup(
     )?;
     let environment = environment_lines(&answers.env, &secrets);
     let id = volume::setup::id_of(store, &secrets)?;
+    let left = match secrets.is_empty() {
+        true => Vec::new(),
+        false => volume::setup::volumes_of_others(store, &sandbox, (&tag.tagged(), &id))?,
+    };
     let state = InstanceState::new(&tag, &answers, (secrets, id), request.script.source_date_epoch);
     let descriptor = publish(
         store,
@@ -127,6 +131,9 @@ pub(crate) fn setup(
         &request.outputs,
         reporter,
     )?;
+    if !left.is_empty() {
+        reporter.warning(Warning::VolumesOfEarlierSetup { volumes: left, instance: tag.tagged() });
+    }
     Ok(SetUp { descriptor, tag, environment })
 }
 

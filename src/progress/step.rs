@@ -35,6 +35,8 @@ pub enum Step {
     RunHealthCommand { service: String },
     RemoveService { service: String },
     WaitForStore,
+    WaitForLayer { digest: String },
+    WaitForServer { server: String },
     MeasureStore,
     PruneStore,
     RemoveImages,

@@ -19,6 +19,7 @@ pub enum Warning {
     LinkVariables { service: String, link: String, variables: Vec<String>, winner: String },
     SharedVolume { service: String, volume: String },
     VolumeOfUnknownSetup { volume: String },
+    VolumesOfEarlierSetup { volumes: Vec<String>, instance: String },
     OtherImage { image: String, digest: String },
     BackupEmpty,
     BackupFailed { exit_code: i32, file: Option<String>, file_kept: bool },

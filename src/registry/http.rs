@@ -15,6 +15,7 @@ use super::forward;
 use super::options::ClientOptions;
 use super::proxy::Proxies;
 use super::response::Response;
+use super::slow_servers::SlowServers;
 use super::tls::{self, Trust};
 use super::trace;
 use super::url::{Scheme, Url};
@@ -36,6 +37,7 @@ pub(super) struct Http {
     request_timeout: Duration,
     minimum_rate: u64,
     rate_window: Duration,
+    slow_servers: SlowServers,
 }
 
 /// How a server is reached.
@@ -132,6 +134,7 @@ impl Http {
             request_timeout: options.request_timeout,
             minimum_rate: options.minimum_rate,
             rate_window: options.rate_window,
+            slow_servers: SlowServers::new(options.reporter.clone()),
         })
     }
 
@@ -197,7 +200,9 @@ impl Http {
             None => config.timeout_global(Some(self.request_timeout)),
         };
         let request = config.build();
-        let answer = trace::request("GET", at, http_status, || request.call());
+        let answer = self
+            .slow_servers
+            .watch(at, || trace::request("GET", at, http_status, || request.call()));
         let answer = answer.map_err(|error| Fault::of_transport(&self.peer(at), error))?;
         Response::new(at.clone(), answer)
     }
@@ -210,7 +215,8 @@ impl Http {
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header(ACCEPT_ENCODING, "identity");
         let request = request.config().timeout_global(Some(self.request_timeout)).build();
-        let answer = trace::request("POST", url, http_status, || request.send(form));
+        let send = || trace::request("POST", url, http_status, || request.send(form));
+        let answer = self.slow_servers.watch(url, send);
         let answer = answer.map_err(|error| Fault::of_transport(&self.peer(url), error))?;
         Response::new(url.clone(), answer)
     }
@@ -268,7 +274,8 @@ impl Http {
                 let request =
                     given.fold(request, |request, (name, value)| request.header(name, value));
                 let request = request.config().timeout_global(Some(self.request_timeout)).build();
-                return Response::new(at.clone(), request.call().map_err(failed)?);
+                let answer = self.slow_servers.watch(at, || request.call());
+                return Response::new(at.clone(), answer.map_err(failed)?);
             }
             Method::Post => agent.post(uri),
             Method::Patch => agent.patch(uri),
@@ -306,7 +313,7 @@ impl Http {
         bytes: &[u8],
     ) -> Result<Response, Fault> {
         let request = request.config().timeout_global(Some(self.request_timeout)).build();
-        let answer = request.send(bytes);
+        let answer = self.slow_servers.watch(at, || request.send(bytes));
         let answer = answer.map_err(|error| Fault::of_transport(&self.peer(at), error))?;
         Response::new(at.clone(), answer)
     }

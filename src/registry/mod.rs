@@ -33,6 +33,7 @@ mod response;
 mod retry;
 mod scope;
 mod server_verifier;
+mod slow_servers;
 mod status;
 mod tls;
 mod token;

@@ -43,10 +43,7 @@ pub(crate) fn prepare(
     reporter: &dyn Reporter,
 ) -> Result<Prepared> {
     let image = store.load_image(&record.manifest)?;
-    let overlay =
-        sandbox.service_overlay(&record.id, layer_sources(store, &image), &mut |layer| {
-            reporter.step(Step::UnpackLayer { digest: layer.digest.to_string() });
-        })?;
+    let overlay = sandbox.service_overlay(&record.id, layer_sources(store, &image), reporter)?;
     let linked = links::resolve(store.root(), record)?;
     let binds = binds(sandbox, record, &overlay, reporter)?;
     // After their creation: another command may have created them meanwhile.

@@ -189,3 +189,23 @@ fn prune_takes_what_an_interrupted_pull_kept() {
     assert!(world.has(0) && world.has(1) && world.has(2));
     assert_eq!(world.env.ok(["check", "--store"]), "");
 }
+
+#[test]
+fn a_server_that_takes_long_to_answer_is_named_once() {
+    let image: &'static Image = Box::leak(Box::new(Image::new()));
+    let server = FaultRegistry::start(move |seen| {
+        std::thread::sleep(Duration::from_millis(1400));
+        image.serve(seen)
+    });
+    let env = TestEnv::new();
+    let pull = output(&mut env.svp(["pull", &format!("docker://{}/team/a:1", server.address())]));
+    let text = String::from_utf8_lossy(&pull.stderr);
+    assert!(pull.status.success(), "{text}");
+    let says = format!("svp: waiting for an answer of {}\n", server.address());
+    assert_eq!(text.matches(&says).count(), 1, "{text}");
+    // One that answers at once is not.
+    let server = FaultRegistry::start(move |seen| image.serve(seen));
+    let pull = output(&mut env.svp(["pull", &format!("docker://{}/team/a:1", server.address())]));
+    assert!(!String::from_utf8_lossy(&pull.stderr).contains("waiting"));
+    env.assert_nothing_left();
+}

@@ -85,6 +85,10 @@ fn step(step: &Step) -> String {
         Step::WaitForStore => {
             "waiting for another svp process that removes files from the store".into()
         }
+        Step::WaitForLayer { digest } => {
+            format!("waiting for another svp process that unpacks layer {}", short(digest))
+        }
+        Step::WaitForServer { server } => format!("waiting for an answer of {server}"),
         Step::MeasureStore => "measuring the store".into(),
         Step::PruneStore => "pruning the store".into(),
         Step::RemoveImages => "removing images, and the layers that no other image needs".into(),
@@ -331,6 +335,11 @@ fn warning(warning: &Warning) -> String {
         Warning::VolumeOfUnknownSetup { volume } => format!(
             "the volume {volume} was created with secrets that svp does not know any more: if those that you gave are \
              others, nobody can log in"
+        ),
+        Warning::VolumesOfEarlierSetup { volumes, instance } => format!(
+            "{} has data with the secrets of an earlier setup of {instance}: `svp run {instance}` will refuse it; \
+             `svp volume rm` removes it, `svp setup --keep-secrets` keeps the secrets",
+            volumes.join(", ")
         ),
         Warning::OtherImage { image, digest } => {
             format!("the backup was created with another image named {image}: {}", short(digest))

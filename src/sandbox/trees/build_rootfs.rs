@@ -10,6 +10,7 @@ use super::remove::remove;
 use crate::error::{IoContext, Result};
 use crate::interrupt;
 use crate::layer::settings::Settings;
+use crate::progress::Reporter;
 use crate::sandbox::create::Sandbox;
 use crate::sandbox::spec::{Overlay, Rootfs};
 use crate::sandbox::stage::launch::Stage;
@@ -43,12 +44,12 @@ impl Sandbox {
     pub(crate) fn build_rootfs(
         &self,
         layers: impl IntoIterator<Item = Result<LayerSource>>,
-        unpacking: &mut dyn FnMut(&LayerSource),
+        reporter: &dyn Reporter,
     ) -> Result<BuildRootfs<'_>> {
         let mut rootfs = self.empty_build_rootfs()?;
         for layer in layers {
             let layer = layer?;
-            self.ensure_unpacked(&rootfs.overlay, &layer, unpacking)?;
+            self.ensure_unpacked(&rootfs.overlay, &layer, reporter)?;
             rootfs.overlay.lowers.insert(0, format!("{LAYERS}/{}/fs", key(&layer.chain_id)));
         }
         Ok(rootfs)

@@ -14,6 +14,7 @@ use crate::error::{Error, IoContext, Kind, Result};
 use crate::layer::meta::IdRanges;
 use crate::layer::unpack::UnpackReport;
 use crate::oci::{Digest, DigestReader, Image};
+use crate::progress::{Reporter, Step, announce_if_slow};
 use crate::sandbox::create::Sandbox;
 use crate::sandbox::spec::Overlay;
 use crate::sandbox::stage::launch::Stage;
@@ -80,7 +81,7 @@ impl Sandbox {
         &self,
         below: &Overlay,
         layer: &LayerSource,
-        unpacking: &mut dyn FnMut(&LayerSource),
+        reporter: &dyn Reporter,
     ) -> Result<()> {
         let key = key(&layer.chain_id);
         let published = self.layer_store().join(LAYERS).join(&key);
@@ -91,13 +92,15 @@ impl Sandbox {
         let lock_path = self.layer_store().join(LOCKS).join(&key);
         let lock = File::create(&lock_path).io("open", &lock_path)?;
         let since = Instant::now();
-        lock.lock().io("lock", &lock_path)?;
+        let digest = layer.digest.to_string();
+        announce_if_slow(reporter, Step::WaitForLayer { digest }, || lock.lock())
+            .io("lock", &lock_path)?;
         trace!("layer {}: lock taken after {:.1?}", layer.digest, since.elapsed());
         if published.join("report").exists() {
             return Ok(());
         }
         debug!("layer {}: not unpacked yet", layer.digest);
-        unpacking(layer);
+        reporter.step(Step::UnpackLayer { digest: layer.digest.to_string() });
         let (place, report) = self.unpack(below, layer, "unpack")?;
         publish(&place, &published, &report)
     }

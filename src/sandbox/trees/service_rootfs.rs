@@ -3,6 +3,7 @@
 use super::directories::{SERVICES, create_owned_dir};
 use super::layer_store::LayerSource;
 use crate::error::Result;
+use crate::progress::Reporter;
 use crate::sandbox::cgroup;
 use crate::sandbox::create::Sandbox;
 use crate::sandbox::spec::Overlay;
@@ -17,9 +18,9 @@ impl Sandbox {
         &self,
         id: &str,
         layers: impl IntoIterator<Item = Result<LayerSource>>,
-        unpacking: &mut dyn FnMut(&LayerSource),
+        reporter: &dyn Reporter,
     ) -> Result<Overlay> {
-        let rootfs = self.build_rootfs(layers, unpacking)?;
+        let rootfs = self.build_rootfs(layers, reporter)?;
         let place = format!("{SERVICES}/{id}");
         create_owned_dir(&self.layer_store().join(SERVICES), self.map())?;
         create_owned_dir(&self.layer_store().join(&place), self.map())?;

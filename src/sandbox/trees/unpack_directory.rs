@@ -19,6 +19,7 @@ use crate::error::{Error, IoContext, Result};
 use crate::layer::meta::IdRanges;
 use crate::layer::unpack::{Mode, UnpackOptions, UnpackReport};
 use crate::oci::Digest;
+use crate::progress::{Reporter, Step};
 use crate::remove_tree::remove_tree;
 use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::process::die_with_parent;
@@ -64,11 +65,11 @@ impl Request for ClearRequest {
 pub(crate) fn unpack_into(
     dir: &Path,
     layers: impl IntoIterator<Item = Result<LayerSource>>,
-    unpacking: &mut dyn FnMut(&LayerSource),
+    reporter: &dyn Reporter,
 ) -> Result<Vec<UnpackReport>> {
     let mut apply = |layer: Result<LayerSource>| -> Result<UnpackReport> {
         let layer = layer?;
-        unpacking(&layer);
+        reporter.step(Step::UnpackLayer { digest: layer.digest.to_string() });
         let request =
             DirectoryRequest { digest: layer.digest, size: layer.size, diff_id: layer.diff_id };
         let stage = Stage::start(dir, &request, &[layer.blob.as_fd()])?;

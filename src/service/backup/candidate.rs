@@ -134,7 +134,7 @@ impl<'a> Candidate<'a> {
     pub(super) fn copy_volumes(&self, store: &Store, volumes: &[MovedVolume]) -> Result<()> {
         let image = store.load_image(&self.record.manifest)?;
         let layers = layer_sources(store, &image);
-        let overlay = self.sandbox.service_overlay(&self.record.id, layers, &mut |_| {})?;
+        let overlay = self.sandbox.service_overlay(&self.record.id, layers, &Silent)?;
         for volume in volumes {
             interrupt::check()?;
             if !volume.fresh && self.sandbox.has_volume(&volume.name) {
@@ -153,7 +153,7 @@ impl<'a> Candidate<'a> {
     ) -> Result<()> {
         let image = store.load_image(&self.record.manifest)?;
         let layers = layer_sources(store, &image);
-        let overlay = self.sandbox.service_overlay(&self.record.id, layers, &mut |_| {})?;
+        let overlay = self.sandbox.service_overlay(&self.record.id, layers, &Silent)?;
         self.sandbox.import_volumes(&overlay, &self.record.saved_volumes(), volumes, tar)
     }
 

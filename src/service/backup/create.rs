@@ -16,7 +16,7 @@ use crate::error::{Error, Kind, Result};
 use crate::interrupt;
 use crate::layer::compress::Encoder;
 use crate::layer::settings::Settings;
-use crate::progress::{BackupNote, Reporter, Step, Warning};
+use crate::progress::{BackupNote, Reporter, Silent, Warning};
 use crate::sandbox::{End, Sandbox, Stdio, layer_sources, output_pipe};
 use crate::service::exec::{self, drain, join_container};
 use crate::service::lifecycle::{Stop, stop_if_running};
@@ -56,9 +56,7 @@ impl Scripts {
         reporter: &dyn Reporter,
     ) -> Result<Scripts> {
         let image = store.load_image(&record.manifest)?;
-        let rootfs = sandbox.build_rootfs(layer_sources(store, &image), &mut |layer| {
-            reporter.step(Step::UnpackLayer { digest: layer.digest.to_string() });
-        })?;
+        let rootfs = sandbox.build_rootfs(layer_sources(store, &image), reporter)?;
         let found = sandbox.present(&rootfs, &[BACKUP, RESTORE])?;
         Ok(Scripts { backup: found.first() == Some(&true), restore: found.get(1) == Some(&true) })
     }
@@ -234,7 +232,7 @@ fn copy(
     let overlay = {
         let store = Store::open(root)?;
         let image = store.load_image(&record.manifest)?;
-        sandbox.service_overlay(&record.id, layer_sources(&store, &image), &mut |_| {})?
+        sandbox.service_overlay(&record.id, layer_sources(&store, &image), &Silent)?
     };
     let Output { to, settings, .. } = output;
     let header = Header::new(&record.name, &record.image, record.manifest.digest, Content::Files);

@@ -123,7 +123,8 @@ pub(crate) fn list(root: &Path, names: &[String], users: &Users) -> Result<Vec<V
     Ok(volumes)
 }
 
-fn volumes(trees: &Path) -> Result<Vec<CachedTree>> {
+/// The volumes of every id map.
+pub(in crate::service) fn volumes(trees: &Path) -> Result<Vec<CachedTree>> {
     let mut found = Sandbox::persistent_trees(trees)?;
     found.retain(CachedTree::is_volume);
     Ok(found)

@@ -45,6 +45,31 @@ fn equal(a: &Secrets, b: &Secrets) -> bool {
     a.len() == b.len() && a.iter().all(|one| b.contains(one))
 }
 
+/// The volumes that were created for other setups of `instance` than `setup`: with other secrets.
+///
+/// # Errors
+/// [`Kind::Storage`](crate::error::Kind::Storage), [`Kind::Sandbox`](crate::error::Kind::Sandbox).
+pub(crate) fn volumes_of_others(
+    store: &Store,
+    sandbox: &Sandbox,
+    (instance, setup): (&str, &str),
+) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for tree in super::list::volumes(&store.layout().trees())? {
+        if !sandbox.holds(&tree) {
+            continue;
+        }
+        // `svp volume ls` reports unreadable records.
+        let Ok(record) = VolumeRecord::read(&tree.path()) else { continue };
+        let same = record.instance.as_deref() == Some(instance);
+        if same && record.setup.is_some_and(|other| other != setup) {
+            names.push(tree.key().to_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
 impl Record {
     /// The record of a volume that is created for this service.
     pub(in crate::service) fn volume_record(&self) -> VolumeRecord {

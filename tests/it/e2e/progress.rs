@@ -1,5 +1,8 @@
 //! Work that takes its time says so: backups count bytes, other commands say once what they do.
 
+use std::fs;
+use std::path::PathBuf;
+
 use serde_json::Value;
 
 use super::run::instance;
@@ -118,4 +121,47 @@ fn slow_work_says_once_what_it_is() {
     assert_eq!(String::from_utf8_lossy(&printed.stderr), "");
     env.ok(["rm", "-f", "slow"]);
     env.assert_nothing_left();
+}
+
+/// Returns the only layer store of an environment.
+fn layer_store(env: &TestEnv) -> PathBuf {
+    let mut found = fs::read_dir(env.store().join("trees")).unwrap();
+    found.next().unwrap().unwrap().path()
+}
+
+#[test]
+fn waiting_for_another_process_that_unpacks_the_layer_is_said() {
+    let first = TestEnv::new();
+    first.import_busybox();
+    let pack = first.write_pack(
+        "pack",
+        &[("bin/query", "#!/bin/sh\ncase $1 in os) echo busybox/1;; esac\n"), ("bin/build", BUILD)],
+    );
+    let build =
+        ["build", "-b", pack.to_str().unwrap(), "-t", "x", "--base", "busybox", "--network=none"];
+    let quiet = output(&mut first.svp(build));
+    assert!(!String::from_utf8_lossy(&quiet.stderr).contains("waiting"), "{quiet:?}");
+    let layers = fs::read_dir(layer_store(&first).join("layers")).unwrap();
+    let keys: Vec<_> = layers.map(|layer| layer.unwrap().file_name()).collect();
+    // The same layers in a store where another process is about to unpack them.
+    let second = TestEnv::new();
+    second.import_busybox();
+    second.svp(["check"]).output().unwrap();
+    let holders = keys.iter().map(|key| {
+        let mut holder = second.command("flock");
+        holder.arg(layer_store(&second).join("locks").join(key)).args(["sleep", "2.5"]);
+        holder.spawn().unwrap()
+    });
+    let holders: Vec<_> = holders.collect();
+    std::thread::sleep(std::time::Duration::from_millis(400));
+    let done = output(&mut second.svp(build));
+    let text = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{text}");
+    let says = "waiting for another svp process that unpacks layer ";
+    assert_eq!(text.matches(says).count(), 1, "{text}");
+    for mut holder in holders {
+        holder.wait().unwrap();
+    }
+    first.assert_nothing_left();
+    second.assert_nothing_left();
 }
