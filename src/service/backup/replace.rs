@@ -65,7 +65,11 @@ impl Replacement<'_> {
             drop(lock);
             if runs {
                 monitor::start(root, service_dir, reporter)?;
-                health::wait(root, service_dir, limit, reporter)?;
+                let name = service_dir.name();
+                // It does not keep running, as others would.
+                health::wait(root, service_dir, limit, reporter).map_err(|error| {
+                    error.hint(format!("`svp logs {name}` shows the output of the attempt, too"))
+                })?;
             }
             Ok(())
         })();

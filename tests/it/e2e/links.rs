@@ -1,9 +1,12 @@
 //! Links: names that resolve inside a service, and variables that can't be confused.
 
+use std::io::{Read, Write};
+
 use serde_json::{Value, json};
 
 use super::run::{info, instance};
-use crate::support::TestEnv;
+use crate::support::registry::free_port;
+use crate::support::{TestEnv, wait_until};
 
 const WEB_QUERY: &str = "#!/bin/sh\ncase $1 in os) echo busybox/1;; secrets) echo WEB_PASSWORD;;\n\
     env) echo WEB_HOST=%IP; echo WEB_PORT=3306;; esac\n";
@@ -164,4 +167,59 @@ fn a_mount_that_would_hide_the_pack_is_refused() {
     env.ok(["run", "-d", "-v", "data:/service/./data/", "user"]);
     assert_eq!(info(&env, "user")["volumes"][0]["at"], "/service/data");
     env.ok(["rm", "--force", "--volumes", "user"]);
+}
+
+#[test]
+fn an_upgrade_keeps_links_and_host_ports_and_takes_new_components() {
+    let env = one_and_two();
+    let publish = format!("127.0.0.1:{}:3306", free_port());
+    env.ok(["run", "-d", "--link", "one", "-p", &publish, "user"]);
+    let address = info(&env, "one")["address"].clone();
+    let upgrade = |name: &str, query: &str, run: &str| {
+        let files = [("bin/query", query), ("bin/build", "#!/bin/sh\n"), ("bin/run", run)];
+        let pack = env.write_pack(&format!("{name}-new"), &files);
+        let (pack, base) = (pack.to_str().unwrap(), format!("{name}-base"));
+        let more = ["-t", name, "--network", "none", "--keep-secrets", "--update-pack"];
+        env.ok(["setup", "-b", pack, "-i", &base].iter().chain(&more));
+    };
+    // A service that others are linked to: they find it at the same address.
+    let query = WEB_QUERY.replace("echo WEB_PORT", "echo WEB_NEW=1; echo WEB_PORT");
+    upgrade("web", &query, &WEB_RUN.replace("hostname >", "echo new >"));
+    env.ok(["upgrade", "--wait", "20", "one"]);
+    assert_eq!(info(&env, "one")["address"], address);
+    assert_eq!(get(&env, "user", "http://one:3306/"), "new\n");
+    // A service with links, and other components and ports than before.
+    let shown = info(&env, "user");
+    let query = "#!/bin/sh\ncase $1 in os) echo busybox/1;; components) echo a; echo b;; ports) echo 3307/tcp;; esac\n";
+    upgrade(
+        "user",
+        query,
+        "#!/bin/sh\n[ $1 = a ] || exec httpd -f -p 3307\nmkdir /data; \
+        echo $WEB_NEW >/data/index.html; exec httpd -f -p 3306 -h /data\n",
+    );
+    env.ok(["upgrade", "user"]);
+    let after = info(&env, "user");
+    assert_eq!((&shown["links"], &shown["address"]), (&after["links"], &after["address"]));
+    let own = |info: &Value, port: u16| {
+        let mut ports = info["ports"].as_array().unwrap().iter();
+        ports.find(|shown| shown["containerPort"] == port).cloned()
+    };
+    let published = own(&shown, 3306).unwrap();
+    assert_eq!(own(&after, 3306), Some(published.clone()), "{after}");
+    assert!(own(&after, 3307).is_some(), "{after}");
+    let names = after["components"].as_array().unwrap().iter().map(|component| &component["name"]);
+    assert_eq!(names.collect::<Vec<_>>(), ["a", "b"]);
+    // The host's port leads to the new component, which has the variables of the link as it is now.
+    let at = format!("127.0.0.1:{}", published["port"]);
+    let page = || -> std::io::Result<String> {
+        let mut stream = std::net::TcpStream::connect(&at)?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).map(|_| text)
+    };
+    wait_until("the component serves", || page().is_ok_and(|text| text.ends_with("\n\r\n1\n")));
+    for name in ["user", "one", "two"] {
+        env.ok(["rm", "-f", name]);
+    }
+    env.assert_nothing_left();
 }

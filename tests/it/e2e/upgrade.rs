@@ -98,6 +98,8 @@ fn an_unhealthy_upgrade_leaves_the_old_service_and_its_data() {
         }
         let text = env.fails(1, ["upgrade", "shop", "--wait", "2"]);
         assert!(text.contains("not upgraded, everything is as it was"), "{text}");
+        assert!(!text.contains("it keeps running"), "{text}");
+        assert_eq!(text.contains("`svp logs shop`"), state == "running", "{text}");
         let shown = info(&env, "shop");
         assert_eq!((&shown["status"], &shown["digest"]), (&Value::from(state), &digest));
         assert_alone(&env);
