@@ -1,5 +1,6 @@
 //! The capabilities of a container's root: Docker's default set without CAP_NET_RAW.
 
+use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::stdio::{dup2_stderr, stdout};
 use rustix::thread::{
@@ -11,7 +12,7 @@ use crate::error::{Error, Result};
 
 /// Docker's default set without CAP_NET_RAW, as in podman: pasta would forward raw packets to the host's
 /// loopback. All capabilities apply to the user namespace only.
-const KEPT: CapabilitySet = CapabilitySet::CHOWN
+pub(super) const KEPT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FSETID)
     .union(CapabilitySet::FOWNER)
@@ -50,11 +51,15 @@ pub(in crate::sandbox) fn drop_capabilities() -> Result<()> {
         match capability_is_in_bounding_set(capability) {
             Ok(true) => remove_capability_from_bounding_set(capability).map_err(failed)?,
             Ok(false) => {}
-            Err(_) => break,
+            Err(Errno::INVAL) => break,
+            Err(error) => return Err(failed(error)),
         }
     }
-    // Kernels without ambient capabilities have none to clear.
-    let _ = clear_ambient_capability_set();
+    match clear_ambient_capability_set() {
+        // EINVAL: a kernel without ambient capabilities.
+        Ok(()) | Err(Errno::INVAL) => {}
+        Err(error) => return Err(failed(error)),
+    }
     let sets =
         CapabilitySets { effective: KEPT, permitted: KEPT, inheritable: CapabilitySet::empty() };
     set_capabilities(None, sets).map_err(failed)
