@@ -1,5 +1,5 @@
 //! Wraps the system calls that no library offers in the form needed here: seccomp without `no_new_privs` and
-//! with a listener, signal dispositions, another process's resource limits, attributes of a mount tree.
+//! with a listener, signal dispositions, another process's resource limits, attributes of a mount tree, Landlock.
 //!
 //! seccompiler and other wrappers set `no_new_privs` first, which would break `su` and `sudo` in a container.
 //! The kernel doesn't require it from a process with CAP_SYS_ADMIN in its user namespace.
@@ -223,5 +223,84 @@ pub(crate) fn set_read_only(tree: impl AsFd) -> io::Result<()> {
             size_of::<MountAttributes>(),
         )
     };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `struct landlock_ruleset_attr`, of the first version.
+#[repr(C)]
+struct LandlockRuleset {
+    handled_access_fs: u64,
+}
+
+/// `struct landlock_path_beneath_attr`.
+#[repr(C, packed)]
+struct LandlockPathBeneath {
+    allowed_access: u64,
+    parent_fd: i32,
+}
+
+/// Returns the version of the kernel's Landlock.
+///
+/// # Errors
+/// ENOSYS or EOPNOTSUPP without Landlock.
+pub(crate) fn landlock_version() -> io::Result<u32> {
+    const VERSION: u32 = 1;
+    let none = std::ptr::null::<LandlockRuleset>();
+    // SAFETY: with this flag, a null pointer and size 0 the call only returns a number.
+    let result =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0_usize, VERSION) };
+    u32::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// Creates a Landlock ruleset that refuses these kinds of access to files, except by its rules.
+///
+/// # Errors
+/// The kernel's errors.
+pub(crate) fn landlock_ruleset(handled: u64) -> io::Result<OwnedFd> {
+    let ruleset = LandlockRuleset { handled_access_fs: handled };
+    // SAFETY: the kernel reads the structure, whose size is given, during the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::from_ref(&ruleset),
+            size_of::<LandlockRuleset>(),
+            0_u32,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call returned a new descriptor that nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(result as i32) })
+}
+
+/// Adds a rule that allows these kinds of access to a file, or to all files below a directory.
+///
+/// # Errors
+/// The kernel's errors; EINVAL for access that the ruleset does not handle.
+pub(crate) fn landlock_allow(ruleset: impl AsFd, tree: impl AsFd, access: u64) -> io::Result<()> {
+    const PATH_BENEATH: u32 = 1;
+    let rule = LandlockPathBeneath { allowed_access: access, parent_fd: tree.as_fd().as_raw_fd() };
+    // SAFETY: the kernel reads the structure during the call; both descriptors are open.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_add_rule,
+            ruleset.as_fd().as_raw_fd(),
+            PATH_BENEATH,
+            std::ptr::from_ref(&rule),
+            0_u32,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Restricts this thread and its children to a ruleset, irrevocably. Needs `no_new_privs` or CAP_SYS_ADMIN.
+///
+/// # Errors
+/// The kernel's errors.
+pub(crate) fn landlock_restrict(ruleset: impl AsFd) -> io::Result<()> {
+    let fd = ruleset.as_fd().as_raw_fd();
+    // SAFETY: the descriptor is open; the call takes no pointer.
+    let result = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, fd, 0_u32) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

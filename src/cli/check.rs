@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::progress::Silent;
 use crate::sandbox::{
     IdMap, Limits, MapMethod, Network, Rootfs, RunSpec, Sandbox, subordinate_ids_advice,
-    why_no_private_network, why_unbounded,
+    why_no_landlock, why_no_private_network, why_unbounded,
 };
 use crate::store::Store;
 use crate::upkeep::{Fault, check_store};
@@ -75,6 +75,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         Finding::of("container", true, sandbox.as_ref().map_err(copied).and_then(container)),
         Finding::of("overlay", true, sandbox.as_ref().map_err(copied).and_then(overlay)),
         Finding::of("network", false, network),
+        Finding::of("landlock", false, landlock()),
         Finding::of("resources", false, resources()),
     ];
     let text = match args.format {
@@ -161,6 +162,13 @@ fn overlay(sandbox: &Sandbox) -> Result<String> {
     }
 }
 
+fn landlock() -> Result<String> {
+    match why_no_landlock() {
+        None => Ok("a second wall around queries and layers".into()),
+        Some(why) => Err(why),
+    }
+}
+
 fn resources() -> Result<String> {
     match why_unbounded()? {
         None => Ok("--memory, --cpus and --pids limit services".into()),
@@ -176,6 +184,7 @@ fn run_true(sandbox: &Sandbox, rootfs: Rootfs, program: &str) -> Result<()> {
         cwd: "/".into(),
         hostname: "svp-check".into(),
         network: Network::None,
+        no_new_privs: true,
     };
     sandbox.run(&spec, None, Limits::default(), &Silent, &mut |_, _| {}).map(drop)
 }

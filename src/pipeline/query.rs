@@ -98,6 +98,7 @@ fn run_query(
         cwd: "/service".into(),
         hostname: "svp-query".into(),
         network: Network::None,
+        no_new_privs: true,
     };
     let mut stdout = Vec::new();
     let mut stderr = Vec::new();

@@ -96,6 +96,8 @@ pub(super) fn run(
         cwd: "/service".into(),
         hostname: hostname.into(),
         network: options.network,
+        // su and sudo work in a container.
+        no_new_privs: false,
     };
     let mut show = |bytes: &[u8]| {
         log.take(bytes);

@@ -15,6 +15,7 @@
 //! | `container` | containers and their processes |
 //! | `network` | the networks of containers |
 //! | `cgroup` | resource limits of a service |
+//! | `landlock` | restricts a stage or a query to its own files |
 //! | `programs` | finds programs of the host |
 //!
 //! Lower modules never import higher ones: `stage`, then `userns`, `trees`, `network` and `cgroup`, then `container`;
@@ -23,6 +24,7 @@
 mod cgroup;
 mod container;
 mod create;
+mod landlock;
 mod network;
 mod programs;
 mod spec;
@@ -37,6 +39,7 @@ pub(crate) use container::join::{JoinSpec, Joined, Signaller, Stdio, join};
 pub(crate) use container::service::{Component, Event, MAX_COMPONENTS, Service, ServiceSpec};
 pub(crate) use container::stdio::{input_pipe, output_pipe, set_nonblocking};
 pub(crate) use create::Sandbox;
+pub(crate) use landlock::why_no_landlock;
 pub(crate) use network::availability::why_not_private as why_no_private_network;
 pub(crate) use network::link_listeners::{LinkListener, MAX_LINKS, link_address};
 pub(crate) use network::ports::{Forward, Transport};

@@ -20,6 +20,8 @@ pub(crate) struct RunSpec {
     pub hostname: String,
     /// The network.
     pub network: Network,
+    /// Whether set-id programs and file capabilities give the command nothing (`no_new_privs`): no query needs them.
+    pub no_new_privs: bool,
 }
 
 // Prints the names of variables only: the values may be secrets.

@@ -58,17 +58,24 @@ pub(crate) fn run_if_stage() -> Option<ExitCode> {
 }
 
 fn run() -> Result<(), ()> {
-    close_inherited();
+    let closed = close_inherited();
     diagnostics::start_inherited();
     die_with_parent();
     fd_limit::lower_limit();
     // A new session: the container gets no controlling terminal, and svp alone handles Ctrl-C.
-    let _ = nix::unistd::setsid();
+    let session = nix::unistd::setsid();
     rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
     let channel = Channel::from_stdin().map_err(drop)?;
     let (request, fds) = receive_request(&channel).map_err(drop)?.ok_or(())?;
     check_parent(&channel).map_err(drop)?;
-    dispatch(&channel, request, fds).map_err(|error| {
+    let closed = closed.map_err(|error| {
+        Error::sandbox("can't close the caller's files in a stage")
+            .source(error)
+            .hint("mount /proc: as root: mount -t proc proc /proc")
+    });
+    let session = session.map_err(|errno| Error::sandbox("can't create a session").source(errno));
+    let ready = closed.and(session.map(drop));
+    ready.and_then(|()| dispatch(&channel, request, fds)).map_err(|error| {
         // The peer may be gone.
         let _ = reply_error(&channel, error);
     })

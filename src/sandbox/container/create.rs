@@ -2,6 +2,7 @@
 
 use std::fs::File;
 
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
 
@@ -87,8 +88,13 @@ pub(in crate::sandbox) fn create(channel: &Channel, container: &Container) -> Re
     }
     unshare(flags)
         .map_err(|errno| Error::sandbox("can't create the container's namespaces").source(errno))?;
-    // Optional: not all kernels have cgroup namespaces.
-    let _ = unshare(CloneFlags::CLONE_NEWCGROUP);
+    match unshare(CloneFlags::CLONE_NEWCGROUP) {
+        // EINVAL: the kernel has no cgroup namespaces.
+        Ok(()) | Err(Errno::EINVAL) => {}
+        Err(errno) => {
+            return Err(Error::sandbox("can't create a cgroup namespace").source(errno));
+        }
+    }
     overlay::make_private()?;
     if let Rootfs::Layers(layers) = &container.rootfs {
         overlay::enter(layers)?;

@@ -2,16 +2,19 @@
 //!
 //! It starts *before* pivot_root: afterwards the dynamic loader would load the image's C library.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use rustix::fs::{Mode, OFlags};
+use rustix::thread::set_no_new_privs;
 use serde::{Deserialize, Serialize};
 
-use super::{capabilities, mknod, seccomp};
+use super::{capabilities, mknod, mounts, seccomp};
 use crate::channel::Channel;
 use crate::error::{Cause, Error, Result};
+use crate::sandbox::landlock::{self, Access};
 use crate::sandbox::stage::process::{die_with_parent, reset_signals};
 use crate::sandbox::stage::protocol::{Descriptors, Request, reply, reply_with};
 
@@ -21,6 +24,9 @@ pub(in crate::sandbox) struct ExecRequest {
     pub(in crate::sandbox) argv: Vec<String>,
     pub(in crate::sandbox) env: Vec<(String, String)>,
     pub(in crate::sandbox) cwd: String,
+    pub(in crate::sandbox) no_new_privs: bool,
+    /// Whether the root file system has the host's programs.
+    pub(in crate::sandbox) host_tools: bool,
 }
 
 impl Request for ExecRequest {
@@ -41,6 +47,14 @@ fn exec(channel: &Channel, request: ExecRequest, stdout: OwnedFd, stderr: OwnedF
         return Ok(());
     }
     confine(channel)?;
+    if request.no_new_privs {
+        set_no_new_privs(true).map_err(|error| {
+            Error::sandbox("can't set no_new_privs").source(std::io::Error::from(error))
+        })?;
+    }
+    if request.host_tools {
+        restrict_to_host_tools()?;
+    }
     let program = &request.argv[0];
     let error = Command::new(program)
         .args(&request.argv[1..])
@@ -52,6 +66,24 @@ fn exec(channel: &Channel, request: ExecRequest, stdout: OwnedFd, stderr: OwnedF
         .stderr(stderr)
         .exec();
     Err(cannot_run(program, &request.cwd, error))
+}
+
+/// Adds a second wall to the read-only mounts of the host's files: Landlock refuses to write anywhere but in the
+/// directories of the container's own.
+fn restrict_to_host_tools() -> Result<()> {
+    let mut rules = vec![(open_directory("/")?, Access::Execute)];
+    for path in mounts::WRITABLE {
+        rules.push((open_directory(path)?, Access::Write));
+    }
+    let rules: Vec<_> = rules.iter().map(|(fd, access)| (fd.as_fd(), *access)).collect();
+    landlock::restrict(&rules)
+}
+
+fn open_directory(path: &str) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map_err(|error| {
+        Error::sandbox(format!("can't open {path}")).source(std::io::Error::from(error))
+    })
 }
 
 /// Confines this process like a component, and sends the listener for `mknod` over `channel`.

@@ -15,7 +15,7 @@ use super::mknod;
 use super::rootfs::{create_root, pivot};
 use crate::channel::Channel;
 use crate::error::{Error, Result};
-use crate::sandbox::spec::{End, RunEnd};
+use crate::sandbox::spec::{End, Rootfs, RunEnd};
 use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::protocol::{Descriptors, Request};
 
@@ -26,6 +26,7 @@ pub(in crate::sandbox) struct InitRequest {
     pub(in crate::sandbox) argv: Vec<String>,
     pub(in crate::sandbox) env: Vec<(String, String)>,
     pub(in crate::sandbox) cwd: String,
+    pub(in crate::sandbox) no_new_privs: bool,
 }
 
 impl Request for InitRequest {
@@ -43,9 +44,10 @@ fn init(
     stderr: OwnedFd,
     pack: Option<OwnedFd>,
 ) -> Result<RunEnd> {
-    let InitRequest { container, argv, env, cwd } = request;
+    let InitRequest { container, argv, env, cwd, no_new_privs } = request;
     let (root, mut provided) = create_root(&container, pack)?;
-    let exec = ExecRequest { argv, env, cwd };
+    let host_tools = matches!(container.rootfs, Rootfs::HostTools);
+    let exec = ExecRequest { argv, env, cwd, no_new_privs, host_tools };
     let mut command = Stage::start(Path::new("/"), &exec, &[stdout.as_fd(), stderr.as_fd()])?;
     drop((stdout, stderr));
     // The stage has loaded the host's libraries: from here on it needs no file of the host.

@@ -183,8 +183,11 @@ fn stage(
         flags |= CloneFlags::CLONE_NEWNET;
     }
     setns(&init, flags).map_err(cannot_join)?;
-    // Optional: not all kernels have cgroup namespaces.
-    let _ = setns(&init, CloneFlags::CLONE_NEWCGROUP);
+    match setns(&init, CloneFlags::CLONE_NEWCGROUP) {
+        // EINVAL: the kernel has no cgroup namespaces.
+        Ok(()) | Err(nix::errno::Errno::EINVAL) => {}
+        Err(errno) => return Err(cannot_join(errno)),
+    }
     if let Some(number) = pid_of(&init) {
         copy_limits_of(number);
     }

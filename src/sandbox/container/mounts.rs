@@ -30,7 +30,7 @@ pub(in crate::sandbox) enum Step {
     Mount(String, &'static str, MountFlags, String),
     /// Bind-mount a file or directory of the host.
     Bind { source: String, at: String, read_only: bool },
-    /// Make this path read-only.
+    /// Make this path read-only, if it exists.
     ReadOnly(String),
     /// Mask a file or directory, if it exists.
     Mask(String),
@@ -86,7 +86,7 @@ fn one(root: BorrowedFd<'_>, step: &Step) -> Result<(), StepError> {
             if *read_only { make_read_only(root, path).map_err(at(path)) } else { Ok(()) }
         }
         Step::ReadOnly(path) => {
-            let Ok(here) = target(root, path) else { return Ok(()) };
+            let Some(here) = existing(root, path).map_err(at(path))? else { return Ok(()) };
             mount_bind_recursive(fd_path(&here), fd_path(&here)).map_err(at(path))?;
             make_read_only(root, path).map_err(at(path))
         }
@@ -196,7 +196,7 @@ fn create_mount_point(root: BorrowedFd<'_>, path: &str, is_dir: bool) -> std::io
 }
 
 fn mask(root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<()> {
-    let Ok(here) = target(root, path) else { return Ok(()) };
+    let Some(here) = existing(root, path)? else { return Ok(()) };
     let stat = rustix::fs::statat(&here, "", AtFlags::EMPTY_PATH)?;
     if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() {
         let flags =
@@ -229,6 +229,15 @@ pub(super) fn make_read_only(root: BorrowedFd<'_>, path: &str) -> rustix::io::Re
 fn target(root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+}
+
+/// As [`target`]; `None` if nothing exists at the path. No other failure may leave a path visible or writable.
+fn existing(root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<Option<OwnedFd>> {
+    match target(root, path) {
+        Ok(here) => Ok(Some(here)),
+        Err(rustix::io::Errno::NOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn fd_path(fd: &OwnedFd) -> String {
@@ -316,12 +325,50 @@ pub(in crate::sandbox) fn host_tools() -> Vec<Step> {
         }
     }
     steps.push(Step::Dir("tmp".into(), 0o1777));
+    steps.push(Step::Dir("root".into(), 0o700));
     steps.push(Step::Dir("proc".into(), 0o755));
     steps.push(Step::Dir("dev".into(), 0o755));
     steps.push(Step::Dir("service".into(), 0o755));
     steps
 }
 
+/// The directories of [`host_tools`] that belong to the container.
+pub(super) const WRITABLE: [&str; 4] = ["/tmp", "/root", "/dev", "/proc"];
+
 fn bind_host(name: &str) -> Step {
     Step::Bind { source: format!("/{name}"), at: name.into(), read_only: true }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn only_what_is_missing_needs_no_mask() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        std::os::unix::fs::symlink("loop", dir.path().join("loop")).unwrap();
+        std::os::unix::fs::symlink("missing", dir.path().join("dangling")).unwrap();
+        let root = File::open(dir.path()).unwrap();
+        let long = "x".repeat(300);
+        for (path, expected) in [
+            ("missing", true),
+            ("missing/below", true),
+            ("dangling", true),
+            ("file/below", false),
+            ("loop", false),
+            ("loop/below", false),
+            (&long, false),
+        ] {
+            for step in [Step::Mask(path.into()), Step::ReadOnly(path.into())] {
+                let applied = apply(root.as_fd(), &[step]);
+                assert_eq!(applied.is_ok(), expected, "{path}: {applied:?}");
+                if let Err(error) = applied {
+                    assert!(error.to_string().contains(path), "{error}");
+                }
+            }
+        }
+    }
 }

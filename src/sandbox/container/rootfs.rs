@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::unistd::{chdir, pivot_root};
+use rustix::fs::OFlags;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::create::Container;
@@ -12,6 +13,7 @@ use super::mounts::{self, Step};
 use super::provided::Provided;
 use super::sysfs::mount_sys;
 use crate::error::{Error, IoContext, Result};
+use crate::rootfs::open_in_root;
 use crate::sandbox::spec::Rootfs;
 use crate::sandbox::trees::overlay;
 use crate::sandbox::trees::unpack::unpack_pack;
@@ -45,14 +47,22 @@ fn layers_root(container: &Container) -> Result<(OwnedFd, Provided)> {
         let file = files.join(name);
         std::fs::write(&file, content).io("write", &file)?;
         let source = file.to_string_lossy().into_owned();
-        let step = Step::Bind { source, at: format!("etc/{name}"), read_only: false };
-        // Fails only for an image whose /etc is a file or a dangling link: it has no directory for these files.
-        if mounts::apply(root.as_fd(), &[step]).is_ok() {
-            provided.add(path, File::open(&file).io("open", &file)?, content);
+        let at = format!("etc/{name}");
+        // An image whose /etc is a file or leads nowhere has no directory for these files.
+        match open_in_root(root.as_fd(), Path::new(&at), OFlags::PATH) {
+            Err(error) if leads_nowhere(&error) => continue,
+            other => other.map(drop).io("open in the container", path)?,
         }
+        mounts::apply(root.as_fd(), &[Step::Bind { source, at, read_only: false }])?;
+        provided.add(path, File::open(&file).io("open", &file)?, content);
     }
     mounts::bind_all(root.as_fd(), &container.binds)?;
     Ok((root, provided))
+}
+
+fn leads_nowhere(error: &std::io::Error) -> bool {
+    let nowhere = [libc::ENOENT, libc::ENOTDIR, libc::ELOOP, libc::ENAMETOOLONG];
+    error.raw_os_error().is_some_and(|errno| nowhere.contains(&errno))
 }
 
 /// Mounts a tmpfs with the host's programs read-only and the pack at /service; returns its root.

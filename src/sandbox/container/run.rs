@@ -90,8 +90,10 @@ impl Sandbox {
         let host_access = HostAccess::BUILD;
         let (container, resolver) =
             self.container(spec.rootfs.clone(), Vec::new(), &spec.hostname, network, host_access);
-        let RunSpec { argv, env, cwd, .. } = spec.clone();
-        let request = RunRequest(InitRequest { container: container.clone(), argv, env, cwd });
+        let RunSpec { argv, env, cwd, no_new_privs, .. } = spec.clone();
+        let container_copy = container.clone();
+        let request = InitRequest { container: container_copy, argv, env, cwd, no_new_privs };
+        let request = RunRequest(request);
         let ((stdout, stdout_end), (stderr, stderr_end)) = (output_pipe()?, output_pipe()?);
         set_nonblocking(&stdout);
         set_nonblocking(&stderr);

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount,
 };
@@ -52,7 +53,7 @@ pub(in crate::sandbox) fn mount_sys(root: BorrowedFd<'_>, own_network: bool) -> 
         return Ok(());
     }
     let mut hidden: Vec<String> = HIDDEN.map(str::to_owned).to_vec();
-    hidden.extend(thermal_events());
+    hidden.extend(thermal_events().map_err(not_hidden)?);
     if !is_new {
         hidden.extend(HIDDEN_OF_HOST.map(str::to_owned));
     }
@@ -81,15 +82,28 @@ fn directory(root: BorrowedFd<'_>, path: &str) -> Option<OwnedFd> {
     open_in_root(root, Path::new(path), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC).ok()
 }
 
-fn thermal_events() -> Vec<String> {
+/// Returns the directories of the processors' thermal events. The host's /sys lists the same processors as a new one.
+fn thermal_events() -> io::Result<Vec<String>> {
     let dir = "sys/devices/system/cpu";
-    let Ok(entries) = std::fs::read_dir(Path::new("/").join(dir)) else { return Vec::new() };
-    let throttle = |entry: std::fs::DirEntry| {
-        let name = entry.file_name().into_string().ok()?;
-        let path = entry.path().join("thermal_throttle");
-        path.is_dir().then(|| format!("{dir}/{name}/thermal_throttle"))
+    let entries = match std::fs::read_dir(Path::new("/").join(dir)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
     };
-    entries.flatten().filter_map(throttle).collect()
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        // The kernel's names are ASCII. Not every processor has the directory.
+        if let Ok(name) = entry.file_name().into_string()
+            && name.starts_with("cpu")
+        {
+            found.push(format!("{dir}/{name}/thermal_throttle"));
+        }
+    }
+    Ok(found)
+}
+
+fn not_hidden(error: io::Error) -> Error {
+    Error::sandbox("can't hide the host's part of /sys in the container").source(error)
 }
 
 /// Mounts the container's cgroups at /sys/fs/cgroup, as the host has them.
@@ -98,7 +112,7 @@ fn mount_cgroups(root: BorrowedFd<'_>, is_new: bool) -> Result<()> {
     let mounts = visible();
     if let [one] = &mounts[..]
         && one.name.is_empty()
-        && mount_cgroup(root, AT, one)
+        && mount_cgroup(root, AT, one)?
     {
         return Ok(());
     }
@@ -112,7 +126,7 @@ fn mount_cgroups(root: BorrowedFd<'_>, is_new: bool) -> Result<()> {
     for one in mounts.iter().filter(|one| !one.name.is_empty()) {
         let at = format!("{AT}/{}", one.name);
         apply(root, &[Step::Dir(at.clone(), 0o755)])?;
-        if !mount_cgroup(root, &at, one) {
+        if !mount_cgroup(root, &at, one)? {
             // An empty directory is harmless.
             let _ = rustix::fs::unlinkat(root, at.as_str(), rustix::fs::AtFlags::REMOVEDIR);
             continue;
@@ -130,7 +144,7 @@ fn mount_cgroups(root: BorrowedFd<'_>, is_new: bool) -> Result<()> {
 
 /// Mounts one hierarchy, whose root is the container's cgroup; returns whether it is mounted. Never mounts the root of
 /// the hierarchy itself, which has no limits and shows the whole host.
-fn mount_cgroup(root: BorrowedFd<'_>, at: &str, mount: &CgroupMount) -> bool {
+fn mount_cgroup(root: BorrowedFd<'_>, at: &str, mount: &CgroupMount) -> Result<bool> {
     let mut options = String::new();
     for name in &mount.controllers {
         let comma = if options.is_empty() { "" } else { "," };
@@ -139,16 +153,20 @@ fn mount_cgroup(root: BorrowedFd<'_>, at: &str, mount: &CgroupMount) -> bool {
     }
     let kind = if mount.unified { "cgroup2" } else { "cgroup" };
     if apply(root, &[Step::Mount(at.to_owned(), kind, CLOSED, options)]).is_err() {
-        return false;
+        return Ok(false);
     }
-    let Some(mounted) = directory(root, at) else { return false };
-    let has = |file: &str| rustix::fs::statat(&mounted, file, rustix::fs::AtFlags::empty()).is_ok();
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let mounted = open_in_root(root, Path::new(at), flags).map_err(not_hidden)?;
+    let has = |file: &str| match rustix::fs::statat(&mounted, file, rustix::fs::AtFlags::empty()) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(not_hidden(error.into())),
+    };
     // The kernel has these files only there, respectively everywhere else.
-    let is_root = if mount.unified { !has("cgroup.type") } else { has("release_agent") };
+    let is_root = if mount.unified { !has("cgroup.type")? } else { has("release_agent")? };
     if is_root {
         let path = format!("/proc/self/fd/{}", mounted.as_fd().as_raw_fd());
-        // If it stayed, it would be read-only all the same.
-        return unmount(path, UnmountFlags::DETACH).is_err();
+        unmount(path, UnmountFlags::DETACH).map_err(|error| not_hidden(error.into()))?;
     }
-    true
+    Ok(!is_root)
 }

@@ -6,10 +6,11 @@
 use std::fs::File;
 use std::io::Read;
 
-use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, setresgid, setresuid};
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, Result};
+use crate::sandbox::userns::namespace::set_groups;
 
 /// The maximum number of bytes read from a file.
 const MAX_BYTES: u64 = 1 << 20;
@@ -86,8 +87,7 @@ impl User {
         };
         let groups: Vec<_> = std::iter::once(&self.gid).chain(&self.groups).collect();
         let groups: Vec<_> = groups.into_iter().map(|gid| Gid::from_raw(*gid)).collect();
-        // With a single-id map, setgroups is denied, and root is the only user.
-        let _ = setgroups(&groups);
+        set_groups(&groups).map_err(failed)?;
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
         setresgid(gid, gid, gid).map_err(failed)?;
         setresuid(uid, uid, uid).map_err(failed)

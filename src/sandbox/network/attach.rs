@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use super::egress_filter;
 use super::pasta::{self, Pasta};
 use super::plan::Plan;
 use super::port_forwarder::{self, PortForwarderRequest};
@@ -59,6 +60,7 @@ impl AttachedNetwork {
         if !self.pasta.is_alive() {
             let within = self.backoff.ready_within();
             self.pasta = pasta::start_pasta(user_namespace, &self.namespace, plan, within)?;
+            egress_filter::start(user_namespace, &self.namespace, plan.host_access)?;
             reconnected = true;
         }
         let rest = port_forwarder::split(&plan.forwards).1;
@@ -84,6 +86,8 @@ pub(in crate::sandbox) fn attach<R>(
     // An interrupt also kills pasta: report the interrupt, not pasta's end.
     interrupt::check()?;
     let pasta = pasta.map_err(AttachError::NoPasta)?;
+    // A failure is no reason for the host's network, which has no filter at all.
+    egress_filter::start(user_namespace, &namespace, plan.host_access)?;
     let rest = port_forwarder::split(&plan.forwards).1;
     let port_forwarder = port_forwarder::start(user_namespace, &namespace, rest)?;
     stage.send(&(), &[])?;

@@ -40,6 +40,9 @@ const LOOPBACKS: [Prefix; 2] =
 /// IPv6 link-local addresses: the gateway is reachable through them too.
 const LINK_LOCAL: Prefix = (IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), 10);
 
+/// The maximum size of a routing table: enough for all routes of the internet.
+const MAX_TABLE: u64 = 256 << 20;
+
 /// The priority of the rules; the kernel's rule for local addresses has 0.
 const PRIORITY: u32 = 100;
 
@@ -67,9 +70,11 @@ pub(in crate::sandbox) fn start(
     let request = EgressFilterRequest {
         gateways: match host_access.gateway {
             true => Vec::new(),
-            false => gateways().into_iter().map(whole).chain([LINK_LOCAL]).collect(),
+            false => {
+                gateways().map_err(no_routes)?.into_iter().map(whole).chain([LINK_LOCAL]).collect()
+            }
         },
-        defaults: default_gateways(),
+        defaults: default_gateways().map_err(no_routes)?,
         host: host_access.host,
     };
     let fds = [user_namespace.as_fd(), network_namespace.as_fd()];
@@ -93,15 +98,11 @@ fn install(request: &EgressFilterRequest, network: OwnedFd) -> Result<()> {
     let no_host = (!request.host).then_some(&(IpAddr::V4(HOST), 32));
     let blocked = LOOPBACKS.iter().chain(&CLOUD_METADATA).chain(&request.gateways).chain(no_host);
     for network in blocked {
-        // Without routing rules in the kernel, fall back to routes, which block all sockets except those bound to an
-        // interface.
-        if netlink::add_unreachable_rule(*network, PRIORITY).is_err() {
-            // Best effort: fails, harmlessly, in a network without IPv6.
-            let _ = netlink::add_unreachable_route(*network);
-        }
+        let added = netlink::add_unreachable_rule(*network, PRIORITY);
+        blocked_or_absent(*network, added).map_err(|error| not_blocked(*network, error))?;
         if let (IpAddr::V4(address), bits) = *network {
-            // Best effort: without IPsec in the kernel, sockets bound to an interface get through.
-            let _ = netlink::add_block_policy(address, bits);
+            netlink::add_block_policy(address, bits)
+                .map_err(|error| not_blocked(*network, error))?;
         }
     }
     if request.host {
@@ -109,17 +110,42 @@ fn install(request: &EgressFilterRequest, network: OwnedFd) -> Result<()> {
             pasta_interface().and_then(|index| netlink::add_default_route(index, HOST.into()));
         added.map_err(|error| Error::sandbox("can't add the route to the host").source(error))?;
     } else {
-        // pasta may have skipped one of the host's routes on purpose, so ignore errors.
-        let _ = add_missing_routes(&request.defaults);
+        add_missing_routes(&request.defaults)
+            .map_err(|error| Error::sandbox("can't add the default route").source(error))?;
     }
     Ok(())
+}
+
+/// Passes over the one failure that blocks the network by itself: a kernel without IPv6 sends no packet of it.
+fn blocked_or_absent((address, _): Prefix, added: std::io::Result<()>) -> std::io::Result<()> {
+    match added {
+        Err(error) if address.is_ipv6() && error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+fn not_blocked((address, bits): Prefix, error: std::io::Error) -> Error {
+    Error::sandbox(format!("can't block {address}/{bits} in the private network"))
+        .source(error)
+        .hint(
+            "use a kernel with CONFIG_IP_MULTIPLE_TABLES, CONFIG_IPV6_MULTIPLE_TABLES and CONFIG_XFRM_USER (as root: \
+             modprobe xfrm_user), or --network none, or --network host, which reaches all that this host reaches",
+        )
+}
+
+fn no_routes(error: std::io::Error) -> Error {
+    Error::sandbox("can't read this host's routes, which tell the gateways to block")
+        .source(error)
+        .hint("mount /proc: as root: mount -t proc proc /proc")
 }
 
 /// Adds the default routes that a restarted pasta could not add: the rules are in place by then, and the kernel rejects
 /// a gateway that they block, unless the route is flagged on-link. pasta ignores that error.
 fn add_missing_routes(gateways: &[IpAddr]) -> std::io::Result<()> {
-    let existing = default_gateways();
-    let v6 = has_global_v6();
+    let existing = default_gateways()?;
+    let v6 = has_global_v6()?;
     for is_v4 in [true, false] {
         let missing = !existing.iter().any(|gateway| gateway.is_ipv4() == is_v4) && (is_v4 || v6);
         let gateway = gateways.iter().find(|gateway| gateway.is_ipv4() == is_v4);
@@ -131,43 +157,54 @@ fn add_missing_routes(gateways: &[IpAddr]) -> std::io::Result<()> {
 }
 
 /// Whether this network has a global IPv6 address.
-fn has_global_v6() -> bool {
+fn has_global_v6() -> std::io::Result<bool> {
     // Fields: address, interface index, prefix length, scope, …
     let scope = |line: &str| Some(line.split_whitespace().nth(3)? == "00");
-    read("/proc/thread-self/net/if_inet6").lines().any(|line| scope(line) == Some(true))
+    Ok(read_v6("if_inet6")?.lines().any(|line| scope(line) == Some(true)))
 }
 
 /// Returns the index of pasta's interface: the one with routes.
 fn pasta_interface() -> std::io::Result<u32> {
-    let routes = read("/proc/thread-self/net/route");
+    let routes = read("route")?;
     let names = routes.lines().skip(1).filter_map(|line| line.split_whitespace().next());
     let name = names.into_iter().find(|name| !["lo", link_listeners::INTERFACE].contains(name));
     netlink::index_of(name.ok_or(std::io::ErrorKind::NotFound)?)
 }
 
 /// Returns the gateways of this process's network, without IPv6 link-local ones, which are blocked as a whole.
-pub(in crate::sandbox) fn gateways() -> Vec<IpAddr> {
-    let v4 = read("/proc/thread-self/net/route");
-    let v6 = read("/proc/thread-self/net/ipv6_route");
-    v4.lines().filter_map(gateway_v4).chain(v6.lines().filter_map(gateway_v6)).collect()
+///
+/// # Errors
+/// Those of reading the kernel's tables.
+pub(in crate::sandbox) fn gateways() -> std::io::Result<Vec<IpAddr>> {
+    let (v4, v6) = (read("route")?, read_v6("ipv6_route")?);
+    Ok(v4.lines().filter_map(gateway_v4).chain(v6.lines().filter_map(gateway_v6)).collect())
 }
 
 /// Returns the gateways of the default routes.
-fn default_gateways() -> Vec<IpAddr> {
-    let v4 = read("/proc/thread-self/net/route");
-    let v6 = read("/proc/thread-self/net/ipv6_route");
+fn default_gateways() -> std::io::Result<Vec<IpAddr>> {
+    let (v4, v6) = (read("route")?, read_v6("ipv6_route")?);
     let v4 = v4.lines().skip(1).filter(|line| is_default_v4(line)).filter_map(gateway_v4);
     let v6 = v6.lines().filter(|line| is_default_v6(line)).filter_map(gateway_v6);
-    v4.chain(v6).collect()
+    Ok(v4.chain(v6).collect())
 }
 
-fn read(path: &str) -> String {
+/// Reads a table of the kernel's network as a whole: a route that is not read would not be blocked.
+fn read(table: &str) -> std::io::Result<String> {
     let mut text = String::new();
-    if let Ok(file) = File::open(path) {
-        // Parse the part that could be read.
-        let _ = file.take(1 << 20).read_to_string(&mut text);
+    let file = File::open(format!("/proc/thread-self/net/{table}"))?;
+    file.take(MAX_TABLE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_TABLE {
+        return Err(std::io::Error::other(format!("{table} has more than {MAX_TABLE} bytes")));
     }
-    text
+    Ok(text)
+}
+
+/// As [`read`]; a kernel without IPv6 does not have its tables.
+fn read_v6(table: &str) -> std::io::Result<String> {
+    match read(table) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        other => other,
+    }
 }
 
 fn is_default_v4(line: &str) -> bool {
@@ -201,6 +238,19 @@ impl HostAccess {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_ipv6_that_the_kernel_lacks_needs_no_rule() {
+        let failed = |errno| Err(std::io::Error::from_raw_os_error(errno));
+        let [v4, v6] = LOOPBACKS;
+        assert!(blocked_or_absent(v4, Ok(())).is_ok());
+        assert!(blocked_or_absent(v6, failed(libc::EAFNOSUPPORT)).is_ok());
+        assert!(blocked_or_absent(v4, failed(libc::EAFNOSUPPORT)).is_err());
+        for errno in [libc::EPERM, libc::EOPNOTSUPP, libc::ENOMEM, libc::EPROTONOSUPPORT] {
+            assert!(blocked_or_absent(v6, failed(errno)).is_err());
+            assert!(blocked_or_absent(v4, failed(errno)).is_err());
+        }
+    }
 
     #[test]
     fn gateways_are_read_from_routes() {

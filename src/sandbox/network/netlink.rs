@@ -177,20 +177,6 @@ pub(in crate::sandbox) fn add_default_route(index: u32, gateway: IpAddr) -> io::
     request(RTM_NEWROUTE, REQUEST_ACK | CREATE | REPLACE, &body)
 }
 
-/// Adds a route that makes connections to a network fail immediately.
-///
-/// # Errors
-/// Errors of the kernel.
-pub(in crate::sandbox) fn add_unreachable_route((address, bits): Prefix) -> io::Result<()> {
-    let (family, octets) = parts(address);
-    let mut body = vec![family, bits, 0, 0];
-    body.extend([libc::RT_TABLE_MAIN, 4, libc::RT_SCOPE_UNIVERSE, libc::RTN_UNREACHABLE]);
-    body.extend(0u32.to_ne_bytes());
-    // RTA_DST.
-    body.extend(attribute(1, &octets));
-    request(RTM_NEWROUTE, REQUEST_ACK | CREATE | REPLACE, &body)
-}
-
 /// Adds a rule that makes connections to a network fail immediately, on any interface.
 ///
 /// # Errors

@@ -16,7 +16,7 @@ use log::debug;
 use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
 
-use super::egress_filter::{self, HOST, HOST_V6};
+use super::egress_filter::{HOST, HOST_V6};
 use super::plan::Plan;
 use super::port_forwarder;
 use super::ports::{Forward, Transport};
@@ -85,7 +85,8 @@ impl Drop for Pasta {
     }
 }
 
-/// Starts pasta for a network namespace and waits until it forwards packets.
+/// Starts pasta for a network namespace and waits until it forwards packets. Nothing may run there before
+/// [`egress_filter`](super::egress_filter) has restricted it.
 pub(in crate::sandbox) fn start_pasta(
     user_namespace: &OwnedFd,
     network_namespace: &OwnedFd,
@@ -117,7 +118,6 @@ pub(in crate::sandbox) fn start_pasta(
         _ => 0,
     };
     if length > 0 {
-        egress_filter::start(user_namespace, network_namespace, plan.host_access)?;
         return Ok(pasta);
     }
     match (polled, &mut pasta.stage) {

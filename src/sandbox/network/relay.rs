@@ -53,7 +53,11 @@ pub(in crate::sandbox) fn local_targets(port: u16, peer: IpAddr) -> Vec<SocketAd
         return targets(port, peer, &[]);
     }
     // Addresses of pasta's interface only: the other interface leads to the linked services.
-    let links = netlink::index_of(link_listeners::INTERFACE).unwrap_or_default();
+    let links = match netlink::index_of(link_listeners::INTERFACE) {
+        Ok(index) => index,
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => 0,
+        Err(_) => return Vec::new(),
+    };
     let all = netlink::addresses().unwrap_or_default();
     let own: Vec<IpAddr> = all.into_iter().filter(|a| a.0 != links).map(|a| a.1).collect();
     targets(port, peer, &own)

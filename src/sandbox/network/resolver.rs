@@ -30,7 +30,11 @@ impl Resolver {
 
     /// Returns a resolver that works in a private network.
     pub(in crate::sandbox) fn private(host_access: HostAccess) -> Resolver {
-        let blocked = if host_access.gateway { Vec::new() } else { gateways() };
+        // Without the routes no container starts: see egress_filter.
+        let blocked = match host_access.gateway {
+            true => Vec::new(),
+            false => gateways().unwrap_or_default(),
+        };
         Resolver::private_from(&read_bounded("/etc/resolv.conf"), &blocked)
     }
 

@@ -15,16 +15,19 @@ const DYING: Duration = Duration::from_secs(5);
 
 /// Closes all descriptors but the three standard ones: a process that outlives the command must not keep open the files
 /// that it inherited from svp's caller. Call it before anything is opened.
-pub(crate) fn close_inherited() {
-    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
-    let numbers: Vec<i32> = entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|number| *number > 2)
-        .collect();
-    for number in numbers {
+///
+/// # Errors
+/// Those of reading /proc/self/fd, which is missing where /proc is not mounted.
+pub(crate) fn close_inherited() -> std::io::Result<()> {
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        numbers.extend(entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
+    }
+    for number in numbers.into_iter().filter(|number| *number > 2) {
         // EBADF: closed already.
         let _ = nix::unistd::close(number);
     }
+    Ok(())
 }
 
 /// Makes the kernel kill this process when its parent ends. A change of credentials resets this.

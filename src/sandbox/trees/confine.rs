@@ -1,13 +1,14 @@
 //! Confines a stage: a private mount namespace, and a root that contains nothing of the host.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::sched::{CloneFlags, unshare};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 
 use super::overlay;
 use crate::error::{Error, Result};
+use crate::sandbox::landlock::{self, Access};
 
 /// Creates new mount, network and IPC namespaces for this process.
 pub(in crate::sandbox) fn own_mounts() -> Result<()> {
@@ -20,21 +21,39 @@ pub(in crate::sandbox) fn own_mounts() -> Result<()> {
 
 /// Replaces this process's root with an otherwise empty file system that contains the directory at `path`. Of the host,
 /// only this process's descriptors stay visible, in /proc/self/fd, where libraries expect them.
-pub(in crate::sandbox) fn confine_to(path: &str) -> Result<OwnedFd> {
-    confine_fd(path, &overlay::open(path)?)
+///
+/// Landlock is the second wall: this process and its later threads can read the trees in `read`, which are open already,
+/// and write only in the directory.
+pub(in crate::sandbox) fn confine_to(path: &str, read: &[&OwnedFd]) -> Result<OwnedFd> {
+    confine_fd(path, &overlay::open(path)?, read)
 }
 
 /// As [`confine_to`], for an open directory; the empty file system is mounted at `at`.
-pub(in crate::sandbox) fn confine_fd(at: &str, tree: &OwnedFd) -> Result<OwnedFd> {
-    let mut trees = confine_all(at, &[tree])?;
+pub(in crate::sandbox) fn confine_fd(
+    at: &str,
+    tree: &OwnedFd,
+    read: &[&OwnedFd],
+) -> Result<OwnedFd> {
+    let mut trees = confine_all(at, &[tree], read)?;
     trees.pop().ok_or_else(|| Error::sandbox("no tree to confine a stage to"))
 }
 
 /// As [`confine_fd`], for several directories.
-pub(in crate::sandbox) fn confine_all(at: &str, trees: &[&OwnedFd]) -> Result<Vec<OwnedFd>> {
+pub(in crate::sandbox) fn confine_all(
+    at: &str,
+    trees: &[&OwnedFd],
+    read: &[&OwnedFd],
+) -> Result<Vec<OwnedFd>> {
     confine(at, trees)
         .map_err(|error| Error::sandbox(format!("can't confine a stage to {at}")).source(error))?;
-    (0..trees.len()).map(|n| overlay::open(format!("/tree{n}"))).collect()
+    let open = |n| overlay::open(format!("/tree{n}"));
+    let trees = (0..trees.len()).map(open).collect::<Result<Vec<_>>>()?;
+    let descriptors = overlay::open("/proc")?;
+    let readable = read.iter().copied().chain([&descriptors]);
+    let rules = trees.iter().map(|tree| (tree.as_fd(), Access::Write));
+    let rules: Vec<_> = rules.chain(readable.map(|fd| (fd.as_fd(), Access::Read))).collect();
+    landlock::restrict(&rules)?;
+    Ok(trees)
 }
 
 fn confine(at: &str, trees: &[&OwnedFd]) -> io::Result<()> {

@@ -66,7 +66,7 @@ fn write_diff(request: &DiffRequest, blob: OwnedFd) -> Result<WrittenLayer> {
     let upper = overlay::open("../upper")?;
     // Before the mounts are detached: below a detached one openat2 returns EAGAIN for every `..` in a link.
     let unmapped = MappedIds::of_this_process().find_unmapped(before.as_fd(), upper.as_fd());
-    confine_to("../empty")?;
+    confine_to("../empty", &[&before, &upper])?;
     let stored = DigestWriter::new(BufWriter::with_capacity(1 << 18, File::from(blob)));
     let encoder = Encoder::new(stored, request.compression, request.threads)?;
     let mut tar = DigestWriter::new(encoder);

@@ -54,7 +54,7 @@ fn unpack(request: &UnpackRequest, blob: OwnedFd) -> Result<UnpackReport> {
             .map_err(|errno| Error::sandbox("can't return to the layer store").source(errno))?;
         Some(lower)
     };
-    let root = confine_to(&request.into)?;
+    let root = confine_to(&request.into, &Vec::from_iter(&lower))?;
     let options = UnpackOptions {
         mode: UnpackMode::Overlay,
         ids: request.ids.clone(),

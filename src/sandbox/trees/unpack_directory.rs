@@ -115,7 +115,7 @@ fn clear_stage() -> Result<()> {
 /// Creates a mount namespace that contains nothing but the stage's directory.
 fn enter() -> Result<OwnedFd> {
     own_mounts()?;
-    confine_fd("/dev", &overlay::open(".")?)
+    confine_fd("/dev", &overlay::open(".")?, &[])
 }
 
 /// Becomes root, in a new user namespace if necessary; returns the ids that files can have.

@@ -194,7 +194,7 @@ fn fill(request: &FillRequest) -> Result<()> {
     let image = overlay::open("../before")?;
     let empty = overlay::open("../empty")?;
     if let Some(volume) = volume {
-        let into = confine_fd("../none", &into)?;
+        let into = confine_fd("../none", &into, &[&volume, &empty])?;
         return copy(&volume, &empty, &into, &request.ids);
     }
     let from = Path::new(request.from.trim_start_matches('/'));
@@ -203,7 +203,7 @@ fn fill(request: &FillRequest) -> Result<()> {
         return Ok(());
     };
     // From here on, the host's files are out of reach.
-    let into = confine_fd("../none", &into)?;
+    let into = confine_fd("../none", &into, &[&from, &empty])?;
     copy(&from, &empty, &into, &request.ids)
 }
 

@@ -67,7 +67,10 @@ fn pack(request: &ArchiveRequest, tar: OwnedFd) -> Result<()> {
     let before = overlay::open("../before")?;
     let upper = overlay::open("../upper")?;
     let empty = overlay::open("../empty")?;
-    confine_to("../none")?;
+    {
+        let trees = [&upper, &before, &empty].into_iter();
+        confine_to("../none", &Vec::from_iter(trees.chain(volumes.iter().map(|(_, one)| one))))?;
+    };
     let mut tar = TarWriter::new(BufWriter::with_capacity(1 << 18, File::from(tar)));
     pack_tree(&mut tar, WRITES, &upper, &before)?;
     for (prefix, volume) in &volumes {

@@ -77,7 +77,7 @@ fn unpack(request: &ArchiveRequest, tar: OwnedFd) -> Result<Vec<bool>> {
     let before = overlay::open("../before")?;
     let upper = overlay::open("../upper")?;
     let trees: Vec<&OwnedFd> = std::iter::once(&upper).chain(&volumes).collect();
-    let trees = confine_all("../none", &trees)?;
+    let trees = confine_all("../none", &trees, &[&before])?;
     drop((upper, volumes));
     let names = request.volumes.iter().map(|(prefix, _)| prefix.as_str());
     let prefixes: Vec<&str> = std::iter::once(WRITES).chain(names).collect();

@@ -165,7 +165,7 @@ fn pack(request: &PackVolumeRequest, tar: OwnedFd) -> Result<()> {
     let volume = overlay::open(&request.volume)?;
     overlay::enter(&request.overlay)?;
     let empty = overlay::open("../empty")?;
-    confine_to("../none")?;
+    confine_to("../none", &[&volume, &empty])?;
     let mut tar = TarWriter::new(BufWriter::with_capacity(1 << 18, File::from(tar)));
     tar.append(&root_entry("./", &volume)?, &mut io::empty())?;
     pack_tree(&mut tar, "", &volume, &empty)?;
@@ -174,7 +174,7 @@ fn pack(request: &PackVolumeRequest, tar: OwnedFd) -> Result<()> {
 
 fn unpack(request: &UnpackVolumeRequest, tar: OwnedFd) -> Result<UnpackReport> {
     own_mounts()?;
-    let into = confine_fd("/dev", &overlay::open(&request.into)?)?;
+    let into = confine_fd("/dev", &overlay::open(&request.into)?, &[])?;
     let (reader, writer) = pipe()?;
     let options = UnpackOptions { mode: Mode::Plain, ids: request.ids.clone(), lower: None };
     let report = std::thread::scope(|scope| {

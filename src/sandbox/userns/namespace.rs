@@ -70,6 +70,20 @@ pub(in crate::sandbox) fn no_user_namespace(errno: nix::errno::Errno) -> Error {
     })
 }
 
+/// Sets the supplementary groups. The kernel denies that with a single-id map alone: then the process keeps the caller's
+/// groups, which have no number in the namespace.
+pub(in crate::sandbox) fn set_groups(groups: &[Gid]) -> nix::Result<()> {
+    match setgroups(groups) {
+        Err(nix::errno::Errno::EPERM) if is_denied(std::fs::read("/proc/self/setgroups")) => Ok(()),
+        other => other,
+    }
+}
+
+/// Whether `/proc/self/setgroups` says that the namespace has no setgroups(2).
+fn is_denied(setgroups: std::io::Result<Vec<u8>>) -> bool {
+    setgroups.is_ok_and(|text| text.trim_ascii() == b"deny")
+}
+
 /// Joins the user namespace in a stage and becomes its root.
 pub(in crate::sandbox) fn join(channel: &Channel, namespace: OwnedFd) -> Result<()> {
     let failed = |errno: nix::errno::Errno| {
@@ -77,12 +91,25 @@ pub(in crate::sandbox) fn join(channel: &Channel, namespace: OwnedFd) -> Result<
     };
     setns(namespace, CloneFlags::CLONE_NEWUSER).map_err(failed)?;
     let root = (Uid::from_raw(0), Gid::from_raw(0));
-    // With a single-id map, setgroups is denied: the process keeps the caller's groups, unmapped and without effect.
-    let _ = setgroups(&[]);
+    set_groups(&[])
+        .map_err(|errno| Error::sandbox("can't drop the caller's groups").source(errno))?;
     setresgid(root.1, root.1, root.1).map_err(failed)?;
     setresuid(root.0, root.0, root.0).map_err(failed)?;
     // Fails only for an invalid value.
     let _ = set_dumpable_behavior(DumpableBehavior::Dumpable);
     die_with_parent();
     check_parent(channel)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn setgroups_may_fail_in_a_namespace_that_denies_it_alone() {
+        assert!(is_denied(Ok(b"deny\n".to_vec())));
+        assert!(!is_denied(Ok(b"allow\n".to_vec())));
+        assert!(!is_denied(Ok(Vec::new())));
+        assert!(!is_denied(Err(std::io::ErrorKind::NotFound.into())));
+    }
 }
