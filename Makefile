@@ -5,7 +5,7 @@ export PREFIX DESTDIR
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quick demo test deps fresh build check fmt soak services static dist install bench
+.PHONY: help quick demo test deps fresh build check fmt soak services probes static dist install bench
 
 help: ## print this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ soak: deps-test ## run the long tests: a hundred rounds of concurrent commands, 
 
 services: deps-test ## seventeen real services from build to upgrade: takes an hour (docs/services.md)
 	@scripts/services.sh
+
+probes: deps-test ## try to get out of the containers of svp, bubblewrap, docker and podman: a table (docs/security.md)
+	@scripts/probes.sh
 
 fresh: ## run demo and test in a new root file system, as on a machine without any trace of svp (as root)
 	@scripts/fresh.sh demo test

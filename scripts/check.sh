@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 echo "check: cargo fmt"
 cargo fmt --check
 cargo fmt --check --manifest-path tests/conformance/Cargo.toml
+cargo fmt --check --manifest-path probes/Cargo.toml
 
 echo "check: cargo clippy"
 cargo clippy --locked --quiet --all-targets -- -D warnings

@@ -17,7 +17,7 @@ test_packages=(
   git jq python3                                                # the scripts and the test oracles
   libssl-dev pkg-config                                         # tests/conformance: ocidir needs OpenSSL
   busybox-static                                                # the small base image
-  podman buildah runc umoci docker-registry docker.io           # other OCI tools
+  podman buildah runc umoci docker-registry docker.io bubblewrap  # other OCI tools and containers
   strace                                                        # kills svp at chosen system calls
   tmux                                                          # an interactive terminal
   zstd attr acl libcap2-bin openssl apache2-utils  # contents of layers, TLS and passwords

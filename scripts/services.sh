@@ -72,8 +72,10 @@ loaded() {
   grep -v '%IP' "$scratch/env" >"$scratch/env-file" || true
   mapfile -t components < <(svp query -b "$pack" components)
   health=$(svp query -b "$pack" health)
-  id=$("$engine" run --detach --network none --env-file "$scratch/env-file" --ulimit nofile=4096:4096 \
-    --ulimit nproc=4096:4096 "$image" "${components[@]:0:1}") || return 1
+  # What setup stored may depend on the name that the host had then, as a user of RabbitMQ does.
+  hostname=$(svp info --format json "$service" | jq -r '.hostname')
+  id=$("$engine" run --detach --network none --hostname "$hostname" --env-file "$scratch/env-file" \
+    --ulimit nofile=4096:4096 --ulimit nproc=4096:4096 "$image" "${components[@]:0:1}") || return 1
   for component in "${components[@]:1}"; do
     "$engine" exec --detach "$id" /service/bin/run "$component"
   done
@@ -178,9 +180,7 @@ inner() {
 
 start_docker() {
   mkdir docker
-  dockerd --data-root "$PWD/docker/data" --exec-root "$PWD/docker/exec" --pidfile "$PWD/docker/pid" \
-    --host "unix://$PWD/docker/sock" --storage-driver=vfs --bridge=none --iptables=false --ip6tables=false \
-    --ip-forward=false --ip-masq=false </dev/null >docker/log 2>&1 &
+  bin/dockerd.sh "$PWD/docker" &
   daemon=$!
   local tries=0
   until docker version >/dev/null 2>&1; do
@@ -258,6 +258,7 @@ prepare() {
   mkdir -m 700 "$work/run"
   install "$program" "$work/bin/svp"
   install scripts/services.sh "$work/bin/services"
+  install scripts/dockerd.sh "$work/bin/"
   cp fixtures/services/cases.sh "$work/"
   cp -R fixtures/services/*/ fixtures/packs/{mariadb,postgresql,redis} "$work/packs/"
   cp "$rootfs" "$work/debian.tar"
