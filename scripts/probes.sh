@@ -218,11 +218,7 @@ main() {
     scripts/compile.sh build --locked
     program=${CARGO_TARGET_DIR:-target}/debug/svp
   fi
-  local target
-  target=$(uname -m)-unknown-linux-gnu
-  RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --quiet --release --target "$target" \
-    --manifest-path probes/Cargo.toml --target-dir target/probes
-  probes=target/probes/$target/release/svp-probes
+  probes=$(scripts/build-probes.sh)
   rootfs=$(scripts/make-base.sh busybox)
 
   trap clean EXIT

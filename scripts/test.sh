@@ -83,6 +83,8 @@ cargo test --locked --no-run --message-format=json 2>/dev/null |
     >target/test-binaries
 cargo build --locked --quiet --manifest-path tests/conformance/Cargo.toml --target-dir target/conformance
 export SVP_CONFORMANCE=$repo/target/conformance/debug/svp-conformance
+SVP_PROBES=$(scripts/build-probes.sh)
+export SVP_PROBES
 for base in busybox debian machine; do
   scripts/make-base.sh "$base" >/dev/null
 done
@@ -156,6 +158,7 @@ while IFS=$'\t' read -r _ _ executable; do
 done <target/test-binaries
 install target/debug/svp "$copy/repo/target/debug/svp"
 install "$SVP_CONFORMANCE" "$copy/svp-conformance"
+install "$SVP_PROBES" "$copy/svp-probes"
 cp "$SVP_TEST_CACHE"/{busybox,debian,machine}.tar "$copy/cache/"
 chmod -R u=rwX,go=rX "$copy"
 chmod 700 "$copy/r"
@@ -178,7 +181,7 @@ run_as_user() {
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 TMPDIR="$TMPDIR"
     XDG_RUNTIME_DIR="$copy/r" CI="${CI:-}" RUST_TEST_THREADS="$RUST_TEST_THREADS"
     CARGO_MANIFEST_DIR="$repo" SVP_TEST_CACHE="$copy/cache" SVP_CONFORMANCE="$copy/svp-conformance"
-    SVP_SOAK_ROUNDS="${SVP_SOAK_ROUNDS:-100}")
+    SVP_PROBES="$copy/svp-probes" SVP_SOAK_ROUNDS="${SVP_SOAK_ROUNDS:-100}")
   run_all
 }
 

@@ -100,9 +100,27 @@ pub fn play(dir: &str) {
         eprintln!("svp-probes: {error}");
         std::process::exit(1);
     }
-    loop {
-        std::thread::park();
+    wait_for_the_end();
+}
+
+/// Waits for SIGTERM or SIGINT, then removes the shared memory, which would outlive this process.
+fn wait_for_the_end() {
+    let mut signal = 0;
+    // SAFETY: the set is initialised by sigemptyset; the calls have no other pointers.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGTERM);
+        libc::sigaddset(&raw mut set, libc::SIGINT);
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+        libc::sigwait(&raw const set, &raw mut signal);
+        libc::shmctl(libc::shmget(shared_memory_key(), 1, 0), libc::IPC_RMID, std::ptr::null_mut());
     }
+}
+
+/// The key of this process's shared memory.
+fn shared_memory_key() -> i32 {
+    0x5370_0000 | (std::process::id() as i32 & 0xffff)
 }
 
 fn prepare(dir: &Path) -> std::io::Result<()> {
@@ -112,7 +130,7 @@ fn prepare(dir: &Path) -> std::io::Result<()> {
     let v6 = TcpListener::bind(("::1", port));
     let name = format!("svp-probes-{}", std::process::id());
     let unix = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
-    let key = 0x5370_0000 | (std::process::id() as i32 & 0xffff);
+    let key = shared_memory_key();
     // SAFETY: a call without pointers.
     if unsafe { libc::shmget(key, 4096, libc::IPC_CREAT | 0o666) } < 0 {
         return Err(errno());

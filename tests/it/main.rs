@@ -38,6 +38,7 @@ mod many_tags;
 mod pack;
 mod packages;
 mod policy;
+mod probes;
 mod proxies;
 mod pull_faults;
 mod pull_kept;
