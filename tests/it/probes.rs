@@ -12,6 +12,10 @@ const OPEN: &[(&str, &str)] = &[
         "a set-user-ID program gains privileges",
         "packs use su and sudo; query alone has no_new_privs",
     ),
+    (
+        "socket: NETLINK_AUDIT",
+        "su and login open it; the kernel takes nothing from a user namespace",
+    ),
     ("reads /proc/key-users", "counts of this container's own ids"),
     ("reads /proc/iomem", "all addresses are zero without a capability of the host"),
     ("reads /sys/kernel/notes", "the build ID of the kernel, as in docker and podman"),
