@@ -211,7 +211,20 @@ pub(crate) fn set_read_only(tree: impl AsFd) -> io::Result<()> {
         | libc::MOUNT_ATTR_NOSUID
         | libc::MOUNT_ATTR_NODEV
         | libc::MOUNT_ATTR_NOEXEC;
-    let attributes = MountAttributes { set, clear: 0, propagation: 0, user_namespace: 0 };
+    set_mount_attributes(tree, set, 0)
+}
+
+/// Sets attributes (MOUNT_ATTR_*) of a mount and of all mounts below it, and their propagation (MS_*) unless 0.
+/// Attributes that they have already stay.
+///
+/// # Errors
+/// The kernel's errors; ENOSYS before Linux 5.12.
+pub(crate) fn set_mount_attributes(
+    tree: impl AsFd,
+    set: u64,
+    propagation: u64,
+) -> io::Result<()> {
+    let attributes = MountAttributes { set, clear: 0, propagation, user_namespace: 0 };
     // SAFETY: the kernel reads the structure, whose size is given, and the empty path; both outlive the call.
     let result = unsafe {
         libc::syscall(

@@ -3,7 +3,7 @@
 //! | file | job |
 //! |---|---|
 //! | `create` | describes a container; creates its namespaces |
-//! | `rootfs`, `mounts`, `sysfs` | assembles its root file system; applies its mounts; its /sys |
+//! | `rootfs`, `mounts`, `read_only`, `sysfs` | assembles its root file system; applies its mounts; its /sys |
 //! | `provided` | the files that svp provides, and changes to them |
 //! | `run`, `init`, `exec` | runs a command in a container; its init; the stage that executes the command |
 //! | `service`, `component_init` | the container of a service; the init of each component |
@@ -20,6 +20,7 @@ pub(super) mod join;
 pub(super) mod mknod;
 pub(super) mod mounts;
 pub(super) mod provided;
+pub(super) mod read_only;
 pub(super) mod rootfs;
 pub(super) mod run;
 pub(super) mod seccomp;

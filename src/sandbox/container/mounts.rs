@@ -10,8 +10,9 @@ use std::path::Path;
 
 use log::trace;
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, openat2};
-use rustix::mount::{MountFlags, mount, mount_bind_recursive, mount_remount};
+use rustix::mount::{MountFlags, mount, mount_bind_recursive};
 
+use super::read_only;
 use crate::error::{Error, Result};
 use crate::rootfs::open_in_root;
 use crate::sandbox::spec::Bind;
@@ -207,22 +208,9 @@ fn mask(root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<()> {
     }
 }
 
-/// Remounts `path` read-only, keeping the flags that the kernel has locked.
+/// Makes `path`, which is a mount, and all mounts below it read-only.
 pub(super) fn make_read_only(root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<()> {
-    use rustix::fs::StatVfsMountFlags as Has;
-    let here = target(root, path)?;
-    let has = rustix::fs::fstatvfs(&here)?.f_flag;
-    let mut flags = MountFlags::RDONLY | MountFlags::BIND;
-    for (present, flag) in [
-        (Has::NOSUID, MountFlags::NOSUID),
-        (Has::NODEV, MountFlags::NODEV),
-        (Has::NOEXEC, MountFlags::NOEXEC),
-    ] {
-        if has.contains(present) {
-            flags |= flag;
-        }
-    }
-    mount_remount(fd_path(&here), flags, c"")
+    read_only::apply(&target(root, path)?)
 }
 
 /// Opens `path` inside the root, resolving links inside the root.
