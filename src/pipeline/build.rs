@@ -15,7 +15,7 @@ use crate::pack::Pack;
 use crate::progress::Reporter;
 use crate::sandbox::Sandbox;
 use crate::service::host_name::HostName;
-use crate::service::{InstanceState, volume};
+use crate::service::{InstanceState, image_config, volume};
 use crate::source::{PullOptions, Source};
 use crate::store::Store;
 
@@ -80,6 +80,7 @@ pub(crate) fn build(
     let base = base::provide(store, &source, &answers.os, &request.pull, reporter)?;
     let Base { mut image, .. } = base;
     image_role::refuse_instance_as_base(&image, &source)?;
+    image_config::check(image.config(), &source.to_string())?;
     let mut build_rootfs =
         script::build_rootfs(store, &sandbox, &image, Some(&mut pack_layer), reporter)?;
     let env = environment::of_build(&image, &answers.env, &secrets, &request.script)?;

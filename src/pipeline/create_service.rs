@@ -13,9 +13,10 @@ use crate::secret::Secret;
 use crate::service::InstanceState;
 use crate::service::health_watch::{HealthWatch, OnUnhealthy};
 use crate::service::host_name::HostName;
+use crate::service::image_config::{self, ImageVolume};
 use crate::service::link_spec::LinkSpec;
 use crate::service::links;
-use crate::service::mount::{Mount, MountSource, mount_point};
+use crate::service::mount::{Mount, MountSource};
 use crate::service::name::{check_name, default_name};
 use crate::service::prepare::{allocate_ports, exposed_ports, unpublished, warn_about_taken_ports};
 use crate::service::record::{FORMAT, LogLimits, Record, Restart};
@@ -81,6 +82,7 @@ pub(crate) fn create_service(
     let name = name_of(request, &found.name)?;
     let service_dir = ServiceDir::of(store.root(), &name)?;
     check_image(&image, &request.image, request)?;
+    image_config::check(image.config(), &found.name)?;
     check_mounts(&request.mounts)?;
     check_network(request, reporter)?;
     let sandbox = Sandbox::create(&store.layout().trees())?;
@@ -308,13 +310,11 @@ pub(super) fn mounts(
     reporter: &dyn Reporter,
 ) -> Vec<Mount> {
     let mut mounts = more.to_vec();
-    for at in image.config().volumes() {
-        let at = match mount_point(&at) {
-            Ok(at) => at,
-            // Images for systemd have one at /sys/fs/cgroup, for example.
-            Err(error) => {
-                let reason = error.to_string();
-                reporter.note(ServiceNote::VolumeIgnored { path: at, reason }.into());
+    for volume in image_config::volumes(image.config()) {
+        let at = match volume {
+            ImageVolume::At(at) => at,
+            ImageVolume::Ignored(path, reason) => {
+                reporter.note(ServiceNote::VolumeIgnored { path, reason }.into());
                 continue;
             }
         };

@@ -17,7 +17,7 @@ use crate::progress::{ImageNote, Reporter, Warning};
 use crate::sandbox::Sandbox;
 use crate::secret::Secret;
 use crate::service::host_name::HostName;
-use crate::service::{InstanceState, SavedInstanceState, volume};
+use crate::service::{InstanceState, SavedInstanceState, image_config, volume};
 use crate::store::{Store, TagRecord};
 
 /// A request to set up an instance.
@@ -84,6 +84,7 @@ pub(crate) fn setup(
     let (base, tag) = order(request, store, reporter)?;
     let (found, mut image) = base_image(request, store, &base)?;
     check(request, store, &base, &tag)?;
+    image_config::check(image.config(), &base.tagged())?;
     let pack = request.pack.as_deref().map(Pack::open).transpose()?;
     let mut update = pack_update(request, pack.as_ref(), &image, reporter)?;
     let sandbox = Sandbox::create(&store.layout().trees())?;

@@ -16,6 +16,7 @@ use crate::secret::Secret;
 use crate::service::InstanceState;
 use crate::service::backup::upgrade::Upgrade;
 use crate::service::health_watch::HealthWatch;
+use crate::service::image_config;
 use crate::service::links;
 use crate::service::record::Record;
 use crate::service::service_dir::ServiceDir;
@@ -72,7 +73,9 @@ pub(crate) fn upgrade_service(
         let answers = query::all_in_image(store, &sandbox, &image, None, reporter)?;
         Ok(Version { image, answers, state: InstanceState::load(store, manifest)? })
     };
-    check_role(&store.load_image(&found.manifest)?, &old, &found)?;
+    let image = store.load_image(&found.manifest)?;
+    check_role(&image, &old, &found)?;
+    image_config::check(image.config(), &found.name)?;
     let (before, after) = (load(&old.manifest)?, load(&found.manifest)?);
     let image = found.name.clone();
     reporter.step(Step::Upgrade { service: service.clone(), image, digest: digest.to_string() });

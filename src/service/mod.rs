@@ -14,7 +14,7 @@
 //! | `address` | its address on the host |
 //! | `link_spec`, `links` | other services that it reaches |
 //! | `tag_drift` | whether its tag names another image by now |
-//! | `environment` | the environment of its scripts |
+//! | `environment`, `image_config` | the environment of its scripts; checks what its image says of itself |
 //! | `volume` | its volumes: their users, their setup, and their tar |
 //! | `export` | writes a service in the formats of other engines |
 
@@ -27,6 +27,7 @@ pub(crate) mod export;
 pub(crate) mod health;
 pub(crate) mod health_watch;
 pub(crate) mod host_name;
+pub(crate) mod image_config;
 mod instance_state;
 pub(crate) mod lifecycle;
 pub(crate) mod link_spec;

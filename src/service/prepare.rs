@@ -5,7 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use super::address;
+use super::{address, image_config};
 use super::links::{self, Collision, Link, Linked};
 use super::mount::MountSource;
 use super::record::Record;
@@ -13,7 +13,7 @@ use super::service_dir::ServiceDir;
 use super::volume::setup;
 use crate::error::{Error, Result};
 use crate::oci::Image;
-use crate::pack::query::{Port, parse_ports};
+use crate::pack::query::Port;
 use crate::progress::{PortReason, Reporter, ServiceNote, Step, Warning};
 use crate::sandbox::{
     Bind, Forward, HostAccess, Network, Overlay, Sandbox, ServiceSpec, layer_sources,
@@ -115,9 +115,7 @@ fn binds(
 /// # Errors
 /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the image's `ExposedPorts` are invalid.
 pub(crate) fn exposed_ports(image: &Image) -> Result<Vec<Forward>> {
-    let text = image.config().exposed_ports().join("\n");
-    let ports = parse_ports(text.as_bytes(), "the image's ExposedPorts")?;
-    Ok(ports.into_iter().map(unpublished).collect())
+    Ok(image_config::ports(image.config())?.into_iter().map(unpublished).collect())
 }
 
 /// A port that is not yet forwarded from the host.

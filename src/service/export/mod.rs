@@ -26,12 +26,12 @@ use std::path::PathBuf;
 
 pub(crate) use write::export;
 
-use super::environment;
+use super::{environment, image_config};
 use super::mount::{Mount, MountSource};
 use super::record::Record;
 use crate::error::{Error, Result};
 use crate::oci::{Image, Reference};
-use crate::pack::query::{Port, StopSignal, parse_ports};
+use crate::pack::query::{Port, StopSignal};
 use crate::sandbox::Transport;
 
 /// The format to write.
@@ -152,9 +152,7 @@ impl<'a> Model<'a> {
             .collect();
         if ports.is_empty() {
             // The record of a service in the host's network has no ports.
-            let text = config.exposed_ports().join("\n");
-            let exposed = parse_ports(text.as_bytes(), "the image's ExposedPorts")?;
-            ports = exposed.into_iter().map(plain_port).collect();
+            ports = image_config::ports(config)?.into_iter().map(plain_port).collect();
         }
         let stop_signal = StopSignal(record.stop_signal);
         let in_image: StopSignal =

@@ -10,7 +10,7 @@ use crate::random_name::random_name;
 use crate::sandbox::{Sandbox, VolumeRecord};
 use crate::secret::Secret;
 use crate::service::instance_state::InstanceState;
-use crate::service::mount::MountSource;
+use crate::service::mount::{MountSource, mount_point};
 use crate::service::record::Record;
 use crate::service::service_dir::ServiceDir;
 use crate::service::status::now;
@@ -111,7 +111,7 @@ pub(crate) fn check(
                 .config()
                 .volumes()
                 .iter()
-                .any(|at| at.trim_matches('/') == mount.at.trim_matches('/'))
+                .any(|at| mount_point(at).is_ok_and(|at| at == mount.at))
         };
         if !same && !is_data() {
             continue;
