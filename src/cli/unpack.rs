@@ -43,7 +43,11 @@ pub(super) fn run(args: Args, context: &Context) -> Result<()> {
         // The failed unpacking has emptied the directory.
         let _ = fs::remove_dir(&args.dir);
     }
-    report(&result?, reporter);
+    let reports = result?;
+    report(&reports, reporter);
+    if reports.iter().any(|report| report.set_id) {
+        reporter.note(ImageNote::SetIdKept { directory: args.dir.display().to_string() }.into());
+    }
     context.print(&format!("{}\n", descriptor.digest))
 }
 
@@ -70,6 +74,9 @@ pub(super) fn report(reports: &[UnpackReport], reporter: &dyn Reporter) {
         let note = match unmade.loss.clone() {
             Loss::Device { major, minor } => ImageNote::DeviceNotCreated { path, major, minor },
             Loss::Owner { uid, gid } => ImageNote::OwnerNotSet { path, uid, gid },
+            Loss::SetId { mode } => {
+                ImageNote::SetIdDropped { path, mode: format!("{mode:04o}") }
+            }
             Loss::Xattr { name } => ImageNote::XattrNotSet { path, name },
         };
         reporter.note(note.into());

@@ -49,6 +49,8 @@ pub enum ImageNote {
     DeviceNotCreated { path: String, major: u32, minor: u32 },
     OwnerNotSet { path: String, uid: u32, gid: u32 },
     XattrNotSet { path: String, name: String },
+    SetIdDropped { path: String, mode: String },
+    SetIdKept { directory: String },
     KeywordsIgnored { tar: String, keywords: Vec<String> },
     MoreNotSet { count: u64 },
     PackCreated { directory: String, name: String },

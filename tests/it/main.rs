@@ -56,6 +56,7 @@ mod store;
 mod support;
 mod tools;
 mod transports;
+mod unpack_set_id;
 mod unpackable;
 mod upkeep;
 mod upload_limits;

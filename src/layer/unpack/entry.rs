@@ -135,7 +135,15 @@ impl Tree {
     /// Returns the ownership that can be set for `entry`, and its attributes, including records of the difference.
     fn representable(&mut self, name: &[u8], entry: &Entry, more: Xattrs) -> (Ownership, Xattrs) {
         let meant = Ownership { uid: entry.uid, gid: entry.gid, mode: entry.mode };
-        let possible = meant.possible(&self.ids);
+        let mut possible = meant.possible(&self.ids);
+        if entry.kind == EntryKind::File && possible.mode & 0o6000 != 0 {
+            if self.drop_set_id {
+                possible.mode &= !0o6000;
+                self.report.lose(self.cursor.path_of(name), Loss::SetId { mode: entry.mode });
+            } else {
+                self.report.set_id = true;
+            }
+        }
         let mut xattrs = attributes(entry, self.mode);
         xattrs.extend(more);
         if (possible.uid, possible.gid) != (meant.uid, meant.gid) {

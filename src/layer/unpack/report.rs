@@ -26,6 +26,9 @@ pub struct UnpackOptions<'a> {
     /// With [`Mode::Overlay`], the merged view of all lower layers, from which hard link targets and the metadata of
     /// directories that the layer does not mention are copied.
     pub lower: Option<BorrowedFd<'a>>,
+    /// Whether files lose their setuid and setgid bits, because the tree is on the host, where they would let its other
+    /// users run programs as the owner.
+    pub drop_set_id: bool,
 }
 
 /// The reason why a file differs from the layer's entry.
@@ -44,6 +47,11 @@ pub enum Loss {
         uid: u32,
         /// The intended group.
         gid: u32,
+    },
+    /// A setuid or setgid bit ([`UnpackOptions::drop_set_id`]).
+    SetId {
+        /// The intended mode.
+        mode: u32,
     },
     /// An extended attribute that the caller may not set or the file system can't store.
     Xattr {
@@ -86,6 +94,8 @@ pub struct UnpackReport {
     pub unmade: Vec<Unmade>,
     /// Number of files that differ.
     pub unmade_count: u64,
+    /// Whether a file got a setuid or setgid bit.
+    pub set_id: bool,
     /// Files whose metadata could not be recorded: the first thousand.
     pub unrepresented: Vec<Unrepresented>,
 }

@@ -40,6 +40,7 @@ pub(super) struct Tree {
     pub cursor: Cursor,
     pub lower: Option<Cursor>,
     pub mode: Mode,
+    pub drop_set_id: bool,
     pub ids: IdRanges,
     pub report: UnpackReport,
     /// For the root and each directory down to the cursor.
@@ -78,6 +79,7 @@ impl Tree {
             lower: lower.map_err(|error| failure("open", b"", error))?,
             mode: options.mode,
             ids: options.ids.clone(),
+            drop_set_id: options.drop_set_id,
             report: UnpackReport::default(),
             deferred: Vec::new(),
             created: HashSet::new(),

@@ -59,6 +59,7 @@ fn unpack(request: &UnpackRequest, blob: OwnedFd) -> Result<UnpackReport> {
         mode: UnpackMode::Overlay,
         ids: request.ids.clone(),
         lower: lower.as_ref().map(AsFd::as_fd),
+        drop_set_id: false,
     };
     let UnpackRequest { digest, size, diff_id, .. } = *request;
     unpack_verified(blob, (digest, size), diff_id, &root, &options)
@@ -82,6 +83,6 @@ pub(in crate::sandbox) fn unpack_verified(
 pub(in crate::sandbox) fn unpack_pack(tar: OwnedFd, root: &OwnedFd) -> Result<()> {
     let mut tar = File::from(tar);
     tar.rewind().io("rewind", "the pack's tar")?;
-    let options = UnpackOptions { mode: UnpackMode::Plain, ids: IdRanges::up_to(0), lower: None };
+    let options = UnpackOptions { mode: UnpackMode::Plain, ids: IdRanges::up_to(0), lower: None, drop_set_id: false };
     unpack_layer(&mut tar, root.as_fd(), &options).context("the pack").map(drop)
 }

@@ -2,7 +2,8 @@
 //!
 //! Root restores every owner and creates devices. An ordinary user becomes root of a user namespace with a single
 //! id, so that files of the image's root belong to the caller, who can remove them again; other owners, and
-//! devices, are skipped and reported. Either way the stage sees nothing but the directory.
+//! devices, are skipped and reported. So are setuid and setgid bits: the image's root becomes the caller, and a program
+//! that runs as root in the image would run as the caller for every user of the host. Either way the stage sees nothing but the directory.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -91,7 +92,8 @@ fn clear(dir: &Path) -> Result<()> {
 fn apply(request: &DirectoryRequest, blob: OwnedFd) -> Result<UnpackReport> {
     let ids = become_root()?;
     let root = enter()?;
-    let options = UnpackOptions { mode: Mode::Plain, ids, lower: None };
+    let drop_set_id = ids != IdRanges::all();
+    let options = UnpackOptions { mode: Mode::Plain, ids, lower: None, drop_set_id };
     let DirectoryRequest { digest, size, diff_id } = *request;
     unpack_verified(blob, (digest, size), diff_id, &root, &options)
 }

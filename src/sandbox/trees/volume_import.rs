@@ -99,6 +99,7 @@ fn unpack(request: &ArchiveRequest, tar: OwnedFd) -> Result<Vec<bool>> {
             mode: if n == 0 { UnpackMode::Overlay } else { UnpackMode::Plain },
             ids: request.ids.clone(),
             lower: (n == 0).then(|| before.as_fd()),
+            drop_set_id: false,
         };
         next = unpack_tree(&mut entries, entry, prefixes[n], &trees[n], &options)?;
     }

@@ -96,6 +96,7 @@ pub fn unpack_overlay(
         mode: Mode::Overlay,
         ids: IdRanges::up_to(LAST_ID),
         lower: lower.as_ref().map(|lower| lower.as_fd()),
+        drop_set_id: false,
     };
     unpack_layer(&mut &*tar, open(root).as_fd(), &options)
 }
@@ -103,7 +104,7 @@ pub fn unpack_overlay(
 /// Unpacks into the tree at `root`.
 pub fn unpack_plain(tar: &[u8], root: &Path) -> svp::error::Result<UnpackReport> {
     let ids = IdRanges::up_to(LAST_ID);
-    let options = UnpackOptions { mode: Mode::Plain, ids, lower: None };
+    let options = UnpackOptions { mode: Mode::Plain, ids, lower: None, drop_set_id: false };
     unpack_layer(&mut &*tar, open(root).as_fd(), &options)
 }
 
