@@ -3,14 +3,14 @@
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
-use super::args::{PullArgs, RecompressionArgs, RegistryArgs, parsed};
+use super::args::{PullArgs, RecompressionArgs, RegistryArgs, SignatureArgs, parsed};
 use super::common::Context;
 use crate::error::{Error, IoContext, Result};
 use crate::oci::{Platform, Reference};
 use crate::pipeline::copy::{self, CopyRequest, Destination};
 use crate::pipeline::output::Output;
 use crate::progress::{Step, announce_if_slow};
-use crate::source::{PullOptions, SignaturePolicy, Source};
+use crate::source::{PullOptions, Source};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PullCommand {
@@ -96,9 +96,8 @@ pub(super) struct LoadArgs {
     /// Replace instances that have these names
     #[arg(long)]
     force: bool,
-    /// Use this policy.json instead of the user's or the system's
-    #[arg(long, value_name = "FILE")]
-    policy: Option<PathBuf>,
+    #[command(flatten)]
+    signatures: SignatureArgs,
 }
 
 pub(super) fn pull(args: PullCommand, context: &Context) -> Result<()> {
@@ -180,9 +179,9 @@ pub(super) fn save(args: SaveArgs, context: &Context) -> Result<()> {
     )
 }
 
-pub(super) fn load(args: &LoadArgs, context: &Context) -> Result<()> {
+pub(super) fn load(args: LoadArgs, context: &Context) -> Result<()> {
     let store = context.store()?;
-    let signature_policy = SignaturePolicy::from_env(args.policy.clone());
+    let signature_policy = args.signatures.policy();
     let options = PullOptions { signature_policy, ..PullOptions::default() };
     let (tag, reporter) = (args.tag.as_ref(), context.reporter());
     let loaded = copy::load(&args.input, tag, args.force, &options, &store, reporter)?;

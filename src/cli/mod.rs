@@ -176,7 +176,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Copy(args) => copy::copy(args, &context),
         Command::Index(args) => index::run(args, &context),
         Command::Save(args) => copy::save(args, &context),
-        Command::Load(args) => copy::load(&args, &context),
+        Command::Load(args) => copy::load(args, &context),
         Command::Prune(args) => prune::run(&args, &context),
         Command::Volume(command) => command.run(&context),
         Command::Df(args) => df::run(&args, &context),

@@ -1,7 +1,7 @@
 //! policy.json: decides which images may be pulled (containers-policy.json(5)).
 //!
-//! `reject` and `insecureAcceptAnything` are honoured. Signatures are not verified: if the policy requires one, svp
-//! accepts the image and warns once.
+//! `reject` and `insecureAcceptAnything` are honoured. svp can't verify signatures: it refuses an image for which the
+//! policy requires one, unless the user waives that; then it warns once.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,6 +20,7 @@ use crate::error::{Error, IoContext, Result};
 use crate::oci::Reference;
 use crate::progress::{Reporter, Warning};
 use crate::registry::{SYSTEM, user_directories};
+use crate::shell_words::quote;
 
 const NAME: &str = "policy.json";
 /// The maximum size of a policy, in bytes.
@@ -29,6 +30,8 @@ const LARGEST: u64 = 4 << 20;
 #[derive(Clone, Debug, Default)]
 pub struct SignaturePolicy {
     path: Option<PathBuf>,
+    /// Whether images are accepted whose signature the policy requires.
+    allow_unverified: bool,
     /// Whether the warning about unverified signatures has been issued.
     warned: Arc<AtomicBool>,
 }
@@ -39,13 +42,19 @@ impl SignaturePolicy {
     pub fn from_env(named: Option<PathBuf>) -> Self {
         let places = user_directories().into_iter().chain([SYSTEM.into()]);
         let found = || places.map(|dir| dir.join(NAME)).find(|path| path.exists());
-        SignaturePolicy { path: named.or_else(found), warned: Arc::default() }
+        SignaturePolicy { path: named.or_else(found), ..SignaturePolicy::default() }
+    }
+
+    /// Accepts images whose signature the policy requires, with a warning, if `allow`.
+    pub fn allow_unverified(self, allow: bool) -> Self {
+        SignaturePolicy { allow_unverified: allow, ..self }
     }
 
     /// Checks that the policy allows pulling the image `source`.
     ///
     /// # Errors
-    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the policy rejects the image or is invalid;
+    /// [`Kind::BadInput`](crate::error::Kind::BadInput) if the policy rejects the image, requires its signature, or is
+    /// invalid;
     /// [`Kind::Storage`](crate::error::Kind::Storage) if the policy can't be read.
     pub(super) fn check(&self, source: &Source, reporter: &dyn Reporter) -> Result<()> {
         let (Some(path), Some((transport, scopes))) = (&self.path, scopes(source)) else {
@@ -60,13 +69,30 @@ impl SignaturePolicy {
             ))
             .hint(format!("{scope} rejects it; use --policy FILE for another policy")));
         }
-        if requirements.contains(&Requirement::Signed) && !self.warned.swap(true, Ordering::Relaxed)
-        {
-            let policy = path.display().to_string();
+        if !requirements.contains(&Requirement::Signed) {
+            return Ok(());
+        }
+        let policy = path.display().to_string();
+        if !self.allow_unverified {
+            return Err(Error::bad_input(format!(
+                "the policy {policy} requires a signature of {source}, which svp can't verify: {scope} says so"
+            ))
+            .hint(format!(
+                "skopeo verifies it: {} makes a layout for svp, if the policy accepts layouts; or accept it unverified \
+                 with --allow-unverified, or use another policy with --policy FILE",
+                skopeo_copy(source)
+            )));
+        }
+        if !self.warned.swap(true, Ordering::Relaxed) {
             reporter.warning(Warning::NotVerified { policy, source: source.to_string() });
         }
         Ok(())
     }
+}
+
+/// Returns the command that copies a source into a layout, once skopeo has verified it.
+fn skopeo_copy(source: &Source) -> String {
+    format!("`skopeo copy {} oci:DIR:NAME`", quote(&source.to_string()))
 }
 
 #[derive(Deserialize)]

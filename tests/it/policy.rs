@@ -15,9 +15,14 @@ fn allow(env: &TestEnv, default: &str, transports: &Value) {
     fs::write(dir.join("policy.json"), policy.to_string()).unwrap();
 }
 
-/// Returns whether svp accepts the image, after checking that skopeo agrees.
 #[track_caller]
 fn taken(env: &TestEnv, source: &str) -> bool {
+    taken_as(env, source, "rejected by the policy")
+}
+
+/// Returns whether svp accepts the image, after checking that skopeo agrees; svp's refusal must contain `why`.
+#[track_caller]
+fn taken_as(env: &TestEnv, source: &str, why: &str) -> bool {
     let target = env.path("of-skopeo");
     let _ = fs::remove_dir_all(&target);
     let mut skopeo = env.skopeo();
@@ -35,7 +40,7 @@ fn taken(env: &TestEnv, source: &str) -> bool {
         let printed = support::transcript(&svp, &ours);
         assert_eq!(ours.status.code(), Some(65), "{printed}");
         assert!(
-            printed.contains("rejected by the policy") && printed.contains("policy.json"),
+            printed.contains(why) && printed.contains("policy.json"),
             "{printed}"
         );
     }
@@ -109,19 +114,95 @@ fn a_policy_may_be_given_and_an_invalid_one_is_an_error() {
     env.ok(["inspect", "busybox"]);
 }
 
+/// The requirements that only a verifier of signatures can meet.
+fn signatures() -> [Value; 3] {
+    [
+        json!([{"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/x"}]),
+        json!([{"type": "sigstoreSigned", "keyPath": "/x"}]),
+        json!([{"type": "insecureAcceptAnything"}, {"type": "signedBy", "keyType": "GPGKeys", "keyData": ""}]),
+    ]
+}
+
 #[test]
-fn a_required_signature_is_warned_about_once() {
+fn an_image_that_must_be_signed_is_refused_as_by_skopeo() {
+    let env = TestEnv::new();
+    let registry = RealRegistry::start(&Setup::default());
+    registry.push("team/app:1");
+    env.import_busybox();
+    env.ok(["save", "busybox", "-o", "oci-archive:a.tar"]);
+    env.ok(["save", "busybox", "-o", "docker-archive:d.tar"]);
+    env.ok(["save", "busybox", "-o", "oci:layout"]);
+    let pack = env.write_pack(
+        "pack",
+        &[("bin/query", "#!/bin/sh\n[ $1 != os ] || echo busybox/1\n"), ("bin/build", "#!/bin/sh\n")],
+    );
+    let pack = pack.to_str().unwrap();
+    let address = registry.address.clone();
+    let image = format!("docker://{address}/team/app:1");
+    let sources = [&image[..], "oci:layout:busybox:latest", "oci-archive:a.tar", "docker-archive:d.tar"];
+    let images = env.ok(["images"]);
+    for signed in signatures() {
+        let transports = json!({
+            "docker": {(format!("{address}/team")): signed}, "oci": {"": signed},
+            "oci-archive": {"": signed}, "docker-archive": {"": signed},
+        });
+        allow(&env, "insecureAcceptAnything", &transports);
+        for source in sources {
+            assert!(!taken_as(&env, source, "svp can't verify"), "{signed} {source}");
+        }
+        for arguments in [
+            &["copy", &image, "oci:copied:x"][..],
+            &["unpack", &image, "tree"],
+            &["build", "-b", pack, "-t", "b", "--base", &image, "--network", "none"],
+            &["load", "-i", "a.tar"],
+            &["load", "-i", "d.tar"],
+        ] {
+            let printed = env.fails(65, arguments);
+            for part in ["requires a signature", "policy.json", "its ", "--allow-unverified", "--policy"] {
+                assert!(printed.contains(part), "{arguments:?}: {part}: {printed}");
+            }
+        }
+        let printed = env.fails(65, ["pull", &image, "-t", "x"]);
+        let scope = format!("its scope {address}/team");
+        assert!(printed.contains(&scope), "{printed}");
+        assert!(printed.contains(&format!("skopeo copy {image} oci:DIR:NAME")), "{printed}");
+    }
+    assert_eq!(env.ok(["images"]), images);
+    assert!(!env.path("copied").exists() && !env.path("tree").exists());
+    env.assert_nothing_left();
+}
+
+#[test]
+fn the_user_waives_a_signature_but_no_rejection() {
     let env = TestEnv::new();
     let registry = RealRegistry::start(&Setup::default());
     let image = registry.push("app:1");
-    let signed = json!([{"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/x"}]);
+    registry.push("bad:1");
+    env.import_busybox();
+    env.ok(["save", "busybox", "-o", "oci-archive:a.tar"]);
+    let [signed, ..] = signatures();
     let address = &registry.address;
-    allow(&env, "insecureAcceptAnything", &json!({"docker": {(address.as_str()): signed}}));
+    let both = json!([{"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/x"}, {"type": "reject"}]);
+    let scopes = json!({(address.as_str()): signed, (format!("{address}/bad")): both});
+    allow(&env, "insecureAcceptAnything", &json!({"docker": scopes, "oci-archive": {"": signed}}));
     let name = format!("docker://{address}/app:1");
-    let mut svp = env.svp(["pull", &name, "-t", "x"]);
+    let mut svp = env.svp(["pull", &name, "-t", "x", "--allow-unverified"]);
     let output = support::output(&mut svp);
     let printed = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{printed}");
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), image.manifest.to_string());
-    assert_eq!(printed.matches("does not verify signatures").count(), 1, "{printed}");
+    assert_eq!(printed.matches("svp does not verify it").count(), 1, "{printed}");
+    env.ok(["load", "-i", "a.tar", "--allow-unverified"]);
+    env.ok(["copy", &name, "oci:out:x", "--allow-unverified"]);
+    env.ok(["unpack", &name, "tree", "--allow-unverified"]);
+    fs::write(env.path("mine.json"), r#"{"default":[{"type":"insecureAcceptAnything"}]}"#).unwrap();
+    let mut svp = env.svp(["pull", &name, "-t", "y", "--policy", "mine.json"]);
+    let output = support::output(&mut svp);
+    let printed = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !printed.contains("verify"), "{printed}");
+    let bad = format!("docker://{address}/bad:1");
+    let printed = env.fails(65, ["pull", &bad, "-t", "z", "--allow-unverified"]);
+    assert!(printed.contains("rejected by the policy"), "{printed}");
+    // What is in the store has been judged.
+    env.ok(["save", "x", "-o", "oci:saved"]);
 }

@@ -17,7 +17,7 @@ pub(super) use compression::{CompressionArgs, CompressionFormat, RecompressionAr
 pub(super) use environment::{EnvFormat, environment_text};
 pub(super) use health::HealthArgs;
 pub(super) use output::{OutputArgs, check_metadata, outputs, print_data, push, write_metadata};
-pub(super) use pull::PullArgs;
+pub(super) use pull::{PullArgs, SignatureArgs};
 pub(super) use registry::RegistryArgs;
 pub(super) use script::{NetworkArg, ScriptArgs};
 pub(super) use seconds::Seconds;

@@ -20,12 +20,28 @@ pub(in crate::cli) struct PullArgs {
     /// When to pull an image that the store may have
     #[arg(long = "pull", value_enum, value_name = "WHEN", default_value = "always")]
     policy: PolicyArg,
-    /// Use this policy.json instead of the user's or the system's
-    #[arg(long = "policy", value_name = "FILE")]
-    policy_file: Option<PathBuf>,
+    #[command(flatten)]
+    signatures: SignatureArgs,
     /// Never contact a registry; use the store alone
     #[arg(long, conflicts_with = "policy")]
     offline: bool,
+}
+
+/// Options for the signature policy.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct SignatureArgs {
+    /// Use this policy.json instead of the user's or the system's
+    #[arg(long = "policy", value_name = "FILE")]
+    policy_file: Option<PathBuf>,
+    /// Accept an image whose signature the policy requires: svp can't verify it
+    #[arg(long)]
+    allow_unverified: bool,
+}
+
+impl SignatureArgs {
+    pub(in crate::cli) fn policy(self) -> SignaturePolicy {
+        SignaturePolicy::from_env(self.policy_file).allow_unverified(self.allow_unverified)
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -49,7 +65,7 @@ impl PullArgs {
     pub(in crate::cli) fn options(self, context: &Context) -> PullOptions {
         let mut options = PullOptions::default();
         self.registry.apply(&mut options.client, context);
-        options.signature_policy = SignaturePolicy::from_env(self.policy_file);
+        options.signature_policy = self.signatures.policy();
         options.policy = match self.policy {
             _ if self.offline => PullPolicy::Never,
             PolicyArg::Missing => PullPolicy::Missing,

@@ -163,6 +163,13 @@ fn image_note(note: &ImageNote) -> String {
         ImageNote::XattrNotSet { path, name } => {
             format!("{path}: can't set the attribute {name}")
         }
+        ImageNote::SetIdDropped { path, mode } => format!(
+            "{path}: without setuid and setgid ({mode}): its owner would be you, and others could run it as you"
+        ),
+        ImageNote::SetIdKept { directory } => format!(
+            "{directory} contains setuid or setgid programs, which every user who can enter it can run as their \
+             owners: keep it in a directory that only root can enter"
+        ),
         ImageNote::KeywordsIgnored { tar, keywords } => format!(
             "{tar}: without effect, as in other tools: {} (of global headers, or ACLs by name)",
             keywords.join(", ")
@@ -305,7 +312,7 @@ fn warning(warning: &Warning) -> String {
             format!("the image is for {offered}, not for {wanted}")
         }
         Warning::NotVerified { policy, source } => format!(
-            "the policy {policy} requires {source} to be signed; svp does not verify signatures and accepts it"
+            "the policy {policy} requires {source} to be signed; svp does not verify it, as --allow-unverified says"
         ),
         Warning::PackDiffers { pack } => format!(
             "{pack} is not the pack that the base image was built with; the image's own is used \

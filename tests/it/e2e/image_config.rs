@@ -150,7 +150,7 @@ fn odd_configs_of_real_images_work_and_exec_sees_the_services_tree() {
     let volumes: Value =
         serde_json::from_str(&env.ok(["volume", "ls", "--format", "json"])).unwrap();
     let names: Vec<&str> =
-        volumes.as_array().unwrap().iter().map(|v| v["name"].as_str().unwrap()).collect();
+        volumes.as_array().unwrap().iter().map(|v| v["Name"].as_str().unwrap()).collect();
     assert_eq!(names, ["s.data", "s.var-lib-x"]);
     let look = "echo data $(stat -c %i /data) x $(stat -c %i /var/lib/x) $(cat /data/file)";
     let seen = env.ok(["exec", "s", "--", "sh", "-c", look]);
