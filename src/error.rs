@@ -15,6 +15,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Kind {
     /// A script of the pack failed: exit code 1.
     Script,
+    /// A script of the pack ran for longer than its time limit: exit code 124.
+    TimedOut,
     /// The command line is invalid or can't be carried out: exit code 2.
     Usage,
     /// An image, layer, layout, pack or a pack's output is invalid: exit code 65.
@@ -57,6 +59,7 @@ impl Kind {
     pub fn exit_code(self) -> u8 {
         match self {
             Kind::Script => 1,
+            Kind::TimedOut => 124,
             Kind::Usage => 2,
             Kind::BadInput => 65,
             Kind::Registry => 69,

@@ -70,6 +70,7 @@ Exit codes:
   69  a registry or the network failed
   74  storage: the disk is full, or reading or writing failed
   77  the sandbox can't be created on this host: see `svp check`
+  124 a script of the pack ran for longer than --timeout
   130 interrupted
 run, exec, client, shell, extra, backup and restore exit with the code of the program that they run; 125 if svp
 itself fails, 126 or 127 if the program can't be run.";

@@ -8,7 +8,7 @@
 //! | `query` | runs `bin/query`, on the host or in an image |
 //! | `base` | finds the source of a base image |
 //! | `pack_layer` | a pack as a layer |
-//! | `script` | runs `bin/build` on an image and writes the changes as a layer |
+//! | `script`, `script_log` | runs `bin/build` on an image and writes the changes as a layer; its log |
 //! | `new_layer` | new layers, to be appended to an image |
 //! | `label` | the config of the images that svp builds |
 //! | `environment` | the environment of a script |
@@ -32,11 +32,12 @@ pub(crate) mod output;
 mod pack_layer;
 pub(crate) mod query;
 mod script;
+mod script_log;
 pub(crate) mod setup;
 pub(crate) mod upgrade_service;
 
 pub(crate) use build::{BuildRequest, build};
 pub(crate) use image_role::refuse_instance_name;
 pub(crate) use label::Phase;
-pub(crate) use script::ScriptOptions;
+pub(crate) use script::{ScriptBounds, ScriptOptions};
 pub(crate) use setup::{SetupRequest, setup};

@@ -10,12 +10,21 @@ use crate::error::{Error, Result};
 use crate::oci::Image;
 use crate::pack::{Answers, Key, Pack, RawAnswer, query};
 use crate::progress::{Reporter, Step, announce_if_slow};
-use crate::sandbox::{End, Limits, Network, Rootfs, RunSpec, Sandbox, Stream};
+use crate::sandbox::{Bound, End, Limits, Network, Rootfs, RunSpec, Sandbox, Stream, Watched};
 use crate::service::environment;
 use crate::store::Store;
 
-/// Limits of a query: time and output.
-const LIMITS: Limits = Limits { time: Some(Duration::from_secs(20)), output: Some(1 << 20) };
+/// Limits of a query.
+const LIMITS: Limits = Limits {
+    time: Some(Duration::from_secs(20)),
+    output: Some(1 << 20),
+    memory: Some(Bound::Watched(1 << 30)),
+    pids: Some(Bound::Watched(PIDS)),
+    shm: Some(16 << 20),
+};
+
+/// The number of processes and threads of a query.
+const PIDS: u64 = 256;
 
 /// How much of a query's standard error is kept.
 const TAIL: usize = 4096;
@@ -117,6 +126,13 @@ fn run_query(
         Error::bad_input(format!("`bin/query {key}` {why}"))
             .hint("a query must print its answer and exit; it has no network and no secrets")
     };
+    match ended.reached.killed_for {
+        Some(Watched::Pids) => {
+            return Err(refused(format!("has more than {PIDS} processes and threads")));
+        }
+        Some(Watched::Memory) => return Err(refused("uses more than 1 GiB of memory".into())),
+        None => {}
+    }
     let status = match ended.end {
         End::Exited(code) => code,
         End::Signaled(signal) => 128 + signal,

@@ -1,29 +1,27 @@
 //! Runs `bin/build` on an image, and writes its changes as a layer.
 
-use std::fs::File;
-use std::io::Write;
-use std::path::PathBuf;
+use std::time::Duration;
 
 use super::label::Phase;
 use super::new_layer::NewLayer;
 use super::pack_layer::PackLayer;
-use crate::error::{Error, IoContext, Kind, Result};
+use super::script_log::{Finished, Log};
+use crate::error::{Error, Kind, Result};
 use crate::layer::settings::Settings;
 use crate::oci::image::chain_ids;
 use crate::oci::{Descriptor, Image, Reference};
 use crate::pack::PREFIX;
-use crate::progress::{Event, ImageNote, Reporter, Step};
+use crate::progress::{Event, ImageNote, Reporter, Step, Warning};
 use crate::sandbox::{
-    BuildRootfs, DiffOptions, End, Limits, Network, RunEnd, RunSpec, Sandbox, Stream, layer_sources,
+    Bound, BuildRootfs, DiffOptions, End, Limits, Network, Reached, RunEnd, RunSpec, Sandbox,
+    Stream, Watched, layer_sources,
 };
 use crate::secret::{Redactor, Secret};
 use crate::store::Store;
 
-/// How many lines of a failed script are shown with the error.
-const LAST_LINES: usize = 10;
-
-/// How many logs are kept in the store.
-const LOGS: usize = 50;
+/// The number of processes and threads of a script, unless the user sets one: above what builds need, and below what
+/// stalls a machine.
+const DEFAULT_PIDS: u64 = 4096;
 
 /// Options for a build's script and for its layer.
 #[derive(Clone, Debug)]
@@ -36,6 +34,35 @@ pub(crate) struct ScriptOptions {
     pub compression: Settings,
     /// SOURCE_DATE_EPOCH; seconds since 1970.
     pub source_date_epoch: Option<i64>,
+    /// The bounds of the script.
+    pub bounds: ScriptBounds,
+}
+
+/// The bounds of a script.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ScriptBounds {
+    /// The time that it may run.
+    pub timeout: Option<Duration>,
+    /// The memory of all its processes; bytes.
+    pub memory: Option<u64>,
+    /// The number of its processes and threads, if not the default.
+    pub pids: Option<u64>,
+    /// The size of its /dev/shm; bytes.
+    pub shm_size: u64,
+    /// The size of its log; bytes.
+    pub log_size: u64,
+}
+
+impl ScriptBounds {
+    fn limits(&self) -> Limits {
+        Limits {
+            time: self.timeout,
+            output: None,
+            memory: self.memory.map(Bound::Strict),
+            pids: Some(self.pids.map_or(Bound::Watched(DEFAULT_PIDS), Bound::Strict)),
+            shm: Some(self.shm_size),
+        }
+    }
 }
 
 /// A script to run on an image.
@@ -75,7 +102,7 @@ pub(super) fn build_rootfs<'s>(
 /// Runs `bin/build PHASE` on a fresh upper directory and writes the changes.
 ///
 /// # Errors
-/// [`Kind::Script`] with the last lines and the log's path if the script fails; those of creating the container and the
+/// [`Kind::Script`] or [`Kind::TimedOut`] with the last lines and the log's path if the script fails; those of creating the container and the
 /// layer.
 pub(super) fn run(
     store: &Store,
@@ -88,7 +115,7 @@ pub(super) fn run(
     let Script { phase, tag, env, secrets, hostname } = script;
     let script = "/service/bin/build".to_owned();
     reporter.step(Step::RunScript { script, phase: Some(phase.to_string()) });
-    let mut log = Log::create(store, &tag.tagged())?;
+    let mut log = Log::create(store, &tag.tagged(), options.bounds.log_size)?;
     let spec = RunSpec {
         rootfs: build_rootfs.rootfs(),
         argv: vec!["/service/bin/build".into(), phase.to_string()],
@@ -105,17 +132,26 @@ pub(super) fn run(
     };
     let redactor = || Redactor::new(secrets.iter().map(|(_, secret)| secret));
     let (mut stdout, mut stderr) = (redactor(), redactor());
-    let ended =
-        sandbox.run(&spec, None, Limits::default(), reporter, &mut |stream, bytes| match stream {
-            Stream::Stdout => stdout.pass(bytes, &mut show),
-            Stream::Stderr => stderr.pass(bytes, &mut show),
-        });
+    let limits = options.bounds.limits();
+    let ended = sandbox.run(&spec, None, limits, reporter, &mut |stream, bytes| match stream {
+        Stream::Stdout => stdout.pass(bytes, &mut show),
+        Stream::Stderr => stderr.pass(bytes, &mut show),
+    });
     stdout.finish(&mut show);
     stderr.finish(&mut show);
-    let RunEnd { end, dropped } = ended?;
+    let RunEnd { end, dropped, reached } = ended?;
     let log = log.finish()?;
-    if end != End::Exited(0) {
-        return Err(failure(phase, end, &log, sandbox.map().is_single()));
+    if log.dropped > 0 {
+        let path = log.path.display().to_string();
+        reporter.note(ImageNote::LogShortened { path, dropped: log.dropped }.into());
+    }
+    if end != End::Exited(0) || reached.killed_for.is_some() {
+        let why = Why { end, reached, bounds: &options.bounds };
+        return Err(failure(phase, &why, &log, sandbox.map().is_single()));
+    }
+    if reached.memory_kills > 0 {
+        let memory = options.bounds.memory.unwrap_or_default();
+        reporter.warning(Warning::OutOfMemory { processes: reached.memory_kills, memory });
     }
     if !dropped.is_empty() {
         reporter.note(ImageNote::ChangesDropped { paths: dropped }.into());
@@ -137,13 +173,69 @@ pub(super) fn run(
     Ok(NewLayer { writer, descriptor, diff_id: written.diff_id })
 }
 
-fn failure(phase: Phase, end: End, log: &Finished, single_id: bool) -> Error {
-    let how = match end {
-        End::Exited(code) => format!("exited with {code}"),
-        End::Signaled(signal) => format!("was killed by signal {signal}{}", signal_name(signal)),
-        End::TimedOut | End::TooMuchOutput => "was stopped".to_owned(),
-    };
-    let mut text = format!("the script /service/bin/build {phase} {how}");
+/// How a script failed.
+struct Why<'a> {
+    end: End,
+    reached: Reached,
+    bounds: &'a ScriptBounds,
+}
+
+impl Why<'_> {
+    /// Says how the script ended, and which bound it reached.
+    fn text(&self) -> String {
+        let most = self.bounds.pids.unwrap_or(DEFAULT_PIDS);
+        match self.reached.killed_for {
+            Some(Watched::Pids) => {
+                return format!(
+                    "was killed: it had more than {most} processes and threads (--pids)"
+                );
+            }
+            Some(Watched::Memory) => return "was killed: it used too much memory".to_owned(),
+            None => {}
+        }
+        let mut text = match self.end {
+            End::Exited(code) => format!("exited with {code}"),
+            End::Signaled(signal) => {
+                format!("was killed by signal {signal}{}", signal_name(signal))
+            }
+            End::TimedOut => {
+                let time = self.bounds.timeout.unwrap_or_default();
+                format!("was killed: it ran for longer than --timeout {}s", time.as_secs_f64())
+            }
+            End::TooMuchOutput => "was stopped".to_owned(),
+        };
+        if self.reached.memory_kills > 0 {
+            let memory = amount(self.bounds.memory.unwrap_or_default());
+            text += &match self.reached.memory_kills {
+                1 => format!(" (a process was killed by the kernel: over --memory {memory})"),
+                many => {
+                    format!(" ({many} processes were killed by the kernel: over --memory {memory})")
+                }
+            };
+        }
+        if self.reached.pids {
+            text += &format!(" (it had all the {most} processes and threads that --pids allows)");
+        }
+        text
+    }
+
+    fn kind(&self) -> Kind {
+        match self.end {
+            End::TimedOut => Kind::TimedOut,
+            _ => Kind::Script,
+        }
+    }
+}
+
+/// Writes an amount of memory as `--memory` takes it.
+fn amount(bytes: u64) -> String {
+    let units = [(30, 'g'), (20, 'm'), (10, 'k')];
+    let whole = units.iter().find(|(shift, _)| bytes > 0 && bytes % (1 << shift) == 0);
+    whole.map_or_else(|| bytes.to_string(), |(shift, unit)| format!("{}{unit}", bytes >> shift))
+}
+
+fn failure(phase: Phase, why: &Why<'_>, log: &Finished, single_id: bool) -> Error {
+    let mut text = format!("the script /service/bin/build {phase} {}", why.text());
     if log.tail.is_empty() {
         text.push_str(", without output");
     } else {
@@ -153,8 +245,12 @@ fn failure(phase: Phase, end: End, log: &Finished, single_id: bool) -> Error {
             text.push_str(line);
         }
     }
-    let mut hint = format!("its whole output is in {}", log.path.display());
-    if phase == Phase::Base {
+    let what = match log.dropped {
+        0 => "its whole output is in",
+        _ => "the start and the end of its output are in",
+    };
+    let mut hint = format!("{what} {}", log.path.display());
+    if phase == Phase::Base && why.kind() == Kind::Script {
         hint.push_str("; build a pack without phases with `svp build --phase all`");
     }
     if single_id {
@@ -162,73 +258,11 @@ fn failure(phase: Phase, end: End, log: &Finished, single_id: bool) -> Error {
             "; containers have a single id here, so no file can belong to another user: see `svp check`",
         );
     }
-    Error::new(Kind::Script, text).hint(hint)
+    Error::new(why.kind(), text).hint(hint)
 }
 
 fn signal_name(signal: i32) -> String {
     nix::sys::signal::Signal::try_from(signal)
         .map(|signal| format!(" ({})", signal.as_str()))
         .unwrap_or_default()
-}
-
-/// The log file of a script, and the end of the script's output.
-struct Log {
-    path: PathBuf,
-    file: File,
-    result: std::io::Result<()>,
-    tail: Vec<u8>,
-}
-
-struct Finished {
-    path: PathBuf,
-    tail: Vec<String>,
-}
-
-impl Log {
-    fn create(store: &Store, name: &str) -> Result<Log> {
-        let dir = store.layout().logs();
-        prune(&dir);
-        let name: String =
-            name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-        let file = tempfile::Builder::new()
-            .prefix(&format!("{}-{name}-", jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ")))
-            .suffix(".log")
-            .rand_bytes(4)
-            .tempfile_in(&dir)
-            .io("create a log in", &dir)?;
-        let (file, path) = file.keep().map_err(|error| Error::io("keep", &dir, error.error))?;
-        Ok(Log { path, file, result: Ok(()), tail: Vec::new() })
-    }
-
-    fn take(&mut self, bytes: &[u8]) {
-        if self.result.is_ok() {
-            self.result = self.file.write_all(bytes);
-        }
-        self.tail.extend_from_slice(bytes);
-        let excess = self.tail.len().saturating_sub(16 << 10);
-        self.tail.drain(..excess);
-    }
-
-    fn finish(self) -> Result<Finished> {
-        self.result.io("write", &self.path)?;
-        let text = String::from_utf8_lossy(&self.tail);
-        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-        let tail = lines[lines.len().saturating_sub(LAST_LINES)..]
-            .iter()
-            .map(|line| line.chars().take(500).collect())
-            .collect();
-        Ok(Finished { path: self.path, tail })
-    }
-}
-
-/// Removes all but the newest logs, whose names begin with the time.
-fn prune(dir: &std::path::Path) {
-    let Ok(entries) = std::fs::read_dir(dir) else { return };
-    let mut logs: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    logs.sort();
-    let old = logs.len().saturating_sub(LOGS - 1);
-    for path in &logs[..old] {
-        // Best effort: a later command removes the rest.
-        let _ = std::fs::remove_file(path);
-    }
 }

@@ -44,6 +44,7 @@ pub enum ImageNote {
     SeveralImages { directory: String, reference: String },
     SocketSkipped { path: String },
     ChangesDropped { paths: Vec<String> },
+    LogShortened { path: String, dropped: u64 },
     UnmappedUsers { names: Vec<String> },
     ArgumentsSwapped { image: String, base: String },
     DeviceNotCreated { path: String, major: u32, minor: u32 },

@@ -33,7 +33,7 @@ mod stages;
 mod trees;
 mod userns;
 
-pub(crate) use cgroup::resources::{Memory, MilliCpus, Pids, Resources};
+pub(crate) use cgroup::resources::{Memory, MilliCpus, Pids, Resources, memory_amount};
 pub(crate) use cgroup::why_unbounded;
 pub(crate) use container::join::{JoinSpec, Joined, Signaller, Stdio, join};
 pub(crate) use container::service::{Component, Event, MAX_COMPONENTS, Service, ServiceSpec};
@@ -46,7 +46,8 @@ pub(crate) use network::ports::{Forward, Transport};
 pub(crate) use network::relay::serve;
 pub(crate) use network::socket::open as open_socket;
 pub(crate) use spec::{
-    Bind, End, HostAccess, HostsEntry, Limits, Network, Overlay, Rootfs, RunEnd, RunSpec, Stream,
+    Bind, Bound, End, HostAccess, HostsEntry, Limits, Network, Overlay, Reached, Rootfs, RunEnd,
+    RunSpec, Stream, Watched,
 };
 pub(crate) use stage::process::close_inherited;
 pub(crate) use stages::run_if_stage;

@@ -105,6 +105,21 @@ pub(crate) struct Limits {
     pub time: Option<Duration>,
     /// How much it may print on standard output and standard error together; bytes.
     pub output: Option<u64>,
+    /// The memory of all its processes; bytes.
+    pub memory: Option<Bound>,
+    /// The number of its processes and threads.
+    pub pids: Option<Bound>,
+    /// The size of its /dev/shm; bytes.
+    pub shm: Option<u64>,
+}
+
+/// A limit, and how it is enforced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bound {
+    /// Requested by the user: the kernel enforces it for all processes together, or the command does not start.
+    Strict(u64),
+    /// A default, for which no cgroup is needed: svp watches the processes.
+    Watched(u64),
 }
 
 /// How a command ended.
@@ -127,11 +142,33 @@ pub(crate) struct RunEnd {
     pub end: End,
     /// The changed files that svp provides, such as /etc/hosts: no image contains them.
     pub dropped: Vec<String>,
+    /// The limits that it reached.
+    pub reached: Reached,
+}
+
+/// The limits that a command reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Reached {
+    /// The number of its processes that the kernel killed for their memory.
+    pub memory_kills: u64,
+    /// Whether it was refused a process or a thread.
+    pub pids: bool,
+    /// The limit for which svp killed it.
+    pub killed_for: Option<Watched>,
+}
+
+/// A limit that svp watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Watched {
+    /// The number of processes and threads.
+    Pids,
+    /// Memory.
+    Memory,
 }
 
 impl From<End> for RunEnd {
     fn from(end: End) -> Self {
-        RunEnd { end, dropped: Vec::new() }
+        RunEnd { end, dropped: Vec::new(), reached: Reached::default() }
     }
 }
 

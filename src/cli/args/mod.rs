@@ -1,6 +1,8 @@
 //! Arguments that several commands share.
 
+mod bounds;
 mod compression;
+mod duration;
 pub(super) mod env_file;
 mod environment;
 mod health;
@@ -13,6 +15,7 @@ mod secrets;
 mod value;
 mod variable;
 
+use bounds::BoundArgs;
 pub(super) use compression::{CompressionArgs, CompressionFormat, RecompressionArgs};
 pub(super) use environment::{EnvFormat, environment_text};
 pub(super) use health::HealthArgs;

@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-use super::{CompressionArgs, EnvArg, parsed};
+use super::{BoundArgs, CompressionArgs, EnvArg, parsed};
 use crate::cli::common::source_date_epoch;
 use crate::error::Result;
 use crate::pipeline::ScriptOptions;
@@ -18,6 +18,8 @@ pub(in crate::cli) struct ScriptArgs {
     #[arg(short, long = "env", value_name = "NAME[=VALUE]", value_parser = parsed::<EnvArg>)]
     env: Vec<EnvArg>,
     #[command(flatten)]
+    bounds: BoundArgs,
+    #[command(flatten)]
     pub(in crate::cli) compression: CompressionArgs,
 }
 
@@ -28,6 +30,7 @@ impl ScriptArgs {
             env: EnvArg::pairs(&self.env),
             compression: self.compression.settings()?,
             source_date_epoch: source_date_epoch()?,
+            bounds: self.bounds.bounds(),
         })
     }
 }

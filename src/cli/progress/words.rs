@@ -154,6 +154,10 @@ fn image_note(note: &ImageNote) -> String {
             "there is no image {image}, and {base} is a base image: setting up {image} on it, \
              as with `-i {base} -t {image}`"
         ),
+        ImageNote::LogShortened { path, dropped } => format!(
+            "the log keeps the start and the end of the script's output: {} are left out of {path}",
+            size(*dropped)
+        ),
         ImageNote::DeviceNotCreated { path, major, minor } => {
             format!("{path}: no permission to create the device {major}:{minor}")
         }
@@ -313,6 +317,11 @@ fn warning(warning: &Warning) -> String {
         }
         Warning::NotVerified { policy, source } => format!(
             "the policy {policy} requires {source} to be signed; svp does not verify it, as --allow-unverified says"
+        ),
+        Warning::OutOfMemory { processes, memory } => format!(
+            "the kernel killed {processes} of the script's processes, which were over --memory ({}), but the script \
+             succeeded: its files may be incomplete",
+            size(*memory)
         ),
         Warning::PackDiffers { pack } => format!(
             "{pack} is not the pack that the base image was built with; the image's own is used \

@@ -40,6 +40,8 @@ pub(super) struct Cgroup {
     created: Vec<PathBuf>,
     /// The file that counts OOM kills.
     kills: Option<PathBuf>,
+    /// The file that counts refused processes and threads.
+    refusals: Option<PathBuf>,
 }
 
 /// The limits that could not be set, and the reason.
@@ -66,11 +68,15 @@ impl Cgroup {
             Ok(()) => (Cgroup::default(), not_delegated(&all, &needed, process)),
             Err(error) => Cgroup::without_systemd(&all, &name, resources, process, error),
         };
-        let kills = hierarchy::of(Controller::Memory, &all).and_then(|hierarchy| {
-            let dir = hierarchy.dir_of(&membership(&process.to_string()))?;
-            Some(dir.join(if hierarchy.unified { "memory.events" } else { "memory.oom_control" }))
-        });
-        cgroup.kills = kills.filter(|_| resources.memory.is_some());
+        let at = membership(&process.to_string());
+        let events = |controller, unified: &str, v1: &str| {
+            let hierarchy = hierarchy::of(controller, &all)?;
+            Some(hierarchy.dir_of(&at)?.join(if hierarchy.unified { unified } else { v1 }))
+        };
+        cgroup.kills = events(Controller::Memory, "memory.events", "memory.oom_control")
+            .filter(|_| resources.memory.is_some());
+        cgroup.refusals = events(Controller::Pids, "pids.events", "pids.events")
+            .filter(|_| resources.pids.is_some());
         (cgroup, unbounded)
     }
 
@@ -177,11 +183,35 @@ impl Cgroup {
 
     /// Returns the number of the container's processes that the OOM killer has killed.
     pub(super) fn memory_kills(&self) -> u64 {
-        let text = self.kills.as_ref().and_then(|path| fs::read_to_string(path).ok());
-        text.and_then(|text| {
-            text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
-        })
-        .unwrap_or_default()
+        counter(self.kills.as_deref(), "oom_kill ")
+    }
+
+    /// Returns how often the container was refused a process or a thread.
+    pub(super) fn refused_pids(&self) -> u64 {
+        counter(self.refusals.as_deref(), "max ")
+    }
+}
+
+/// Reads a counter from a file of events.
+fn counter(path: Option<&Path>, name: &str) -> u64 {
+    let text = path.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
+    text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap_or_default()
+}
+
+impl Unbounded {
+    /// Whether the memory has no limit.
+    pub(super) fn includes_memory(&self) -> bool {
+        self.what.contains(&Controller::Memory)
+    }
+
+    /// Returns the error for a limit without which nothing is started.
+    pub(super) fn into_error(self) -> Error {
+        let options: Vec<&str> = self.what.iter().map(|one| one.option()).collect();
+        let options = options.join(" and ");
+        self.why
+            .context(format!("{options} can't be enforced here"))
+            .with_kind(Kind::Sandbox)
+            .also_hint(&format!("or omit {options}"))
     }
 }
 
@@ -208,6 +238,23 @@ pub(super) fn forget(id: &str) {
     for hierarchy in hierarchy::mounted() {
         if let Some(parent) = hierarchy.dir_of(&membership("self")) {
             remove(&parent.join(format!("{PREFIX}{id}")));
+        }
+    }
+}
+
+/// Removes the cgroups `PREFIX-PID-…` that killed commands have left.
+pub(super) fn sweep(prefix: &str) {
+    let prefix = format!("{PREFIX}{prefix}-");
+    for hierarchy in hierarchy::mounted() {
+        let parent = hierarchy.dir_of(&membership("self"));
+        for entry in parent.and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let owner =
+                name.to_str().and_then(|name| name.strip_prefix(&prefix)?.split('-').next());
+            if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+                // EBUSY: its last process is about to end.
+                let _ = fs::remove_dir(entry.path());
+            }
         }
     }
 }

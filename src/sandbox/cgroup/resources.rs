@@ -54,26 +54,33 @@ impl FromStr for Memory {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let lower = text.to_ascii_lowercase();
-        let number = lower.trim_end_matches('b').trim_end_matches('i');
-        let (number, shift) = match number.char_indices().last() {
-            Some((at, 'k')) => (&number[..at], 10),
-            Some((at, 'm')) => (&number[..at], 20),
-            Some((at, 'g')) => (&number[..at], 30),
-            Some((at, 't')) => (&number[..at], 40),
-            _ => (number, 0),
-        };
-        let amount =
-            decimal(number, 1 << shift).filter(|bytes| *bytes <= MOST).ok_or_else(|| {
-                Error::usage(format!("invalid amount of memory: {text:?}"))
-                    .hint("give bytes, or an amount such as 512k, 256m or 1.5g")
-            })?;
+        let amount = memory_amount(text)?;
         if amount < LEAST_MEMORY {
             return Err(Error::usage(format!("too little memory for a container: {text:?}"))
                 .hint(format!("give at least {}m", LEAST_MEMORY >> 20)));
         }
         Ok(Memory(amount))
     }
+}
+
+/// Parses an amount of memory, as for [`Memory`], of any size.
+///
+/// # Errors
+/// [`Kind::Usage`](crate::error::Kind::Usage).
+pub(crate) fn memory_amount(text: &str) -> Result<u64> {
+    let lower = text.to_ascii_lowercase();
+    let number = lower.trim_end_matches('b').trim_end_matches('i');
+    let (number, shift) = match number.char_indices().last() {
+        Some((at, 'k')) => (&number[..at], 10),
+        Some((at, 'm')) => (&number[..at], 20),
+        Some((at, 'g')) => (&number[..at], 30),
+        Some((at, 't')) => (&number[..at], 40),
+        _ => (number, 0),
+    };
+    decimal(number, 1 << shift).filter(|bytes| *bytes <= MOST).ok_or_else(|| {
+        Error::usage(format!("invalid amount of memory: {text:?}"))
+            .hint("give bytes, or an amount such as 512k, 256m or 1.5g")
+    })
 }
 
 /// Parses a number of processors, such as `2` or `0.5`.
@@ -97,7 +104,7 @@ impl FromStr for Pids {
         let pids = text.parse().ok().filter(|pids| (1..=4_194_304).contains(pids));
         pids.map(Pids).ok_or_else(|| {
             Error::usage(format!("invalid number of processes: {text:?}"))
-                .hint("give 1 to 4194304, or omit --pids for no limit")
+                .hint("give a number from 1 to 4194304")
         })
     }
 }

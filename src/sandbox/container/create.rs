@@ -6,6 +6,7 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
 
+use super::watch::Bounds;
 use crate::channel::Channel;
 use crate::error::{Error, Result};
 use crate::sandbox::create::Sandbox;
@@ -33,6 +34,8 @@ pub(in crate::sandbox) struct Container {
     pub(in crate::sandbox) hosts: String,
     /// The listeners for links, next to the container's network.
     pub(in crate::sandbox) listen: Vec<LinkListener>,
+    /// The limits that its init enforces.
+    pub(in crate::sandbox) bounds: Bounds,
 }
 
 impl Container {
@@ -72,6 +75,7 @@ impl Sandbox {
             resolv_conf: resolver.file.clone(),
             hosts: resolver::hosts(hostname, network != Network::None, host_access),
             listen: Vec::new(),
+            bounds: Bounds::default(),
         };
         (container, resolver)
     }

@@ -13,6 +13,7 @@ use super::create::Container;
 use super::exec::ExecRequest;
 use super::mknod;
 use super::rootfs::{create_root, pivot};
+use super::watch;
 use crate::channel::Channel;
 use crate::error::{Error, Result};
 use crate::sandbox::spec::{End, Rootfs, RunEnd};
@@ -46,6 +47,7 @@ fn init(
 ) -> Result<RunEnd> {
     let InitRequest { container, argv, env, cwd, no_new_privs } = request;
     let (root, mut provided) = create_root(&container, pack)?;
+    watch::limit_resources(&container.bounds)?;
     let host_tools = matches!(container.rootfs, Rootfs::HostTools);
     let exec = ExecRequest { argv, env, cwd, no_new_privs, host_tools };
     let mut command = Stage::start(Path::new("/"), &exec, &[stdout.as_fd(), stderr.as_fd()])?;
@@ -54,6 +56,7 @@ fn init(
     command.recv::<()>()?;
     pivot(&root)?;
     drop(root);
+    let watch = watch::start(&container.bounds)?;
     command.send(&(), &[])?;
     let ((), listener) = command.recv()?;
     if let Some(listener) = listener.into_iter().next() {
@@ -63,7 +66,7 @@ fn init(
     let end = reap_until(command.pid())?;
     command.forget();
     started?;
-    Ok(RunEnd { end, dropped: provided.changed() })
+    Ok(RunEnd { end, dropped: provided.changed(), reached: watch.reached() })
 }
 
 /// Reaps processes until the command has ended; returns how it ended.

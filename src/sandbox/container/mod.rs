@@ -7,10 +7,12 @@
 //! | `provided` | the files that svp provides, and changes to them |
 //! | `run`, `init`, `exec` | runs a command in a container; its init; the stage that executes the command |
 //! | `service`, `component_init` | the container of a service; the init of each component |
+//! | `bounds`, `watch` | limits memory, processes and threads: by a cgroup, or from the container's init |
 //! | `stdio` | the pipes that are a container's standard streams |
 //! | `join`, `user` | runs a command in a running container, as one of its users |
 //! | `capabilities`, `seccomp`, `mknod` | restricts its processes; emulates device nodes |
 
+pub(super) mod bounds;
 pub(super) mod capabilities;
 pub(super) mod component_init;
 pub(super) mod create;
@@ -28,3 +30,4 @@ pub(super) mod service;
 pub(super) mod stdio;
 pub(super) mod sysfs;
 pub(super) mod user;
+pub(super) mod watch;

@@ -241,7 +241,8 @@ pub(super) const DEVICES: [&str; 13] = [
 /// Returns the mounts of every container: /proc and /dev.
 ///
 /// `tty_group`: whether the id map contains group 5 (tty), which owns terminals.
-pub(in crate::sandbox) fn proc_and_dev(tty_group: bool) -> Vec<Step> {
+/// `shm`: the size of /dev/shm, if it is limited.
+pub(in crate::sandbox) fn proc_and_dev(tty_group: bool, shm: Option<u64>) -> Vec<Step> {
     let closed = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let mut steps = vec![Step::Mount("proc".into(), "proc", closed, String::new())];
     let read_only = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
@@ -270,7 +271,8 @@ pub(in crate::sandbox) fn proc_and_dev(tty_group: bool) -> Vec<Step> {
     let options = format!("newinstance,ptmxmode=0666,mode=0620{group}");
     steps.push(Step::Mount("dev/pts".into(), "devpts", dev, options));
     steps.push(Step::Dir("dev/shm".into(), 0o1777));
-    steps.push(Step::Mount("dev/shm".into(), "tmpfs", closed, "mode=1777".into()));
+    let size = shm.map(|bytes| format!(",size={bytes}")).unwrap_or_default();
+    steps.push(Step::Mount("dev/shm".into(), "tmpfs", closed, format!("mode=1777{size}")));
     for (name, to) in [
         ("dev/ptmx", "pts/ptmx"),
         ("dev/fd", "/proc/self/fd"),

@@ -18,6 +18,10 @@ use crate::sandbox::spec::Rootfs;
 use crate::sandbox::trees::overlay;
 use crate::sandbox::trees::unpack::unpack_pack;
 
+/// What a query may write, besides the pack: bytes and files.
+const QUERY_FILES: u64 = 64 << 20;
+const QUERY_INODES: u64 = 16384;
+
 /// Creates the container's file system and sets its host name; returns its root, and the files that svp provides in it.
 pub(in crate::sandbox) fn create_root(
     container: &Container,
@@ -34,7 +38,7 @@ pub(in crate::sandbox) fn create_root(
 /// Mounts /proc, /dev, /sys, resolv.conf and hosts on the overlay; returns its root.
 fn layers_root(container: &Container) -> Result<(OwnedFd, Provided)> {
     let root = overlay::open("../merged")?;
-    mounts::apply(root.as_fd(), &mounts::proc_and_dev(container.tty_group))?;
+    mounts::apply(root.as_fd(), &mounts::proc_and_dev(container.tty_group, container.bounds.shm))?;
     mount_sys(root.as_fd(), container.own_network)?;
     let files = Path::new("../files");
     mount("tmpfs", files, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=755")
@@ -68,16 +72,31 @@ fn leads_nowhere(error: &std::io::Error) -> bool {
 /// Mounts a tmpfs with the host's programs read-only and the pack at /service; returns its root.
 fn host_tools_root(container: &Container, pack: Option<OwnedFd>) -> Result<OwnedFd> {
     let at = "/tmp";
-    mount("tmpfs", at, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=755")
+    let options = host_tools_size(pack.as_ref())?;
+    mount("tmpfs", at, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, options.as_c_str())
         .io("mount a file system at", at)?;
     let root = overlay::open(at)?;
     mounts::apply(root.as_fd(), &mounts::host_tools())?;
-    mounts::apply(root.as_fd(), &mounts::proc_and_dev(container.tty_group))?;
+    mounts::apply(root.as_fd(), &mounts::proc_and_dev(container.tty_group, container.bounds.shm))?;
     if let Some(pack) = pack {
         unpack_pack(pack, &root)?;
     }
     mounts::apply(root.as_fd(), &[Step::ReadOnly("service".into())])?;
     Ok(root)
+}
+
+/// Returns the options of the file system for host tools: enough space for the pack, whose small files take a page each,
+/// and for the files that a query writes.
+fn host_tools_size(pack: Option<&OwnedFd>) -> Result<std::ffi::CString> {
+    let failed = |error: std::io::Error| Error::sandbox("can't measure the pack").source(error);
+    let tar = match pack {
+        Some(pack) => rustix::fs::fstat(pack).map_err(|error| failed(error.into()))?.st_size as u64,
+        None => 0,
+    };
+    // A file takes at least one block of 512 bytes in the tar, and a page here.
+    let (size, inodes) = (QUERY_FILES + 8 * tar, QUERY_INODES + tar / 512);
+    let options = format!("mode=755,size={size},nr_inodes={inodes}");
+    std::ffi::CString::new(options).map_err(|error| failed(error.into()))
 }
 
 /// Makes `root` the root of every process in this mount namespace, and unmounts the host's.

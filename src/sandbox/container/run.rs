@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
 
+use super::bounds;
 use super::create;
 use super::init::InitRequest;
 use super::stdio::{output_pipe, set_nonblocking};
 use crate::channel::Channel;
 use crate::error::{Error, Result};
 use crate::progress::{Reporter, ServiceNote};
+use crate::sandbox::cgroup::Cgroup;
 use crate::sandbox::create::Sandbox;
 use crate::sandbox::network::attach::{AttachError, attach};
 use crate::sandbox::network::availability::available;
@@ -21,7 +23,7 @@ use crate::sandbox::network::plan::Plan;
 use crate::sandbox::spec::{End, HostAccess, Limits, Network, RunEnd, RunSpec, Stream};
 use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::process::{pidfd_of, timespec, wait_for_death};
-use crate::sandbox::stage::protocol::{Descriptors, Request, reply_with};
+use crate::sandbox::stage::protocol::{Descriptors, Request, reply, reply_with};
 use crate::sandbox::userns::namespace;
 
 /// Request: run a command in a container: create the namespaces and the overlay, start init, and return how the command
@@ -44,7 +46,11 @@ impl Request for RunRequest {
         reply_with(channel, &(), &[pidfd_of(init.pid())?])?;
         // Otherwise the pipes would stay open until this stage ends.
         drop((stdout, stderr, pack));
-        init.finish()
+        let end = init.finish()?;
+        reply(channel, &end)?;
+        // svp reads the counters of the cgroup, which systemd removes with its last process, and then kills this stage.
+        let _ = channel.recv::<()>();
+        Ok(end)
     }
 }
 
@@ -88,33 +94,37 @@ impl Sandbox {
         output: &mut Output<'_>,
     ) -> Result<RunEnd, AttachError> {
         let host_access = HostAccess::BUILD;
-        let (container, resolver) =
+        let (mut container, resolver) =
             self.container(spec.rootfs.clone(), Vec::new(), &spec.hostname, network, host_access);
-        let RunSpec { argv, env, cwd, no_new_privs, .. } = spec.clone();
-        let container_copy = container.clone();
-        let request = InitRequest { container: container_copy, argv, env, cwd, no_new_privs };
-        let request = RunRequest(request);
         let ((stdout, stdout_end), (stderr, stderr_end)) = (output_pipe()?, output_pipe()?);
         set_nonblocking(&stdout);
         set_nonblocking(&stderr);
         let mut fds = vec![self.namespace(), stdout_end.as_fd(), stderr_end.as_fd()];
         fds.extend(pack.map(AsFd::as_fd));
-        let mut stage = Stage::start(self.layer_store(), &request, &fds)?;
+        // Declared before the stage, so that it is removed after it.
+        let cgroup;
+        let mut stage = Stage::spawn(self.layer_store(), RunRequest::NAME)?;
+        // Before the stage starts anything, so that all processes are created in the cgroup.
+        cgroup = bounds::set(&limits, stage.pid(), &mut container)?;
+        let RunSpec { argv, env, cwd, no_new_privs, .. } = spec.clone();
+        let copy = container.clone();
+        let request = RunRequest(InitRequest { container: copy, argv, env, cwd, no_new_privs });
+        stage.send_request(&request, &fds)?;
         drop((stdout_end, stderr_end));
         let plan = Plan { resolver, forwards: Vec::new(), host_access };
         let _network = match container.attaches() {
             true => Some(attach(self.namespace_fd(), &mut stage, &plan)?),
             false => None,
         };
-        Ok(listen(stage, stdout, stderr, limits, output)?)
+        Ok(listen(stage, &cgroup, [stdout, stderr], limits, output)?)
     }
 }
 
 /// Passes on the command's output until the command has ended and all is read, or a limit is exceeded.
 fn listen(
     mut stage: Stage<RunRequest>,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
+    cgroup: &Cgroup,
+    [stdout, stderr]: [OwnedFd; 2],
     limits: Limits,
     output: &mut Output<'_>,
 ) -> Result<RunEnd> {
@@ -125,6 +135,7 @@ fn listen(
         (Stream::Stderr, Some(stderr.into())),
     ];
     let end = pump(&mut stage, &mut pipes, limits, output);
+    let end = bounds::with_counters(end, cgroup);
     // Killing the stage also kills init and all processes below it, a moment later.
     drop(stage);
     wait_for_death(&init);

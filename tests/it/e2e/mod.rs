@@ -4,6 +4,7 @@ mod backup;
 mod bad_images;
 mod bad_packs;
 mod bad_scripts;
+mod bounds;
 mod common;
 mod demo;
 mod drift;
