@@ -1,9 +1,12 @@
-//! The configuration file: base images by operating system.
+//! The configuration file: base images by operating system, and the network where there is no private one.
 //!
 //! ```toml
 //! [os]
 //! "debian/12" = "docker://registry.example.com/debian:12"
 //! "ubuntu/13.04" = "oci:/srv/images/ubuntu:13.04"
+//!
+//! [network]
+//! fallback = "host"
 //! ```
 
 use std::collections::BTreeMap;
@@ -24,6 +27,23 @@ pub(crate) struct Config {
 #[serde(deny_unknown_fields, default)]
 struct File {
     os: BTreeMap<String, String>,
+    network: NetworkTable,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct NetworkTable {
+    fallback: Option<Fallback>,
+}
+
+/// The network of a container where this host can't create a private one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Fallback {
+    /// The host's.
+    Host,
+    /// A loopback interface only.
+    None,
 }
 
 impl Config {
@@ -64,6 +84,11 @@ impl Config {
         self.file.os.get(os).map(String::as_str)
     }
 
+    /// Returns the network that replaces a private one.
+    pub(crate) fn network_fallback(&self) -> Option<Fallback> {
+        self.file.network.fallback
+    }
+
     /// Returns the configuration file's path, whether it exists or not.
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -82,5 +107,11 @@ mod tests {
         assert_eq!(config.os("debian/11"), None);
         assert!(parse("[oss]\n").unwrap_err().to_string().contains("/x"));
         assert!(parse("os = 1").is_err());
+        let fallback = |text| parse(text).map(|config| config.network_fallback());
+        assert_eq!(fallback("[network]\n").unwrap(), None);
+        assert_eq!(fallback("[network]\nfallback = \"host\"\n").unwrap(), Some(Fallback::Host));
+        assert_eq!(fallback("network.fallback = \"none\"\n").unwrap(), Some(Fallback::None));
+        assert!(fallback("[network]\nfallback = \"auto\"\n").is_err());
+        assert!(fallback("[network]\nfall = \"host\"\n").is_err());
     }
 }

@@ -47,6 +47,8 @@ pub enum Cause {
     ContainerGone,
     /// There is no space left on the disk.
     DiskFull,
+    /// The host creates no further namespace of some kind.
+    NoNamespaceLeft,
 }
 
 fn is_disk_full(error: &std::io::Error) -> bool {

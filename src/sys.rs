@@ -219,11 +219,7 @@ pub(crate) fn set_read_only(tree: impl AsFd) -> io::Result<()> {
 ///
 /// # Errors
 /// The kernel's errors; ENOSYS before Linux 5.12.
-pub(crate) fn set_mount_attributes(
-    tree: impl AsFd,
-    set: u64,
-    propagation: u64,
-) -> io::Result<()> {
+pub(crate) fn set_mount_attributes(tree: impl AsFd, set: u64, propagation: u64) -> io::Result<()> {
     let attributes = MountAttributes { set, clear: 0, propagation, user_namespace: 0 };
     // SAFETY: the kernel reads the structure, whose size is given, and the empty path; both outlive the call.
     let result = unsafe {

@@ -1,14 +1,18 @@
 //! `svp check`: tests whether this host can build and run rootless, and prints the fix for each fault.
 
+use std::sync::Mutex;
+
 use super::common::{Context, Format};
 use super::escape::single_line;
 use super::table::json;
 use crate::config::Config;
-use crate::error::{Error, Kind, Result};
-use crate::progress::Silent;
+use crate::error::{Cause, Error, Result};
+use crate::layer::settings::Settings;
+use crate::pipeline::temporary::temporary_file;
+use crate::progress::{Event, Note, Reporter, ServiceNote, Silent, Warning};
 use crate::sandbox::{
-    IdMap, Limits, MapMethod, Network, Rootfs, RunSpec, Sandbox, subordinate_ids_advice,
-    why_no_landlock, why_no_private_network, why_unbounded,
+    DiffOptions, IdMap, Limits, MapMethod, Network, Rootfs, RunSpec, Sandbox,
+    subordinate_ids_advice, why_no_landlock, why_unbounded,
 };
 use crate::store::Store;
 use crate::upkeep::{Fault, check_store};
@@ -57,27 +61,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     if args.store {
         return check_the_store(args, context);
     }
-    let root = Store::default_root()?;
-    let sandbox = context.store().and_then(|store| Sandbox::create(&store.layout().trees()));
-    let network = match why_no_private_network() {
-        None => Ok("pasta, a private network for builds".to_owned()),
-        Some(why) => Err(Error::sandbox(format!("{why}: builds use the host's network"))),
-    };
-    let findings = [
-        Finding::of("store", true, context.store().map(|_| root.display().to_string())),
-        Finding::of("configuration", true, configuration()),
-        Finding::of(
-            "user namespace",
-            true,
-            sandbox.as_ref().map(|_| "can be created".into()).map_err(copied),
-        ),
-        Finding::of("user ids", false, ids()),
-        Finding::of("container", true, sandbox.as_ref().map_err(copied).and_then(container)),
-        Finding::of("overlay", true, sandbox.as_ref().map_err(copied).and_then(overlay)),
-        Finding::of("network", false, network),
-        Finding::of("landlock", false, landlock()),
-        Finding::of("resources", false, resources()),
-    ];
+    let findings = findings(context)?;
     let text = match args.format {
         Format::Json => json(&findings),
         Format::Table => findings.iter().map(line).collect(),
@@ -87,6 +71,39 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         return Err(Error::sandbox("this host can't build servicepacks"));
     }
     Ok(())
+}
+
+/// Does what a build does, step by step and with the same functions, so that both report the same causes.
+fn findings(context: &Context) -> Result<Vec<Finding>> {
+    let root = Store::default_root()?;
+    let store = context.store();
+    let sandbox = match &store {
+        Ok(store) => Sandbox::create(&store.layout().trees()),
+        Err(error) => Err(copied(error)),
+    };
+    let in_sandbox =
+        |test: &dyn Fn(&Sandbox) -> Result<String>| sandbox.as_ref().map_err(copied).and_then(test);
+    let overlay = in_sandbox(&|sandbox| overlay(store.as_ref().map_err(copied)?, sandbox));
+    let network = match sandbox.as_ref() {
+        Ok(sandbox) => network(sandbox),
+        Err(error) => Finding::of("network", true, Err(copied(error))),
+    };
+    Ok(vec![
+        Finding::of(
+            "store",
+            true,
+            store.as_ref().map(|_| root.display().to_string()).map_err(copied),
+        ),
+        Finding::of("configuration", true, configuration()),
+        Finding::of("temporary files", true, temporary_files()),
+        Finding::of("user namespace", true, in_sandbox(&|_| Ok("can be created".into()))),
+        Finding::of("user ids", false, ids()),
+        Finding::of("container", true, in_sandbox(&container)),
+        Finding::of("overlay", true, overlay),
+        network,
+        Finding::of("landlock", false, landlock()),
+        Finding::of("resources", false, resources()),
+    ])
 }
 
 fn line(finding: &Finding) -> String {
@@ -148,17 +165,65 @@ fn ids() -> Result<String> {
     }
 }
 
+fn temporary_files() -> Result<String> {
+    temporary_file()?;
+    Ok(std::env::temp_dir().display().to_string())
+}
+
 fn container(sandbox: &Sandbox) -> Result<String> {
-    run_true(sandbox, Rootfs::HostTools, "/bin/true")?;
+    run_true(sandbox, Rootfs::HostTools, Network::None, &Silent)?;
     Ok("runs a program in its own namespaces".into())
 }
 
-fn overlay(sandbox: &Sandbox) -> Result<String> {
+/// Runs a program on an overlay, and writes the changes as a layer.
+fn overlay(store: &Store, sandbox: &Sandbox) -> Result<String> {
     let mut build_rootfs = sandbox.build_rootfs(std::iter::empty(), &Silent)?;
-    match run_true(sandbox, build_rootfs.rootfs(), "/nothing") {
+    match run_true(sandbox, build_rootfs.rootfs(), Network::None, &Silent) {
         // The empty image has no program; the failed lookup proves that the overlay was mounted.
-        Err(error) if error.kind() == Kind::BadInput => Ok("can be mounted in the store".into()),
-        other => other.map(|()| "can be mounted in the store".into()),
+        Err(error) if error.is(Cause::CommandNotFound) => {}
+        other => other?,
+    }
+    let layer = store.blob_writer()?;
+    let options = DiffOptions { compression: Settings::default(), clamp_mtime: None };
+    build_rootfs.diff(layer.as_file(), options)?;
+    Ok("can be mounted in the store".into())
+}
+
+/// Runs a program in the network that a build has by default.
+fn network(sandbox: &Sandbox) -> Finding {
+    let heard = Replaced::default();
+    let done = run_true(sandbox, Rootfs::HostTools, Network::Private, &heard);
+    match (done, heard.0.into_inner().ok().flatten()) {
+        (Ok(()), Some(why)) => Finding::of("network", false, Err(Error::sandbox(why))),
+        (done, _) => Finding::of(
+            "network",
+            true,
+            done.map(|()| "pasta, a private network for builds".into()),
+        ),
+    }
+}
+
+/// Keeps why a private network was replaced.
+#[derive(Default)]
+struct Replaced(Mutex<Option<String>>);
+
+impl Reporter for Replaced {
+    fn event(&self, event: Event<'_>) {
+        let why = match event {
+            Event::Note(Note::Service(ServiceNote::HostNetwork { reason })) => {
+                format!("{reason}: builds use the host's network, as the configuration says")
+            }
+            Event::Note(Note::Service(ServiceNote::NoNetwork { reason })) => {
+                format!("{reason}: builds have no network, as the configuration says")
+            }
+            Event::Warning(Warning::ContainerNetwork { reason, evidence }) => {
+                format!("{reason}: builds use the network of the container around svp ({evidence})")
+            }
+            _ => return,
+        };
+        if let Ok(mut kept) = self.0.lock() {
+            *kept = Some(why);
+        }
     }
 }
 
@@ -176,15 +241,20 @@ fn resources() -> Result<String> {
     }
 }
 
-fn run_true(sandbox: &Sandbox, rootfs: Rootfs, program: &str) -> Result<()> {
+fn run_true(
+    sandbox: &Sandbox,
+    rootfs: Rootfs,
+    network: Network,
+    reporter: &dyn Reporter,
+) -> Result<()> {
     let spec = RunSpec {
         rootfs,
-        argv: vec![program.into()],
+        argv: vec!["/bin/true".into()],
         env: Vec::new(),
         cwd: "/".into(),
         hostname: "svp-check".into(),
-        network: Network::None,
+        network,
         no_new_privs: true,
     };
-    sandbox.run(&spec, None, Limits::default(), &Silent, &mut |_, _| {}).map(drop)
+    sandbox.run(&spec, None, Limits::default(), reporter, &mut |_, _| {}).map(drop)
 }

@@ -61,7 +61,7 @@ pub(super) struct Args {
     /// Publish a port on a host address [default address: 127.0.0.1]
     #[arg(short, long, value_name = "[ADDR:]HOST:PORT", value_parser = parsed::<Forward>)]
     publish: Vec<Forward>,
-    /// Network: auto is private where pasta can run, else the host's
+    /// Network: auto is private, or what the configuration names where this host has none
     #[arg(long, value_enum, default_value = "auto")]
     network: NetworkArg,
     /// Allow access to the host's loopback (as host.containers.internal) or to the gateway

@@ -76,7 +76,12 @@ fn apply(tree: &mut Tree, entry: &Entry, reader: &mut TarReader<'_>) -> Result<(
 /// # Errors
 /// `Storage` if the kernel refuses.
 pub fn copy_directory_metadata(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
-    let options = UnpackOptions { mode: Mode::Overlay, ids: IdRanges::all(), lower: Some(from), drop_set_id: false };
+    let options = UnpackOptions {
+        mode: Mode::Overlay,
+        ids: IdRanges::all(),
+        lower: Some(from),
+        drop_set_id: false,
+    };
     Tree::new(to, &options)?.finish().map(drop)
 }
 

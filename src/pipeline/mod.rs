@@ -7,6 +7,7 @@
 //! | `build`, `setup`, `create_service`, `upgrade_service` | the pipelines |
 //! | `query` | runs `bin/query`, on the host or in an image |
 //! | `base` | finds the source of a base image |
+//! | `temporary` | temporary files outside of the store |
 //! | `pack_layer` | a pack as a layer |
 //! | `script`, `script_log` | runs `bin/build` on an image and writes the changes as a layer; its log |
 //! | `new_layer` | new layers, to be appended to an image |
@@ -34,6 +35,7 @@ pub(crate) mod query;
 mod script;
 mod script_log;
 pub(crate) mod setup;
+pub(crate) mod temporary;
 pub(crate) mod upgrade_service;
 
 pub(crate) use build::{BuildRequest, build};

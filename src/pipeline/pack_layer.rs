@@ -6,6 +6,7 @@ use std::io::{self, BufWriter, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 
 use super::new_layer::NewLayer;
+use super::temporary::temporary_file;
 use crate::error::{IoContext, Result};
 use crate::layer::compress::Encoder;
 use crate::layer::settings::Settings;
@@ -28,7 +29,7 @@ pub(super) struct PackLayer {
 impl PackLayer {
     /// Writes the pack's tar, whose digest is the pack's content digest.
     pub(super) fn new(pack: &Pack) -> Result<PackLayer> {
-        let file = tempfile::tempfile().io("create", TEMPORARY)?;
+        let file = temporary_file()?;
         let mut writer = BufWriter::with_capacity(1 << 16, file);
         let digest = pack.write_layer(&mut writer, PREFIX)?;
         let (tar, size) = written(writer)?;
@@ -47,7 +48,7 @@ impl PackLayer {
         let mut start = vec![0; first.len()];
         tar.read_exact(&mut start).io("read", "the pack's tar")?;
         debug_assert_eq!(start, first);
-        let file = tempfile::tempfile().io("create", TEMPORARY)?;
+        let file = temporary_file()?;
         let mut writer = DigestWriter::new(BufWriter::with_capacity(1 << 16, file));
         for part in [&start, &marker] {
             writer.write_all(part).io("write", TEMPORARY)?;

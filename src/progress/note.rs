@@ -66,6 +66,7 @@ pub enum ImageNote {
 #[allow(missing_docs, reason = "docs/progress.md documents each field")]
 pub enum ServiceNote {
     HostNetwork { reason: String },
+    NoNetwork { reason: String },
     NoLimits { reason: String },
     PublishedWithoutNetwork,
     VolumeIgnored { path: String, reason: String },

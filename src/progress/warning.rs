@@ -12,6 +12,7 @@ pub enum Warning {
     NotVerified { policy: String, source: String },
     OutOfMemory { processes: u64, memory: u64 },
     PackDiffers { pack: String },
+    ContainerNetwork { reason: String, evidence: String },
     Unreadable { holder: String, reason: String },
     PruneBlocked { holder: String, reason: String },
     LayersUnreadable { reason: String },

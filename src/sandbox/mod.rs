@@ -40,7 +40,9 @@ pub(crate) use container::service::{Component, Event, MAX_COMPONENTS, Service, S
 pub(crate) use container::stdio::{input_pipe, output_pipe, set_nonblocking};
 pub(crate) use create::Sandbox;
 pub(crate) use landlock::why_no_landlock;
-pub(crate) use network::availability::why_not_private as why_no_private_network;
+pub(crate) use network::availability::{
+    available as available_network, why_not_private as why_no_private_network,
+};
 pub(crate) use network::link_listeners::{LinkListener, MAX_LINKS, link_address};
 pub(crate) use network::ports::{Forward, Transport};
 pub(crate) use network::relay::serve;

@@ -18,6 +18,8 @@ pub(super) fn find_program(name: &str) -> Option<PathBuf> {
 pub(super) enum Package {
     /// newuidmap and newgidmap.
     Uidmap,
+    /// pasta.
+    Passt,
 }
 
 /// Returns how to install a package on this host.
@@ -34,19 +36,25 @@ fn install_on(release: &str, package: Package) -> String {
         lines.find(|(key, _)| *key == name).map_or("", |(_, value)| value.trim_matches(['"', '\'']))
     };
     let mut ids = value("ID").split(' ').chain(value("ID_LIKE").split(' '));
-    let Package::Uidmap = package;
-    let command = ids.find_map(|id| match id {
-        "debian" | "ubuntu" => Some("apt-get install uidmap"),
-        "fedora" | "rhel" | "centos" => Some("dnf install shadow-utils"),
-        "suse" | "opensuse" | "sles" => Some("zypper install shadow"),
-        "arch" => Some("pacman -S shadow"),
-        "alpine" => Some("apk add shadow-subids"),
-        _ => None,
+    let uidmap = package == Package::Uidmap;
+    let command = ids.find_map(|id| {
+        let (installer, ids, network) = match id {
+            "debian" | "ubuntu" => ("apt-get install", "uidmap", "passt"),
+            "fedora" | "rhel" | "centos" => ("dnf install", "shadow-utils", "passt"),
+            "suse" | "opensuse" | "sles" => ("zypper install", "shadow", "passt"),
+            "arch" => ("pacman -S", "shadow", "passt"),
+            "alpine" => ("apk add", "shadow-subids", "passt"),
+            _ => return None,
+        };
+        Some(format!("{installer} {}", if uidmap { ids } else { network }))
     });
-    command.map_or_else(
-        || "install the package that contains newuidmap, such as uidmap or shadow-utils".to_owned(),
-        as_root,
-    )
+    let other = match package {
+        Package::Uidmap => {
+            "install the package that contains newuidmap, such as uidmap or shadow-utils"
+        }
+        Package::Passt => "install the package passt, which contains pasta",
+    };
+    command.map_or_else(|| other.to_owned(), |command| as_root(&command))
 }
 
 /// Returns the sentence that tells the caller to run a command that needs root.
@@ -77,6 +85,7 @@ mod tests {
         for (release, part) in cases {
             let text = install_on(release, Package::Uidmap);
             assert!(text.contains(part), "{release}: {text}");
+            assert!(install_on(release, Package::Passt).contains("passt"));
         }
     }
 }

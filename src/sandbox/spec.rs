@@ -80,7 +80,7 @@ pub(crate) struct HostsEntry {
 /// The network of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Network {
-    /// A private network, connected by pasta; falls back to the host's network, with a note, if pasta fails.
+    /// A private network, connected by pasta; if pasta fails, what the user has chosen instead.
     #[serde(rename = "Auto")]
     Private,
     /// The host's network.

@@ -13,9 +13,10 @@ use super::service_dir::ServiceDir;
 use crate::error::{Error, Result};
 use crate::oci::Image;
 use crate::pack::query::why_refused;
+use crate::progress::Silent;
 use crate::sandbox::{
-    Forward, HostsEntry, LinkListener, MAX_LINKS, Network, Transport, link_address,
-    why_no_private_network,
+    Forward, HostsEntry, LinkListener, MAX_LINKS, Network, Transport, available_network,
+    link_address,
 };
 
 /// A port of a linked service.
@@ -154,7 +155,9 @@ fn has_own_network(record: &Record) -> bool {
     match record.network {
         Network::Host => false,
         Network::None => true,
-        Network::Private => why_no_private_network().is_none(),
+        Network::Private => {
+            !matches!(available_network(Network::Private, &Silent), Ok(Network::Host))
+        }
     }
 }
 

@@ -5,19 +5,19 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use super::{address, image_config};
 use super::links::{self, Collision, Link, Linked};
 use super::mount::MountSource;
 use super::record::Record;
 use super::service_dir::ServiceDir;
 use super::volume::setup;
+use super::{address, image_config};
 use crate::error::{Error, Result};
 use crate::oci::Image;
 use crate::pack::query::Port;
-use crate::progress::{PortReason, Reporter, ServiceNote, Step, Warning};
+use crate::progress::{PortReason, Reporter, ServiceNote, Silent, Step, Warning};
 use crate::sandbox::{
-    Bind, Forward, HostAccess, Network, Overlay, Sandbox, ServiceSpec, layer_sources,
-    why_no_private_network,
+    Bind, Forward, HostAccess, Network, Overlay, Sandbox, ServiceSpec, available_network,
+    layer_sources, why_no_private_network,
 };
 use crate::store::Store;
 
@@ -139,8 +139,10 @@ pub(crate) fn allocate_ports(
     if record.network != Network::Private {
         return Ok(false);
     }
-    if let Some(why) = why_no_private_network() {
-        return use_host_network(record, why, reporter);
+    if let Some(not) = why_no_private_network() {
+        // Reported when the container starts.
+        let network = available_network(Network::Private, &Silent)?;
+        return use_other_network(record, network, &not.why, reporter);
     }
     check_published(&record.published)?;
     let ports: Vec<Port> =
@@ -165,13 +167,20 @@ pub(crate) fn allocate_ports(
     Ok(changed)
 }
 
-/// Sets the ports of a service that uses the host's network because it can't have a private one.
-fn use_host_network(record: &mut Record, why: &str, reporter: &dyn Reporter) -> Result<bool> {
+/// Sets the ports of a service that uses another network because it can't have a private one.
+fn use_other_network(
+    record: &mut Record,
+    network: Network,
+    why: &str,
+    reporter: &dyn Reporter,
+) -> Result<bool> {
     if !record.published.is_empty() || record.host_access != HostAccess::default() {
         return Err(Error::sandbox(format!("{why}, and -p and --allow need a private network"))
-            .hint("fix that, or run the service without them: it then uses the host's network"));
+            .hint("fix that, or run the service without them: it then uses the network that the configuration or `svp check` names"));
     }
-    warn_about_taken_ports(&record.ports, reporter);
+    if network == Network::Host {
+        warn_about_taken_ports(&record.ports, reporter);
+    }
     let mut changed = record.address.take().is_some();
     for forward in &mut record.ports {
         let host = SocketAddr::from((Ipv4Addr::LOCALHOST, forward.container));

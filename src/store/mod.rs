@@ -28,6 +28,7 @@ mod info;
 mod layout;
 mod mark;
 pub(crate) mod parallel;
+mod refused;
 mod staging;
 mod tags;
 
@@ -94,6 +95,10 @@ impl Store {
     /// [`Kind::Usage`] if `root` is not a store, or one of a newer format;
     /// [`Kind::Storage`] if it can't be created or locked.
     pub fn open(root: &Path) -> Result<Self> {
+        Store::open_at(root).map_err(|error| refused::explain(root, error))
+    }
+
+    fn open_at(root: &Path) -> Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(root).io("create", root)?;
         let layout = StoreLayout::new(root);
         let lock_path = layout.lock();

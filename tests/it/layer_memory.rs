@@ -46,7 +46,12 @@ fn two_gibibytes_fit_in_64_mebibytes() {
         io::Seek::rewind(&mut file).unwrap();
         let mut lab = Lab::new();
         let root = lab.make_dir();
-        let options = UnpackOptions { mode: Mode::Overlay, ids: IdRanges::up_to(0), lower: None, drop_set_id: false };
+        let options = UnpackOptions {
+            mode: Mode::Overlay,
+            ids: IdRanges::up_to(0),
+            lower: None,
+            drop_set_id: false,
+        };
         let mut tar = decoder(file, compression).unwrap();
         let report = unpack_layer(&mut tar, open(&root).as_fd(), &options).unwrap();
         assert_eq!(report.bytes, SIZE);

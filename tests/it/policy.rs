@@ -39,10 +39,7 @@ fn taken_as(env: &TestEnv, source: &str, why: &str) -> bool {
     if !ours.status.success() {
         let printed = support::transcript(&svp, &ours);
         assert_eq!(ours.status.code(), Some(65), "{printed}");
-        assert!(
-            printed.contains(why) && printed.contains("policy.json"),
-            "{printed}"
-        );
+        assert!(printed.contains(why) && printed.contains("policy.json"), "{printed}");
     }
     ours.status.success()
 }
@@ -134,12 +131,16 @@ fn an_image_that_must_be_signed_is_refused_as_by_skopeo() {
     env.ok(["save", "busybox", "-o", "oci:layout"]);
     let pack = env.write_pack(
         "pack",
-        &[("bin/query", "#!/bin/sh\n[ $1 != os ] || echo busybox/1\n"), ("bin/build", "#!/bin/sh\n")],
+        &[
+            ("bin/query", "#!/bin/sh\n[ $1 != os ] || echo busybox/1\n"),
+            ("bin/build", "#!/bin/sh\n"),
+        ],
     );
     let pack = pack.to_str().unwrap();
     let address = registry.address.clone();
     let image = format!("docker://{address}/team/app:1");
-    let sources = [&image[..], "oci:layout:busybox:latest", "oci-archive:a.tar", "docker-archive:d.tar"];
+    let sources =
+        [&image[..], "oci:layout:busybox:latest", "oci-archive:a.tar", "docker-archive:d.tar"];
     let images = env.ok(["images"]);
     for signed in signatures() {
         let transports = json!({
@@ -158,7 +159,9 @@ fn an_image_that_must_be_signed_is_refused_as_by_skopeo() {
             &["load", "-i", "d.tar"],
         ] {
             let printed = env.fails(65, arguments);
-            for part in ["requires a signature", "policy.json", "its ", "--allow-unverified", "--policy"] {
+            for part in
+                ["requires a signature", "policy.json", "its ", "--allow-unverified", "--policy"]
+            {
                 assert!(printed.contains(part), "{arguments:?}: {part}: {printed}");
             }
         }
@@ -182,7 +185,8 @@ fn the_user_waives_a_signature_but_no_rejection() {
     env.ok(["save", "busybox", "-o", "oci-archive:a.tar"]);
     let [signed, ..] = signatures();
     let address = &registry.address;
-    let both = json!([{"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/x"}, {"type": "reject"}]);
+    let both =
+        json!([{"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/x"}, {"type": "reject"}]);
     let scopes = json!({(address.as_str()): signed, (format!("{address}/bad")): both});
     allow(&env, "insecureAcceptAnything", &json!({"docker": scopes, "oci-archive": {"": signed}}));
     let name = format!("docker://{address}/app:1");

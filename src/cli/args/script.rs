@@ -11,7 +11,7 @@ use crate::sandbox::Network;
 /// Options for a script and its layer.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct ScriptArgs {
-    /// Network of the script: auto is private where possible, else the host's
+    /// Network of the script: auto is private, or what the configuration names where this host has none
     #[arg(long, value_enum, default_value = "auto")]
     network: NetworkArg,
     /// Set a variable for the script; the image does not store it
@@ -38,7 +38,7 @@ impl ScriptArgs {
 /// The network given on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(in crate::cli) enum NetworkArg {
-    /// Private where pasta can run, else the host's
+    /// Private, connected by pasta
     Auto,
     /// The host's
     Host,

@@ -13,7 +13,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::escape::escape_controls;
-use crate::progress::{BackupProgress, Event, Reporter, Transfer};
+use crate::progress::{BackupProgress, Event, Reporter, Transfer, Warning};
 use backup::BackupLine;
 pub(crate) use words::line;
 
@@ -120,6 +120,8 @@ impl Terminal {
 
     fn print_event(&self, state: &mut State, event: &Event<'_>) {
         let importance = match event {
+            // A wall that is missing is never silent.
+            Event::Warning(Warning::ContainerNetwork { .. }) => Amount::Nothing,
             Event::Warning(_) => Amount::Warnings,
             _ => Amount::All,
         };

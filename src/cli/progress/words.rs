@@ -197,6 +197,7 @@ fn image_note(note: &ImageNote) -> String {
 fn service_note(note: &ServiceNote) -> String {
     match note {
         ServiceNote::HostNetwork { reason } => format!("{reason}: using the host's network"),
+        ServiceNote::NoNetwork { reason } => format!("{reason}: there is no network"),
         ServiceNote::PublishedWithoutNetwork => {
             "-p has no effect without a private network: with --network host the service listens on the \
              host itself"
@@ -327,6 +328,9 @@ fn warning(warning: &Warning) -> String {
             "{pack} is not the pack that the base image was built with; the image's own is used \
              (--update-pack replaces it with yours, `svp build` builds a new base)"
         ),
+        Warning::ContainerNetwork { reason, evidence } => {
+            format!("{reason}: using the network of the container that svp runs in ({evidence})")
+        }
         Warning::Unreadable { holder, reason } => {
             format!("{holder} can't be read: {reason}")
         }

@@ -10,11 +10,12 @@ use crate::sandbox::cgroup::resources::Resources;
 use crate::sandbox::cgroup::{self, Cgroup};
 use crate::sandbox::spec::{Bound, End, Limits, Reached, RunEnd};
 
-/// The processes and threads of svp in a command's container: the stage; init with its threads, which watch and answer
-/// mknod.
-const OWN: u64 = 4;
-/// Those that connect its network: they have the same user.
-const OF_NETWORK: u64 = 4;
+/// The processes and threads of svp in a command's container: the stage; init with the thread that answers mknod.
+const OWN: u64 = 3;
+/// The thread of init that watches.
+const WATCH: u64 = 1;
+/// The processes that connect its network: they have the same user.
+const OF_NETWORK: u64 = 3;
 /// The beginning of the names of these cgroups.
 const NAME: &str = "build";
 
@@ -28,7 +29,7 @@ pub(super) fn set(limits: &Limits, stage: u32, container: &mut Container) -> Res
         Some(Bound::Strict(amount)) => Some(amount),
         _ => None,
     };
-    let own = OWN + if container.attaches() { OF_NETWORK } else { 0 };
+    let own = OWN + WATCH + if container.attaches() { OF_NETWORK } else { 0 };
     let resources = Resources {
         memory: requested(limits.memory),
         pids: requested(limits.pids).map(|pids| pids + OWN),

@@ -16,6 +16,7 @@ use crate::sandbox::network::resolver::{self, Resolver};
 use crate::sandbox::spec::{Bind, HostAccess, Network, Rootfs};
 use crate::sandbox::stage::protocol::reply_with;
 use crate::sandbox::trees::overlay;
+use crate::sandbox::userns::cause::no_namespaces;
 
 /// A container, with everything that its stages need to know about the host.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -90,14 +91,11 @@ pub(in crate::sandbox) fn create(channel: &Channel, container: &Container) -> Re
     if container.own_network {
         flags |= CloneFlags::CLONE_NEWNET;
     }
-    unshare(flags)
-        .map_err(|errno| Error::sandbox("can't create the container's namespaces").source(errno))?;
+    unshare(flags).map_err(no_namespaces)?;
     match unshare(CloneFlags::CLONE_NEWCGROUP) {
         // EINVAL: the kernel has no cgroup namespaces.
         Ok(()) | Err(Errno::EINVAL) => {}
-        Err(errno) => {
-            return Err(Error::sandbox("can't create a cgroup namespace").source(errno));
-        }
+        Err(errno) => return Err(no_namespaces(errno)),
     }
     overlay::make_private()?;
     if let Rootfs::Layers(layers) = &container.rootfs {

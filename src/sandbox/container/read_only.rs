@@ -58,8 +58,7 @@ fn remount_each(top: &OwnedFd) -> rustix::io::Result<()> {
 /// Remounts one mount, keeping the flags that the kernel may have locked.
 fn remount(mount: &OwnedFd) -> rustix::io::Result<()> {
     let has = rustix::fs::fstatvfs(mount)?.f_flag;
-    let mut flags =
-        MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    let mut flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
     if has.contains(rustix::fs::StatVfsMountFlags::NOEXEC) {
         flags |= MountFlags::NOEXEC;
     }
@@ -107,9 +106,8 @@ fn unescape(text: &[u8]) -> Vec<u8> {
     let mut rest = text;
     while let Some((&first, after)) = rest.split_first() {
         let digits = after.get(..3).filter(|_| first == b'\\');
-        let byte = digits.and_then(|digits| {
-            u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()
-        });
+        let byte =
+            digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
         out.push(byte.unwrap_or(first));
         rest = if byte.is_some() { &after[3..] } else { after };
     }

@@ -14,16 +14,17 @@ use super::init::InitRequest;
 use super::stdio::{output_pipe, set_nonblocking};
 use crate::channel::Channel;
 use crate::error::{Error, Result};
-use crate::progress::{Reporter, ServiceNote};
+use crate::progress::Reporter;
 use crate::sandbox::cgroup::Cgroup;
 use crate::sandbox::create::Sandbox;
 use crate::sandbox::network::attach::{AttachError, attach};
-use crate::sandbox::network::availability::available;
+use crate::sandbox::network::availability::{after_failure, available};
 use crate::sandbox::network::plan::Plan;
 use crate::sandbox::spec::{End, HostAccess, Limits, Network, RunEnd, RunSpec, Stream};
 use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::process::{pidfd_of, timespec, wait_for_death};
 use crate::sandbox::stage::protocol::{Descriptors, Request, reply, reply_with};
+use crate::sandbox::userns::cause::name_limit;
 use crate::sandbox::userns::namespace;
 
 /// Request: run a command in a container: create the namespaces and the overlay, start init, and return how the command
@@ -74,15 +75,15 @@ impl Sandbox {
         reporter: &dyn Reporter,
         output: &mut Output<'_>,
     ) -> Result<RunEnd> {
-        let network = available(spec.network, reporter);
+        let network = available(spec.network, reporter)?;
         match self.run_in(spec, network, pack, limits, output) {
             Err(AttachError::NoPasta(error)) => {
-                reporter.note(ServiceNote::HostNetwork { reason: error.to_string() }.into());
-                self.run_in(spec, Network::Host, pack, limits, output)
-                    .map_err(AttachError::into_error)
+                let network = after_failure(&error, reporter)?;
+                self.run_in(spec, network, pack, limits, output).map_err(AttachError::into_error)
             }
             other => other.map_err(AttachError::into_error),
         }
+        .map_err(name_limit)
     }
 
     fn run_in(

@@ -23,7 +23,7 @@ use crate::sandbox::cgroup::Cgroup;
 use crate::sandbox::cgroup::resources::Resources;
 use crate::sandbox::create::Sandbox;
 use crate::sandbox::network::attach::{AttachError, AttachedNetwork, Backoff, attach};
-use crate::sandbox::network::availability::available;
+use crate::sandbox::network::availability::{after_failure, available};
 use crate::sandbox::network::link_listeners::{self, LinkListener};
 use crate::sandbox::network::plan::Plan;
 use crate::sandbox::network::ports::Forward;
@@ -34,6 +34,7 @@ use crate::sandbox::stage::fd_limit;
 use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::process::{pid_of, pidfd_of, wait_for_death};
 use crate::sandbox::stage::protocol::{Descriptors, Request, reply, reply_with};
+use crate::sandbox::userns::cause::name_limit;
 use crate::sandbox::userns::namespace;
 
 /// The maximum number of components in a service: each needs descriptors, all of which are sent in one message.
@@ -139,16 +140,17 @@ impl Sandbox {
         spec: &ServiceSpec,
         reporter: &dyn Reporter,
     ) -> Result<(Service, Vec<Component>)> {
-        let network = available(spec.network, reporter);
+        let network = available(spec.network, reporter)?;
         match self.service_in(spec, network, reporter) {
             Err(AttachError::NoPasta(error))
                 if spec.forwards.is_empty() && spec.listen.is_empty() =>
             {
-                reporter.note(ServiceNote::HostNetwork { reason: error.to_string() }.into());
-                self.service_in(spec, Network::Host, reporter).map_err(AttachError::into_error)
+                let network = after_failure(&error, reporter)?;
+                self.service_in(spec, network, reporter).map_err(AttachError::into_error)
             }
             other => other.map_err(AttachError::into_error),
         }
+        .map_err(name_limit)
     }
 
     fn service_in(

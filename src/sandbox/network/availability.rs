@@ -1,35 +1,56 @@
-//! Checks whether this host supports private networks.
+//! Decides which network a command or a service gets: a private one, or where this host can't create one, the one that
+//! the user has chosen instead.
 
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+use super::own_container::own_container;
 use super::resolver::read_bounded;
-use crate::progress::{Reporter, ServiceNote};
-use crate::sandbox::programs::find_program;
+use crate::config::{Config, Fallback};
+use crate::error::{Error, Result};
+use crate::progress::{Reporter, ServiceNote, Warning};
+use crate::sandbox::programs::{Package, as_root, find_program, install};
 use crate::sandbox::spec::Network;
 
+/// Why this host can't create a private network, and how to mend that.
+#[derive(Debug)]
+pub(crate) struct NotPrivate {
+    /// The cause.
+    pub(crate) why: String,
+    remedy: Option<String>,
+}
+
+const TUN: &str = "/dev/net/tun";
+
 /// Returns why this host can't create a private network; `None` if it can.
-pub(crate) fn why_not_private() -> Option<&'static str> {
+pub(crate) fn why_not_private() -> Option<NotPrivate> {
+    let not =
+        |why: &str, remedy: String| Some(NotPrivate { why: why.into(), remedy: Some(remedy) });
     if find_program("pasta").is_none() {
-        return Some("pasta is not installed (package passt)");
+        return not("pasta is not installed (package passt)", install(Package::Passt));
     }
-    let tun = rustix::fs::access(
-        "/dev/net/tun",
-        rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK,
-    );
-    let open_to_all =
-        rustix::fs::stat("/dev/net/tun").is_ok_and(|stat| stat.st_mode & 0o006 == 0o006);
+    let usable = rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK;
+    let tun = rustix::fs::access(TUN, usable);
+    let open_to_all = rustix::fs::stat(TUN).is_ok_and(|stat| stat.st_mode & 0o006 == 0o006);
     // The container's root is not root on the host, so the device must be accessible to all users.
     if tun.is_err() || (rustix::process::geteuid().is_root() && !open_to_all) {
-        return Some(match std::path::Path::new("/dev/net/tun").exists() {
-            true => "/dev/net/tun is not accessible to all users (as root: chmod 666 /dev/net/tun)",
-            false => {
-                "/dev/net/tun is missing (as root: modprobe tun; in a container: its engine's --device)"
-            }
-        });
+        return match std::path::Path::new(TUN).exists() {
+            true => not(
+                "/dev/net/tun is not accessible to all users",
+                as_root("chmod 666 /dev/net/tun"),
+            ),
+            false => not(
+                "/dev/net/tun is missing",
+                format!(
+                    "{}; in a container, pass --device {TUN} to its engine",
+                    as_root("modprobe tun")
+                ),
+            ),
+        };
     }
     if !has_default_route() && !pasta_needs_no_route() {
-        return Some("this host has no default route, and this version of pasta requires one");
+        let why = "this host has no default route, and this version of pasta requires one";
+        return not(why, "install passt of 2024 or later".into());
     }
     None
 }
@@ -57,13 +78,50 @@ fn pasta_needs_no_route() -> bool {
     })
 }
 
-/// Returns the network to use: the host's, with a note, if a private one is not available.
-pub(in crate::sandbox) fn available(wanted: Network, reporter: &dyn Reporter) -> Network {
+/// Returns the network to use: the requested one, or what replaces a private one that this host can't create, and
+/// reports the replacement.
+///
+/// # Errors
+/// [`Kind::Sandbox`](crate::error::Kind::Sandbox) with the ways out, if there is no private network and the user has
+/// not chosen another; those of reading the configuration.
+pub(crate) fn available(wanted: Network, reporter: &dyn Reporter) -> Result<Network> {
     if wanted == Network::Private
         && let Some(why) = why_not_private()
     {
-        reporter.note(ServiceNote::HostNetwork { reason: why.to_string() }.into());
-        return Network::Host;
+        return instead(why, reporter);
     }
-    wanted
+    Ok(wanted)
+}
+
+/// As [`available`], after pasta has failed.
+pub(in crate::sandbox) fn after_failure(error: &Error, reporter: &dyn Reporter) -> Result<Network> {
+    instead(NotPrivate { why: error.to_string(), remedy: None }, reporter)
+}
+
+/// Returns what replaces a private network. The host's is never a silent replacement: a script would reach the services
+/// on the host's loopback, its abstract sockets and the cloud's metadata.
+fn instead(not: NotPrivate, reporter: &dyn Reporter) -> Result<Network> {
+    let NotPrivate { why: reason, remedy } = not;
+    let config = Config::load()?;
+    match config.network_fallback() {
+        Some(Fallback::Host) => {
+            reporter.note(ServiceNote::HostNetwork { reason }.into());
+            return Ok(Network::Host);
+        }
+        Some(Fallback::None) => {
+            reporter.note(ServiceNote::NoNetwork { reason }.into());
+            return Ok(Network::None);
+        }
+        None => {}
+    }
+    if let Some(evidence) = own_container() {
+        reporter.warning(Warning::ContainerNetwork { reason, evidence });
+        return Ok(Network::Host);
+    }
+    let remedy = remedy.map(|remedy| format!("{remedy}; or ")).unwrap_or_default();
+    Err(Error::sandbox(format!("no private network: {reason}")).hint(format!(
+        "{remedy}choose another network with `--network host`, which reaches all that this host reaches, or \
+         `--network none`; or choose it for all commands: [network] fallback = \"host\" or \"none\" in {}",
+        config.path().display()
+    )))
 }

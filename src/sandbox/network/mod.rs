@@ -2,7 +2,7 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `availability` | checks whether this host supports private networks |
+//! | `availability`, `own_container` | decides which network there is; recognises a container around svp |
 //! | `attach`, `plan` | connects a network namespace; describes its connections |
 //! | `pasta` | runs pasta |
 //! | `egress_filter` | blocks the addresses that a container must not reach |
@@ -18,6 +18,7 @@ pub(super) mod availability;
 pub(super) mod egress_filter;
 pub(super) mod link_listeners;
 pub(super) mod netlink;
+mod own_container;
 pub(super) mod pasta;
 pub(super) mod plan;
 pub(super) mod port_forwarder;

@@ -3,7 +3,7 @@
 //! | file | job |
 //! |---|---|
 //! | `directories` | creates and names the directories of the layer store |
-//! | `overlay`, `confine` | mounts an overlay; confines a stage to a tree |
+//! | `overlay`, `overlay_cause`, `confine` | mounts an overlay; why it can't be mounted; confines a stage to a tree |
 //! | `unpack`, `diff`, `remove` | the stages that unpack, diff and remove trees |
 //! | `unmapped_ids` | finds new users without an id |
 //! | `layer_store` | unpacks each layer of an image once |
@@ -24,6 +24,7 @@ pub(super) mod image_files;
 pub(super) mod layer_cache;
 pub(super) mod layer_store;
 pub(super) mod overlay;
+mod overlay_cause;
 pub(super) mod remove;
 pub(super) mod service_rootfs;
 pub(super) mod unmapped_ids;

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 
+use super::overlay_cause::no_overlay;
 use crate::error::{Error, IoContext, Result};
 use crate::layer::unpack::copy_directory_metadata;
 use crate::rootfs::open_in_root;
@@ -89,14 +90,8 @@ fn make_dir(path: &Path) -> Result<()> {
 
 fn mount_overlay(at: &str, options: &str) -> Result<()> {
     let options = std::ffi::CString::new(options).expect("no NUL in our options");
-    mount("overlay", at, "overlay", MountFlags::empty(), options.as_c_str()).map_err(|error| {
-        Error::sandbox("can't mount an overlay in a user namespace")
-            .source(std::io::Error::from(error))
-            .hint(
-                "use Linux 5.11 or later, and a store on ext4, xfs, btrfs or tmpfs \
-                 (not on another overlay): set SVP_ROOT to a directory there",
-            )
-    })
+    mount("overlay", at, "overlay", MountFlags::empty(), options.as_c_str())
+        .map_err(|error| no_overlay(error, "../upper"))
 }
 
 /// Creates the mount points that the image lacks, in the scaffold.

@@ -83,6 +83,11 @@ pub(in crate::sandbox) fn unpack_verified(
 pub(in crate::sandbox) fn unpack_pack(tar: OwnedFd, root: &OwnedFd) -> Result<()> {
     let mut tar = File::from(tar);
     tar.rewind().io("rewind", "the pack's tar")?;
-    let options = UnpackOptions { mode: UnpackMode::Plain, ids: IdRanges::up_to(0), lower: None, drop_set_id: false };
+    let options = UnpackOptions {
+        mode: UnpackMode::Plain,
+        ids: IdRanges::up_to(0),
+        lower: None,
+        drop_set_id: false,
+    };
     unpack_layer(&mut tar, root.as_fd(), &options).context("the pack").map(drop)
 }

@@ -25,7 +25,7 @@ use crate::remove_tree::remove_tree;
 use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::process::die_with_parent;
 use crate::sandbox::stage::protocol::{Descriptors, Request};
-use crate::sandbox::userns::namespace::no_user_namespace;
+use crate::sandbox::userns::cause::no_user_namespace;
 
 /// Request: apply a layer to the stage's directory. Descriptors: the blob.
 #[derive(Debug, Serialize, Deserialize)]

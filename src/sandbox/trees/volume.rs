@@ -225,7 +225,12 @@ fn copy(from: &OwnedFd, empty: &OwnedFd, into: &OwnedFd, ids: &IdRanges) -> Resu
             std::io::Write::flush(&mut writer).io("copy", "a volume")
         });
         let mut reader = File::from(OwnedFd::from(reader));
-        let options = UnpackOptions { mode: UnpackMode::Plain, ids: ids.clone(), lower: None, drop_set_id: false };
+        let options = UnpackOptions {
+            mode: UnpackMode::Plain,
+            ids: ids.clone(),
+            lower: None,
+            drop_set_id: false,
+        };
         let unpacked = unpack_layer(&mut reader, into.as_fd(), &options).map(drop);
         // Closing the read end stops the writer.
         drop(reader);

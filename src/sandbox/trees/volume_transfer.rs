@@ -176,7 +176,12 @@ fn unpack(request: &UnpackVolumeRequest, tar: OwnedFd) -> Result<UnpackReport> {
     own_mounts()?;
     let into = confine_fd("/dev", &overlay::open(&request.into)?, &[])?;
     let (reader, writer) = pipe()?;
-    let options = UnpackOptions { mode: Mode::Plain, ids: request.ids.clone(), lower: None, drop_set_id: false };
+    let options = UnpackOptions {
+        mode: Mode::Plain,
+        ids: request.ids.clone(),
+        lower: None,
+        drop_set_id: false,
+    };
     let report = std::thread::scope(|scope| {
         let checked = scope.spawn(move || check_entries(File::from(tar), writer));
         let mut reader = reader;

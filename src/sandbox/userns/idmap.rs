@@ -3,11 +3,12 @@
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use log::debug;
 use serde::{Deserialize, Serialize};
 
+use super::cause::{check_proc, helper_refused, map_refused};
 use crate::error::{Error, IoContext, Result};
 use crate::oci::Digest;
 use crate::sandbox::programs::{Package, find_program, install};
@@ -58,8 +59,9 @@ impl IdMap {
     /// and their subordinate ranges; without such a range, or without the helpers, to their own id alone.
     ///
     /// # Errors
-    /// [`Kind::Storage`](crate::error::Kind::Storage) if /proc can't be read.
+    /// [`Kind::Sandbox`](crate::error::Kind::Sandbox) if there is no /proc.
     pub(crate) fn for_caller() -> Result<IdMap> {
+        check_proc()?;
         let uid = rustix::process::geteuid().as_raw();
         let gid = rustix::process::getegid().as_raw();
         if uid == 0 {
@@ -113,11 +115,7 @@ impl IdMap {
         }
         let put = |file: &str, text: String| {
             let path = format!("/proc/{pid}/{file}");
-            fs::write(&path, text).map_err(|error| {
-                Error::sandbox(format!("can't write the id map {path}"))
-                    .source(error)
-                    .hint("run `svp check` to diagnose this host")
-            })
+            fs::write(&path, text).map_err(|error| map_refused(&path, error))
         };
         if self.how == MapMethod::Single {
             put("setgroups", "deny".into())?;
@@ -176,16 +174,22 @@ pub(super) fn parse_subordinate(text: &str, uid: u32, name: Option<&str>) -> Vec
         .collect()
 }
 
-/// Returns the login name, from /etc/passwd or $USER: NSS needs a C library that can load modules.
+/// Returns the login name of a uid: from /etc/passwd, else from getent, since NSS needs a C library that can load
+/// modules. $USER may name another user.
 pub(in crate::sandbox) fn login_name(uid: u32) -> Option<String> {
-    let text = fs::read_to_string("/etc/passwd").ok()?;
     let uid = uid.to_string();
-    let found = text.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)? == uid).then(|| name.to_owned())
-    });
-    found.or_else(|| std::env::var("USER").ok())
+    let name_in = |text: &str| {
+        text.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            (fields.nth(1)? == uid).then(|| name.to_owned())
+        })
+    };
+    name_in(&fs::read_to_string("/etc/passwd").unwrap_or_default()).or_else(|| {
+        let mut getent = Command::new(find_program("getent")?);
+        let output = getent.args(["passwd", &uid]).stdin(Stdio::null()).output().ok()?;
+        name_in(&String::from_utf8_lossy(&output.stdout))
+    })
 }
 
 /// Whether the helpers that write an id map for ordinary users are installed.
@@ -212,8 +216,7 @@ fn run_helper(name: &str, pid: u32, extents: &[Extent], file: &str) -> Result<()
         return Ok(());
     }
     let stderr = String::from_utf8_lossy(&output.stderr);
-    Err(Error::sandbox(format!("{name} refused: {}", stderr.trim()))
-        .hint(format!("check that {file} has a line for you, and that {name} is setuid root")))
+    Err(helper_refused(name, &path, stderr.trim(), file))
 }
 
 #[cfg(test)]

@@ -8,11 +8,11 @@ use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use serde::{Deserialize, Serialize};
 
+use super::cause::no_user_namespace;
 use super::idmap::IdMap;
 use crate::channel::Channel;
 use crate::error::{Error, Result};
 use crate::interrupt;
-use crate::sandbox::programs::as_root;
 use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::process::{check_parent, die_with_parent};
 use crate::sandbox::stage::protocol::{Descriptors, Request, reply_with};
@@ -45,29 +45,6 @@ impl Request for UserNamespaceRequest {
         let _ = channel.recv::<()>();
         Ok(())
     }
-}
-
-/// Returns the error for a refused user namespace, with a hint at the likely cause.
-pub(in crate::sandbox) fn no_user_namespace(errno: nix::errno::Errno) -> Error {
-    let error = Error::sandbox("this host does not let you create a user namespace").source(errno);
-    let sysctl = |path: &str, off: &str| {
-        std::fs::read_to_string(path).is_ok_and(|value| value.trim() == off)
-    };
-    // busybox's sysctl needs -w.
-    error.hint(if sysctl("/proc/sys/kernel/unprivileged_userns_clone", "0") {
-        as_root("sysctl -w kernel.unprivileged_userns_clone=1")
-    } else if sysctl("/proc/sys/user/max_user_namespaces", "0") {
-        as_root("sysctl -w user.max_user_namespaces=10000")
-    } else if sysctl("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
-        format!(
-            "AppArmor forbids it: install an AppArmor profile that allows svp `userns`, or, {}",
-            as_root("sysctl -w kernel.apparmor_restrict_unprivileged_userns=0")
-        )
-    } else {
-        "in a container, its runtime must allow it (docker: --security-opt seccomp=unconfined; \
-         podman and Kubernetes: see docs/ci.md); on a host, see `svp check`"
-            .to_owned()
-    })
 }
 
 /// Sets the supplementary groups. The kernel denies that with a single-id map alone: then the process keeps the caller's

@@ -38,6 +38,12 @@ pub(crate) fn advice() -> String {
         steps.push(install(Package::Uidmap));
     }
     steps.extend(host.ranges(uid, name.as_deref()));
+    if let Ok(user) = std::env::var("USER")
+        && name.as_deref() != Some(user.as_str())
+    {
+        let name = name.unwrap_or_else(|| "a user without a name".to_owned());
+        steps.push(format!("$USER is {user}, but svp goes by the uid {uid}, which is {name}"));
+    }
     steps.join("; ")
 }
 

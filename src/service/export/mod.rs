@@ -26,9 +26,9 @@ use std::path::PathBuf;
 
 pub(crate) use write::export;
 
-use super::{environment, image_config};
 use super::mount::{Mount, MountSource};
 use super::record::Record;
+use super::{environment, image_config};
 use crate::error::{Error, Result};
 use crate::oci::{Image, Reference};
 use crate::pack::query::{Port, StopSignal};

@@ -107,11 +107,7 @@ pub(crate) fn check(
         // Services of different packs may share a volume, but not as the data directory of both.
         let same = volume.instance.as_deref() == Some(&record.image);
         let is_data = || {
-            image
-                .config()
-                .volumes()
-                .iter()
-                .any(|at| mount_point(at).is_ok_and(|at| at == mount.at))
+            image.config().volumes().iter().any(|at| mount_point(at).is_ok_and(|at| at == mount.at))
         };
         if !same && !is_data() {
             continue;
