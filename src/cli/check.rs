@@ -112,8 +112,8 @@ fn line(finding: &Finding) -> String {
         (false, true) => "FAILED",
         (false, false) => "limited",
     };
-    let hint = finding.hint.as_deref().map(|hint| format!("{:26}hint: {hint}\n", ""));
-    format!("{mark:8}  {:14}  {}\n{}", finding.what, finding.detail, hint.unwrap_or_default())
+    let hint = finding.hint.as_deref().map(|hint| format!("{:27}hint: {hint}\n", ""));
+    format!("{mark:8}  {:15}  {}\n{}", finding.what, finding.detail, hint.unwrap_or_default())
 }
 
 /// Copies an error, for another line of the report.

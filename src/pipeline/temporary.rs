@@ -18,7 +18,7 @@ pub(crate) fn temporary_file() -> Result<File> {
         };
         let why = match error.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "which is full",
-            ErrorKind::NotFound => "which does not exist",
+            ErrorKind::NotFound if !dir.exists() => "which does not exist",
             ErrorKind::NotADirectory => "which is no directory",
             ErrorKind::ReadOnlyFilesystem => "which is on a file system that is mounted read-only",
             _ => "which is not writable",

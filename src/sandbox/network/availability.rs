@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::progress::{Reporter, ServiceNote, Warning};
 use crate::sandbox::programs::{Package, as_root, find_program, install};
 use crate::sandbox::spec::Network;
+use crate::sandbox::userns::cause::WITHOUT_NO_NEW_PRIVS;
 
 /// Why this host can't create a private network, and how to mend that.
 #[derive(Debug)]
@@ -28,6 +29,12 @@ pub(crate) fn why_not_private() -> Option<NotPrivate> {
         |why: &str, remedy: String| Some(NotPrivate { why: why.into(), remedy: Some(remedy) });
     if find_program("pasta").is_none() {
         return not("pasta is not installed (package passt)", install(Package::Passt));
+    }
+    if rustix::thread::no_new_privs().unwrap_or(false) {
+        return not(
+            "no_new_privs is set for svp, so pasta gets no privilege",
+            WITHOUT_NO_NEW_PRIVS.into(),
+        );
     }
     let usable = rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK;
     let tun = rustix::fs::access(TUN, usable);

@@ -11,6 +11,11 @@ use crate::error::{Cause, Error, Result};
 use crate::sandbox::programs::as_root;
 use crate::shell_words::quote_path;
 
+/// How to do without no_new_privs.
+pub(in crate::sandbox) const WITHOUT_NO_NEW_PRIVS: &str = "start svp without no_new_privs, which can't be unset: in a \
+    systemd unit NoNewPrivileges=no, for a container docker's --security-opt no-new-privileges=false, in a shell without \
+    setpriv's --no-new-privs";
+
 /// The namespaces of a container besides the user namespace, as `user.max_NAME_namespaces` names them.
 const OTHERS: [&str; 5] = ["mnt", "pid", "ipc", "uts", "net"];
 
@@ -162,10 +167,8 @@ pub(super) fn helper_refused(name: &str, path: &Path, said: &str, file: &str) ->
     let program = path.display();
     // Fails only on kernels that svp does not support.
     if rustix::thread::no_new_privs().unwrap_or(false) {
-        return refused(format!("no_new_privs is set for svp, so {program} gets no privilege")).hint(
-            "start svp without it, for it can't be unset: no `setpriv --no-new-privs`, in a systemd unit \
-             NoNewPrivileges=no, for a container docker's --security-opt no-new-privileges=false",
-        );
+        return refused(format!("no_new_privs is set for svp, so {program} gets no privilege"))
+            .hint(WITHOUT_NO_NEW_PRIVS);
     }
     if !is_privileged(path) {
         return refused(format!("{program} is neither setuid root nor has file capabilities"))
