@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # usage: scripts/probes.sh [--svp PROGRAM] [--all]
 # Runs the probes (probes/) in the containers of svp, bubblewrap, docker and podman, as root and as an ordinary user
-# created for the run, and prints a table of what is open. As an ordinary user it runs them as that user only. Leaves
+# created for the run, and prints how many are open in each, and which in svp's. As an ordinary user it runs them as that user only. Leaves
 # the results in target/probes/results.
 #   --svp    use this svp (default: compile it)
-#   --all    print every probe, not only those that are open somewhere
+#   --all    print every probe
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -148,25 +148,36 @@ for user in ("root", "user"):
                 cells[group, name] = {}
                 order.append((group, name))
             cells[group, name][user, place] = result
-mark = {"open": "open", "closed": "·", "none": "–", None: "?"}
-head = [f"{place} ({user})" for user, place in columns]
-print(f"{len(order)} probes.\n")
-print("| | " + " | ".join(head) + " |\n|---|" + "---|" * len(columns))
-count = [sum(cells[probe].get(column) == "open" for probe in order) for column in columns]
-print("| open | " + " | ".join(map(str, count)) + " |\n")
-print("| open in at least one | " + " | ".join(head) + " |\n|---|" + "---|" * len(columns))
-for probe in order:
-    row = [cells[probe].get(column) for column in columns]
-    if everything or "open" in row:
-        print(f"| {probe[0]}: {probe[1]} | " + " | ".join(mark[cell] for cell in row) + " |")
+def row(head, cells):
+    print(f"| {head} | " + " | ".join(map(str, cells)) + " |")
+
+def header(head):
+    row(head, [f"{place} ({user})" for user, place in columns])
+    print("|---|" + "---|" * len(columns))
+
 ours = [column for column in columns if column[1].startswith("svp")]
+groups = list(dict.fromkeys(group for group, name in order))
+count = lambda group: [sum(cells[probe].get(column) == "open" for probe in order if group in ("", probe[0]))
+                       for column in columns]
+header(f"open, of {len(order)} probes")
+for group in groups:
+    row(group, count(group))
+row("all", count(""))
+print()
+mark = {"open": "open", "closed": "·", "none": "–", None: "?"}
+header("every probe" if everything else "open in a container of svp")
+for probe in order:
+    got = cells[probe]
+    if everything or any(got.get(column) == "open" for column in ours):
+        row(": ".join(probe), [mark[got.get(column)] for column in columns])
 print()
 for probe in order:
     got = cells[probe]
     if any(got.get(column) == "open" for column in ours):
-        refused = sorted({column[1] for column in columns if column not in ours and got.get(column) == "closed"})
+        refused = sorted({place for user, place in columns
+                          if (user, place) not in ours and got.get((user, place)) == "closed"})
         if refused:
-            print(f"- svp allows, and {', '.join(refused)} refuses: {probe[0]}: {probe[1]}")
+            print(f"svp allows what {', '.join(refused)} refuses: {': '.join(probe)}")
 END
 }
 
