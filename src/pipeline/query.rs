@@ -131,6 +131,10 @@ fn run_query(
             return Err(refused(format!("has more than {PIDS} processes and threads")));
         }
         Some(Watched::Memory) => return Err(refused("uses more than 1 GiB of memory".into())),
+        // Without an answer, the key would count as unanswered.
+        None if ended.reached.pids && stdout.is_empty() => {
+            return Err(refused(format!("reaches the limit of {PIDS} processes and threads")));
+        }
         None => {}
     }
     let status = match ended.end {
