@@ -64,9 +64,9 @@ impl Context {
         announce_if_slow(self.reporter(), Step::WaitForStore, || Store::open(&root))
     }
 
-    /// Copies a script's standard error, byte for byte.
+    /// Copies a script's standard error: byte for byte, but escaped for a terminal.
     pub(super) fn show_script_errors(&self, bytes: &[u8]) {
-        self.reporter.write_raw(bytes);
+        self.reporter.copy_output(bytes);
     }
 
     /// Clears the progress bars.

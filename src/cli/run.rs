@@ -1,6 +1,6 @@
 //! `svp run`.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Mutex;
 
@@ -8,6 +8,7 @@ use clap::ValueEnum;
 
 use super::args::{EnvArg, HealthArgs, NetworkArg, Seconds, env_file, parsed};
 use super::common::Context;
+use super::escape::for_terminal;
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::oci::Reference;
@@ -202,24 +203,36 @@ impl Console {
     fn show(&self, component: usize, stream: Stream, lines: &[u8]) {
         let _one_at_a_time = self.lock.lock();
         // The reader may have closed its end; the log has the lines.
+        let prefix = &self.prefixes[component];
         let _ = match stream {
             Stream::Stdout => {
-                write_lines(&mut std::io::stdout().lock(), &self.prefixes[component], lines)
+                let terminal = std::io::stdout().is_terminal();
+                write_lines(&mut std::io::stdout().lock(), prefix, lines, terminal)
             }
             Stream::Stderr => {
-                write_lines(&mut std::io::stderr().lock(), &self.prefixes[component], lines)
+                let terminal = std::io::stderr().is_terminal();
+                write_lines(&mut std::io::stderr().lock(), prefix, lines, terminal)
             }
         };
     }
 }
 
-fn write_lines(out: &mut dyn Write, prefix: &str, lines: &[u8]) -> std::io::Result<()> {
-    if prefix.is_empty() {
+/// Writes lines with a prefix; escapes control characters for a terminal.
+fn write_lines(
+    out: &mut dyn Write,
+    prefix: &str,
+    lines: &[u8],
+    terminal: bool,
+) -> std::io::Result<()> {
+    if prefix.is_empty() && !terminal {
         out.write_all(lines)?;
-    } else {
-        for line in lines.split_inclusive(|byte| *byte == b'\n') {
-            out.write_all(prefix.as_bytes())?;
-            out.write_all(line)?;
+        return out.flush();
+    }
+    for line in lines.split_inclusive(|byte| *byte == b'\n') {
+        out.write_all(prefix.as_bytes())?;
+        match terminal {
+            true => out.write_all(&for_terminal(line))?,
+            false => out.write_all(line)?,
         }
     }
     out.flush()
@@ -227,7 +240,6 @@ fn write_lines(out: &mut dyn Write, prefix: &str, lines: &[u8]) -> std::io::Resu
 
 /// Returns the prefix of each component's lines: empty if there is only one, coloured on a terminal.
 pub(super) fn prefixes(names: &[String]) -> Vec<String> {
-    use std::io::IsTerminal;
     const COLOURS: [u8; 6] = [36, 33, 32, 35, 34, 31];
     if names.len() < 2 {
         return vec![String::new(); names.len()];

@@ -36,6 +36,7 @@ pub(crate) fn spec(store: &Store, record: &Record, argv: Vec<String>) -> Result<
         argv,
         env,
         cwd: record.cwd.clone(),
+        cwd_or_root: true,
         user: None,
         bounded: !record.resources.is_unbounded(),
         kill_group: false,

@@ -146,7 +146,14 @@ pub(super) fn run(
     secrets: &[(String, Secret)],
     timeout: Duration,
 ) -> Result<Option<Failure>> {
-    let (end, output) = run_captured(join, secrets, timeout)?;
+    let (end, output) = match run_captured(join, secrets, timeout) {
+        Err(error)
+            if error.is(Cause::CommandNotFound) || error.is(Cause::CommandNotExecutable) =>
+        {
+            return Ok(Some(Failure::new(format!("its health command can't run: {error}"))));
+        }
+        other => other?,
+    };
     let reason = match end {
         End::Exited(0) => return Ok(None),
         End::Exited(code) => format!("its health command exited with {code}"),

@@ -12,7 +12,7 @@ use clap::ValueEnum;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::escape::escape_controls;
+use super::escape::{escape_controls, for_terminal};
 use crate::progress::{BackupProgress, Event, Reporter, Transfer, Warning};
 use backup::BackupLine;
 pub(crate) use words::line;
@@ -92,9 +92,11 @@ impl Terminal {
         }
     }
 
-    /// Copies bytes to standard error, without disturbing the bars.
-    pub(super) fn write_raw(&self, bytes: &[u8]) {
+    /// Copies a script's output to standard error, without disturbing the bars: unchanged, but escaped for a terminal.
+    pub(super) fn copy_output(&self, bytes: &[u8]) {
         let Ok(state) = self.state.lock() else { return };
+        let escaped = std::io::stderr().is_terminal().then(|| for_terminal(bytes));
+        let bytes = escaped.as_deref().unwrap_or(bytes);
         // The reader may have closed its end.
         let write = || drop(std::io::stderr().lock().write_all(bytes));
         match &state.bars {

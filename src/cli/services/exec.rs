@@ -141,6 +141,7 @@ fn spec(store: &Store, record: &Record, argv: Vec<String>, how: &HowArgs) -> Res
     spec.user.clone_from(&how.user);
     if let Some(workdir) = &how.workdir {
         workdir.clone_into(&mut spec.cwd);
+        spec.cwd_or_root = false;
     }
     Ok(spec)
 }

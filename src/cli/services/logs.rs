@@ -1,7 +1,7 @@
 //! `svp logs`.
 
 use std::collections::HashSet;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use jiff::{Timestamp, Zoned};
 
 use super::super::args::parsed;
 use super::super::common::{Context, Format};
+use super::super::escape::{escape_json, for_terminal};
 use super::super::run::prefixes;
 use super::find::find;
 use crate::error::{Error, Kind, Result};
@@ -43,6 +44,9 @@ pub(in crate::cli) struct Args {
     /// Print the time of each line
     #[arg(short, long)]
     timestamps: bool,
+    /// Print control characters unchanged on a terminal, too: a service can then change its title, content and input
+    #[arg(long)]
+    raw: bool,
     /// Output format
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
@@ -143,7 +147,15 @@ struct Printer<'a> {
 impl Printer<'_> {
     fn print(&mut self, line: &Line) -> Result<()> {
         let mut out = Vec::new();
-        if self.args.format == Format::Json {
+        let json = self.args.format == Format::Json;
+        // As in podman: each line goes to the stream it came from.
+        let to_stderr = line.stream == Stream::Stderr && !json;
+        let escape = !self.args.raw
+            && match to_stderr {
+                true => std::io::stderr().is_terminal(),
+                false => std::io::stdout().is_terminal(),
+            };
+        if json {
             let stream = if line.stream == Stream::Stdout { "stdout" } else { "stderr" };
             let text = String::from_utf8_lossy(&line.text);
             out = serde_json::json!({
@@ -152,6 +164,9 @@ impl Printer<'_> {
             })
             .to_string()
             .into_bytes();
+            if escape {
+                out = escape_json(&String::from_utf8_lossy(&out)).into_bytes();
+            }
             out.push(b'\n');
         } else {
             let of = (line.component, line.stream);
@@ -161,20 +176,20 @@ impl Printer<'_> {
                     out.extend(format!("{} ", line.time).bytes());
                 }
             }
-            out.extend(&line.text);
+            if escape {
+                out.extend(for_terminal(&line.text));
+            } else {
+                out.extend(&line.text);
+            }
             if line.whole {
                 out.push(b'\n');
             } else {
                 self.in_line.insert(of);
             }
         }
-        let written = match line.stream {
-            Stream::Stdout => std::io::stdout().lock().write_all(&out),
-            // As in podman: each line goes to the stream it came from.
-            Stream::Stderr if self.args.format != Format::Json => {
-                std::io::stderr().lock().write_all(&out)
-            }
-            Stream::Stderr => std::io::stdout().lock().write_all(&out),
+        let written = match to_stderr {
+            true => std::io::stderr().lock().write_all(&out),
+            false => std::io::stdout().lock().write_all(&out),
         };
         written.map_err(|error| {
             if error.kind() == std::io::ErrorKind::BrokenPipe {

@@ -43,13 +43,13 @@ pub(super) enum Command {
     Info(show::InfoArgs),
     /// Print the environment for clients of a service, secrets included
     Env(show::EnvArgs),
-    /// Run the pack's client in a service
+    /// Run the pack's client in a service; its output is not escaped
     Client(exec::ScriptArgs),
-    /// Run a shell in a service
+    /// Run a shell in a service; its output is not escaped
     Shell(exec::ScriptArgs),
-    /// Run a command in a service
+    /// Run a command in a service; its output is not escaped
     Exec(exec::ExecArgs),
-    /// Run an extra command of the pack in a service (`help` lists them)
+    /// Run an extra command of the pack in a service (`help` lists them); its output is not escaped
     Extra(exec::ScriptArgs),
     /// Write a backup of a service
     Backup(backup::BackupArgs),

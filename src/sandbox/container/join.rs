@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, killpg};
@@ -21,9 +23,9 @@ use serde::{Deserialize, Serialize};
 use super::exec::cannot_run;
 use super::stdio::give_to_user;
 use super::user::User;
-use super::{capabilities, seccomp};
+use super::{capabilities, mknod, seccomp};
 use crate::channel::Channel;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::interrupt;
 use crate::sandbox::cgroup;
 use crate::sandbox::spec::End;
@@ -41,6 +43,8 @@ pub(crate) struct JoinSpec {
     pub env: Vec<(String, String)>,
     /// The working directory.
     pub cwd: String,
+    /// Whether the command starts in the root directory if the service has removed the working directory.
+    pub cwd_or_root: bool,
     /// The user to run as, with an optional `:GROUP`: names in the container, or numbers. Root if `None`.
     pub user: Option<String>,
     /// Whether the container has resource limits, which then apply to the command too.
@@ -48,6 +52,9 @@ pub(crate) struct JoinSpec {
     /// Whether to kill the rest of its process group when it ends.
     pub kill_group: bool,
 }
+
+/// The time limit for the start of a command: the service may stop svp's process in the container (SIGSTOP).
+const START: Duration = Duration::from_secs(20);
 
 /// The standard streams of a command.
 #[derive(Debug)]
@@ -177,6 +184,7 @@ fn stage(
     init: OwnedFd,
     stdio: Vec<OwnedFd>,
 ) -> Result<End> {
+    let stand_ins = mknod::joined_server();
     let mut flags = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
     // A container in the host's network shares this process's network namespace, which this user may not join.
     if !shares_network(&init) {
@@ -188,7 +196,7 @@ fn stage(
         Ok(()) | Err(nix::errno::Errno::EINVAL) => {}
         Err(errno) => return Err(cannot_join(errno)),
     }
-    if let Some(number) = pid_of(&init) {
+    if let Some(number) = pid_of(&init).and_then(parent_of) {
         copy_limits_of(number);
     }
     let mut fds = vec![init.as_fd()];
@@ -203,12 +211,40 @@ fn stage(
         started?
     };
     drop(stdio);
-    let ((), terminal) = command.recv()?;
-    command.wait_for_exec()?;
+    let terminal = wait_for_start(&mut command, init, stand_ins).map_err(|error| {
+        let hint = "the service may have stopped or killed it, or may stop every process: `svp stop` ends it all the same";
+        match error.kind() {
+            Kind::Sandbox => error.context("can't start a command in the container").also_hint(hint),
+            _ => error,
+        }
+    })?;
     reply_with(channel, &(), &terminal)?;
     drop(terminal);
     supervise(channel, command, kill_group)
 }
+
+/// Waits until the command has started; returns svp's end of its terminal, if any.
+fn wait_for_start(
+    command: &mut Stage<JoinExecRequest>,
+    init: OwnedFd,
+    stand_ins: Option<Sender<mknod::Joined>>,
+) -> Result<Vec<OwnedFd>> {
+    command
+        .channel()
+        .set_timeout(START)
+        .map_err(|error| Error::sandbox("can't limit the time of a stage").source(error))?;
+    let ((), terminal) = command.recv()?;
+    let ((), listener) = command.recv()?;
+    if let (Some(listener), Some(stand_ins)) = (listener.into_iter().next(), stand_ins) {
+        // Fails only if the thread has panicked.
+        let _ = stand_ins.send((listener, init));
+    }
+    command.wait_for_exec()?;
+    Ok(terminal)
+}
+
+/// The signals that ask a command to end.
+const ENDING: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
 
 /// Forwards svp's signals to the command until it has ended; kills it if svp has ended.
 ///
@@ -242,14 +278,26 @@ fn supervise(channel: &Channel, command: Stage<JoinExecRequest>, kill_group: boo
         if let Ok(signal) = Signal::try_from(signal) {
             // ESRCH: the process is gone already.
             let _ = killpg(group, signal);
+            if ENDING.contains(&signal) {
+                // Otherwise a command that the service has stopped would not get it, and svp would wait for ever.
+                let _ = killpg(group, Signal::SIGCONT);
+            }
         }
     }
 }
 
-/// Replaces this process's resource limits and OOM score with those of the container's init.
-fn copy_limits_of(init: u32) {
-    crate::sys::copy_limits_of(init);
-    if let Ok(score) = std::fs::read(format!("/proc/{init}/oom_score_adj")) {
+/// Returns the stage that started the container's init. It is outside the container's PID namespace: unlike those of
+/// init, the service can't change its limits (prlimit(2)).
+fn parent_of(init: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{init}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    line.trim().parse().ok().filter(|parent| *parent > 1)
+}
+
+/// Replaces this process's resource limits and OOM score with those of the container.
+fn copy_limits_of(stage: u32) {
+    crate::sys::copy_limits_of(stage);
+    if let Ok(score) = std::fs::read(format!("/proc/{stage}/oom_score_adj")) {
         // Raising the score needs no privilege, lowering it does.
         let _ = std::fs::write("/proc/self/oom_score_adj", score);
     }
@@ -289,8 +337,9 @@ fn exec(
             stdio.try_into().map_err(|_| Error::sandbox("the command has no stdio"))?
         }
     };
-    let JoinSpec { argv, mut env, cwd, user, .. } = request.spec;
+    let JoinSpec { argv, mut env, mut cwd, cwd_or_root, user, .. } = request.spec;
     seccomp::install()?;
+    reply_with(channel, &(), &Vec::from_iter(mknod::install()))?;
     capabilities::drop_capabilities()?;
     if let Some(user) = &user {
         // The container's files are untrusted: parse them with the container's rights.
@@ -304,6 +353,9 @@ fn exec(
         }
         user.set_home(&mut env);
         user.switch_user()?;
+    }
+    if cwd_or_root && std::env::set_current_dir(&cwd).is_err() {
+        "/".clone_into(&mut cwd);
     }
     die_with_parent();
     reset_signals();

@@ -9,7 +9,9 @@ use std::io::IoSliceMut;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Sender, channel};
 
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, XattrFlags, openat2};
@@ -30,8 +32,50 @@ pub(in crate::sandbox) fn install() -> Option<OwnedFd> {
     sys::install_seccomp_listener(&program()?).ok()
 }
 
-/// Answers the intercepted calls of a container until all its processes have ended.
+/// Answers the intercepted calls of a container, whose init this process is, until all its processes have ended.
 pub(in crate::sandbox) fn serve(listener: &OwnedFd) {
+    // Otherwise the calls fail once the listener is closed.
+    if let Ok(proc) = open_proc() {
+        answer_calls(listener, &proc);
+    }
+}
+
+/// The listener of a command, and a pidfd of the init of the container that it has joined.
+pub(super) type Joined = (OwnedFd, OwnedFd);
+
+/// Starts a thread that answers the calls of a command that joins a container; it waits for the listener. Start it
+/// before this process joins the container's PID namespace: afterwards the kernel creates no threads. `None` if no
+/// process is left for it: then `mknod` fails.
+pub(super) fn joined_server() -> Option<Sender<Joined>> {
+    let (sender, receiver) = channel::<Joined>();
+    let serve = move || {
+        if let Ok((listener, init)) = receiver.recv() {
+            serve_joined(&listener, &init);
+        }
+    };
+    std::thread::Builder::new().spawn(serve).ok().map(|_| sender)
+}
+
+/// As [`serve`], for a command that has joined the container of `init`. This thread joins the container's mount
+/// namespace, so that no path of the container leads out of it.
+fn serve_joined(listener: &OwnedFd, init: &OwnedFd) {
+    let joined = || -> Option<OwnedFd> {
+        // The listener names callers by their PIDs here, and only the host's procfs knows these.
+        let proc = open_proc().ok()?;
+        unshare(CloneFlags::CLONE_FS).ok()?;
+        setns(init, CloneFlags::CLONE_NEWNS).ok()?;
+        Some(proc)
+    };
+    if let Some(proc) = joined() {
+        answer_calls(listener, &proc);
+    }
+}
+
+fn open_proc() -> rustix::io::Result<OwnedFd> {
+    rustix::fs::open("/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn answer_calls(listener: &OwnedFd, proc: &OwnedFd) {
     use rustix::event::{PollFd, PollFlags, poll};
     loop {
         let mut fds = [PollFd::new(listener, PollFlags::IN)];
@@ -43,21 +87,25 @@ pub(in crate::sandbox) fn serve(listener: &OwnedFd) {
         }
         // Fails if the caller has been killed meanwhile.
         let Ok(call) = receive_notification(listener) else { continue };
-        let errno = create_stand_in(listener, &call).err().map_or(0, Errno::raw_os_error);
+        let errno = create_stand_in(listener, proc, &call).err().map_or(0, Errno::raw_os_error);
         // ENOENT: the calling process is gone.
         let _ = answer_notification(listener, &call, errno);
     }
 }
 
 /// Creates the stand-in for the device that the caller requests.
-fn create_stand_in(listener: &OwnedFd, call: &Notification) -> rustix::io::Result<()> {
+fn create_stand_in(
+    listener: &OwnedFd,
+    proc: &OwnedFd,
+    call: &Notification,
+) -> rustix::io::Result<()> {
     let [a, b, c, d, ..] = call.arguments;
     let (dir, path, mode, dev) = if call.call == libc::SYS_mknodat {
         (a as i32, b, c as u32, d)
     } else {
         (libc::AT_FDCWD, a, b as u32, c)
     };
-    let caller = Caller::of(call.pid).ok_or(Errno::PERM)?;
+    let caller = Caller::of(proc, call.pid).ok_or(Errno::PERM)?;
     let path = read_path(call.pid, path)?;
     // The kernel uses only the lower 32 bits.
     let dev = dev & u64::from(u32::MAX);
@@ -75,7 +123,7 @@ fn create_stand_in(listener: &OwnedFd, call: &Notification) -> rustix::io::Resul
     {
         return Err(Errno::PERM);
     }
-    let (parent, name) = open_parent(call.pid, dir, &path)?;
+    let (parent, name) = open_parent(proc, call.pid, dir, &path)?;
     if !still_waits(listener, call) {
         return Err(Errno::SRCH);
     }
@@ -95,30 +143,34 @@ fn create_stand_in(listener: &OwnedFd, call: &Notification) -> rustix::io::Resul
 }
 
 /// Opens the parent directory of a path as the caller would.
-fn open_parent(pid: u32, dir: i32, path: &[u8]) -> rustix::io::Result<(OwnedFd, PathBuf)> {
+fn open_parent(
+    proc: &OwnedFd,
+    pid: u32,
+    dir: i32,
+    path: &[u8],
+) -> rustix::io::Result<(OwnedFd, PathBuf)> {
     if path.ends_with(b"/") {
         return Err(Errno::NOENT);
     }
     let path = Path::new(std::ffi::OsStr::from_bytes(path));
     let name = path.file_name().ok_or(Errno::EXIST)?.into();
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let open = |path: &str| {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::open(path, flags, Mode::empty())
-    };
-    let root = open(&format!("/proc/{pid}/root"))?;
-    let start = if path.is_absolute() {
-        open(&format!("/proc/{pid}/root"))?
-    } else if dir == libc::AT_FDCWD {
-        open(&format!("/proc/{pid}/cwd"))?
-    } else {
-        open(&format!("/proc/{pid}/fd/{dir}"))?
-    };
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let open = |link: &str| {
+        rustix::fs::openat(proc, format!("{pid}/{link}"), flags, Mode::empty())
+    };
+    let root = open("root")?;
+    let start = if path.is_absolute() {
+        open("root")?
+    } else if dir == libc::AT_FDCWD {
+        open("cwd")?
+    } else {
+        open(&format!("fd/{dir}"))?
+    };
     let Some(parent) = parent else { return Ok((start, name)) };
     let opened = if path.is_absolute() {
         openat2(&root, parent, flags, Mode::empty(), ResolveFlags::IN_ROOT)?
-    } else if same(&root, &open("/")?)? {
+    } else if same(&root, &rustix::fs::open("/", flags, Mode::empty())?)? {
         openat2(&start, parent, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)?
     } else {
         // If the script has called chroot, a relative path must not leave its starting directory.
@@ -141,8 +193,10 @@ struct Caller {
 }
 
 impl Caller {
-    fn of(pid: u32) -> Option<Caller> {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    fn of(proc: &OwnedFd, pid: u32) -> Option<Caller> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let status = rustix::fs::openat(proc, format!("{pid}/status"), flags, Mode::empty());
+        let text = std::io::read_to_string(std::fs::File::from(status.ok()?)).ok()?;
         let field = |name: &str| {
             text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
         };

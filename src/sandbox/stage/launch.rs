@@ -138,6 +138,7 @@ impl<R> Stage<R> {
         match receive_answer::<T>(&self.channel) {
             Ok(Some((answer, fds))) => answer.map(|value| (value, fds)),
             Ok(None) => Err(self.death()),
+            Err(error) if is_timeout(&error) => Err(no_answer()),
             Err(error) => Err(Error::sandbox("malformed answer from an svp stage").source(error)),
         }
     }
@@ -146,6 +147,7 @@ impl<R> Stage<R> {
     pub(in crate::sandbox) fn wait_for_exec(&mut self) -> Result<()> {
         match receive_answer::<()>(&self.channel) {
             Ok(Some((Err(error), _))) => Err(error),
+            Err(error) if is_timeout(&error) => Err(no_answer()),
             // Exec closes the socket.
             _ => Ok(()),
         }
@@ -206,6 +208,15 @@ impl<R> std::fmt::Debug for Stage<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Stage").field("child", &self.child).finish_non_exhaustive()
     }
+}
+
+/// Whether the time limit of a channel has expired.
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+fn no_answer() -> Error {
+    Error::sandbox("an svp stage did not answer in time")
 }
 
 fn send_failed(error: io::Error) -> Error {

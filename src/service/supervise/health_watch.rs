@@ -68,6 +68,7 @@ impl Supervisor<'_> {
             argv: health::argv(command),
             env: self.job.env.clone(),
             cwd: record.cwd.clone(),
+            cwd_or_root: true,
             user: None,
             bounded: !record.resources.is_unbounded(),
             kill_group: true,
