@@ -27,7 +27,10 @@ demo() {
   trap leave EXIT
   trap 'exit 130' INT TERM HUP PIPE
   cd "$SVP_DEMO_DIR"
-  export PATH=$PWD/bin:$PATH SVP_ROOT=$PWD/store
+  export PATH=$PWD/bin:$PATH SVP_ROOT=$PWD/store XDG_CONFIG_HOME=$PWD/config
+  # Works also where pasta can't run.
+  mkdir -p config/svp
+  printf '[network]\nfallback = "host"\n' >config/svp/config.toml
 
   step "Look at a pack" "A directory of scripts. bin/query prints what the pack needs; svp runs it in a sandbox."
   show ls packs/redis packs/redis/bin

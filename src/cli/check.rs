@@ -236,7 +236,7 @@ fn landlock() -> Result<String> {
 
 fn resources() -> Result<String> {
     match why_unbounded()? {
-        None => Ok("--memory, --cpus and --pids limit services".into()),
+        None => Ok("--memory, --cpus and --pids can be enforced".into()),
         Some(why) => Err(why),
     }
 }

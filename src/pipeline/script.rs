@@ -151,7 +151,7 @@ pub(super) fn run(
     }
     if reached.memory_kills > 0 {
         let memory = options.bounds.memory.unwrap_or_default();
-        reporter.warning(Warning::OutOfMemory { processes: reached.memory_kills, memory });
+        reporter.warning(Warning::ProcessesKilled { processes: reached.memory_kills, memory });
     }
     if !dropped.is_empty() {
         reporter.note(ImageNote::ChangesDropped { paths: dropped }.into());
@@ -230,7 +230,7 @@ impl Why<'_> {
 /// Writes an amount of memory as `--memory` takes it.
 fn amount(bytes: u64) -> String {
     let units = [(30, 'g'), (20, 'm'), (10, 'k')];
-    let whole = units.iter().find(|(shift, _)| bytes > 0 && bytes % (1 << shift) == 0);
+    let whole = units.iter().find(|(shift, _)| bytes > 0 && bytes.is_multiple_of(1 << shift));
     whole.map_or_else(|| bytes.to_string(), |(shift, unit)| format!("{}{unit}", bytes >> shift))
 }
 

@@ -10,7 +10,7 @@ pub enum Warning {
     StoredImageUsed { reason: String },
     OtherPlatform { offered: String, wanted: String },
     NotVerified { policy: String, source: String },
-    OutOfMemory { processes: u64, memory: u64 },
+    ProcessesKilled { processes: u64, memory: u64 },
     PackDiffers { pack: String },
     ContainerNetwork { reason: String, evidence: String },
     Unreadable { holder: String, reason: String },

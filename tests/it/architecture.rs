@@ -25,7 +25,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("registry", &[GROUND, PURE]),
     ("store", &[GROUND, PURE, &["layer"]]),
     ("pack", &[GROUND, PURE, &["layer"]]),
-    ("sandbox", &[GROUND, PURE, &["layer", "store"]]),
+    ("sandbox", &[GROUND, PURE, &["layer", "store", "config"]]),
     ("source", &[GROUND, PURE, &["layer", "store", "registry"]]),
     ("import", &[GROUND, PURE, &["layer", "store", "source"]]),
     ("config", &[GROUND]),

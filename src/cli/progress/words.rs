@@ -319,7 +319,7 @@ fn warning(warning: &Warning) -> String {
         Warning::NotVerified { policy, source } => format!(
             "the policy {policy} requires {source} to be signed; svp does not verify it, as --allow-unverified says"
         ),
-        Warning::OutOfMemory { processes, memory } => format!(
+        Warning::ProcessesKilled { processes, memory } => format!(
             "the kernel killed {processes} of the script's processes, which were over --memory ({}), but the script \
              succeeded: its files may be incomplete",
             size(*memory)

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Signal, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
 use super::bounds;
@@ -54,6 +55,9 @@ impl Request for RunRequest {
         Ok(end)
     }
 }
+
+/// How much later than its time limit a command is killed while svp can't read its output.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Receives a command's output, piece by piece as it arrives.
 pub(crate) type Output<'a> = dyn FnMut(Stream, &[u8]) + 'a;
@@ -135,12 +139,38 @@ fn listen(
         (Stream::Stdout, Some(std::fs::File::from(stdout))),
         (Stream::Stderr, Some(stderr.into())),
     ];
+    if let Some(time) = limits.time {
+        kill_after(pidfd_of(stage.pid())?, time + GRACE)?;
+    }
     let end = pump(&mut stage, &mut pipes, limits, output);
     let end = bounds::with_counters(end, cgroup);
     // Killing the stage also kills init and all processes below it, a moment later.
     drop(stage);
     wait_for_death(&init);
     end
+}
+
+/// Kills a stage after a time, from a thread of its own: the command must end in time even while the reader of its
+/// output blocks svp.
+fn kill_after(stage: OwnedFd, time: Duration) -> Result<()> {
+    let wait = move || {
+        let deadline = Instant::now() + time;
+        let mut fds = [PollFd::new(&stage, PollFlags::IN)];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match poll(&mut fds, Some(&timespec(left))) {
+                Err(rustix::io::Errno::INTR) => {}
+                Ok(0) => {
+                    // ESRCH: it has ended.
+                    let _ = pidfd_send_signal(&stage, Signal::KILL);
+                    return;
+                }
+                _ => return,
+            }
+        }
+    };
+    let started = std::thread::Builder::new().spawn(wait);
+    started.map(drop).map_err(|error| Error::sandbox("can't start a timer").source(error))
 }
 
 type Pipes = [(Stream, Option<std::fs::File>); 2];

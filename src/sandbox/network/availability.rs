@@ -125,10 +125,13 @@ fn instead(not: NotPrivate, reporter: &dyn Reporter) -> Result<Network> {
         reporter.warning(Warning::ContainerNetwork { reason, evidence });
         return Ok(Network::Host);
     }
+    let file = match config.path() {
+        path if path.as_os_str().is_empty() => "$XDG_CONFIG_HOME/svp/config.toml".to_owned(),
+        path => path.display().to_string(),
+    };
     let remedy = remedy.map(|remedy| format!("{remedy}; or ")).unwrap_or_default();
     Err(Error::sandbox(format!("no private network: {reason}")).hint(format!(
         "{remedy}choose another network with `--network host`, which reaches all that this host reaches, or \
-         `--network none`; or choose it for all commands: [network] fallback = \"host\" or \"none\" in {}",
-        config.path().display()
+         `--network none`; or choose it for all commands: [network] fallback = \"host\" or \"none\" in {file}"
     )))
 }

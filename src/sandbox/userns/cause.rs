@@ -42,8 +42,8 @@ pub(in crate::sandbox) fn no_user_namespace(errno: Errno) -> Error {
     match forbidden() {
         Some((why, remedy)) => refused(why).hint(remedy),
         None => Error::sandbox("can't create a user namespace").source(errno).hint(
-            "in a container, its engine must allow it: see docs/ci.md; on a host, a security module or sysctl may \
-             forbid it: see `dmesg`",
+            "in a container, its engine must allow it: see docs/ci.md; in a chroot the kernel never does; on a host, a \
+             security module may forbid it: see `dmesg`",
         ),
     }
 }

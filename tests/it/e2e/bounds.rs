@@ -192,6 +192,25 @@ fn a_script_ends_after_its_timeout_with_all_that_it_started() {
         assert_eq!(processes_with(&mark), Vec::<String>::new());
         env.assert_nothing_left();
     }
+    // Nobody reads svp's output: the script ends all the same.
+    let pack = pack_with(
+        &env,
+        "unread",
+        "while :; do echo 0123456789012345678901234567890123456789; done",
+    );
+    let mut unread = env.svp(build(&pack, "unread").into_iter().chain(["--timeout", "1s"]));
+    let child = unread.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(5));
+    // Its own threads alone.
+    let children =
+        std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
+    for stage in children.split_whitespace() {
+        let below =
+            std::fs::read_to_string(format!("/proc/{stage}/task/{stage}/children")).unwrap();
+        assert_eq!(below, "", "{children}");
+    }
+    let result = child.wait_with_output();
+    assert_eq!(result.unwrap().status.code(), Some(124));
     // In time.
     let (code, text, _) = try_build(&env, "sleep 0.1", &["--timeout", "1h"]);
     assert_eq!(code, 0, "{text}");
