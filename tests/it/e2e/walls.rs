@@ -47,10 +47,6 @@ cp /usr/bin/id /tmp/id && chmod 4755 /tmp/id && chmod 755 /tmp
 if setpriv --reuid 1 --clear-groups true 2>/dev/null; then
     [ "$(setpriv --reuid 1 --clear-groups /tmp/id -u)" = 1 ] || echo setuid
 fi
-for program in /usr/bin/su /usr/bin/passwd /usr/bin/newuidmap; do
-    [ -u "$program" ] || continue
-    grep -q 'CapEff:[[:space:]]*0000000000000000' /proc/self/status && echo unexpected
-done
 for dir in / /usr /usr/bin /etc /service /service/bin; do
     (: >"$dir/probe") 2>/dev/null && echo "writes $dir"
 done

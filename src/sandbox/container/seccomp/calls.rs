@@ -64,36 +64,106 @@ pub(super) const NATIVE: [Architecture; 2] =
 /// The table. It is a text, not code, so that it can be compared with a new version of the profile line by line.
 const TABLE: &str = include_str!("calls.txt");
 
-/// Returns the answers for an architecture with the calls' names and numbers, in the order of the table. Calls that are
-/// missing get ENOSYS.
-pub(super) fn answers(
-    architecture: Architecture,
-) -> impl Iterator<Item = (&'static str, u32, Answer)> {
-    let mut section = "";
-    TABLE.lines().filter_map(move |line| {
-        match line.as_bytes().first()? {
-            b'#' => return None,
-            b'[' => {
-                section = line;
-                return None;
-            }
-            _ => {}
-        }
-        let mut words = line.split(' ');
-        let name = words.next()?;
-        let number = words.nth(architecture.column)?.parse().ok()?;
-        Some((name, number, answer(section, name)))
-    })
+/// The answer to calls that are missing in the table.
+pub(super) const UNKNOWN: Answer = Answer::Errno(libc::ENOSYS);
+
+/// The numbers of all calls but arm's own are below this.
+const NEAR: usize = 512;
+
+/// The answers for an architecture.
+pub(super) struct Answers {
+    /// By number.
+    pub(super) near: [Answer; NEAR],
+    /// Those of greater numbers.
+    pub(super) far: [Option<(u32, Answer)>; 8],
 }
 
-fn answer(section: &str, name: &str) -> Answer {
-    match section {
-        "[allow]" => Answer::Allow,
-        "[arguments]" => {
-            let condition = BY_ARGUMENT.iter().find(|(one, _)| *one == name);
-            condition.map_or(Answer::Errno(libc::EPERM), |(_, one)| Answer::ByArgument(one))
+/// The answers for [`NATIVE`], computed by the compiler: each start of a container needs them.
+pub(super) static NATIVE_ANSWERS: [Answers; 2] = [answers(NATIVE[0]), answers(NATIVE[1])];
+
+/// Reads the table.
+pub(super) const fn answers(architecture: Architecture) -> Answers {
+    let mut answers = Answers { near: [UNKNOWN; NEAR], far: [None; 8] };
+    let mut far = 0;
+    let mut section: &[u8] = b"";
+    let mut rest = TABLE.as_bytes();
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(find(rest, b'\n'));
+        rest = after.split_at(1).1;
+        match line.first() {
+            None | Some(b'#') => {}
+            Some(b'[') => section = line,
+            Some(_) => {
+                let (name, columns) = line.split_at(find(line, b' '));
+                if let Some(number) = number(columns, architecture.column) {
+                    let answer = answer(section, name);
+                    if (number as usize) < NEAR {
+                        answers.near[number as usize] = answer;
+                    } else {
+                        answers.far[far] = Some((number, answer));
+                        far += 1;
+                    }
+                }
+            }
         }
-        "[EPERM]" | "[EPERM beyond the profile]" => Answer::Errno(libc::EPERM),
-        _ => Answer::Errno(libc::ENOSYS),
     }
+    answers
+}
+
+const fn answer(section: &[u8], name: &[u8]) -> Answer {
+    match section {
+        b"[allow]" => Answer::Allow,
+        b"[EPERM]" | b"[EPERM beyond the profile]" => Answer::Errno(libc::EPERM),
+        b"[arguments]" => {
+            let mut n = 0;
+            while !equal(BY_ARGUMENT[n].0.as_bytes(), name) {
+                n += 1;
+            }
+            Answer::ByArgument(&BY_ARGUMENT[n].1)
+        }
+        _ => UNKNOWN,
+    }
+}
+
+/// Returns the number in a column; `None` if the architecture does not have the call. Each column begins with a space.
+pub(super) const fn number(mut columns: &[u8], column: usize) -> Option<u32> {
+    let mut n = 0;
+    while n < column {
+        columns = columns.split_at(1).1;
+        columns = columns.split_at(find(columns, b' ')).1;
+        n += 1;
+    }
+    let (mut number, mut digits) = (0, columns.split_at(1).1);
+    while let [digit @ b'0'..=b'9', after @ ..] = digits {
+        number = number * 10 + (*digit - b'0') as u32;
+        digits = after;
+    }
+    if columns[1] == b'-' { None } else { Some(number) }
+}
+
+/// Returns the position of a byte, or the length.
+const fn find(text: &[u8], byte: u8) -> usize {
+    let mut at = 0;
+    while at < text.len() && text[at] != byte {
+        at += 1;
+    }
+    at
+}
+
+const fn equal(a: &[u8], b: &[u8]) -> bool {
+    let mut n = 0;
+    while n < a.len() && n < b.len() && a[n] == b[n] {
+        n += 1;
+    }
+    n == a.len() && n == b.len()
+}
+
+/// Returns all calls of an architecture: their names and numbers.
+#[cfg(test)]
+pub(super) fn calls(architecture: Architecture) -> impl Iterator<Item = (&'static str, u32)> {
+    let calls = TABLE.lines().filter(|line| !line.is_empty() && !line.starts_with(['#', '[']));
+    calls.filter_map(move |line| {
+        let (name, _) = line.split_once(' ')?;
+        Some((name, number(&line.as_bytes()[name.len()..], architecture.column)?))
+    })
 }

@@ -1,13 +1,10 @@
 //! Compiles the table into a program for the kernel: a binary search over ranges of call numbers.
 //!
 //! The kernel precomputes the calls that such a program allows whatever their arguments, and doesn't run it for them.
+//! Numbers of x32, which begin beyond the table, and other architectures get ENOSYS.
 
-use super::calls::{Answer, Architecture, Condition, NATIVE, answers};
+use super::calls::{Answer, Answers, Condition, NATIVE, NATIVE_ANSWERS, UNKNOWN};
 use crate::sys::BpfInstruction;
-
-/// The answer to calls that are missing in the table, to x32's numbers, which begin beyond it, and to other
-/// architectures.
-const UNKNOWN: Answer = Answer::Errno(libc::ENOSYS);
 
 /// Offsets in struct seccomp_data, and of the lower half of the first argument on a little-endian machine.
 const NUMBER: u32 = 0;
@@ -16,26 +13,30 @@ const FIRST_ARGUMENT: u32 = 16;
 
 /// Returns the filter.
 pub(super) fn build() -> Vec<BpfInstruction> {
-    build_for(&NATIVE)
+    let architectures = NATIVE.iter().zip(&NATIVE_ANSWERS);
+    build_for(architectures.map(|(one, answers)| (one.audit, answers)))
 }
 
 /// Returns the filter for programs of these architectures.
-pub(super) fn build_for(architectures: &[Architecture]) -> Vec<BpfInstruction> {
+pub(super) fn build_for<'a>(
+    architectures: impl Iterator<Item = (u32, &'a Answers)>,
+) -> Vec<BpfInstruction> {
     let mut program = vec![load(ARCHITECTURE)];
-    for architecture in architectures {
-        let mut block = vec![load(NUMBER)];
-        block.extend(search(&ranges(*architecture)));
-        program.extend([test(libc::BPF_JEQ, architecture.audit, 1, 0), skip(block.len())]);
-        program.extend(block);
+    for (audit, answers) in architectures {
+        program.push(test(libc::BPF_JEQ, audit, 1, 0));
+        let skipping = program.len();
+        program.extend([skip(0), load(NUMBER)]);
+        search(&ranges(answers), &mut program);
+        program[skipping] = skip(program.len() - skipping - 1);
     }
-    program.extend(decide(UNKNOWN));
+    decide(UNKNOWN, &mut program);
     program
 }
 
 /// Returns the ranges of numbers with the same answer: the first number of each, in ascending order, beginning with 0.
-fn ranges(architecture: Architecture) -> Vec<(u32, Answer)> {
-    let mut calls: Vec<_> = answers(architecture).collect();
-    calls.sort_unstable_by_key(|(_, number, _)| *number);
+fn ranges(answers: &Answers) -> Vec<(u32, Answer)> {
+    let mut far: Vec<(u32, Answer)> = answers.far.iter().flatten().copied().collect();
+    far.sort_unstable_by_key(|(number, _)| *number);
     let mut ranges: Vec<(u32, Answer)> = Vec::new();
     let mut next = 0;
     let mut add = |number, answer| {
@@ -43,7 +44,11 @@ fn ranges(architecture: Architecture) -> Vec<(u32, Answer)> {
             ranges.push((number, answer));
         }
     };
-    for (_, number, answer) in calls {
+    for answer in answers.near {
+        add(next, answer);
+        next += 1;
+    }
+    for (number, answer) in far {
         if number > next {
             add(next, UNKNOWN);
         }
@@ -54,32 +59,28 @@ fn ranges(architecture: Architecture) -> Vec<(u32, Answer)> {
     ranges
 }
 
-/// Returns the decision for the number in the accumulator.
-fn search(ranges: &[(u32, Answer)]) -> Vec<BpfInstruction> {
-    if let [(_, answer)] = ranges {
-        return decide(*answer);
-    }
+/// Adds the decision for the number in the accumulator.
+fn search(ranges: &[(u32, Answer)], program: &mut Vec<BpfInstruction>) {
     let (below, from) = ranges.split_at(ranges.len() / 2);
-    let Some((first, _)) = from.first() else { return decide(UNKNOWN) };
-    let lower = search(below);
-    // A conditional jump reaches 255 instructions.
-    let mut program = match u8::try_from(lower.len()) {
-        Ok(length) => vec![test(libc::BPF_JGE, *first, length, 0)],
-        Err(_) => vec![test(libc::BPF_JGE, *first, 0, 1), skip(lower.len())],
+    let (Some((first, _)), false) = (from.first(), below.is_empty()) else {
+        return decide(ranges.first().map_or(UNKNOWN, |(_, answer)| *answer), program);
     };
-    program.extend(lower);
-    program.extend(search(from));
-    program
+    // The length of the lower half, known once it is added. A conditional jump reaches 255 instructions.
+    let jump = program.len();
+    program.extend([test(libc::BPF_JGE, *first, 0, 1), skip(0)]);
+    search(below, program);
+    program[jump + 1] = skip(program.len() - jump - 2);
+    search(from, program);
 }
 
-fn decide(answer: Answer) -> Vec<BpfInstruction> {
+fn decide(answer: Answer, program: &mut Vec<BpfInstruction>) {
     let condition = match answer {
-        Answer::Allow => return vec![finish(libc::SECCOMP_RET_ALLOW)],
-        Answer::Errno(errno) => return vec![refuse(errno)],
+        Answer::Allow => return program.push(finish(libc::SECCOMP_RET_ALLOW)),
+        Answer::Errno(errno) => return program.push(refuse(errno)),
         Answer::ByArgument(condition) => condition,
     };
     let allow = finish(libc::SECCOMP_RET_ALLOW);
-    let mut program = vec![load(FIRST_ARGUMENT)];
+    program.push(load(FIRST_ARGUMENT));
     match condition {
         Condition::NoBits(bits) => {
             program.extend([test(libc::BPF_JSET, *bits, 0, 1), refuse(libc::EPERM), allow]);
@@ -94,7 +95,6 @@ fn decide(answer: Answer) -> Vec<BpfInstruction> {
             program.push(refuse(libc::EPERM));
         }
     }
-    program
 }
 
 fn load(offset: u32) -> BpfInstruction {
