@@ -147,9 +147,7 @@ pub(super) fn run(
     timeout: Duration,
 ) -> Result<Option<Failure>> {
     let (end, output) = match run_captured(join, secrets, timeout) {
-        Err(error)
-            if error.is(Cause::CommandNotFound) || error.is(Cause::CommandNotExecutable) =>
-        {
+        Err(error) if error.is(Cause::CommandNotFound) || error.is(Cause::CommandNotExecutable) => {
             return Ok(Some(Failure::new(format!("its health command can't run: {error}"))));
         }
         other => other?,

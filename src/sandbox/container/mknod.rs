@@ -156,9 +156,7 @@ fn open_parent(
     let name = path.file_name().ok_or(Errno::EXIST)?.into();
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let open = |link: &str| {
-        rustix::fs::openat(proc, format!("{pid}/{link}"), flags, Mode::empty())
-    };
+    let open = |link: &str| rustix::fs::openat(proc, format!("{pid}/{link}"), flags, Mode::empty());
     let root = open("root")?;
     let start = if path.is_absolute() {
         open("root")?

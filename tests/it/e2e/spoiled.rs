@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use super::run::{code, info};
 use crate::support::{TestEnv, output, transcript};
 
-const QUERY: &str = "#!/bin/sh\ncase $1 in os) echo busybox/1;; health) echo /service/bin/client ping;; esac\n";
+const QUERY: &str =
+    "#!/bin/sh\ncase $1 in os) echo busybox/1;; health) echo /service/bin/client ping;; esac\n";
 const RUN: &str = "#!/bin/sh\ntrap 'exit 0' TERM\nsleep 1000 & wait\n";
 
 /// Runs an instance `s` of a pack with a client, on the image `base`.
@@ -116,9 +117,14 @@ fn exec_has_the_stand_in_for_devices_and_leads_nowhere_else() {
         find /t -type f ! -name busybox | sort; ls /etc | sort"
     );
     let printed = env.ok(["exec", "s", "--", "sh", "-c", &script]);
-    for part in
-        ["/t/null\n", "/t/in/sda\n", "/t/abs\n", "/t/in/through\n", "/t/root/inside\n", "/t/root/below\n"]
-    {
+    for part in [
+        "/t/null\n",
+        "/t/in/sda\n",
+        "/t/abs\n",
+        "/t/in/through\n",
+        "/t/root/inside\n",
+        "/t/root/below\n",
+    ] {
         assert!(printed.contains(part), "{part}: {printed}");
     }
     for n in 1..=3 {
@@ -166,7 +172,13 @@ fn without_the_packs_directory_exec_works_and_the_rest_says_why_not() {
 fn a_service_without_a_shell_or_with_closed_directories_is_told_apart() {
     let env = TestEnv::new();
     simple(&env);
-    env.ok(["exec", "s", "sh", "-c", "dd if=/dev/zero of=/dev/shm/full bs=64k 2>/dev/null || true"]);
+    env.ok([
+        "exec",
+        "s",
+        "sh",
+        "-c",
+        "dd if=/dev/zero of=/dev/shm/full bs=64k 2>/dev/null || true",
+    ]);
     env.ok(["exec", "s", "sh", "-c", "chmod 000 / /service /tmp"]);
     assert_eq!(ok_within(&env, 20, &["exec", "s", "echo", "in"]), "in\n");
     ok_within(&env, 20, &["health", "s"]);
@@ -174,7 +186,10 @@ fn a_service_without_a_shell_or_with_closed_directories_is_told_apart() {
     assert!(printed.contains("ermission denied"), "{printed}");
     env.ok(["exec", "s", "sh", "-c", "chmod 755 /; rm /bin/sh"]);
     let printed = fails_within(&env, 20, 1, &["health", "s"]);
-    assert!(printed.contains("its health command can't run") && printed.contains("/bin/sh"), "{printed}");
+    assert!(
+        printed.contains("its health command can't run") && printed.contains("/bin/sh"),
+        "{printed}"
+    );
     let printed = fails_within(&env, 20, 127, &["shell", "s"]);
     assert!(printed.contains("svp exec s"), "{printed}");
     assert_eq!(ok_within(&env, 20, &["exec", "s", "echo", "in"]), "in\n");

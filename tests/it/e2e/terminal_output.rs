@@ -8,8 +8,7 @@ use crate::support::{TestEnv, output, success, wait_until};
 
 const QUERY: &str = "#!/bin/sh\n[ $1 != os ] || echo busybox/1\n";
 /// Sets the title, clears the screen, asks the terminal to type, and an 8-bit terminal too; colours are harmless.
-const PRINTS: &str =
-    r"printf '\033]0;title\007\033[2J\033[31mred\033[0m \033[6n over\rwritten \302\2332J \2332J end\n'";
+const PRINTS: &str = r"printf '\033]0;title\007\033[2J\033[31mred\033[0m \033[6n over\rwritten \302\2332J \2332J end\n'";
 const ESCAPED: &str = "\\u{1b}]0;title\\u{7}\\u{1b}[2J\x1b[31mred\x1b[0m \\u{1b}[6n over\\rwritten \
     \\u{9b}2J \\x9b2J end\x1b[0m\r\n";
 const BYTES: &[u8] =
@@ -63,7 +62,8 @@ fn logs_are_escaped_on_a_terminal_and_unchanged_elsewhere() {
     assert!(line["text"].as_str().unwrap().contains("\x1b]0;title\x07"), "{line}");
     assert!(line["text"].as_str().unwrap().contains('\u{9b}'), "{line}");
     // The terminal of these commands is the service's own, as their help says.
-    let printed = on_terminal(&env, &format!("svp exec s sh -c \"{}\"", PRINTS.replace('\\', "\\\\")));
+    let printed =
+        on_terminal(&env, &format!("svp exec s sh -c \"{}\"", PRINTS.replace('\\', "\\\\")));
     assert!(printed.windows(6).any(|bytes| bytes == b"\x1b]0;ti"), "{}", shown(&printed));
     for command in ["client", "extra", "exec", "shell"] {
         assert!(env.ok([command, "--help"]).contains("its output is not escaped"), "{command}");
@@ -94,8 +94,12 @@ fn the_messages_of_a_backup_script_are_escaped() {
     env.import_busybox();
     let run = "#!/bin/sh\ntrap 'exit 0' TERM\nsleep 1000 & wait\n";
     let backup = format!("#!/bin/sh\n{PRINTS} >&2\necho data\n");
-    let files =
-        [("bin/query", QUERY), ("bin/build", "#!/bin/sh\n"), ("bin/run", run), ("bin/backup", &backup)];
+    let files = [
+        ("bin/query", QUERY),
+        ("bin/build", "#!/bin/sh\n"),
+        ("bin/run", run),
+        ("bin/backup", &backup),
+    ];
     let pack = env.write_pack("pack", &files);
     env.ok(build(&pack, "base"));
     env.ok(["setup", "-i", "base", "-t", "s", "--network", "none"]);
@@ -104,7 +108,11 @@ fn the_messages_of_a_backup_script_are_escaped() {
     assert!(printed.contains(ESCAPED), "{printed:?}");
     let mut svp = env.svp(["--progress", "plain", "backup", "s", "-o", "other"]);
     let done = svp.stdin(Stdio::null()).output().unwrap();
-    assert!(done.stderr.windows(BYTES.len()).any(|bytes| bytes == BYTES), "{}", shown(&done.stderr));
+    assert!(
+        done.stderr.windows(BYTES.len()).any(|bytes| bytes == BYTES),
+        "{}",
+        shown(&done.stderr)
+    );
     env.ok(["rm", "--force", "s"]);
     success(env.command("rm").args(["file", "other"]));
     env.assert_nothing_left();
