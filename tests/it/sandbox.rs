@@ -185,16 +185,21 @@ fn i386_program(calls: &[(u32, u32)]) -> Vec<u8> {
 fn the_system_call_filter_applies_to_32_bit_programs() {
     let env = TestEnv::new();
     env.import_busybox();
-    // getpid and unshare(0), which are allowed; bpf; unshare(CLONE_NEWUSER); mount; clone3.
-    let programs: [(&str, &[(u32, u32)], i32); 5] = [
-        ("nothing", &[(20, 0), (310, 0)], 0),
+    // getpid, unshare(0) and personality(0), which are allowed; bpf; unshare(CLONE_NEWUSER); mount; clone3; add_key;
+    // personality(ADDR_NO_RANDOMIZE); socket(AF_VSOCK); a number that no kernel has.
+    let programs: [(&str, &[(u32, u32)], i32); 9] = [
+        ("nothing", &[(20, 0), (310, 0), (136, 0)], 0),
         ("bpf", &[(357, 0)], 1),
         ("namespace", &[(310, 0x1000_0000)], 1),
         ("mount", &[(21, 0)], 1),
         ("clone3", &[(435, 0)], 38),
+        ("add_key", &[(286, 0)], 38),
+        ("personality", &[(136, 0x4_0000)], 1),
+        ("vsock", &[(359, 40)], 1),
+        ("unknown", &[(2000, 0)], 38),
     ];
-    let script = "for p in nothing bpf namespace mount clone3; do ./bin/$p; echo $p $?; done";
-    let pack = pack(&env, "pack", script);
+    let names = programs.map(|(name, ..)| name).join(" ");
+    let pack = pack(&env, "pack", &format!("for p in {names}; do ./bin/$p; echo $p $?; done"));
     for (name, calls, _) in programs {
         let file = pack.join("bin").join(name);
         fs::write(&file, i386_program(calls)).unwrap();

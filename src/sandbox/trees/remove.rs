@@ -14,6 +14,7 @@ use crate::channel::Channel;
 use crate::error::{IoContext, Result};
 use crate::interrupt;
 use crate::remove_tree::remove_tree;
+use crate::sandbox::landlock::{self, Access};
 use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::protocol::{Descriptors, Request};
 use crate::sandbox::userns::namespace;
@@ -35,6 +36,7 @@ impl Request for RemoveRequest {
 
 fn remove_here(paths: &[String]) -> Result<()> {
     let here = overlay::open(".")?;
+    landlock::restrict(&[(here.as_fd(), Access::Write)])?;
     paths.iter().try_for_each(|path| remove_with_retries(here.as_fd(), path).io("remove", path))
 }
 

@@ -15,6 +15,7 @@ use crate::layer::entry::{Entry, EntryKind};
 use crate::layer::path::show;
 use crate::layer::snapshot::{self, Difference, Node, Snapshot};
 use crate::sandbox::create::Sandbox;
+use crate::sandbox::landlock::{self, Access};
 use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::protocol::{Descriptors, Request};
 use crate::sandbox::userns::namespace;
@@ -85,6 +86,7 @@ impl Request for CompareRequest {
 }
 
 fn compare([meant, found]: &[String; 2]) -> Result<Vec<String>> {
+    landlock::restrict(&[(overlay::open(".")?.as_fd(), Access::Read)])?;
     let take = |path: &str| -> Result<Snapshot> {
         let mut tree = snapshot::take(overlay::open(path)?.as_fd())?;
         // Ignore the times of directories and whiteouts: for a whiteout, or a directory that no layer contains, it is

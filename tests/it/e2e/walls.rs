@@ -109,6 +109,14 @@ fn without_landlock_the_first_wall_holds_and_a_rule_that_fails_is_an_error() {
             assert_eq!(code, Some(77), "{text}");
             assert!(text.contains("Landlock"), "{text}");
         }
+        // Unpacking as well: nothing is left of it.
+        let out = env.path("unpacked");
+        let arguments = ["unpack", "busybox", out.to_str().unwrap()];
+        let (code, text) = finish(on_a_kernel_that_refuses(&env, &rules, &arguments));
+        if has_landlock {
+            assert_eq!(code, Some(77), "{text}");
+            assert!(!out.join("bin").exists(), "{text}");
+        }
     }
     env.assert_nothing_left();
 }
