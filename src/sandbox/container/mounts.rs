@@ -315,7 +315,6 @@ pub(in crate::sandbox) fn host_tools() -> Vec<Step> {
         }
     }
     steps.push(Step::Dir("tmp".into(), 0o1777));
-    steps.push(Step::Dir("root".into(), 0o700));
     steps.push(Step::Dir("proc".into(), 0o755));
     steps.push(Step::Dir("dev".into(), 0o755));
     steps.push(Step::Dir("service".into(), 0o755));
@@ -323,7 +322,7 @@ pub(in crate::sandbox) fn host_tools() -> Vec<Step> {
 }
 
 /// The directories of [`host_tools`] that belong to the container.
-pub(super) const WRITABLE: [&str; 4] = ["/tmp", "/root", "/dev", "/proc"];
+pub(super) const WRITABLE: [&str; 3] = ["/tmp", "/dev", "/proc"];
 
 fn bind_host(name: &str) -> Step {
     Step::Bind { source: format!("/{name}"), at: name.into(), read_only: true }
