@@ -79,31 +79,35 @@ fn findings(context: &Context) -> Result<Vec<Finding>> {
     let store = context.store();
     let sandbox = match &store {
         Ok(store) => Sandbox::create(&store.layout().trees()),
-        Err(error) => Err(copied(error)),
+        Err(_) => Err(not_tested("a store")),
     };
-    let in_sandbox =
-        |test: &dyn Fn(&Sandbox) -> Result<String>| sandbox.as_ref().map_err(copied).and_then(test);
-    let overlay = in_sandbox(&|sandbox| overlay(store.as_ref().map_err(copied)?, sandbox));
-    let network = match sandbox.as_ref() {
+    let in_sandbox = |test: &dyn Fn(&Store, &Sandbox) -> Result<String>| match (&store, &sandbox) {
+        (Ok(store), Ok(sandbox)) => test(store, sandbox),
+        _ => Err(not_tested("a user namespace")),
+    };
+    let network = match &sandbox {
         Ok(sandbox) => network(sandbox),
-        Err(error) => Finding::of("network", true, Err(copied(error))),
+        Err(_) => Finding::of("network", true, Err(not_tested("a user namespace"))),
     };
+    let container = in_sandbox(&|_, sandbox| container(sandbox));
+    let overlay = in_sandbox(&overlay);
     Ok(vec![
-        Finding::of(
-            "store",
-            true,
-            store.as_ref().map(|_| root.display().to_string()).map_err(copied),
-        ),
+        Finding::of("store", true, store.map(|_| root.display().to_string())),
         Finding::of("configuration", true, configuration()),
         Finding::of("temporary files", true, temporary_files()),
-        Finding::of("user namespace", true, in_sandbox(&|_| Ok("can be created".into()))),
+        Finding::of("user namespace", true, sandbox.map(|_| "can be created".into())),
         Finding::of("user ids", false, ids()),
-        Finding::of("container", true, in_sandbox(&container)),
+        Finding::of("container", true, container),
         Finding::of("overlay", true, overlay),
         network,
         Finding::of("landlock", false, landlock()),
         Finding::of("resources", false, resources()),
     ])
+}
+
+/// The result of a test that another failure prevents.
+fn not_tested(without: &str) -> Error {
+    Error::sandbox(format!("not tested without {without}"))
 }
 
 fn line(finding: &Finding) -> String {
@@ -114,15 +118,6 @@ fn line(finding: &Finding) -> String {
     };
     let hint = finding.hint.as_deref().map(|hint| format!("{:27}hint: {hint}\n", ""));
     format!("{mark:8}  {:15}  {}\n{}", finding.what, finding.detail, hint.unwrap_or_default())
-}
-
-/// Copies an error, for another line of the report.
-fn copied(error: &Error) -> Error {
-    let same = Error::new(error.kind(), error.to_string());
-    match error.hint_text() {
-        Some(hint) => same.hint(hint),
-        None => same,
-    }
 }
 
 fn check_the_store(args: &Args, context: &Context) -> Result<()> {
