@@ -16,7 +16,7 @@ const CALLS: &[(&str, i32, [u32; 3])] = &[
     ("io_uring_setup", 425, [1, 0, 0]),
     ("vm86", 166, [0, 0, 0]),
     ("stime", 25, [0, 0, 0]),
-    ("socketcall: AF_VSOCK", 359, [40, 1, 0]),
+    ("socket: AF_VSOCK", 359, [40, 1, 0]),
 ];
 
 pub fn probes() -> Vec<Probe> {

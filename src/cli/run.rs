@@ -202,8 +202,8 @@ impl Console {
 
     fn show(&self, component: usize, stream: Stream, lines: &[u8]) {
         let _one_at_a_time = self.lock.lock();
-        // The reader may have closed its end; the log has the lines.
         let prefix = &self.prefixes[component];
+        // The reader may have closed its end; the log has the lines.
         let _ = match stream {
             Stream::Stdout => {
                 let terminal = std::io::stdout().is_terminal();

@@ -95,7 +95,9 @@ pub(in crate::sandbox) fn create(channel: &Channel, container: &Container) -> Re
     match unshare(CloneFlags::CLONE_NEWCGROUP) {
         // EINVAL: the kernel has no cgroup namespaces.
         Ok(()) | Err(Errno::EINVAL) => {}
-        Err(errno) => return Err(no_namespaces(errno)),
+        Err(errno) => {
+            return Err(Error::sandbox("can't create a cgroup namespace").source(errno));
+        }
     }
     overlay::make_private()?;
     if let Rootfs::Layers(layers) = &container.rootfs {

@@ -94,8 +94,10 @@ impl Watch {
             (_, true) => Some(Watched::Memory),
             _ => None,
         };
+        // A look takes longer than a fork bomb lives: look again at the processes that the command has left.
+        let now = || usage(false).0 + 1;
         // A process that was refused another one may have waited for one to end.
-        let near = |pids: u64| most_tasks.load(Ordering::SeqCst) + 1 >= pids;
+        let near = |pids: u64| most_tasks.load(Ordering::SeqCst).max(now()) + 1 >= pids;
         Reached { pids: self.bounds.pids.is_some_and(near), killed_for, memory_kills: 0 }
     }
 }

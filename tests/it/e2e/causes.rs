@@ -205,9 +205,10 @@ fn temporary_files_that_cannot_be_created() {
         host.mends(&mend);
     }
     // Read-only, as in a container with --read-only.
-    let setup = "mount -t tmpfs -o ro tmpfs /var/tmp; export TMPDIR=/var/tmp";
+    let setup = "mount -t tmpfs -o ro tmpfs \"$TMPDIR\"";
     let host = Host::new(&env, mounts(&[]), setup);
-    let (_, hint) = host.fails("can't create a temporary file in /var/tmp");
+    let (_, hint) =
+        host.fails(&format!("can't create a temporary file in {}", env.tmp().display()));
     assert!(hint.contains("mounted read-only"), "{hint}");
 }
 

@@ -164,8 +164,8 @@ fn an_egress_filter_that_cannot_be_set_is_no_reason_for_the_hosts_network() {
     assert!(text.contains("can't block 127.0.0.0/8") && text.contains("--network none"), "{text}");
     assert!(!text.contains("| ran"), "{text}");
     let (_, text) = refusing(&["check"]);
-    let limited = |line: &str| line.starts_with("limited") && line.contains("can't block");
-    assert!(text.lines().any(limited), "{text}");
+    let failed = |line: &str| line.starts_with("FAILED") && line.contains("can't block");
+    assert!(text.lines().any(failed), "{text}");
     env.ok(arguments);
     env.assert_nothing_left();
 }
