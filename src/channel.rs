@@ -43,10 +43,10 @@ impl Channel {
         Channel(UnixStream::from(fd))
     }
 
-    /// Sets a timeout for each later call.
-    pub(crate) fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
-        self.0.set_read_timeout(Some(timeout))?;
-        self.0.set_write_timeout(Some(timeout))
+    /// Sets a timeout for each later call, or none.
+    pub(crate) fn set_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.0.set_read_timeout(timeout)?;
+        self.0.set_write_timeout(timeout)
     }
 
     /// Shuts the connection down for both sides, even if other processes hold copies of an end.

@@ -137,12 +137,22 @@ fn forward_to_pipe(signal: Signal) -> bool {
 fn kill_children() {
     if let Ok(children) = CHILDREN.lock() {
         for pid in children.iter() {
-            // ESRCH: the process is gone already.
-            let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+            kill_with_children(*pid as u32);
         }
     }
     if let Ok(sockets) = SOCKETS.lock() {
         sockets.values().for_each(shut_down);
+    }
+}
+
+/// Kills a child and its own children: one that has not become a stage yet does not die with its parent.
+pub(crate) fn kill_with_children(pid: u32) {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let children = children.unwrap_or_default();
+    let children = children.split_whitespace().filter_map(|child| child.parse().ok());
+    for pid in children.chain([pid as i32]) {
+        // ESRCH: the process is gone already.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
 }
 

@@ -109,7 +109,7 @@ pub(crate) fn request(service_dir: &ServiceDir, request: &Request) -> Result<Vec
     })?;
     let channel = Channel::from_fd(stream.into());
     let socket = || service_dir.dir().join("control");
-    channel.set_timeout(REPLY_TIMEOUT).io("listen at", socket())?;
+    channel.set_timeout(Some(REPLY_TIMEOUT)).io("listen at", socket())?;
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => no_answer(service_dir),
         // The monitor ended during the request.

@@ -16,12 +16,11 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{Mode, OFlags};
-use rustix::termios::Winsize;
 use serde::{Deserialize, Serialize};
 
 use super::exec::cannot_run;
 use super::stdio::give_to_user;
+use super::terminal::open_terminal;
 use super::user::User;
 use super::{capabilities, mknod, seccomp};
 use crate::channel::Channel;
@@ -55,6 +54,8 @@ pub(crate) struct JoinSpec {
 
 /// The time limit for the start of a command: the service may stop svp's process in the container (SIGSTOP).
 const START: Duration = Duration::from_secs(20);
+/// How much later svp gives up if the stage itself is held up, by a child that was stopped before it became a stage.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// The standard streams of a command.
 #[derive(Debug)]
@@ -130,7 +131,18 @@ pub(crate) fn join(
     }
     stage.send_request(&request, &fds)?;
     drop(pipes);
-    let ((), fds) = stage.recv()?;
+    let limited = stage.channel().set_timeout(Some(START + GRACE));
+    let started = limited.map_err(no_time_limit).and_then(|()| stage.recv::<()>());
+    let ((), fds) = started.map_err(|error| {
+        // The stage may be waiting for a child that the service has stopped.
+        interrupt::kill_with_children(stage.pid());
+        let hint = "the service may stop or kill every process in its container: `svp stop` ends it all the same";
+        match error.kind() {
+            Kind::Sandbox => error.context("can't start a command in the container").also_hint(hint),
+            _ => error,
+        }
+    })?;
+    stage.channel().set_timeout(None).map_err(no_time_limit)?;
     let terminal = fds.into_iter().next().map(File::from);
     // On an interrupt, the stage must kill the command's processes, so it must not be killed itself.
     if let Ok(line) = stage.channel().as_fd().try_clone_to_owned() {
@@ -211,13 +223,7 @@ fn stage(
         started?
     };
     drop(stdio);
-    let terminal = wait_for_start(&mut command, init, stand_ins).map_err(|error| {
-        let hint = "the service may have stopped or killed it, or may stop every process: `svp stop` ends it all the same";
-        match error.kind() {
-            Kind::Sandbox => error.context("can't start a command in the container").also_hint(hint),
-            _ => error,
-        }
-    })?;
+    let terminal = wait_for_start(&mut command, init, stand_ins)?;
     reply_with(channel, &(), &terminal)?;
     drop(terminal);
     supervise(channel, command, kill_group)
@@ -229,10 +235,7 @@ fn wait_for_start(
     init: OwnedFd,
     stand_ins: Option<Sender<mknod::Joined>>,
 ) -> Result<Vec<OwnedFd>> {
-    command
-        .channel()
-        .set_timeout(START)
-        .map_err(|error| Error::sandbox("can't limit the time of a stage").source(error))?;
+    command.channel().set_timeout(Some(START)).map_err(no_time_limit)?;
     let ((), terminal) = command.recv()?;
     let ((), listener) = command.recv()?;
     if let (Some(listener), Some(stand_ins)) = (listener.into_iter().next(), stand_ins) {
@@ -309,6 +312,10 @@ fn shares_network(init: &OwnedFd) -> bool {
     theirs.is_some() && theirs == network("self")
 }
 
+fn no_time_limit(error: io::Error) -> Error {
+    Error::sandbox("can't limit the time of a stage").source(error)
+}
+
 fn cannot_join(errno: nix::errno::Errno) -> Error {
     Error::sandbox("can't join the container")
         .source(errno)
@@ -363,25 +370,6 @@ fn exec(
     command.args(&argv[1..]).env_clear().envs(env).current_dir(&cwd);
     let error = command.stdin(stdin).stdout(stdout).stderr(stderr).exec();
     Err(cannot_run(&argv[0], &cwd, error))
-}
-
-/// Opens a terminal of the container: returns svp's end and the command's three descriptors. The terminal becomes the
-/// controlling terminal of this process's session.
-fn open_terminal((rows, columns): (u16, u16)) -> io::Result<(OwnedFd, [OwnedFd; 3])> {
-    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    // The container may have replaced this file: the calls below fail on anything but a terminal.
-    let ours = rustix::fs::open("/dev/pts/ptmx", flags | OFlags::NONBLOCK, Mode::empty())?;
-    rustix::pty::unlockpt(&ours)?;
-    let peer = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
-    let theirs = rustix::pty::ioctl_tiocgptpeer(&ours, peer | rustix::pty::OpenptFlags::CLOEXEC)?;
-    let flags = rustix::fs::fcntl_getfl(&ours)?;
-    rustix::fs::fcntl_setfl(&ours, flags - OFlags::NONBLOCK)?;
-    let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-    rustix::termios::tcsetwinsize(&theirs, size)?;
-    rustix::process::ioctl_tiocsctty(&theirs)?;
-    let copy = || rustix::io::fcntl_dupfd_cloexec(&theirs, 3);
-    let three = [copy()?, copy()?, copy()?];
-    Ok((ours, three))
 }
 
 /// Searches for a command in the PATH of its environment; returns `name` if it is not found.

@@ -9,7 +9,7 @@
 //! | `service`, `component_init` | the container of a service; the init of each component |
 //! | `bounds`, `watch` | limits memory, processes and threads: by a cgroup, or from the container's init |
 //! | `stdio` | the pipes that are a container's standard streams |
-//! | `join`, `user` | runs a command in a running container, as one of its users |
+//! | `join`, `terminal`, `user` | runs a command in a running container, on a terminal, as one of its users |
 //! | `capabilities`, `seccomp`, `mknod` | restricts its processes; emulates device nodes |
 
 pub(super) mod bounds;
@@ -29,5 +29,6 @@ pub(super) mod seccomp;
 pub(super) mod service;
 pub(super) mod stdio;
 pub(super) mod sysfs;
+pub(super) mod terminal;
 pub(super) mod user;
 pub(super) mod watch;

@@ -268,7 +268,7 @@ impl Component {
     fn new() -> Result<(Component, [OwnedFd; 3])> {
         let failed = |error| Error::sandbox("can't create a socket").source(error);
         let (control, their_control) = Channel::pair().map_err(failed)?;
-        control.set_timeout(MESSAGE_TIMEOUT).map_err(failed)?;
+        control.set_timeout(Some(MESSAGE_TIMEOUT)).map_err(failed)?;
         let (stdout, their_stdout) = output_pipe()?;
         let (stderr, their_stderr) = output_pipe()?;
         let ours = Component {
