@@ -61,8 +61,8 @@ fn root_keeps_set_id_bits_and_others_lose_them_and_are_told() {
         assert_eq!(lines("without setuid"), 0, "{printed}");
     } else {
         assert_eq!(lines("without setuid and setgid (4755)"), 2, "{printed}");
-        assert_eq!(lines("programs/id-2755: without setuid and setgid (2755)"), 1, "{printed}");
-        assert_eq!(lines("programs/id-6755: without"), 1, "{printed}");
+        assert_eq!(lines("\"programs/id-2755\": without setuid and setgid (2755)"), 1, "{printed}");
+        assert_eq!(lines("\"programs/id-6755\": without"), 1, "{printed}");
         // A directory's bit passes on its group, and runs nothing.
         assert_eq!(mode(&env.path("tree/programs")), 0o2755);
     }
