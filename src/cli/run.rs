@@ -149,13 +149,15 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitCode> {
         let (service_dir, record) = create_service(&request, &store, context.reporter())?;
         (service_dir, record, store.root().to_owned())
     };
+    let missing = lifecycle::missing_volumes(&root, &record)?;
     let started = if args.detach {
         monitor::start(&root, &service_dir, context.reporter()).map(|()| ExitCode::SUCCESS)
     } else {
         foreground(&root, &service_dir, &record, context)
     };
     // Remove a service that failed to start.
-    let code = started.inspect_err(|_| lifecycle::discard(&root, &service_dir, &record))?;
+    let code =
+        started.inspect_err(|_| lifecycle::discard(&root, &service_dir, &record, &missing))?;
     if !args.detach {
         return Ok(code);
     }

@@ -15,6 +15,45 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config(Map<String, Value>);
 
+/// The fields of a config (image-spec, config.md).
+const FIELDS: [&str; 10] = [
+    "created",
+    "author",
+    "architecture",
+    "variant",
+    "os",
+    "os.version",
+    "os.features",
+    "config",
+    "rootfs",
+    "history",
+];
+
+/// The fields in its `config`: those of the specification, and docker's.
+const FIELDS_OF_CONFIG: [&str; 15] = [
+    "User",
+    "ExposedPorts",
+    "Env",
+    "Entrypoint",
+    "Cmd",
+    "Volumes",
+    "WorkingDir",
+    "Labels",
+    "StopSignal",
+    "Healthcheck",
+    "OnBuild",
+    "Shell",
+    "ArgsEscaped",
+    "Hostname",
+    "StopTimeout",
+];
+
+/// Returns a name as Go's encoding/json compares it: of the letters beyond ASCII, it takes ſ for s and the Kelvin sign
+/// for k.
+fn fold(name: &str) -> String {
+    name.replace('\u{17f}', "s").replace('\u{212a}', "k").to_ascii_lowercase()
+}
+
 /// One entry of an image's history.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
@@ -61,6 +100,7 @@ impl Config {
                 return Err(Error::bad_input(format!("the image config has no {key:?}")));
             }
         }
+        config.check_names()?;
         config.diff_ids()?;
         config.check_types()?;
         Ok(config)
@@ -293,6 +333,24 @@ impl Config {
         for key in ["WorkingDir", "User"] {
             if !null_or(key, &Value::is_string) {
                 return wrong(key, "a string");
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses names that programs in Go take for a field of the specification, and svp doesn't: what svp checks must be
+    /// what they read.
+    fn check_names(&self) -> Result<()> {
+        let inner = self.0.get("config").and_then(Value::as_object);
+        let in_config = inner.into_iter().flatten().map(|(key, _)| (key, &FIELDS_OF_CONFIG[..]));
+        for (key, fields) in self.0.iter().map(|(key, _)| (key, &FIELDS[..])).chain(in_config) {
+            let folded = fold(key);
+            if let Some(field) = fields.iter().find(|field| *field != key && fold(field) == folded)
+            {
+                return Err(Error::bad_input(format!(
+                    "the image config has {key:?}, which other programs read as {field:?}"
+                ))
+                .hint("use an image whose config has each field once, spelled as in the specification"));
             }
         }
         Ok(())

@@ -4,7 +4,7 @@ use super::*;
 
 const BASE: &str = r#"{
   "architecture": "arm64", "os": "linux", "variant": "v8", "docker_version": "20.10", "made.up": {"b": [1], "a": null},
-  "config": {"Cmd": ["bash"], "cmd": ["sneaky"], "Env": ["PATH=/bin", "A=1", "EMPTY"], "User": "nobody",
+  "config": {"Cmd": ["bash"], "Env": ["PATH=/bin", "A=1", "EMPTY"], "User": "nobody",
              "Healthcheck": {"Test": ["CMD", "true"], "Interval": 30000000000}, "OnBuild": ["RUN x"],
              "Shell": ["/bin/ash"], "Labels": {"a": "1", "b": "2"}, "ExposedPorts": {"80/tcp": {}}, "Volumes": null},
   "history": [{"created_by": "ADD rootfs", "author": "someone"}, {"created_by": "CMD", "empty_layer": true}],
@@ -24,12 +24,37 @@ fn unknown_fields_survive_an_edit() {
     let mut expected: Value = serde_json::from_str(BASE).unwrap();
     let inner = expected["config"].as_object_mut().unwrap();
     inner.remove("Cmd");
-    inner.remove("cmd");
     inner.remove("User");
     inner.insert("Entrypoint".into(), json!(["/service/bin/run"]));
     inner.insert("WorkingDir".into(), json!("/service"));
     assert_eq!(serde_json::from_slice::<Value>(&config.encode()).unwrap(), expected);
     assert_eq!(config.platform().to_string(), "linux/arm64/v8");
+}
+
+#[test]
+fn names_that_others_read_as_a_field_are_refused() {
+    for (name, in_config) in [
+        ("volumes", true),
+        ("VOLUMES", true),
+        ("Volume\u{17f}", true),
+        ("workingdir", true),
+        ("cmd", true),
+        ("Config", false),
+        ("Rootfs", false),
+        ("ROOTF\u{17f}", false),
+        ("Architecture", false),
+    ] {
+        let mut config: Value = serde_json::from_str(BASE).unwrap();
+        let at = if in_config { &mut config["config"] } else { &mut config };
+        at[name] = json!({"/proc": {}});
+        let error = Config::parse(config.to_string().as_bytes()).unwrap_err();
+        assert!(error.to_string().contains("which other programs read as"), "{name}: {error}");
+    }
+    // Names that no field has are kept.
+    let mut config: Value = serde_json::from_str(BASE).unwrap();
+    config["config"]["com.example"] = json!(1);
+    config["volumes"] = json!({});
+    assert!(Config::parse(config.to_string().as_bytes()).is_ok());
 }
 
 #[test]

@@ -153,6 +153,10 @@ pub(super) fn run(
         let memory = options.bounds.memory.unwrap_or_default();
         reporter.warning(Warning::ProcessesKilled { processes: reached.memory_kills, memory });
     }
+    if reached.pids {
+        let pids = options.bounds.pids.unwrap_or(DEFAULT_PIDS);
+        reporter.warning(Warning::ProcessesRefused { pids });
+    }
     if !dropped.is_empty() {
         reporter.note(ImageNote::ChangesDropped { paths: dropped }.into());
     }

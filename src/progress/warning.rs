@@ -11,6 +11,7 @@ pub enum Warning {
     OtherPlatform { offered: String, wanted: String },
     NotVerified { policy: String, source: String },
     ProcessesKilled { processes: u64, memory: u64 },
+    ProcessesRefused { pids: u64 },
     PackDiffers { pack: String },
     ContainerNetwork { reason: String, evidence: String },
     Unreadable { holder: String, reason: String },

@@ -165,7 +165,7 @@ pub(crate) fn run(
     // For waiting commands; the status has it too.
     let _ = lock.write_all(end(service_dir, &code).to_text().as_bytes());
     if record.remove {
-        delete(service_dir, &record, &sandbox, false)?;
+        delete(service_dir, &record, &sandbox, &|_| false)?;
     }
     drop(lock);
     code

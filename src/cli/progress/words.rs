@@ -324,6 +324,10 @@ fn warning(warning: &Warning) -> String {
              succeeded: its files may be incomplete",
             size(*memory)
         ),
+        Warning::ProcessesRefused { pids } => format!(
+            "the script had all the {pids} processes and threads that --pids allows, and succeeded: if it needed more, \
+             its files may be incomplete"
+        ),
         Warning::PackDiffers { pack } => format!(
             "{pack} is not the pack that the base image was built with; the image's own is used \
              (--update-pack replaces it with yours, `svp build` builds a new base)"

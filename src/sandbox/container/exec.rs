@@ -51,6 +51,7 @@ fn exec(channel: &Channel, request: ExecRequest, stdout: OwnedFd, stderr: OwnedF
         set_no_new_privs(true).map_err(|error| {
             Error::sandbox("can't set no_new_privs").source(std::io::Error::from(error))
         })?;
+        seccomp::install_for_queries()?;
     }
     if request.host_tools {
         restrict_to_host_tools()?;

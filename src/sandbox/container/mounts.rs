@@ -152,20 +152,26 @@ pub(in crate::sandbox) fn bind_all(root: BorrowedFd<'_>, binds: &[Bind]) -> Resu
     })
 }
 
-/// Returns the directory that svp needs and that a mount at `path` would hide, through a symbolic link of the image.
+/// Directories that svp needs: a mount may not hide them, nor anything in the later ones.
+const NEEDED: [&str; 6] = ["/", "/service", "/proc", "/sys", "/dev", "/service/bin"];
+
+/// Returns the directory that svp needs and that a mount at `path` would hide, wholly or in part, through a symbolic
+/// link of the image.
 fn hidden_by(root: BorrowedFd<'_>, path: &str) -> std::io::Result<Option<&'static str>> {
-    let identity = |path: &Path| {
-        let stat =
-            rustix::fs::statat(open_in_root(root, path, OFlags::PATH)?, "", AtFlags::EMPTY_PATH)?;
-        Ok::<_, std::io::Error>((stat.st_dev, stat.st_ino))
+    // Where the kernel finds a path in the root: links are resolved.
+    let place = |path: &Path| {
+        let found = open_in_root(root, path, OFlags::PATH)?;
+        std::fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd()))
     };
-    let mount = identity(Path::new(path))?;
-    let needed = ["/", "/proc", "/sys", "/dev", "/service", "/service/bin"];
-    let hides = |needed: &&&str| {
-        let path = Path::new(".").join(needed.trim_start_matches('/'));
-        identity(&path).is_ok_and(|identity| identity == mount)
+    let mount = place(Path::new(path))?;
+    let hides = |(n, needed): &(usize, &&'static str)| {
+        let name = needed.trim_start_matches('/');
+        // By its own name a mount below it is what was asked for.
+        let whole = *n > 1 && !Path::new(path).starts_with(name);
+        place(&Path::new(".").join(name))
+            .is_ok_and(|needed| mount == needed || (whole && mount.starts_with(&needed)))
     };
-    Ok(needed.iter().find(hides).copied())
+    Ok(NEEDED.iter().enumerate().find(hides).map(|(_, needed)| *needed))
 }
 
 /// Creates a mount point (a directory, or an empty file) and its parent directories, unless they exist.
@@ -260,7 +266,12 @@ pub(in crate::sandbox) fn proc_and_dev(tty_group: bool, shm: Option<u64>) -> Vec
     ];
     steps.extend(masked.map(|name| Step::Mask(format!("proc/{name}"))));
     let dev = MountFlags::NOSUID | MountFlags::NOEXEC;
-    steps.push(Step::Mount("dev".into(), "tmpfs", dev, "mode=755,size=65536k".into()));
+    steps.push(Step::Mount(
+        "dev".into(),
+        "tmpfs",
+        dev,
+        "mode=755,size=65536k,nr_inodes=65536".into(),
+    ));
     for name in ["null", "zero", "full", "random", "urandom", "tty"] {
         let at = format!("dev/{name}");
         steps.push(Step::File(at.clone(), Vec::new()));
@@ -272,7 +283,12 @@ pub(in crate::sandbox) fn proc_and_dev(tty_group: bool, shm: Option<u64>) -> Vec
     steps.push(Step::Mount("dev/pts".into(), "devpts", dev, options));
     steps.push(Step::Dir("dev/shm".into(), 0o1777));
     let size = shm.map(|bytes| format!(",size={bytes}")).unwrap_or_default();
-    steps.push(Step::Mount("dev/shm".into(), "tmpfs", closed, format!("mode=1777{size}")));
+    steps.push(Step::Mount(
+        "dev/shm".into(),
+        "tmpfs",
+        closed,
+        format!("mode=1777,nr_inodes=65536{size}"),
+    ));
     for (name, to) in [
         ("dev/ptmx", "pts/ptmx"),
         ("dev/fd", "/proc/self/fd"),

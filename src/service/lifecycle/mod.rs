@@ -14,7 +14,7 @@ mod start;
 mod stop;
 mod wait;
 
-pub(crate) use remove::{Remove, Removed, discard, remove};
+pub(crate) use remove::{Remove, Removed, discard, missing_volumes, remove};
 pub(crate) use restart::{Restart, restart};
 pub(crate) use start::{Start, start};
 pub(crate) use stop::{Stop, running, stop};

@@ -10,6 +10,7 @@ use crate::service::backup::cutover;
 use crate::service::links;
 use crate::service::record::Record;
 use crate::service::service_dir::ServiceDir;
+use crate::service::volume::list;
 use crate::store::StoreLayout;
 
 /// How to remove a service.
@@ -76,24 +77,36 @@ pub(crate) fn remove(
     let linked = links::dependents(root, name)?;
     let step = Step::RemoveService { service: name.to_owned() };
     let volumes = announce_if_slow(reporter, step, || {
-        delete(service_dir, &record, &sandbox, request.volumes)
+        delete(service_dir, &record, &sandbox, &|_| request.volumes)
     })?;
     Ok(Removed { linked, volumes })
 }
 
-/// Removes a service that could not be started, if no component of it ever ran. `svp rm` removes anything left.
-pub(crate) fn discard(root: &Path, service_dir: &ServiceDir, record: &Record) {
+/// Returns the volumes of a new service that don't exist yet.
+///
+/// # Errors
+/// [`Kind::Storage`].
+pub(crate) fn missing_volumes(root: &Path, record: &Record) -> Result<Vec<String>> {
+    let found = list::volumes(&StoreLayout::new(root).trees())?;
+    let missing = |name: &&str| found.iter().all(|tree| tree.key() != *name);
+    Ok(record.volume_names().filter(missing).map(str::to_owned).collect())
+}
+
+/// Removes a service that could not be started, and the volumes `created` for it, if no component of it ever ran.
+/// `svp rm` and `svp volume rm` remove anything left.
+pub(crate) fn discard(root: &Path, service_dir: &ServiceDir, record: &Record, created: &[String]) {
     if !service_dir.status().is_ok_and(|status| !status.ran()) {
         return;
     }
     if let Ok(sandbox) = Sandbox::create(&StoreLayout::new(root).trees()) {
+        let is_new = |name: &str| created.iter().any(|created| created == name);
         // The caller reports why it could not be started.
-        let _ = delete(service_dir, record, &sandbox, false);
+        let _ = delete(service_dir, record, &sandbox, &is_new);
     }
 }
 
-/// Deletes all data of a stopped service; on request its volumes too, except those that other services use. Returns
-/// what became of its volumes.
+/// Deletes all data of a stopped service, and those of its volumes that `and_volume` selects and no other service uses.
+/// Returns what became of its volumes.
 ///
 /// # Errors
 /// [`Kind::Storage`], [`Kind::Sandbox`].
@@ -101,7 +114,7 @@ pub(in crate::service) fn delete(
     service_dir: &ServiceDir,
     record: &Record,
     sandbox: &Sandbox,
-    volumes: bool,
+    and_volume: &dyn Fn(&str) -> bool,
 ) -> Result<Volumes> {
     sandbox.remove_service(&record.id)?;
     let mut done = Volumes::default();
@@ -110,7 +123,7 @@ pub(in crate::service) fn delete(
         let name = name.to_owned();
         if others.iter().any(|other| other.volume_names().any(|theirs| theirs == name)) {
             done.shared.push(name);
-        } else if volumes {
+        } else if and_volume(&name) {
             sandbox.remove_volume(&name)?;
             done.removed.push(name);
         } else {

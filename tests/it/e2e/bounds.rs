@@ -163,6 +163,10 @@ fn the_kernel_ends_a_script_over_its_memory() {
     // A script that ignores it succeeds, with a warning.
     let (code, text, _) = try_build(&env, hog, &["--memory", "64m", "--progress", "quiet"]);
     assert!(code == 0 && text.contains("files may be incomplete"), "{text}");
+    // A script that goes on without the processes that it was refused.
+    let script = format!("(\n{FILL}\n) 2>/dev/null\nexit 0");
+    let (code, text, _) = try_build(&env, &script, &["--pids", "30"]);
+    assert!(code == 0 && text.contains("had all the 30 processes"), "{text}");
     // Enough is no fault.
     let (code, text, _) = try_build(&env, "echo fine", &["--memory", "64m", "--pids", "20"]);
     assert!(code == 0 && !text.contains("--memory ("), "{text}");

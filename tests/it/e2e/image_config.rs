@@ -160,3 +160,34 @@ fn odd_configs_of_real_images_work_and_exec_sees_the_services_tree() {
     assert!(env_seen.contains("A.b-c=1\n") && env_seen.contains("TWO=a\nb\n"), "{env_seen}");
     env.ok(["stop", "s"]);
 }
+
+#[test]
+fn a_volume_that_a_link_leads_to_the_systems_files_is_refused_and_not_made() {
+    let env = TestEnv::new();
+    env.import_busybox();
+    for (n, (target, leads_to)) in [
+        ("/proc/self", "/proc"),
+        ("/proc/sys", "/proc"),
+        ("/sys/fs", "/sys"),
+        ("/dev/pts", "/dev"),
+        ("/service/bin", "/service/bin"),
+        ("/", "/"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let query = "#!/bin/sh\ncase $1 in os) echo busybox/1;; volumes) echo /data;; esac\n";
+        let script = format!("#!/bin/sh\nrm -rf /data; ln -s {target} /data\n");
+        let files = [("bin/query", query), ("bin/build", &script), ("bin/run", RUN)];
+        let pack = env.write_pack(&format!("pack-{n}"), &files);
+        env.ok(build(&pack, &format!("base-{n}")));
+        let (base, name) = (format!("base-{n}"), format!("i{n}"));
+        env.ok(["setup", "-i", &base, "-t", &name, "--network", "none"]);
+        let printed = env.fails(125, ["run", "-d", "--network", "none", &name]);
+        let expected = format!("can't mount at /data: in the image it leads to {leads_to}\n");
+        assert!(printed.contains(&expected), "{target}: {printed}");
+        assert_eq!(env.ok(["volume", "ls", "-q"]), "", "{target}");
+        assert_eq!(env.ok(["ps", "-aq"]), "");
+    }
+    env.assert_nothing_left();
+}

@@ -122,6 +122,21 @@ fn without_landlock_the_first_wall_holds_and_a_rule_that_fails_is_an_error() {
 }
 
 #[test]
+fn a_query_has_no_memory_that_belongs_to_no_process() {
+    let env = TestEnv::new();
+    let (memfd, shm) = (libc::SYS_memfd_create, libc::SYS_shmget);
+    let query = format!(
+        "#!/bin/sh\ncase $1 in os) echo busybox/1;;\n\
+         env) perl -e '$name = \"x\"; $a = syscall({memfd}, $name, 0); $b = syscall({shm}, 0, 4096, 01600); \
+         print \"M=$a$b\\n\"';; esac\n"
+    );
+    let files = [("bin/query", &*query), ("bin/build", "#!/bin/sh\n")];
+    let pack = env.write_pack("pack", &files);
+    assert_eq!(env.ok(["query", "-b", pack.to_str().unwrap(), "env"]), "M=-1-1\n");
+    env.assert_nothing_left();
+}
+
+#[test]
 fn groups_that_cannot_be_dropped_and_a_missing_filter_fail_the_start() {
     let env = TestEnv::new();
     env.import_busybox();

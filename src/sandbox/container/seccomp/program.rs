@@ -17,6 +17,22 @@ pub(super) fn build() -> Vec<BpfInstruction> {
     build_for(architectures.map(|(one, answers)| (one.audit, answers)))
 }
 
+/// Returns a filter that refuses these calls with ENOSYS and allows all others; numbers of the first and the second
+/// architecture of [`NATIVE`].
+pub(super) fn build_refusing(calls: [&[u32]; 2]) -> Vec<BpfInstruction> {
+    let mut program = vec![load(ARCHITECTURE)];
+    for (architecture, calls) in NATIVE.iter().zip(calls) {
+        program.push(test(libc::BPF_JEQ, architecture.audit, 1, 0));
+        program.extend([skip(2 * calls.len() + 2), load(NUMBER)]);
+        for call in calls {
+            program.extend([test(libc::BPF_JEQ, *call, 0, 1), refuse(libc::ENOSYS)]);
+        }
+        program.push(finish(libc::SECCOMP_RET_ALLOW));
+    }
+    program.push(finish(libc::SECCOMP_RET_ALLOW));
+    program
+}
+
 /// Returns the filter for programs of these architectures.
 pub(super) fn build_for<'a>(
     architectures: impl Iterator<Item = (u32, &'a Answers)>,
