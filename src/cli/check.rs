@@ -8,7 +8,7 @@ use super::table::json;
 use crate::config::Config;
 use crate::error::{Cause, Error, Result};
 use crate::layer::settings::Settings;
-use crate::pipeline::temporary::temporary_file;
+use crate::pipeline::temporary::check_temporary_files;
 use crate::progress::{Event, Note, Reporter, ServiceNote, Silent, Warning};
 use crate::sandbox::{
     DiffOptions, IdMap, Limits, MapMethod, Network, Rootfs, RunSpec, Sandbox,
@@ -161,7 +161,7 @@ fn ids() -> Result<String> {
 }
 
 fn temporary_files() -> Result<String> {
-    temporary_file()?;
+    check_temporary_files()?;
     Ok(std::env::temp_dir().display().to_string())
 }
 

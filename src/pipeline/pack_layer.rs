@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 
 use super::new_layer::NewLayer;
-use super::temporary::temporary_file;
+use super::temporary::{TemporaryWriter, cannot_write};
 use crate::error::{IoContext, Result};
 use crate::layer::compress::Encoder;
 use crate::layer::settings::Settings;
@@ -14,9 +14,6 @@ use crate::oci::{Descriptor, Digest, DigestWriter};
 use crate::pack::{PREFIX, Pack, opaque_prefix};
 use crate::sandbox::LayerSource;
 use crate::store::Store;
-
-/// The name of an unnamed file in messages.
-const TEMPORARY: &str = "a temporary file";
 
 /// A pack's normalised tar, in an unnamed temporary file.
 pub(super) struct PackLayer {
@@ -29,9 +26,9 @@ pub(super) struct PackLayer {
 impl PackLayer {
     /// Writes the pack's tar, whose digest is the pack's content digest.
     pub(super) fn new(pack: &Pack) -> Result<PackLayer> {
-        let file = temporary_file()?;
-        let mut writer = BufWriter::with_capacity(1 << 16, file);
-        let digest = pack.write_layer(&mut writer, PREFIX)?;
+        let mut writer = BufWriter::with_capacity(1 << 16, TemporaryWriter::create()?);
+        let digest =
+            pack.write_layer(&mut writer, PREFIX).map_err(|error| writer.get_ref().name(error))?;
         let (tar, size) = written(writer)?;
         Ok(PackLayer { tar, digest, diff_id: digest, size })
     }
@@ -48,12 +45,12 @@ impl PackLayer {
         let mut start = vec![0; first.len()];
         tar.read_exact(&mut start).io("read", "the pack's tar")?;
         debug_assert_eq!(start, first);
-        let file = temporary_file()?;
+        let file = TemporaryWriter::create()?;
         let mut writer = DigestWriter::new(BufWriter::with_capacity(1 << 16, file));
         for part in [&start, &marker] {
-            writer.write_all(part).io("write", TEMPORARY)?;
+            writer.write_all(part).map_err(cannot_write)?;
         }
-        io::copy(&mut tar, &mut writer).io("copy", "the pack's tar")?;
+        io::copy(&mut tar, &mut writer).map_err(cannot_write)?;
         let (writer, diff_id, _) = writer.finish();
         (self.tar, self.size) = written(writer)?;
         self.diff_id = diff_id;
@@ -120,8 +117,9 @@ impl PackLayer {
 }
 
 /// Flushes `writer`; returns its file with the size in bytes.
-fn written(writer: BufWriter<File>) -> Result<(File, u64)> {
-    let file = writer.into_inner().map_err(|error| error.into_error()).io("write", TEMPORARY)?;
-    let size = file.metadata().io("stat", TEMPORARY)?.len();
+fn written(writer: BufWriter<TemporaryWriter>) -> Result<(File, u64)> {
+    let writer = writer.into_inner().map_err(|error| cannot_write(error.into_error()))?;
+    let file = writer.into_file();
+    let size = file.metadata().io("stat", "the pack's tar")?.len();
     Ok((file, size))
 }

@@ -213,6 +213,34 @@ fn temporary_files_that_cannot_be_created() {
 }
 
 #[test]
+fn a_full_directory_of_temporary_files() {
+    let env = prepared();
+    let dir = env.tmp().display().to_string();
+    // A file of the pack that is larger than a buffer: its writing fails in the middle of the tar.
+    for (size, more) in [("16k", 0), ("300k", 1_000_000)] {
+        let free = if more == 0 { 0 } else { 200 };
+        let setup = format!(
+            "mount -t tmpfs -o size={size} tmpfs \"$TMPDIR\"\n\
+             head -c {free}000 /dev/zero >\"$TMPDIR/kept\"; cat /dev/zero >\"$TMPDIR/fill\" 2>/dev/null || :\n\
+             rm \"$TMPDIR/kept\""
+        );
+        let host = Host::new(&env, mounts(&[]), setup);
+        std::fs::write(host.pack.join("data"), vec![7; more]).unwrap();
+        let full = format!("can't write a temporary file in {dir}: No space left");
+        let why = format!("TMPDIR is {dir}, which is full");
+        if more == 0 {
+            let (cause, hint) = host.fails(&full);
+            assert!(hint.starts_with(&why) && !hint.contains("svp rm"), "{cause}: {hint}");
+            host.mends("export TMPDIR=/var/tmp");
+        } else {
+            let (result, text) = host.shell(&host.build());
+            assert_eq!(result.status.code(), Some(74), "{text}");
+            assert!(text.contains(&full) && text.contains(&why), "{text}");
+        }
+    }
+}
+
+#[test]
 fn a_store_on_an_overlay() {
     let env = prepared();
     let setup = "d=\"$HOME/ov\"; mkdir -p $d; mount -t tmpfs tmpfs $d; mkdir $d/l $d/u $d/w $d/m\n\
