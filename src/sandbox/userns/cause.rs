@@ -19,13 +19,21 @@ pub(in crate::sandbox) const WITHOUT_NO_NEW_PRIVS: &str = "start svp without no_
 /// The namespaces of a container besides the user namespace, as `user.max_NAME_namespaces` names them.
 const OTHERS: [&str; 5] = ["mnt", "pid", "ipc", "uts", "net"];
 
-/// Fails if /proc is not mounted: svp starts its stages and reads id maps through it.
+/// Fails if /proc is not mounted, or numbers processes as another PID namespace does: svp starts its stages and writes id
+/// maps through it, and a PID would be that of an unrelated process.
 pub(in crate::sandbox) fn check_proc() -> Result<()> {
-    if Path::new("/proc/self/exe").symlink_metadata().is_ok() {
+    let missing = || Error::sandbox("/proc is not mounted, or is of another PID namespace");
+    if Path::new("/proc/self/exe").symlink_metadata().is_err() {
+        return Err(missing().hint(as_root("mount -t proc proc /proc")));
+    }
+    let pid = fs::read_link("/proc/self").ok();
+    if pid.is_some_and(|pid| pid.as_os_str() == &*std::process::id().to_string()) {
         return Ok(());
     }
-    Err(Error::sandbox("/proc is not mounted, or is of another PID namespace")
-        .hint(as_root("mount -t proc proc /proc")))
+    // In a mount namespace that others use, the command would hide their /proc.
+    Err(missing().hint(
+        "enter a PID namespace together with a mount namespace that has its /proc: `unshare --mount-proc` creates both",
+    ))
 }
 
 /// Returns the error for a refused user namespace.

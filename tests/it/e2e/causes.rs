@@ -124,6 +124,18 @@ fn without_proc() {
 }
 
 #[test]
+fn with_the_proc_of_another_pid_namespace() {
+    let env = prepared();
+    // One of svp's PIDs here is that of another process there.
+    for setup in ["", "true & true & true & wait"] {
+        let host = Host::new(&env, mounts(&["--pid", "--fork"]), setup);
+        let (_, hint) = host.fails("/proc is not mounted, or is of another PID namespace");
+        assert_eq!(command(&hint), "unshare --mount-proc");
+        host.mends("mount -t proc proc /proc");
+    }
+}
+
+#[test]
 fn without_a_user_namespace() {
     let env = prepared();
     let setup = "echo 0 >/proc/sys/user/max_user_namespaces";
