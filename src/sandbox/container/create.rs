@@ -91,13 +91,11 @@ pub(in crate::sandbox) fn create(channel: &Channel, container: &Container) -> Re
     if container.own_network {
         flags |= CloneFlags::CLONE_NEWNET;
     }
-    unshare(flags).map_err(no_namespaces)?;
+    unshare(flags).map_err(|errno| no_namespaces("the container's namespaces", errno))?;
     match unshare(CloneFlags::CLONE_NEWCGROUP) {
         // EINVAL: the kernel has no cgroup namespaces.
         Ok(()) | Err(Errno::EINVAL) => {}
-        Err(errno) => {
-            return Err(Error::sandbox("can't create a cgroup namespace").source(errno));
-        }
+        Err(errno) => return Err(no_namespaces("a cgroup namespace", errno)),
     }
     overlay::make_private()?;
     if let Rootfs::Layers(layers) = &container.rootfs {

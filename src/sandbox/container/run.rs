@@ -25,7 +25,6 @@ use crate::sandbox::spec::{End, HostAccess, Limits, Network, RunEnd, RunSpec, St
 use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::process::{pidfd_of, timespec, wait_for_death};
 use crate::sandbox::stage::protocol::{Descriptors, Request, reply, reply_with};
-use crate::sandbox::userns::cause::name_limit;
 use crate::sandbox::userns::namespace;
 
 /// Request: run a command in a container: create the namespaces and the overlay, start init, and return how the command
@@ -87,7 +86,6 @@ impl Sandbox {
             }
             other => other.map_err(AttachError::into_error),
         }
-        .map_err(name_limit)
     }
 
     fn run_in(

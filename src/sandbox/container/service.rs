@@ -34,7 +34,6 @@ use crate::sandbox::stage::fd_limit;
 use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::process::{pid_of, pidfd_of, wait_for_death};
 use crate::sandbox::stage::protocol::{Descriptors, Request, reply, reply_with};
-use crate::sandbox::userns::cause::name_limit;
 use crate::sandbox::userns::namespace;
 
 /// The maximum number of components in a service: each needs descriptors, all of which are sent in one message.
@@ -150,7 +149,6 @@ impl Sandbox {
             }
             other => other.map_err(AttachError::into_error),
         }
-        .map_err(name_limit)
     }
 
     fn service_in(

@@ -102,7 +102,8 @@ pub(crate) fn available(wanted: Network, reporter: &dyn Reporter) -> Result<Netw
 
 /// As [`available`], after pasta has failed.
 pub(in crate::sandbox) fn after_failure(error: &Error, reporter: &dyn Reporter) -> Result<Network> {
-    instead(NotPrivate { why: error.to_string(), remedy: None }, reporter)
+    let remedy = error.hint_text().map(str::to_owned);
+    instead(NotPrivate { why: error.to_string(), remedy }, reporter)
 }
 
 /// Returns what replaces a private network. The host's is never a silent replacement: a script would reach the services

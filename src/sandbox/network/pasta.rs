@@ -26,6 +26,7 @@ use crate::sandbox::programs::find_program;
 use crate::sandbox::stage::launch::Stage;
 use crate::sandbox::stage::process::{drop_capabilities, pidfd_of, reset_signals, wait_for_death};
 use crate::sandbox::stage::protocol::{Descriptors, Request, reply_with};
+use crate::sandbox::userns::cause::no_namespaces;
 use crate::sandbox::userns::namespace;
 
 /// Request: run pasta for a network namespace. Descriptors: the user namespace, the network namespace.
@@ -133,7 +134,7 @@ pub(in crate::sandbox) fn start_pasta(
 /// capabilities by executing its processor-specific variant. The end of its PID namespace kills pasta reliably.
 fn supervise_pasta(channel: &Channel, request: &PastaInitRequest, network: &OwnedFd) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWPID)
-        .map_err(|errno| Error::sandbox("can't create a PID namespace").source(errno))?;
+        .map_err(|errno| no_namespaces("a PID namespace for pasta", errno))?;
     let mut init = Stage::start(Path::new("/"), request, &[network.as_fd()])?;
     let ((), mut fds) = init.recv()?;
     fds.push(pidfd_of(init.pid())?);

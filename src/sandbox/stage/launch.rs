@@ -26,6 +26,7 @@ use crate::diagnostics;
 use crate::error::{Error, Kind, Result};
 use crate::interrupt;
 use crate::sandbox::spec::End;
+use crate::sandbox::userns::cause::name_limit;
 
 /// The name (argv[0]) of a stage; `main` checks for it before anything else.
 pub(in crate::sandbox) const STAGE_NAME: &str = "svp-stage";
@@ -136,7 +137,9 @@ impl<R> Stage<R> {
 
     fn answer<T: DeserializeOwned>(&mut self) -> Result<(T, Vec<OwnedFd>)> {
         match receive_answer::<T>(&self.channel) {
-            Ok(Some((answer, fds))) => answer.map(|value| (value, fds)),
+            Ok(Some((Ok(value), fds))) => Ok((value, fds)),
+            // A stage may be in a user namespace, which has limits of its own.
+            Ok(Some((Err(error), _))) => Err(if in_stage() { error } else { name_limit(error) }),
             Ok(None) => Err(self.death()),
             Err(error) if is_timeout(&error) => Err(no_answer()),
             Err(error) => Err(Error::sandbox("malformed answer from an svp stage").source(error)),
@@ -233,9 +236,14 @@ impl<R> Drop for Stage<R> {
     }
 }
 
+/// Whether this process is a stage itself.
+fn in_stage() -> bool {
+    std::env::args_os().next().is_some_and(|name| name == STAGE_NAME)
+}
+
 /// Returns the file to execute for a stage: the sealed copy, created once; in a stage, the copy it runs from.
 fn executable() -> io::Result<PathBuf> {
-    if std::env::args_os().next().is_some_and(|name| name == STAGE_NAME) {
+    if in_stage() {
         return Ok("/proc/self/exe".into());
     }
     let fd = match SEALED.get() {

@@ -9,13 +9,13 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 use super::overlay;
 use crate::error::{Error, Result};
 use crate::sandbox::landlock::{self, Access};
+use crate::sandbox::userns::cause::no_namespaces;
 
 /// Creates new mount, network and IPC namespaces for this process.
 pub(in crate::sandbox) fn own_mounts() -> Result<()> {
     // Unpacking needs neither a network nor System V IPC.
     let flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC;
-    unshare(flags)
-        .map_err(|errno| Error::sandbox("can't create a mount namespace").source(errno))?;
+    unshare(flags).map_err(|errno| no_namespaces("a mount namespace", errno))?;
     overlay::make_private()
 }
 

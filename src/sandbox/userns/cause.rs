@@ -17,7 +17,7 @@ pub(in crate::sandbox) const WITHOUT_NO_NEW_PRIVS: &str = "start svp without no_
     setpriv's --no-new-privs";
 
 /// The namespaces of a container besides the user namespace, as `user.max_NAME_namespaces` names them.
-const OTHERS: [&str; 5] = ["mnt", "pid", "ipc", "uts", "net"];
+const OTHERS: [&str; 6] = ["mnt", "pid", "ipc", "uts", "net", "cgroup"];
 
 /// Fails if /proc is not mounted, or numbers processes as another PID namespace does: svp starts its stages and writes id
 /// maps through it, and a PID would be that of an unrelated process.
@@ -73,11 +73,11 @@ fn none_left(refused: &dyn Fn(&str) -> Error) -> Error {
     }
 }
 
-/// Returns the error for refused namespaces of a container.
-pub(in crate::sandbox) fn no_namespaces(errno: Errno) -> Error {
-    let error = Error::sandbox("can't create the container's namespaces");
+/// Returns the error for refused namespaces other than the user namespace: `what`.
+pub(in crate::sandbox) fn no_namespaces(what: &str, errno: Errno) -> Error {
+    let error = Error::sandbox(format!("can't create {what}"));
     match (errno, forbidden()) {
-        (Errno::ENOSPC, _) => error.source(errno).cause(Cause::NoNamespaceLeft),
+        (Errno::ENOSPC, _) => error.cause(Cause::NoNamespaceLeft),
         (Errno::EPERM | Errno::EACCES, Some((why, remedy))) => {
             Error::sandbox(format!("{}: {why}", error.message())).hint(remedy)
         }
@@ -85,8 +85,8 @@ pub(in crate::sandbox) fn no_namespaces(errno: Errno) -> Error {
     }
 }
 
-/// Names the limit on namespaces that a container has reached. Call it outside of the user namespace, which has limits
-/// of its own.
+/// Names the limit on namespaces that a container or a stage has reached. Call it outside of the user namespace, which
+/// has limits of its own.
 pub(in crate::sandbox) fn name_limit(error: Error) -> Error {
     if !error.is(Cause::NoNamespaceLeft) || error.hint_text().is_some() {
         return error;
@@ -95,13 +95,14 @@ pub(in crate::sandbox) fn name_limit(error: Error) -> Error {
     let limits = OTHERS
         .iter()
         .filter_map(|kind| Some((setting(&format!("user/max_{kind}_namespaces"))?, name(kind))));
+    let refused = |why: &str| Error::sandbox(format!("{}: {why}", error.message()));
     match limits.min() {
         Some((most, name)) => {
             let more = if most == 0 { 10_000 } else { most.saturating_mul(2) };
-            Error::sandbox(format!("can't create the container's namespaces: {name} allows {most}"))
+            refused(&format!("{name} allows {most}"))
                 .hint(as_root(&format!("sysctl -w {name}={more}")))
         }
-        None => error,
+        None => refused("none is left").source(Errno::ENOSPC),
     }
 }
 

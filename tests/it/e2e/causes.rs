@@ -154,11 +154,34 @@ fn without_a_user_namespace() {
 #[test]
 fn without_a_namespace_of_another_kind() {
     let env = prepared();
-    for kind in ["mnt", "pid", "uts", "ipc", "net"] {
+    for kind in ["mnt", "pid", "uts", "ipc", "net", "cgroup"] {
         let setup = format!("echo 0 >/proc/sys/user/max_{kind}_namespaces");
         let host = Host::new(&env, USERS.to_vec(), setup);
         let (_, hint) = host.fails(&format!("user.max_{kind}_namespaces allows 0"));
         host.mends(command(&hint));
+    }
+}
+
+#[test]
+fn without_a_namespace_for_a_stage() {
+    let env = prepared();
+    // Unpacking needs a mount namespace besides that of the user namespace, pasta a PID namespace of its own.
+    let setup = "echo 0 >/proc/sys/user/max_mnt_namespaces";
+    let unpack = "\"$SVP\" unpack busybox tree";
+    let private =
+        Host::new(&env, vec![], "").build().replace("--network none", "--network private");
+    let one = "echo 1 >/proc/sys/user/max_pid_namespaces";
+    let reachable = std::path::Path::new("/dev/net/tun").exists();
+    for (kind, setup, command) in [("mnt", setup, unpack), ("pid", one, &private)] {
+        if kind == "pid" && !reachable {
+            continue;
+        }
+        let host = Host::new(&env, USERS.to_vec(), setup);
+        let (result, text) = host.shell(command);
+        assert_eq!(result.status.code(), Some(77), "{text}");
+        let most = setup.split(' ').nth(1).unwrap();
+        assert!(text.contains(&format!("user.max_{kind}_namespaces allows {most}")), "{text}");
+        assert!(text.contains(&format!("sysctl -w user.max_{kind}_namespaces=")), "{text}");
     }
 }
 
