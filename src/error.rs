@@ -5,6 +5,7 @@
 //! error or reports it, never both.
 
 use std::fmt;
+use std::io::ErrorKind::WouldBlock;
 use std::path::Path;
 
 /// The result type of this library.
@@ -54,6 +55,24 @@ pub enum Cause {
 fn is_disk_full(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{QuotaExceeded, StorageFull};
     matches!(error.kind(), StorageFull | QuotaExceeded)
+}
+
+/// Returns how to raise the limit of resources that a system call has reached. EAGAIN is that of a new process or thread.
+fn limit_hint(error: &std::io::Error) -> Option<&'static str> {
+    match error.raw_os_error()? {
+        libc::EAGAIN => Some(
+            "no further process or thread can be created: end some, or raise the limit RLIMIT_NPROC, which `ulimit -u` \
+             shows, or that of the cgroup",
+        ),
+        libc::EMFILE => {
+            Some("raise the limit on open files, RLIMIT_NOFILE, which `ulimit -n` shows")
+        }
+        libc::EFBIG => Some(
+            "raise the limit on the size of files, RLIMIT_FSIZE, which `ulimit -f` shows; or the file system can't have \
+             a file of this size",
+        ),
+        _ => None,
+    }
 }
 
 impl Kind {
@@ -115,6 +134,9 @@ impl Error {
         let source = source.into();
         let mut error =
             Self::new(Kind::Storage, format!("can't {what} {}", path.as_ref().display()));
+        if let Some(hint) = limit_hint(&source).filter(|_| source.kind() != WouldBlock) {
+            error = error.hint(hint);
+        }
         if is_disk_full(&source) {
             error = error.cause(Cause::DiskFull).hint(
                 "the disk is full: free some space, for example with `svp rmi` or `svp rm`; \
@@ -156,6 +178,16 @@ impl Error {
     pub fn source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
         self
+    }
+
+    /// Sets the error of starting a process or a thread as the underlying one, with a hint if a limit is reached.
+    #[must_use]
+    pub(crate) fn not_started(self, source: std::io::Error) -> Self {
+        match limit_hint(&source) {
+            Some(hint) => self.hint(hint),
+            None => self,
+        }
+        .source(source)
     }
 
     /// Prefixes the message: `context: message`.
@@ -307,6 +339,23 @@ mod tests {
         let error = Error::io("write", "/x", std::io::Error::from_raw_os_error(28));
         assert!(error.hint_text().unwrap().contains("svp rmi"));
         assert_eq!(error.kind().exit_code(), 74);
+    }
+
+    #[test]
+    fn a_limit_that_is_reached_has_a_hint() {
+        let hint = |error: Error| error.hint_text().unwrap_or_default().to_owned();
+        let os = std::io::Error::from_raw_os_error;
+        for (errno, part) in [
+            (libc::EAGAIN, "RLIMIT_NPROC"),
+            (libc::EMFILE, "ulimit -n"),
+            (libc::EFBIG, "ulimit -f"),
+        ] {
+            assert!(hint(Error::sandbox("x").not_started(os(errno))).contains(part));
+            let expected = if errno == libc::EAGAIN { "" } else { part };
+            assert!(hint(Error::io("write", "/x", os(errno))).contains(expected));
+        }
+        assert_eq!(hint(Error::io("read", "/x", os(libc::EAGAIN))), "");
+        assert_eq!(hint(Error::sandbox("x").not_started(os(libc::ENOENT))), "");
     }
 
     #[test]

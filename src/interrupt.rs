@@ -82,7 +82,7 @@ pub(crate) fn install() {
     if sigprocmask(SigmaskHow::SIG_BLOCK, Some(&blocked), None).is_err() {
         return;
     }
-    std::thread::spawn(move || {
+    let started = std::thread::Builder::new().spawn(move || {
         loop {
             let Ok(signal) = signals.wait() else { return };
             if forward_to_pipe(signal) {
@@ -104,6 +104,10 @@ pub(crate) fn install() {
         remove_temporary();
         std::process::exit(i32::from(Kind::Interrupted.exit_code()));
     });
+    if started.is_err() {
+        // No thread is left for them: their default action ends svp.
+        let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&signals), None);
+    }
 }
 
 /// Diverts signals: from now on they no longer end svp; each arrives on the returned pipe as a byte, its number.

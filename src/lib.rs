@@ -50,6 +50,7 @@ mod upkeep;
 /// exit code.
 #[must_use]
 pub fn main() -> std::process::ExitCode {
+    sys::ignore_file_size_signal();
     sandbox::run_if_stage()
         .or_else(|| service::monitor::run_if_monitor(cli::line))
         .unwrap_or_else(cli::main)

@@ -121,6 +121,15 @@ pub(crate) fn default_signals() {
     }
 }
 
+/// Ignores SIGXFSZ, so that a write beyond the limit on the size of files fails with EFBIG instead of ending this
+/// process. [`default_signals`] undoes it for programs of a container.
+pub(crate) fn ignore_file_size_signal() {
+    // SAFETY: SIG_IGN installs no handler.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+}
+
 /// Returns whether this process inherited the signal as ignored.
 pub(crate) fn is_ignored(signal: i32) -> bool {
     // SAFETY: an all-zero action is valid to overwrite; with a null new action the call changes nothing.

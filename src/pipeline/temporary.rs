@@ -77,8 +77,12 @@ fn cannot(what: &str, error: io::Error) -> Error {
         Some(_) => format!("TMPDIR is {}", dir.display()),
         None => format!("TMPDIR is not set, so svp uses {}", dir.display()),
     };
+    let failed = format!("{what} a temporary file in");
+    if error.kind() == ErrorKind::FileTooLarge {
+        return Error::io(&failed, &dir, error);
+    }
     let why = why(&error, &dir);
-    Error::io(&format!("{what} a temporary file in"), &dir, error).hint(format!(
+    Error::io(&failed, &dir, error).hint(format!(
         "{subject}, {why}: run `export TMPDIR=DIR` with another directory, such as /var/tmp"
     ))
 }

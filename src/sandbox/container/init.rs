@@ -60,7 +60,7 @@ fn init(
     command.send(&(), &[])?;
     let ((), listener) = command.recv()?;
     if let Some(listener) = listener.into_iter().next() {
-        std::thread::spawn(move || mknod::serve(&listener));
+        mknod::start_server(listener)?;
     }
     let started = command.wait_for_exec();
     let end = reap_until(command.pid())?;

@@ -17,6 +17,7 @@ use nix::unistd::Pid;
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, XattrFlags, openat2};
 use rustix::io::Errno;
 
+use crate::error::{Error, Result};
 use crate::layer::entry::EntryKind;
 use crate::layer::meta::{NODE, node_record};
 use crate::sys::{
@@ -33,11 +34,19 @@ pub(in crate::sandbox) fn install() -> Option<OwnedFd> {
 }
 
 /// Answers the intercepted calls of a container, whose init this process is, until all its processes have ended.
-pub(in crate::sandbox) fn serve(listener: &OwnedFd) {
+fn serve(listener: &OwnedFd) {
     // Otherwise the calls fail once the listener is closed.
     if let Ok(proc) = open_proc() {
         answer_calls(listener, &proc);
     }
+}
+
+/// Starts a thread that answers the calls of a container's listener: [`serve`].
+pub(super) fn start_server(listener: OwnedFd) -> Result<()> {
+    let started = std::thread::Builder::new().spawn(move || serve(&listener));
+    started.map(drop).map_err(|error| {
+        Error::sandbox("can't start the thread that answers mknod").not_started(error)
+    })
 }
 
 /// The listener of a command, and a pidfd of the init of the container that it has joined.

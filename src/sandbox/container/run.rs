@@ -168,7 +168,7 @@ fn kill_after(stage: OwnedFd, time: Duration) -> Result<()> {
         }
     };
     let started = std::thread::Builder::new().spawn(wait);
-    started.map(drop).map_err(|error| Error::sandbox("can't start a timer").source(error))
+    started.map(drop).map_err(|error| Error::sandbox("can't start a timer").not_started(error))
 }
 
 type Pipes = [(Stream, Option<std::fs::File>); 2];

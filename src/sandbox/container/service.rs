@@ -363,7 +363,7 @@ fn init(channel: &Channel, request: &ServiceInitRequest, fds: Vec<OwnedFd>) -> R
         component.send(&(), &[])?;
         let ((), listener) = component.recv()?;
         if let Some(listener) = listener.into_iter().next() {
-            std::thread::spawn(move || mknod::serve(&listener));
+            mknod::start_server(listener)?;
         }
     }
     reply(channel, &())?;

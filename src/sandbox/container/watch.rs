@@ -80,7 +80,7 @@ pub(super) fn start(bounds: &Bounds) -> Result<Watch> {
     if bounds.pids.is_some() || bounds.memory.is_some() {
         let bounds = bounds.clone();
         let watched = std::thread::Builder::new().spawn(move || watch_processes(&bounds, &seen));
-        watched.map_err(|error| Error::sandbox("can't watch the processes").source(error))?;
+        watched.map_err(|error| Error::sandbox("can't watch the processes").not_started(error))?;
     }
     Ok(watch)
 }

@@ -16,6 +16,7 @@ use super::ports::Transport;
 use super::socket::{self, RelaySocket};
 use crate::error::{Error, Result};
 use crate::sandbox::stage::launch::Stage;
+use crate::sandbox::userns::cause::no_namespaces;
 
 /// The names of the veth interfaces: in the service's network namespace, and in that of the listeners.
 pub(in crate::sandbox) const INTERFACE: &str = "links";
@@ -47,7 +48,8 @@ pub(in crate::sandbox) fn open(wanted: &[LinkListener]) -> Result<Vec<OwnedFd>> 
         Error::sandbox("can't create the network for the links").source(error)
     };
     let here = File::open("/proc/self/ns/net").map_err(failed)?;
-    unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| failed(errno.into()))?;
+    unshare(CloneFlags::CLONE_NEWNET)
+        .map_err(|errno| no_namespaces("the network for the links", errno))?;
     let opened = open_in_new_network(wanted, &here);
     setns(&here, CloneFlags::CLONE_NEWNET).map_err(|errno| failed(errno.into()))?;
     let sockets = opened?;

@@ -101,10 +101,11 @@ impl<R> Stage<R> {
     }
 
     fn spawn_cleanup(dir: &Path, name: &'static str) -> Result<Stage<R>> {
-        let failed = |error: io::Error| Error::sandbox("can't start an svp stage").source(error);
+        let failed =
+            |error: io::Error| Error::sandbox("can't start an svp stage").not_started(error);
         let (channel, theirs) = Channel::pair().map_err(failed)?;
         let mut command = Command::new(executable().map_err(|error| {
-            Error::sandbox("can't create a sealed copy of svp in memory").source(error)
+            Error::sandbox("can't create a sealed copy of svp in memory").not_started(error)
         })?);
         command.arg0(STAGE_NAME).env_clear().current_dir(dir);
         command.args(fd_limit::limit_before());

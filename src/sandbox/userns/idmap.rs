@@ -208,9 +208,9 @@ fn run_helper(name: &str, pid: u32, extents: &[Extent], file: &str) -> Result<()
     // Ctrl-C on the terminal must not end the helper.
     command.process_group(0);
     let output = command.output().map_err(|error| {
-        Error::sandbox(format!("can't run {}", path.display()))
-            .source(error)
-            .hint(install(Package::Uidmap))
+        let missing = error.kind() == std::io::ErrorKind::NotFound;
+        let failed = Error::sandbox(format!("can't run {}", path.display())).not_started(error);
+        if missing { failed.hint(install(Package::Uidmap)) } else { failed }
     })?;
     if output.status.success() {
         return Ok(());

@@ -28,6 +28,7 @@ mod network;
 mod no_network;
 mod no_private_network;
 mod pack_layer;
+mod process_limits;
 mod progress;
 mod read_only;
 mod reproducible;
