@@ -322,7 +322,8 @@ fn uncreatable_attributes_are_recorded_or_listed() {
     let report = unpack_plain(&tar, &plain).unwrap();
     let losses: Vec<_> = report.unmade.iter().map(|unmade| unmade.loss.clone()).collect();
     let owner = |uid, gid| Loss::Owner { uid, gid };
-    let expected = [Loss::Device { major: 1, minor: 3 }, owner(5_000_000, 0), owner(5_000_000, 1)];
+    let (device, set_id) = (Loss::Device { major: 1, minor: 3 }, Loss::SetId { mode: 0o6755 });
+    let expected = [device, set_id, owner(5_000_000, 0), owner(5_000_000, 1)];
     assert_eq!(losses, expected);
     assert_eq!(view(&plain), ["f far", "s link"]);
     assert_eq!(rustix::fs::stat(plain.join("far")).unwrap().st_mode & 0o7777, 0o755);

@@ -136,13 +136,9 @@ impl Tree {
     fn representable(&mut self, name: &[u8], entry: &Entry, more: Xattrs) -> (Ownership, Xattrs) {
         let meant = Ownership { uid: entry.uid, gid: entry.gid, mode: entry.mode };
         let mut possible = meant.possible(&self.ids);
-        if entry.kind == EntryKind::File && possible.mode & 0o6000 != 0 {
-            if self.drop_set_id {
-                possible.mode &= !0o6000;
-                self.report.lose(self.cursor.path_of(name), Loss::SetId { mode: entry.mode });
-            } else {
-                self.report.set_id = true;
-            }
+        if entry.kind == EntryKind::File && meant.mode & 0o6000 != 0 {
+            possible.mode &= if self.drop_set_id { !0o6000 } else { !0 };
+            self.report.set_id(self.mode, self.cursor.path_of(name), meant.mode, possible.mode);
         }
         let mut xattrs = attributes(entry, self.mode);
         xattrs.extend(more);
@@ -202,6 +198,11 @@ impl Tree {
                 self.report.lose(path, Loss::Owner { uid: wanted.uid, gid: wanted.gid });
                 let stat = fstat(file).map_err(|error| failed(self, "read", error))?;
                 given = Ownership { mode: wanted.mode & !0o6000, ..Ownership::of(&stat) };
+                // A directory's bits run nothing.
+                if !name.is_empty() {
+                    let path = self.cursor.path_of(name);
+                    self.report.set_id(self.mode, path, wanted.mode, given.mode);
+                }
             }
             Err(error) => return Err(failed(self, "set the owner of", error)),
         }

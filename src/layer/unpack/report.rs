@@ -108,6 +108,15 @@ impl UnpackReport {
         }
     }
 
+    /// Records that a file meant to have the setuid or setgid bits of `meant` gets those of `given`. Overlays have a record
+    /// of bits that belong to other ids.
+    pub(in crate::layer) fn set_id(&mut self, mode: Mode, path: Vec<u8>, meant: u32, given: u32) {
+        self.set_id |= given & 0o6000 != 0;
+        if mode == Mode::Plain && given & 0o6000 != meant & 0o6000 {
+            self.lose(path, Loss::SetId { mode: meant });
+        }
+    }
+
     pub(in crate::layer) fn not_represented(&mut self, what: Unrepresented) {
         if self.unrepresented.len() < MOST_LISTED {
             self.unrepresented.push(what);
