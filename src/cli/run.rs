@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use clap::ValueEnum;
 
-use super::args::{EnvArg, HealthArgs, NetworkArg, Seconds, env_file, parsed};
+use super::args::{EnvArg, HealthArgs, LogSize, NetworkArg, Seconds, env_file, parsed};
 use super::common::Context;
 use super::escape::for_terminal;
 use crate::error::{Error, Result};
@@ -90,9 +90,9 @@ pub(super) struct Args {
     /// Number of log files kept for each component
     #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..=100))]
     log_files: u32,
-    /// Size at which a log file is rotated, in MB
-    #[arg(long, value_name = "MB", default_value = "16", value_parser = clap::value_parser!(u64).range(1..=100_000))]
-    log_size: u64,
+    /// Size at which a log file is rotated, such as 16m or 1g, or a plain number of MB
+    #[arg(long, value_name = "SIZE", default_value = "16", value_parser = parsed::<LogSize>)]
+    log_size: LogSize,
 }
 
 /// Parts of the host that a service may be allowed to reach.
@@ -137,7 +137,7 @@ impl Args {
             on_unhealthy,
             entrypoint: self.entrypoint.clone(),
             remove: self.rm,
-            logs: LogLimits { files: self.log_files, size: self.log_size * 1_000_000 },
+            logs: LogLimits { files: self.log_files, size: self.log_size.0 },
         })
     }
 }

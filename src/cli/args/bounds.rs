@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use super::duration::TimeLimit;
+use super::log_size::LogSize;
 use super::parsed;
 use crate::error::Error;
 use crate::pipeline::ScriptBounds;
@@ -11,7 +12,8 @@ use crate::sandbox::{Memory, Pids, memory_amount};
 /// The bounds of a script.
 #[derive(Debug, clap::Args)]
 pub(super) struct BoundArgs {
-    /// Kill the script after this time, such as 90, 90s, 10m or 1h30m, and exit with 124
+    /// Kill the script after this time, such as 90, 90s, 10m or 1h30m, and exit with 124. The pack's queries are not
+    /// part of it: each has 20s
     #[arg(long, value_name = "TIME", value_parser = parsed::<TimeLimit>)]
     timeout: Option<TimeLimit>,
     /// Memory limit of the script, such as 512m or 2g; needs a cgroup
@@ -23,9 +25,9 @@ pub(super) struct BoundArgs {
     /// Size of the script's /dev/shm
     #[arg(long, value_name = "SIZE", default_value = "64m", value_parser = parsed::<ShmSize>)]
     shm_size: ShmSize,
-    /// Size of the log, in MB; a longer output is cut in the middle
-    #[arg(long, value_name = "MB", default_value = "16", value_parser = clap::value_parser!(u64).range(1..=100_000))]
-    log_size: u64,
+    /// Size of the log, such as 16m or 1g, or a plain number of MB; a longer output is cut in the middle
+    #[arg(long, value_name = "SIZE", default_value = "16", value_parser = parsed::<LogSize>)]
+    log_size: LogSize,
 }
 
 impl BoundArgs {
@@ -35,7 +37,7 @@ impl BoundArgs {
             memory: self.memory.map(|memory| memory.0),
             pids: self.pids.map(|pids| pids.0),
             shm_size: self.shm_size.0,
-            log_size: self.log_size * 1_000_000,
+            log_size: self.log_size.0,
         }
     }
 }

@@ -237,13 +237,15 @@ fn a_long_output_leaves_a_short_log() {
     assert!((12_000_000..17_000_000).contains(&kept.len()), "{}", kept.len());
     assert!(kept.starts_with("first line\n") && kept.ends_with("last line\n"));
     assert_eq!(kept.matches(" bytes are left out here]\n").count(), 1);
-    // Another size.
-    let (code, text, _) =
-        try_build(&env, "head -c 3000000 /dev/zero | tr '\\0' x", &["--log-size", "1", "-q"]);
-    assert_eq!(code, 0, "{text}");
-    let sizes = std::fs::read_dir(env.store().join("logs")).unwrap();
-    let smallest = sizes.map(|log| log.unwrap().metadata().unwrap().len()).min().unwrap();
-    assert!((900_000..1_001_000).contains(&smallest), "{smallest}");
+    // Other sizes: a plain number is in MB.
+    for (size, least, most) in [("2m", 2_090_000, 2_098_200), ("1", 900_000, 1_001_000)] {
+        let script = "head -c 3000000 /dev/zero | tr '\\0' x";
+        let (code, text, _) = try_build(&env, script, &["--log-size", size, "-q"]);
+        assert_eq!(code, 0, "{text}");
+        let sizes = std::fs::read_dir(env.store().join("logs")).unwrap();
+        let smallest = sizes.map(|log| log.unwrap().metadata().unwrap().len()).min().unwrap();
+        assert!((least..most).contains(&smallest), "{smallest}");
+    }
 }
 
 #[test]
@@ -267,6 +269,8 @@ fn invalid_bounds_are_refused() {
         ("--pids", "0"),
         ("--shm-size", "1"),
         ("--log-size", "0"),
+        ("--log-size", "16q"),
+        ("--log-size", "1k"),
     ] {
         let error = env.fails(2, build(&pack, "p").into_iter().chain([option, bad]));
         assert!(error.contains(option), "{error}");
