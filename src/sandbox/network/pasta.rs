@@ -147,7 +147,7 @@ fn supervise_pasta(channel: &Channel, request: &PastaInitRequest, network: &Owne
 /// pasta writes to when it is ready. The pipe is created here because pasta opens it by name, so the container's root
 /// must own it.
 fn run_pasta(channel: &Channel, request: &PastaInitRequest, network: &OwnedFd) -> Result<()> {
-    let failed = |error: std::io::Error| Error::sandbox("can't run pasta").source(error);
+    let failed = |error: std::io::Error| Error::sandbox("can't run pasta").not_started(error);
     let (read_end, ready) = std::io::pipe().map_err(failed)?;
     reply_with(channel, &(), &[read_end.into()])?;
     // pasta opens the pipe and the network namespace through this process's /proc/PID/fd, because since 2024 it first
