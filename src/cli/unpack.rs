@@ -75,6 +75,7 @@ pub(super) fn report(reports: &[UnpackReport], reporter: &dyn Reporter) {
             Loss::Device { major, minor } => ImageNote::DeviceNotCreated { path, major, minor },
             Loss::Owner { uid, gid } => ImageNote::OwnerNotSet { path, uid, gid },
             Loss::SetId { mode } => ImageNote::SetIdDropped { path, mode: format!("{mode:04o}") },
+            Loss::Capability => ImageNote::CapabilityConfined { path },
             Loss::Xattr { name } => ImageNote::XattrNotSet { path, name },
         };
         reporter.note(note.into());

@@ -10,6 +10,7 @@ mod hard_link;
 mod report;
 pub(super) mod tree;
 pub(super) mod whiteout;
+mod xattr;
 
 use std::io::Read;
 use std::os::fd::BorrowedFd;

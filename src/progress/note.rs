@@ -51,6 +51,7 @@ pub enum ImageNote {
     OwnerNotSet { path: String, uid: u32, gid: u32 },
     XattrNotSet { path: String, name: String },
     SetIdDropped { path: String, mode: String },
+    CapabilityConfined { path: String },
     SetIdKept { directory: String },
     KeywordsIgnored { tar: String, keywords: Vec<String> },
     MoreNotSet { count: u64 },

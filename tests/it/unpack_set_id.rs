@@ -1,10 +1,16 @@
 //! setuid programs that `svp unpack` leaves on the host.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
+use svp::layer::entry::{Entry, EntryKind};
+use svp::layer::meta::IdRanges;
+use svp::layer::unpack::{Loss, Mode, UnpackOptions, unpack_layer};
+
+use crate::layer_common::{Lab, inside, open, tar};
 use crate::support::ordinary_user::OrdinaryUser;
 use crate::support::{TestEnv, as_root, output, success};
 
@@ -100,4 +106,43 @@ fn a_second_user_runs_no_program_as_the_first() {
             assert_eq!(seen.trim(), second.name(), "{program} {kind}");
         }
     }
+}
+
+#[test]
+fn privileges_of_files_with_other_owners_are_listed() {
+    if !inside("unpack_set_id::privileges_of_files_with_other_owners_are_listed") {
+        return;
+    }
+    let file = |path: &str, mode, uid, gid| {
+        let mut entry = Entry::new(path, EntryKind::File, mode);
+        (entry.uid, entry.gid) = (uid, gid);
+        entry
+    };
+    let mut capable = file("capable", 0o755, 0, 0);
+    // cap_net_raw=ep
+    let mut value = vec![1, 0, 0, 2, 0, 0x20];
+    value.resize(20, 0);
+    capable.xattrs.insert(b"security.capability".to_vec(), value);
+    let mut foreign = capable.clone();
+    (foreign.path, foreign.uid) = (b"foreign".to_vec(), 1000);
+    let setuid = file("a", 0o4755, 1000, 1000);
+    let both = file("b", 0o6755, 0, 5000);
+    let plain = file("c", 0o755, 1000, 1000);
+    let tar = tar(&[setuid, both, plain, capable, foreign].map(|entry| (entry, &b""[..])));
+    let mut lab = Lab::new();
+    let tree = lab.make_dir();
+    let ids = IdRanges::up_to(0);
+    let options = UnpackOptions { mode: Mode::Plain, ids, lower: None, drop_set_id: true };
+    let report = unpack_layer(&mut &*tar, open(&tree).as_fd(), &options).unwrap();
+    let losses = |path: &str| {
+        let of_file = report.unmade.iter().filter(|unmade| unmade.path == path.as_bytes());
+        of_file.map(|unmade| unmade.loss.clone()).collect::<Vec<_>>()
+    };
+    let owner = |uid, gid| Loss::Owner { uid, gid };
+    assert_eq!(losses("a"), [Loss::SetId { mode: 0o4755 }, owner(1000, 1000)]);
+    assert_eq!(losses("b"), [Loss::SetId { mode: 0o6755 }, owner(0, 5000)]);
+    assert_eq!(losses("c"), [owner(1000, 1000)]);
+    assert_eq!(losses("capable"), [Loss::Capability]);
+    assert_eq!(losses("foreign"), [owner(1000, 0), Loss::Capability]);
+    assert!(!report.set_id && mode(&tree.join("a")) == 0o755 && mode(&tree.join("b")) == 0o755);
 }

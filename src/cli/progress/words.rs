@@ -170,6 +170,9 @@ fn image_note(note: &ImageNote) -> String {
         ImageNote::SetIdDropped { path, mode } => format!(
             "{path}: without setuid and setgid ({mode}): its owner would be you, and others could run it as you"
         ),
+        ImageNote::CapabilityConfined { path } => {
+            format!("{path}: its capabilities have no effect on this host: only root can give them")
+        }
         ImageNote::SetIdKept { directory } => format!(
             "{directory} contains setuid or setgid programs, which every user who can enter it can run as their \
              owners: keep it in a directory that only root can enter"

@@ -215,33 +215,6 @@ impl Tree {
         Ok(given)
     }
 
-    /// Reports an attribute that the caller may not set or the file system can't store.
-    pub(super) fn check_xattr(
-        &mut self,
-        set: Result<(), Errno>,
-        file: BorrowedFd<'_>,
-        name: &[u8],
-        attribute: &[u8],
-    ) -> Result<()> {
-        let Err(error) = set else { return Ok(()) };
-        // ext4 also returns ENOSPC for attributes larger than a block.
-        let full = || rustix::fs::fstatvfs(file).is_ok_and(|fs| fs.f_bavail == 0);
-        let path = self.cursor.path_of(name);
-        let listed = match error {
-            Errno::PERM | Errno::ACCESS | Errno::NOTSUP | Errno::INVAL => true,
-            Errno::TOOBIG | Errno::RANGE | Errno::BADF => true,
-            Errno::NOSPC => !full(),
-            _ => false,
-        };
-        if !listed {
-            return Err(failure("set an extended attribute of", &path, error));
-        }
-        let attribute = meta::unescape(attribute).unwrap_or_else(|| attribute.to_vec());
-        let name = String::from_utf8_lossy(&attribute).into_owned();
-        self.report.lose(path, Loss::Xattr { name });
-        Ok(())
-    }
-
     pub(super) fn make_fifo(&mut self, name: &[u8], entry: &Entry) -> Result<()> {
         self.make(name, |dir, name| {
             mknodat(dir, name, FileType::Fifo, Permissions::from_raw_mode(0o600), 0)

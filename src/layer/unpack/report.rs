@@ -53,6 +53,8 @@ pub enum Loss {
         /// The intended mode.
         mode: u32,
     },
+    /// Capabilities, which the kernel has bound to the caller's user namespaces ([`UnpackOptions::drop_set_id`]).
+    Capability,
     /// An extended attribute that the caller may not set or the file system can't store.
     Xattr {
         /// Its name.

@@ -168,8 +168,7 @@ fn without_a_namespace_for_a_stage() {
     // Unpacking needs a mount namespace besides that of the user namespace, pasta a PID namespace of its own.
     let setup = "echo 0 >/proc/sys/user/max_mnt_namespaces";
     let unpack = "\"$SVP\" unpack busybox tree";
-    let private =
-        Host::new(&env, vec![], "").build().replace("--network none", "--network private");
+    let private = Host::new(&env, vec![], "").build().replace("--network none", "--network auto");
     let one = "echo 1 >/proc/sys/user/max_pid_namespaces";
     let reachable = std::path::Path::new("/dev/net/tun").exists();
     for (kind, setup, command) in [("mnt", setup, unpack), ("pid", one, &private)] {
