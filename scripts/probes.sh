@@ -200,15 +200,7 @@ clean() {
 finish() {
   mkdir -p "target/probes/results/$kind"
   cp "$work"/results/* "target/probes/results/$kind/" 2>/dev/null || true
-  local mount
-  if ((EUID == 0)); then
-    while IFS= read -r mount; do
-      umount -l "$mount" || true
-    done < <(awk -v dir="$work/" 'index($5, dir) == 1 { print $5 }' /proc/self/mountinfo | sort -r)
-  else
-    unshare --user --map-root-user --map-auto rm -rf --one-file-system "$work" 2>/dev/null || true
-  fi
-  rm -rf --one-file-system "$work"
+  scripts/discard.sh "$work" || true
   work=''
 }
 
@@ -256,9 +248,7 @@ main() {
     created=$(scripts/ordinary-user.sh add "$user")
     chmod 755 "$work"
     chown -R "$user" "$work"
-    setpriv --reuid="$user" --regid="$(id -g "$user")" --init-groups --inh-caps=-all -- \
-      env -u XDG_DATA_HOME -u XDG_CONFIG_HOME -u XDG_CACHE_HOME HOME="$work/home" USER="$user" LOGNAME="$user" \
-      XDG_RUNTIME_DIR="$work/run" TMPDIR="$work/tmp" SVP_PROBES_DIR="$work" bash "$work/bin/probes" || result=1
+    scripts/ordinary-user.sh run "$user" "$work" SVP_PROBES_DIR="$work" bash "$work/bin/probes" || result=1
     finish
   fi
   table "$show"

@@ -237,20 +237,6 @@ clean() {
   created=''
 }
 
-remove_work() {
-  local mount
-  if ((EUID == 0)); then
-    while IFS= read -r mount; do
-      umount -l "$mount" || true
-    done < <(awk -v dir="$work/" 'index($5, dir) == 1 { print $5 }' /proc/self/mountinfo | sort -r)
-  else
-    # Files that the packs' scripts created belong to subordinate ids.
-    unshare --user --map-root-user --map-auto rm -rf --one-file-system "$work" 2>/dev/null || true
-  fi
-  rm -rf --one-file-system "$work"
-  work=''
-}
-
 # prepare: fills a new directory, which has a short name, since podman refuses long paths.
 prepare() {
   work=$(mktemp -d "${TMPDIR:-/var/tmp}/svp-s.XXXXXX")
@@ -268,7 +254,8 @@ prepare() {
 finish() {
   mkdir -p "target/services/$kind"
   cp "$work"/results/* "target/services/$kind/" 2>/dev/null || true
-  remove_work
+  scripts/discard.sh "$work" || true
+  work=''
 }
 
 # A function, so that bash has read all of it when it starts.
@@ -319,10 +306,8 @@ main() {
     chmod -R go+rX "$work/packs" "$work/bin" "$work/cases.sh" "$work/debian.tar"
     chown -R "$user" "$work"
     echo "services: as $user"
-    setpriv --reuid="$user" --regid="$(id -g "$user")" --init-groups --inh-caps=-all -- \
-      env -u XDG_DATA_HOME -u XDG_CONFIG_HOME -u XDG_CACHE_HOME HOME="$work/home" USER="$user" LOGNAME="$user" \
-      XDG_RUNTIME_DIR="$work/run" TMPDIR="$work/tmp" SVP_SERVICES_DIR="$work" \
-      bash "$work/bin/services" "${names[@]}" || result=1
+    scripts/ordinary-user.sh run "$user" "$work" SVP_SERVICES_DIR="$work" bash "$work/bin/services" "${names[@]}" ||
+      result=1
     finish
   fi
   exit "$result"

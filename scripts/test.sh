@@ -36,23 +36,6 @@ arguments+=("$@")
 threads=$(nproc)
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((threads < 4 ? 4 : threads))}
 
-# discard DIR: unmounts and removes what an interrupted test left there, while its last processes may still be ending.
-discard() {
-  local mount attempt remove=(rm -rf --one-file-system "$1")
-  # Files of containers belong to subordinate ids.
-  ((EUID == 0)) || remove=(unshare --user --map-root-user --map-auto "${remove[@]}")
-  for attempt in {1..10}; do
-    if ((EUID == 0)); then
-      while IFS= read -r mount; do
-        umount -l "$mount" || true
-      done < <(awk -v dir="$1/" 'index($5, dir) == 1 { print $5 }' /proc/self/mountinfo | sort -r)
-    fi
-    ! "${remove[@]}" 2>/dev/null || return 0
-    sleep 1
-  done
-  echo "test: can't remove $1" >&2
-}
-
 # As root, podman keeps a cache of blob locations here, whatever --root says. Remove it only if these tests create it.
 podman_cache=/var/lib/containers/cache
 if ((EUID != 0)) || [[ -e $podman_cache ]]; then
@@ -64,8 +47,8 @@ copy='' created='' temporary=''
 clean() {
   trap '' INT TERM HUP PIPE
   [[ -z $podman_cache ]] || rm -rf --one-file-system "$podman_cache"
-  [[ -z $temporary ]] || discard "$temporary"
-  [[ -z $copy ]] || discard "$copy"
+  [[ -z $temporary ]] || scripts/discard.sh "$temporary" || true
+  [[ -z $copy ]] || scripts/discard.sh "$copy" || true
   [[ -z $created ]] || scripts/ordinary-user.sh remove "$user"
 }
 trap clean EXIT
@@ -136,7 +119,7 @@ export TMPDIR=$temporary
 as=() result=0
 run_all || result=1
 
-discard "$temporary"
+scripts/discard.sh "$temporary" || true
 temporary='' && unset TMPDIR
 
 if ((EUID != 0)); then
