@@ -29,6 +29,7 @@ pub mod error;
 pub mod import;
 mod interrupt;
 pub mod layer;
+mod mountinfo;
 pub mod oci;
 pub mod pack;
 mod pipeline;

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
+use crate::mountinfo::{self, MountEntry};
 use crate::shell_words::quote_path;
 
 /// Adds a hint to the error of opening the store at `root`.
@@ -43,27 +44,17 @@ fn existing(path: &Path) -> Option<PathBuf> {
 
 /// Returns the command that makes the file system of a directory writable.
 fn remount(root: &Path) -> Option<String> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    remount_of(&mounts, &existing(root)?)
+    remount_of(&mountinfo::read().ok()?, &existing(root)?)
 }
 
-/// As [`remount`], for the text of mountinfo (proc_pid_mountinfo(5)).
-fn remount_of(mounts: &str, dir: &Path) -> Option<String> {
-    let parse = |line: &str| {
-        let (mount, source) = line.split_once(" - ")?;
-        let mount: Vec<&str> = mount.split(' ').collect();
-        let at = mount.get(4)?.replace("\\040", " ");
-        let options = source.split(' ').nth(2)?;
-        let whole = options.split(',').any(|option| option == "ro");
-        Some((at, whole))
-    };
-    let below = |(at, _): &(String, bool)| dir.starts_with(at);
+fn remount_of(mounts: &[MountEntry], dir: &Path) -> Option<String> {
+    let below = mounts.iter().filter(|mount| dir.starts_with(&mount.at));
     // The last one of several at the same place is on top.
-    let (at, whole) =
-        mounts.lines().filter_map(parse).filter(below).max_by_key(|(at, _)| at.len())?;
+    let mount = below.max_by_key(|mount| mount.at.as_os_str().len())?;
     // A read-only view of a writable file system is a property of the mount.
+    let whole = mount.options.iter().any(|option| option == "ro");
     let options = if whole { "remount,rw" } else { "remount,bind,rw" };
-    Some(format!("mount -o {options} {}", quote_path(&at)))
+    Some(format!("mount -o {options} {}", quote_path(&mount.at.to_string_lossy())))
 }
 
 #[cfg(test)]
@@ -72,10 +63,11 @@ mod tests {
 
     #[test]
     fn the_command_names_the_topmost_mount() {
-        let mounts = "20 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
+        let mounts = b"20 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
             21 20 8:2 / /srv ro,relatime - ext4 /dev/sda2 ro\n\
             22 20 8:1 /x /srv/a\\040b ro shared:1 - ext4 /dev/sda1 rw\n";
-        let of = |dir: &str| remount_of(mounts, Path::new(dir)).unwrap();
+        let mounts = mountinfo::parse(mounts);
+        let of = |dir: &str| remount_of(&mounts, Path::new(dir)).unwrap();
         assert_eq!(of("/srv/x/store"), "mount -o remount,rw /srv");
         assert_eq!(of("/srv/a b/store"), "mount -o remount,bind,rw '/srv/a b'");
         assert_eq!(of("/home"), "mount -o remount,bind,rw /");

@@ -14,6 +14,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("sys", &[GROUND]),
     ("interrupt", &[GROUND, &["sys"]]),
     ("random_name", &[]),
+    ("mountinfo", &[]),
     ("shell_words", &[]),
     ("remove_tree", &[]),
     ("channel", &[]),
@@ -37,6 +38,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
 const GROUND: &[&str] = &["error", "progress", "diagnostics"];
 const PURE: &[&str] = &[
     "sys",
+    "mountinfo",
     "shell_words",
     "interrupt",
     "random_name",

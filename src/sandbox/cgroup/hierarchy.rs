@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::resources::Resources;
+use crate::mountinfo::{self, MountEntry};
 
 /// A cgroup controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,15 +98,14 @@ pub(super) struct Hierarchy {
     /// The controllers of a v1 hierarchy.
     controllers: Vec<String>,
     /// The cgroup at the root of the mount.
-    root: String,
+    root: PathBuf,
     /// The mount point.
     mount: PathBuf,
 }
 
 /// Returns all mounted hierarchies.
 pub(super) fn mounted() -> Vec<Hierarchy> {
-    let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    text.lines().filter_map(parse_mount).collect()
+    mountinfo::read().unwrap_or_default().into_iter().filter_map(of_mount).collect()
 }
 
 /// Returns the hierarchy of a controller: its v1 hierarchy, else the unified one.
@@ -119,20 +119,15 @@ pub(super) fn membership(process: &str) -> String {
     std::fs::read_to_string(format!("/proc/{process}/cgroup")).unwrap_or_default()
 }
 
-/// Parses one line of mountinfo (proc_pid_mountinfo(5)); `None` if it is not a cgroup mount.
-pub(super) fn parse_mount(line: &str) -> Option<Hierarchy> {
-    let (mount, source) = line.split_once(" - ")?;
-    let mut mount = mount.split(' ').skip(3);
-    let (root, at) = (mount.next()?, mount.next()?);
-    let mut source = source.split(' ');
-    let kind = source.next()?;
-    let options = source.nth(1)?;
-    if kind != "cgroup" && kind != "cgroup2" {
-        return None;
-    }
-    let unified = kind == "cgroup2";
-    let controllers = options.split(',').map(str::to_owned).filter(|_| !unified).collect();
-    Some(Hierarchy { unified, controllers, root: root.to_owned(), mount: at.into() })
+/// Returns the hierarchy of a mount; `None` if it is not a cgroup mount.
+pub(super) fn of_mount(mount: MountEntry) -> Option<Hierarchy> {
+    let unified = match mount.kind.as_str() {
+        "cgroup" => false,
+        "cgroup2" => true,
+        _ => return None,
+    };
+    let controllers = if unified { Vec::new() } else { mount.options };
+    Some(Hierarchy { unified, controllers, root: mount.root, mount: mount.at })
 }
 
 impl Hierarchy {
@@ -184,7 +179,8 @@ mod tests {
 
     #[test]
     fn cgroups_are_found_in_a_hybrid_hierarchy() {
-        let all: Vec<Hierarchy> = HYBRID.lines().filter_map(parse_mount).collect();
+        let all = mountinfo::parse(HYBRID.as_bytes());
+        let all: Vec<Hierarchy> = all.into_iter().filter_map(of_mount).collect();
         assert_eq!(all.len(), 4);
         let process = "9:name=systemd:/\n4:memory:/user/a\n2:cpuacct,cpu:/b/c\n0::/d\n";
         let dir = |controller| of(controller, &all).and_then(|one| one.dir_of(process));

@@ -39,9 +39,11 @@ fn visible_in(all: &[Hierarchy], membership: &str) -> Vec<CgroupMount> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mountinfo;
 
-    fn names(mountinfo: &str, membership: &str) -> Vec<String> {
-        let all: Vec<Hierarchy> = mountinfo.lines().filter_map(hierarchy::parse_mount).collect();
+    fn names(table: &str, membership: &str) -> Vec<String> {
+        let all = mountinfo::parse(table.as_bytes());
+        let all: Vec<Hierarchy> = all.into_iter().filter_map(hierarchy::of_mount).collect();
         let show = |one: CgroupMount| format!("{}:{}", one.name, one.controllers.join(","));
         visible_in(&all, membership).into_iter().map(show).collect()
     }

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use log::trace;
@@ -14,6 +14,7 @@ use rustix::mount::{MountFlags, mount, mount_bind_recursive};
 
 use super::read_only;
 use crate::error::{Error, Result};
+use crate::layer::meta::proc_path;
 use crate::rootfs::open_in_root;
 use crate::sandbox::spec::Bind;
 use crate::sandbox::trees::volume::volume_name;
@@ -79,7 +80,8 @@ fn one(root: BorrowedFd<'_>, step: &Step) -> Result<(), StepError> {
             let target = target(root, path).map_err(at(path))?;
             let options = std::ffi::CString::new(options.as_str()).expect("no NUL in our options");
             trace!("mount {kind} on {path}");
-            mount(*kind, fd_path(&target), *kind, *flags, options.as_c_str()).map_err(at(path))
+            mount(*kind, proc_path(target.as_fd()), *kind, *flags, options.as_c_str())
+                .map_err(at(path))
         }
         Step::Bind { source, at: path, read_only } => {
             trace!("bind {source} on {path}");
@@ -88,7 +90,8 @@ fn one(root: BorrowedFd<'_>, step: &Step) -> Result<(), StepError> {
         }
         Step::ReadOnly(path) => {
             let Some(here) = existing(root, path).map_err(at(path))? else { return Ok(()) };
-            mount_bind_recursive(fd_path(&here), fd_path(&here)).map_err(at(path))?;
+            mount_bind_recursive(proc_path(here.as_fd()), proc_path(here.as_fd()))
+                .map_err(at(path))?;
             make_read_only(root, path).map_err(at(path))
         }
         Step::Mask(path) => mask(root, path).map_err(at(path)),
@@ -105,7 +108,7 @@ fn dir(root: BorrowedFd<'_>, path: &str, mode: Mode) -> rustix::io::Result<()> {
 
 fn bind(root: BorrowedFd<'_>, source: &str, path: &str) -> rustix::io::Result<()> {
     let target = target(root, path)?;
-    mount_bind_recursive(source, fd_path(&target))
+    mount_bind_recursive(source, proc_path(target.as_fd()))
 }
 
 /// Bind-mounts files and directories in a container, creating destinations that the image lacks.
@@ -161,7 +164,7 @@ fn hidden_by(root: BorrowedFd<'_>, path: &str) -> std::io::Result<Option<&'stati
     // Where the kernel finds a path in the root: links are resolved.
     let place = |path: &Path| {
         let found = open_in_root(root, path, OFlags::PATH)?;
-        std::fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd()))
+        std::fs::read_link(proc_path(found.as_fd()))
     };
     let mount = place(Path::new(path))?;
     let hides = |(n, needed): &(usize, &&'static str)| {
@@ -208,9 +211,9 @@ fn mask(root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<()> {
     if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() {
         let flags =
             MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        mount("tmpfs", fd_path(&here), "tmpfs", flags, c"size=0,mode=755")
+        mount("tmpfs", proc_path(here.as_fd()), "tmpfs", flags, c"size=0,mode=755")
     } else {
-        mount_bind_recursive("/dev/null", fd_path(&here))
+        mount_bind_recursive("/dev/null", proc_path(here.as_fd()))
     }
 }
 
@@ -232,10 +235,6 @@ fn existing(root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<Option<Owned
         Err(rustix::io::Errno::NOENT) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-fn fd_path(fd: &OwnedFd) -> String {
-    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
 /// The names in a container's /dev.
@@ -346,8 +345,6 @@ fn bind_host(name: &str) -> Step {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
-
     use super::*;
 
     #[test]

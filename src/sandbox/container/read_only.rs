@@ -5,15 +5,15 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use log::trace;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount_change, mount_remount};
 
+use crate::layer::meta::proc_path;
+use crate::mountinfo::{self, MountEntry};
 use crate::sys::set_mount_attributes;
 
 /// Makes the mount `top`, and all mounts below it, read-only, without set-id programs and devices: a read-only mount
@@ -35,10 +35,12 @@ pub(super) fn apply(top: &OwnedFd) -> rustix::io::Result<()> {
 
 /// Remounts each mount on its own: for kernels without mount_setattr(2).
 fn remount_each(top: &OwnedFd) -> rustix::io::Result<()> {
-    mount_change(fd_path(top), MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    mount_change(
+        proc_path(top.as_fd()),
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )?;
     let id = mount_id(top).map_err(errno)?;
-    let table = std::fs::read("/proc/self/mountinfo").map_err(errno)?;
-    let below = below(&parse(&table), id);
+    let below = below(&mountinfo::read().map_err(errno)?, id);
     remount(top)?;
     let known: HashSet<u64> = below.iter().map(|mount| mount.id).collect();
     for mount in &below {
@@ -62,11 +64,7 @@ fn remount(mount: &OwnedFd) -> rustix::io::Result<()> {
     if has.contains(rustix::fs::StatVfsMountFlags::NOEXEC) {
         flags |= MountFlags::NOEXEC;
     }
-    mount_remount(fd_path(mount), flags, c"")
-}
-
-fn fd_path(fd: &OwnedFd) -> String {
-    format!("/proc/self/fd/{}", fd.as_raw_fd())
+    mount_remount(proc_path(mount.as_fd()), flags, c"")
 }
 
 fn errno(error: io::Error) -> Errno {
@@ -78,40 +76,6 @@ fn mount_id(fd: &OwnedFd) -> io::Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
     let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
     id.ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))
-}
-
-/// One line of mountinfo.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct MountEntry {
-    id: u64,
-    parent: u64,
-    at: PathBuf,
-}
-
-/// Parses mountinfo (proc(5)).
-fn parse(table: &[u8]) -> Vec<MountEntry> {
-    let entry = |line: &[u8]| {
-        let mut words = line.split(|byte| *byte == b' ');
-        let mut number = || std::str::from_utf8(words.next()?).ok()?.parse().ok();
-        let (id, parent) = (number()?, number()?);
-        let at = PathBuf::from(std::ffi::OsString::from_vec(unescape(words.nth(2)?)));
-        Some(MountEntry { id, parent, at })
-    };
-    table.split(|byte| *byte == b'\n').filter_map(entry).collect()
-}
-
-/// Replaces the octal escapes of mountinfo, such as `\\040`.
-fn unescape(text: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&first, after)) = rest.split_first() {
-        let digits = after.get(..3).filter(|_| first == b'\\');
-        let byte =
-            digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
-        out.push(byte.unwrap_or(first));
-        rest = if byte.is_some() { &after[3..] } else { after };
-    }
-    out
 }
 
 /// Returns the mounts below the mount `top`, at any depth.
@@ -138,12 +102,12 @@ mod tests {
             21 20 0:3 / /a/b\\040c\\134d rw - tmpfs x rw\n\
             22 21 0:4 / /a/b\\040c\\134d/\xff rw - tmpfs x rw\n\
             23 1 0:5 / /other rw - tmpfs x rw\n";
-        let all = parse(table);
+        let all = mountinfo::parse(table);
         assert_eq!(all.len(), 5);
         let found = below(&all, 20);
         let ids: Vec<u64> = found.iter().map(|mount| mount.id).collect();
         assert_eq!(ids, [21, 22]);
-        assert_eq!(found[0].at, PathBuf::from("/a/b c\\d"));
+        assert_eq!(found[0].at, std::path::Path::new("/a/b c\\d"));
         assert_eq!(below(&all, 1).len(), 4);
         assert!(below(&all, 23).is_empty());
     }

@@ -7,7 +7,7 @@
 
 use std::fmt::Write;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::OFlags;
@@ -18,6 +18,7 @@ use rustix::mount::{
 
 use super::mounts::{Step, apply, make_read_only};
 use crate::error::{Error, Result};
+use crate::layer::meta::proc_path;
 use crate::rootfs::open_in_root;
 use crate::sandbox::cgroup::view::{CgroupMount, visible};
 use crate::sys::set_read_only;
@@ -165,8 +166,8 @@ fn mount_cgroup(root: BorrowedFd<'_>, at: &str, mount: &CgroupMount) -> Result<b
     // The kernel has these files only there, respectively everywhere else.
     let is_root = if mount.unified { !has("cgroup.type")? } else { has("release_agent")? };
     if is_root {
-        let path = format!("/proc/self/fd/{}", mounted.as_fd().as_raw_fd());
-        unmount(path, UnmountFlags::DETACH).map_err(|error| not_hidden(error.into()))?;
+        unmount(proc_path(mounted.as_fd()), UnmountFlags::DETACH)
+            .map_err(|error| not_hidden(error.into()))?;
     }
     Ok(!is_root)
 }

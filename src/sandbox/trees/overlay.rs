@@ -6,7 +6,7 @@
 //! `work`; `merged`, the root that the script sees.
 
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 
 use super::overlay_cause::no_overlay;
 use crate::error::{Error, IoContext, Result};
+use crate::layer::meta::proc_path;
 use crate::layer::unpack::copy_directory_metadata;
 use crate::rootfs::open_in_root;
 use crate::sandbox::spec::Overlay;
@@ -139,7 +140,7 @@ fn etc_directory(before: &Path) -> Result<Option<PathBuf>> {
         return Ok(None);
     };
     let path = |fd: &OwnedFd| {
-        let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let link = proc_path(fd.as_fd());
         fs::read_link(&link).io("read", link)
     };
     let root = path(&open(before)?)?;

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use rustix::fs::{StatVfsMountFlags, statvfs};
 
 use crate::error::{Cause, Error, Result};
+use crate::mountinfo;
 use crate::sandbox::programs::as_root;
 use crate::shell_words::quote_path;
 
@@ -153,8 +154,7 @@ fn status(name: &str) -> Option<String> {
 
 /// Whether the root of this process is not that of a mount namespace: no mount is at `/`.
 fn is_chrooted() -> bool {
-    let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo") else { return false };
-    !mounts.lines().any(|line| line.split(' ').nth(4) == Some("/"))
+    mountinfo::read().is_ok_and(|mounts| !mounts.iter().any(|mount| mount.at == Path::new("/")))
 }
 
 /// Returns the error for an id map that the kernel refuses to take from svp itself.
