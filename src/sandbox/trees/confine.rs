@@ -1,13 +1,14 @@
 //! Confines a stage: a private mount namespace, and a root that contains nothing of the host.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sched::{CloneFlags, unshare};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 
 use super::overlay;
 use crate::error::{Error, Result};
+use crate::layer::meta::proc_path;
 use crate::sandbox::landlock::{self, Access};
 use crate::sandbox::userns::cause::no_namespaces;
 
@@ -63,7 +64,7 @@ fn confine(at: &str, trees: &[&OwnedFd]) -> io::Result<()> {
     for (n, tree) in trees.iter().enumerate() {
         let name = format!("tree{n}");
         std::fs::create_dir(&name)?;
-        mount_bind(format!("/proc/self/fd/{}", tree.as_raw_fd()), name)?;
+        mount_bind(proc_path(tree.as_fd()), name)?;
     }
     mount_bind("/proc/self/fd", "proc/self/fd")?;
     nix::unistd::pivot_root(".", ".")?;
